@@ -1,0 +1,184 @@
+"""The layers put together: one connection between a node and a relay, as a state machine.
+
+    from the socket --> receive_data(bytes), then next_event() until None --> events
+    send(message), handle_time(now) --> data_to_send() --> to the socket
+
+Nothing in here knows of sockets or clocks: bytes and times come in by arguments.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Optional
+
+from offset_common.channel.events import Event, HandshakeCompleted
+from offset_common.channel.handshake import RandomBytes
+from offset_common.channel.keepalive import KeepaliveChannel
+from offset_common.channel.secure_channel import Observer, SecureChannel
+from offset_common.constants import (
+    MAX_FRAME_SIZE,
+    MAX_HANDSHAKE_FRAME_SIZE,
+    PROTOCOL_VERSION,
+    VERSION_SIZE,
+)
+from offset_common.errors import LocalProtocolError, PeerError, VersionError
+from offset_common.identity import Identity
+from offset_common.wire.frames import Buffer, FrameReader, FrameTooLargeError, encode_frame
+
+VERSION_FRAME = encode_frame(PROTOCOL_VERSION.to_bytes(VERSION_SIZE, "big"))
+"""What each side sends as soon as the TCP connection is up (section 2 of docs/protocol.md)."""
+
+
+class Connection:
+    """One side of a connection between a node and a relay.
+
+    Args:
+        identity: who we are.
+        now: seconds, of the clock that every later `now` is of.
+        expected_peer: the public key that the peer must have; None on the relay's side.
+        random_bytes: the source of randomness.
+        observer: told of every payload and of the value of every layer as it passes, or None.
+        version_sent: whether the caller has sent `VERSION_FRAME` already.
+    """
+
+    __slots__ = ("_failed", "_frames", "_observer", "_version_received", "channel")
+
+    def __init__(
+        self,
+        identity: Identity,
+        now: float,
+        expected_peer: Optional[bytes] = None,
+        random_bytes: RandomBytes = os.urandom,
+        observer: Optional[Observer] = None,
+        version_sent: bool = False,
+    ) -> None:
+        self.channel = KeepaliveChannel(identity, now, expected_peer, random_bytes, observer)
+        self._frames = FrameReader(limit=VERSION_SIZE)
+        self._version_received = False
+        self._failed = False
+        self._observer = observer
+        if not version_sent:
+            self.channel.outgoing.insert(0, VERSION_FRAME[-VERSION_SIZE:])
+
+    @property
+    def established(self) -> bool:
+        """Whether the handshake is done and the connection has not failed."""
+        return self._frames.limit == MAX_FRAME_SIZE and not self._failed
+
+    @property
+    def secure_channel(self) -> SecureChannel:
+        """The established secure channel.
+
+        Raises:
+            LocalProtocolError: the handshake is not done.
+        """
+        return self.channel.secure_channel
+
+    @property
+    def peer_public_key(self) -> bytes:
+        """The proven key of the peer, 32 bytes.
+
+        Raises:
+            LocalProtocolError: the handshake is not done.
+        """
+        return self.channel.secure_channel.peer_public_key
+
+    @property
+    def received_size(self) -> int:
+        """The bytes that came and are not made into events yet."""
+        return len(self._frames)
+
+    def receive_data(self, data: Buffer) -> None:
+        """Take the bytes that came, cut in any way; `next_event` tells what they mean."""
+        self._frames.receive_data(data)
+
+    def take_received(self) -> bytes:
+        """Return, and forget, the bytes that are not made into events yet."""
+        return self._frames.take_all()
+
+    def next_event(self, now: float) -> Optional[Event]:
+        """Return the next event of what came so far, or None until more comes.
+
+        Raises:
+            PeerError: the peer broke the protocol. What came before that was told before.
+        """
+        if self._failed:
+            raise LocalProtocolError("the connection failed before")
+        try:
+            return self._next_event(now)
+        except PeerError:
+            self._failed = True
+            raise
+
+    def receive_frame(self, payload: bytes, now: float) -> Optional[Event]:
+        """Take one whole payload; return the event it is, or None for one that is consumed here.
+
+        Raises:
+            PeerError: the peer broke the protocol.
+        """
+        if self._observer:
+            self._observer("received", payload)
+        if not self._version_received:
+            self._receive_version(payload)
+            return None
+        event = self.channel.receive_payload(payload, now)
+        if isinstance(event, HandshakeCompleted):
+            self._frames.limit = MAX_FRAME_SIZE
+        return event
+
+    def send(self, message: bytes, now: float) -> None:
+        """Send one message to the peer; `data_to_send` gives the bytes.
+
+        Raises:
+            LocalProtocolError: the handshake is not done.
+        """
+        self.channel.send(message, now)
+
+    def data_to_send(self) -> bytes:
+        """Return, once, the bytes that are to be sent now."""
+        outgoing = self.channel.outgoing
+        if not outgoing:
+            return b""
+        parts: list[bytes] = []
+        for payload in outgoing:
+            if self._observer:
+                self._observer("sent", payload)
+            parts.append(encode_frame(payload))
+        outgoing.clear()
+        return b"".join(parts)
+
+    def next_deadline(self) -> float:
+        """Return the time, in seconds, at which `handle_time` has something to do at the earliest."""
+        return self.channel.next_deadline()
+
+    def handle_time(self, now: float) -> None:
+        """Do what is due at `now`.
+
+        Raises:
+            SilenceError: nothing came from the peer for too long.
+        """
+        self.channel.handle_time(now)
+
+    def _next_event(self, now: float) -> Optional[Event]:
+        while True:
+            try:
+                payload = self._frames.next_frame()
+            except FrameTooLargeError as error:
+                if self._version_received:
+                    raise
+                raise VersionError(f"not an Offset peer: its first frame has {error.length} bytes") from None
+            if payload is None:
+                return None
+            event = self.receive_frame(payload, now)
+            if event is not None:
+                return event
+
+    def _receive_version(self, payload: bytes) -> None:
+        # "A side that receives another length or another number closes the connection." (2)
+        if len(payload) != VERSION_SIZE:
+            raise VersionError(f"a version of {len(payload)} bytes")
+        version = int.from_bytes(payload, "big")
+        if version != PROTOCOL_VERSION:
+            raise VersionError(f"protocol version {version}, where only {PROTOCOL_VERSION} is spoken")
+        self._version_received = True
+        self._frames.limit = MAX_HANDSHAKE_FRAME_SIZE

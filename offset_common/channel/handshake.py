@@ -1,0 +1,137 @@
+"""The secure channel's handshake: two messages each way, then both sides have keys.
+
+Both sides run the same steps at the same time; there is no client and no server:
+
+    me                                                             peer
+     ExchangeRandNonce{randNonce=Rm, srcPublicKey=Im, optDest=?} →
+     ← ExchangeRandNonce{randNonce=Rp, srcPublicKey=Ip, …}
+     ExchangeDh{dhPublicKey=Dm, randNonce=Rp, keySalt=Sm, signature} →
+     ← ExchangeDh{dhPublicKey=Dp, randNonce=Rm, keySalt=Sp, signature}
+
+Source: section 4 of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Callable, NamedTuple, Optional
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA512_256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from offset_common.constants import CHANNEL_KEY_SIZE, KEY_SALT_SIZE, RAND_NONCE_SIZE
+from offset_common.errors import HandshakeError
+from offset_common.identity import Identity, verify_signature
+from offset_common.wire.messages import ExchangeDh, ExchangeRandNonce
+
+RandomBytes = Callable[[int], bytes]
+
+
+class ChannelKeys(NamedTuple):
+    """What a handshake, or a rekey, gives: two keys of 32 bytes, never shown."""
+
+    sending: bytes
+    receiving: bytes
+
+    def __repr__(self) -> str:
+        return "ChannelKeys(...)"
+
+
+class DhExchange:
+    """One side's fresh Diffie-Hellman key and salt, for a handshake or a rekey.
+
+    Args:
+        random_bytes: the source of randomness; asked for 32 bytes of private key, then 32 of salt.
+    """
+
+    __slots__ = ("_private_key", "key_salt", "public_key")
+
+    def __init__(self, random_bytes: RandomBytes) -> None:
+        self._private_key = X25519PrivateKey.from_private_bytes(random_bytes(32))
+        self.key_salt = random_bytes(KEY_SALT_SIZE)
+        self.public_key = self._private_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    def derive_keys(self, peer_dh_public_key: bytes, peer_key_salt: bytes) -> ChannelKeys:
+        """Return both keys of the channel.
+
+        Raises:
+            HandshakeError: the peer's key is of small order, so that the shared value is all zeros.
+        """
+        try:
+            shared = self._private_key.exchange(X25519PublicKey.from_public_bytes(peer_dh_public_key))
+        except ValueError:
+            raise HandshakeError("a Diffie-Hellman key of small order") from None
+        return ChannelKeys(
+            sending=_derive_key(self.key_salt, shared), receiving=_derive_key(peer_key_salt, shared)
+        )
+
+
+def _derive_key(salt: bytes, shared: bytes) -> bytes:
+    return HKDF(algorithm=SHA512_256(), length=CHANNEL_KEY_SIZE, salt=salt, info=b"").derive(shared)
+
+
+class Handshake:
+    """One side of a handshake, a step at a time.
+
+    Args:
+        identity: who we are.
+        expected_peer: the public key that the peer must have, or None where anyone may come.
+        random_bytes: the source of randomness.
+    """
+
+    __slots__ = (
+        "_exchange",
+        "_expected_peer",
+        "_identity",
+        "_peer_public_key",
+        "_rand_nonce",
+        "_random_bytes",
+    )
+
+    def __init__(self, identity: Identity, expected_peer: Optional[bytes], random_bytes: RandomBytes) -> None:
+        self._identity = identity
+        self._expected_peer = expected_peer
+        self._random_bytes = random_bytes
+        self._rand_nonce = random_bytes(RAND_NONCE_SIZE)
+        self._peer_public_key = b""
+        self._exchange: Optional[DhExchange] = None
+
+    def first_message(self) -> ExchangeRandNonce:
+        """Return what is sent at once, without waiting for the peer."""
+        return ExchangeRandNonce(self._rand_nonce, self._identity.public_key, self._expected_peer)
+
+    def receive_rand_nonce(self, message: ExchangeRandNonce) -> ExchangeDh:
+        """Take the peer's first message; return our second.
+
+        Raises:
+            HandshakeError: the peer is not the expected one.
+        """
+        if self._expected_peer is not None and message.src_public_key != self._expected_peer:
+            raise HandshakeError("the peer has another identity than expected")
+        self._peer_public_key = message.src_public_key
+        self._exchange = exchange = DhExchange(self._random_bytes)
+        signed = exchange.public_key + message.rand_nonce + exchange.key_salt
+        return ExchangeDh(
+            exchange.public_key, message.rand_nonce, exchange.key_salt, self._identity.sign(signed)
+        )
+
+    def receive_dh(self, message: ExchangeDh) -> ChannelKeys:
+        """Take the peer's second message; return the keys, the peer being proven.
+
+        Raises:
+            HandshakeError: the peer answers another challenge, or its signature is wrong.
+        """
+        assert self._exchange is not None
+        if not hmac.compare_digest(message.rand_nonce, self._rand_nonce):
+            raise HandshakeError("the peer signed another challenge than ours")
+        signed = message.dh_public_key + message.rand_nonce + message.key_salt
+        if not verify_signature(self._peer_public_key, message.signature, signed):
+            raise HandshakeError("the peer's signature is wrong")
+        return self._exchange.derive_keys(message.dh_public_key, message.key_salt)
+
+    @property
+    def peer_public_key(self) -> bytes:
+        """The key that the peer claims, and that `receive_dh` proves."""
+        return self._peer_public_key

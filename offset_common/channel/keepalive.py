@@ -1,0 +1,195 @@
+"""Handshake, secure channel and keepalive over whole payloads.
+
+A connection to a relay runs this over frames (connection.py); two nodes run it once more over
+the messages of their tunnel, end to end.
+
+Source: sections 4 to 6 of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from typing import Optional
+
+from offset_common.channel.events import Event, HandshakeCompleted, MessageReceived
+from offset_common.channel.handshake import Handshake, RandomBytes
+from offset_common.channel.secure_channel import Observer, SecureChannel
+from offset_common.constants import (
+    IDLE_TIMEOUT,
+    KEEPALIVE_INTERVAL,
+    MAX_KEEPALIVE_PADDING_SENT,
+)
+from offset_common.errors import LocalProtocolError, PeerError, SilenceError
+from offset_common.identity import Identity
+from offset_common.wire.messages import ExchangeDh, ExchangeRandNonce, KaMessage
+
+_KEEPALIVE = KaMessage(None).encode()
+
+
+class ChannelState(enum.Enum):
+    """Which message of the peer comes next.
+
+    RAND_NONCE -- ExchangeRandNonce --> DH -- ExchangeDh --> READY; any PeerError --> FAILED
+    """
+
+    RAND_NONCE = "waits for ExchangeRandNonce"
+    DH = "waits for ExchangeDh"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class KeepaliveChannel:
+    """Byte strings to and from a proven peer, with proof that both still live.
+
+    Args:
+        identity: who we are.
+        now: seconds, of the clock that every later `now` is of.
+        expected_peer: the public key that the peer must have, or None where anyone may come.
+        random_bytes: the source of randomness.
+        observer: told of the value of every layer as it passes, or None.
+    """
+
+    __slots__ = (
+        "_handshake",
+        "_observer",
+        "_random_bytes",
+        "_secure",
+        "_state",
+        "last_received",
+        "last_sent",
+        "outgoing",
+    )
+
+    def __init__(
+        self,
+        identity: Identity,
+        now: float,
+        expected_peer: Optional[bytes] = None,
+        random_bytes: RandomBytes = os.urandom,
+        observer: Optional[Observer] = None,
+    ) -> None:
+        self.last_received = now
+        self.last_sent = now
+        self._random_bytes = random_bytes
+        self._observer = observer
+        self._secure: Optional[SecureChannel] = None
+        self._state = ChannelState.RAND_NONCE
+        self._handshake: Optional[Handshake] = Handshake(identity, expected_peer, random_bytes)
+        self.outgoing: list[bytes] = []  # payloads in the order they must be sent
+        first = self._handshake.first_message()
+        self._observe("sent", first)
+        self.outgoing.append(first.encode())
+
+    @property
+    def state(self) -> ChannelState:
+        """Which message of the peer comes next."""
+        return self._state
+
+    @property
+    def secure_channel(self) -> SecureChannel:
+        """The established channel.
+
+        Raises:
+            LocalProtocolError: the handshake is not done.
+        """
+        if self._secure is None:
+            raise LocalProtocolError("the handshake is not done")
+        return self._secure
+
+    def receive_payload(self, payload: bytes, now: float) -> Optional[Event]:
+        """Take the peer's next payload; return the event it is, or None for one that this layer consumes.
+
+        Raises:
+            PeerError: the peer broke the protocol; the channel cannot be used any more.
+        """
+        try:
+            event = self._receive(payload, now)
+        except PeerError:
+            self._state = ChannelState.FAILED
+            raise
+        self.last_received = now
+        return event
+
+    def send(self, message: bytes, now: float) -> None:
+        """Seal one `message` into `outgoing`.
+
+        Raises:
+            LocalProtocolError: the channel is not ready.
+        """
+        if self._state is not ChannelState.READY:
+            raise LocalProtocolError(f"nothing can be sent: the channel {self._state.value}")
+        value = KaMessage(message)
+        self._observe("sent", value)
+        self.secure_channel.send(value.encode())
+        self.last_sent = now
+
+    def next_deadline(self) -> float:
+        """Return the time, in seconds, at which `handle_time` has something to do at the earliest."""
+        if self._secure is None:
+            return self.last_received + IDLE_TIMEOUT
+        return min(
+            self.last_received + IDLE_TIMEOUT, self.last_sent + KEEPALIVE_INTERVAL, self._secure.rekey_at
+        )
+
+    def handle_time(self, now: float) -> None:
+        """Send a keepAlive or start a rekey where it is time for that.
+
+        Raises:
+            SilenceError: nothing came from the peer for 32 s.
+        """
+        if now - self.last_received >= IDLE_TIMEOUT:
+            raise SilenceError(f"nothing received for {IDLE_TIMEOUT:.0f} s")
+        if self._secure is None or self._state is not ChannelState.READY:
+            return
+        if now >= self._secure.rekey_at:
+            self._secure.start_rekey(now)
+        if now - self.last_sent >= KEEPALIVE_INTERVAL:
+            self._observe("sent", KaMessage(None))
+            self._secure.send(_KEEPALIVE, MAX_KEEPALIVE_PADDING_SENT)
+            self.last_sent = now
+
+    def peer_is_heard(self, now: float) -> None:
+        """Do not count the peer's silence up to `now`: it was us who did not listen."""
+        self.last_received = now
+
+    def _receive(self, payload: bytes, now: float) -> Optional[Event]:
+        if self._state is ChannelState.READY:
+            user = self.secure_channel.receive(payload, now)
+            return None if user is None else self._receive_user(user)
+        if self._state is ChannelState.FAILED or self._handshake is None:
+            raise LocalProtocolError("the channel failed before")
+        if self._state is ChannelState.RAND_NONCE:
+            self._receive_rand_nonce(self._handshake, payload)
+            return None
+        return self._receive_dh(self._handshake, payload, now)
+
+    def _receive_rand_nonce(self, handshake: Handshake, payload: bytes) -> None:
+        message = ExchangeRandNonce.decode(payload)
+        self._observe("received", message)
+        answer = handshake.receive_rand_nonce(message)
+        self._observe("sent", answer)
+        self.outgoing.append(answer.encode())
+        self._state = ChannelState.DH
+
+    def _receive_dh(self, handshake: Handshake, payload: bytes, now: float) -> Event:
+        message = ExchangeDh.decode(payload)
+        self._observe("received", message)
+        keys = handshake.receive_dh(message)
+        peer = handshake.peer_public_key
+        self._secure = SecureChannel(keys, peer, now, self._random_bytes, self._observer)
+        # From here on what is sealed goes behind what the handshake still has to send.
+        self._secure.outgoing = self.outgoing
+        self._handshake = None
+        self.last_sent = now
+        self._state = ChannelState.READY
+        return HandshakeCompleted(peer)
+
+    def _receive_user(self, user: bytes) -> Optional[Event]:
+        value = KaMessage.decode(user)
+        self._observe("received", value)
+        return None if value.message is None else MessageReceived(value.message)
+
+    def _observe(self, direction: str, value: object) -> None:
+        if self._observer:
+            self._observer(direction, value)

@@ -1,0 +1,157 @@
+"""The secure channel after its handshake: sealed messages, and new keys once an hour.
+
+How keys change (section 5.1 of docs/protocol.md), seen from one side:
+
+    what happens                       sending key          receiving key
+    ---------------------------------  -------------------  -------------------------------
+    my hour is over: send Rekey        stays                stays; my exchange is pending
+    Rekey comes, mine is not pending   answer, then new     new; the old one is kept
+    Rekey comes, mine is pending       new, answer nothing  new; the old one is kept
+    first message under the new key    stays                the old one is dropped
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Optional, Union
+
+from offset_common.channel.cipher import CipherState
+from offset_common.channel.handshake import ChannelKeys, DhExchange, RandomBytes
+from offset_common.constants import (
+    MAX_PADDING_SENT,
+    MAX_REKEYS_IN_WINDOW,
+    REKEY_INTERVAL,
+    REKEY_WINDOW,
+)
+from offset_common.errors import RekeyError, SealError
+from offset_common.wire.messages import ChannelMessage, Rekey
+
+Observer = Callable[[str, object], None]
+"""Told of every layer's values as they pass: ("sent" or "received", the value)."""
+
+
+class SecureChannel:
+    """Seals and opens byte strings between two proven peers.
+
+    Args:
+        keys: what the handshake gave.
+        peer_public_key: 32 bytes, proven by the handshake.
+        now: seconds, of the clock that every later `now` is of.
+        random_bytes: the source of randomness.
+        observer: told of every ChannelMessage that passes, or None.
+    """
+
+    __slots__ = (
+        "_first_rekey_in_window",
+        "_observer",
+        "_pending",
+        "_random_bytes",
+        "_rekeys_in_window",
+        "old_receiving",
+        "outgoing",
+        "peer_public_key",
+        "receiving",
+        "rekey_at",
+        "sending",
+    )
+
+    def __init__(
+        self,
+        keys: ChannelKeys,
+        peer_public_key: bytes,
+        now: float,
+        random_bytes: RandomBytes,
+        observer: Optional[Observer] = None,
+    ) -> None:
+        self.peer_public_key = peer_public_key
+        self.sending = CipherState(keys.sending)
+        self.receiving = CipherState(keys.receiving)
+        self.old_receiving: Optional[CipherState] = None
+        self.rekey_at = now + REKEY_INTERVAL
+        self.outgoing: list[bytes] = []  # sealed payloads in the order they must be sent
+        self._pending: Optional[DhExchange] = None
+        self._rekeys_in_window = 0
+        self._first_rekey_in_window = now
+        self._random_bytes = random_bytes
+        self._observer = observer
+
+    def send(self, user: bytes, max_padding: int = MAX_PADDING_SENT) -> None:
+        """Seal `user` behind 0 to `max_padding` (at most 255) random bytes, into `outgoing`."""
+        self._seal(user, max_padding)
+
+    def receive(self, payload: bytes, now: float) -> Optional[bytes]:
+        """Open the peer's next message; return the user's bytes, or None for a rekey.
+
+        Raises:
+            SealError: not the next message under the channel's key.
+            DecodeError: what was sealed is no ChannelMessage.
+            RekeyError: one rekey too many.
+            HandshakeError: a rekey with a key of small order.
+        """
+        plaintext = self._open(payload)
+        message = ChannelMessage.decode(plaintext)
+        if self._observer:
+            self._observer("received", message)
+        if isinstance(message.content, Rekey):
+            self._receive_rekey(message.content, now)
+            return None
+        return message.content
+
+    def start_rekey(self, now: float) -> None:
+        """Ask the peer for new keys, unless an answer to the last time is still to come."""
+        self.rekey_at = now + REKEY_INTERVAL
+        if self._pending is None:
+            self._pending = DhExchange(self._random_bytes)
+            self._seal(_rekey_of(self._pending), MAX_PADDING_SENT)
+
+    @property
+    def rekey_pending(self) -> bool:
+        """Whether a rekey that we started waits for the peer's half."""
+        return self._pending is not None
+
+    def _seal(self, content: Union[Rekey, bytes], max_padding: int) -> None:
+        random = self._random_bytes(1 + max_padding)
+        padding = random[1 : 1 + random[0] % (max_padding + 1)]
+        message = ChannelMessage(padding, content)
+        self.outgoing.append(self.sending.seal(message.encode()))
+        if self._observer:
+            self._observer("sent", message)
+
+    def _open(self, payload: bytes) -> bytes:
+        if self.old_receiving is None:
+            return self.receiving.open(payload)
+        # "While an old receiving key is kept, try it first;
+        # the first message that decrypts under the new one drops the old." (5.1)
+        try:
+            return self.old_receiving.open(payload)
+        except SealError:
+            plaintext = self.receiving.open(payload)
+            self.old_receiving = None
+            return plaintext
+
+    def _receive_rekey(self, rekey: Rekey, now: float) -> None:
+        if self.old_receiving is not None:
+            raise RekeyError("a second Rekey under a key that the first one ended")
+        if self._pending is None:
+            self._count_rekey(now)
+            exchange = DhExchange(self._random_bytes)
+            self._seal(_rekey_of(exchange), MAX_PADDING_SENT)  # "under the old sending key"
+        else:
+            exchange = self._pending
+            self._pending = None
+        keys = exchange.derive_keys(rekey.dh_public_key, rekey.key_salt)
+        self.sending = CipherState(keys.sending)
+        self.old_receiving = self.receiving
+        self.receiving = CipherState(keys.receiving)
+        self.rekey_at = now + REKEY_INTERVAL
+
+    def _count_rekey(self, now: float) -> None:
+        if now - self._first_rekey_in_window >= REKEY_WINDOW:
+            self._first_rekey_in_window = now
+            self._rekeys_in_window = 0
+        self._rekeys_in_window += 1
+        if self._rekeys_in_window > MAX_REKEYS_IN_WINDOW:
+            raise RekeyError(f"more than {MAX_REKEYS_IN_WINDOW} rekeys within {REKEY_WINDOW:.0f} s")
+
+
+def _rekey_of(exchange: DhExchange) -> Rekey:
+    return Rekey(exchange.public_key, exchange.key_salt)

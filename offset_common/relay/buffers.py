@@ -1,0 +1,108 @@
+"""The memory that connections may fill: one budget for all of them.
+
+Everything that waits in memory is counted. Each connection may hold a little (FREE_BUFFER_SIZE)
+whatever the others do, so that small messages always pass. A larger frame reserves its whole length
+before it is read on, so that every frame that was begun can be ended. Who has to wait is not read
+until somebody gives back; who has held a reservation for longest gives way to those who wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, Optional, TypeVar
+
+from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
+from offset_common.relay.limits import FREE_BUFFER_SIZE, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
+
+SPARE_BUFFERS = 3
+SPARE_BUFFER_FROM = 64 * 1024  # bytes: below that, fresh memory is cheap
+PATIENCE_WITH_HOLDERS = 2.0  # seconds that a begun frame may take while others wait for room
+
+T = TypeVar("T")
+
+
+class Budget(Generic[T]):
+    """Counts what connections buffer, and who waits for room.
+
+    Args:
+        limit: bytes in all.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._holders: dict[T, float] = {}  # since when, oldest first
+        self._waiting: deque[T] = deque()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether as much is buffered as may be."""
+        return self.used >= self.limit
+
+    @property
+    def high_water(self) -> int:
+        """Bytes queued for a peer at which its partner is no longer read."""
+        return OUTPUT_HIGH_WATER if not self.exhausted else FREE_BUFFER_SIZE
+
+    @property
+    def low_water(self) -> int:
+        """Bytes queued for a peer at which its partner is read again."""
+        return OUTPUT_LOW_WATER if not self.exhausted else 0
+
+    @property
+    def somebody_waits(self) -> bool:
+        """Whether a connection waits for room."""
+        return bool(self._waiting)
+
+    def reserve(self, holder: T, size: int, now: float) -> bool:
+        """Take `size` bytes for a frame of `holder`; if there is no room, remember who waits."""
+        # One frame may always be under way, however small an operator made the budget.
+        if self.used + size > self.limit and self._holders:
+            self._waiting.append(holder)
+            return False
+        self.used += size
+        self._holders[holder] = now
+        return True
+
+    def release(self, holder: T, size: int) -> None:
+        """Give back what `reserve` gave."""
+        self.used -= size
+        del self._holders[holder]
+
+    def forget(self, holder: T) -> None:
+        """Take `holder` out of those who wait."""
+        if holder in self._waiting:
+            self._waiting.remove(holder)
+
+    def take_waiting(self) -> list[T]:
+        """Return, and forget, those who may try again now."""
+        if self.exhausted and self._holders:
+            return []
+        again = list(self._waiting)
+        self._waiting.clear()
+        return again
+
+    def overdue_holder(self, now: float) -> Optional[T]:
+        """Return who must give way because others wait, or None."""
+        if self._waiting:
+            for holder, since in self._holders.items():
+                return holder if now - since >= PATIENCE_WITH_HOLDERS else None
+        return None
+
+
+class SpareBuffers:
+    """Buffers for large frames, used again: fresh memory of that size costs page faults."""
+
+    def __init__(self) -> None:
+        self._spare: list[bytearray] = []
+
+    def take(self, size: int) -> bytearray:
+        """Return a buffer of at least `size` bytes."""
+        if size < SPARE_BUFFER_FROM:
+            return bytearray(size)
+        return self._spare.pop() if self._spare else bytearray(FRAME_LENGTH_SIZE + MAX_FRAME_SIZE)
+
+    def give_back(self, buffer: bytearray) -> None:
+        """Keep `buffer` for the next one who takes, or let it go."""
+        if len(buffer) > SPARE_BUFFER_FROM and len(self._spare) < SPARE_BUFFERS:
+            self._spare.append(buffer)

@@ -1,0 +1,127 @@
+"""Handshakes in a pool of threads, on blocking sockets.
+
+A handshake is the only work of a relay that is long for one message: four public-key operations,
+for which `cryptography` releases the interpreter. A thread takes a connection whose peer has sent
+something, and blocks for what comes next. A peer that keeps it waiting gives way: after
+`PATIENCE`, or at once where others queue, the connection goes back to the loop's lobby with its
+state and returns when its peer has sent more. So silent peers cost no thread, however many they are.
+
+A thread owns the connection from `submit` until it calls `done`, and touches nothing else.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+import time
+from typing import Callable, Optional
+
+from offset_common.channel.connection import Connection
+from offset_common.channel.events import HandshakeCompleted
+from offset_common.errors import PeerError
+from offset_common.identity import Identity
+
+PATIENCE = 0.02  # seconds that a thread waits for a peer in the middle of a handshake
+READ_SIZE = 4096  # bytes; both handshake messages of a peer are under 400
+STACK_SIZE = 512 * 1024  # bytes of address space for each thread
+
+
+class HandshakeJob:
+    """One connection on its way through the pool.
+
+    Args:
+        sock: the connected socket.
+        owner: whatever the caller knows the connection by.
+        connection: what an earlier turn in the pool left, or None.
+    """
+
+    __slots__ = ("connection", "ended", "error", "established", "owner", "received", "sent", "sock")
+
+    def __init__(self, sock: socket.socket, owner: object, connection: Optional[Connection] = None) -> None:
+        self.sock = sock
+        self.owner = owner
+        self.connection = connection
+        self.established = False
+        self.ended = False  # the peer closed
+        self.error: Optional[BaseException] = None
+        self.received = 0  # bytes of this turn
+        self.sent = 0
+
+
+class HandshakePool:
+    """Threads that bring connections through the handshake.
+
+    Args:
+        identity: the relay's.
+        threads: how many.
+        done: called in a pool thread with the job, when the handshake is established, has failed
+            or gives way.
+    """
+
+    def __init__(self, identity: Identity, threads: int, done: Callable[[HandshakeJob], None]) -> None:
+        self._identity = identity
+        self._done = done
+        self._jobs: queue.SimpleQueue[Optional[HandshakeJob]] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        previous = threading.stack_size(STACK_SIZE)
+        for number in range(threads):
+            thread = threading.Thread(target=self._work, name=f"handshake-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        threading.stack_size(previous)
+
+    def submit(self, job: HandshakeJob) -> None:
+        """Give a connection to the pool; from now on a thread owns it, until `done`."""
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """End the threads after what they are at."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(timeout=1.0)
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            if job is None:
+                return
+            try:
+                self._shake_hands(job)
+            except (PeerError, OSError) as error:
+                job.error = error
+            except Exception as error:  # a bug ends this one connection; the loop reports it
+                job.error = error
+            self._done(job)
+
+    def _shake_hands(self, job: HandshakeJob) -> None:
+        if job.connection is None:
+            job.connection = Connection(self._identity, time.monotonic(), version_sent=True)
+        connection, sock = job.connection, job.sock
+        while True:
+            data = connection.data_to_send()
+            if data:
+                sock.settimeout(PATIENCE)  # the kernel takes these few hundred bytes at once
+                sock.sendall(data)
+                job.sent += len(data)
+            if job.established:
+                return
+            received = self._receive(sock)
+            if received is None:
+                return
+            if not received:
+                job.ended = True
+                return
+            job.received += len(received)
+            connection.receive_data(received)
+            event = connection.next_event(time.monotonic())
+            job.established = isinstance(event, HandshakeCompleted)
+
+    def _receive(self, sock: socket.socket) -> Optional[bytes]:
+        """Return what the peer sent, b"" at its end, None where it gives way."""
+        sock.settimeout(PATIENCE if self._jobs.empty() else 0.0)
+        try:
+            return sock.recv(READ_SIZE)
+        except (socket.timeout, BlockingIOError):
+            return None

@@ -1,0 +1,147 @@
+"""The selectors loop: one thread that owns every connection from its adoption to its end.
+
+Other threads may call `adopt` and nothing else; a byte through a socketpair wakes the loop.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections import deque
+from typing import Any, Callable, Optional, Protocol
+
+from offset_common.relay.deadlines import Deadlines
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+LONGEST_WAIT = 60.0  # seconds
+
+
+class Member(Protocol):
+    """What the loop calls: a connection, or a listening socket."""
+
+    def on_ready(self, mask: int) -> None:
+        """Do what the socket is ready for; must not raise."""
+
+    def on_deadline(self) -> None:
+        """Do what is due; must not raise."""
+
+
+class _WakeUp:
+    """The reading end of the wake-up socketpair, as a member of the loop."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def on_ready(self, mask: int) -> None:
+        try:
+            self._sock.recv(4096)
+        except BlockingIOError:
+            pass
+
+    def on_deadline(self) -> None:
+        """Never comes: nothing is scheduled for it."""
+
+
+class Loop:
+    """Waits for sockets and deadlines, and calls their members.
+
+    Args:
+        clock: seconds, growing steadily.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.now = clock()
+        self.deadlines: Deadlines[Member] = Deadlines()
+        self.after_round: list[
+            Callable[[], None]
+        ] = []  # called once a round, for work that is done in batches
+        self.next_time: list[Callable[[], Optional[float]]] = []  # when those want to be called at the latest
+        self._selector = selectors.DefaultSelector()
+        self._adopted: deque[Callable[[], None]] = deque()
+        self._stopped = False
+        self._awake = False
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self.register(self._wake_reader, READ, _WakeUp(self._wake_reader))
+
+    @property
+    def wake_descriptor(self) -> int:
+        """A descriptor that wakes the loop when a byte is written to it, for signal.set_wakeup_fd."""
+        return self._wake_writer.fileno()
+
+    def register(self, sock: socket.socket, mask: int, member: Member) -> None:
+        """Call `member` when `sock` is ready."""
+        self._selector.register(sock, mask, member)
+
+    def modify(self, sock: socket.socket, mask: int, member: Member) -> None:
+        """Change what `member` is called for."""
+        self._selector.modify(sock, mask, member)
+
+    def unregister(self, sock: socket.socket) -> None:
+        """Do not watch `sock` any more."""
+        self._selector.unregister(sock)
+
+    def adopt(self, task: Callable[[], None]) -> None:
+        """Run `task` in the loop's thread; the one method that other threads may call."""
+        self._adopted.append(task)
+        if not self._awake:
+            self._awake = True
+            self.wake()
+
+    def wake(self) -> None:
+        """End the loop's present wait."""
+        try:
+            self._wake_writer.send(b"\0")
+        except BlockingIOError:
+            pass  # it is full of wake-ups already
+
+    def stop(self) -> None:
+        """Let `run` return after the present round."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        while not self._stopped:
+            self.run_round()
+
+    def run_round(self) -> None:
+        """Wait once, and do all that is ready and due."""
+        events = self._selector.select(self._time_to_wait())
+        self.now = self._clock()
+        for key, mask in events:
+            member: Any = key.data
+            # A member that came before it in this round may have closed it; it knows.
+            member.on_ready(mask)
+        self._run_adopted()
+        for due in self.deadlines.take_due(self.now):
+            due.on_deadline()
+        for task in self.after_round:
+            task()
+
+    def close(self) -> None:
+        """Give back the loop's descriptors."""
+        self._selector.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    def _run_adopted(self) -> None:
+        self._awake = False
+        while self._adopted:
+            self._adopted.popleft()()
+
+    def _time_to_wait(self) -> float:
+        if self._adopted:
+            return 0.0
+        wait = LONGEST_WAIT
+        when = self.deadlines.next_time()
+        if when is not None:
+            wait = min(wait, when - self._clock())
+        for next_time in self.next_time:
+            when = next_time()
+            if when is not None:
+                wait = min(wait, when - self._clock())
+        return max(0.0, wait)

@@ -1,0 +1,336 @@
+"""What a proven connection does: its InitConnection, a listener's traffic, a connect that waits.
+
+Each role is a handler; a link has one at a time. What the registry decides is carried out here.
+A joined pair goes on to the tunnels (forwarding.py, or a worker process).
+
+Source: section 7 of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from struct import Struct
+from typing import Callable, Protocol
+
+from offset_common.channel.events import MessageReceived
+from offset_common.constants import (
+    FRAME_LENGTH_SIZE,
+    INIT_TIMEOUT,
+    MAX_FRAME_SIZE,
+    WAITING_CONNECT_TIMEOUT,
+)
+from offset_common.relay.limits import (
+    EARLY_DATA_SIZE,
+    LISTENER_CHANGE_DELAY,
+    LISTENER_CHANGES_IN_WINDOW,
+    LISTENER_CHANGES_WINDOW,
+)
+from offset_common.relay.link import Link
+from offset_common.relay.origins import Origins
+from offset_common.relay.reasons import CloseReason
+from offset_common.relay.registry import Action, Announce, Close, Join, Registry
+from offset_common.wire.frames import check_length
+from offset_common.wire.messages import (
+    IncomingConnection,
+    InitConnection,
+    InitRole,
+    RejectConnection,
+)
+
+READ_SIZE = 32 * 1024  # bytes read at once where no bulk is expected
+EARLY_MESSAGE_COST = 64  # bytes counted for each early message besides its content
+
+_LENGTH = Struct(">Q")
+
+
+class Joiner(Protocol):
+    """Makes tunnels."""
+
+    def join(self, connect: Link, accept: Link, early: Sequence[bytes]) -> None:
+        """Forward between two links from now on, `early` going to `accept` first."""
+
+
+class PlainHandler:
+    """Cuts frames, and gives the messages in them to the role, one by one."""
+
+    role = ""
+
+    def readable(self, link: Link) -> None:
+        """Read, and act on what came."""
+        data = link.read(READ_SIZE)
+        if data is None:
+            link.close(CloseReason.PEER_CLOSED)
+        else:
+            self.process(link, data)
+
+    def process(self, link: Link, data: memoryview) -> None:
+        """Act on `data`, which came before."""
+        connection, now = link.connection, link.host.loop.now
+        assert connection is not None
+        start = 0
+        while len(data) - start >= FRAME_LENGTH_SIZE:
+            length: int = _LENGTH.unpack_from(data, start)[0]
+            check_length(length, MAX_FRAME_SIZE)
+            end = start + FRAME_LENGTH_SIZE + length
+            if end > len(data):
+                break
+            event = connection.receive_frame(bytes(data[start + FRAME_LENGTH_SIZE : end]), now)
+            start = end
+            if isinstance(event, MessageReceived):
+                self.message(link, event.data)
+                if link.handler is not self:
+                    break
+        if link.closed:
+            return
+        link.send_connection()
+        link.keep(data, start, reserve=self.reserves(link))
+        if link.handler is not self:
+            link.handler.process(link, link.reread())
+
+    def message(self, link: Link, data: bytes) -> None:
+        """Act on one message of the peer."""
+        raise NotImplementedError
+
+    def reserves(self, link: Link) -> bool:
+        """Say whether a large frame of `link` may be read to its end."""
+        return True
+
+    def drained(self, link: Link) -> None:
+        """Nothing waits for that here."""
+
+
+class Newcomers(PlainHandler):
+    """Proven connections that have not said what they want."""
+
+    role = "newcomer"
+
+    def __init__(self, roles: Roles) -> None:
+        self._roles = roles
+
+    def admit(self, link: Link) -> None:
+        """Take a link whose peer is proven; what it needs to say first may have come already."""
+        link.handler = self
+        link.timeout = link.host.loop.now + INIT_TIMEOUT
+        link.timeout_reason = CloseReason.INIT_TIMEOUT
+        link.watch()
+        link.schedule()
+        self.process(link, link.reread())
+
+    def message(self, link: Link, data: bytes) -> None:
+        """Take the InitConnection, which decides the role."""
+        init = InitConnection.decode(data)
+        link.timeout = math.inf
+        self._roles.origins.settle(link)
+        if init.role is InitRole.LISTEN:
+            self._roles.listen(link)
+            return
+        assert init.public_key is not None
+        if init.role is InitRole.CONNECT:
+            self._roles.connect(link, init.public_key)
+        else:
+            self._roles.accept(link, init.public_key)
+
+
+class Listeners(PlainHandler):
+    """Connections that take connects for their key."""
+
+    role = "listener"
+
+    def __init__(self, roles: Roles) -> None:
+        self._roles = roles
+
+    def message(self, link: Link, data: bytes) -> None:
+        """Take a rejection, the only thing that a listener says."""
+        self._roles.reject(link, RejectConnection.decode(data).public_key)
+
+
+class WaitingListens(PlainHandler):
+    """Listens that wait because their key changes hands too often."""
+
+    role = "listener"
+
+    def message(self, link: Link, data: bytes) -> None:
+        """Ignore a rejection: nothing was announced here."""
+        RejectConnection.decode(data)
+
+
+class EarlyData:
+    """What a waiting connect sent before it was accepted."""
+
+    __slots__ = ("messages", "size")
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self.size = 0
+
+
+class WaitingConnects(PlainHandler):
+    """Connects that wait to be accepted, and what they send meanwhile."""
+
+    role = "waiting connect"
+
+    def message(self, link: Link, data: bytes) -> None:
+        """Keep a message for the acceptor."""
+        early = link.note
+        assert isinstance(early, EarlyData)
+        early.messages.append(data)
+        cost = len(data) + EARLY_MESSAGE_COST
+        early.size += cost
+        link.host.budget.used += cost
+
+    def reserves(self, link: Link) -> bool:
+        """A large frame is left in the kernel until the connect is accepted."""
+        return False
+
+    def process(self, link: Link, data: memoryview) -> None:
+        """Act on `data`; once enough is kept, the socket is not read any more."""
+        super().process(link, data)
+        early = link.note
+        if link.closed or not isinstance(early, EarlyData) or link.handler is not self:
+            return
+        room = 0 if link.host.budget.exhausted else EARLY_DATA_SIZE
+        if early.size + link.missing() > room:
+            link.pause_reading()
+
+
+class Fights:
+    """Counts how often keys change hands, so that two programs with one key make no storm."""
+
+    def __init__(self) -> None:
+        self._changes: dict[bytes, tuple[int, float]] = {}  # how often, and since when
+
+    def must_wait(self, key: bytes, older: object, now: float) -> bool:
+        """Say whether one more listen for `key`, while `older` listens, comes too soon."""
+        if older is None:
+            return False
+        count, since = self._changes.get(key, (0, now))
+        if now - since >= LISTENER_CHANGES_WINDOW:
+            count, since = 0, now
+            self._forget_old(now)
+        self._changes[key] = (count + 1, since)
+        return count >= LISTENER_CHANGES_IN_WINDOW
+
+    def _forget_old(self, now: float) -> None:
+        old = [key for key, (_, since) in self._changes.items() if now - since >= LISTENER_CHANGES_WINDOW]
+        for key in old:
+            del self._changes[key]
+
+
+class DelayedListen:
+    """A listen that takes effect a little later, as a member of the loop."""
+
+    def __init__(self, roles: Roles, link: Link) -> None:
+        self._roles = roles
+        self._link = link
+        loop = link.host.loop
+        loop.deadlines.schedule(self, loop.now + LISTENER_CHANGE_DELAY)
+
+    def on_ready(self, mask: int) -> None:
+        """Never comes: there is no socket."""
+
+    def on_deadline(self) -> None:
+        """Let the listen take effect, if its connection still is there."""
+        if self._link.closed:
+            return
+        try:
+            self._roles.listen_now(self._link)
+        except Exception as error:
+            self._link.fail(error)
+
+
+class Roles:
+    """Carries out what connections ask for and what the registry decides.
+
+    Args:
+        registry: who listens, who waits, who is joined.
+        origins: told when a connection has its role.
+        joiner: makes tunnels.
+        warn: called with a kind and a line for the operator.
+    """
+
+    def __init__(
+        self, registry: Registry, origins: Origins, joiner: Joiner, warn: Callable[[str, str], None]
+    ) -> None:
+        self.registry = registry
+        self.origins = origins
+        self._joiner = joiner
+        self._warn = warn
+        self.newcomers = Newcomers(self)
+        self.listeners = Listeners(self)
+        self.waiting_connects = WaitingConnects()
+        self.waiting_listens = WaitingListens()
+        self._fights = Fights()
+
+    def listen(self, link: Link) -> None:
+        """Make `link` the listener of its key: at once, or after others had a moment."""
+        if self._fights.must_wait(link.key, self.registry.listener_of(link.key), link.host.loop.now):
+            self._warn("fight", f"two programs listen as key={link.key.hex()[:8]}: the newest waits a moment")
+            link.handler = self.waiting_listens
+            link.schedule()
+            DelayedListen(self, link)
+        else:
+            self.listen_now(link)
+
+    def listen_now(self, link: Link) -> None:
+        """Make `link` the listener of its key; an older one is closed."""
+        link.handler = self.listeners
+        link.schedule()
+        self._act(self.registry.listen(link, link.key))
+
+    def connect(self, link: Link, target: bytes) -> None:
+        """Let `link` wait for the listener of `target`."""
+        link.handler = self.waiting_connects
+        link.note = EarlyData()
+        link.timeout = link.host.loop.now + WAITING_CONNECT_TIMEOUT
+        link.timeout_reason = CloseReason.NOT_ACCEPTED
+        link.schedule()
+        self._act(self.registry.connect(link, link.key, target))
+
+    def accept(self, link: Link, source: bytes) -> None:
+        """Join `link` with a waiting connect of `source`."""
+        self._act(self.registry.accept(link, link.key, source))
+
+    def reject(self, link: Link, source: bytes) -> None:
+        """Close a connect of `source` that waits for the listener `link`."""
+        self._act(self.registry.reject(link, source))
+
+    def closed(self, link: Link) -> None:
+        """Forget `link`, which ended, and end what depends on it."""
+        early = link.note
+        if isinstance(early, EarlyData):
+            link.host.budget.used -= early.size
+        self._act(self.registry.closed(link))
+
+    def _act(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Announce):
+                self._announce(action)
+            elif isinstance(action, Join):
+                self._join(action)
+            else:
+                self._close(action)
+
+    def _announce(self, action: Announce) -> None:
+        listener = action.listener
+        assert isinstance(listener, Link)
+        if listener.closed or listener.connection is None:
+            return
+        listener.connection.send(IncomingConnection(action.source).encode(), listener.host.loop.now)
+        listener.send_connection()
+
+    def _join(self, action: Join) -> None:
+        connect, accept = action.connect, action.accept
+        assert isinstance(connect, Link) and isinstance(accept, Link)
+        early = connect.note
+        assert isinstance(early, EarlyData)
+        connect.note = None
+        connect.host.budget.used -= early.size
+        connect.timeout = math.inf
+        self._joiner.join(connect, accept, early.messages)
+
+    @staticmethod
+    def _close(action: Close) -> None:
+        link = action.connection
+        assert isinstance(link, Link)
+        link.close(action.reason)

@@ -1,0 +1,257 @@
+"""Cap'n Proto messages: reading any that a peer may send, and the words of those that we send.
+
+A message is a table of segment sizes and the segments. A segment is made of words of eight bytes; a
+pointer is one word, and leads to a struct, to a list, or as a far pointer into another segment.
+
+The reader trusts nothing. Every object must lie inside its segment, and all objects that are read
+together may not be larger than the message, so neither a cycle nor many pointers to one object buy
+more work than their bytes pay for.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from offset_common.constants import MAX_FRAME_SIZE
+from offset_common.errors import DecodeError
+from offset_common.wire.packing import WORD_SIZE, unpack
+
+MAX_SEGMENTS = 511  # what the original accepts
+
+# The two low bits of a pointer.
+_STRUCT, _LIST, _FAR = 0, 1, 2
+_BYTE_ELEMENTS = 2  # the element size of a Data
+_DOUBLE_FAR = 4
+
+_STRUCT_POINTER = struct.Struct("<iHH")  # offset << 2 | kind, data words, pointers
+_LIST_POINTER = struct.Struct("<iI")  # offset << 2 | kind, elements << 3 | element size
+_FAR_POINTER = struct.Struct("<II")  # position << 3 | double << 2 | kind, segment
+_UINT16 = struct.Struct("<H")
+_WORDS_BIG_ENDIAN = tuple(struct.Struct(f">{count}Q") for count in range(9))
+_WORDS_LITTLE_ENDIAN = tuple(struct.Struct(f"<{count}Q") for count in range(9))
+
+
+class Segments:
+    """The unpacked segments of one message, and what may still be read of them.
+
+    Args:
+        content: all segments, one after the other.
+        bounds: for each segment, where it starts and ends in `content`, in bytes.
+    """
+
+    __slots__ = ("bounds", "budget", "content")
+
+    def __init__(self, content: bytearray, bounds: list[tuple[int, int]]) -> None:
+        self.content = content
+        self.bounds = bounds
+        self.budget = len(content)  # bytes; objects of an honest message do not overlap
+
+    def claim(self, bound: tuple[int, int], start: int, size: int) -> None:
+        """Refuse an object that leaves its segment, or that makes the total larger than the message."""
+        if start < bound[0] or start + size > bound[1]:
+            raise DecodeError("a pointer leads out of its segment")
+        self.budget -= size
+        if self.budget < 0:
+            raise DecodeError("several pointers lead to the same object")
+
+    def land(self, at: int) -> tuple[int, int, tuple[int, int]]:
+        """Follow the far pointer at `at`.
+
+        Returns: where the pointer is that says what the object is, where the object starts that its
+        offset counts from, and the bounds of the object's segment.
+        """
+        low, bound = self._far_pointer(at)
+        pad = bound[0] + (low >> 3) * WORD_SIZE
+        self.claim(bound, pad, 2 * WORD_SIZE if low & _DOUBLE_FAR else WORD_SIZE)
+        if not low & _DOUBLE_FAR:
+            return pad, pad + WORD_SIZE + self._offset(pad), bound
+        # The landing pad of a double far: a far pointer to the object itself, then what the object is.
+        low, bound = self._far_pointer(pad)
+        if low & _DOUBLE_FAR:
+            raise DecodeError("a double-far pointer leads to another one")
+        return pad + WORD_SIZE, bound[0] + (low >> 3) * WORD_SIZE, bound
+
+    def _far_pointer(self, at: int) -> tuple[int, tuple[int, int]]:
+        low, segment = _FAR_POINTER.unpack_from(self.content, at)
+        if low & 3 != _FAR:
+            raise DecodeError("a pointer of the wrong kind")
+        if segment >= len(self.bounds):
+            raise DecodeError("a far pointer leads to a segment that is not there")
+        return low, self.bounds[segment]
+
+    def _offset(self, at: int) -> int:
+        low: int = _LIST_POINTER.unpack_from(self.content, at)[0]
+        return (low >> 2) * WORD_SIZE
+
+
+class StructReader:
+    """One struct; fields and pointers beyond its sections read as zero and null.
+
+    Args:
+        segments: the message.
+        bound: where the struct's segment starts and ends, in bytes.
+        data: where the data section starts, in bytes.
+        pointers: where the data section ends and the pointer section starts, in bytes.
+        end: where the pointer section ends, in bytes.
+
+    Source: section 3.2.
+    """
+
+    __slots__ = ("_bound", "_data", "_end", "_pointers", "_segments")
+
+    def __init__(
+        self, segments: Segments, bound: tuple[int, int], data: int, pointers: int, end: int
+    ) -> None:
+        self._segments = segments
+        self._bound = bound
+        self._data = data
+        self._pointers = pointers
+        self._end = end
+
+    def discriminant(self) -> int:
+        """Read the 16 bits at offset 0, where every union of the protocol keeps its choice."""
+        if self._data == self._pointers:
+            return 0
+        value: int = _UINT16.unpack_from(self._segments.content, self._data)[0]
+        return value
+
+    def fixed_bytes(self, size: int) -> bytes:
+        """Read a fixed byte string from the words of this struct, each of them big endian.
+
+        Args:
+            size: bytes, a multiple of 8, at most 64.
+
+        Source: section 3.1.
+        """
+        count = size // WORD_SIZE
+        present = min(count, (self._pointers - self._data) // WORD_SIZE)
+        words = _WORDS_LITTLE_ENDIAN[present].unpack_from(self._segments.content, self._data)
+        return _WORDS_BIG_ENDIAN[present].pack(*words) + bytes(size - present * WORD_SIZE)
+
+    def struct(self, index: int) -> StructReader:
+        """Follow a pointer of this struct to another one; null is a struct without sections.
+
+        Raises:
+            DecodeError: the pointer is not to a struct, or not to one inside the message.
+        """
+        at = self._pointers + index * WORD_SIZE
+        if at >= self._end:
+            return StructReader(self._segments, self._bound, 0, 0, 0)
+        return _read_struct(self._segments, self._bound, at)
+
+    def data(self, index: int) -> bytes:
+        """Copy the Data that a pointer of this struct leads to; null is empty.
+
+        Raises:
+            DecodeError: the pointer is not to a list of bytes, or not to one inside the message.
+        """
+        at = self._pointers + index * WORD_SIZE
+        if at >= self._end:
+            return b""
+        return _read_data(self._segments, self._bound, at)
+
+
+def _read_struct(segments: Segments, bound: tuple[int, int], at: int) -> StructReader:
+    low, data_words, pointer_count = _STRUCT_POINTER.unpack_from(segments.content, at)
+    if low & 3 == _STRUCT:
+        if not (low or data_words or pointer_count):
+            return StructReader(segments, bound, 0, 0, 0)
+        start = at + WORD_SIZE + (low >> 2) * WORD_SIZE
+    else:
+        at, start, bound = segments.land(at)
+        low, data_words, pointer_count = _STRUCT_POINTER.unpack_from(segments.content, at)
+        if low & 3 != _STRUCT:
+            raise DecodeError("a pointer of the wrong kind where a struct should be")
+    pointers = start + data_words * WORD_SIZE
+    end = pointers + pointer_count * WORD_SIZE
+    segments.claim(bound, start, end - start)
+    return StructReader(segments, bound, start, pointers, end)
+
+
+def _read_data(segments: Segments, bound: tuple[int, int], at: int) -> bytes:
+    low, elements = _LIST_POINTER.unpack_from(segments.content, at)
+    if low & 3 == _LIST:
+        start = at + WORD_SIZE + (low >> 2) * WORD_SIZE
+    elif not (low or elements):
+        return b""
+    else:
+        at, start, bound = segments.land(at)
+        low, elements = _LIST_POINTER.unpack_from(segments.content, at)
+    if low & 3 != _LIST or elements & 7 != _BYTE_ELEMENTS:
+        raise DecodeError("a pointer of the wrong kind where a Data should be")
+    size = elements >> 3
+    segments.claim(bound, start, size + -size % WORD_SIZE)
+    return memoryview(segments.content)[start : start + size].tobytes()
+
+
+def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE) -> StructReader:
+    """Unpack a message and read its root struct; bytes after its end are ignored.
+
+    Args:
+        packed: one packed message.
+        limit: bytes that its segments may have unpacked, all together.
+
+    Raises:
+        DecodeError: it is not a message, or a larger one.
+
+    Source: sections 3.2, 3.3.
+    """
+    sizes, at = _read_segment_table(packed)
+    total = sum(sizes)
+    if total > limit:
+        raise DecodeError(f"a message of {total} bytes unpacked, over the limit of {limit}")
+    content, _ = unpack(packed, at, total)
+    bounds = []
+    start = 0
+    for size in sizes:
+        bounds.append((start, start + size))
+        start += size
+    if sizes[0] < WORD_SIZE:
+        raise DecodeError("a message without a root pointer")
+    segments = Segments(content, bounds)
+    segments.budget -= WORD_SIZE
+    return _read_struct(segments, bounds[0], 0)
+
+
+def _read_segment_table(packed: bytes) -> tuple[list[int], int]:
+    """Read the sizes of the segments, in bytes, and where in `packed` the first one starts.
+
+    The original reads the first word, the rest of the table and the segments apart; a run across
+    one of these boundaries is refused there and here (section 3.3).
+    """
+    first, at = unpack(packed, 0, WORD_SIZE)
+    count, size = _FAR_POINTER.unpack(first)
+    count += 1
+    if count == 1:
+        return [size * WORD_SIZE], at
+    if count > MAX_SEGMENTS:
+        raise DecodeError(f"a message of {count} segments")
+    rest, at = unpack(packed, at, count // 2 * WORD_SIZE)
+    sizes = struct.unpack_from(f"<{count - 1}I", rest)
+    return [size * WORD_SIZE, *(more * WORD_SIZE for more in sizes)], at
+
+
+def segment_table(words: int) -> bytes:
+    """Make the table of a message of one segment of so many words."""
+    return _FAR_POINTER.pack(0, words)
+
+
+def struct_pointer(offset: int, data_words: int, pointer_count: int) -> bytes:
+    """Make a pointer to a struct that starts `offset` words after the pointer's end."""
+    return _STRUCT_POINTER.pack(offset << 2 | _STRUCT, data_words, pointer_count)
+
+
+def data_pointer(offset: int, size: int) -> bytes:
+    """Make a pointer to a Data of `size` bytes that starts `offset` words after the pointer's end."""
+    return _LIST_POINTER.pack(offset << 2 | _LIST, size << 3 | _BYTE_ELEMENTS)
+
+
+def discriminant_word(value: int) -> bytes:
+    """Make the data section of a struct that has nothing there but its union's choice."""
+    return value.to_bytes(WORD_SIZE, "little")
+
+
+def fixed_words(value: bytes) -> bytes:
+    """Make the words of a fixed byte string, given and read big endian."""
+    count = len(value) // WORD_SIZE
+    return _WORDS_LITTLE_ENDIAN[count].pack(*_WORDS_BIG_ENDIAN[count].unpack(value))

@@ -1,0 +1,398 @@
+"""The messages of the protocol, one class each: section 3.1 of docs/protocol.md.
+
+`encode` gives the packed bytes that a frame, or a layer above, carries; `decode` reads any form of the
+same message that a peer may choose, and raises DecodeError for everything else.
+
+What is always the same in a message (its pointers, mostly) is packed once, when this module is loaded.
+The rest are byte strings that look random, and go out as literal runs.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar, Optional, TypeVar, Union
+
+from offset_common import constants
+from offset_common.errors import DecodeError, LocalProtocolError
+from offset_common.wire.capnp import (
+    StructReader,
+    data_pointer,
+    discriminant_word,
+    fixed_words,
+    read_message,
+    segment_table,
+    struct_pointer,
+)
+from offset_common.wire.packing import WORD_SIZE, pack, pack_literal
+
+Buffer = Union[bytes, bytearray, memoryview]
+_P = TypeVar("_P", bound="_PublicKeyMessage")
+
+
+class Message:
+    """What all messages share: they are equal when their fields are, and never show what they hold."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={_shown(value)}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({fields})"
+
+
+def _shown(value: object) -> str:
+    return f"<{len(value)} bytes>" if isinstance(value, (bytes, bytearray, memoryview)) else str(value)
+
+
+def _check_size(name: str, value: bytes, size: int) -> None:
+    if len(value) != size:
+        raise LocalProtocolError(f"{name} has {len(value)} bytes, not {size}")
+
+
+def _packed_head(words: int, *head: bytes) -> bytes:
+    """Pack the segment table of a message of `words` words, and the words that it begins with.
+
+    The table is packed by itself: section 3.3.
+    """
+    return pack(segment_table(words)) + pack(b"".join(head))
+
+
+# A fixed byte string is a struct of one pointer, to the struct of words right behind it.
+_FIXED_HEADS = {size: pack(struct_pointer(0, size // WORD_SIZE, 0)) for size in (16, 32, 64)}
+
+
+def _packed_fixed(value: bytes) -> bytes:
+    return _FIXED_HEADS[len(value)] + pack_literal(fixed_words(value))
+
+
+def _read_fixed(reader: StructReader, index: int, size: int) -> bytes:
+    return reader.struct(index).struct(0).fixed_bytes(size)
+
+
+class ExchangeRandNonce(Message):
+    """The first message of a handshake: who I am, and a nonce for the peer to sign.
+
+    Args:
+        rand_nonce: 16 bytes.
+        src_public_key: 32 bytes, the sender's key.
+        opt_dest_public_key: 32 bytes, the key that the sender expects the receiver to have.
+
+    Source: section 4.
+    """
+
+    # Words: root pointer, one data word, three pointers, then each byte string behind its inner pointer.
+    _HEAD = _packed_head(
+        13,
+        struct_pointer(0, 1, 3),
+        discriminant_word(0),
+        struct_pointer(2, 0, 1),
+        struct_pointer(4, 0, 1),
+        bytes(WORD_SIZE),
+    )
+    _HEAD_WITH_DEST = _packed_head(
+        18,
+        struct_pointer(0, 1, 3),
+        discriminant_word(1),
+        struct_pointer(2, 0, 1),
+        struct_pointer(4, 0, 1),
+        struct_pointer(8, 0, 1),
+    )
+
+    def __init__(
+        self, rand_nonce: bytes, src_public_key: bytes, opt_dest_public_key: Optional[bytes] = None
+    ) -> None:
+        _check_size("rand_nonce", rand_nonce, constants.RAND_NONCE_SIZE)
+        _check_size("src_public_key", src_public_key, constants.PUBLIC_KEY_SIZE)
+        if opt_dest_public_key is not None:
+            _check_size("opt_dest_public_key", opt_dest_public_key, constants.PUBLIC_KEY_SIZE)
+        self.rand_nonce = rand_nonce
+        self.src_public_key = src_public_key
+        self.opt_dest_public_key = opt_dest_public_key
+
+    def encode(self) -> bytes:
+        """Make the payload of a frame."""
+        always = _packed_fixed(self.rand_nonce) + _packed_fixed(self.src_public_key)
+        if self.opt_dest_public_key is None:
+            return self._HEAD + always
+        return self._HEAD_WITH_DEST + always + _packed_fixed(self.opt_dest_public_key)
+
+    @classmethod
+    def decode(cls, data: Buffer) -> ExchangeRandNonce:
+        """Read the payload of a frame; raises DecodeError."""
+        root = read_message(bytes(data), constants.MAX_HANDSHAKE_FRAME_SIZE)
+        choice = root.discriminant()
+        if choice > 1:
+            raise DecodeError(f"an optDestPublicKey of the unknown kind {choice}")
+        return cls(
+            _read_fixed(root, 0, constants.RAND_NONCE_SIZE),
+            _read_fixed(root, 1, constants.PUBLIC_KEY_SIZE),
+            _read_fixed(root, 2, constants.PUBLIC_KEY_SIZE) if choice == 1 else None,
+        )
+
+
+class ExchangeDh(Message):
+    """The second message of a handshake: a Diffie-Hellman key, and the proof of identity.
+
+    Args:
+        dh_public_key: 32 bytes.
+        rand_nonce: 16 bytes, the nonce that the peer sent.
+        key_salt: 32 bytes.
+        signature: 64 bytes.
+
+    Source: section 4.
+    """
+
+    _HEAD = _packed_head(
+        27,
+        struct_pointer(0, 0, 4),
+        struct_pointer(3, 0, 1),
+        struct_pointer(7, 0, 1),
+        struct_pointer(9, 0, 1),
+        struct_pointer(13, 0, 1),
+    )
+
+    def __init__(self, dh_public_key: bytes, rand_nonce: bytes, key_salt: bytes, signature: bytes) -> None:
+        _check_size("dh_public_key", dh_public_key, constants.DH_PUBLIC_KEY_SIZE)
+        _check_size("rand_nonce", rand_nonce, constants.RAND_NONCE_SIZE)
+        _check_size("key_salt", key_salt, constants.KEY_SALT_SIZE)
+        _check_size("signature", signature, constants.SIGNATURE_SIZE)
+        self.dh_public_key = dh_public_key
+        self.rand_nonce = rand_nonce
+        self.key_salt = key_salt
+        self.signature = signature
+
+    def encode(self) -> bytes:
+        """Make the payload of a frame."""
+        return (
+            self._HEAD
+            + _packed_fixed(self.dh_public_key)
+            + _packed_fixed(self.rand_nonce)
+            + _packed_fixed(self.key_salt)
+            + _packed_fixed(self.signature)
+        )
+
+    @classmethod
+    def decode(cls, data: Buffer) -> ExchangeDh:
+        """Read the payload of a frame; raises DecodeError."""
+        root = read_message(bytes(data), constants.MAX_HANDSHAKE_FRAME_SIZE)
+        return cls(
+            _read_fixed(root, 0, constants.DH_PUBLIC_KEY_SIZE),
+            _read_fixed(root, 1, constants.RAND_NONCE_SIZE),
+            _read_fixed(root, 2, constants.KEY_SALT_SIZE),
+            _read_fixed(root, 3, constants.SIGNATURE_SIZE),
+        )
+
+
+class Rekey(Message):
+    """New key material for an established channel; travels inside a ChannelMessage.
+
+    Args:
+        dh_public_key: 32 bytes.
+        key_salt: 32 bytes.
+
+    Source: section 5.1.
+    """
+
+    def __init__(self, dh_public_key: bytes, key_salt: bytes) -> None:
+        _check_size("dh_public_key", dh_public_key, constants.DH_PUBLIC_KEY_SIZE)
+        _check_size("key_salt", key_salt, constants.KEY_SALT_SIZE)
+        self.dh_public_key = dh_public_key
+        self.key_salt = key_salt
+
+    def packed_fields(self) -> bytes:
+        """Pack what the two pointers of a Rekey lead to, in order."""
+        return _packed_fixed(self.dh_public_key) + _packed_fixed(self.key_salt)
+
+    @classmethod
+    def read(cls, reader: StructReader) -> Rekey:
+        """Read a Rekey inside another message; raises DecodeError."""
+        return cls(
+            _read_fixed(reader, 0, constants.DH_PUBLIC_KEY_SIZE),
+            _read_fixed(reader, 1, constants.KEY_SALT_SIZE),
+        )
+
+
+class ChannelMessage(Message):
+    """What is sealed in a frame of an established channel.
+
+    Args:
+        rand_padding: at most 65,535 bytes, without meaning.
+        content: a Rekey, or the bytes of the layer above.
+
+    Source: section 5.
+    """
+
+    def __init__(self, rand_padding: bytes, content: Union[Rekey, bytes]) -> None:
+        self.rand_padding = rand_padding
+        self.content = content
+
+    def encode(self) -> bytes:
+        """Make the plaintext of a sealed message."""
+        padding = self.rand_padding + bytes(-len(self.rand_padding) % WORD_SIZE)
+        padding_words = len(padding) // WORD_SIZE
+        if isinstance(self.content, Rekey):
+            head = _packed_head(
+                17 + padding_words,
+                struct_pointer(0, 0, 2),
+                data_pointer(15, len(self.rand_padding)),
+                struct_pointer(0, 1, 1),
+                discriminant_word(0),
+                struct_pointer(0, 0, 2),
+                struct_pointer(1, 0, 1),
+                struct_pointer(5, 0, 1),
+            )
+            return head + self.content.packed_fields() + pack_literal(padding)
+        head = _packed_head(
+            5 + padding_words + -(-len(self.content) // WORD_SIZE),
+            struct_pointer(0, 0, 2),
+            data_pointer(3, len(self.rand_padding)),
+            struct_pointer(0, 1, 1),
+            discriminant_word(1),
+            data_pointer(padding_words, len(self.content)),
+        )
+        return head + pack_literal(padding + self.content)
+
+    @classmethod
+    def decode(cls, data: Buffer) -> ChannelMessage:
+        """Read the plaintext of a sealed message; raises DecodeError."""
+        root = read_message(bytes(data))
+        padding = root.data(0)
+        content = root.struct(1)
+        choice = content.discriminant()
+        if choice == 0:
+            return cls(padding, Rekey.read(content.struct(0)))
+        if choice == 1:
+            return cls(padding, content.data(0))
+        raise DecodeError(f"a ChannelContent of the unknown kind {choice}")
+
+
+class KaMessage(Message):
+    """A sign of life, or bytes of the layer above.
+
+    Args:
+        message: None for keepAlive.
+
+    Source: section 6.
+    """
+
+    _KEEP_ALIVE = _packed_head(3, struct_pointer(0, 1, 1), discriminant_word(0), bytes(WORD_SIZE))
+
+    def __init__(self, message: Optional[bytes]) -> None:
+        self.message = message
+
+    def encode(self) -> bytes:
+        """Make the user data of a ChannelMessage."""
+        if self.message is None:
+            return self._KEEP_ALIVE
+        head = _packed_head(
+            3 + -(-len(self.message) // WORD_SIZE),
+            struct_pointer(0, 1, 1),
+            discriminant_word(1),
+            data_pointer(0, len(self.message)),
+        )
+        return head + pack_literal(self.message)
+
+    @classmethod
+    def decode(cls, data: Buffer) -> KaMessage:
+        """Read the user data of a ChannelMessage; raises DecodeError."""
+        root = read_message(bytes(data))
+        choice = root.discriminant()
+        if choice == 0:
+            return cls(None)
+        if choice == 1:
+            return cls(root.data(0))
+        raise DecodeError(f"a KaMessage of the unknown kind {choice}")
+
+
+class InitRole(enum.Enum):
+    """What a connection to the relay is for; the values are the union's."""
+
+    LISTEN = 0
+    ACCEPT = 1
+    CONNECT = 2
+
+
+class InitConnection(Message):
+    """The first message of a connection to the relay: what it is for.
+
+    Args:
+        role: decides what the connection becomes.
+        public_key: 32 bytes, the other node's key; None for LISTEN.
+
+    Source: section 7.
+    """
+
+    _LISTEN = _packed_head(3, struct_pointer(0, 1, 1), discriminant_word(0), bytes(WORD_SIZE))
+    _HEADS: ClassVar[dict[InitRole, bytes]] = {
+        role: _packed_head(8, struct_pointer(0, 1, 1), discriminant_word(role.value), struct_pointer(0, 0, 1))
+        for role in (InitRole.ACCEPT, InitRole.CONNECT)
+    }
+
+    def __init__(self, role: InitRole, public_key: Optional[bytes] = None) -> None:
+        if (role is InitRole.LISTEN) is not (public_key is None):
+            raise LocalProtocolError("a listen has no public key, accept and connect have one")
+        if public_key is not None:
+            _check_size("public_key", public_key, constants.PUBLIC_KEY_SIZE)
+        self.role = role
+        self.public_key = public_key
+
+    def encode(self) -> bytes:
+        """Make the message of a KaMessage."""
+        if self.public_key is None:
+            return self._LISTEN
+        return self._HEADS[self.role] + _packed_fixed(self.public_key)
+
+    @classmethod
+    def decode(cls, data: Buffer) -> InitConnection:
+        """Read the message of a KaMessage; raises DecodeError."""
+        root = read_message(bytes(data))
+        try:
+            role = InitRole(root.discriminant())
+        except ValueError:
+            raise DecodeError(f"an InitConnection of the unknown kind {root.discriminant()}") from None
+        if role is InitRole.LISTEN:
+            return cls(role)
+        return cls(role, _read_fixed(root, 0, constants.PUBLIC_KEY_SIZE))
+
+
+class _PublicKeyMessage(Message):
+    """A message that is one public key."""
+
+    _HEAD = _packed_head(7, struct_pointer(0, 0, 1), struct_pointer(0, 0, 1))
+
+    def __init__(self, public_key: bytes) -> None:
+        _check_size("public_key", public_key, constants.PUBLIC_KEY_SIZE)
+        self.public_key = public_key
+
+    def encode(self) -> bytes:
+        """Make the message of a KaMessage."""
+        return self._HEAD + _packed_fixed(self.public_key)
+
+    @classmethod
+    def decode(cls: type[_P], data: Buffer) -> _P:
+        """Read the message of a KaMessage; raises DecodeError."""
+        return cls(_read_fixed(read_message(bytes(data)), 0, constants.PUBLIC_KEY_SIZE))
+
+
+class RejectConnection(_PublicKeyMessage):
+    """A listener turns away the waiting connect of a node.
+
+    Args:
+        public_key: 32 bytes, that node's key.
+
+    Source: section 7.
+    """
+
+
+class IncomingConnection(_PublicKeyMessage):
+    """The relay tells a listener which node wants to connect.
+
+    Args:
+        public_key: 32 bytes, that node's key.
+
+    Source: section 7.
+    """
+
+    __slots__ = ("public_key",)

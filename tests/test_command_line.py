@@ -1,0 +1,150 @@
+"""What the scripts share: help pages as grammar, and ending well."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from offset_common.command_line import CommandLineError, did_you_mean, parse, report, run
+from offset_common.errors import FileError, ServiceError, UsageError
+
+PAGE = """Serve.
+
+Usage:
+  serve.py --idfile FILE --laddr IP:PORT [options]
+
+Options:
+  -i FILE, --idfile FILE   The identity.
+  -l IP:PORT, --laddr IP:PORT  Where to listen.
+  --max-connections=N      How many.  [default: 10]
+  --max-buffers N          How much.
+  --quiet                  Say less.
+  -h, --help               Show this page.
+  -V, --version            Show the version.
+"""
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["-i", "a", "-l", "b"],
+        ["-ia", "-lb"],
+        ["--idfile", "a", "--laddr", "b"],
+        ["--laddr=b", "--idfile=a"],
+        ["--id", "a", "--la=b"],
+    ],
+)
+def test_options_are_read_in_every_form(argv):
+    values = parse(PAGE, argv, "serve 1")
+    assert (values["--idfile"], values["--laddr"], values["--max-connections"]) == ("a", "b", "10")
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        ([], "--idfile and --laddr are missing"),
+        (["-i", "a"], "--laddr is missing"),
+        (["-i"], "-i requires argument"),
+        (["-i", "a", "-l", "b", "--idfil", "c"], "--idfile is given twice"),
+        (["-i", "a", "-l", "b", "-x"], "unknown option -x"),
+        (["-i", "a", "-l", "b", "--queit"], "unknown option --queit; did you mean --quiet?"),
+        (["-i", "a", "--ladr=b"], "unknown option --ladr; did you mean --laddr?"),
+        (["-i", "a", "-l", "b", "--max-connection", "3", "--max-bufers=3"], "did you mean --max-buffers?"),
+        (["-i", "a", "-l", "b", "--zzz"], "unknown option --zzz"),
+        (["-i", "--ouput", "-l", "b", "stray"], "nothing is expected to be 'stray'"),
+        (["-i", "a", "-l", "b", "--", "stray"], "nothing is expected to be '--'"),
+        (["-i", "a", "-l", "b", "--quiet=3"], "--quiet must not have an argument"),
+        (["-i", "a", "-l", "b", "--quiet", "--max-connections"], "--max-connections requires argument"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_told_why_with_the_usage_and_status_2(argv, reason):
+    with pytest.raises(CommandLineError) as caught:
+        parse(PAGE, argv, "serve 1")
+    assert reason in str(caught.value)
+    assert caught.value.usage == "Usage:\n  serve.py --idfile FILE --laddr IP:PORT [options]"
+    assert caught.value.exit_status == 2
+
+
+def test_an_ambiguous_abbreviation_names_what_it_may_be():
+    with pytest.raises(CommandLineError, match="--max-connections") as caught:
+        parse(PAGE, ["-i", "a", "-l", "b", "--max", "3"], "serve 1")
+    assert "--max-buffers" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "end"),
+    [
+        ("gen-iden", "; did you mean gen-ident?"),
+        ("gen", "; did you mean gen-ident?"),
+        ("node-tikcet", "; did you mean node-ticket?"),
+        ("zzz", ""),
+    ],
+)
+def test_a_mistyped_word_is_answered_with_the_nearest_one(word, end):
+    assert did_you_mean(word, ["gen-ident", "node-ticket"]) == end
+
+
+def raising(error: BaseException):
+    def work() -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (FileError("a.ident", "is empty"), 1, "prog: a.ident: is empty\n"),
+        (ServiceError("port 80 is taken"), 1, "prog: port 80 is taken\n"),
+        (UsageError("the address is not one"), 2, "prog: the address is not one\n"),
+        (CommandLineError("what", "Usage:\n  x"), 2, "prog: what\nUsage:\n  x\n"),
+        (OSError(5, "Input/output error"), 1, "prog: [Errno 5] Input/output error\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (SystemExit(), 0, ""),
+        (SystemExit(3), 3, ""),
+    ],
+)
+def test_each_end_has_its_status_and_its_line(error, status, line, capsys):
+    assert run("prog", raising(error)) == status
+    assert capsys.readouterr() == ("", line)
+
+
+def test_work_that_ends_well_has_the_status_that_it_returns(capsys):
+    assert run("prog", lambda: None) == 0
+    assert run("prog", lambda: 7) == 7
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bug_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        run("prog", raising(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "bell\a", "lone\udcff", "\u2028"])
+def test_a_name_cannot_break_the_line_or_steer_the_terminal(name, capsys):
+    report("prog", FileError(name, "is empty"))
+    line = capsys.readouterr().err
+    assert line.endswith("is empty\n")
+    assert line[:-1].isprintable()
+
+
+class BrokenStream(io.StringIO):
+    def write(self, _text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def flush(self):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_closed_pipe_ends_the_program_quietly(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", BrokenStream())
+    assert run("prog", lambda: print("hello")) == 141
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("stream", [None, BrokenStream()])
+def test_an_error_that_cannot_be_told_still_has_its_status(stream, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert run("prog", raising(UsageError("what"))) == 2

@@ -1,0 +1,181 @@
+"""Identities, keys as text, and the identity file."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offset_common.errors import FileError, UsageError
+from offset_common.identity import (
+    Identity,
+    decode_key,
+    encode_key,
+    load_identity,
+    others_can_read,
+    save_identity,
+    verify_signature,
+)
+
+FILES = Path(__file__).parent / "vectors" / "files"
+
+# RFC 8032, section 7.1, test 2: seed, public key, message, signature.
+SEED = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
+PUBLIC_KEY = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")
+MESSAGE = bytes.fromhex("72")
+SIGNATURE = bytes.fromhex(
+    "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+    "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+)
+
+
+def test_a_seed_gives_the_public_key_and_the_signature_of_rfc_8032():
+    identity = Identity.from_seed(SEED)
+    assert identity.public_key == PUBLIC_KEY
+    assert identity.sign(MESSAGE) == SIGNATURE
+    assert identity.seed == SEED
+
+
+@pytest.mark.parametrize("seed", [b"", bytes(31), bytes(33)])
+def test_a_seed_of_another_length_makes_no_identity(seed):
+    with pytest.raises(ValueError):
+        Identity.from_seed(seed)
+
+
+def test_each_generated_identity_is_another():
+    assert len({Identity.generate().public_key for _ in range(5)}) == 5
+
+
+def test_the_private_key_is_never_shown():
+    identity = Identity.from_seed(SEED)
+    for shown in (repr(identity), str(identity), f"{identity}"):
+        assert encode_key(PUBLIC_KEY) in shown
+        assert encode_key(SEED) not in shown
+        assert SEED.hex() not in shown
+
+
+def test_a_signature_verifies_under_its_key_and_message_alone():
+    assert verify_signature(PUBLIC_KEY, SIGNATURE, MESSAGE)
+    assert not verify_signature(PUBLIC_KEY, SIGNATURE, MESSAGE + b"x")
+    assert not verify_signature(Identity.generate().public_key, SIGNATURE, MESSAGE)
+    for bit in (0, 255, 256, 511):
+        bent = bytearray(SIGNATURE)
+        bent[bit // 8] ^= 1 << bit % 8
+        assert not verify_signature(PUBLIC_KEY, bytes(bent), MESSAGE)
+
+
+@pytest.mark.parametrize(
+    ("public_key", "signature"),
+    [
+        (b"", SIGNATURE),
+        (PUBLIC_KEY[:-1], SIGNATURE),
+        (PUBLIC_KEY, b""),
+        (PUBLIC_KEY, SIGNATURE[:-1]),
+        (PUBLIC_KEY, SIGNATURE + b"\0"),
+        (b"\xff" * 32, SIGNATURE),
+    ],
+)
+def test_a_key_or_signature_that_is_none_verifies_nothing(public_key, signature):
+    assert not verify_signature(public_key, signature, MESSAGE)
+
+
+def test_the_recorded_identity_has_the_public_key_of_the_recorded_ticket():
+    ticket = json.loads((FILES / "relay.relay").read_text())
+    assert encode_key(load_identity(FILES / "relay.ident").public_key) == ticket["publicKey"]
+
+
+@pytest.mark.parametrize("name", ["relay.ident", "app.ident"])
+def test_an_identity_file_is_written_byte_for_byte_as_the_original_wrote_it(name, tmp_path):
+    save_identity(load_identity(FILES / name), tmp_path / name)
+    assert (tmp_path / name).read_bytes() == (FILES / name).read_bytes()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_only_the_owner_can_read_a_new_identity_file(umask, tmp_path):
+    before = os.umask(umask)
+    try:
+        save_identity(Identity.generate(), tmp_path / "a.ident")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.ident").stat().st_mode) == 0o600
+    assert not others_can_read(tmp_path / "a.ident")
+
+
+@pytest.mark.parametrize(("mode", "others"), [(0o600, False), (0o700, False), (0o640, True), (0o604, True)])
+def test_a_file_that_the_group_or_everybody_can_read_is_noticed(mode, others, tmp_path):
+    path = tmp_path / "a.ident"
+    path.write_text("{}")
+    path.chmod(mode)
+    assert others_can_read(path) is others
+
+
+def test_nobody_can_read_a_file_that_is_not_there(tmp_path):
+    assert not others_can_read(tmp_path / "none")
+
+
+@given(st.binary(max_size=80))
+def test_a_key_survives_being_written_as_text(key):
+    assert decode_key(encode_key(key), len(key)) == key
+
+
+KEY_TEXT = "XU-6phI6qBnJEL_LsWOlm750bF1ud0MPNFC3B7sVtos"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "has 0 characters, not the 43"),
+        (KEY_TEXT[:-1], "has 42 characters, not the 43 of a 32-byte key"),
+        (KEY_TEXT + "A", "has 44 characters, not the 43 of a 32-byte key"),
+        (KEY_TEXT + "=", "without padding"),
+        (KEY_TEXT.replace("-", "+"), "URL alphabet"),
+        (KEY_TEXT.replace("_", "/"), "URL alphabet"),
+        (KEY_TEXT.replace("-", " "), "is not base64 (character 3)"),
+        (KEY_TEXT + "\n", "is not base64 (character 44)"),
+        (KEY_TEXT.replace("-", "é"), "is not base64"),
+        (KEY_TEXT[:-1] + "t", "ends in a character that no key ends in"),
+    ],
+)
+def test_a_key_in_another_text_is_refused_without_showing_it(text, reason):
+    with pytest.raises(UsageError) as caught:
+        decode_key(text, 32)
+    assert reason in str(caught.value)
+    assert KEY_TEXT[5:15] not in str(caught.value)
+
+
+@given(st.text(alphabet="ABCDwxyz0189-_+/= \n", max_size=50))
+def test_a_text_is_the_one_text_of_a_key_or_refused(text):
+    try:
+        key = decode_key(text, 32)
+    except UsageError:
+        return
+    assert encode_key(key) == text
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{}", 'has no "privateKey"'),
+        ('{"privateKey": 5}', '"privateKey" is a number, not a string'),
+        ('{"privateKey": null}', '"privateKey" is null, not a string'),
+        ('{"privateKey": "AAAA"}', '"privateKey" has 4 characters, not the 43 of a 32-byte key'),
+        ((FILES / "relay.relay").read_text(), 'has no "privateKey"'),
+    ],
+)
+def test_a_file_that_is_no_identity_is_refused_by_its_name_and_the_reason(content, reason, tmp_path):
+    path = tmp_path / "a.ident"
+    path.write_text(content)
+    with pytest.raises(FileError) as caught:
+        load_identity(path)
+    assert str(caught.value) == f"{path}: {reason}"
+
+
+def test_extra_keys_in_an_identity_file_are_ignored(tmp_path):
+    path = tmp_path / "a.ident"
+    path.write_text(json.dumps({"name": "mine", "privateKey": encode_key(SEED), "more": [{}]}))
+    assert load_identity(path).seed == SEED

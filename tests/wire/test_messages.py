@@ -1,0 +1,332 @@
+"""The messages of section 3.1 of docs/protocol.md, against recorded ones and an independent Cap'n Proto."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offset_common.errors import DecodeError, LocalProtocolError
+from offset_common.wire.messages import (
+    ChannelMessage,
+    ExchangeDh,
+    ExchangeRandNonce,
+    IncomingConnection,
+    InitConnection,
+    InitRole,
+    KaMessage,
+    Message,
+    RejectConnection,
+    Rekey,
+)
+from tests.wire import layout, oracle
+from tests.wire.layout import STRUCT, Place, near, sections, word
+from tests.wire.strategies import BY_KIND, KINDS
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+
+
+def recorded(name: str) -> list[dict[str, Any]]:
+    connections = json.loads((VECTORS / f"{name}.json").read_text())
+    return connections if isinstance(connections, list) else [connections]
+
+
+def payloads(connection: dict[str, Any], direction: str) -> list[bytes]:
+    frames = connection["frames"]
+    return [base64.b64decode(frame["payload"]) for frame in frames if frame["direction"] == direction]
+
+
+def opened(connection: dict[str, Any], direction: str) -> Iterator[bytes]:
+    """Open the sealed frames of one direction; under the keys of the rekey once they fit."""
+    name = {"sent": "sending_key", "received": "receiving_key"}[direction]
+    keys = [connection[key] for key in (name, f"rekey_{name}") if key in connection]
+    ciphers = [ChaCha20Poly1305(bytes.fromhex(key)) for key in keys]
+    counter = 0
+    for payload in payloads(connection, direction)[3:]:
+        try:
+            plain = ciphers[0].decrypt(counter.to_bytes(12, "little"), payload[12:], None)
+        except InvalidTag:
+            del ciphers[0]
+            counter = 0
+            plain = ciphers[0].decrypt(bytes(12), payload[12:], None)
+        counter += 1
+        yield plain
+
+
+HANDSHAKES = [
+    pytest.param(payloads(connection, direction), connection, id=f"{name}-{number}-{direction}")
+    for name in ("handshake", "channel", "rekey")
+    for number, connection in enumerate(recorded(name))
+    for direction in ("sent", "received")
+]
+CHANNELS = [
+    pytest.param(connection, id=f"{name}-{number}")
+    for name in ("channel", "rekey")
+    for number, connection in enumerate(recorded(name))
+]
+
+
+@pytest.mark.parametrize(("frames", "connection"), HANDSHAKES)
+def test_recorded_handshakes_decode_to_the_recorded_keys(frames, connection):
+    first, second = ExchangeRandNonce.decode(frames[1]), ExchangeDh.decode(frames[2])
+    mine, relays = (bytes.fromhex(connection[f"{who}_public_key"]) for who in ("identity", "relay"))
+    if first.src_public_key == mine:
+        assert first.opt_dest_public_key == relays
+        assert second.key_salt == bytes.fromhex(connection["sending_salt"])
+    else:
+        assert first.src_public_key == relays
+        assert first.opt_dest_public_key is None
+        assert second.key_salt == bytes.fromhex(connection["receiving_salt"])
+    assert oracle.read(ExchangeRandNonce, frames[1]) == first
+    assert oracle.read(ExchangeDh, frames[2]) == second
+
+
+@pytest.mark.parametrize("connection", CHANNELS)
+def test_recorded_channels_decode_to_the_recorded_messages(connection):
+    contents = [ChannelMessage.decode(plain).content for plain in opened(connection, "received")]
+    kept = [KaMessage.decode(content) for content in contents if isinstance(content, bytes)]
+    carried = [base64.b64decode(message) for message in connection["messages"]]
+    assert [ka.message for ka in kept if ka.message is not None] == carried
+    assert len([ka for ka in kept if ka.message is None]) == connection.get("keepalives", 0)
+
+
+@pytest.mark.parametrize("direction", ["sent", "received"])
+@pytest.mark.parametrize("connection", CHANNELS)
+def test_recorded_channels_read_as_the_oracle_reads_them(connection, direction):
+    for plain in opened(connection, direction):
+        message = ChannelMessage.decode(plain)
+        assert oracle.read(ChannelMessage, plain) == message
+        if isinstance(message.content, bytes):
+            assert oracle.read(KaMessage, message.content) == KaMessage.decode(message.content)
+
+
+def test_recorded_first_messages_say_what_each_connection_is_for():
+    for connection in recorded("channel"):
+        first = ChannelMessage.decode(next(opened(connection, "sent"))).content
+        assert isinstance(first, bytes)
+        message = KaMessage.decode(first).message
+        assert message is not None
+        init = InitConnection.decode(message)
+        assert init.role is InitRole[connection["role"].upper()]
+        assert oracle.read(InitConnection, message) == init
+
+
+def test_the_recorded_listener_is_told_of_the_connect_that_the_recorded_acceptor_takes():
+    listen, accept = recorded("channel")
+    incoming = IncomingConnection.decode(base64.b64decode(listen["messages"][0]))
+    assert incoming.public_key == bytes.fromhex(accept["connected"])
+
+
+def test_the_recorded_rekey_carries_the_recorded_salts_both_ways():
+    (connection,) = recorded("rekey")
+    for direction, name in (("sent", "rekey_sending_salt"), ("received", "rekey_receiving_salt")):
+        contents = [ChannelMessage.decode(plain).content for plain in opened(connection, direction)]
+        (rekey,) = [content for content in contents if isinstance(content, Rekey)]
+        assert rekey.key_salt == bytes.fromhex(connection[name])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_oracle_reads_what_we_write(kind, data):
+    message = data.draw(BY_KIND[kind])
+    assert oracle.read(kind, message.encode()) == message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_we_read_what_we_write(kind, data):
+    message = data.draw(BY_KIND[kind])
+    assert kind.decode(message.encode()) == message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_we_read_what_the_oracle_writes_in_segments_of_any_size(kind, data):
+    message = data.draw(BY_KIND[kind])
+    slack = data.draw(st.none() | st.lists(st.integers(0, 6), max_size=10))
+    assert kind.decode(oracle.packed(message, slack)) == message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_we_read_objects_behind_near_far_and_double_far_pointers_as_the_oracle_does(kind, data):
+    message = data.draw(BY_KIND[kind])
+    places = data.draw(st.lists(st.sampled_from(Place), max_size=10))
+    packed = layout.packed(*layout.scatter(message_stream(message), places))
+    assert oracle.read(kind, packed) == message
+    assert kind.decode(packed) == message
+
+
+def message_stream(message: Message) -> bytes:
+    """Let the oracle write a message unpacked, in one segment."""
+    written: bytes = oracle.build(message, [10_000]).to_bytes()
+    return written
+
+
+@pytest.mark.parametrize("first_segment", [1, 2, 3, 5, 1024])
+@pytest.mark.parametrize("padding", [0, 1, 255, 8000, 65_535])
+def test_the_padding_of_the_original_reads_in_whatever_segments_it_comes(first_segment, padding):
+    message = ChannelMessage(bytes(i * i % 251 for i in range(padding)), b"user data")
+    slack = [first_segment - 1, first_segment // 2]
+    built = oracle.build(message, slack)
+    assert first_segment == 1024 or oracle.segment_count(built) > 1
+    assert ChannelMessage.decode(built.to_bytes_packed()) == message
+
+
+def test_a_payload_of_a_mebibyte_passes_both_ways():
+    message = ChannelMessage(bytes(255), KaMessage(b"\x00m" * 2**19).encode())
+    decoded = ChannelMessage.decode(message.encode())
+    assert decoded == message == oracle.read(ChannelMessage, message.encode())
+    assert isinstance(decoded.content, bytes)
+    assert KaMessage.decode(decoded.content).message == b"\x00m" * 2**19
+
+
+@pytest.mark.parametrize(
+    ("kind", "root", "known"),
+    [
+        (ExchangeRandNonce, sections(1, 3), 2),
+        (KaMessage, sections(1, 1), 2),
+        (InitConnection, sections(1, 1), 3),
+    ],
+)
+@pytest.mark.parametrize("beyond", [0, 1, 0xFFFF])
+def test_an_unknown_union_discriminant_is_refused(kind, root, known, beyond):
+    choice = min(known + beyond, 0xFFFF)
+    with pytest.raises(DecodeError, match=f"unknown kind {choice}"):
+        kind.decode(layout.packed(near(STRUCT, 0, root) + word(choice) + bytes(24)))
+
+
+@pytest.mark.parametrize("choice", [2, 0xFFFF])
+def test_an_unknown_channel_content_is_refused(choice):
+    pointers = near(STRUCT, 0, sections(0, 2)) + word(0) + near(STRUCT, 0, sections(1, 1))
+    with pytest.raises(DecodeError, match=f"unknown kind {choice}"):
+        ChannelMessage.decode(layout.packed(pointers + word(choice) + word(0)))
+
+
+def test_the_other_bits_of_the_discriminants_word_mean_nothing():
+    packed = layout.packed(near(STRUCT, 0, sections(1, 1)) + word(0xFFFF0000, 0xFFFFFFFF) + word(0))
+    assert InitConnection.decode(packed) == InitConnection(InitRole.LISTEN)
+    assert oracle.read(InitConnection, packed) == InitConnection(InitRole.LISTEN)
+
+
+@pytest.mark.parametrize("kind", [ExchangeRandNonce, ExchangeDh])
+def test_a_handshake_message_may_not_unpack_to_more_than_a_handshake_frame(kind):
+    with pytest.raises(DecodeError, match="over the limit of 2048"):
+        kind.decode(layout.packed(bytes(2056)))
+    kind.decode(layout.packed(bytes(2048)))
+
+
+def check_fuzzed(kind: type[Message], data: bytes) -> None:
+    """Hold the one promise of every decoder: a value that lasts, or DecodeError, and nothing else."""
+    try:
+        message = kind.decode(data)  # type: ignore[attr-defined]
+    except DecodeError:
+        return
+    assert kind.decode(message.encode()) == message  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.binary(max_size=300))
+@settings(max_examples=100, deadline=None)
+def test_random_bytes_decode_to_a_value_or_are_refused(kind, data):
+    check_fuzzed(kind, data)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_changed_message_decodes_to_a_value_or_is_refused(kind, data):
+    message = data.draw(BY_KIND[kind])
+    places = data.draw(st.lists(st.sampled_from(Place), max_size=6))
+    segments = layout.scatter(message_stream(message), places)
+    changed = bytearray(b"".join(segments))
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed[data.draw(st.integers(0, min(len(changed), 120) - 1))] = data.draw(st.integers(0, 255))
+    ends = [sum(map(len, segments[: i + 1])) for i in range(len(segments))]
+    recut = [bytes(changed[end - len(segment) : end]) for end, segment in zip(ends, segments)]
+    check_fuzzed(kind, layout.packed(*recut))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_flipped_bits_and_cuts_in_the_packed_bytes_decode_to_a_value_or_are_refused(kind, data):
+    packed = bytearray(oracle.packed(data.draw(BY_KIND[kind]), data.draw(st.none() | st.just([]))))
+    for _ in range(data.draw(st.integers(0, 3))):
+        packed[data.draw(st.integers(0, len(packed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    check_fuzzed(kind, bytes(packed[: data.draw(st.integers(0, len(packed)))]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+@settings(max_examples=20, deadline=None)
+def test_every_cut_of_what_we_write_is_refused(kind, data):
+    packed = data.draw(BY_KIND[kind]).encode()
+    for length in {*range(min(len(packed), 100)), len(packed) - 1}:
+        with pytest.raises(DecodeError):
+            kind.decode(packed[:length])
+
+
+# What our own side may ask for.
+
+
+@pytest.mark.parametrize(
+    ("make", "sizes"),
+    [
+        (ExchangeRandNonce, (16, 32)),
+        (ExchangeRandNonce, (16, 32, 32)),
+        (ExchangeDh, (32, 16, 32, 64)),
+        (Rekey, (32, 32)),
+        (RejectConnection, (32,)),
+        (IncomingConnection, (32,)),
+    ],
+)
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_fixed_byte_string_of_another_size_is_our_own_error(make, sizes, change):
+    make(*map(bytes, sizes))
+    for index in range(len(sizes)):
+        wrong = [bytes(size + change * (index == at)) for at, size in enumerate(sizes)]
+        with pytest.raises(LocalProtocolError, match="bytes, not"):
+            make(*wrong)
+
+
+@pytest.mark.parametrize("role", InitRole)
+def test_only_accept_and_connect_have_a_public_key_and_it_has_32_bytes(role):
+    wrong = [bytes(32)] if role is InitRole.LISTEN else [None, bytes(31)]
+    for key in wrong:
+        with pytest.raises(LocalProtocolError):
+            InitConnection(role, key)
+
+
+def test_messages_are_equal_by_kind_and_by_fields():
+    assert RejectConnection(bytes(32)) == RejectConnection(bytes(32))
+    assert RejectConnection(bytes(32)) != RejectConnection(b"k" * 32)
+    assert RejectConnection(bytes(32)) != IncomingConnection(bytes(32))
+    assert KaMessage(None) != KaMessage(b"")
+
+
+def test_no_message_shows_its_bytes():
+    secret = b"s" * 32
+    shown = [
+        ExchangeRandNonce(secret[:16], secret),
+        ChannelMessage(secret, Rekey(secret, secret)),
+        InitConnection(InitRole.CONNECT, secret),
+    ]
+    assert [repr(message) for message in shown] == [
+        "ExchangeRandNonce(rand_nonce=<16 bytes>, src_public_key=<32 bytes>, opt_dest_public_key=None)",
+        "ChannelMessage(rand_padding=<32 bytes>,"
+        " content=Rekey(dh_public_key=<32 bytes>, key_salt=<32 bytes>))",
+        "InitConnection(role=InitRole.CONNECT, public_key=<32 bytes>)",
+    ]
