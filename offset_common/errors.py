@@ -15,6 +15,8 @@
     │   ├── RekeyError          more rekeys than a peer could need
     │   └── SilenceError        nothing heard, or a step not done, for too long
     └── ConnectionEnded         a node's connection through the relay is over
+        ├── ConnectError        it was never made: a step on the way failed
+        └── ConnectionLost      it was cut off, where an end in order would have told so
 
 Any exception outside this tree is a bug. No exception carries a key or a payload in its text.
 """
@@ -94,3 +96,21 @@ class SilenceError(PeerError):
 
 class ConnectionEnded(OffsetError):
     """A connection through the relay is over: the relay or the other node ended it."""
+
+
+class ConnectError(ConnectionEnded):
+    """A connection was not made.
+
+    Args:
+        step: the step on the way that failed, one of client.dialing.Step.
+        reason: one sentence without a full stop, for a person.
+    """
+
+    def __init__(self, step: str, reason: str) -> None:
+        super().__init__(reason)
+        self.step = step
+        self.reason = reason
+
+
+class ConnectionLost(ConnectionEnded):
+    """A connection was cut off: what was sent or received last may be missing."""

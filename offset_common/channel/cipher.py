@@ -5,7 +5,7 @@ Source: section 5 of docs/protocol.md.
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Any, Callable, Optional, Union
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -14,6 +14,41 @@ from offset_common.constants import SEAL_NONCE_SIZE, SEAL_OVERHEAD
 from offset_common.errors import SealError
 
 Buffer = Union[bytes, bytearray, memoryview]
+
+
+class _CopyingAead:
+    """ChaCha20-Poly1305 with the calls that work in place, for a cryptography that has none.
+
+    Args:
+        key: 32 bytes.
+    """
+
+    __slots__ = ("_aead",)
+
+    def __init__(self, key: bytes) -> None:
+        self._aead = ChaCha20Poly1305(key)
+
+    def encrypt(self, nonce: bytes, data: Buffer, associated_data: Optional[bytes]) -> bytes:
+        return self._aead.encrypt(nonce, bytes(data), associated_data)
+
+    def decrypt(self, nonce: bytes, data: Buffer, associated_data: Optional[bytes]) -> bytes:
+        return self._aead.decrypt(nonce, bytes(data), associated_data)
+
+    def encrypt_into(
+        self, nonce: bytes, data: Buffer, associated_data: Optional[bytes], buf: memoryview
+    ) -> None:
+        buf[:] = self.encrypt(nonce, data, associated_data)
+
+    def decrypt_into(
+        self, nonce: bytes, data: Buffer, associated_data: Optional[bytes], buf: memoryview
+    ) -> None:
+        buf[:] = self.decrypt(nonce, data, associated_data)
+
+
+# The lean class is there since cryptography 47.0; Debian 12 has 38.0.
+_new_aead: Callable[[bytes], Any] = (
+    ChaCha20Poly1305 if hasattr(ChaCha20Poly1305, "decrypt_into") else _CopyingAead
+)
 
 
 class CipherState:
@@ -29,7 +64,7 @@ class CipherState:
     def __init__(self, key: bytes, counter: int = 0) -> None:
         self.key = key
         self.counter = counter
-        self.aead = ChaCha20Poly1305(key)
+        self.aead = _new_aead(key)
 
     def next_nonce(self) -> bytes:
         """Return the 12 bytes that the next message must carry in front."""
@@ -39,7 +74,8 @@ class CipherState:
         """Return nonce, ciphertext and tag of the next message."""
         nonce = self.next_nonce()
         self.counter += 1
-        return nonce + self.aead.encrypt(nonce, plaintext, None)
+        sealed: bytes = self.aead.encrypt(nonce, plaintext, None)
+        return nonce + sealed
 
     def open(self, payload: bytes) -> bytes:
         """Return the plaintext of the next message.
@@ -53,7 +89,7 @@ class CipherState:
         if nonce != self.next_nonce():
             raise SealError(f"not message {self.counter} of its key")
         try:
-            plaintext = self.aead.decrypt(nonce, payload[SEAL_NONCE_SIZE:], None)
+            plaintext: bytes = self.aead.decrypt(nonce, payload[SEAL_NONCE_SIZE:], None)
         except InvalidTag:
             raise SealError(f"message {self.counter} does not open under its key") from None
         self.counter += 1

@@ -13,7 +13,7 @@ from typing import Optional
 
 from offset_common.channel.events import Event, HandshakeCompleted
 from offset_common.channel.handshake import RandomBytes
-from offset_common.channel.keepalive import KeepaliveChannel
+from offset_common.channel.keepalive import ChannelState, KeepaliveChannel
 from offset_common.channel.secure_channel import Observer, SecureChannel
 from offset_common.constants import (
     MAX_FRAME_SIZE,
@@ -41,7 +41,7 @@ class Connection:
         version_sent: whether the caller has sent `VERSION_FRAME` already.
     """
 
-    __slots__ = ("_failed", "_frames", "_observer", "_version_received", "channel")
+    __slots__ = ("_frames", "_observer", "_version_received", "channel")
 
     def __init__(
         self,
@@ -55,7 +55,6 @@ class Connection:
         self.channel = KeepaliveChannel(identity, now, expected_peer, random_bytes, observer)
         self._frames = FrameReader(limit=VERSION_SIZE)
         self._version_received = False
-        self._failed = False
         self._observer = observer
         if not version_sent:
             self.channel.outgoing.insert(0, VERSION_FRAME[-VERSION_SIZE:])
@@ -63,7 +62,7 @@ class Connection:
     @property
     def established(self) -> bool:
         """Whether the handshake is done and the connection has not failed."""
-        return self._frames.limit == MAX_FRAME_SIZE and not self._failed
+        return self.channel.state is ChannelState.READY
 
     @property
     def secure_channel(self) -> SecureChannel:
@@ -101,13 +100,14 @@ class Connection:
 
         Raises:
             PeerError: the peer broke the protocol. What came before that was told before.
+            LocalProtocolError: the connection failed before.
         """
-        if self._failed:
+        if self.channel.state is ChannelState.FAILED:
             raise LocalProtocolError("the connection failed before")
         try:
             return self._next_event(now)
         except PeerError:
-            self._failed = True
+            self.channel.fail()
             raise
 
     def receive_frame(self, payload: bytes, now: float) -> Optional[Event]:
@@ -115,6 +115,7 @@ class Connection:
 
         Raises:
             PeerError: the peer broke the protocol.
+            LocalProtocolError: the connection failed before.
         """
         if self._observer:
             self._observer("received", payload)
@@ -130,7 +131,7 @@ class Connection:
         """Send one message to the peer; `data_to_send` gives the bytes.
 
         Raises:
-            LocalProtocolError: the handshake is not done.
+            LocalProtocolError: the handshake is not done, or the connection failed.
         """
         self.channel.send(message, now)
 
@@ -175,10 +176,12 @@ class Connection:
 
     def _receive_version(self, payload: bytes) -> None:
         # "A side that receives another length or another number closes the connection." (2)
+        self._version_received = True
         if len(payload) != VERSION_SIZE:
+            self.channel.fail()
             raise VersionError(f"a version of {len(payload)} bytes")
         version = int.from_bytes(payload, "big")
         if version != PROTOCOL_VERSION:
+            self.channel.fail()
             raise VersionError(f"protocol version {version}, where only {PROTOCOL_VERSION} is spoken")
-        self._version_received = True
         self._frames.limit = MAX_HANDSHAKE_FRAME_SIZE

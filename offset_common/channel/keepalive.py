@@ -102,11 +102,12 @@ class KeepaliveChannel:
 
         Raises:
             PeerError: the peer broke the protocol; the channel cannot be used any more.
+            LocalProtocolError: the channel failed before.
         """
         try:
             event = self._receive(payload, now)
         except PeerError:
-            self._state = ChannelState.FAILED
+            self.fail()
             raise
         self.last_received = now
         return event
@@ -139,15 +140,21 @@ class KeepaliveChannel:
             SilenceError: nothing came from the peer for 32 s.
         """
         if now - self.last_received >= IDLE_TIMEOUT:
+            self.fail()
             raise SilenceError(f"nothing received for {IDLE_TIMEOUT:.0f} s")
-        if self._secure is None or self._state is not ChannelState.READY:
+        if self._state is not ChannelState.READY:
             return
-        if now >= self._secure.rekey_at:
-            self._secure.start_rekey(now)
+        secure = self.secure_channel
+        if now >= secure.rekey_at:
+            secure.start_rekey(now)
         if now - self.last_sent >= KEEPALIVE_INTERVAL:
             self._observe("sent", KaMessage(None))
-            self._secure.send(_KEEPALIVE, MAX_KEEPALIVE_PADDING_SENT)
+            secure.send(_KEEPALIVE, MAX_KEEPALIVE_PADDING_SENT)
             self.last_sent = now
+
+    def fail(self) -> None:
+        """Take nothing more from the peer and send nothing more to it: a layer found a fault of the peer."""
+        self._state = ChannelState.FAILED
 
     def peer_is_heard(self, now: float) -> None:
         """Do not count the peer's silence up to `now`: it was us who did not listen."""

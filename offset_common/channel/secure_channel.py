@@ -131,14 +131,14 @@ class SecureChannel:
     def _receive_rekey(self, rekey: Rekey, now: float) -> None:
         if self.old_receiving is not None:
             raise RekeyError("a second Rekey under a key that the first one ended")
-        if self._pending is None:
+        exchange = self._pending
+        if exchange is None:
             self._count_rekey(now)
             exchange = DhExchange(self._random_bytes)
-            self._seal(_rekey_of(exchange), MAX_PADDING_SENT)  # "under the old sending key"
-        else:
-            exchange = self._pending
-            self._pending = None
         keys = exchange.derive_keys(rekey.dh_public_key, rekey.key_salt)
+        if self._pending is None:
+            self._seal(_rekey_of(exchange), MAX_PADDING_SENT)  # "under the old sending key"
+        self._pending = None
         self.sending = CipherState(keys.sending)
         self.old_receiving = self.receiving
         self.receiving = CipherState(keys.receiving)

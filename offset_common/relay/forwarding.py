@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from struct import Struct
 
-from offset_common.channel.events import MessageReceived
-from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
-from offset_common.relay.link import Link
+from offset_common.channel.resealing import Resealer
+from offset_common.relay.link import SHARED_BUFFER_SIZE, Link
 from offset_common.relay.reasons import CloseReason
-from offset_common.wire.frames import check_length
 
 READ_SIZE = 64 * 1024  # bytes read of one end before the others have their turn
-
-_LENGTH = Struct(">Q")
 
 
 class Tunnels:
     """The handler of tunnel ends."""
 
     role = "tunnel"
+
+    def __init__(self) -> None:
+        self._resealer = Resealer(SHARED_BUFFER_SIZE)
 
     def join(self, connect: Link, accept: Link, early: Sequence[bytes]) -> None:
         """Forward between two links from now on, `early` going to `accept` first."""
@@ -41,8 +39,8 @@ class Tunnels:
             link.timeout = math.inf
             link.schedule()
         connect.resume_reading()
-        # What came of the next frames may be whole by now; the acceptor's rest is processed by its caller.
-        self.process(connect, connect.reread())
+        # Whole frames may be kept by now. Not at once: the shared buffer still has what the acceptor sent.
+        connect.process_kept_soon()
 
     def readable(self, link: Link) -> None:
         """Read from one end, and send on to the other."""
@@ -55,20 +53,22 @@ class Tunnels:
     def process(self, link: Link, data: memoryview) -> None:
         """Send on what `data` holds."""
         partner = link.partner
-        if partner is None:
+        if partner is None or link.connection is None or partner.connection is None:
             return
-        start = 0
-        try:
-            start = self._forward(link, partner, data)
-        finally:
+        batch = self._resealer.reseal(link.connection, partner.connection, data, link.host.loop.now)
+        if batch.output:
             # "What it had sent is still delivered", also when the next frame is the peer's fault.
-            partner.send_connection()
+            partner.write(batch.output)
+        if batch.error is not None:
+            raise batch.error
         if link.closed:
             return
         link.send_connection()
-        link.keep(data, start)
+        link.keep(data, batch.taken, whole=batch.stopped)
         if partner.queued > partner.host.budget.high_water:
             link.pause_reading()
+        elif batch.stopped:
+            link.process_kept_soon()
 
     def drained(self, link: Link) -> None:
         """The output of `link` has room again: read its partner on."""
@@ -87,20 +87,3 @@ class Tunnels:
         """Deliver what is queued for `link`, whose partner is gone, then close it."""
         link.partner = None
         link.finish(CloseReason.PARTNER_ENDED)
-
-    @staticmethod
-    def _forward(link: Link, partner: Link, data: memoryview) -> int:
-        source, sink, now = link.connection, partner.connection, link.host.loop.now
-        assert source is not None and sink is not None
-        start = 0
-        while len(data) - start >= FRAME_LENGTH_SIZE:
-            length: int = _LENGTH.unpack_from(data, start)[0]
-            check_length(length, MAX_FRAME_SIZE)
-            end = start + FRAME_LENGTH_SIZE + length
-            if end > len(data):
-                break
-            event = source.receive_frame(bytes(data[start + FRAME_LENGTH_SIZE : end]), now)
-            if isinstance(event, MessageReceived):
-                sink.send(event.data, now)
-            start = end
-        return start

@@ -98,6 +98,7 @@ class Link:
     """
 
     __slots__ = (
+        "_backlog",
         "_inbox",
         "_inbox_fill",
         "_inbox_size",
@@ -141,6 +142,7 @@ class Link:
         self.timeout = math.inf  # of the role, besides the connection's own deadlines
         self.timeout_reason = CloseReason.IDLE
         self._mask = 0
+        self._backlog = False  # whole frames are kept
         self._inbox: Optional[bytearray] = None  # an incomplete frame with its length
         self._inbox_fill = 0
         self._inbox_size = 0  # bytes that are reserved for all of it; 0 while it is small
@@ -186,6 +188,14 @@ class Link:
             self.host.report_bug(self, error)
             self.close(CloseReason.BUG)
 
+    def _process_kept(self) -> None:
+        if self.closed or self.finishing is not None or not self._mask & READ:
+            return
+        try:
+            self.handler.process(self, self.reread())
+        except Exception as error:
+            self.fail(error)
+
     # Reading.
 
     def read(self, most: int = SHARED_BUFFER_SIZE) -> Optional[memoryview]:
@@ -201,6 +211,8 @@ class Link:
             OSError: the connection is lost.
         """
         host = self.host
+        if self._backlog:
+            return self.reread()
         if host.budget.exhausted:
             most = FREE_BUFFER_SIZE
         if self._inbox_size:
@@ -229,14 +241,16 @@ class Link:
             return memoryview(self._inbox)[: self._inbox_fill]
         return self.host.shared_view[: self._move_inbox()]
 
-    def keep(self, data: memoryview, start: int, reserve: bool = True) -> None:
-        """Keep what is left from `start` of what `read` gave: less than one frame.
+    def keep(self, data: memoryview, start: int, reserve: bool = True, whole: bool = False) -> None:
+        """Keep what is left from `start` of what `read` gave.
 
         Args:
             data: what `read` gave.
-            start: where the incomplete frame begins.
+            start: where what is left begins.
             reserve: take room for all of a large frame now; while there is none, the link is not read.
+            whole: there are whole frames in it; nothing more is read before they are processed.
         """
+        self._backlog = whole
         if self._inbox_size:
             if not start:
                 return  # still the same frame
@@ -246,8 +260,12 @@ class Link:
         self._inbox = inbox = bytearray(data[start:])
         self._inbox_fill = len(inbox)
         self.host.budget.used += len(inbox)
-        if reserve:
+        if reserve and not whole:
             self._reserve_inbox()
+
+    def process_kept_soon(self) -> None:
+        """Let the handler go on with what is kept, in the next round."""
+        self.host.loop.adopt(self._process_kept)
 
     def missing(self) -> int:
         """Return how many bytes are still to come of the incomplete frame, as far as that is known."""
@@ -314,7 +332,9 @@ class Link:
         """Read on after `pause_reading`."""
         if not self.closed and self.finishing is None and not self._mask & READ:
             self._watch(self._mask | READ)
-            if not self._inbox_size:
+            if self._backlog:
+                self.process_kept_soon()
+            elif not self._inbox_size:
                 self._reserve_inbox()
             if self.connection is not None:
                 self.connection.channel.peer_is_heard(self.host.loop.now)

@@ -39,6 +39,7 @@ from offset_common.wire.messages import (
 )
 
 READ_SIZE = 32 * 1024  # bytes read at once where no bulk is expected
+MOST_UNPACKED = 256 * 1024  # bytes of messages taken at once: packed zeros can be much more than they were
 EARLY_MESSAGE_COST = 64  # bytes counted for each early message besides its content
 
 _LENGTH = Struct(">Q")
@@ -55,6 +56,9 @@ class PlainHandler:
     """Cuts frames, and gives the messages in them to the role, one by one."""
 
     role = ""
+    reserves_room = (
+        True  # for a large frame; where not, what follows a large frame's begin is left in the kernel
+    )
 
     def readable(self, link: Link) -> None:
         """Read, and act on what came."""
@@ -68,33 +72,38 @@ class PlainHandler:
         """Act on `data`, which came before."""
         connection, now = link.connection, link.host.loop.now
         assert connection is not None
-        start = 0
+        start = size = 0
+        whole = False
         while len(data) - start >= FRAME_LENGTH_SIZE:
             length: int = _LENGTH.unpack_from(data, start)[0]
             check_length(length, MAX_FRAME_SIZE)
             end = start + FRAME_LENGTH_SIZE + length
             if end > len(data):
                 break
+            if link.handler is not self or size > MOST_UNPACKED or self.has_enough(link):
+                whole = True
+                break
             event = connection.receive_frame(bytes(data[start + FRAME_LENGTH_SIZE : end]), now)
             start = end
             if isinstance(event, MessageReceived):
+                size += len(event.data)
                 self.message(link, event.data)
-                if link.handler is not self:
-                    break
+                if link.closed:
+                    return
+        link.send_connection()
         if link.closed:
             return
-        link.send_connection()
-        link.keep(data, start, reserve=self.reserves(link))
-        if link.handler is not self:
-            link.handler.process(link, link.reread())
+        link.keep(data, start, reserve=self.reserves_room and link.handler is self, whole=whole)
+        if link.handler is not self or whole:
+            link.process_kept_soon()
 
     def message(self, link: Link, data: bytes) -> None:
         """Act on one message of the peer."""
         raise NotImplementedError
 
-    def reserves(self, link: Link) -> bool:
-        """Say whether a large frame of `link` may be read to its end."""
-        return True
+    def has_enough(self, link: Link) -> bool:
+        """Say whether the next frame of `link` should wait, although it is there."""
+        return False
 
     def drained(self, link: Link) -> None:
         """Nothing waits for that here."""
@@ -169,6 +178,7 @@ class WaitingConnects(PlainHandler):
     """Connects that wait to be accepted, and what they send meanwhile."""
 
     role = "waiting connect"
+    reserves_room = False
 
     def message(self, link: Link, data: bytes) -> None:
         """Keep a message for the acceptor."""
@@ -179,18 +189,19 @@ class WaitingConnects(PlainHandler):
         early.size += cost
         link.host.budget.used += cost
 
-    def reserves(self, link: Link) -> bool:
-        """A large frame is left in the kernel until the connect is accepted."""
-        return False
+    def has_enough(self, link: Link) -> bool:
+        """Leave the rest for later once enough is kept."""
+        early = link.note
+        assert isinstance(early, EarlyData)
+        return early.size > (0 if link.host.budget.exhausted else EARLY_DATA_SIZE)
 
     def process(self, link: Link, data: memoryview) -> None:
-        """Act on `data`; once enough is kept, the socket is not read any more."""
+        """Act on `data`; once enough is kept, or would be, the socket is not read any more."""
         super().process(link, data)
         early = link.note
-        if link.closed or not isinstance(early, EarlyData) or link.handler is not self:
+        if link.closed or link.handler is not self or not isinstance(early, EarlyData):
             return
-        room = 0 if link.host.budget.exhausted else EARLY_DATA_SIZE
-        if early.size + link.missing() > room:
+        if self.has_enough(link) or early.size + link.missing() > EARLY_DATA_SIZE:
             link.pause_reading()
 
 

@@ -23,7 +23,7 @@ from offset_common.wire.capnp import (
     segment_table,
     struct_pointer,
 )
-from offset_common.wire.packing import WORD_SIZE, pack, pack_literal
+from offset_common.wire.packing import WORD_SIZE, pack, pack_literal, pack_word
 
 Buffer = Union[bytes, bytearray, memoryview]
 _P = TypeVar("_P", bound="_PublicKeyMessage")
@@ -224,6 +224,9 @@ class ChannelMessage(Message):
     Source: section 5.
     """
 
+    _PACKED_ROOT = pack(struct_pointer(0, 0, 2))
+    _PACKED_USER = pack(discriminant_word(1))
+
     def __init__(self, rand_padding: bytes, content: Union[Rekey, bytes]) -> None:
         self.rand_padding = rand_padding
         self.content = content
@@ -244,15 +247,20 @@ class ChannelMessage(Message):
                 struct_pointer(5, 0, 1),
             )
             return head + self.content.packed_fields() + pack_literal(padding)
-        head = _packed_head(
-            5 + padding_words + -(-len(self.content) // WORD_SIZE),
-            struct_pointer(0, 0, 2),
-            data_pointer(3, len(self.rand_padding)),
-            struct_pointer(0, 1, 1),
-            discriminant_word(1),
-            data_pointer(padding_words, len(self.content)),
+        # The padding stands before the content, as released nodes write it: glance.py knows that order.
+        words = 5 + padding_words + -(-len(self.content) // WORD_SIZE)
+        return b"".join(
+            (
+                pack_word(segment_table(words)),
+                self._PACKED_ROOT,
+                pack_word(data_pointer(1, len(self.rand_padding))),
+                pack_word(struct_pointer(padding_words, 1, 1)),
+                pack_literal(padding),
+                self._PACKED_USER,
+                pack_word(data_pointer(0, len(self.content))),
+                pack_literal(self.content),
+            )
         )
-        return head + pack_literal(padding + self.content)
 
     @classmethod
     def decode(cls, data: Buffer) -> ChannelMessage:
@@ -277,6 +285,7 @@ class KaMessage(Message):
     Source: section 6.
     """
 
+    _PACKED_MESSAGE = pack(struct_pointer(0, 1, 1) + discriminant_word(1))
     _KEEP_ALIVE = _packed_head(3, struct_pointer(0, 1, 1), discriminant_word(0), bytes(WORD_SIZE))
 
     def __init__(self, message: Optional[bytes]) -> None:
@@ -286,13 +295,15 @@ class KaMessage(Message):
         """Make the user data of a ChannelMessage."""
         if self.message is None:
             return self._KEEP_ALIVE
-        head = _packed_head(
-            3 + -(-len(self.message) // WORD_SIZE),
-            struct_pointer(0, 1, 1),
-            discriminant_word(1),
-            data_pointer(0, len(self.message)),
+        words = 3 + -(-len(self.message) // WORD_SIZE)
+        return b"".join(
+            (
+                pack_word(segment_table(words)),
+                self._PACKED_MESSAGE,
+                pack_word(data_pointer(0, len(self.message))),
+                pack_literal(self.message),
+            )
         )
-        return head + pack_literal(self.message)
 
     @classmethod
     def decode(cls, data: Buffer) -> KaMessage:

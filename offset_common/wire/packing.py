@@ -49,6 +49,12 @@ def pack(words: bytes) -> bytes:
     return bytes(packed)
 
 
+def pack_word(word: bytes) -> bytes:
+    """Pack one word of which some bytes are zero and some are not: a pointer, or a segment table."""
+    flags = int.from_bytes(word.translate(_NONZERO_TO_ONE), "little")
+    return bytes((flags * _GATHER_BITS >> 56 & 0xFF,)) + word.translate(None, b"\x00")
+
+
 def _equal_tags(tags: list[int], at: int, tag: int) -> int:
     """Count the tags from `at` on that equal `tag`, up to what a count byte can say."""
     end = at

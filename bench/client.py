@@ -1,0 +1,125 @@
+"""A node's end of a connection to the relay, for the benchmark: blocking, and its keys in reach."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from typing import Optional
+
+from bench.encoding import Plaintext, seal_frames
+from bench.relay_process import RelayProcess
+from offset_common.channel.connection import Connection
+from offset_common.channel.events import HandshakeCompleted, MessageReceived
+from offset_common.identity import Identity
+from offset_common.wire.messages import IncomingConnection, InitConnection, InitRole, KaMessage
+
+TIMEOUT = 30.0  # seconds for a read or a write
+READ_SIZE = 64 * 1024
+
+
+class Client:
+    """A proven connection to the relay.
+
+    Args:
+        relay: which one.
+        identity: who we are.
+        init: what is said first, if anything.
+    """
+
+    def __init__(
+        self, relay: RelayProcess, identity: Identity, init: Optional[InitConnection] = None
+    ) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", relay.port), TIMEOUT)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection = Connection(identity, time.monotonic(), relay.public_key)
+        self._flush()
+        while not isinstance(self._next_event(), HandshakeCompleted):
+            pass
+        if init is not None:
+            self.send(init.encode())
+
+    def send(self, message: bytes) -> None:
+        """Send one message."""
+        self.connection.send(message, time.monotonic())
+        self._flush()
+
+    def send_keepalive(self) -> None:
+        """Send a sign of life now."""
+        self.connection.secure_channel.send(KaMessage(None).encode())
+        self._flush()
+
+    def seal_frames(self, plaintexts: Sequence[Plaintext], count: int) -> bytearray:
+        """Seal the next `count` messages to the relay, the plaintexts going round."""
+        sending = self.connection.secure_channel.sending
+        frames = seal_frames(sending.key, sending.counter, plaintexts, count)
+        sending.counter += count
+        return frames
+
+    def receive(self) -> bytes:
+        """Return the next message."""
+        while True:
+            event = self._next_event()
+            if isinstance(event, MessageReceived):
+                return event.data
+
+    def drain(self, keep: bool) -> None:
+        """Take what has come already, so that it is not counted later; `keep` the channel in step with it."""
+        self.sock.setblocking(False)
+        try:
+            while True:
+                data = self.sock.recv(READ_SIZE)
+                if not data:
+                    raise ConnectionError("the relay closed the connection")
+                if keep:
+                    self.connection.receive_data(data)
+        except BlockingIOError:
+            self.sock.settimeout(TIMEOUT)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.sock.close()
+
+    def _flush(self) -> None:
+        self.sock.sendall(self.connection.data_to_send())
+
+    def _next_event(self) -> object:
+        while True:
+            event = self.connection.next_event(time.monotonic())
+            self._flush()
+            if event is not None:
+                return event
+            data = self.sock.recv(READ_SIZE)
+            if not data:
+                raise ConnectionError("the relay closed the connection")
+            self.connection.receive_data(data)
+
+
+class Tunnel:
+    """Two nodes joined by the relay: `near` connected, `far` accepted."""
+
+    def __init__(self, near: Client, far: Client) -> None:
+        self.near = near
+        self.far = far
+
+    def close(self) -> None:
+        """Close both ends."""
+        self.near.close()
+        self.far.close()
+
+
+def open_tunnels(relay: RelayProcess, count: int) -> list[Tunnel]:
+    """Join `count` pairs of connections; each tunnel has carried one message when this returns."""
+    listening, connecting = Identity.generate(), Identity.generate()
+    listener = Client(relay, listening, InitConnection(InitRole.LISTEN))
+    listener_key, connecting_key = listening.public_key, connecting.public_key
+    tunnels = []
+    for _ in range(count):
+        near = Client(relay, connecting, InitConnection(InitRole.CONNECT, listener_key))
+        assert IncomingConnection.decode(listener.receive()).public_key == connecting_key
+        far = Client(relay, listening, InitConnection(InitRole.ACCEPT, connecting_key))
+        near.send(b"joined")
+        assert far.receive() == b"joined"
+        tunnels.append(Tunnel(near, far))
+    listener.close()
+    return tunnels

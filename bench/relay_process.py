@@ -1,0 +1,101 @@
+"""`strelay.py` as a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Optional
+
+from bench.processes import cpu_seconds, memory_size, process_tree
+from offset_common.errors import PersonError
+from offset_common.identity import Identity, save_identity
+
+ROOT = Path(__file__).absolute().parent.parent
+START_TIMEOUT = 20.0  # seconds until the ready line
+
+_READY = re.compile(r"relay ready: listening on 127\.0\.0\.1:(\d+)")
+
+
+class RelayProcess:
+    """A relay on a free port of 127.0.0.1, while the `with` block lasts.
+
+    Args:
+        options: further options of strelay.py.
+    """
+
+    def __init__(self, options: Sequence[str] = ()) -> None:
+        self._options = options
+        self._identity = Identity.generate()
+        self.public_key = self._identity.public_key
+        self.port = 0
+        self._pids: list[int] = []
+
+    def __enter__(self) -> RelayProcess:
+        self._directory = tempfile.TemporaryDirectory(prefix="offset-bench-")
+        directory = Path(self._directory.name)
+        save_identity(self._identity, directory / "relay.ident")
+        self._log = directory / "log"
+        command = [sys.executable, str(ROOT / "strelay.py"), "-i", str(directory / "relay.ident")]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, "-l", "127.0.0.1:0", *self._options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+            )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        self._process.terminate()
+        self._process.terminate()  # a second SIGTERM: at once, without the drain
+        try:
+            self._process.wait(3)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._directory.cleanup()
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that the relay used so far, all its processes together."""
+        return cpu_seconds(self._pids)
+
+    def memory_size(self) -> int:
+        """Return the relay's memory in bytes, all its processes together (PSS)."""
+        return memory_size(self._pids)
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            text = self._log.read_text(errors="replace")
+            ready = _READY.search(text)
+            if ready:
+                self.port = int(ready[1])
+                self._pids = process_tree(self._process.pid)
+                return
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise PersonError(f"the relay did not start: {text.strip() or 'it printed nothing'}")
+            time.sleep(0.01)
+
+
+def relay_has_option(option: str) -> bool:
+    """Say whether strelay.py knows an option."""
+    command = [sys.executable, str(ROOT / "strelay.py"), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT, cwd=ROOT)
+    return option in shown.stdout

@@ -1,0 +1,44 @@
+"""The table on the terminal, a line for each row as soon as it is measured."""
+
+from __future__ import annotations
+
+from bench.options import Figures
+from bench.targets import ORIGINAL, target_of
+
+NAME_WIDTH = 18
+
+UNITS = {
+    "rate": "{:,.0f}/s",
+    "megabytes": "{:,.1f} MB/s",
+    "cpu_us": "{:,.1f} us",
+    "floor_us": "floor {:,.1f} us",
+    "ratio": "{:.2f} x",
+    "fairness": "slowest {:.2f} of mean",
+    "rate_by_one": "{:.2f} of one",
+    "p50_us": "p50 {:,.0f} us",
+    "p99_us": "p99 {:,.0f} us",
+    "p99_by_quiet_p50": "p99 {:.1f} x quiet p50",
+    "kilobytes": "{:.1f} kB each",
+    "cpu_ms": "{:.2f} ms/s for 1,000",
+    "bytes_a_day": "{:,.0f} B/day each",
+}
+"""How each figure is printed, in the order of the columns."""
+
+
+def format_row(row: Figures) -> str:
+    """Return the line of a row: its figures, what is promised, what the original needed."""
+    parts = [f"{row['row']!s:<{NAME_WIDTH}}"]
+    for name, form in UNITS.items():
+        if name in row:
+            parts.append(f"{form.format(row[name]):>14}{_remark(str(row['row']), name, row[name])}")
+    return " ".join(parts)
+
+
+def _remark(row: str, name: str, measured: object) -> str:
+    remark = ""
+    target = target_of(row, name)
+    if target and isinstance(measured, float):
+        remark += f" ({target}{'' if target.met(measured) else ' MISSED'})"
+    if (row, name) in ORIGINAL:
+        remark += f" [original {ORIGINAL[row, name]:,.3g}]"
+    return remark

@@ -1,0 +1,100 @@
+"""The rows in their order, and what is done with their figures."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+import cryptography
+
+from bench.encoding import encode_as_released
+from bench.options import Figures, Options, Report
+from bench.processes import allow_descriptors
+from bench.report import format_row
+from bench.targets import CI_ALLOWANCE, missed
+from bench.tunnels import ONE_TUNNEL, measure_many_tunnels, measure_one_tunnel, measure_workers
+from offset_common.errors import PersonError, UsageError
+
+Measure = Callable[[Options, Report], None]
+
+MEASURES: dict[str, Measure] = {
+    **{work.name: functools.partial(measure_one_tunnel, work) for work in ONE_TUNNEL},
+    "tunnels": measure_many_tunnels,
+    "workers": measure_workers,
+}
+QUICK = ["64B", "1KiB", "16KiB", "64KiB", "1KiB-full-padding"]
+
+
+def bench(arguments: dict[str, Any]) -> int:
+    """Measure what the arguments name; return the exit status."""
+    if arguments["--list"]:
+        print("\n".join(MEASURES))
+        return 0
+    names = arguments["--only"] or (QUICK if arguments["--quick"] else list(MEASURES))
+    for name in names:
+        if name not in MEASURES:
+            raise UsageError(f"no row is called {name!r}; there are {', '.join(MEASURES)}")
+    encode_as_released(b"", b"")  # says early what is missing
+    allow_descriptors()
+    rows = _measure(names, Options(arguments["--quick"], arguments["--verify"]), arguments["--json"] == "-")
+    _write(arguments, rows)
+    if arguments["--check"]:
+        lines = missed(rows, CI_ALLOWANCE)
+        print("\n".join(lines), file=sys.stderr)
+        return 1 if lines else 0
+    return 0
+
+
+def _measure(names: list[str], options: Options, silent: bool) -> list[Figures]:
+    rows: list[Figures] = []
+
+    def report(row: Figures) -> None:
+        rows.append(row)
+        if not silent:
+            print(f"{_eraser()}{format_row(row)}", flush=True)
+
+    for number, name in enumerate(names):
+        begin = time.monotonic()
+        _progress(f"{number + 1}/{len(names)} {name} ...")
+        try:
+            MEASURES[name](options, report)
+        except PersonError as error:
+            print(f"{_eraser()}{name}: {error}", file=sys.stderr, flush=True)
+        _progress(f"{name} took {time.monotonic() - begin:.1f} s")
+    sys.stderr.write(_eraser())
+    return rows
+
+
+def _write(arguments: dict[str, Any], rows: list[Figures]) -> None:
+    if not arguments["--json"]:
+        return
+    text = json.dumps({"machine": _machine(), "rows": rows}, indent=2)
+    if arguments["--json"] == "-":
+        print(text)
+    else:
+        Path(arguments["--json"]).write_text(text + "\n")
+
+
+def _machine() -> dict[str, object]:
+    return {
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "cryptography": cryptography.__version__,
+    }
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{_eraser()}{text}")
+        sys.stderr.flush()
+
+
+def _eraser() -> str:
+    return "\r\033[K" if sys.stderr.isatty() else ""

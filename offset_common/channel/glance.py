@@ -1,0 +1,231 @@
+"""Tells a well-formed message from its packed bytes, without taking them apart.
+
+Nearly all that a relay forwards is a ChannelMessage with a KaMessage `message` inside, packed twice.
+Where that is well formed it can be sealed again as it is, or with less padding. This is the fast
+twin of `ChannelMessage.decode` and `KaMessage.decode` (wire/messages.py): what it finds is what those
+find. About a layout that it does not know it says None, and the caller takes the plain way.
+
+It knows the order in which every known encoder puts the objects, each in one piece. What does
+not fit the first segment comes in one of its own, behind a far pointer and a landing pad:
+
+    ChannelMessage   root, ->randPadding, ->content, [padding], 1, ->user, [user]
+                     then, in segments of their own: [pad, padding], [pad, user]
+    KaMessage        root, 1, ->message, [message]
+                     then, in a segment of its own: [pad, message]
+
+Source: section 3 of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional, Union
+
+from offset_common.constants import MAX_FRAME_SIZE
+
+Packed = Union[bytes, bytearray]
+
+# A packed word is a tag, whose bit i says whether byte i follows. After 0x00 and 0xff a count follows,
+# of further zero words or of further words as they are.
+_SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))
+_SHIFTS = tuple(tuple(8 * bit for bit in range(8) if tag >> bit & 1) for tag in range(256))
+
+_MAX_WORDS = MAX_FRAME_SIZE // 8
+_HALF = 0xFFFFFFFF
+_BYTES = 2  # the low three bits of a list pointer's high half: a list of bytes
+_NEXT = 1  # the low half of a pointer to a list that follows at once
+_FAR = 2  # the low half of a far pointer to the first word of a segment
+_CONTENT_SIZES = 1 << 16 | 1  # the high half of ->content: a data word and a pointer
+
+
+class _UnknownLayoutError(Exception):
+    """The plain way must tell."""
+
+
+class Found(NamedTuple):
+    """What is inside a ChannelMessage that carries a `message`.
+
+    Args:
+        user: the packed KaMessage, in one piece.
+        padding: how many bytes of random padding there are.
+    """
+
+    user: Packed
+    padding: int
+
+
+def find_message(packed: Packed, size: int) -> Optional[Found]:
+    """Look at the first `size` bytes: are they surely a ChannelMessage with a `message` inside?
+
+    Returns: what is inside, or None where only the plain way can tell.
+    """
+    try:
+        found, end = _find_user(packed)
+        if end > size:
+            return None  # cut short
+        return found if _message_end(found.user) <= len(found.user) else None
+    except (IndexError, _UnknownLayoutError):
+        return None
+
+
+def _find_user(p: Packed) -> tuple[Found, int]:
+    sizes, at = _read_table(p)
+    if p[at] != 0x40 or p[at + 1] != 2:  # the root: no data, two pointers
+        raise _UnknownLayoutError
+    words, far = 5, 1  # of the first segment, so far; the segment that comes next behind a far pointer
+    low, high, at = _read_word(p, at + 2)  # ->randPadding
+    offset, content_sizes, at = _read_word(p, at)  # ->content
+    near_padding = low == _NEXT + 4
+    if near_padding:
+        padding = _length(high)
+        padding_words = (padding + 7) >> 3
+        words += padding_words
+        if offset != padding_words << 2:
+            raise _UnknownLayoutError
+        at = _skip(p, at, padding_words)
+    else:
+        padding = padding_words = 0
+        if low != _FAR or high != far or offset:
+            raise _UnknownLayoutError
+        far += 1
+    if content_sizes != _CONTENT_SIZES or p[at] != 1 or p[at + 1] != 1:  # the union: `user`
+        raise _UnknownLayoutError
+    low, high, at = _read_word(p, at + 2)  # ->user
+    user: Optional[Packed] = None
+    if low == _NEXT:
+        size = _length(high)
+        words += (size + 7) >> 3
+        user, at = _gather(p, at, size)
+    elif low != _FAR or high != far:
+        raise _UnknownLayoutError
+    else:
+        far += 1
+    if sizes[0] != words or len(sizes) != far:
+        raise _UnknownLayoutError
+    if not near_padding:
+        padding, at = _land(p, at, sizes[1])
+        at = _skip(p, at, (padding + 7) >> 3)
+    if user is None:
+        size, at = _land(p, at, sizes[-1])
+        user, at = _gather(p, at, size)
+    return Found(user, padding), at
+
+
+def _message_end(p: Packed) -> int:
+    """Return where a packed KaMessage `message` ends."""
+    sizes, at = _read_table(p)
+    # The root, a data word and a pointer; then the union: `message`.
+    if p[at] != 0x50 or p[at + 1] != 1 or p[at + 2] != 1 or p[at + 3] != 1 or p[at + 4] != 1:
+        raise _UnknownLayoutError
+    low, high, at = _read_word(p, at + 5)  # ->message
+    if low == _NEXT:
+        words = (_length(high) + 7) >> 3
+        if sizes[0] != 3 + words or len(sizes) != 1:
+            raise _UnknownLayoutError
+        return _skip(p, at, words)
+    if low != _FAR or high != 1 or sizes[0] != 3 or len(sizes) != 2:
+        raise _UnknownLayoutError
+    length, at = _land(p, at, sizes[1])
+    return _skip(p, at, (length + 7) >> 3)
+
+
+def _read_table(p: Packed) -> tuple[tuple[int, ...], int]:
+    """Return the words of each segment, and where the first one begins."""
+    more, words, at = _read_word(p, 0)
+    if not more and words <= _MAX_WORDS:
+        return (words,), at
+    if more > 2:
+        raise _UnknownLayoutError
+    second, third, at = _read_word(p, at)
+    if words + second + third > _MAX_WORDS or (more == 1 and third):
+        raise _UnknownLayoutError
+    return ((words, second) if more == 1 else (words, second, third)), at
+
+
+def _read_word(p: Packed, at: int) -> tuple[int, int, int]:
+    """Return both halves of the packed word at `at`, and where the next one begins."""
+    tag = p[at]
+    if tag == 0x11:
+        return p[at + 1], p[at + 2], at + 3
+    if tag == 0x31:
+        return p[at + 1], p[at + 2] | p[at + 3] << 8, at + 4
+    if tag == 0x51:
+        return p[at + 1], p[at + 2] | p[at + 3] << 16, at + 4
+    if tag == 0x10:
+        return 0, p[at + 1], at + 2
+    word = 0
+    for shift in _SHIFTS[tag]:
+        at += 1
+        word |= p[at] << shift
+    if tag == 0x00 or tag == 0xFF:
+        at += 1
+        if p[at]:
+            raise _UnknownLayoutError  # a run over words of several kinds
+    return word & _HALF, word >> 32, at + 1
+
+
+def _length(high: int) -> int:
+    """Return the bytes of a list that a pointer's high half tells of."""
+    if high & 7 != _BYTES:
+        raise _UnknownLayoutError
+    return high >> 3
+
+
+def _land(p: Packed, at: int, words: int) -> tuple[int, int]:
+    """Read the landing pad of a segment of so many words; return the list's bytes and where it begins."""
+    low, high, at = _read_word(p, at)
+    length = _length(high)
+    if low != _NEXT or words != 1 + ((length + 7) >> 3):
+        raise _UnknownLayoutError
+    return length, at
+
+
+def _skip(p: Packed, at: int, words: int) -> int:
+    """Return where the packed bytes go on after so many words."""
+    while words > 0:
+        tag = p[at]
+        if tag == 0xFF:
+            more = p[at + 9]
+            at += 10 + 8 * more
+            words -= 1 + more
+        elif tag:
+            at += _SIZES[tag]
+            words -= 1
+        else:
+            words -= 1 + p[at + 1]
+            at += 2
+    if words:
+        raise _UnknownLayoutError  # a run that goes on into another object
+    return at
+
+
+def _gather(p: Packed, at: int, size: int) -> tuple[Packed, int]:
+    """Return `size` bytes, unpacked, and where the packed bytes go on after their last word."""
+    words = (size + 7) >> 3
+    parts: list[Packed] = []
+    while words > 0:
+        tag = p[at]
+        if tag == 0xFF:
+            more = p[at + 9]
+            parts.append(p[at + 1 : at + 9])
+            at += 10
+            if more:
+                end = at + 8 * more
+                parts.append(p[at:end])
+                at = end
+            words -= 1 + more
+        elif tag:
+            word = 0
+            for shift in _SHIFTS[tag]:
+                at += 1
+                word |= p[at] << shift
+            parts.append(word.to_bytes(8, "little"))
+            at += 1
+            words -= 1
+        else:
+            more = p[at + 1]
+            parts.append(bytes(8 + 8 * more))
+            at += 2
+            words -= 1 + more
+    if words:
+        raise _UnknownLayoutError
+    return b"".join(parts)[:size], at

@@ -1,0 +1,47 @@
+"""Installs the relay and its file tool as the commands strelay and stmgr."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """Return the version that offset_common/__init__.py names."""
+    text = (HERE / "offset_common" / "__init__.py").read_text("utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if found is None:
+        raise SystemExit("offset_common/__init__.py names no version")
+    return found.group(1)
+
+
+# What the suite needs on any Python, and what it has for an oracle: wheels of the oracle come later for some.
+TEST = ["pytest", "pytest-cov", "pytest-timeout", "hypothesis"]
+ORACLE = ["pycapnp"]
+CHECK = ["ruff", "mypy"]
+
+setup(
+    name="offset-relay",
+    version=read_version(),
+    description="An Offset relay, its file tool, and a node's side of the protocol",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.9",
+    packages=find_packages(include=["offset_common", "offset_common.*"]),
+    package_data={"offset_common": ["py.typed"]},
+    py_modules=["strelay", "stmgr"],
+    entry_points={"console_scripts": ["strelay=strelay:main", "stmgr=stmgr:main"]},
+    # docopt-ng is the maintained docopt; Debian's python3-docopt is the same module and works as well.
+    install_requires=["cryptography>=38", "docopt-ng"],
+    extras_require={"test": TEST, "dev": TEST + ORACLE + CHECK},
+    classifiers=[
+        "Environment :: Console",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Internet :: Proxy Servers",
+    ],
+)

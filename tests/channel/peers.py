@@ -1,0 +1,74 @@
+"""A node and a relay in memory, with randomness that is the same each time."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import Optional
+
+from offset_common.channel.connection import Connection
+from offset_common.channel.events import Event, HandshakeCompleted
+from offset_common.channel.secure_channel import Observer
+from offset_common.identity import Identity
+
+NODE = Identity.from_seed(b"\x01" * 32)
+RELAY = Identity.from_seed(b"\x02" * 32)
+
+
+class Randomness:
+    """A source of bytes: the given secrets, where one of their size is asked for, then a fixed stream.
+
+    Each size has its own stream, so that padding does not change which keys are drawn.
+    """
+
+    def __init__(self, seed: int, secrets: tuple[bytes, ...] = ()) -> None:
+        self._seed = seed
+        self._secrets = deque(secrets)
+        self._streams: dict[int, random.Random] = {}
+
+    def __call__(self, size: int) -> bytes:
+        if self._secrets and len(self._secrets[0]) == size:
+            return self._secrets.popleft()
+        stream = self._streams.setdefault(size, random.Random(f"{self._seed} {size}"))
+        return stream.randbytes(size)
+
+
+def node(now: float = 0.0, observer: Optional[Observer] = None) -> Connection:
+    """A node that dials the relay."""
+    return Connection(NODE, now, RELAY.public_key, Randomness(1), observer)
+
+
+def relay(now: float = 0.0, observer: Optional[Observer] = None) -> Connection:
+    """The relay that it dials."""
+    return Connection(RELAY, now, None, Randomness(2), observer)
+
+
+def receive(connection: Connection, data: bytes, now: float = 0.0) -> list[Event]:
+    """Give bytes to a connection; return all events that they are."""
+    connection.receive_data(data)
+    events = []
+    while True:
+        event = connection.next_event(now)
+        if event is None:
+            return events
+        events.append(event)
+
+
+def converse(one: Connection, other: Connection, now: float = 0.0) -> tuple[list[Event], list[Event]]:
+    """Carry bytes both ways until nothing is left to carry; return the events of each side."""
+    events_of_one: list[Event] = []
+    events_of_other: list[Event] = []
+    while True:
+        to_other, to_one = one.data_to_send(), other.data_to_send()
+        if not to_other and not to_one:
+            return events_of_one, events_of_other
+        events_of_other += receive(other, to_other, now)
+        events_of_one += receive(one, to_one, now)
+
+
+def established(now: float = 0.0) -> tuple[Connection, Connection]:
+    """A node and a relay whose handshake is done."""
+    dialling, dialled = node(now), relay(now)
+    events = converse(dialling, dialled, now)
+    assert events == ([HandshakeCompleted(RELAY.public_key)], [HandshakeCompleted(NODE.public_key)])
+    return dialling, dialled

@@ -1,0 +1,68 @@
+"""Sealing: each message opens once, in its order, under its key; everything else is a SealError."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offset_common.channel.cipher import CipherState
+from offset_common.errors import SealError
+
+KEY = bytes(range(32))
+OTHER_KEY = bytes(32)
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5), st.integers(0, 2**40))
+def test_sealed_is_the_counter_as_nonce_and_rfc_8439_behind_it(plaintexts, start):
+    cipher = CipherState(KEY, start)
+    for counter, plaintext in enumerate(plaintexts, start):
+        nonce = counter.to_bytes(12, "little")
+        assert cipher.seal(plaintext) == nonce + ChaCha20Poly1305(KEY).encrypt(nonce, plaintext, None)
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5))
+def test_sealed_messages_open_in_their_order(plaintexts):
+    sealing, opening = CipherState(KEY), CipherState(KEY)
+    sealed = [sealing.seal(plaintext) for plaintext in plaintexts]
+    assert [opening.open(payload) for payload in sealed] == plaintexts
+
+
+@pytest.mark.parametrize("size", range(28))
+def test_a_payload_under_28_bytes_is_a_seal_error(size):
+    with pytest.raises(SealError, match=f"of {size} bytes"):
+        CipherState(KEY).open(bytes(size))
+
+
+def test_28_bytes_may_be_an_empty_message():
+    payload = CipherState(KEY).seal(b"")
+    assert len(payload) == 28
+    assert CipherState(KEY).open(payload) == b""
+
+
+def test_each_flipped_bit_is_a_seal_error():
+    payload = CipherState(KEY).seal(b"message")
+    for bit in range(8 * len(payload)):
+        flipped = bytearray(payload)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(SealError):
+            CipherState(KEY).open(bytes(flipped))
+
+
+def test_a_message_of_another_key_is_a_seal_error():
+    with pytest.raises(SealError, match="does not open"):
+        CipherState(KEY).open(CipherState(OTHER_KEY).seal(b"message"))
+
+
+@pytest.mark.parametrize("counter", [0, 1, 3, 2**32, 2**96 - 1])
+def test_a_replay_a_gap_or_another_nonce_is_a_seal_error(counter):
+    with pytest.raises(SealError, match="not message 2 "):
+        CipherState(KEY, 2).open(CipherState(KEY, counter).seal(b"message"))
+
+
+def test_a_refused_message_does_not_count():
+    sealing, opening = CipherState(KEY), CipherState(KEY)
+    with pytest.raises(SealError):
+        opening.open(CipherState(OTHER_KEY).seal(b"forged"))
+    assert opening.open(sealing.seal(b"true")) == b"true"

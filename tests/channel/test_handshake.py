@@ -1,0 +1,163 @@
+"""The handshake proves who the peer is, or ends in a PeerError."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import pytest
+
+from offset_common.channel.connection import VERSION_FRAME, Connection
+from offset_common.channel.events import HandshakeCompleted
+from offset_common.channel.handshake import ChannelKeys, Handshake
+from offset_common.errors import HandshakeError, LocalProtocolError, PeerError
+from offset_common.identity import Identity
+from offset_common.wire.messages import ExchangeDh, ExchangeRandNonce
+from tests.channel.peers import NODE, RELAY, Randomness, node, receive, relay
+from tests.channel.recorded import cut_frames, in_frame
+from tests.channel.small_order import SMALL_ORDER_KEYS
+
+STRANGER = Identity.from_seed(b"\x03" * 32)
+
+
+def node_stream() -> tuple[bytes, bytes]:
+    """What the node sends to a relay with the usual randomness: before, and after, it hears the relay."""
+    dialling, dialled = node(), relay()
+    first = dialling.data_to_send()
+    receive(dialling, dialled.data_to_send())
+    return first, dialling.data_to_send()
+
+
+FIRST, SECOND = node_stream()
+DH = ExchangeDh.decode(cut_frames(SECOND)[0])
+
+
+def relay_after_nonce() -> Connection:
+    """A relay that waits for the node's ExchangeDh."""
+    waiting = relay()
+    assert receive(waiting, FIRST) == []
+    return waiting
+
+
+def dh_frame(dh: ExchangeDh, signed_by: Optional[Identity] = None) -> bytes:
+    """The frame of an ExchangeDh, signed anew if somebody signs it."""
+    if signed_by is not None:
+        signature = signed_by.sign(dh.dh_public_key + dh.rand_nonce + dh.key_salt)
+        dh = ExchangeDh(dh.dh_public_key, dh.rand_nonce, dh.key_salt, signature)
+    return in_frame(dh.encode())
+
+
+def changed(field: str, value: bytes) -> ExchangeDh:
+    """The node's ExchangeDh with one field changed."""
+    return ExchangeDh(**{**vars(DH), field: value})
+
+
+def flip(data: bytes, bit: int) -> bytes:
+    """`data` with one bit changed."""
+    flipped = bytearray(data)
+    flipped[bit // 8] ^= 1 << bit % 8
+    return bytes(flipped)
+
+
+def test_the_handshake_completes_at_its_last_byte_and_not_before():
+    stream = FIRST + SECOND
+    waiting = relay()
+    for i in range(len(stream) - 1):
+        assert receive(waiting, stream[i : i + 1]) == []
+        assert not waiting.established
+    assert receive(waiting, stream[-1:]) == [HandshakeCompleted(NODE.public_key)]
+    assert waiting.established
+    assert waiting.peer_public_key == NODE.public_key
+
+
+def test_a_peer_with_another_key_than_expected_is_refused():
+    dialling = node()
+    stranger = Connection(STRANGER, 0.0, None, Randomness(3))
+    with pytest.raises(HandshakeError, match="another identity"):
+        receive(dialling, stranger.data_to_send())
+    sent = cut_frames(dialling.data_to_send())
+    assert len(sent) == 2, "an unexpected peer gets no signature"
+
+
+def test_a_relay_takes_any_node_that_proves_its_key():
+    for identity in (NODE, STRANGER):
+        dialled = relay()
+        dialling = Connection(identity, 0.0, RELAY.public_key, Randomness(3))
+        receive(dialling, dialled.data_to_send())
+        assert receive(dialled, dialling.data_to_send()) == [HandshakeCompleted(identity.public_key)]
+
+
+def test_an_answer_to_another_challenge_is_refused_though_its_signature_is_good():
+    with pytest.raises(HandshakeError, match="challenge"):
+        receive(relay_after_nonce(), dh_frame(changed("rand_nonce", bytes(16)), signed_by=NODE))
+
+
+def test_a_signature_of_another_key_is_refused():
+    with pytest.raises(HandshakeError, match="signature"):
+        receive(relay_after_nonce(), dh_frame(DH, signed_by=STRANGER))
+
+
+def test_a_recorded_handshake_cannot_be_used_again():
+    later = Connection(RELAY, 0.0, None, Randomness(4))
+    with pytest.raises(HandshakeError, match="challenge"):
+        receive(later, FIRST + SECOND)
+
+
+@pytest.mark.parametrize("field", ["dh_public_key", "rand_nonce", "key_salt", "signature"])
+def test_each_bit_of_an_exchange_dh_counts(field):
+    value = getattr(DH, field)
+    handshake = Handshake(RELAY, None, Randomness(2))
+    handshake.receive_rand_nonce(ExchangeRandNonce(bytes(16), NODE.public_key))
+    assert isinstance(handshake.receive_dh(DH), ChannelKeys)
+    for bit in range(8 * len(value)):
+        with pytest.raises(HandshakeError):
+            handshake.receive_dh(changed(field, flip(value, bit)))
+
+
+def test_each_bit_of_the_claimed_key_counts():
+    for bit in range(256):
+        handshake = Handshake(RELAY, None, Randomness(2))
+        handshake.receive_rand_nonce(ExchangeRandNonce(bytes(16), flip(NODE.public_key, bit)))
+        with pytest.raises(HandshakeError):
+            handshake.receive_dh(DH)
+
+
+def test_a_flipped_bit_on_the_wire_is_a_peer_error_or_changes_nothing_that_is_proven():
+    stream = FIRST + SECOND
+    refused = 0
+    for bit in range(8 * len(stream)):
+        waiting = relay()
+        try:
+            events = receive(waiting, flip(stream, bit))
+        except PeerError:
+            refused += 1
+            continue
+        # A length that grew, or a field that a relay ignores: optDestPublicKey, for one.
+        assert events in ([], [HandshakeCompleted(NODE.public_key)])
+        assert len(events) == 0 or ExchangeDh.decode(cut_frames_of(stream, bit)) == DH
+    assert refused > 8 * (len(VERSION_FRAME) + 32 + 32 + 16 + 32 + 64)
+
+
+def cut_frames_of(stream: bytes, bit: int) -> bytes:
+    """The last payload of the stream with one bit flipped."""
+    return flip(stream, bit)[len(FIRST) + 8 :]
+
+
+@pytest.mark.parametrize("key", SMALL_ORDER_KEYS, ids=lambda key: key.hex()[:16])
+def test_a_dh_key_of_small_order_is_refused_though_its_signature_is_good(key):
+    with pytest.raises(HandshakeError, match="small order"):
+        receive(relay_after_nonce(), dh_frame(changed("dh_public_key", key), signed_by=NODE))
+
+
+def test_what_the_handshake_gives_is_not_known_before_it_is_done():
+    waiting = relay_after_nonce()
+    assert not waiting.established
+    with pytest.raises(LocalProtocolError):
+        _ = waiting.peer_public_key
+    with pytest.raises(LocalProtocolError):
+        _ = waiting.secure_channel
+    with pytest.raises(LocalProtocolError):
+        waiting.send(b"too early", now=0.0)
+
+
+def test_keys_are_not_shown():
+    assert repr(ChannelKeys(b"\x11" * 32, b"\x22" * 32)) == "ChannelKeys(...)"

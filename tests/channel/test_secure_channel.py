@@ -1,0 +1,303 @@
+"""The secure channel keeps order and content through changes of its keys, and refuses a peer that abuses them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Optional
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA512_256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offset_common.channel.cipher import CipherState
+from offset_common.channel.handshake import ChannelKeys
+from offset_common.channel.secure_channel import SecureChannel
+from offset_common.constants import MAX_KEEPALIVE_PADDING_SENT, REKEY_INTERVAL
+from offset_common.errors import DecodeError, HandshakeError, RekeyError, SealError
+from offset_common.wire.messages import ChannelMessage, Rekey
+from tests.channel.peers import Randomness
+from tests.channel.recorded import unseal
+from tests.channel.small_order import SMALL_ORDER_KEYS
+
+KEY_OF_ONE = b"\x11" * 32
+KEY_OF_OTHER = b"\x22" * 32
+PEER = bytes(32)
+
+
+def channels(now: float = 0.0) -> tuple[SecureChannel, SecureChannel]:
+    """Both sides of a channel."""
+    one = SecureChannel(ChannelKeys(KEY_OF_ONE, KEY_OF_OTHER), PEER, now, Randomness(1))
+    other = SecureChannel(ChannelKeys(KEY_OF_OTHER, KEY_OF_ONE), PEER, now, Randomness(2))
+    return one, other
+
+
+def take(channel: SecureChannel) -> list[bytes]:
+    """The sealed payloads that are to be sent, once."""
+    payloads = list(channel.outgoing)
+    channel.outgoing.clear()
+    return payloads
+
+
+def carry(sender: SecureChannel, receiver: SecureChannel, now: float = 0.0) -> list[bytes]:
+    """Carry what the sender has to send; return the users' bytes among it."""
+    opened = [receiver.receive(payload, now) for payload in take(sender)]
+    return [user for user in opened if user is not None]
+
+
+def rekey(starter: SecureChannel, answerer: SecureChannel, now: float = 0.0) -> None:
+    """A whole rekey that one side starts and the other answers."""
+    starter.start_rekey(now)
+    carry(starter, answerer, now)
+    carry(answerer, starter, now)
+
+
+def forge(channel: SecureChannel, plaintext: bytes) -> bytes:
+    """Seal, as a peer that has the key but no manners would."""
+    return channel.sending.seal(plaintext)
+
+
+def keys_of(channel: SecureChannel) -> tuple[bytes, bytes]:
+    """The current sending and receiving key."""
+    return channel.sending.key, channel.receiving.key
+
+
+# Rekey.
+
+
+def test_an_answered_rekey_changes_both_keys_on_both_sides():
+    one, other = channels()
+    one.start_rekey(now=5.0)
+    assert one.rekey_pending
+    assert keys_of(one) == (KEY_OF_ONE, KEY_OF_OTHER), "the old keys hold until the answer"
+    (asked,) = take(one)
+    assert other.receive(asked, now=6.0) is None
+    (answered,) = take(other)
+    assert one.receive(answered, now=7.0) is None
+    assert take(one) == []
+    assert not one.rekey_pending and not other.rekey_pending
+    assert keys_of(one) == keys_of(other)[::-1]
+    assert not {KEY_OF_ONE, KEY_OF_OTHER} & set(keys_of(one))
+    assert (one.rekey_at, other.rekey_at) == (7.0 + REKEY_INTERVAL, 6.0 + REKEY_INTERVAL)
+
+
+def test_the_new_keys_are_hkdf_sha512_256_of_x25519_under_each_sides_salt():
+    private, salt = X25519PrivateKey.from_private_bytes(b"\x07" * 32), b"\x08" * 32
+    one, other = channels()
+    mine = Rekey(private.public_key().public_bytes_raw(), salt)
+    other.receive(forge(one, ChannelMessage(b"", mine).encode()), now=0.0)
+    theirs = unseal(take(other)[0], KEY_OF_OTHER, 0).content
+    assert isinstance(theirs, Rekey)
+    shared = private.exchange(X25519PublicKey.from_public_bytes(theirs.dh_public_key))
+
+    def derive(key_salt: bytes) -> bytes:
+        return HKDF(SHA512_256(), 32, key_salt, b"").derive(shared)
+
+    assert keys_of(other) == (derive(theirs.key_salt), derive(salt))
+
+
+def test_rekeys_that_both_start_at_once_change_both_keys_without_an_answer():
+    one, other = channels()
+    one.start_rekey(now=0.0)
+    other.start_rekey(now=0.0)
+    (from_one,), (from_other,) = take(one), take(other)
+    assert one.receive(from_other, now=0.0) is None
+    assert other.receive(from_one, now=0.0) is None
+    assert take(one) == take(other) == []
+    assert keys_of(one) == keys_of(other)[::-1]
+    assert KEY_OF_ONE not in keys_of(one)
+    one.send(b"after")
+    other.send(b"after, too")
+    assert (carry(one, other), carry(other, one)) == ([b"after"], [b"after, too"])
+
+
+def test_counters_start_at_zero_under_new_keys():
+    one, other = channels()
+    for _ in range(3):
+        one.send(b"before")
+    carry(one, other)
+    rekey(one, other)
+    one.send(b"after")
+    (payload,) = take(one)
+    assert unseal(payload, one.sending.key, 0).content == b"after"
+
+
+def test_the_old_receiving_key_is_kept_until_the_first_message_under_the_new_one():
+    one, other = channels()
+    one.start_rekey(now=0.0)
+    one.send(b"still under the old key")
+    asked, old = take(one)
+    other.receive(asked, now=0.0)
+    assert other.receive(old, now=0.0) == b"still under the old key"
+    carry(other, one)
+    one.send(b"under the new key")
+    assert carry(one, other) == [b"under the new key"]
+    late = CipherState(KEY_OF_ONE, 2).seal(ChannelMessage(b"", b"too late under the old key").encode())
+    with pytest.raises(SealError):
+        other.receive(late, now=0.0)
+
+
+def test_a_message_under_neither_key_is_a_seal_error_while_both_are_kept():
+    one, other = channels()
+    rekey(one, other)
+    with pytest.raises(SealError):
+        other.receive(CipherState(bytes(32)).seal(b"forged"), now=0.0)
+    one.send(b"true")
+    assert carry(one, other) == [b"true"]
+
+
+def test_a_second_start_before_the_answer_sends_nothing():
+    one, _ = channels()
+    one.start_rekey(now=0.0)
+    one.start_rekey(now=10.0)
+    assert len(take(one)) == 1
+    assert one.rekey_at == 10.0 + REKEY_INTERVAL
+
+
+def test_a_second_rekey_under_a_key_that_ended_is_a_rekey_error():
+    one, other = channels()
+    one.start_rekey(now=0.0)
+    other.receive(take(one)[0], now=0.0)
+    second = ChannelMessage(b"", Rekey(b"\x09" * 32, bytes(32)))
+    with pytest.raises(RekeyError, match="second Rekey"):
+        other.receive(forge(one, second.encode()), now=0.0)
+
+
+def test_the_fifth_rekey_of_a_peer_within_a_minute_is_a_rekey_error():
+    one, other = channels()
+    for second in range(4):
+        rekey(one, other, now=float(second))
+    one.start_rekey(now=59.9)
+    with pytest.raises(RekeyError, match="more than 4"):
+        carry(one, other, now=59.9)
+
+
+def test_four_rekeys_in_each_minute_are_answered():
+    one, other = channels()
+    for minute in range(3):
+        for second in range(4):
+            rekey(one, other, now=60.0 * minute + second)
+    one.send(b"alive")
+    assert carry(one, other) == [b"alive"]
+
+
+def test_answers_to_our_own_rekeys_are_not_held_against_the_peer():
+    one, other = channels()
+    for minute in range(10):
+        rekey(one, other, now=60.0 * minute)
+    rekey(other, one, now=540.0)
+    assert keys_of(one) == keys_of(other)[::-1]
+
+
+@pytest.mark.parametrize("pending", [False, True], ids=["asked", "answered"])
+@pytest.mark.parametrize("key", SMALL_ORDER_KEYS, ids=lambda key: key.hex()[:16])
+def test_a_rekey_with_a_dh_key_of_small_order_is_refused_and_not_answered(key, pending):
+    one, other = channels()
+    if pending:
+        other.start_rekey(now=0.0)
+        take(other)
+    with pytest.raises(HandshakeError, match="small order"):
+        other.receive(forge(one, ChannelMessage(b"", Rekey(key, bytes(32))).encode()), now=0.0)
+    assert take(other) == []
+    assert keys_of(other) == (KEY_OF_OTHER, KEY_OF_ONE)
+
+
+class _Side:
+    """One side under test: its channel, what it sent, and what of the peer's is still under way to it."""
+
+    def __init__(self, channel: SecureChannel) -> None:
+        self.channel = channel
+        self.under_way: deque[bytes] = deque()
+        self.sent: list[bytes] = []
+        self.received: list[bytes] = []
+
+    def deliver(self, now: float, peer: _Side) -> None:
+        """Let the next payload that is under way arrive; what it causes gets under way."""
+        if self.under_way:
+            user = self.channel.receive(self.under_way.popleft(), now)
+            if user is not None:
+                self.received.append(user)
+            peer.under_way += take(self.channel)
+
+
+ACTIONS = st.lists(
+    st.tuples(st.sampled_from(["send", "rekey", "deliver", "deliver"]), st.booleans()), max_size=60
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ACTIONS)
+def test_rekeys_at_any_moment_lose_repeat_or_reorder_nothing(actions):
+    one, other = (_Side(channel) for channel in channels())
+    now = 0.0
+    for action, first in actions:
+        me, peer = (one, other) if first else (other, one)
+        if action == "send":
+            me.sent.append(b"message %d" % len(me.sent))
+            me.channel.send(me.sent[-1])
+        elif action == "rekey":
+            now += 61.0  # as often as the limit allows
+            me.channel.start_rekey(now)
+        else:
+            me.deliver(now, peer)
+        peer.under_way += take(me.channel)
+    while one.under_way or other.under_way:
+        one.deliver(now, other)
+        other.deliver(now, one)
+    assert (one.received, other.received) == (other.sent, one.sent)
+    assert keys_of(one.channel) == keys_of(other.channel)[::-1]
+    assert not one.channel.rekey_pending and not other.channel.rekey_pending
+
+
+# Sealed messages.
+
+
+def test_a_replayed_message_is_a_seal_error():
+    one, other = channels()
+    one.send(b"once")
+    (payload,) = take(one)
+    assert other.receive(payload, now=0.0) == b"once"
+    with pytest.raises(SealError, match="not message 1 "):
+        other.receive(payload, now=0.0)
+
+
+def test_a_message_left_out_is_a_seal_error():
+    one, other = channels()
+    one.send(b"lost")
+    one.send(b"came")
+    with pytest.raises(SealError, match="not message 0 "):
+        other.receive(take(one)[1], now=0.0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=80))
+def test_whatever_is_sealed_is_a_channel_message_or_a_decode_error(plaintext):
+    one, other = channels()
+    try:
+        user: Optional[bytes] = other.receive(forge(one, plaintext), now=0.0)
+    except (DecodeError, HandshakeError):
+        return
+    assert user is None or isinstance(user, bytes)
+
+
+# Padding.
+
+
+@pytest.mark.parametrize("max_padding", [255, MAX_KEEPALIVE_PADDING_SENT])
+def test_padding_is_random_bytes_of_every_size_up_to_its_limit(max_padding):
+    drawn = [bytes([first]) + bytes(range(1, 1 + max_padding)) for first in range(256)]
+    source = iter(drawn)
+    channel = SecureChannel(ChannelKeys(KEY_OF_ONE, KEY_OF_OTHER), PEER, 0.0, lambda size: next(source))
+    for _ in drawn:
+        channel.send(b"message", max_padding)
+    padding = [unseal(p, KEY_OF_ONE, counter).rand_padding for counter, p in enumerate(channel.outgoing)]
+    assert {len(p) for p in padding} == set(range(max_padding + 1))
+    assert all(random.startswith(p, 1) for p, random in zip(padding, drawn))
+
+
+def test_a_rekey_is_padded_too():
+    channel = SecureChannel(ChannelKeys(KEY_OF_ONE, KEY_OF_OTHER), PEER, 0.0, lambda size: b"\xc8" * size)
+    channel.start_rekey(now=0.0)
+    assert unseal(channel.outgoing[0], KEY_OF_ONE, 0).rand_padding == b"\xc8" * 200
