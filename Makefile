@@ -7,6 +7,9 @@ VENV ?= .venv
 ADDRESS ?=
 LADDR ?=
 export ADDRESS LADDR
+# Where there is no network, say so soon.
+PIP_RETRIES ?= 2
+export PIP_RETRIES
 # `make test`: 1 for the slow tests as well; and any arguments for pytest.
 SLOW ?=
 PYTEST_ARGUMENTS ?=
@@ -72,10 +75,10 @@ clean: ## remove environments and everything built; relay/ with its identity sta
 
 $(VENV)/run.stamp: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --editable .
+	$(VENV)/bin/python -m pip install --quiet --quiet 'pip>=21.3'
+	$(VENV)/bin/python -m pip install --quiet --quiet --editable .
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
-	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --quiet --editable '.[dev]'
 	touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Sequence
@@ -11,11 +12,14 @@ from bench.encoding import Plaintext, seal_frames
 from bench.relay_process import RelayProcess
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import HandshakeCompleted, MessageReceived
+from offset_common.constants import MAX_KEEPALIVE_PADDING_SENT
+from offset_common.errors import PersonError
 from offset_common.identity import Identity
 from offset_common.wire.messages import IncomingConnection, InitConnection, InitRole, KaMessage
 
 TIMEOUT = 30.0  # seconds for a read or a write
 READ_SIZE = 64 * 1024
+MOST_CONNECTS = 100  # until a listener is known
 
 
 class Client:
@@ -44,10 +48,10 @@ class Client:
         self.connection.send(message, time.monotonic())
         self._flush()
 
-    def send_keepalive(self) -> None:
-        """Send a sign of life now."""
-        self.connection.secure_channel.send(KaMessage(None).encode())
-        self._flush()
+    def send_keepalive(self) -> int:
+        """Send a sign of life now, as released nodes would but with our padding; return its bytes."""
+        self.connection.secure_channel.send(KaMessage(None).encode(), MAX_KEEPALIVE_PADDING_SENT)
+        return self._flush()
 
     def seal_frames(self, plaintexts: Sequence[Plaintext], count: int) -> bytearray:
         """Seal the next `count` messages to the relay, the plaintexts going round."""
@@ -80,8 +84,10 @@ class Client:
         """Close the connection."""
         self.sock.close()
 
-    def _flush(self) -> None:
-        self.sock.sendall(self.connection.data_to_send())
+    def _flush(self) -> int:
+        data = self.connection.data_to_send()
+        self.sock.sendall(data)
+        return len(data)
 
     def _next_event(self) -> object:
         while True:
@@ -115,11 +121,25 @@ def open_tunnels(relay: RelayProcess, count: int) -> list[Tunnel]:
     listener_key, connecting_key = listening.public_key, connecting.public_key
     tunnels = []
     for _ in range(count):
-        near = Client(relay, connecting, InitConnection(InitRole.CONNECT, listener_key))
-        assert IncomingConnection.decode(listener.receive()).public_key == connecting_key
+        near = _connect(relay, connecting, listener_key, listener)
         far = Client(relay, listening, InitConnection(InitRole.ACCEPT, connecting_key))
         near.send(b"joined")
         assert far.receive() == b"joined"
         tunnels.append(Tunnel(near, far))
     listener.close()
     return tunnels
+
+
+def _connect(relay: RelayProcess, identity: Identity, target: bytes, listener: Client) -> Client:
+    """Connect, again if the relay took this connection before the listener's own, which came earlier."""
+    for _ in range(MOST_CONNECTS):
+        near = Client(relay, identity, InitConnection(InitRole.CONNECT, target))
+        poll = select.poll()
+        for client in (listener, near):
+            poll.register(client.sock, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll(TIMEOUT * 1000)]
+        if listener.sock.fileno() in ready:
+            assert IncomingConnection.decode(listener.receive()).public_key == identity.public_key
+            return near
+        near.close()
+    raise PersonError("the relay announces no connect")

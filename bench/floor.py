@@ -1,7 +1,7 @@
 """The floor: what reading, decrypting, encrypting and writing a frame costs, and nothing else.
 
 One process, two sockets, reused buffers: walk the length prefixes of what a read gave, decrypt each frame
-under one key by the nonce it carries, encrypt the plaintext under another by a counter, send all of it at once.
+under one key by the nonce it carries, encrypt the plaintext under another by a counter, send all at once.
 No check of order, no look inside, no limit, no second connection.
 """
 
@@ -21,7 +21,7 @@ from offset_common.constants import CHANNEL_KEY_SIZE, FRAME_LENGTH_SIZE, SEAL_NO
 OPENING_KEY = bytes(range(CHANNEL_KEY_SIZE))
 SEALING_KEY = bytes(range(1, CHANNEL_KEY_SIZE + 1))
 BUFFER_SIZE = 512 * 1024  # bytes: the largest frame of the benchmark and more
-READ_SIZE = 128 * 1024  # bytes asked for at once; more is slower, as it no longer stays in the cache
+READ_SIZE = 256 * 1024  # bytes asked for at once; neither less nor more is faster
 
 _LENGTH = Struct(">Q")
 _HEAD = FRAME_LENGTH_SIZE + SEAL_NONCE_SIZE

@@ -37,6 +37,11 @@ class Child:
         assert self._process.pid is not None
         return self._process.pid
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether there is a value to hear, or the child has ended."""
+        return self._pipe.poll()
+
     def tell(self, value: object = None) -> None:
         """Send a value."""
         self._pipe.send(value)
@@ -84,11 +89,15 @@ def process_tree(pid: int) -> list[int]:
 
 
 def memory_size(pids: Sequence[int]) -> int:
-    """Return the bytes of memory of processes, shared pages counted in parts (PSS)."""
+    """Return the bytes of memory of processes, shared pages counted in parts (PSS).
+
+    Pages of files (the interpreter, its libraries) are left out: their part changes with every other
+    Python process on the machine, and no connection needs any.
+    """
     total = 0
     for pid in pids:
         for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
                 total += int(line.split()[1]) * 1024
     return total
 

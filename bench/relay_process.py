@@ -34,7 +34,6 @@ class RelayProcess:
         self._identity = Identity.generate()
         self.public_key = self._identity.public_key
         self.port = 0
-        self._pids: list[int] = []
 
     def __enter__(self) -> RelayProcess:
         self._directory = tempfile.TemporaryDirectory(prefix="offset-bench-")
@@ -74,11 +73,11 @@ class RelayProcess:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time that the relay used so far, all its processes together."""
-        return cpu_seconds(self._pids)
+        return cpu_seconds(process_tree(self._process.pid))
 
     def memory_size(self) -> int:
         """Return the relay's memory in bytes, all its processes together (PSS)."""
-        return memory_size(self._pids)
+        return memory_size(process_tree(self._process.pid))
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
@@ -87,7 +86,6 @@ class RelayProcess:
             ready = _READY.search(text)
             if ready:
                 self.port = int(ready[1])
-                self._pids = process_tree(self._process.pid)
                 return
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise PersonError(f"the relay did not start: {text.strip() or 'it printed nothing'}")

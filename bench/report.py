@@ -17,6 +17,7 @@ UNITS = {
     "rate_by_one": "{:.2f} of one",
     "p50_us": "p50 {:,.0f} us",
     "p99_us": "p99 {:,.0f} us",
+    "p50_by_splice": "{:.2f} x splice",
     "p99_by_quiet_p50": "p99 {:.1f} x quiet p50",
     "kilobytes": "{:.1f} kB each",
     "cpu_ms": "{:.2f} ms/s for 1,000",
@@ -40,5 +41,5 @@ def _remark(row: str, name: str, measured: object) -> str:
     if target and isinstance(measured, float):
         remark += f" ({target}{'' if target.met(measured) else ' MISSED'})"
     if (row, name) in ORIGINAL:
-        remark += f" [original {ORIGINAL[row, name]:,.3g}]"
+        remark += f" [original {ORIGINAL[row, name]:,.10g}]"
     return remark

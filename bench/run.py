@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,9 +15,13 @@ from typing import Any, Callable
 import cryptography
 
 from bench.encoding import encode_as_released
-from bench.options import Figures, Options, Report
+from bench.handshakes import measure_handshakes
+from bench.idle import measure_idle
+from bench.options import Figures, Options, Report, SkippedError
+from bench.picture import draw
 from bench.processes import allow_descriptors
-from bench.report import format_row
+from bench.report import NAME_WIDTH, format_row
+from bench.round_trip import measure_round_trip
 from bench.targets import CI_ALLOWANCE, missed
 from bench.tunnels import ONE_TUNNEL, measure_many_tunnels, measure_one_tunnel, measure_workers
 from offset_common.errors import PersonError, UsageError
@@ -26,9 +31,16 @@ Measure = Callable[[Options, Report], None]
 MEASURES: dict[str, Measure] = {
     **{work.name: functools.partial(measure_one_tunnel, work) for work in ONE_TUNNEL},
     "tunnels": measure_many_tunnels,
+    "handshakes": measure_handshakes,
+    "round-trip": measure_round_trip,
+    "idle-1000": functools.partial(measure_idle, 1000),
+    "idle-5000": functools.partial(measure_idle, 5000),
     "workers": measure_workers,
 }
-QUICK = ["64B", "1KiB", "16KiB", "64KiB", "1KiB-full-padding"]
+QUICK = [
+    *("64B", "1KiB", "16KiB", "64KiB", "1KiB-full-padding", "1KiB-own"),
+    *("tunnels", "handshakes", "round-trip", "idle-1000"),
+]
 
 
 def bench(arguments: dict[str, Any]) -> int:
@@ -42,17 +54,21 @@ def bench(arguments: dict[str, Any]) -> int:
             raise UsageError(f"no row is called {name!r}; there are {', '.join(MEASURES)}")
     encode_as_released(b"", b"")  # says early what is missing
     allow_descriptors()
-    rows = _measure(names, Options(arguments["--quick"], arguments["--verify"]), arguments["--json"] == "-")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the relay ends too
+    rows, failures = _measure(
+        names, Options(arguments["--quick"], arguments["--verify"]), arguments["--json"] == "-"
+    )
     _write(arguments, rows)
     if arguments["--check"]:
-        lines = missed(rows, CI_ALLOWANCE)
-        print("\n".join(lines), file=sys.stderr)
-        return 1 if lines else 0
-    return 0
+        failures += missed(rows, CI_ALLOWANCE)
+    for line in failures:
+        print(line, file=sys.stderr)
+    return 1 if failures else 0
 
 
-def _measure(names: list[str], options: Options, silent: bool) -> list[Figures]:
+def _measure(names: list[str], options: Options, silent: bool) -> tuple[list[Figures], list[str]]:
     rows: list[Figures] = []
+    failures: list[str] = []
 
     def report(row: Figures) -> None:
         rows.append(row)
@@ -64,14 +80,19 @@ def _measure(names: list[str], options: Options, silent: bool) -> list[Figures]:
         _progress(f"{number + 1}/{len(names)} {name} ...")
         try:
             MEASURES[name](options, report)
-        except PersonError as error:
-            print(f"{_eraser()}{name}: {error}", file=sys.stderr, flush=True)
+        except SkippedError as error:
+            print(f"{_eraser()}{name:<{NAME_WIDTH}} skipped: {error}", file=sys.stderr, flush=True)
+        except (PersonError, OSError) as error:
+            failures.append(f"{name}: {error}")
+            print(f"{_eraser()}{name:<{NAME_WIDTH}} failed", file=sys.stderr, flush=True)
         _progress(f"{name} took {time.monotonic() - begin:.1f} s")
     sys.stderr.write(_eraser())
-    return rows
+    return rows, failures
 
 
 def _write(arguments: dict[str, Any], rows: list[Figures]) -> None:
+    if arguments["--picture"]:
+        Path(arguments["--picture"]).write_text(draw(rows))
     if not arguments["--json"]:
         return
     text = json.dumps({"machine": _machine(), "rows": rows}, indent=2)

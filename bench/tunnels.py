@@ -9,15 +9,18 @@ from bench.client import Tunnel, open_tunnels
 from bench.encoding import Encoder, Plaintext, encode_as_own, encode_as_released, make_plaintexts, seal_frames
 from bench.floor import OPENING_KEY, Floor
 from bench.load import Load, Stream, run_load
-from bench.options import Figures, Options, Report
+from bench.options import Figures, Options, Report, SkippedError
 from bench.relay_process import RelayProcess, relay_has_option
+from offset_common.channel.connection import Connection
 from offset_common.channel.events import MessageReceived
 from offset_common.constants import MAX_PADDING_SENT, SEAL_OVERHEAD
-from offset_common.errors import PersonError
 
 KIB = 1024
 FULL_PADDING = 65535  # bytes: the most that released nodes put on a message
 MANY = (1, 4, 64, 1000)  # tunnels at once
+LEAST_EACH = (
+    128  # messages through each of many tunnels: several turns of the relay, or fairness says nothing
+)
 WORKERS_TUNNELS = 4
 
 
@@ -72,7 +75,7 @@ def measure_one_tunnel(work: Work, options: Options, report: Report) -> None:
         tunnels = open_tunnels(relay, 1)
         through_relay = relay_series(relay, tunnels, plaintexts, count, options.verify)
         through_floor = floor_series(floor, plaintexts, count)
-        for _ in range(options.repeats):
+        for _ in options.rounds():
             through_floor.run()
             through_relay.run()
     report(_figures(work.name, work.size, through_relay, through_floor))
@@ -85,12 +88,11 @@ def measure_many_tunnels(options: Options, report: Report) -> None:
     with RelayProcess() as relay, Floor() as floor:
         through_floor = floor_series(floor, plaintexts, count)
         through_relay = {}
-        for number in MANY:
+        for number in (MANY[0], MANY[-1]) if options.quick else MANY:
             tunnels = open_tunnels(relay, number)
-            # Enough for each tunnel to have several turns.
-            each = max(count // number, 96)
+            each = max(count // number, LEAST_EACH)
             through_relay[number] = relay_series(relay, tunnels, plaintexts, each, options.verify)
-        for _ in range(options.repeats):
+        for _ in options.rounds():
             through_floor.run()
             for series in through_relay.values():
                 series.run()
@@ -104,7 +106,7 @@ def measure_many_tunnels(options: Options, report: Report) -> None:
 def measure_workers(options: Options, report: Report) -> None:
     """Measure 4 tunnels of 64 B messages with one and with two worker processes."""
     if not relay_has_option("--workers"):
-        raise PersonError("skipped: strelay.py has no --workers")
+        raise SkippedError("strelay.py has no --workers")
     plaintexts = make_plaintexts(encode_as_released, 64, MAX_PADDING_SENT)
     each = _count(plaintexts, options) // WORKERS_TUNNELS
     series = {}
@@ -113,7 +115,7 @@ def measure_workers(options: Options, report: Report) -> None:
         for number, relay in ((1, one), (2, two)):
             tunnels = open_tunnels(relay, WORKERS_TUNNELS)
             series[number] = relay_series(relay, tunnels, plaintexts, each, options.verify)
-        for _ in range(options.repeats):
+        for _ in options.rounds():
             through_floor.run()
             for one_series in series.values():
                 one_series.run()
@@ -134,7 +136,7 @@ def relay_series(
             tunnel.far.send_keepalive()
             tunnel.far.drain(keep=verify)
             frames = tunnel.near.seal_frames(plaintexts, each)
-            check = _checker(tunnel, plaintexts, each)
+            check = checker(tunnel.far.connection, plaintexts, each)
             streams.append(Stream(tunnel.near.sock, tunnel.far.sock, frames, each, check))
         return run_load(streams, relay.cpu_seconds, verify)
 
@@ -148,9 +150,10 @@ def floor_series(floor: Floor, plaintexts: Sequence[Plaintext], count: int) -> S
     return Series(lambda: run_load([stream], floor.cpu_seconds, verify=False), count)
 
 
-def _checker(tunnel: Tunnel, plaintexts: Sequence[Plaintext], count: int) -> Callable[[bytes], None]:
+def checker(connection: Connection, plaintexts: Sequence[Plaintext], count: int) -> Callable[[bytes], None]:
+    """Make a check that the bytes a connection received are `count` messages, right and in order."""
+
     def check(received: bytes) -> None:
-        connection = tunnel.far.connection
         connection.receive_data(received)
         number = 0
         while (event := connection.next_event(0.0)) is not None:

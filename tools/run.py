@@ -11,6 +11,7 @@ import socket
 import sys
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Optional
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -31,7 +32,8 @@ OUTSIDE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
 def main() -> int:
     """Prepare, then become the relay."""
-    given = os.environ.get("ADDRESS", "")
+    text = os.environ.get("ADDRESS", "")
+    given = parse_address(text) if text else None
     IDENTITY.parent.mkdir(exist_ok=True)
     identity = have_identity()
     ticket = have_ticket(identity, given)
@@ -55,28 +57,27 @@ def have_identity() -> Identity:
     return load_identity(IDENTITY)
 
 
-def have_ticket(identity: Identity, given: str) -> RelayTicket:
+def have_ticket(identity: Identity, given: Optional[Address]) -> RelayTicket:
     """Return the relay's ticket, made now if it is missing.
 
     Args:
         identity: the relay's.
-        given: the address that the person gave, or "".
+        given: the address that the person gave, or None.
 
     Raises:
         FileError: it cannot be read or made.
-        UsageError: the address is none, or there is a ticket for another address or identity.
+        UsageError: there is a ticket for another address or identity.
     """
-    address = parse_address(given) if given else None
     if not TICKET.exists():
-        ticket = RelayTicket(identity.public_key, address or address_of_this_machine())
+        ticket = RelayTicket(identity.public_key, given or address_of_this_machine())
         ticket.save(TICKET)
         print(f"made the ticket {TICKET}, for {ticket.address}")
         return ticket
     ticket = RelayTicket.load(TICKET)
     if ticket.public_key != identity.public_key:
         raise UsageError(f"{TICKET} is of another identity than {IDENTITY}; remove it to get a new one")
-    if address is not None and address != ticket.address:
-        raise UsageError(f"{TICKET} is for {ticket.address}, not {address}; remove it to get a new one")
+    if given is not None and given != ticket.address:
+        raise UsageError(f"{TICKET} is for {ticket.address}, not {given}; remove it to get a new one")
     return ticket
 
 

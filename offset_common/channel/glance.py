@@ -18,7 +18,8 @@ Source: section 3 of docs/protocol.md.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Union
+import re
+from typing import Optional, Union
 
 from offset_common.constants import MAX_FRAME_SIZE
 
@@ -29,6 +30,8 @@ Packed = Union[bytes, bytearray]
 _SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))
 _SHIFTS = tuple(tuple(8 * bit for bit in range(8) if tag >> bit & 1) for tag in range(256))
 
+_FULL_RUN = 1 + 8 + 1 + 255 * 8  # packed bytes of the longest run of words as they are
+_FULL_RUNS = re.compile(rb"(?:\xff.{8}\xff.{2040})+", re.DOTALL)
 _MAX_WORDS = MAX_FRAME_SIZE // 8
 _HALF = 0xFFFFFFFF
 _BYTES = 2  # the low three bits of a list pointer's high half: a list of bytes
@@ -41,33 +44,109 @@ class _UnknownLayoutError(Exception):
     """The plain way must tell."""
 
 
-class Found(NamedTuple):
-    """What is inside a ChannelMessage that carries a `message`.
-
-    Args:
-        user: the packed KaMessage, in one piece.
-        padding: how many bytes of random padding there are.
-    """
-
-    user: Packed
-    padding: int
+UNKNOWN = -1
+"""Instead of the bytes of padding: only the plain way can tell what the message is."""
 
 
-def find_message(packed: Packed, size: int) -> Optional[Found]:
+def find_message(packed: Packed, size: int) -> tuple[int, Packed]:
     """Look at the first `size` bytes: are they surely a ChannelMessage with a `message` inside?
 
-    Returns: what is inside, or None where only the plain way can tell.
+    Returns: how many bytes of random padding it has, or UNKNOWN; and the packed KaMessage, which may be
+    left out (empty) where the padding is small.
     """
     try:
-        found, end = _find_user(packed)
-        if end > size:
-            return None  # cut short
-        return found if _message_end(found.user) <= len(found.user) else None
+        padding = _padding_of_small_message(packed, size)
+        if padding >= 0:
+            return padding, b""
     except (IndexError, _UnknownLayoutError):
-        return None
+        pass
+    try:
+        user, padding, end = _find_user(packed)
+        if end <= size and _message_end(user) <= len(user):
+            return padding, user
+    except (IndexError, _UnknownLayoutError):
+        pass  # cut short, among others: the plain way will say so
+    return UNKNOWN, b""
 
 
-def _find_user(p: Packed) -> tuple[Found, int]:
+def _padding_of_small_message(p: Packed, size: int) -> int:
+    """Do the same for nearly all messages there are: one segment, small sizes, the user's bytes in one run.
+
+    What of the user's bytes is behind that run is the end of the payload, which nobody needs to see.
+    """
+    tag = p[0]  # the segment table
+    if tag == 0x10:
+        words, at = p[1], 2
+    elif tag == 0x30:
+        words, at = p[1] | p[2] << 8, 3
+    else:
+        return UNKNOWN
+    tag = p[at + 2]  # the root, ->randPadding
+    if p[at] != 0x40 or p[at + 1] != 2 or p[at + 3] != _NEXT + 4:
+        return UNKNOWN
+    if tag == 0x31:
+        high = p[at + 4] | p[at + 5] << 8
+        at += 6
+    elif tag == 0x11:
+        high = p[at + 4]
+        at += 5
+    else:
+        return UNKNOWN
+    padding = high >> 3
+    left = (padding + 7) >> 3
+    # ->content
+    if high & 7 != _BYTES or p[at] != 0x51 or p[at + 1] != left << 2 or p[at + 2] != 1 or p[at + 3] != 1:
+        return UNKNOWN
+    words -= 5 + left
+    at = _skip(p, at + 4, left)
+    if p[at] != 1 or p[at + 1] != 1 or p[at + 3] != _NEXT:  # `user`, and ->user
+        return UNKNOWN
+    tag = p[at + 2]
+    if tag == 0x31:
+        high = p[at + 4] | p[at + 5] << 8
+        at += 6
+    elif tag == 0x11:
+        high = p[at + 4]
+        at += 5
+    else:
+        return UNKNOWN
+    length = high >> 3
+    if high & 7 != _BYTES or (length + 7) >> 3 != words or p[at] != 0xFF:
+        return UNKNOWN
+    run_end = at + 10 + 8 * p[at + 9]
+    user = p[at + 1 : at + 9] + p[at + 10 : run_end]
+    words -= 1 + p[at + 9]
+    if words:
+        run_end = _skip(p, run_end, words)
+    if run_end > size:
+        return UNKNOWN
+    # The KaMessage: table, root and union, ->message.
+    tag = user[0]
+    if tag == 0x10:
+        words, at = user[1], 2
+    elif tag == 0x30:
+        words, at = user[1] | user[2] << 8, 3
+    else:
+        return UNKNOWN
+    if user[at : at + 5] != b"\x50\x01\x01\x01\x01" or user[at + 6] != _NEXT:
+        return UNKNOWN
+    tag = user[at + 5]
+    if tag == 0x31:
+        high = user[at + 7] | user[at + 8] << 8
+        at += 9
+    elif tag == 0x11:
+        high = user[at + 7]
+        at += 8
+    else:
+        return UNKNOWN
+    left = (high + 56) >> 6  # words
+    if high & 7 != _BYTES or words != 3 + left:
+        return UNKNOWN
+    return padding if _skip(user, at, left) <= length else UNKNOWN
+
+
+def _find_user(p: Packed) -> tuple[Packed, int, int]:
+    """Return the packed KaMessage, the bytes of padding, and where the ChannelMessage ends."""
     sizes, at = _read_table(p)
     if p[at] != 0x40 or p[at + 1] != 2:  # the root: no data, two pointers
         raise _UnknownLayoutError
@@ -107,7 +186,7 @@ def _find_user(p: Packed) -> tuple[Found, int]:
     if user is None:
         size, at = _land(p, at, sizes[-1])
         user, at = _gather(p, at, size)
-    return Found(user, padding), at
+    return user, padding, at
 
 
 def _message_end(p: Packed) -> int:
@@ -185,8 +264,13 @@ def _skip(p: Packed, at: int, words: int) -> int:
         tag = p[at]
         if tag == 0xFF:
             more = p[at + 9]
-            at += 10 + 8 * more
-            words -= 1 + more
+            if more == 255 and words > 512:
+                runs = _full_runs(p, at, words)
+                at += runs * _FULL_RUN
+                words -= runs * 256
+            else:
+                at += 10 + 8 * more
+                words -= 1 + more
         elif tag:
             at += _SIZES[tag]
             words -= 1
@@ -198,6 +282,15 @@ def _skip(p: Packed, at: int, words: int) -> int:
     return at
 
 
+def _full_runs(p: Packed, at: int, words: int) -> int:
+    """Count the runs of 256 words, one behind the other, that `words` words begin with: random bytes are such."""
+    match = _FULL_RUNS.match(p, at, at + (words >> 8) * _FULL_RUN)
+    runs = (match.end() - at) // _FULL_RUN if match else 0
+    if not runs:
+        raise _UnknownLayoutError  # one that goes on behind its object, or behind the end
+    return runs
+
+
 def _gather(p: Packed, at: int, size: int) -> tuple[Packed, int]:
     """Return `size` bytes, unpacked, and where the packed bytes go on after their last word."""
     words = (size + 7) >> 3
@@ -206,13 +299,19 @@ def _gather(p: Packed, at: int, size: int) -> tuple[Packed, int]:
         tag = p[at]
         if tag == 0xFF:
             more = p[at + 9]
-            parts.append(p[at + 1 : at + 9])
-            at += 10
-            if more:
-                end = at + 8 * more
-                parts.append(p[at:end])
-                at = end
-            words -= 1 + more
+            if more == 255 and words > 512:
+                runs = _full_runs(p, at, words)
+                end = at + runs * _FULL_RUN
+                part = bytearray(p[at:end])
+                del part[::_FULL_RUN]  # the tags
+                del part[8 :: _FULL_RUN - 1]  # the counts
+                parts.append(part)
+                words -= runs * 256
+            else:
+                end = at + 10 + 8 * more
+                parts += (p[at + 1 : at + 9], p[at + 10 : end])
+                words -= 1 + more
+            at = end
         elif tag:
             word = 0
             for shift in _SHIFTS[tag]:

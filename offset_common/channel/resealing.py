@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidTag
 
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import MessageReceived
-from offset_common.channel.glance import Packed, find_message
+from offset_common.channel.glance import UNKNOWN, Packed, find_message
 from offset_common.channel.handshake import RandomBytes
 from offset_common.constants import (
     FRAME_LENGTH_SIZE,
@@ -45,12 +45,14 @@ class Resealed(NamedTuple):
 
     Args:
         taken: bytes of the input that were whole frames and are done with.
+        frames: how many those were.
         output: what to send to the other peer; good until the next batch.
         stopped: whether whole frames are left, because the output is enough for one batch.
         error: the fault of the peer that sent the input, after `taken`; or None.
     """
 
     taken: int
+    frames: int
     output: memoryview
     stopped: bool
     error: Optional[PeerError]
@@ -82,7 +84,7 @@ class Resealer:
             data: frames as they came; the last one may be incomplete.
             now: seconds.
         """
-        start = fill = 0
+        start = fill = frames = 0
         stopped = False
         error: Optional[PeerError] = None
         try:
@@ -90,8 +92,9 @@ class Resealer:
                 if fill > MOST_OUTPUT:
                     stopped = True
                     break
-                taken, filled = self._reseal_messages(source, sink, data, start, fill)
-                if taken:
+                count, taken, filled = self._reseal_messages(source, sink, data, start, fill)
+                if count:
+                    frames += count
                     source.channel.last_received = sink.channel.last_sent = now
                     start, fill = start + taken, fill + filled
                     continue
@@ -100,17 +103,18 @@ class Resealer:
                     break
                 fill += self._plain_way(source, sink, data[start + FRAME_LENGTH_SIZE : end], fill, now)
                 start = end
+                frames += 1
         except PeerError as fault:
             error = fault
-        return Resealed(start, self._out[:fill], stopped, error)
+        return Resealed(start, frames, self._out[:fill], stopped, error)
 
     def _reseal_messages(
         self, source: Connection, sink: Connection, data: memoryview, start: int, fill: int
-    ) -> tuple[int, int]:
-        """Reseal frames from `start` on as long as they are messages; return bytes taken and filled."""
+    ) -> tuple[int, int, int]:
+        """Reseal frames from `start` on as long as they are messages; return frames, bytes taken and filled."""
         channel = source.secure_channel
         if channel.old_receiving is not None:
-            return 0, 0
+            return 0, 0, 0
         receiving, sending = channel.receiving, sink.secure_channel.sending
         open_into, seal_into = receiving.aead.decrypt_into, sending.aead.encrypt_into
         unpack_header, pack_header = _HEADER.unpack_from, _HEADER.pack_into
@@ -128,11 +132,11 @@ class Resealer:
                 open_into(nonce, data[start + _HEADER_SIZE : end], None, plain)
             except InvalidTag:
                 break
-            found = find_message(plain_bytes, size)
-            if found is None:
+            padding, user = find_message(plain_bytes, size)
+            if padding == UNKNOWN:
                 break
-            if found.padding > LARGEST_PADDING_KEPT:
-                plain = memoryview(self._with_small_padding(found.user))
+            if padding > LARGEST_PADDING_KEPT:
+                plain = memoryview(self._with_small_padding(user))
                 length = len(plain) + SEAL_OVERHEAD
             nonce = sealed.to_bytes(SEAL_NONCE_SIZE, "little")
             pack_header(out, fill, length, nonce)
@@ -141,8 +145,9 @@ class Resealer:
             opened += 1
             sealed += 1
             start, fill = end, filled
+        frames = opened - receiving.counter
         receiving.counter, sending.counter = opened, sealed
-        return start - begin, fill - first_fill
+        return frames, start - begin, fill - first_fill
 
     def _with_small_padding(self, user: Packed) -> bytes:
         random = self._random_bytes(1 + MAX_PADDING_SENT)

@@ -224,7 +224,7 @@ class Driver:
         mask = 0
         if self._drained:
             mask |= selectors.EVENT_READ
-        if self._out:
+        if self._out or (not self._half_closed and self._more_to_send()):
             mask |= selectors.EVENT_WRITE
         if mask != self._watched:
             if not self._watched:
@@ -266,26 +266,27 @@ class Driver:
                 self._never_met = None
 
     def _write(self, now: float) -> None:
-        """Seal what the program sends while the socket takes it; half-close after the last of it."""
-        while not self._half_closed:
-            if not self._out:
-                last = self._seal(now)
-                self._out = memoryview(self._layers.data_to_send())
-                if not self._out:
-                    if last:
-                        self._half_closed = True
-                        self._sock.shutdown(socket.SHUT_WR)
-                    return
-            try:
+        """Seal some of what the program sends and write once; half-close after the last of it."""
+        if self._half_closed:
+            self._layers.data_to_send()
+            return
+        last = False
+        if not self._out:
+            last = self._seal(now)
+            self._out = memoryview(self._layers.data_to_send())
+        try:
+            if self._out:
                 self._out = self._out[self._sock.send(self._out) :]
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._stop_writing(error)
-        self._layers.data_to_send()
+            elif last:
+                self._half_closed = True
+                self._sock.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._stop_writing(error)
 
     def _seal(self, now: float) -> bool:
-        """Seal the next messages; return whether there is nothing more to come."""
+        """Seal the next messages; return whether the program has sent its last."""
         messages: list[bytes] = []
         size = 0
         with self._lock:
@@ -299,6 +300,10 @@ class Driver:
         for message in messages:
             self._layers.send(message, now)
         return last
+
+    def _more_to_send(self) -> bool:
+        with self._lock:
+            return self._closing or (self._ready and bool(self._to_send))
 
     def _stop_writing(self, error: OSError) -> None:
         # The peer may have said something before it ended: that is still read, to its end.

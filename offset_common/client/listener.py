@@ -108,7 +108,7 @@ class Listener:
         self._driver.send(RejectConnection(public_key).encode(), None)
 
     def __iter__(self) -> Iterator[Incoming]:
-        """Give the nodes that want to connect until `close`; raises what `receive` raises for any other end."""
+        """Give the nodes that want to connect until `close`; any other end raises what `receive` raises."""
         while True:
             try:
                 incoming = self.receive()
@@ -120,6 +120,9 @@ class Listener:
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Stop listening; who still waits is turned away by the relay, tunnels live on.
+
+        An accept may reach the relay after this, and find that nobody waits: what came through its
+        tunnel, or an accept end to end, shows that it was in time.
 
         Args:
             timeout: seconds to wait for the relay to take what was sent.

@@ -68,7 +68,7 @@ class Tunnel:
         return self._driver.receive(timeout)
 
     def __iter__(self) -> Iterator[bytes]:
-        """Give the messages until the tunnel ends in order; raises what `receive` raises for any other end."""
+        """Give the messages until the tunnel ends in order; any other end raises what `receive` raises."""
         while True:
             try:
                 message = self.receive()
@@ -189,25 +189,22 @@ def start_tunnel(dialing: Dialing, init: InitConnection, *, end_to_end: bool, ti
         Layers(dialing.connection, channel, now),
         "offset tunnel",
         ConnectionEnded("the other node, or the relay, ended the tunnel"),
-        _never_met(init.role),
+        _never_met(init.role, end_to_end),
     )
     if end_to_end:
         _wait_for_peer(driver, timeout)
     return Tunnel(dialing.ticket, init.public_key, driver)
 
 
-def _never_met(role: InitRole) -> ConnectionEnded:
+def _never_met(role: InitRole, end_to_end: bool) -> ConnectionEnded:
+    start = "the relay ended the connection before anything came from the other node: "
     if role is InitRole.CONNECT:
-        return ConnectError(
-            Step.CONNECT,
-            "the relay ended the connection before anything came from the other node: "
-            "it does not listen here, or turned the connect away, or did not accept it in time",
-        )
-    return ConnectError(
-        Step.CONNECT,
-        "the relay ended the connection before anything came from the other node: "
-        "its connect waits no longer, or it ended without a word",
-    )
+        reason = "it does not listen here, or turned the connect away, or did not accept it in time"
+    else:
+        reason = "its connect waits no longer, or it ended without a word"
+        if not end_to_end:
+            return ConnectionEnded(start + reason)  # a tunnel without a message is one as well
+    return ConnectError(Step.CONNECT, start + reason)
 
 
 def _wait_for_peer(driver: Driver, timeout: float) -> None:

@@ -54,13 +54,13 @@ class Budget(Generic[T]):
         """Whether a connection waits for room."""
         return bool(self._waiting)
 
-    def reserve(self, holder: T, size: int, now: float) -> bool:
-        """Take `size` bytes for a frame of `holder`; if there is no room, remember who waits."""
+    def reserve(self, holder: T, size: int, held: int, now: float) -> bool:
+        """Take `size` bytes for a frame of `holder`, of which `held` are counted; or remember who waits."""
         # One frame may always be under way, however small an operator made the budget.
-        if self.used + size > self.limit and self._holders:
+        if self.used + size - held > self.limit and self._holders:
             self._waiting.append(holder)
             return False
-        self.used += size
+        self.used += size - held
         self._holders[holder] = now
         return True
 

@@ -11,11 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from offset_common.channel.resealing import Resealer
+from offset_common.channel.resealing import Resealed, Resealer
+from offset_common.relay.inbox import OWN_BUFFER_FROM
+from offset_common.relay.limits import KIB
 from offset_common.relay.link import SHARED_BUFFER_SIZE, Link
 from offset_common.relay.reasons import CloseReason
 
-READ_SIZE = 64 * 1024  # bytes read of one end before the others have their turn
+FIRST_READ_SIZE = 16 * KIB  # bytes read while nothing is known of the frames
+HEAD_READ_SIZE = 2 * KIB  # bytes read for the begin of a large frame, whose rest goes to its own buffer
+
+# How much is read of one end before the others have their turn: enough that the fixed cost of a turn
+# does not count, and so little that a small message beside it does not wait.
+FRAMES_ALONE, BYTES_ALONE = 64, 256 * KIB
+FRAMES_IN_CROWD, BYTES_IN_CROWD = 12, 64 * KIB
 
 
 class Tunnels:
@@ -44,11 +52,18 @@ class Tunnels:
 
     def readable(self, link: Link) -> None:
         """Read from one end, and send on to the other."""
-        data = link.read(READ_SIZE)
+        data = link.read(link.read_size or FIRST_READ_SIZE)
         if data is None:
             self.end(link, CloseReason.PEER_CLOSED)
-        else:
-            self.process(link, data)
+            return
+        self.process(link, data)
+        if link.inbox.directly_read and link.reading:
+            # It began a moment ago: most likely the rest is there as well.
+            data = link.read()
+            if data is None:
+                self.end(link, CloseReason.PEER_CLOSED)
+            else:
+                self.process(link, data)
 
     def process(self, link: Link, data: memoryview) -> None:
         """Send on what `data` holds."""
@@ -61,14 +76,27 @@ class Tunnels:
             partner.write(batch.output)
         if batch.error is not None:
             raise batch.error
-        if link.closed:
+        if link.closed or link.finishing is not None:
             return
         link.send_connection()
+        self._learn_read_size(link, batch)
         link.keep(data, batch.taken, whole=batch.stopped)
         if partner.queued > partner.host.budget.high_water:
             link.pause_reading()
         elif batch.stopped:
             link.process_kept_soon()
+
+    @staticmethod
+    def _learn_read_size(link: Link, batch: Resealed) -> None:
+        if not batch.frames:
+            return
+        frame = batch.taken // batch.frames
+        if frame >= OWN_BUFFER_FROM:
+            link.read_size = HEAD_READ_SIZE
+        elif link.host.loop.crowded:
+            link.read_size = min(frame * FRAMES_IN_CROWD, BYTES_IN_CROWD)
+        else:
+            link.read_size = min(frame * FRAMES_ALONE, BYTES_ALONE)
 
     def drained(self, link: Link) -> None:
         """The output of `link` has room again: read its partner on."""

@@ -33,14 +33,28 @@ class HandshakeJob:
     Args:
         sock: the connected socket.
         owner: whatever the caller knows the connection by.
+        deadline: the time, of time.monotonic, at which the handshake is over or has failed.
         connection: what an earlier turn in the pool left, or None.
     """
 
-    __slots__ = ("connection", "ended", "error", "established", "owner", "received", "sent", "sock")
+    __slots__ = (
+        "connection",
+        "deadline",
+        "ended",
+        "error",
+        "established",
+        "owner",
+        "received",
+        "sent",
+        "sock",
+    )
 
-    def __init__(self, sock: socket.socket, owner: object, connection: Optional[Connection] = None) -> None:
+    def __init__(
+        self, sock: socket.socket, owner: object, deadline: float, connection: Optional[Connection] = None
+    ) -> None:
         self.sock = sock
         self.owner = owner
+        self.deadline = deadline
         self.connection = connection
         self.established = False
         self.ended = False  # the peer closed
@@ -107,7 +121,8 @@ class HandshakePool:
                 job.sent += len(data)
             if job.established:
                 return
-            received = self._receive(sock)
+            # One who sends a byte now and then does not give way by silence.
+            received = self._receive(sock) if time.monotonic() < job.deadline else None
             if received is None:
                 return
             if not received:

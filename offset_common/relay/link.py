@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import math
 import socket
-from struct import Struct
 from typing import Callable, Optional, Protocol, Union
 
 from offset_common.channel.connection import Connection
-from offset_common.constants import FRAME_LENGTH_SIZE
 from offset_common.errors import PeerError, SilenceError
 from offset_common.relay.buffers import Budget, SpareBuffers
+from offset_common.relay.inbox import Inbox
 from offset_common.relay.limits import FREE_BUFFER_SIZE, LINGER_TIMEOUT
 from offset_common.relay.loop import READ, WRITE, Loop
 from offset_common.relay.reasons import CloseReason
 
 Buffer = Union[bytes, bytearray, memoryview]
 
-SHARED_BUFFER_SIZE = 256 * 1024  # bytes: a frame that fits is cut from the shared buffer
-_LENGTH = Struct(">Q")
+SHARED_BUFFER_SIZE = 512 * 1024  # bytes: a frame that fits is cut from the shared buffer
 
 
 class Handler(Protocol):
@@ -98,10 +96,6 @@ class Link:
     """
 
     __slots__ = (
-        "_backlog",
-        "_inbox",
-        "_inbox_fill",
-        "_inbox_size",
         "_mask",
         "_out",
         "_out_since",
@@ -112,10 +106,12 @@ class Link:
         "finishing",
         "handler",
         "host",
+        "inbox",
         "key",
         "note",
         "origin",
         "partner",
+        "read_size",
         "received",
         "sent",
         "sock",
@@ -134,6 +130,8 @@ class Link:
         self.key = b""  # of the peer, once it is proven
         self.partner: Optional[Link] = None  # the other end of the tunnel
         self.note: object = None  # what the role keeps about it
+        self.inbox = Inbox(self, host)
+        self.read_size = 0  # bytes that are worth reading at once, as the role found; 0 if it does not know
         self.received = 0  # bytes
         self.sent = 0
         self.started = host.loop.now
@@ -142,10 +140,6 @@ class Link:
         self.timeout = math.inf  # of the role, besides the connection's own deadlines
         self.timeout_reason = CloseReason.IDLE
         self._mask = 0
-        self._backlog = False  # whole frames are kept
-        self._inbox: Optional[bytearray] = None  # an incomplete frame with its length
-        self._inbox_fill = 0
-        self._inbox_size = 0  # bytes that are reserved for all of it; 0 while it is small
         self._out: Optional[bytearray] = None  # what the socket did not take
         self._out_start = 0
         self._out_since = 0.0  # when the socket took the last of it
@@ -207,39 +201,27 @@ class Link:
             most: bytes to read at most.
 
         Raises:
-            BlockingIOError: nothing came.
             OSError: the connection is lost.
         """
-        host = self.host
-        if self._backlog:
+        inbox = self.inbox
+        if inbox.backlog:
             return self.reread()
-        if host.budget.exhausted:
+        if self.host.budget.exhausted:
             most = FREE_BUFFER_SIZE
-        if self._inbox_size:
-            assert self._inbox is not None
-            view, fill, end = memoryview(self._inbox), self._inbox_fill, self._inbox_size
-        else:
-            view = host.shared_view
-            fill = self._move_inbox()
-            end = min(SHARED_BUFFER_SIZE, fill + most)
+        view, fill, end = inbox.room(most)
         try:
             count = self.sock.recv_into(view[fill:end])
         except BlockingIOError:
-            if not self._inbox_size:
-                self.keep(view[:fill], 0)
-            raise
+            return view[:fill]
         if not count:
             return None
         self.received += count
-        self._inbox_fill = fill + count
         return view[: fill + count]
 
     def reread(self) -> memoryview:
         """Return what `keep` kept, as `read` would, without reading the socket; `keep` must follow."""
-        if self._inbox_size:
-            assert self._inbox is not None
-            return memoryview(self._inbox)[: self._inbox_fill]
-        return self.host.shared_view[: self._move_inbox()]
+        view, fill, _ = self.inbox.room(0)
+        return view[:fill]
 
     def keep(self, data: memoryview, start: int, reserve: bool = True, whole: bool = False) -> None:
         """Keep what is left from `start` of what `read` gave.
@@ -250,74 +232,12 @@ class Link:
             reserve: take room for all of a large frame now; while there is none, the link is not read.
             whole: there are whole frames in it; nothing more is read before they are processed.
         """
-        self._backlog = whole
-        if self._inbox_size:
-            if not start:
-                return  # still the same frame
-            self._forget_inbox()
-        if start == len(data):
-            return
-        self._inbox = inbox = bytearray(data[start:])
-        self._inbox_fill = len(inbox)
-        self.host.budget.used += len(inbox)
-        if reserve and not whole:
-            self._reserve_inbox()
+        if not self.inbox.keep(data, start, reserve, whole):
+            self.pause_reading()
 
     def process_kept_soon(self) -> None:
         """Let the handler go on with what is kept, in the next round."""
         self.host.loop.adopt(self._process_kept)
-
-    def missing(self) -> int:
-        """Return how many bytes are still to come of the incomplete frame, as far as that is known."""
-        if self._inbox is None or self._inbox_fill < FRAME_LENGTH_SIZE:
-            return 0
-        return FRAME_LENGTH_SIZE + int(_LENGTH.unpack_from(self._inbox)[0]) - self._inbox_fill
-
-    def unread(self) -> bytes:
-        """Return the bytes of the frame that is not complete yet."""
-        return b"" if self._inbox is None else bytes(self._inbox[: self._inbox_fill])
-
-    def put_unread(self, data: bytes) -> None:
-        """Let `data`, read by somebody else before, be what comes first."""
-        if data:
-            self._inbox = bytearray(data)
-            self._inbox_fill = len(data)
-            self.host.budget.used += len(data)
-
-    def _move_inbox(self) -> int:
-        if self._inbox is None:
-            return 0
-        fill = self._inbox_fill
-        self.host.shared[:fill] = self._inbox
-        self._forget_inbox()
-        return fill
-
-    def _reserve_inbox(self) -> None:
-        missing = self.missing()
-        size = self._inbox_fill + missing
-        if not missing or size <= FREE_BUFFER_SIZE:
-            return
-        assert self._inbox is not None
-        host = self.host
-        host.budget.used -= self._inbox_fill
-        if not host.budget.reserve(self, size, host.loop.now):
-            host.budget.used += self._inbox_fill
-            self.pause_reading()
-            return
-        begun = self._inbox
-        self._inbox = host.spare_buffers.take(size)
-        self._inbox[: len(begun)] = begun
-        self._inbox_size = size
-
-    def _forget_inbox(self) -> None:
-        if self._inbox_size:
-            assert self._inbox is not None
-            self.host.budget.release(self, self._inbox_size)
-            self.host.spare_buffers.give_back(self._inbox)
-            self._inbox_size = 0
-        elif self._inbox is not None:
-            self.host.budget.used -= self._inbox_fill
-        self._inbox = None
 
     @property
     def reading(self) -> bool:
@@ -332,10 +252,10 @@ class Link:
         """Read on after `pause_reading`."""
         if not self.closed and self.finishing is None and not self._mask & READ:
             self._watch(self._mask | READ)
-            if self._backlog:
+            if self.inbox.backlog:
                 self.process_kept_soon()
-            elif not self._inbox_size:
-                self._reserve_inbox()
+            elif not self.inbox.reserve():
+                self.pause_reading()
             if self.connection is not None:
                 self.connection.channel.peer_is_heard(self.host.loop.now)
 
@@ -445,7 +365,7 @@ class Link:
         if self.closed or self.finishing is not None:
             return
         self.finishing = reason
-        self._forget_inbox()
+        self.inbox.forget()
         # What the peer still sends is read and dropped: closing a socket with unread bytes
         # in it would reset the connection and could cost the peer our last words.
         self._watch(self._mask | READ)
@@ -462,7 +382,7 @@ class Link:
         self.closed = True
         self.host.loop.deadlines.cancel(self)
         self._watch(0)
-        self._forget_inbox()
+        self.inbox.forget()
         self.host.budget.forget(self)
         self.host.budget.used -= self.queued
         self._out = None

@@ -128,9 +128,12 @@ class Lobby:
         self.origins.enter(link)
         link.timeout = self.host.loop.now + HANDSHAKE_TIMEOUT
         link.timeout_reason = CloseReason.HANDSHAKE_TIMEOUT
-        link.watch()
-        link.schedule()
-        link.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)
+        try:
+            link.watch()
+            link.schedule()
+            link.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)
+        except Exception as error:
+            link.fail(error)
 
     def readable(self, link: Link) -> None:
         """Give a link whose peer said something to the handshake pool."""
@@ -139,7 +142,7 @@ class Lobby:
         self.origins.busy(link)
         connection = link.connection
         link.connection = None
-        self.pool.submit(HandshakeJob(link.sock, link, connection))
+        self.pool.submit(HandshakeJob(link.sock, link, link.timeout, connection))
 
     def process(self, link: Link, data: memoryview) -> None:
         """Nothing is read here: what comes is the pool's."""
@@ -190,7 +193,7 @@ class Lobby:
         if reason is not None:
             link.close(reason)
             return
-        link.put_unread(link.connection.take_received())
+        link.inbox.put(link.connection.take_received())
         self._admitted(link)
 
     @staticmethod

@@ -16,6 +16,7 @@ from offset_common.relay.deadlines import Deadlines
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 LONGEST_WAIT = 60.0  # seconds
+CROWD_MEMORY = 0.1  # seconds
 
 
 class Member(Protocol):
@@ -62,6 +63,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._adopted: deque[Callable[[], None]] = deque()
         self._stopped = False
+        self._crowded_until = self.now
         self._awake = False
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
@@ -84,6 +86,11 @@ class Loop:
     def unregister(self, sock: socket.socket) -> None:
         """Do not watch `sock` any more."""
         self._selector.unregister(sock)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether several members had something to do at the same time, a moment ago."""
+        return self.now < self._crowded_until
 
     def adopt(self, task: Callable[[], None]) -> None:
         """Run `task` in the loop's thread; the one method that other threads may call."""
@@ -112,6 +119,8 @@ class Loop:
         """Wait once, and do all that is ready and due."""
         events = self._selector.select(self._time_to_wait())
         self.now = self._clock()
+        if len(events) > 1:
+            self._crowded_until = self.now + CROWD_MEMORY
         for key, mask in events:
             member: Any = key.data
             # A member that came before it in this round may have closed it; it knows.
@@ -130,7 +139,8 @@ class Loop:
 
     def _run_adopted(self) -> None:
         self._awake = False
-        while self._adopted:
+        # What these adopt in their turn waits for the next round: nobody keeps the others waiting.
+        for _ in range(len(self._adopted)):
             self._adopted.popleft()()
 
     def _time_to_wait(self) -> float:

@@ -90,14 +90,14 @@ class Origins:
     def in_the_way(self, origin: str) -> list[Link]:
         """Return the connections that give way so that a new one from `origin` can enter."""
         use = self._uses.get(origin)
+        older: Optional[Link] = None
         if use is not None and use.count >= self._limits.connections_per_address:
             older = _oldest(use.unproven) or _oldest(use.roleless)
-        elif len(self._links) >= self._limits.connections:
+        # An address that is full beyond giving way may have its overdraft, but not over the limit of all.
+        if older is None and len(self._links) >= self._limits.connections:
             older = _oldest(self._unproven) or _oldest(self._roleless)
-        elif len(self._unproven) + self._in_pool >= self._limits.unproven:
+        if older is None and len(self._unproven) + self._in_pool >= self._limits.unproven:
             older = _oldest(self._unproven)
-        else:
-            older = None
         return [] if older is None else [older]
 
     def oldest_unproven(self) -> Optional[Link]:

@@ -9,6 +9,7 @@ Source: section 7 of docs/protocol.md.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from struct import Struct
 from typing import Callable, Protocol
@@ -201,7 +202,7 @@ class WaitingConnects(PlainHandler):
         early = link.note
         if link.closed or link.handler is not self or not isinstance(early, EarlyData):
             return
-        if self.has_enough(link) or early.size + link.missing() > EARLY_DATA_SIZE:
+        if self.has_enough(link) or early.size + link.inbox.missing() > EARLY_DATA_SIZE:
             link.pause_reading()
 
 
@@ -215,39 +216,50 @@ class Fights:
         """Say whether one more listen for `key`, while `older` listens, comes too soon."""
         if older is None:
             return False
+        self._forget_old(now)
         count, since = self._changes.get(key, (0, now))
-        if now - since >= LISTENER_CHANGES_WINDOW:
-            count, since = 0, now
-            self._forget_old(now)
         self._changes[key] = (count + 1, since)
         return count >= LISTENER_CHANGES_IN_WINDOW
 
     def _forget_old(self, now: float) -> None:
-        old = [key for key, (_, since) in self._changes.items() if now - since >= LISTENER_CHANGES_WINDOW]
-        for key in old:
+        # They are in the order in which their windows began.
+        while self._changes:
+            key, (_, since) = next(iter(self._changes.items()))
+            if now - since < LISTENER_CHANGES_WINDOW:
+                return
             del self._changes[key]
 
 
-class DelayedListen:
-    """A listen that takes effect a little later, as a member of the loop."""
+class DelayedListens:
+    """Listens that take effect a little later, in the order in which they came; a member of the loop."""
 
-    def __init__(self, roles: Roles, link: Link) -> None:
-        self._roles = roles
-        self._link = link
+    def __init__(self, listen: Callable[[Link], None]) -> None:
+        self._listen = listen
+        self._links: deque[tuple[float, Link]] = deque()
+
+    def add(self, link: Link) -> None:
+        """Let the listen of `link` take effect after a moment."""
         loop = link.host.loop
-        loop.deadlines.schedule(self, loop.now + LISTENER_CHANGE_DELAY)
+        self._links.append((loop.now + LISTENER_CHANGE_DELAY, link))
+        loop.deadlines.schedule(self, self._links[0][0])
 
     def on_ready(self, mask: int) -> None:
         """Never comes: there is no socket."""
 
     def on_deadline(self) -> None:
-        """Let the listen take effect, if its connection still is there."""
-        if self._link.closed:
-            return
-        try:
-            self._roles.listen_now(self._link)
-        except Exception as error:
-            self._link.fail(error)
+        """Let those take effect whose moment is over and whose connection still is there."""
+        while self._links:
+            when, link = self._links[0]
+            if when > link.host.loop.now:
+                link.host.loop.deadlines.schedule(self, when)
+                return
+            self._links.popleft()
+            if link.closed:
+                continue
+            try:
+                self._listen(link)
+            except Exception as error:
+                link.fail(error)
 
 
 class Roles:
@@ -272,6 +284,7 @@ class Roles:
         self.waiting_connects = WaitingConnects()
         self.waiting_listens = WaitingListens()
         self._fights = Fights()
+        self._delayed = DelayedListens(self.listen_now)
 
     def listen(self, link: Link) -> None:
         """Make `link` the listener of its key: at once, or after others had a moment."""
@@ -279,7 +292,7 @@ class Roles:
             self._warn("fight", f"two programs listen as key={link.key.hex()[:8]}: the newest waits a moment")
             link.handler = self.waiting_listens
             link.schedule()
-            DelayedListen(self, link)
+            self._delayed.add(link)
         else:
             self.listen_now(link)
 

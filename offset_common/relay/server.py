@@ -6,10 +6,11 @@ import contextlib
 import resource
 import signal
 import socket
+import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from typing import Optional
+from typing import Callable, Optional
 
 from offset_common.identity import Identity, encode_key
 from offset_common.relay.forwarding import Tunnels
@@ -35,15 +36,23 @@ class Relay:
         sockets: bound and listening.
         limits: what it gives to all, to one address and to one key.
         log: where its lines go.
+        clock: seconds, as of time.monotonic.
     """
 
-    def __init__(self, identity: Identity, sockets: list[socket.socket], limits: Limits, log: Log) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        sockets: list[socket.socket],
+        limits: Limits,
+        log: Log,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.identity = identity
         self.limits = limits
         self.log = log
         self.ended: Counter[CloseReason] = Counter()
         self.bugs = 0
-        self.loop = Loop()
+        self.loop = Loop(clock)
         self.host = Host(self.loop, limits.stall, limits.buffers, self._link_closed, self._report_bug)
         self.registry = Registry(limits)
         self.tunnels = Tunnels()

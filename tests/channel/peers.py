@@ -46,7 +46,7 @@ def relay(now: float = 0.0, observer: Optional[Observer] = None) -> Connection:
 def receive(connection: Connection, data: bytes, now: float = 0.0) -> list[Event]:
     """Give bytes to a connection; return all events that they are."""
     connection.receive_data(data)
-    events = []
+    events: list[Event] = []
     while True:
         event = connection.next_event(now)
         if event is None:
@@ -72,3 +72,9 @@ def established(now: float = 0.0) -> tuple[Connection, Connection]:
     events = converse(dialling, dialled, now)
     assert events == ([HandshakeCompleted(RELAY.public_key)], [HandshakeCompleted(NODE.public_key)])
     return dialling, dialled
+
+
+def frame_from(peer: Connection, message: bytes = b"message") -> bytes:
+    """The frame of one message of an established peer."""
+    peer.send(message, 0.0)
+    return peer.data_to_send()

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
+from offset_common.channel import cipher as cipher_module
 from offset_common.channel.cipher import CipherState
 from offset_common.errors import SealError
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(32)
+NONCE = bytes(12)
+
+
+@pytest.fixture(params=["in place", "copying"], scope="module", autouse=True)
+def aead(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything here holds with a cryptography of each kind: one that works in place, and an older one."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "copying":
+            patch.setattr(cipher_module, "_new_aead", cipher_module._CopyingAead)
+        elif not hasattr(ChaCha20Poly1305, "decrypt_into"):
+            pytest.skip("this cryptography does not work in place")
+        yield
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5), st.integers(0, 2**40))
@@ -66,3 +82,19 @@ def test_a_refused_message_does_not_count():
     with pytest.raises(SealError):
         opening.open(CipherState(OTHER_KEY).seal(b"forged"))
     assert opening.open(sealing.seal(b"true")) == b"true"
+
+
+def test_sealing_and_opening_in_place_do_what_they_do_elsewhere():
+    aead = CipherState(KEY).aead
+    sealed, plain = bytearray(7 + 16), bytearray(7)
+    aead.encrypt_into(NONCE, memoryview(b"message"), None, memoryview(sealed))
+    assert sealed == ChaCha20Poly1305(KEY).encrypt(NONCE, b"message", None)
+    aead.decrypt_into(NONCE, memoryview(sealed), None, memoryview(plain))
+    assert plain == b"message"
+
+
+def test_opening_in_place_refuses_a_bad_tag():
+    sealed = bytearray(ChaCha20Poly1305(KEY).encrypt(NONCE, b"message", None))
+    sealed[-1] ^= 1
+    with pytest.raises(InvalidTag):
+        CipherState(KEY).aead.decrypt_into(NONCE, memoryview(sealed), None, memoryview(bytearray(7)))

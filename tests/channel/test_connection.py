@@ -1,4 +1,4 @@
-"""One connection: however its bytes are cut, the same events come out; whatever comes, an event or a PeerError."""
+"""However a conversation is cut, the same events come out; whatever comes, events or a PeerError do."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offset_common.channel.cipher import CipherState
 from offset_common.channel.connection import VERSION_FRAME, Connection
 from offset_common.channel.events import Event, HandshakeCompleted, MessageReceived
-from offset_common.constants import MAX_FRAME_SIZE
-from offset_common.errors import DecodeError, LocalProtocolError, PeerError, SealError, VersionError
-from offset_common.wire.frames import FrameTooLargeError, OldPeerError
+from offset_common.errors import PeerError
 from offset_common.wire.messages import ChannelMessage, ExchangeDh, ExchangeRandNonce, KaMessage, Rekey
-from tests.channel.peers import NODE, RELAY, Randomness, converse, established, node, receive, relay
+from tests.channel.peers import NODE, RELAY, Randomness, converse, frame_from, node, receive, relay
 from tests.channel.recorded import cut_frames, in_frame
 
 MESSAGES = [b"", b"one", bytes(1000), bytes(range(256)) * 8, b"two"]
@@ -49,24 +46,6 @@ CUTS = st.lists(st.integers(0, len(STREAM)), max_size=30).map(sorted)
 def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
     """The stream, cut at these places."""
     return [stream[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(stream)])]
-
-
-def refused(connection: Connection, data: bytes) -> tuple[list[Event], PeerError]:
-    """Give bytes to a connection that must refuse them; return the events before that, and the error."""
-    events: list[Event] = []
-    connection.receive_data(data)
-    with pytest.raises(PeerError) as caught:
-        while True:
-            event = connection.next_event(0.0)
-            assert event is not None, "it was not refused"
-            events.append(event)
-    return events, caught.value
-
-
-def frame_from(peer: Connection, message: bytes = b"message") -> bytes:
-    """The frame of one message of an established peer."""
-    peer.send(message, 0.0)
-    return peer.data_to_send()
 
 
 # The same events.
@@ -146,68 +125,13 @@ def test_the_version_is_sent_first_unless_the_caller_has_sent_it():
     everything = Connection(NODE, 0.0, None, Randomness(1)).data_to_send()
     rest = Connection(NODE, 0.0, None, Randomness(1), version_sent=True).data_to_send()
     assert everything == VERSION_FRAME + rest
-    assert VERSION_FRAME == bytes.fromhex("0000000000000004 00000000")
+    assert bytes.fromhex("00000000 00000004 00000000") == VERSION_FRAME
 
 
 def test_data_to_send_gives_each_byte_once():
     dialling = node()
     assert dialling.data_to_send()
     assert dialling.data_to_send() == b""
-
-
-# Frames that cannot be: refused at their length, before there is anything to buffer.
-
-
-@pytest.mark.parametrize("size", [0, 1, 3])
-def test_a_version_of_another_length_is_refused(size):
-    _, error = refused(relay(), in_frame(bytes(size)))
-    assert isinstance(error, VersionError)
-
-
-@pytest.mark.parametrize("length", [5, 2048, 2**40, 2**64 - 1, int.from_bytes(b"GET / HT", "big")])
-def test_a_first_frame_over_four_bytes_is_not_offset(length):
-    _, error = refused(relay(), length.to_bytes(8, "big"))
-    assert isinstance(error, VersionError)
-    assert str(length) in str(error)
-
-
-@pytest.mark.parametrize("number", [1, 2**24, 2**32 - 1])
-def test_another_version_is_refused(number):
-    _, error = refused(relay(), in_frame(number.to_bytes(4, "big")))
-    assert isinstance(error, VersionError)
-    assert str(number) in str(error)
-
-
-def test_a_peer_with_four_byte_lengths_is_refused_by_its_name():
-    _, error = refused(relay(), bytes.fromhex("00000004 00000000"))
-    assert isinstance(error, OldPeerError)
-    assert str(error) == "peer older than 0.1.3"
-
-
-def after_version() -> tuple[Connection, int]:
-    dialled = relay()
-    receive(dialled, VERSION_FRAME)
-    return dialled, 2048
-
-
-def after_first() -> tuple[Connection, int]:
-    dialled = relay()
-    receive(dialled, node().data_to_send())
-    return dialled, 2048
-
-
-def after_handshake() -> tuple[Connection, int]:
-    return established()[1], MAX_FRAME_SIZE
-
-
-@pytest.mark.parametrize("state", [after_version, after_first, after_handshake])
-def test_a_frame_over_its_limit_is_refused_at_its_length(state):
-    connection, limit = state()
-    assert receive(connection, limit.to_bytes(8, "big")) == [], "the limit itself may come"
-    connection, limit = state()
-    _, error = refused(connection, (limit + 1).to_bytes(8, "big"))
-    assert isinstance(error, FrameTooLargeError)
-    assert (error.length, error.limit) == (limit + 1, limit)
 
 
 def test_a_handshake_and_a_large_message_in_one_piece_have_each_their_limit():
@@ -227,109 +151,7 @@ def test_a_handshake_and_a_large_message_in_one_piece_have_each_their_limit():
     ]
 
 
-# Faults.
-
-
-def too_short(dialling: Connection) -> bytes:
-    return in_frame(bytes(27))
-
-
-def bad_tag(dialling: Connection) -> bytes:
-    return frame_from(dialling)[:-1] + b"?"
-
-
-def replayed(dialling: Connection) -> bytes:
-    frame = frame_from(dialling)
-    return frame + frame
-
-
-def gap(dialling: Connection) -> bytes:
-    frame_from(dialling)
-    return frame_from(dialling)
-
-
-def wrong_nonce(dialling: Connection) -> bytes:
-    plaintext = ChannelMessage(b"", KaMessage(b"message").encode()).encode()
-    return in_frame(CipherState(dialling.secure_channel.sending.key, 2**64).seal(plaintext))
-
-
-@pytest.mark.parametrize("fault", [too_short, bad_tag, replayed, gap, wrong_nonce])
-def test_what_is_not_the_next_sealed_message_ends_the_connection(fault):
-    dialling, dialled = established()
-    events, error = refused(dialled, fault(dialling))
-    assert isinstance(error, SealError)
-    assert events == ([MessageReceived(b"message")] if fault is replayed else [])
-
-
-def test_sealed_nonsense_is_a_decode_error():
-    for plaintext in (b"", b"\xff" * 30, ChannelMessage(b"", b"not a KaMessage").encode()):
-        dialling, dialled = established()
-        _, error = refused(dialled, in_frame(dialling.secure_channel.sending.seal(plaintext)))
-        assert isinstance(error, DecodeError)
-
-
-def test_events_before_a_fault_are_told_before_it():
-    dialling, dialled = node(), relay()
-    converse(dialling, dialled)
-    stream = frame_from(dialling, b"one") + frame_from(dialling, b"two") + in_frame(bytes(40))
-    events, error = refused(dialled, stream + frame_from(dialling, b"three"))
-    assert events == [MessageReceived(b"one"), MessageReceived(b"two")]
-    assert isinstance(error, SealError)
-
-
-def fail_by_version(connection: Connection) -> None:
-    refused(connection, in_frame(b"\x01\x00\x00\x00"))
-
-
-def fail_by_version_frame(connection: Connection) -> None:
-    with pytest.raises(VersionError):
-        connection.receive_frame(b"\x01\x00\x00\x00", 0.0)
-
-
-def fail_by_handshake(connection: Connection) -> None:
-    refused(connection, VERSION_FRAME + in_frame(b""))
-
-
-def fail_by_length(connection: Connection) -> None:
-    converse(connection, node())
-    refused(connection, b"\xff" * 8)
-
-
-def fail_by_seal(connection: Connection) -> None:
-    converse(connection, node())
-    with pytest.raises(SealError):
-        connection.receive_frame(bytes(28), 0.0)
-
-
-def fail_by_silence(connection: Connection) -> None:
-    converse(connection, node())
-    with pytest.raises(PeerError):
-        connection.handle_time(32.0)
-
-
-@pytest.mark.parametrize(
-    "fail",
-    [
-        fail_by_version,
-        fail_by_version_frame,
-        fail_by_handshake,
-        fail_by_length,
-        fail_by_seal,
-        fail_by_silence,
-    ],
-)
-def test_a_failed_connection_is_used_no_more(fail):
-    connection = relay()
-    fail(connection)
-    connection.data_to_send()
-    assert not connection.established
-    with pytest.raises(LocalProtocolError):
-        connection.next_event(0.0)
-    with pytest.raises(LocalProtocolError):
-        connection.receive_frame(VERSION_FRAME[-4:], 0.0)
-    with pytest.raises(LocalProtocolError):
-        connection.send(b"message", 0.0)
-    assert connection.data_to_send() == b""
+# Damage.
 
 
 def parses_or_peer_error(connection: Connection, data: bytes) -> None:
@@ -345,7 +167,9 @@ def parses_or_peer_error(connection: Connection, data: bytes) -> None:
 def test_whatever_a_stranger_says_is_an_event_or_a_peer_error(data):
     parses_or_peer_error(relay(), data)
     parses_or_peer_error(relay(), VERSION_FRAME + data)
-    parses_or_peer_error(after_first()[0], data)
+    begun = relay()
+    receive(begun, node().data_to_send())
+    parses_or_peer_error(begun, data)
 
 
 @settings(max_examples=100, deadline=None)
@@ -417,7 +241,8 @@ def test_the_observer_is_told_each_layers_value_in_order():
 
     to_node = frame_from(dialled)
     receive(dialling, to_node)
-    assert told() == [("received", f"{len(to_node) - 8} bytes")] + [
+    assert told() == [
+        ("received", f"{len(to_node) - 8} bytes"),
         ("received", "ChannelMessage"),
         ("received", "KaMessage"),
     ]

@@ -49,6 +49,15 @@ def test_a_keepalive_is_sent_after_16_s_without_sending():
     assert dialling.data_to_send() == b""
 
 
+def test_all_times_count_from_the_end_of_the_handshake():
+    dialling, dialled = node(START), relay(START)
+    converse(dialling, dialled, START + 5)
+    assert dialling.next_deadline() == START + 5 + 16
+    assert dialling.secure_channel.rekey_at == START + 5 + 3600
+    dialling.handle_time(START + 5 + 16)
+    assert dialling.next_deadline() == START + 5 + 32
+
+
 def test_a_sent_message_puts_the_keepalive_off():
     dialling, _ = established(START)
     dialling.send(b"message", START + 10)

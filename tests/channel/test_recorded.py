@@ -7,7 +7,7 @@ from typing import Optional
 import pytest
 
 from offset_common.channel.connection import Connection
-from offset_common.channel.events import HandshakeCompleted, MessageReceived
+from offset_common.channel.events import Event, HandshakeCompleted, MessageReceived
 from offset_common.channel.secure_channel import Observer
 from offset_common.wire import messages
 from tests.channel.peers import receive
@@ -33,7 +33,7 @@ def shake_hands(recording: Recording, observer: Optional[Observer] = None) -> Co
 def test_each_handshake_frame_is_the_one_that_was_recorded(recording):
     connection = recording.connection()
     sent = cut_frames(connection.data_to_send())
-    events = []
+    events: list[Event] = []
     for payload in recording.payloads("received")[:3]:
         assert events == []
         events += receive(connection, in_frame(payload))

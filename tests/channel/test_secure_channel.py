@@ -1,4 +1,4 @@
-"""The secure channel keeps order and content through changes of its keys, and refuses a peer that abuses them."""
+"""Order and content last through changes of keys; a peer that abuses them is refused."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA512_256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,7 +87,7 @@ def test_an_answered_rekey_changes_both_keys_on_both_sides():
 def test_the_new_keys_are_hkdf_sha512_256_of_x25519_under_each_sides_salt():
     private, salt = X25519PrivateKey.from_private_bytes(b"\x07" * 32), b"\x08" * 32
     one, other = channels()
-    mine = Rekey(private.public_key().public_bytes_raw(), salt)
+    mine = Rekey(private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw), salt)
     other.receive(forge(one, ChannelMessage(b"", mine).encode()), now=0.0)
     theirs = unseal(take(other)[0], KEY_OF_OTHER, 0).content
     assert isinstance(theirs, Rekey)

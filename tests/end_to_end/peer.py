@@ -34,7 +34,6 @@ from offset_common.wire.messages import (
     InitConnection,
     InitRole,
     KaMessage,
-    Message,
     RejectConnection,
     Rekey,
 )
@@ -55,7 +54,7 @@ class Ended(Exception):
     """The relay ended the connection, in order or by a reset."""
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Any) -> bytes:
     """Write a message, its objects in segments as the original's builder puts them."""
     return bytes(oracle.packed(message)) if oracle else message.encode()
 
@@ -217,7 +216,9 @@ class Peer:
     # The handshake, section 4.
 
     def handshake(
-        self, expected: Optional[bytes] = None, spoil: Callable[[ExchangeDh], ExchangeDh] = lambda proof: proof
+        self,
+        expected: Optional[bytes] = None,
+        spoil: Callable[[ExchangeDh], ExchangeDh] = lambda proof: proof,
     ) -> Peer:
         """Prove who we are, and let the relay prove who it is.
 
@@ -333,8 +334,10 @@ class Peer:
 
     def incoming(self) -> bytes:
         """Return the key of the next connect that is announced to this listener."""
-        if self._announced:
-            return self._announced.popleft()
+        return self._announced.popleft() if self._announced else self.next_incoming()
+
+    def next_incoming(self) -> bytes:
+        """Return the key of the next IncomingConnection that was not kept by `keep_announced`."""
         return bytes(decode(IncomingConnection, self.receive()).public_key)
 
     def reject(self, key: bytes) -> None:
@@ -407,10 +410,11 @@ class Node:
         with Node(self.relay) as prober:
             probe = prober.connect(self.public_key)
             while True:
-                ready, _, _ = select.select([probe.sock, listener.sock], [], [], TIMEOUT)
-                assert ready, "the relay neither announces a connect nor closes it"
+                wait = 0.0 if listener.holds_bytes else TIMEOUT
+                ready, _, _ = select.select([probe.sock, listener.sock], [], [], wait)
+                assert ready or not wait, "the relay neither announces a connect nor closes it"
                 if listener.sock in ready or listener.holds_bytes:
-                    key = listener.incoming()
+                    key = listener.next_incoming()
                     if key == prober.public_key:
                         listener.reject(key)
                         assert probe.wait_for_end() == []

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
+
+import pytest
 
 from tests.end_to_end.peer import Place
 
@@ -48,7 +51,11 @@ class RelayProcess:
     """
 
     def __init__(
-        self, identity: Path, address: str = "127.0.0.1:0", options: Sequence[str] = (), prefix: Sequence[str] = ()
+        self,
+        identity: Path,
+        address: str = "127.0.0.1:0",
+        options: Sequence[str] = (),
+        prefix: Sequence[str] = (),
     ) -> None:
         self.process = subprocess.Popen(
             [*prefix, *command(identity, address, *options)],
@@ -125,3 +132,13 @@ class RelayProcess:
         assert not [line for line in self.lines if "bug of the relay" in line or "Traceback" in line], (
             "\n".join(self.lines)
         )
+
+
+def without_rights() -> list[str]:
+    """Return what runs a command without the rights of root: nothing, where the tests do not have them."""
+    if os.geteuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("needs setpriv to give up the rights of root")
+    return [setpriv, "--bounding-set=-all", "--inh-caps=-all"]

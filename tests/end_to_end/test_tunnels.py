@@ -95,7 +95,7 @@ def test_forty_tunnels_at_a_time_keep_their_messages_apart(new_node: NewNode) ->
             far.send(message[::-1])
             assert near.receive() == message[::-1]
 
-    at_once(*(lambda number=number: talk(number) for number in range(40)))  # type: ignore[misc]
+    at_once(*(lambda number=number: talk(number) for number in range(40)))
 
 
 def test_what_a_connect_sends_before_it_is_accepted_arrives_first_and_in_order(new_node: NewNode) -> None:

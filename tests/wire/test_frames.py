@@ -20,7 +20,7 @@ LIMIT = 1000
 
 def read_all(reader: FrameReader) -> list[bytes]:
     """All whole payloads that the reader has."""
-    payloads = []
+    payloads: list[bytes] = []
     while True:
         payload = reader.next_frame()
         if payload is None:
@@ -140,7 +140,7 @@ def test_the_limit_may_change_between_frames():
 def test_the_first_bytes_of_a_peer_with_four_byte_lengths_are_known():
     reader = FrameReader(4)
     reader.receive_data(bytes.fromhex("00000004 00000000"))
-    with pytest.raises(OldPeerError, match="older than 0.1.3"):
+    with pytest.raises(OldPeerError, match=r"older than 0\.1\.3"):
         reader.next_frame()
 
 

@@ -1,0 +1,187 @@
+"""What a peer may not do ends its connection with a typed error, and the connection is used no more."""
+
+from __future__ import annotations
+
+import pytest
+
+from offset_common.channel.cipher import CipherState
+from offset_common.channel.connection import VERSION_FRAME, Connection
+from offset_common.channel.events import Event, MessageReceived
+from offset_common.constants import MAX_FRAME_SIZE
+from offset_common.errors import DecodeError, LocalProtocolError, PeerError, SealError, VersionError
+from offset_common.wire.frames import FrameTooLargeError, OldPeerError
+from offset_common.wire.messages import ChannelMessage, KaMessage
+from tests.channel.peers import converse, established, frame_from, node, receive, relay
+from tests.channel.recorded import in_frame
+
+
+def refused(connection: Connection, data: bytes) -> tuple[list[Event], PeerError]:
+    """Give bytes to a connection that must refuse them; return the events before that, and the error."""
+    events: list[Event] = []
+    connection.receive_data(data)
+    with pytest.raises(PeerError) as caught:
+        while True:
+            event = connection.next_event(0.0)
+            assert event is not None, "it was not refused"
+            events.append(event)
+    return events, caught.value
+
+
+# Frames that cannot be: refused at their length, before there is anything to buffer.
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_a_version_of_another_length_is_refused(size):
+    _, error = refused(relay(), in_frame(bytes(size)))
+    assert isinstance(error, VersionError)
+
+
+@pytest.mark.parametrize("length", [5, 2048, 2**40, 2**64 - 1, int.from_bytes(b"GET / HT", "big")])
+def test_a_first_frame_over_four_bytes_is_not_offset(length):
+    _, error = refused(relay(), length.to_bytes(8, "big"))
+    assert isinstance(error, VersionError)
+    assert str(length) in str(error)
+
+
+@pytest.mark.parametrize("number", [1, 2**24, 2**32 - 1])
+def test_another_version_is_refused(number):
+    _, error = refused(relay(), in_frame(number.to_bytes(4, "big")))
+    assert isinstance(error, VersionError)
+    assert str(number) in str(error)
+
+
+def test_a_peer_with_four_byte_lengths_is_refused_by_its_name():
+    _, error = refused(relay(), bytes.fromhex("00000004 00000000"))
+    assert isinstance(error, OldPeerError)
+    assert str(error) == "peer older than 0.1.3"
+
+
+def after_version() -> tuple[Connection, int]:
+    dialled = relay()
+    receive(dialled, VERSION_FRAME)
+    return dialled, 2048
+
+
+def after_first() -> tuple[Connection, int]:
+    dialled = relay()
+    receive(dialled, node().data_to_send())
+    return dialled, 2048
+
+
+def after_handshake() -> tuple[Connection, int]:
+    return established()[1], MAX_FRAME_SIZE
+
+
+@pytest.mark.parametrize("state", [after_version, after_first, after_handshake])
+def test_a_frame_over_its_limit_is_refused_at_its_length(state):
+    connection, limit = state()
+    assert receive(connection, limit.to_bytes(8, "big")) == [], "the limit itself may come"
+    connection, limit = state()
+    _, error = refused(connection, (limit + 1).to_bytes(8, "big"))
+    assert isinstance(error, FrameTooLargeError)
+    assert (error.length, error.limit) == (limit + 1, limit)
+
+
+# Faults.
+
+
+def too_short(dialling: Connection) -> bytes:
+    return in_frame(bytes(27))
+
+
+def bad_tag(dialling: Connection) -> bytes:
+    return frame_from(dialling)[:-1] + b"?"
+
+
+def replayed(dialling: Connection) -> bytes:
+    frame = frame_from(dialling)
+    return frame + frame
+
+
+def gap(dialling: Connection) -> bytes:
+    frame_from(dialling)
+    return frame_from(dialling)
+
+
+def wrong_nonce(dialling: Connection) -> bytes:
+    plaintext = ChannelMessage(b"", KaMessage(b"message").encode()).encode()
+    return in_frame(CipherState(dialling.secure_channel.sending.key, 2**64).seal(plaintext))
+
+
+@pytest.mark.parametrize("fault", [too_short, bad_tag, replayed, gap, wrong_nonce])
+def test_what_is_not_the_next_sealed_message_ends_the_connection(fault):
+    dialling, dialled = established()
+    events, error = refused(dialled, fault(dialling))
+    assert isinstance(error, SealError)
+    assert events == ([MessageReceived(b"message")] if fault is replayed else [])
+
+
+def test_sealed_nonsense_is_a_decode_error():
+    for plaintext in (b"", b"\xff" * 30, ChannelMessage(b"", b"not a KaMessage").encode()):
+        dialling, dialled = established()
+        _, error = refused(dialled, in_frame(dialling.secure_channel.sending.seal(plaintext)))
+        assert isinstance(error, DecodeError)
+
+
+def test_events_before_a_fault_are_told_before_it():
+    dialling, dialled = node(), relay()
+    converse(dialling, dialled)
+    stream = frame_from(dialling, b"one") + frame_from(dialling, b"two") + in_frame(bytes(40))
+    events, error = refused(dialled, stream + frame_from(dialling, b"three"))
+    assert events == [MessageReceived(b"one"), MessageReceived(b"two")]
+    assert isinstance(error, SealError)
+
+
+def fail_by_version(connection: Connection) -> None:
+    refused(connection, in_frame(b"\x01\x00\x00\x00"))
+
+
+def fail_by_version_frame(connection: Connection) -> None:
+    with pytest.raises(VersionError):
+        connection.receive_frame(b"\x01\x00\x00\x00", 0.0)
+
+
+def fail_by_handshake(connection: Connection) -> None:
+    refused(connection, VERSION_FRAME + in_frame(b""))
+
+
+def fail_by_length(connection: Connection) -> None:
+    converse(connection, node())
+    refused(connection, b"\xff" * 8)
+
+
+def fail_by_seal(connection: Connection) -> None:
+    converse(connection, node())
+    with pytest.raises(SealError):
+        connection.receive_frame(bytes(28), 0.0)
+
+
+def fail_by_silence(connection: Connection) -> None:
+    converse(connection, node())
+    with pytest.raises(PeerError):
+        connection.handle_time(32.0)
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        fail_by_version,
+        fail_by_version_frame,
+        fail_by_handshake,
+        fail_by_length,
+        fail_by_seal,
+        fail_by_silence,
+    ],
+)
+def test_a_failed_connection_is_used_no_more(fail):
+    connection = relay()
+    fail(connection)
+    connection.data_to_send()
+    assert not connection.established
+    with pytest.raises(LocalProtocolError):
+        connection.next_event(0.0)
+    with pytest.raises(LocalProtocolError):
+        connection.receive_frame(VERSION_FRAME[-4:], 0.0)
+    with pytest.raises(LocalProtocolError):
+        connection.send(b"message", 0.0)
+    assert connection.data_to_send() == b""

@@ -1,0 +1,148 @@
+"""The times of docs/protocol.md, sections 6 and 7.1, in real seconds; all run at the same time."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable
+
+import pytest
+
+from tests.end_to_end.conftest import NewNode
+from tests.end_to_end.peer import Ended, Peer, tunnel
+from tests.end_to_end.relay_process import RelayProcess
+
+LATE = 2.0  # seconds that a busy machine may take
+
+
+def seconds_until_end(peer: Peer, speak_for: float = 0.0) -> tuple[float, list[float]]:
+    """Return after how many seconds the connection ended, and when keepalives came.
+
+    Args:
+        peer: whose connection.
+        speak_for: seconds for which it sends a keepAlive every few seconds, whatever comes.
+    """
+    started = time.monotonic()
+    spoken = 0
+    came: list[float] = []
+    peer.sock.settimeout(1.0)
+    while True:
+        passed = time.monotonic() - started
+        assert passed < 60
+        if passed < speak_for and passed >= 5 * spoken:
+            spoken += 1
+            peer.send_keepalive()
+        try:
+            assert peer.receive_any() is None
+            came.append(time.monotonic() - started)
+        except TimeoutError:
+            continue
+        except Ended:
+            return time.monotonic() - started, came
+
+
+def bytes_until_end(peer: Peer) -> float:
+    """Return after how many seconds a connection without a channel ended."""
+    started = time.monotonic()
+    peer.bytes_until_end()
+    return time.monotonic() - started
+
+
+def about(seconds: float, expected: float) -> bool:
+    return expected - 0.1 <= seconds <= expected + LATE
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_every_time_of_the_protocol_is_kept(relay: RelayProcess, new_node: NewNode) -> None:
+    def silent_from_the_start() -> None:
+        assert about(bytes_until_end(new_node().dial()), 8)
+
+    def silent_within_the_handshake() -> None:
+        peer = new_node().dial()
+        peer.exchange_versions()
+        peer.send_rand_nonce()
+        assert about(bytes_until_end(peer), 8)
+
+    def slow_within_the_handshake() -> None:
+        peer = new_node().dial()
+        started = time.monotonic()
+        frame = bytes(7) + b"\x04" + bytes(4) + bytes(6) + b"\x08\x00"
+        peer.sock.settimeout(0.01)
+        for position in range(3000):
+            try:
+                peer.send_bytes(frame[position : position + 1] or b"\x01")
+                if not peer.sock.recv(4096):
+                    break
+            except TimeoutError:
+                continue
+            except (Ended, OSError):
+                break
+        assert about(time.monotonic() - started, 8)
+
+    def without_init_connection() -> None:
+        assert about(seconds_until_end(new_node().open())[0], 4)
+
+    def speaking_without_init_connection() -> None:
+        assert about(seconds_until_end(new_node().open(), speak_for=60)[0], 4)
+
+    def silent_listener() -> None:
+        seconds, keepalives = seconds_until_end(new_node().listen())
+        assert about(seconds, 32)
+        assert about(keepalives[0], 16)
+
+    def speaking_listener() -> None:
+        seconds, keepalives = seconds_until_end(new_node().listen(), speak_for=8)
+        assert about(seconds, 5 + 32)
+        assert len(keepalives) == 2
+        assert about(keepalives[1], 32)
+
+    def waiting_connect() -> None:
+        callee = new_node()
+        listener = callee.listen()
+        caller = new_node()
+        near = caller.connect(callee.public_key)
+        assert listener.incoming() == caller.public_key
+        seconds, keepalives = seconds_until_end(near, speak_for=60)
+        assert about(seconds, 32)
+        assert about(keepalives[0], 16)
+
+    def silent_tunnel_end() -> None:
+        near, far = new_tunnel()
+        with ThreadPoolExecutor(2) as pool:
+            silent = pool.submit(seconds_until_end, near)
+            partner = pool.submit(seconds_until_end, far, 60)
+            assert about(silent.result()[0], 32)
+            assert about(partner.result()[0], 32)
+            assert about(silent.result()[1][0], 16)
+            assert about(partner.result()[1][0], 16)
+
+    def tunnel_of_keepalives() -> None:
+        near, far = new_tunnel()
+        with ThreadPoolExecutor(2) as pool:
+            one = pool.submit(seconds_until_end, near, 8)
+            other = pool.submit(seconds_until_end, far, 60)
+            assert about(one.result()[0], 5 + 32)
+            assert about(other.result()[0], 5 + 32)
+
+    def new_tunnel() -> tuple[Peer, Peer]:
+        caller, callee = new_node(), new_node()
+        return tunnel(caller, callee, callee.listen())
+
+    scenes: list[Callable[[], None]] = [
+        silent_from_the_start,
+        silent_within_the_handshake,
+        slow_within_the_handshake,
+        without_init_connection,
+        speaking_without_init_connection,
+        silent_listener,
+        speaking_listener,
+        waiting_connect,
+        silent_tunnel_end,
+        tunnel_of_keepalives,
+    ]
+    with ThreadPoolExecutor(len(scenes)) as pool:
+        failures = [(scene.__name__, run.exception()) for scene, run in [(s, pool.submit(s)) for s in scenes]]
+    assert [(name, error) for name, error in failures if error] == []
+    relay.wait_for_line("nothing received for too long")
+    relay.wait_for_line("nobody accepted it in time")

@@ -1,0 +1,72 @@
+"""Deadlines: none early, none more than a tick late, and nothing left behind."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offset_common.relay.deadlines import TICK, Deadlines
+
+TIMES = st.floats(min_value=0, max_value=200, allow_nan=False)
+
+
+@given(st.dictionaries(st.integers(0, 50), TIMES, min_size=1))
+def test_every_item_comes_once_not_early_and_at_most_a_tick_late(whens: dict[int, float]) -> None:
+    deadlines: Deadlines[int] = Deadlines()
+    for item, when in whens.items():
+        deadlines.schedule(item, when)
+    came: dict[int, float] = {}
+    while (now := deadlines.next_time()) is not None:
+        for item in deadlines.take_due(now):
+            assert item not in came
+            came[item] = now
+    assert came.keys() == whens.keys()
+    assert all(whens[item] <= now <= whens[item] + TICK for item, now in came.items())
+
+
+def test_a_later_arrangement_replaces_the_earlier() -> None:
+    deadlines: Deadlines[str] = Deadlines()
+    deadlines.schedule("item", 1.0)
+    deadlines.schedule("item", 5.0)
+    assert deadlines.take_due(4.9) == []
+    deadlines.schedule("item", 2.0)
+    assert deadlines.take_due(2.5) == ["item"]
+    assert deadlines.take_due(100.0) == []
+
+
+def test_what_is_cancelled_never_comes() -> None:
+    deadlines: Deadlines[str] = Deadlines()
+    deadlines.schedule("item", 1.0)
+    deadlines.schedule("other", 1.0)
+    deadlines.cancel("item")
+    deadlines.cancel("nobody")
+    assert deadlines.take_due(9.0) == ["other"]
+    assert deadlines.next_time() is None
+
+
+def test_an_item_that_came_may_be_scheduled_for_the_past_again() -> None:
+    deadlines: Deadlines[str] = Deadlines()
+    deadlines.schedule("item", 5.0)
+    assert deadlines.take_due(6.0) == ["item"]
+    deadlines.schedule("item", 1.0)
+    assert deadlines.take_due(6.0) == ["item"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.one_of(st.none(), TIMES))))
+def test_nothing_is_left_behind(steps: list[tuple[int, Optional[float]]]) -> None:
+    deadlines: Deadlines[int] = Deadlines()
+    alive: dict[int, float] = {}
+    for item, when in steps:
+        if when is None:
+            deadlines.cancel(item)
+            alive.pop(item, None)
+        else:
+            deadlines.schedule(item, when)
+            alive[item] = when
+        assert len(deadlines) == len(alive)
+    assert sorted(deadlines.take_due(1000.0)) == sorted(alive)
+    assert len(deadlines) == 0
+    assert deadlines.next_time() is None
+    assert not any(vars(deadlines).values())

@@ -1,0 +1,184 @@
+"""The benchmark's own pieces: what it sends, the floor, and how it counts."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("capnp")
+
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from bench import encoding, floor, load, picture, targets, tunnels
+from bench.client import open_tunnels
+from bench.relay_process import RelayProcess
+from offset_common.channel.connection import Connection
+from offset_common.channel.events import HandshakeCompleted
+from offset_common.constants import SEAL_NONCE_SIZE
+from offset_common.identity import Identity
+from offset_common.wire.frames import FrameReader
+from offset_common.wire.messages import ChannelMessage, KaMessage
+from tests.wire import oracle
+
+VECTORS = Path(__file__).with_name("vectors")
+KEY = bytes(range(32))
+ENCODERS = [encoding.encode_as_released, encoding.encode_as_own]
+
+
+def recorded_plaintexts() -> list[bytes]:
+    plaintexts = []
+    for connection in json.loads((VECTORS / "channel.json").read_text()):
+        aead = ChaCha20Poly1305(bytes.fromhex(connection["receiving_key"]))
+        received = [frame["payload"] for frame in connection["frames"] if frame["direction"] == "received"]
+        for payload in map(base64.b64decode, received[3:]):  # version and handshake come first
+            plaintexts.append(aead.decrypt(payload[:SEAL_NONCE_SIZE], payload[SEAL_NONCE_SIZE:], None))
+    return plaintexts
+
+
+def open_frames(key: bytes, stream: bytes) -> list[bytes]:
+    reader, aead = FrameReader(limit=1 << 21), ChaCha20Poly1305(key)
+    reader.receive_data(stream)
+    opened = []
+    while (payload := reader.next_frame()) is not None:
+        nonce = len(opened).to_bytes(SEAL_NONCE_SIZE, "little")
+        assert payload[:SEAL_NONCE_SIZE] == nonce
+        opened.append(aead.decrypt(nonce, payload[SEAL_NONCE_SIZE:], None))
+    return opened
+
+
+def joined_connections() -> tuple[Connection, Connection]:
+    near, far = (Connection(Identity.generate(), 0.0) for _ in range(2))
+    ready = 0
+    while ready < 2:
+        for sender, receiver in ((near, far), (far, near)):
+            receiver.receive_data(sender.data_to_send())
+            ready += isinstance(receiver.next_event(0.0), HandshakeCompleted)
+    return near, far
+
+
+def test_the_released_encoding_gives_the_bytes_of_every_recorded_message():
+    compared = 0
+    for plaintext in recorded_plaintexts():
+        message = ChannelMessage.decode(plaintext)
+        assert isinstance(message.content, bytes)
+        payload = KaMessage.decode(message.content).message
+        if payload is not None:
+            assert encoding.encode_as_released(payload, message.rand_padding) == plaintext
+            compared += 1
+    assert compared > 10
+
+
+@pytest.mark.parametrize("encode", ENCODERS)
+@pytest.mark.parametrize(("size", "max_padding"), [(64, 255), (1024, 65535), (65536, 255)])
+def test_another_capnp_reads_the_payloads_of_the_input(encode, size, max_padding):
+    for plaintext in encoding.make_plaintexts(encode, size, max_padding)[:20]:
+        message = oracle.read(ChannelMessage, plaintext.encoded)
+        assert oracle.read(KaMessage, message.content) == KaMessage(plaintext.payload)
+        assert len(plaintext.payload) == size
+        assert len(message.rand_padding) <= max_padding
+
+
+def test_sealed_frames_hold_the_plaintexts_in_order():
+    plaintexts = encoding.make_plaintexts(encoding.encode_as_own, 64, 255)
+    frames = encoding.seal_frames(KEY, 0, plaintexts, len(plaintexts) + 3)
+    expected = [plaintext.encoded for plaintext in plaintexts + plaintexts[:3]]
+    assert open_frames(KEY, bytes(frames)) == expected
+
+
+@pytest.mark.parametrize("name", ["forward_in_place", "forward_plainly"])
+def test_the_floor_gives_out_every_plaintext_sealed_under_its_other_key(name):
+    if name == "forward_in_place" and not hasattr(ChaCha20Poly1305, "encrypt_into"):
+        pytest.skip("this cryptography has no encrypt_into")
+    plaintexts = [
+        *encoding.make_plaintexts(encoding.encode_as_released, 64, 255)[:50],
+        *encoding.make_plaintexts(encoding.encode_as_released, 256 * 1024, 65535)[:5],
+    ]
+    frames = encoding.seal_frames(floor.OPENING_KEY, 0, plaintexts, len(plaintexts))
+    sink, source = socket.socketpair()
+    inner_sink, inner_source = socket.socketpair()
+    with sink, inner_source:
+        forwarding = threading.Thread(target=_forward_and_close, args=(name, source, inner_sink), daemon=True)
+        forwarding.start()
+        threading.Thread(target=_send_and_close, args=(sink, frames), daemon=True).start()
+        inner_source.settimeout(20)
+        received = bytearray()
+        while data := inner_source.recv(1 << 20):
+            received += data
+    assert open_frames(floor.SEALING_KEY, bytes(received)) == [plaintext.encoded for plaintext in plaintexts]
+
+
+def _forward_and_close(name: str, source: socket.socket, sink: socket.socket) -> None:
+    with source, sink:
+        getattr(floor, name)(source, sink)
+
+
+def _send_and_close(sink: socket.socket, frames: bytearray) -> None:
+    sink.sendall(frames)
+    sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("piece", [1, 3, 7, 8, 9, 100, 1000, 100_000])
+def test_frames_are_counted_however_the_stream_is_cut(piece):
+    plaintexts = encoding.make_plaintexts(encoding.encode_as_own, 40, 255)
+    frames = bytes(encoding.seal_frames(KEY, 0, plaintexts, 30))
+    counter = load.FrameCounter()
+    for start in range(0, len(frames), piece):
+        assert counter.whole < 30
+        counter.feed(memoryview(counter.rest + frames[start : start + piece]))
+    assert (counter.whole, counter.skip, counter.rest) == (30, 0, b"")
+
+
+def test_a_load_through_a_relay_is_decrypted_and_right():
+    plaintexts = encoding.make_plaintexts(encoding.encode_as_released, 1024, 65535)
+    with RelayProcess() as relay:
+        two = open_tunnels(relay, 2)
+        messages = tunnels.relay_series(relay, two, plaintexts, 40, verify=True)
+        messages.run()
+    assert messages.cpu > 0
+    assert 0 < messages.fairness <= 1
+
+
+@pytest.mark.parametrize("change", ["nothing", "content", "order", "one too few"])
+def test_the_check_of_a_verified_run_sees_every_change(change):
+    plaintexts = encoding.make_plaintexts(encoding.encode_as_own, 64, 255)[:5]
+    near, far = joined_connections()
+    sent = [plaintext.payload for plaintext in plaintexts]
+    if change == "content":
+        sent[2] = bytes(64)
+    elif change == "order":
+        sent[2:4] = sent[3], sent[2]
+    elif change == "one too few":
+        del sent[-1]
+    for payload in sent:
+        near.send(payload, 0.0)
+    check = tunnels.checker(far, plaintexts, 5)
+    if change == "nothing":
+        check(near.data_to_send())
+    else:
+        with pytest.raises(ValueError, match="came out"):
+            check(near.data_to_send())
+
+
+def test_promises_hold_on_their_own_side_of_the_bound():
+    most = targets.Target("row", "ratio", 2.0)
+    assert most.met(2.0) and not most.met(2.1) and most.met(3.9, 2.0) and not most.met(4.1, 2.0)
+    least = targets.Target("row", "rate", 0.8, at_least=True)
+    assert least.met(0.8) and not least.met(0.7) and least.met(0.4, 2.0) and not least.met(0.3, 2.0)
+
+
+def test_only_missed_promises_are_reported():
+    assert targets.missed([{"row": "64B", "ratio": 1.9}, {"row": "unknown", "ratio": 99.0}], 1.0) == []
+    (line,) = targets.missed([{"row": "64B", "ratio": 2.5}], 1.0)
+    assert line.startswith("64B: ratio 2.5")
+
+
+def test_the_picture_is_xml_and_names_every_promised_ratio():
+    rows = [{"row": "64B", "ratio": 1.9, "cpu_us": 6.0, "floor_us": 3.0}, {"row": "16KiB", "ratio": 2.9}]
+    texts = [element.text for element in ElementTree.fromstring(picture.draw(rows)).iter()]
+    assert {"64B", "16KiB", "1.90 (<= 2)", "2.90 (<= 1.6)"} <= set(texts)
