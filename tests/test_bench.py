@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from bench import encoding, floor, load, picture, targets, tunnels
 from bench.client import open_tunnels
+from bench.options import Figures
 from bench.relay_process import RelayProcess
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import HandshakeCompleted
@@ -44,7 +45,7 @@ def recorded_plaintexts() -> list[bytes]:
 def open_frames(key: bytes, stream: bytes) -> list[bytes]:
     reader, aead = FrameReader(limit=1 << 21), ChaCha20Poly1305(key)
     reader.receive_data(stream)
-    opened = []
+    opened: list[bytes] = []
     while (payload := reader.next_frame()) is not None:
         nonce = len(opened).to_bytes(SEAL_NONCE_SIZE, "little")
         assert payload[:SEAL_NONCE_SIZE] == nonce
@@ -79,6 +80,7 @@ def test_the_released_encoding_gives_the_bytes_of_every_recorded_message():
 def test_another_capnp_reads_the_payloads_of_the_input(encode, size, max_padding):
     for plaintext in encoding.make_plaintexts(encode, size, max_padding)[:20]:
         message = oracle.read(ChannelMessage, plaintext.encoded)
+        assert isinstance(message, ChannelMessage) and isinstance(message.content, bytes)
         assert oracle.read(KaMessage, message.content) == KaMessage(plaintext.payload)
         assert len(plaintext.payload) == size
         assert len(message.rand_padding) <= max_padding
@@ -179,6 +181,9 @@ def test_only_missed_promises_are_reported():
 
 
 def test_the_picture_is_xml_and_names_every_promised_ratio():
-    rows = [{"row": "64B", "ratio": 1.9, "cpu_us": 6.0, "floor_us": 3.0}, {"row": "16KiB", "ratio": 2.9}]
+    rows: list[Figures] = [
+        {"row": "64B", "ratio": 1.9, "cpu_us": 6.0, "floor_us": 3.0},
+        {"row": "16KiB", "ratio": 2.9},
+    ]
     texts = [element.text for element in ElementTree.fromstring(picture.draw(rows)).iter()]
     assert {"64B", "16KiB", "1.90 (<= 2)", "2.90 (<= 1.6)"} <= set(texts)

@@ -283,7 +283,7 @@ def _skip(p: Packed, at: int, words: int) -> int:
 
 
 def _full_runs(p: Packed, at: int, words: int) -> int:
-    """Count the runs of 256 words, one behind the other, that `words` words begin with: random bytes are such."""
+    """Count the runs of 256 words, one behind the other, with which `words` words begin."""
     match = _FULL_RUNS.match(p, at, at + (words >> 8) * _FULL_RUN)
     runs = (match.end() - at) // _FULL_RUN if match else 0
     if not runs:

@@ -106,10 +106,13 @@ class Handshake:
         """Take the peer's first message; return our second.
 
         Raises:
-            HandshakeError: the peer is not the expected one.
+            HandshakeError: the peer is not the expected one, or only echoes.
         """
         if self._expected_peer is not None and message.src_public_key != self._expected_peer:
             raise HandshakeError("the peer has another identity than expected")
+        if message.rand_nonce == self._rand_nonce:
+            # A peer that only echoes would prove our own identity to us.
+            raise HandshakeError("the peer sends back what we sent")
         self._peer_public_key = message.src_public_key
         self._exchange = exchange = DhExchange(self._random_bytes)
         signed = exchange.public_key + message.rand_nonce + exchange.key_salt

@@ -111,7 +111,7 @@ class Resealer:
     def _reseal_messages(
         self, source: Connection, sink: Connection, data: memoryview, start: int, fill: int
     ) -> tuple[int, int, int]:
-        """Reseal frames from `start` on as long as they are messages; return frames, bytes taken and filled."""
+        """Reseal frames from `start` on while they are messages; return frames, bytes taken and filled."""
         channel = source.secure_channel
         if channel.old_receiving is not None:
             return 0, 0, 0

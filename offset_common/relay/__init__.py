@@ -1,1 +1,1 @@
-"""The server: the only room, beside client.py, with sockets, threads and a clock."""
+"""The server: the only room, beside client/, with sockets, threads and a clock."""

@@ -12,9 +12,10 @@ import math
 from collections.abc import Sequence
 
 from offset_common.channel.resealing import Resealed, Resealer
+from offset_common.relay.host import SHARED_BUFFER_SIZE
 from offset_common.relay.inbox import OWN_BUFFER_FROM
 from offset_common.relay.limits import KIB
-from offset_common.relay.link import SHARED_BUFFER_SIZE, Link
+from offset_common.relay.link import Link
 from offset_common.relay.reasons import CloseReason
 
 FIRST_READ_SIZE = 16 * KIB  # bytes read while nothing is known of the frames

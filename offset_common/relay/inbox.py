@@ -14,7 +14,8 @@ from offset_common.constants import FRAME_LENGTH_SIZE
 from offset_common.relay.limits import FREE_BUFFER_SIZE
 
 if TYPE_CHECKING:
-    from offset_common.relay.link import Host, Link
+    from offset_common.relay.host import Host
+    from offset_common.relay.link import Link
 
 OWN_BUFFER_FROM = 128 * 1024  # bytes of a frame that gets a buffer of its own
 

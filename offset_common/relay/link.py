@@ -10,79 +10,17 @@ from __future__ import annotations
 
 import math
 import socket
-from typing import Callable, Optional, Protocol, Union
+from typing import Optional, Union
 
 from offset_common.channel.connection import Connection
 from offset_common.errors import PeerError, SilenceError
-from offset_common.relay.buffers import Budget, SpareBuffers
+from offset_common.relay.host import SHARED_BUFFER_SIZE, Handler, Host
 from offset_common.relay.inbox import Inbox
 from offset_common.relay.limits import FREE_BUFFER_SIZE, LINGER_TIMEOUT
-from offset_common.relay.loop import READ, WRITE, Loop
+from offset_common.relay.loop import READ, WRITE
 from offset_common.relay.reasons import CloseReason
 
 Buffer = Union[bytes, bytearray, memoryview]
-
-SHARED_BUFFER_SIZE = 512 * 1024  # bytes: a frame that fits is cut from the shared buffer
-
-
-class Handler(Protocol):
-    """What a role does with the links that have it."""
-
-    role: str
-
-    def readable(self, link: Link) -> None:
-        """Read, and act on what came."""
-
-    def process(self, link: Link, data: memoryview) -> None:
-        """Act on `data`, which came before."""
-
-    def drained(self, link: Link) -> None:
-        """The output queue of `link` is under its low-water mark again."""
-
-
-class Host:
-    """What all links of one process share.
-
-    Args:
-        loop: the loop that owns them.
-        stall: seconds that a peer may leave what is queued for it unread.
-        buffers: bytes that all links may buffer over what is free to each.
-        link_closed: called once for each link, when it ends.
-        report_bug: called with an unexpected exception, which ended the link.
-    """
-
-    def __init__(
-        self,
-        loop: Loop,
-        stall: float,
-        buffers: int,
-        link_closed: Callable[[Link, CloseReason, str], None],
-        report_bug: Callable[[Link, BaseException], None],
-    ) -> None:
-        self.loop = loop
-        self.stall = stall
-        self.budget: Budget[Link] = Budget(buffers)
-        self.spare_buffers = SpareBuffers()
-        self.shared = bytearray(SHARED_BUFFER_SIZE)
-        self.shared_view = memoryview(self.shared)
-        self.link_closed = link_closed
-        self.report_bug = report_bug
-        self.lingering = 0
-        loop.after_round.append(self.after_round)
-        loop.next_time.append(self._next_time)
-
-    def after_round(self) -> None:
-        """Let those read on for whom there is room again."""
-        budget = self.budget
-        if budget.somebody_waits:
-            overdue = budget.overdue_holder(self.loop.now)
-            if overdue is not None:
-                overdue.close(CloseReason.LIMIT_BUFFERS)
-            for link in budget.take_waiting():
-                link.resume_reading()
-
-    def _next_time(self) -> Optional[float]:
-        return self.loop.now + 0.25 if self.budget.somebody_waits else None
 
 
 class Link:

@@ -16,8 +16,9 @@ from offset_common.channel.connection import VERSION_FRAME
 from offset_common.constants import HANDSHAKE_TIMEOUT
 from offset_common.errors import HandshakeError, VersionError
 from offset_common.relay.handshakes import HandshakeJob, HandshakePool
+from offset_common.relay.host import Host
 from offset_common.relay.limits import ACCEPT_PAUSE, Limits
-from offset_common.relay.link import Host, Link
+from offset_common.relay.link import Link
 from offset_common.relay.loop import READ
 from offset_common.relay.origins import Address, Origins, origin_of, show_address
 from offset_common.relay.reasons import CloseReason

@@ -15,8 +15,9 @@ from typing import Callable, Optional
 from offset_common.identity import Identity, encode_key
 from offset_common.relay.forwarding import Tunnels
 from offset_common.relay.handshakes import HandshakePool
+from offset_common.relay.host import Host
 from offset_common.relay.limits import Limits
-from offset_common.relay.link import Host, Link
+from offset_common.relay.link import Link
 from offset_common.relay.lobby import ListeningSocket, Lobby
 from offset_common.relay.log import Log
 from offset_common.relay.loop import Loop

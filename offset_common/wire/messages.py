@@ -18,57 +18,14 @@ from offset_common.wire.capnp import (
     StructReader,
     data_pointer,
     discriminant_word,
-    fixed_words,
     read_message,
     segment_table,
     struct_pointer,
 )
+from offset_common.wire.fields import Buffer, Message, check_size, packed_fixed, packed_head, read_fixed
 from offset_common.wire.packing import WORD_SIZE, pack, pack_literal, pack_word
 
-Buffer = Union[bytes, bytearray, memoryview]
 _P = TypeVar("_P", bound="_PublicKeyMessage")
-
-
-class Message:
-    """What all messages share: they are equal when their fields are, and never show what they hold."""
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={_shown(value)}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({fields})"
-
-
-def _shown(value: object) -> str:
-    return f"<{len(value)} bytes>" if isinstance(value, (bytes, bytearray, memoryview)) else str(value)
-
-
-def _check_size(name: str, value: bytes, size: int) -> None:
-    if len(value) != size:
-        raise LocalProtocolError(f"{name} has {len(value)} bytes, not {size}")
-
-
-def _packed_head(words: int, *head: bytes) -> bytes:
-    """Pack the segment table of a message of `words` words, and the words that it begins with.
-
-    The table is packed by itself: section 3.3.
-    """
-    return pack(segment_table(words)) + pack(b"".join(head))
-
-
-# A fixed byte string is a struct of one pointer, to the struct of words right behind it.
-_FIXED_HEADS = {size: pack(struct_pointer(0, size // WORD_SIZE, 0)) for size in (16, 32, 64)}
-
-
-def _packed_fixed(value: bytes) -> bytes:
-    return _FIXED_HEADS[len(value)] + pack_literal(fixed_words(value))
-
-
-def _read_fixed(reader: StructReader, index: int, size: int) -> bytes:
-    return reader.struct(index).struct(0).fixed_bytes(size)
 
 
 class ExchangeRandNonce(Message):
@@ -83,7 +40,7 @@ class ExchangeRandNonce(Message):
     """
 
     # Words: root pointer, one data word, three pointers, then each byte string behind its inner pointer.
-    _HEAD = _packed_head(
+    _HEAD = packed_head(
         13,
         struct_pointer(0, 1, 3),
         discriminant_word(0),
@@ -91,7 +48,7 @@ class ExchangeRandNonce(Message):
         struct_pointer(4, 0, 1),
         bytes(WORD_SIZE),
     )
-    _HEAD_WITH_DEST = _packed_head(
+    _HEAD_WITH_DEST = packed_head(
         18,
         struct_pointer(0, 1, 3),
         discriminant_word(1),
@@ -103,20 +60,20 @@ class ExchangeRandNonce(Message):
     def __init__(
         self, rand_nonce: bytes, src_public_key: bytes, opt_dest_public_key: Optional[bytes] = None
     ) -> None:
-        _check_size("rand_nonce", rand_nonce, constants.RAND_NONCE_SIZE)
-        _check_size("src_public_key", src_public_key, constants.PUBLIC_KEY_SIZE)
+        check_size("rand_nonce", rand_nonce, constants.RAND_NONCE_SIZE)
+        check_size("src_public_key", src_public_key, constants.PUBLIC_KEY_SIZE)
         if opt_dest_public_key is not None:
-            _check_size("opt_dest_public_key", opt_dest_public_key, constants.PUBLIC_KEY_SIZE)
+            check_size("opt_dest_public_key", opt_dest_public_key, constants.PUBLIC_KEY_SIZE)
         self.rand_nonce = rand_nonce
         self.src_public_key = src_public_key
         self.opt_dest_public_key = opt_dest_public_key
 
     def encode(self) -> bytes:
         """Make the payload of a frame."""
-        always = _packed_fixed(self.rand_nonce) + _packed_fixed(self.src_public_key)
+        always = packed_fixed(self.rand_nonce) + packed_fixed(self.src_public_key)
         if self.opt_dest_public_key is None:
             return self._HEAD + always
-        return self._HEAD_WITH_DEST + always + _packed_fixed(self.opt_dest_public_key)
+        return self._HEAD_WITH_DEST + always + packed_fixed(self.opt_dest_public_key)
 
     @classmethod
     def decode(cls, data: Buffer) -> ExchangeRandNonce:
@@ -126,9 +83,9 @@ class ExchangeRandNonce(Message):
         if choice > 1:
             raise DecodeError(f"an optDestPublicKey of the unknown kind {choice}")
         return cls(
-            _read_fixed(root, 0, constants.RAND_NONCE_SIZE),
-            _read_fixed(root, 1, constants.PUBLIC_KEY_SIZE),
-            _read_fixed(root, 2, constants.PUBLIC_KEY_SIZE) if choice == 1 else None,
+            read_fixed(root, 0, constants.RAND_NONCE_SIZE),
+            read_fixed(root, 1, constants.PUBLIC_KEY_SIZE),
+            read_fixed(root, 2, constants.PUBLIC_KEY_SIZE) if choice == 1 else None,
         )
 
 
@@ -144,7 +101,7 @@ class ExchangeDh(Message):
     Source: section 4.
     """
 
-    _HEAD = _packed_head(
+    _HEAD = packed_head(
         27,
         struct_pointer(0, 0, 4),
         struct_pointer(3, 0, 1),
@@ -154,10 +111,10 @@ class ExchangeDh(Message):
     )
 
     def __init__(self, dh_public_key: bytes, rand_nonce: bytes, key_salt: bytes, signature: bytes) -> None:
-        _check_size("dh_public_key", dh_public_key, constants.DH_PUBLIC_KEY_SIZE)
-        _check_size("rand_nonce", rand_nonce, constants.RAND_NONCE_SIZE)
-        _check_size("key_salt", key_salt, constants.KEY_SALT_SIZE)
-        _check_size("signature", signature, constants.SIGNATURE_SIZE)
+        check_size("dh_public_key", dh_public_key, constants.DH_PUBLIC_KEY_SIZE)
+        check_size("rand_nonce", rand_nonce, constants.RAND_NONCE_SIZE)
+        check_size("key_salt", key_salt, constants.KEY_SALT_SIZE)
+        check_size("signature", signature, constants.SIGNATURE_SIZE)
         self.dh_public_key = dh_public_key
         self.rand_nonce = rand_nonce
         self.key_salt = key_salt
@@ -167,10 +124,10 @@ class ExchangeDh(Message):
         """Make the payload of a frame."""
         return (
             self._HEAD
-            + _packed_fixed(self.dh_public_key)
-            + _packed_fixed(self.rand_nonce)
-            + _packed_fixed(self.key_salt)
-            + _packed_fixed(self.signature)
+            + packed_fixed(self.dh_public_key)
+            + packed_fixed(self.rand_nonce)
+            + packed_fixed(self.key_salt)
+            + packed_fixed(self.signature)
         )
 
     @classmethod
@@ -178,10 +135,10 @@ class ExchangeDh(Message):
         """Read the payload of a frame; raises DecodeError."""
         root = read_message(bytes(data), constants.MAX_HANDSHAKE_FRAME_SIZE)
         return cls(
-            _read_fixed(root, 0, constants.DH_PUBLIC_KEY_SIZE),
-            _read_fixed(root, 1, constants.RAND_NONCE_SIZE),
-            _read_fixed(root, 2, constants.KEY_SALT_SIZE),
-            _read_fixed(root, 3, constants.SIGNATURE_SIZE),
+            read_fixed(root, 0, constants.DH_PUBLIC_KEY_SIZE),
+            read_fixed(root, 1, constants.RAND_NONCE_SIZE),
+            read_fixed(root, 2, constants.KEY_SALT_SIZE),
+            read_fixed(root, 3, constants.SIGNATURE_SIZE),
         )
 
 
@@ -196,21 +153,21 @@ class Rekey(Message):
     """
 
     def __init__(self, dh_public_key: bytes, key_salt: bytes) -> None:
-        _check_size("dh_public_key", dh_public_key, constants.DH_PUBLIC_KEY_SIZE)
-        _check_size("key_salt", key_salt, constants.KEY_SALT_SIZE)
+        check_size("dh_public_key", dh_public_key, constants.DH_PUBLIC_KEY_SIZE)
+        check_size("key_salt", key_salt, constants.KEY_SALT_SIZE)
         self.dh_public_key = dh_public_key
         self.key_salt = key_salt
 
     def packed_fields(self) -> bytes:
         """Pack what the two pointers of a Rekey lead to, in order."""
-        return _packed_fixed(self.dh_public_key) + _packed_fixed(self.key_salt)
+        return packed_fixed(self.dh_public_key) + packed_fixed(self.key_salt)
 
     @classmethod
     def read(cls, reader: StructReader) -> Rekey:
         """Read a Rekey inside another message; raises DecodeError."""
         return cls(
-            _read_fixed(reader, 0, constants.DH_PUBLIC_KEY_SIZE),
-            _read_fixed(reader, 1, constants.KEY_SALT_SIZE),
+            read_fixed(reader, 0, constants.DH_PUBLIC_KEY_SIZE),
+            read_fixed(reader, 1, constants.KEY_SALT_SIZE),
         )
 
 
@@ -236,7 +193,7 @@ class ChannelMessage(Message):
         padding = self.rand_padding + bytes(-len(self.rand_padding) % WORD_SIZE)
         padding_words = len(padding) // WORD_SIZE
         if isinstance(self.content, Rekey):
-            head = _packed_head(
+            head = packed_head(
                 17 + padding_words,
                 struct_pointer(0, 0, 2),
                 data_pointer(15, len(self.rand_padding)),
@@ -286,7 +243,7 @@ class KaMessage(Message):
     """
 
     _PACKED_MESSAGE = pack(struct_pointer(0, 1, 1) + discriminant_word(1))
-    _KEEP_ALIVE = _packed_head(3, struct_pointer(0, 1, 1), discriminant_word(0), bytes(WORD_SIZE))
+    _KEEP_ALIVE = packed_head(3, struct_pointer(0, 1, 1), discriminant_word(0), bytes(WORD_SIZE))
 
     def __init__(self, message: Optional[bytes]) -> None:
         self.message = message
@@ -335,9 +292,9 @@ class InitConnection(Message):
     Source: section 7.
     """
 
-    _LISTEN = _packed_head(3, struct_pointer(0, 1, 1), discriminant_word(0), bytes(WORD_SIZE))
+    _LISTEN = packed_head(3, struct_pointer(0, 1, 1), discriminant_word(0), bytes(WORD_SIZE))
     _HEADS: ClassVar[dict[InitRole, bytes]] = {
-        role: _packed_head(8, struct_pointer(0, 1, 1), discriminant_word(role.value), struct_pointer(0, 0, 1))
+        role: packed_head(8, struct_pointer(0, 1, 1), discriminant_word(role.value), struct_pointer(0, 0, 1))
         for role in (InitRole.ACCEPT, InitRole.CONNECT)
     }
 
@@ -345,7 +302,7 @@ class InitConnection(Message):
         if (role is InitRole.LISTEN) is not (public_key is None):
             raise LocalProtocolError("a listen has no public key, accept and connect have one")
         if public_key is not None:
-            _check_size("public_key", public_key, constants.PUBLIC_KEY_SIZE)
+            check_size("public_key", public_key, constants.PUBLIC_KEY_SIZE)
         self.role = role
         self.public_key = public_key
 
@@ -353,7 +310,7 @@ class InitConnection(Message):
         """Make the message of a KaMessage."""
         if self.public_key is None:
             return self._LISTEN
-        return self._HEADS[self.role] + _packed_fixed(self.public_key)
+        return self._HEADS[self.role] + packed_fixed(self.public_key)
 
     @classmethod
     def decode(cls, data: Buffer) -> InitConnection:
@@ -365,26 +322,26 @@ class InitConnection(Message):
             raise DecodeError(f"an InitConnection of the unknown kind {root.discriminant()}") from None
         if role is InitRole.LISTEN:
             return cls(role)
-        return cls(role, _read_fixed(root, 0, constants.PUBLIC_KEY_SIZE))
+        return cls(role, read_fixed(root, 0, constants.PUBLIC_KEY_SIZE))
 
 
 class _PublicKeyMessage(Message):
     """A message that is one public key."""
 
-    _HEAD = _packed_head(7, struct_pointer(0, 0, 1), struct_pointer(0, 0, 1))
+    _HEAD = packed_head(7, struct_pointer(0, 0, 1), struct_pointer(0, 0, 1))
 
     def __init__(self, public_key: bytes) -> None:
-        _check_size("public_key", public_key, constants.PUBLIC_KEY_SIZE)
+        check_size("public_key", public_key, constants.PUBLIC_KEY_SIZE)
         self.public_key = public_key
 
     def encode(self) -> bytes:
         """Make the message of a KaMessage."""
-        return self._HEAD + _packed_fixed(self.public_key)
+        return self._HEAD + packed_fixed(self.public_key)
 
     @classmethod
     def decode(cls: type[_P], data: Buffer) -> _P:
         """Read the message of a KaMessage; raises DecodeError."""
-        return cls(_read_fixed(read_message(bytes(data)), 0, constants.PUBLIC_KEY_SIZE))
+        return cls(read_fixed(read_message(bytes(data)), 0, constants.PUBLIC_KEY_SIZE))
 
 
 class RejectConnection(_PublicKeyMessage):

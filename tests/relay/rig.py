@@ -198,30 +198,34 @@ class Mate:
                 assert time.monotonic() < deadline, "the relay does not read"
                 self.rig.loop.run_round()
 
-    def read(self) -> None:
-        """Take what came, if anything did."""
+    def has_message(self) -> bool:
+        """Take what came, if anything did; say whether a message is there."""
         try:
             data = self.sock.recv(1 << 20)
+            self.ended = self.ended or not data
         except BlockingIOError:
-            return
-        except ConnectionError:
             data = b""
-        if not data:
-            self.ended = True
-            return
+        except ConnectionError:
+            data, self.ended = b"", True
         self.connection.receive_data(data)
         while (event := self.connection.next_event(self.rig.loop.now)) is not None:
             if isinstance(event, MessageReceived):
                 self.messages.append(event.data)
+        return bool(self.messages)
+
+    def has_ended(self) -> bool:
+        """Take what came, if anything did; say whether the relay ended the connection."""
+        self.has_message()
+        return self.ended
 
     def receive(self) -> bytes:
         """Wait for the next message."""
-        self.rig.until(lambda: self.read() or bool(self.messages))
+        self.rig.until(self.has_message)
         return self.messages.pop(0)
 
     def wait_for_end(self) -> list[bytes]:
         """Return the messages that still come, once the relay has ended the connection."""
-        self.rig.until(lambda: self.read() or self.ended)
+        self.rig.until(self.has_ended)
         messages, self.messages = self.messages, []
         return messages
 

@@ -45,7 +45,7 @@ def test_a_connect_that_nobody_accepts_is_closed_in_time_although_it_speaks(rig:
     for _ in range(3):
         rig.advance(WAITING_CONNECT_TIMEOUT / 4)
         near.send(b"hello?")
-        listener.send(b"\x00" * 0 + InitConnection(InitRole.CONNECT, b"r" * 32).encode())
+        listener.reject(b"r" * 32)  # of nobody: it says that the listener lives
         rig.rounds()
         assert not near.link.closed
     rig.advance(WAITING_CONNECT_TIMEOUT / 4 + 0.5)

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import capnp
 
-from offset_common.wire import messages
+from offset_common.wire import fields, messages
 
 capnp.remove_import_hook()
 schema = capnp.load(str(Path(__file__).with_name("schema.capnp")))
@@ -24,7 +24,7 @@ def _allocator(slack: Sequence[int]) -> Callable[[int], bytearray]:
     return allocate
 
 
-def build(message: messages.Message, slack: Optional[Sequence[int]] = None) -> Any:
+def build(message: fields.Message, slack: Optional[Sequence[int]] = None) -> Any:
     """Let the oracle build a message.
 
     Args:
@@ -40,7 +40,7 @@ def build(message: messages.Message, slack: Optional[Sequence[int]] = None) -> A
     return builder
 
 
-def packed(message: messages.Message, slack: Optional[Sequence[int]] = None) -> bytes:
+def packed(message: fields.Message, slack: Optional[Sequence[int]] = None) -> bytes:
     """Let the oracle write a message."""
     written: bytes = build(message, slack).to_bytes_packed()
     return written
@@ -53,10 +53,10 @@ def segment_count(builder: Any) -> int:
     return count
 
 
-def read(kind: type[messages.Message], data: bytes) -> messages.Message:
+def read(kind: type[fields.Message], data: bytes) -> fields.Message:
     """Let the oracle read a packed message of a kind, into our class."""
     reader = getattr(schema, kind.__name__).from_bytes_packed(data)
-    message: messages.Message = _READ[kind](reader)
+    message: fields.Message = _READ[kind](reader)
     return message
 
 
@@ -157,7 +157,7 @@ def _fill_public_key(builder: Any, message: Any) -> None:
     _set_fixed(builder, "publicKey", message.public_key)
 
 
-_FILL: dict[type[messages.Message], Callable[[Any, Any], None]] = {
+_FILL: dict[type[fields.Message], Callable[[Any, Any], None]] = {
     messages.ExchangeRandNonce: _fill_exchange_rand_nonce,
     messages.ExchangeDh: _fill_exchange_dh,
     messages.ChannelMessage: _fill_channel_message,
@@ -166,7 +166,7 @@ _FILL: dict[type[messages.Message], Callable[[Any, Any], None]] = {
     messages.RejectConnection: _fill_public_key,
     messages.IncomingConnection: _fill_public_key,
 }
-_READ: dict[type[messages.Message], Callable[[Any], messages.Message]] = {
+_READ: dict[type[fields.Message], Callable[[Any], fields.Message]] = {
     messages.ExchangeRandNonce: _read_exchange_rand_nonce,
     messages.ExchangeDh: _read_exchange_dh,
     messages.ChannelMessage: _read_channel_message,

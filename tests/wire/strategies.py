@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from offset_common.wire import messages
+from offset_common.wire import fields, messages
 
 # Zero bytes and long runs of them, since packing is about these.
 _BYTE_RUNS = st.lists(
@@ -19,7 +19,7 @@ def fixed(size: int) -> st.SearchStrategy[bytes]:
 
 
 REKEYS = st.builds(messages.Rekey, fixed(32), fixed(32))
-BY_KIND: dict[type[messages.Message], st.SearchStrategy[messages.Message]] = {
+BY_KIND: dict[type[fields.Message], st.SearchStrategy[fields.Message]] = {
     messages.ExchangeRandNonce: st.builds(
         messages.ExchangeRandNonce, fixed(16), fixed(32), st.none() | fixed(32)
     ),

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offset_common.errors import DecodeError, LocalProtocolError
+from offset_common.wire.fields import Message
 from offset_common.wire.messages import (
     ChannelMessage,
     ExchangeDh,
@@ -23,7 +24,6 @@ from offset_common.wire.messages import (
     InitConnection,
     InitRole,
     KaMessage,
-    Message,
     RejectConnection,
     Rekey,
 )

@@ -1,0 +1,59 @@
+"""What all messages of the protocol are made of: their common base, and their fixed byte strings.
+
+Source: section 3.1 of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+from offset_common.errors import LocalProtocolError
+from offset_common.wire.capnp import StructReader, fixed_words, segment_table, struct_pointer
+from offset_common.wire.packing import WORD_SIZE, pack, pack_literal
+
+Buffer = Union[bytes, bytearray, memoryview]
+
+
+class Message:
+    """What all messages share: they are equal when their fields are, and never show what they hold."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={_shown(value)}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({fields})"
+
+
+def _shown(value: object) -> str:
+    return f"<{len(value)} bytes>" if isinstance(value, (bytes, bytearray, memoryview)) else str(value)
+
+
+def check_size(name: str, value: bytes, size: int) -> None:
+    """Refuse a value of another size; raises LocalProtocolError."""
+    if len(value) != size:
+        raise LocalProtocolError(f"{name} has {len(value)} bytes, not {size}")
+
+
+def packed_head(words: int, *head: bytes) -> bytes:
+    """Pack the segment table of a message of `words` words, and the words with which it begins.
+
+    The table is packed by itself: section 3.3.
+    """
+    return pack(segment_table(words)) + pack(b"".join(head))
+
+
+# A fixed byte string is a struct of one pointer, to the struct of words right behind it.
+_FIXED_HEADS = {size: pack(struct_pointer(0, size // WORD_SIZE, 0)) for size in (16, 32, 64)}
+
+
+def packed_fixed(value: bytes) -> bytes:
+    """Pack a fixed byte string of 16, 32 or 64 bytes with the pointer to it."""
+    return _FIXED_HEADS[len(value)] + pack_literal(fixed_words(value))
+
+
+def read_fixed(reader: StructReader, index: int, size: int) -> bytes:
+    """Read the fixed byte string of `size` bytes that pointer `index` leads to; raises DecodeError."""
+    return reader.struct(index).struct(0).fixed_bytes(size)
