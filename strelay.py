@@ -25,7 +25,7 @@ Limits for all (over a limit a connection is closed at once, and the log says wh
   --buffers MIB               MiB that slow readers and large messages may fill [default: 12].
   --stall SECONDS             How long a peer may leave what waits for it unread [default: 120].
   --accepts N                 New connections each second [default: 5000].
-  --handshake-threads N       Handshakes computed at the same time [default: 8].
+  --handshake-threads N       Handshakes computed at the same time [default: 4].
 
 Limits for one address (an IPv4 address or an IPv6 /64; a thousand nodes may share one):
   --per-address N             Connections [default: 6000].

@@ -60,6 +60,11 @@ def encode_as_own(payload: bytes, padding: bytes) -> bytes:
     return ChannelMessage(padding, KaMessage(payload).encode()).encode()
 
 
+def encode_keepalive(padding: bytes) -> bytes:
+    """Encode a sign of life as this project does."""
+    return ChannelMessage(padding, KaMessage(None).encode()).encode()
+
+
 def make_plaintexts(encode: Encoder, size: int, max_padding: int) -> list[Plaintext]:
     """Make different messages of one size.
 

@@ -6,10 +6,12 @@ import selectors
 import time
 
 from bench.client import Client
+from bench.encoding import Plaintext, encode_keepalive, seal_frames
+from bench.floor import OPENING_KEY, Floor
 from bench.options import Figures, Options, Report, SkippedError
 from bench.processes import allow_descriptors
 from bench.relay_process import RelayProcess
-from offset_common.constants import KEEPALIVE_INTERVAL
+from offset_common.constants import KEEPALIVE_INTERVAL, MAX_KEEPALIVE_PADDING_SENT
 from offset_common.identity import Identity
 from offset_common.wire.messages import InitConnection, InitRole
 
@@ -39,11 +41,28 @@ def measure_idle(count: int, options: Options, report: Report) -> None:
             "row": f"idle-{count}",
             "kilobytes": memory / count / 1000,
             "cpu_ms": cpu * 1000 / seconds * 1000 / count,
+            "floor_cpu_ms": _floor_cpu_ms(count, 2.0 if options.quick else 8.0),
             "bytes_a_day": crowd.received * a_day,
             "bytes_a_day_to_relay": crowd.sent * a_day,
         }
         crowd.close()
     report(figures)
+
+
+def _floor_cpu_ms(count: int, seconds: float) -> float:
+    """Return what the bare floor needs to read, and write, a keepalive as often as `count` listeners say one.
+
+    Hardly any of it is work: a process that wakes up so rarely finds little of what it needs in the cache.
+    """
+    keepalive = encode_keepalive(bytes(MAX_KEEPALIVE_PADDING_SENT // 2))
+    gap = KEEPALIVE_INTERVAL / count
+    with Floor() as floor:
+        begin, cpu = time.monotonic(), floor.cpu_seconds()
+        for number in range(round(seconds / gap)):
+            floor.sink.sendall(seal_frames(OPENING_KEY, number, [Plaintext(b"", keepalive)], 1))
+            time.sleep(max(0.0, begin + number * gap - time.monotonic()))
+        cpu = floor.cpu_seconds() - cpu
+    return cpu * 1000 / seconds * 1000 / count
 
 
 def _listener(relay: RelayProcess) -> Client:

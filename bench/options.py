@@ -46,9 +46,9 @@ class Options(NamedTuple):
     @property
     def bytes_at_once(self) -> int:
         """The bytes of sealed input of one load."""
-        return (16 if self.quick else 80) << 20
+        return (20 if self.quick else 80) << 20
 
     @property
     def messages_at_once(self) -> int:
         """The most messages of one load."""
-        return 12_000 if self.quick else 60_000
+        return 20_000 if self.quick else 120_000

@@ -21,6 +21,7 @@ UNITS = {
     "p99_by_quiet_p50": "p99 {:.1f} x quiet p50",
     "kilobytes": "{:.1f} kB each",
     "cpu_ms": "{:.2f} ms/s for 1,000",
+    "floor_cpu_ms": "floor {:.2f} ms/s",
     "bytes_a_day": "{:,.0f} B/day each",
 }
 """How each figure is printed, in the order of the columns."""

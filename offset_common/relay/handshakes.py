@@ -7,12 +7,16 @@ something, and blocks for what comes next. A peer that keeps it waiting gives wa
 state and returns when its peer has sent more. So silent peers cost no thread, however many they are.
 
 A thread owns the connection from `submit` until it calls `done`, and touches nothing else.
+
+The sockets of the relay block, and have a time-out of their own in the kernel; the loop says with each
+call that it does not want to wait (MSG_DONTWAIT). So a connection changes hands without a system call.
 """
 
 from __future__ import annotations
 
 import queue
 import socket
+import struct
 import threading
 import time
 from typing import Callable, Optional
@@ -25,6 +29,15 @@ from offset_common.identity import Identity
 PATIENCE = 0.02  # seconds that a thread waits for a peer in the middle of a handshake
 READ_SIZE = 4096  # bytes; both handshake messages of a peer are under 400
 STACK_SIZE = 512 * 1024  # bytes of address space for each thread
+
+
+_TIME_OUT = struct.pack("ll", int(PATIENCE), int(PATIENCE % 1 * 1_000_000))
+
+
+def prepare_socket(sock: socket.socket) -> None:
+    """Let blocking calls on `sock` end after `PATIENCE`."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIME_OUT)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIME_OUT)
 
 
 class HandshakeJob:
@@ -112,19 +125,11 @@ class HandshakePool:
     def _shake_hands(self, job: HandshakeJob) -> None:
         if job.connection is None:
             job.connection = Connection(self._identity, time.monotonic(), version_sent=True)
-        connection, sock = job.connection, job.sock
-        while True:
-            data = connection.data_to_send()
-            if data:
-                sock.settimeout(PATIENCE)  # the kernel takes these few hundred bytes at once
-                sock.sendall(data)
-                job.sent += len(data)
-            if job.established:
-                return
-            # One who sends a byte now and then does not give way by silence.
-            received = self._receive(sock) if time.monotonic() < job.deadline else None
+        connection = job.connection
+        while not job.established:
+            received = self._receive(job.sock)
             if received is None:
-                return
+                break
             if not received:
                 job.ended = True
                 return
@@ -132,11 +137,17 @@ class HandshakePool:
             connection.receive_data(received)
             event = connection.next_event(time.monotonic())
             job.established = isinstance(event, HandshakeCompleted)
+            self._send(job, connection.data_to_send())
 
     def _receive(self, sock: socket.socket) -> Optional[bytes]:
         """Return what the peer sent, b"" at its end, None where it gives way."""
-        sock.settimeout(PATIENCE if self._jobs.empty() else 0.0)
         try:
-            return sock.recv(READ_SIZE)
-        except (socket.timeout, BlockingIOError):
+            return sock.recv(READ_SIZE, 0 if self._jobs.empty() else socket.MSG_DONTWAIT)
+        except BlockingIOError:
             return None
+
+    @staticmethod
+    def _send(job: HandshakeJob, data: bytes) -> None:
+        if data:
+            job.sock.sendall(data)  # the kernel takes these few hundred bytes at once
+            job.sent += len(data)

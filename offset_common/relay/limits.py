@@ -49,7 +49,7 @@ class Limits(NamedTuple):
     buffers: int = 12 * MIB
     stall: float = 120.0
     accepts_per_second: int = 5000
-    handshake_threads: int = 8
+    handshake_threads: int = 4
 
 
 def connections_for(descriptors: int) -> int:

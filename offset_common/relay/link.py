@@ -20,6 +20,8 @@ from offset_common.relay.limits import FREE_BUFFER_SIZE, LINGER_TIMEOUT
 from offset_common.relay.loop import READ, WRITE
 from offset_common.relay.reasons import CloseReason
 
+_NO_WAIT = socket.MSG_DONTWAIT  # the sockets block: handshakes.py says why
+
 Buffer = Union[bytes, bytearray, memoryview]
 
 
@@ -28,7 +30,7 @@ class Link:
 
     Args:
         host: what it shares with the others.
-        sock: non-blocking.
+        sock: connected; may block, the loop never waits for it.
         address: of the peer, to show.
         handler: what to do with what comes.
     """
@@ -148,7 +150,7 @@ class Link:
             most = FREE_BUFFER_SIZE
         view, fill, end = inbox.room(most)
         try:
-            count = self.sock.recv_into(view[fill:end])
+            count = self.sock.recv_into(view[fill:end], 0, _NO_WAIT)
         except BlockingIOError:
             return view[:fill]
         if not count:
@@ -211,7 +213,7 @@ class Link:
         taken = 0
         if self._out is None:
             try:
-                taken = self.sock.send(data)
+                taken = self.sock.send(data, _NO_WAIT)
             except BlockingIOError:
                 pass
             except OSError as error:
@@ -240,7 +242,7 @@ class Link:
             self._watch(self._mask & ~WRITE)
             return
         with memoryview(out) as view:
-            taken = self.sock.send(view[self._out_start :])
+            taken = self.sock.send(view[self._out_start :], _NO_WAIT)
         self.sent += taken
         self.host.budget.used -= taken
         self._out_start += taken
@@ -339,7 +341,7 @@ class Link:
         self.schedule()
 
     def _discard(self) -> None:
-        count = self.sock.recv_into(self.host.shared)
+        count = self.sock.recv_into(self.host.shared, 0, _NO_WAIT)
         if not count:
             if self._out is None:
                 self.close(CloseReason.PEER_CLOSED)

@@ -15,7 +15,7 @@ from typing import Callable, Optional
 from offset_common.channel.connection import VERSION_FRAME
 from offset_common.constants import HANDSHAKE_TIMEOUT
 from offset_common.errors import HandshakeError, VersionError
-from offset_common.relay.handshakes import HandshakeJob, HandshakePool
+from offset_common.relay.handshakes import HandshakeJob, HandshakePool, prepare_socket
 from offset_common.relay.host import Host
 from offset_common.relay.limits import ACCEPT_PAUSE, Limits
 from offset_common.relay.link import Link
@@ -124,7 +124,7 @@ class Lobby:
             return
         for older in self.origins.in_the_way(origin):
             older.close(CloseReason.GAVE_WAY)
-        sock.setblocking(False)
+        prepare_socket(sock)
         link = Link(self.host, sock, show_address(address), origin, self)
         self.origins.enter(link)
         link.timeout = self.host.loop.now + HANDSHAKE_TIMEOUT
@@ -174,7 +174,6 @@ class Lobby:
             elif job.ended:
                 link.close(CloseReason.PEER_CLOSED)
             else:
-                job.sock.setblocking(False)
                 link.connection = job.connection
                 if job.established:
                     self._prove(link)

@@ -351,7 +351,11 @@ class Roles:
         connect.note = None
         connect.host.budget.used -= early.size
         connect.timeout = math.inf
-        self._joiner.join(connect, accept, early.messages)
+        try:
+            self._joiner.join(connect, accept, early.messages)
+        except Exception:
+            connect.finish(CloseReason.PARTNER_ENDED)  # the caller ends the acceptor
+            raise
 
     @staticmethod
     def _close(action: Close) -> None:

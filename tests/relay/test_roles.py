@@ -117,8 +117,9 @@ def test_a_waiting_connect_is_not_read_once_enough_is_kept(rig: Rig) -> None:
     rig.rounds()
     assert not near.link.reading
     assert rig.relay.host.budget.used < 2 * EARLY_DATA_SIZE
-    near.sock.close()
-    rig.advance(WAITING_CONNECT_TIMEOUT + 1)
+    rig.advance(WAITING_CONNECT_TIMEOUT / 2)
+    listener.reject(b"r" * 32)
+    rig.advance(WAITING_CONNECT_TIMEOUT / 2 + 0.5)
     assert rig.reason_of(near.link) is CloseReason.NOT_ACCEPTED
 
 
