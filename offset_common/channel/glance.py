@@ -19,7 +19,7 @@ Source: section 3 of docs/protocol.md.
 from __future__ import annotations
 
 import re
-from typing import Optional, Union
+from typing import Union
 
 from offset_common.constants import MAX_FRAME_SIZE
 
@@ -61,12 +61,21 @@ def find_message(packed: Packed, size: int) -> tuple[int, Packed]:
     except (IndexError, _UnknownLayoutError):
         pass
     try:
-        user, padding, end = _find_user(packed)
+        user, padding, end = _find_user(packed, size)
         if end <= size and _message_end(user) <= len(user):
             return padding, user
     except (IndexError, _UnknownLayoutError):
         pass  # cut short, among others: the plain way will say so
     return UNKNOWN, b""
+
+
+def find_user(packed: Packed) -> Optional[bytes]:
+    """Return the user's bytes of a ChannelMessage, or None where only the plain way can tell."""
+    try:
+        user, _, end = _find_user(packed)
+    except (IndexError, _UnknownLayoutError):
+        return None
+    return bytes(user) if end <= len(packed) else None
 
 
 def _padding_of_small_message(p: Packed, size: int) -> int:
@@ -117,6 +126,8 @@ def _padding_of_small_message(p: Packed, size: int) -> int:
     user = p[at + 1 : at + 9] + p[at + 10 : run_end]
     words -= 1 + p[at + 9]
     if words:
+        if words > size:
+            return UNKNOWN  # zeros, mostly
         run_end = _skip(p, run_end, words)
     if run_end > size:
         return UNKNOWN
@@ -145,9 +156,12 @@ def _padding_of_small_message(p: Packed, size: int) -> int:
     return padding if _skip(user, at, left) <= length else UNKNOWN
 
 
-def _find_user(p: Packed) -> tuple[Packed, int, int]:
+def _find_user(p: Packed, size: int) -> tuple[Packed, int, int]:
     """Return the packed KaMessage, the bytes of padding, and where the ChannelMessage ends."""
     sizes, at = _read_table(p)
+    if sum(sizes) > size:
+        # Zeros, mostly, or not all there: what is behind `size` is not to be searched for the rest.
+        p = p[:size]
     if p[at] != 0x40 or p[at + 1] != 2:  # the root: no data, two pointers
         raise _UnknownLayoutError
     words, far = 5, 1  # of the first segment, so far; the segment that comes next behind a far pointer
@@ -158,7 +172,7 @@ def _find_user(p: Packed) -> tuple[Packed, int, int]:
         padding = _length(high)
         padding_words = (padding + 7) >> 3
         words += padding_words
-        if offset != padding_words << 2:
+        if offset != padding_words << 2 or words > sizes[0]:
             raise _UnknownLayoutError
         at = _skip(p, at, padding_words)
     else:
@@ -169,23 +183,25 @@ def _find_user(p: Packed) -> tuple[Packed, int, int]:
     if content_sizes != _CONTENT_SIZES or p[at] != 1 or p[at + 1] != 1:  # the union: `user`
         raise _UnknownLayoutError
     low, high, at = _read_word(p, at + 2)  # ->user
-    user: Optional[Packed] = None
-    if low == _NEXT:
-        size = _length(high)
-        words += (size + 7) >> 3
-        user, at = _gather(p, at, size)
+    near_user = low == _NEXT
+    if near_user:
+        length = _length(high)
+        words += (length + 7) >> 3
     elif low != _FAR or high != far:
         raise _UnknownLayoutError
     else:
         far += 1
     if sizes[0] != words or len(sizes) != far:
         raise _UnknownLayoutError
+    user: Packed = b""
+    if near_user:
+        user, at = _gather(p, at, length)
     if not near_padding:
         padding, at = _land(p, at, sizes[1])
         at = _skip(p, at, (padding + 7) >> 3)
-    if user is None:
-        size, at = _land(p, at, sizes[-1])
-        user, at = _gather(p, at, size)
+    if not near_user:
+        length, at = _land(p, at, sizes[-1])
+        user, at = _gather(p, at, length)
     return user, padding, at
 
 

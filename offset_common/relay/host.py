@@ -25,6 +25,9 @@ class Handler(Protocol):
     def process(self, link: Link, data: memoryview) -> None:
         """Act on `data`, which came before."""
 
+    def quiet(self, link: Link) -> None:
+        """The time that the role set as `link.doze_at` is there."""
+
     def drained(self, link: Link) -> None:
         """The output queue of `link` is under its low-water mark again."""
 

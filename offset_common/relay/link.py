@@ -17,7 +17,7 @@ from offset_common.errors import PeerError, SilenceError
 from offset_common.relay.host import SHARED_BUFFER_SIZE, Handler, Host
 from offset_common.relay.inbox import Inbox
 from offset_common.relay.limits import FREE_BUFFER_SIZE, LINGER_TIMEOUT
-from offset_common.relay.loop import READ, WRITE
+from offset_common.relay.loop import DOZE_TICK, READ, WRITE
 from offset_common.relay.reasons import CloseReason
 
 _NO_WAIT = socket.MSG_DONTWAIT  # the sockets block: handshakes.py says why
@@ -43,6 +43,8 @@ class Link:
         "address",
         "closed",
         "connection",
+        "doze_at",
+        "dozing",
         "finishing",
         "handler",
         "host",
@@ -76,6 +78,8 @@ class Link:
         self.sent = 0
         self.started = host.loop.now
         self.closed = False
+        self.dozing = False  # looked at once a second
+        self.doze_at = math.inf  # when the role wants to hear that nothing happened
         self.finishing: Optional[CloseReason] = None  # set once only what is queued is still to be sent
         self.timeout = math.inf  # of the role, besides the connection's own deadlines
         self.timeout_reason = CloseReason.IDLE
@@ -265,9 +269,11 @@ class Link:
         """Arrange to be called when the next thing is due."""
         when = self.timeout
         if self.finishing is None and self.connection is not None:
-            when = min(when, self.connection.next_deadline())
+            when = min(when, self.connection.next_deadline(), self.doze_at)
         if self._out is not None:
             when = min(when, self._out_since + self.host.stall)
+        if self.dozing:
+            when = math.ceil(when / DOZE_TICK) * DOZE_TICK if when < math.inf else when
         if when == math.inf:
             self.host.loop.deadlines.cancel(self)
         else:
@@ -286,6 +292,9 @@ class Link:
                 self.connection.channel.peer_is_heard(now)
             self.connection.handle_time(now)
             self.send_connection()
+            if now >= self.doze_at and not self.closed:
+                self.doze_at = math.inf
+                self.handler.quiet(self)
         if not self.closed:
             self.schedule()
 
@@ -294,6 +303,20 @@ class Link:
     def watch(self) -> None:
         """Begin to be called by the loop."""
         self._watch(READ)
+
+    def doze(self) -> None:
+        """Be looked at once a second only, until `rouse`."""
+        if not self.dozing and self._mask == READ:
+            self.host.loop.doze(self.sock, self)
+            self.dozing = True
+
+    def rouse(self) -> None:
+        """Be called at once again, and look now."""
+        if self.dozing:
+            self.host.loop.rouse(self.sock)
+            self.dozing = False
+            self.host.loop.register(self.sock, self._mask, self)
+            self.on_ready(READ)
 
     def unwatch(self) -> None:
         """Give the socket to somebody else for a while."""
@@ -353,6 +376,12 @@ class Link:
         if mask == self._mask:
             return
         loop = self.host.loop
+        if self.dozing:
+            loop.rouse(self.sock)
+            self.dozing = False
+            self._mask = 0
+            if not mask:
+                return
         if not self._mask:
             loop.register(self.sock, mask, self)
         elif not mask:

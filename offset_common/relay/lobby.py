@@ -148,6 +148,9 @@ class Lobby:
     def process(self, link: Link, data: memoryview) -> None:
         """Nothing is read here: what comes is the pool's."""
 
+    def quiet(self, link: Link) -> None:
+        """Nothing follows from that here."""
+
     def drained(self, link: Link) -> None:
         """Nothing waits for that here."""
 

@@ -1,10 +1,14 @@
 """The selectors loop: one thread that owns every connection from its adoption to its end.
 
 Other threads may call `adopt` and nothing else; a byte through a socketpair wakes the loop.
+
+Waking up is what an idle relay mostly does. Members from whom nothing urgent can come doze: they have a
+selector of their own, which is looked at once a second, when keepalives are due as well.
 """
 
 from __future__ import annotations
 
+import math
 import selectors
 import socket
 import time
@@ -17,6 +21,7 @@ READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 LONGEST_WAIT = 60.0  # seconds
 CROWD_MEMORY = 0.1  # seconds
+DOZE_TICK = 1.0  # seconds; the keepalive's own tick (section 6 of docs/protocol.md)
 
 
 class Member(Protocol):
@@ -61,6 +66,9 @@ class Loop:
         ] = []  # called once a round, for work that is done in batches
         self.next_time: list[Callable[[], Optional[float]]] = []  # when those want to be called at the latest
         self._selector = selectors.DefaultSelector()
+        self._doze_selector = selectors.DefaultSelector()
+        self._dozing = 0
+        self._next_doze_look = math.inf
         self._adopted: deque[Callable[[], None]] = deque()
         self._stopped = False
         self._crowded_until = self.now
@@ -86,6 +94,19 @@ class Loop:
     def unregister(self, sock: socket.socket) -> None:
         """Do not watch `sock` any more."""
         self._selector.unregister(sock)
+
+    def doze(self, sock: socket.socket, member: Member) -> None:
+        """Watch `sock`, which is watched, only once a second from now on."""
+        self._selector.unregister(sock)
+        self._doze_selector.register(sock, READ, member)
+        self._dozing += 1
+        if self._next_doze_look == math.inf:
+            self._next_doze_look = math.floor(self.now) + DOZE_TICK
+
+    def rouse(self, sock: socket.socket) -> None:
+        """Do not watch `sock`, which dozes, any more."""
+        self._doze_selector.unregister(sock)
+        self._dozing -= 1
 
     @property
     def crowded(self) -> bool:
@@ -125,6 +146,8 @@ class Loop:
             member: Any = key.data
             # A member that came before it in this round may have closed it; it knows.
             member.on_ready(mask)
+        if self.now >= self._next_doze_look:
+            self._look_at_dozing()
         self._run_adopted()
         for due in self.deadlines.take_due(self.now):
             due.on_deadline()
@@ -134,8 +157,15 @@ class Loop:
     def close(self) -> None:
         """Give back the loop's descriptors."""
         self._selector.close()
+        self._doze_selector.close()
         self._wake_reader.close()
         self._wake_writer.close()
+
+    def _look_at_dozing(self) -> None:
+        for key, mask in self._doze_selector.select(0):
+            member: Any = key.data
+            member.on_ready(mask)
+        self._next_doze_look = math.floor(self.now) + DOZE_TICK if self._dozing else math.inf
 
     def _run_adopted(self) -> None:
         self._awake = False
@@ -150,6 +180,8 @@ class Loop:
         when = self.deadlines.next_time()
         if when is not None:
             wait = min(wait, when - self._clock())
+        if self._dozing:
+            wait = min(wait, self._next_doze_look - self._clock())
         for next_time in self.next_time:
             when = next_time()
             if when is not None:

@@ -84,6 +84,10 @@ class Registry:
         """Return the connection that listens for `key`, or None."""
         return self._listeners.get(key)
 
+    def somebody_waits_for(self, key: bytes) -> bool:
+        """Say whether a connect waits for the listener of `key`."""
+        return key in self._waiting_for_target
+
     def listen(self, connection: Id, key: bytes) -> list[Action]:
         """Make `connection` the listener of `key`."""
         older = self._listeners.get(key)

@@ -41,6 +41,7 @@ from offset_common.wire.messages import (
 
 READ_SIZE = 32 * 1024  # bytes read at once where no bulk is expected
 MOST_UNPACKED = 256 * 1024  # bytes of messages taken at once: packed zeros can be much more than they were
+DOZE_AFTER = 2.0  # seconds after which a listener is looked at once a second only
 EARLY_MESSAGE_COST = 64  # bytes counted for each early message besides its content
 
 _LENGTH = Struct(">Q")
@@ -73,6 +74,7 @@ class PlainHandler:
         """Act on `data`, which came before."""
         connection, now = link.connection, link.host.loop.now
         assert connection is not None
+        data = memoryview(bytes(data))  # a message may let another link be read into the shared buffer
         start = size = 0
         whole = False
         while len(data) - start >= FRAME_LENGTH_SIZE:
@@ -105,6 +107,9 @@ class PlainHandler:
     def has_enough(self, link: Link) -> bool:
         """Say whether the next frame of `link` should wait, although it is there."""
         return False
+
+    def quiet(self, link: Link) -> None:
+        """Nothing follows from that here."""
 
     def drained(self, link: Link) -> None:
         """Nothing waits for that here."""
@@ -153,6 +158,13 @@ class Listeners(PlainHandler):
     def message(self, link: Link, data: bytes) -> None:
         """Take a rejection, the only thing that a listener says."""
         self._roles.reject(link, RejectConnection.decode(data).public_key)
+
+    def quiet(self, link: Link) -> None:
+        """Let a listener doze that has nobody to accept or reject; `_announce` rouses it."""
+        if self._roles.registry.somebody_waits_for(link.key):
+            link.doze_at = link.host.loop.now + DOZE_AFTER
+        else:
+            link.doze()
 
 
 class WaitingListens(PlainHandler):
@@ -299,6 +311,7 @@ class Roles:
     def listen_now(self, link: Link) -> None:
         """Make `link` the listener of its key; an older one is closed."""
         link.handler = self.listeners
+        link.doze_at = link.host.loop.now + DOZE_AFTER
         link.schedule()
         self._act(self.registry.listen(link, link.key))
 
@@ -338,6 +351,9 @@ class Roles:
     def _announce(self, action: Announce) -> None:
         listener = action.listener
         assert isinstance(listener, Link)
+        if listener.dozing:
+            listener.rouse()  # perhaps to find that it is gone, which ends those who wait for it
+            listener.doze_at = listener.host.loop.now + DOZE_AFTER
         if listener.closed or listener.connection is None:
             return
         listener.connection.send(IncomingConnection(action.source).encode(), listener.host.loop.now)

@@ -10,7 +10,8 @@ import pytest
 from offset_common.constants import IDLE_TIMEOUT
 from offset_common.relay.limits import LINGER_TIMEOUT, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, Limits
 from offset_common.relay.reasons import CloseReason
-from offset_common.wire.messages import InitConnection, InitRole
+from offset_common.wire.messages import InitConnection, InitRole, KaMessage
+from offset_common.wire.packing import pack, unpack
 from tests.relay.rig import Rig, running
 
 MESSAGES = [b"", b"a", os.urandom(3000), bytes(10_000), os.urandom(70_000), b"end"]
@@ -212,3 +213,19 @@ def test_the_bytes_of_a_connection_are_counted(rig: Rig) -> None:
     assert rig.reason_of(mate.link) is CloseReason.PROTOCOL_ERROR
     assert mate.link.received == received + len(nonsense)
     assert mate.link.sent == sent
+
+
+def test_messages_that_were_packed_very_small_wait_packed_until_their_reader_reads(rig: Rig) -> None:
+    near, far = rig.tunnel()
+    messages = [bytes(900_000)] * 20
+    plain = KaMessage(messages[0]).encode()
+    words, _ = unpack(plain, 0, 10 * len(plain))
+    small = pack(bytes(words[:8])) + pack(bytes(words[8:]))
+    assert len(small) < 10_000
+    for _ in messages:
+        near.connection.secure_channel.send(small)
+    near.write(near.connection.data_to_send())
+    rig.rounds(20)
+    assert far.link.queued < 6 * OUTPUT_HIGH_WATER
+    rig.until(lambda: far.has_message() and len(far.messages) == len(messages))
+    assert far.messages == messages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from offset_common.constants import INIT_TIMEOUT, WAITING_CONNECT_TIMEOUT
+from offset_common.constants import IDLE_TIMEOUT, INIT_TIMEOUT, KEEPALIVE_INTERVAL, WAITING_CONNECT_TIMEOUT
 from offset_common.identity import Identity
 from offset_common.relay.limits import (
     EARLY_DATA_SIZE,
@@ -17,6 +17,8 @@ from offset_common.relay.roles import Fights
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.rig import Mate, Rig
 
+LATE = 2.0  # seconds, with the half second before: a link that was quiet for long is looked at now and then
+
 
 def test_a_newcomer_that_does_not_say_what_it_wants_is_closed_in_time(rig: Rig) -> None:
     mate = rig.admit()
@@ -28,14 +30,14 @@ def test_a_newcomer_that_does_not_say_what_it_wants_is_closed_in_time(rig: Rig) 
 
 def test_a_listener_that_says_nothing_hears_of_us_and_is_closed_in_time(rig: Rig) -> None:
     mate = rig.listener()
-    received = mate.link.sent
-    rig.advance(15.5)
-    assert mate.link.sent == received
-    rig.advance(1.0)
-    assert mate.link.sent > received
-    rig.advance(15.0)
+    sent = mate.link.sent
+    rig.advance(KEEPALIVE_INTERVAL - 0.5)
+    assert mate.link.sent == sent
+    rig.advance(LATE)
+    assert mate.link.sent > sent
+    rig.advance(IDLE_TIMEOUT - KEEPALIVE_INTERVAL - LATE)
     assert not mate.link.closed
-    rig.advance(1.0)
+    rig.advance(LATE)
     assert rig.reason_of(mate.link) is CloseReason.IDLE
 
 
@@ -217,3 +219,16 @@ def test_fights_of_long_ago_are_forgotten() -> None:
     for number in range(1000):
         fights.must_wait(b"%d" % number, "older", float(number))
         assert len(fights._changes) <= LISTENER_CHANGES_WINDOW
+
+
+def test_each_of_those_who_wait_a_moment_waits_all_of_it(rig: Rig) -> None:
+    identity = Identity.generate()
+    fight(rig, identity)
+    first = rig.listener(identity)
+    rig.advance(LISTENER_CHANGE_DELAY / 2)
+    second = rig.listener(identity)
+    rig.advance(LISTENER_CHANGE_DELAY / 2 + 0.3)
+    assert not first.link.closed
+    rig.advance(LISTENER_CHANGE_DELAY / 2)
+    assert rig.reason_of(first.link) is CloseReason.REPLACED
+    assert not second.link.closed
