@@ -15,6 +15,9 @@ The usual case:
   -h, --help                  Show this page.
   -V, --version               Show the version.
 
+More than one core:
+  --workers N                 Processes that forward for tunnels; auto is one for each core [default: 1].
+
 Stopping: SIGTERM or Ctrl-C; a second one stops at once.
   --drain SECONDS             How long tunnels may run on after that [default: 5].
 
@@ -72,13 +75,14 @@ def serve(arguments: dict[str, Any]) -> int:
     address = parse_listen_address(arguments["--laddr"])
     limits = read_limits(arguments)
     drain = read_number(arguments, "--drain", least=0, most=86400)
+    workers = read_workers(arguments)
     identity = load_identity(arguments["--idfile"])
     log = Log()
     if others_can_read(arguments["--idfile"]):
         log.line(
             f"warning: others can read {arguments['--idfile']}, which holds the private key; chmod 600 it"
         )
-    relay = Relay(identity, listen_on(address), limits, log)
+    relay = Relay(identity, listen_on(address), limits, log, workers=workers)
     try:
         with stop_on_signals(relay, drain):
             relay.serve()
@@ -112,6 +116,17 @@ def read_limits(arguments: dict[str, Any]) -> Limits:
         accepts_per_second=read_count(arguments, "--accepts"),
         handshake_threads=read_count(arguments, "--handshake-threads", most=256),
     )
+
+
+def read_workers(arguments: dict[str, Any]) -> int:
+    """Return how many processes shall forward.
+
+    Raises:
+        UsageError: it is no number, or out of range.
+    """
+    if arguments["--workers"] == "auto":
+        return len(os.sched_getaffinity(0))
+    return read_count(arguments, "--workers", most=256)
 
 
 def read_count(arguments: dict[str, Any], option: str, most: int = 10_000_000) -> int:

@@ -42,16 +42,18 @@ from typing import Any, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from examples.forwarding.bridge import reason_of  # noqa: E402
-from examples.forwarding.sides import Dial, Serve, Side  # noqa: E402
-from offset_common import __version__  # noqa: E402
-from offset_common.address import Address, parse_address, parse_listen_address  # noqa: E402
-from offset_common.command_line import parse, run  # noqa: E402
-from offset_common.constants import PUBLIC_KEY_SIZE  # noqa: E402
-from offset_common.errors import ServiceError, UsageError  # noqa: E402
-from offset_common.identity import decode_key, encode_key, load_identity  # noqa: E402
-from offset_common.relay.server import raise_descriptor_limit  # noqa: E402
-from offset_common.tickets import RelayTicket  # noqa: E402
+from examples.forwarding.bridge import reason_of
+from examples.forwarding.sides import Dial, Serve, Side
+from offset_common import __version__
+from offset_common.address import Address, parse_address, parse_listen_address
+from offset_common.command_line import CommandLineError, did_you_mean, parse, run
+from offset_common.constants import PUBLIC_KEY_SIZE
+from offset_common.errors import ServiceError, UsageError
+from offset_common.identity import decode_key, encode_key, load_identity
+from offset_common.relay.server import raise_descriptor_limit
+from offset_common.tickets import RelayTicket
+
+COMMANDS = ("serve", "dial", "key")
 
 
 def run_until_signal(side: Side) -> int:
@@ -82,13 +84,11 @@ def run_until_signal(side: Side) -> int:
 
 def make_serve(arguments: dict[str, Any]) -> Side:
     """Make the serve that the arguments describe; PersonError if they cannot be."""
-    return Serve(
-        RelayTicket.load(arguments["--ticket"]),
-        load_identity(arguments["--idfile"]),
-        read_number(arguments, "--max", 1, 1000),
-        parse_address(arguments["--to"]),
-        frozenset(read_key("--allow", key) for key in arguments["--allow"]),
-    )
+    most = read_number(arguments, "--max", 1, 1000)
+    target = parse_address(arguments["--to"])
+    allowed = frozenset(read_key("--allow", key) for key in arguments["--allow"])
+    ticket = RelayTicket.load(arguments["--ticket"])
+    return Serve(ticket, load_identity(arguments["--idfile"]), most, target, allowed)
 
 
 def make_dial(arguments: dict[str, Any]) -> Side:
@@ -129,18 +129,32 @@ def read_number(arguments: dict[str, Any], option: str, least: int, most: int) -
     return int(text)
 
 
-def page_for(argv: Sequence[str]) -> str:
-    """Return the help page with the usage of one command only, so that an error is about that one."""
-    lines = __doc__.splitlines(keepends=True)
-    own = [line for line in lines if argv and line.startswith(f"  forward.py {argv[0]} ")]
-    return "".join(line for line in lines if not own or not line.startswith("  forward.py ") or line in own)
-
-
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run forward.py; return the exit status."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    page = __doc__ if {"-h", "--help"} & set(arguments) else page_for(arguments)
-    return run("forward", lambda: execute(parse(page, arguments, __version__)))
+    words = sys.argv[1:] if argv is None else argv
+    return run("forward", lambda: execute(parse(page_for(words), words, __version__)))
+
+
+def page_for(words: Sequence[str]) -> str:
+    """Return the help page, with the usage of one command only, so that an error is about that one.
+
+    Raises:
+        UsageError: there is no such command.
+    """
+    page = __doc__ or ""
+    if {"-h", "--help", "-V", "--version"} & set(words):
+        return page
+    usage = page.partition("Usage:\n")[2].partition("\n\n")[0].splitlines(keepends=True)
+    name = words[0] if words else ""
+    if name not in COMMANDS:
+        reason = (
+            f"there is no command {name!r}{did_you_mean(name, COMMANDS)}" if name else "no command is given"
+        )
+        raise CommandLineError(reason, "Usage:\n" + "".join(usage).rstrip())
+    for line in usage:
+        if not line.startswith(f"  forward.py {name} "):
+            page = page.replace(line, "")
+    return page
 
 
 def execute(arguments: dict[str, Any]) -> int:

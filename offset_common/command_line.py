@@ -197,10 +197,12 @@ def _misfit(usage: str, given: list[str], arguments: list[str]) -> str:
     pattern = usage.partition(":")[2].strip().partition("\n")[0]
     required = re.sub(r"\[.*?\]", "", pattern)
     missing = [name for name in re.findall(r"--[\w-]+", required) if name not in given]
-    missing += re.findall(r"<[\w-]+>", required)[len(arguments) :]
+    words = pattern.split()
+    others = [word for word in arguments if word not in words]
+    missing += re.findall(r"<[\w-]+>", required)[len(others) :]
     if missing:
         return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
-    stray = [word for word in arguments if word not in pattern.split()]
+    stray = others[len(re.findall(r"<[\w-]+>", pattern)) :]
     if stray:
         return f"nothing is expected to be {stray[0]!r}"
     return "the arguments do not fit the usage"

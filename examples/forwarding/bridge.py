@@ -18,6 +18,7 @@ Each way has a thread that waits for the slower side, so nothing is read that ca
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
@@ -133,4 +134,6 @@ def prepare(sock: socket.socket) -> None:
 
 def reason_of(error: Exception) -> str:
     """Return what went wrong, in words for a person."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return str(error)

@@ -66,6 +66,15 @@ class CipherState:
         self.counter = counter
         self.aead = _new_aead(key)
 
+    def export_state(self) -> list[Any]:
+        """Return key and counter as JSON can carry them."""
+        return [self.key.hex(), self.counter]
+
+    @classmethod
+    def import_state(cls, state: list[Any]) -> CipherState:
+        """Go on where `export_state` left off."""
+        return cls(bytes.fromhex(state[0]), state[1])
+
     def next_nonce(self) -> bytes:
         """Return the 12 bytes that the next message must carry in front."""
         return self.counter.to_bytes(SEAL_NONCE_SIZE, "little")

@@ -9,7 +9,7 @@ Nothing in here knows of sockets or clocks: bytes and times come in by arguments
 from __future__ import annotations
 
 import os
-from typing import Optional
+from typing import Any, Optional
 
 from offset_common.channel.events import Event, HandshakeCompleted
 from offset_common.channel.handshake import RandomBytes
@@ -58,6 +58,24 @@ class Connection:
         self._observer = observer
         if not version_sent:
             self.channel.outgoing.insert(0, VERSION_FRAME[-VERSION_SIZE:])
+
+    def export_state(self) -> dict[str, Any]:
+        """Return all that another process needs to go on with this connection, as JSON can carry it.
+
+        Raises:
+            LocalProtocolError: the handshake is not done, or a rekey of ours is not answered yet.
+        """
+        return self.channel.export_state()
+
+    @classmethod
+    def import_state(cls, state: dict[str, Any]) -> Connection:
+        """Go on with a connection where `export_state` of another process on this machine left it."""
+        connection = cls.__new__(cls)
+        connection.channel = KeepaliveChannel.import_state(state)
+        connection._frames = FrameReader(limit=MAX_FRAME_SIZE)
+        connection._version_received = True
+        connection._observer = None
+        return connection
 
     @property
     def established(self) -> bool:

@@ -19,7 +19,7 @@ Source: section 3 of docs/protocol.md.
 from __future__ import annotations
 
 import re
-from typing import Union
+from typing import Optional, Union
 
 from offset_common.constants import MAX_FRAME_SIZE
 
@@ -72,7 +72,7 @@ def find_message(packed: Packed, size: int) -> tuple[int, Packed]:
 def find_user(packed: Packed) -> Optional[bytes]:
     """Return the user's bytes of a ChannelMessage, or None where only the plain way can tell."""
     try:
-        user, _, end = _find_user(packed)
+        user, _, end = _find_user(packed, len(packed))
     except (IndexError, _UnknownLayoutError):
         return None
     return bytes(user) if end <= len(packed) else None

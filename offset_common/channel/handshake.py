@@ -29,6 +29,21 @@ from offset_common.wire.messages import ExchangeDh, ExchangeRandNonce
 RandomBytes = Callable[[int], bytes]
 
 
+class WrongPeerError(HandshakeError):
+    """The peer says that it has another identity than the expected one.
+
+    Args:
+        reason: one clause, for a person; it shows no key.
+        found: 32 bytes, the key that the peer claims and has not proven; empty where it is not known.
+        expected: 32 bytes, the key that it should have.
+    """
+
+    def __init__(self, reason: str, found: bytes = b"", expected: bytes = b"") -> None:
+        super().__init__(reason)
+        self.found = found
+        self.expected = expected
+
+
 class ChannelKeys(NamedTuple):
     """What a handshake, or a rekey, gives: two keys of 32 bytes, never shown."""
 
@@ -106,10 +121,13 @@ class Handshake:
         """Take the peer's first message; return our second.
 
         Raises:
-            HandshakeError: the peer is not the expected one, or only echoes.
+            WrongPeerError: the peer is not the expected one.
+            HandshakeError: the peer only echoes.
         """
         if self._expected_peer is not None and message.src_public_key != self._expected_peer:
-            raise HandshakeError("the peer has another identity than expected")
+            raise WrongPeerError(
+                "the peer has another identity than expected", message.src_public_key, self._expected_peer
+            )
         if message.rand_nonce == self._rand_nonce:
             # A peer that only echoes would prove our own identity to us.
             raise HandshakeError("the peer sends back what we sent")

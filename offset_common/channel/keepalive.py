@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import os
-from typing import Optional
+from typing import Any, Optional
 
 from offset_common.channel.events import Event, HandshakeCompleted, MessageReceived
 from offset_common.channel.handshake import Handshake, RandomBytes
@@ -80,6 +80,29 @@ class KeepaliveChannel:
         first = self._handshake.first_message()
         self._observe("sent", first)
         self.outgoing.append(first.encode())
+
+    def export_state(self) -> dict[str, Any]:
+        """Return all that another process needs to go on with this channel, as JSON can carry it.
+
+        Raises:
+            LocalProtocolError: the handshake is not done, or a rekey of ours is not answered yet.
+        """
+        state = self.secure_channel.export_state()
+        return {**state, "last_received": self.last_received, "last_sent": self.last_sent}
+
+    @classmethod
+    def import_state(cls, state: dict[str, Any], random_bytes: RandomBytes = os.urandom) -> KeepaliveChannel:
+        """Go on with a channel where `export_state` of another process on this machine left it."""
+        channel = cls.__new__(cls)
+        channel.last_received = state["last_received"]
+        channel.last_sent = state["last_sent"]
+        channel._random_bytes = random_bytes
+        channel._observer = None
+        channel._secure = SecureChannel.import_state(state, random_bytes)
+        channel._state = ChannelState.READY
+        channel._handshake = None
+        channel.outgoing = channel._secure.outgoing
+        return channel
 
     @property
     def state(self) -> ChannelState:

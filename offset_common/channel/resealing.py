@@ -29,7 +29,8 @@ from offset_common.constants import (
 )
 from offset_common.errors import PeerError
 from offset_common.wire.frames import check_length
-from offset_common.wire.messages import ChannelMessage
+from offset_common.wire.messages import ChannelMessage, KaMessage
+from offset_common.wire.packing import pack_sparse
 
 MOST_OUTPUT = 256 * 1024  # bytes after which a batch stops: packed zeros can become much more than they were
 LARGEST_PADDING_KEPT = 768  # bytes; more is not worth sealing and sending again
@@ -38,6 +39,7 @@ _LENGTH = Struct(">Q")
 _HEADER = Struct(f">Q{SEAL_NONCE_SIZE}s")
 _HEADER_SIZE = FRAME_LENGTH_SIZE + SEAL_NONCE_SIZE
 _SMALLEST = FRAME_LENGTH_SIZE + SEAL_OVERHEAD
+_LARGEST = MAX_FRAME_SIZE - SEAL_OVERHEAD  # bytes of what is sealed
 
 
 class Resealed(NamedTuple):
@@ -47,7 +49,7 @@ class Resealed(NamedTuple):
         taken: bytes of the input that were whole frames and are done with.
         frames: how many those were.
         output: what to send to the other peer; good until the next batch.
-        stopped: whether whole frames are left, because the output is enough for one batch.
+        stopped: whether whole frames may be left, because the output is enough for one batch.
         error: the fault of the peer that sent the input, after `taken`; or None.
     """
 
@@ -69,7 +71,7 @@ class Resealer:
     def __init__(self, largest_input: int, random_bytes: RandomBytes = os.urandom) -> None:
         self._plain = bytearray(MAX_FRAME_SIZE)
         self._plain_view = memoryview(self._plain)
-        # A batch is resealed at the length it has; what the plain way makes larger ends it at MOST_OUTPUT.
+        # Frames are resealed at their length, or less; what the plain way makes larger ends at MOST_OUTPUT.
         self._out = memoryview(bytearray(max(largest_input, MOST_OUTPUT) + 2 * MAX_FRAME_SIZE))
         self._random_bytes = random_bytes
 
@@ -105,6 +107,7 @@ class Resealer:
                 start = end
                 frames += 1
         except PeerError as fault:
+            source.channel.fail()
             error = fault
         return Resealed(start, frames, self._out[:fill], stopped, error)
 
@@ -124,9 +127,9 @@ class Resealer:
         while last - start >= _SMALLEST:
             length, nonce = unpack_header(data, start)
             end = start + FRAME_LENGTH_SIZE + length
-            if end > last or length < SEAL_OVERHEAD or nonce != opened.to_bytes(SEAL_NONCE_SIZE, "little"):
-                break
             size = length - SEAL_OVERHEAD
+            if end > last or not 0 <= size <= _LARGEST or nonce != opened.to_bytes(SEAL_NONCE_SIZE, "little"):
+                break
             plain = plain_view[:size]
             try:
                 open_into(nonce, data[start + _HEADER_SIZE : end], None, plain)
@@ -136,8 +139,10 @@ class Resealer:
             if padding == UNKNOWN:
                 break
             if padding > LARGEST_PADDING_KEPT:
-                plain = memoryview(self._with_small_padding(user))
-                length = len(plain) + SEAL_OVERHEAD
+                smaller = self._with_small_padding(user)
+                if len(smaller) < size:  # else it came with its zeros packed away, and goes so
+                    plain = memoryview(smaller)
+                    length = len(smaller) + SEAL_OVERHEAD
             nonce = sealed.to_bytes(SEAL_NONCE_SIZE, "little")
             pack_header(out, fill, length, nonce)
             filled = fill + FRAME_LENGTH_SIZE + length
@@ -160,7 +165,12 @@ class Resealer:
         event = source.receive_frame(bytes(payload), now)
         if not isinstance(event, MessageReceived):
             return 0
-        sink.send(event.data, now)
+        if len(event.data) > len(payload):
+            # It came with its zeros packed away, and goes so: nobody gets much more than the other one sent.
+            sink.secure_channel.send(KaMessage(event.data).encode(pack_sparse))
+            sink.channel.last_sent = now
+        else:
+            sink.send(event.data, now)
         frame = sink.data_to_send()
         self._out[fill : fill + len(frame)] = frame
         return len(frame)

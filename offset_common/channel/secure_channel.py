@@ -12,7 +12,7 @@ How keys change (section 5.1 of docs/protocol.md), seen from one side:
 
 from __future__ import annotations
 
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 from offset_common.channel.cipher import CipherState
 from offset_common.channel.glance import find_user
@@ -23,7 +23,7 @@ from offset_common.constants import (
     REKEY_INTERVAL,
     REKEY_WINDOW,
 )
-from offset_common.errors import RekeyError, SealError
+from offset_common.errors import LocalProtocolError, RekeyError, SealError
 from offset_common.wire.messages import ChannelMessage, Rekey
 
 Observer = Callable[[str, object], None]
@@ -74,6 +74,38 @@ class SecureChannel:
         self._first_rekey_in_window = now
         self._random_bytes = random_bytes
         self._observer = observer
+
+    def export_state(self) -> dict[str, Any]:
+        """Return all that another process needs to go on with this channel, as JSON can carry it.
+
+        Raises:
+            LocalProtocolError: a rekey of ours is not answered yet.
+        """
+        if self._pending is not None:
+            raise LocalProtocolError("a channel cannot move while its rekey is pending")
+        return {
+            "peer_public_key": self.peer_public_key.hex(),
+            "sending": self.sending.export_state(),
+            "receiving": self.receiving.export_state(),
+            "old_receiving": self.old_receiving and self.old_receiving.export_state(),
+            "rekey_at": self.rekey_at,
+            "rekeys_in_window": self._rekeys_in_window,
+            "first_rekey_in_window": self._first_rekey_in_window,
+        }
+
+    @classmethod
+    def import_state(cls, state: dict[str, Any], random_bytes: RandomBytes) -> SecureChannel:
+        """Go on with a channel where `export_state` of another process left it."""
+        keys = ChannelKeys(bytes.fromhex(state["sending"][0]), bytes.fromhex(state["receiving"][0]))
+        channel = cls(keys, bytes.fromhex(state["peer_public_key"]), 0.0, random_bytes)
+        channel.sending = CipherState.import_state(state["sending"])
+        channel.receiving = CipherState.import_state(state["receiving"])
+        if state["old_receiving"]:
+            channel.old_receiving = CipherState.import_state(state["old_receiving"])
+        channel.rekey_at = state["rekey_at"]
+        channel._rekeys_in_window = state["rekeys_in_window"]
+        channel._first_rekey_in_window = state["first_rekey_in_window"]
+        return channel
 
     def send(self, user: bytes, max_padding: int = MAX_PADDING_SENT) -> None:
         """Seal `user` behind 0 to `max_padding` (at most 255) random bytes, into `outgoing`."""

@@ -3,13 +3,14 @@
 Everything that waits in memory is counted. Each connection may hold a little (FREE_BUFFER_SIZE)
 whatever the others do, so that small messages always pass. A larger frame reserves its whole length
 before it is read on, so that every frame that was begun can be ended. Who has to wait is not read
-until somebody gives back; who has held a reservation for longest gives way to those who wait.
+until somebody gives back; of those who hold a reservation, the one whose frame comes slowest gives
+way to those who wait.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, Optional, TypeVar
+from typing import Callable, Generic, Optional, TypeVar
 
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
 from offset_common.relay.limits import FREE_BUFFER_SIZE, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
@@ -26,10 +27,12 @@ class Budget(Generic[T]):
 
     Args:
         limit: bytes in all.
+        progress: how many bytes of its frame a holder of a reservation has received.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, progress: Callable[[T], int] = lambda _: 0) -> None:
         self.limit = limit
+        self._progress = progress
         self.used = 0
         self._holders: dict[T, float] = {}  # since when, oldest first
         self._waiting: deque[T] = deque()
@@ -83,11 +86,14 @@ class Budget(Generic[T]):
         return again
 
     def overdue_holder(self, now: float) -> Optional[T]:
-        """Return who must give way because others wait, or None."""
-        if self._waiting:
-            for holder, since in self._holders.items():
-                return holder if now - since >= PATIENCE_WITH_HOLDERS else None
-        return None
+        """Return who must give way because others wait, or None: the slowest, once it had its time."""
+        if not self._waiting or not self._holders:
+            return None
+        holder = min(self._holders, key=lambda each: self._speed(each, now))
+        return holder if now - self._holders[holder] >= PATIENCE_WITH_HOLDERS else None
+
+    def _speed(self, holder: T, now: float) -> float:
+        return self._progress(holder) / max(now - self._holders[holder], 0.001)
 
 
 class SpareBuffers:

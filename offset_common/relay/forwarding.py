@@ -37,19 +37,20 @@ class Tunnels:
 
     def join(self, connect: Link, accept: Link, early: Sequence[bytes]) -> None:
         """Forward between two links from now on, `early` going to `accept` first."""
-        connect.partner, accept.partner = accept, connect
-        now = connect.host.loop.now
-        assert accept.connection is not None
-        for message in early:
-            accept.connection.send(message, now)
+        send_early(accept, early)
         accept.send_connection()
+        self.serve(connect, accept)
+
+    def serve(self, connect: Link, accept: Link) -> None:
+        """Forward between two links from now on."""
+        connect.partner, accept.partner = accept, connect
         for link in (connect, accept):
             link.handler = self
             link.timeout = math.inf
             link.schedule()
-        connect.resume_reading()
-        # Whole frames may be kept by now. Not at once: the shared buffer still has what the acceptor sent.
-        connect.process_kept_soon()
+            link.resume_reading()
+            # Whole frames may be kept by now. Not at once: the shared buffer has what the acceptor sent.
+            link.process_kept_soon()
 
     def readable(self, link: Link) -> None:
         """Read from one end, and send on to the other."""
@@ -82,7 +83,7 @@ class Tunnels:
         link.send_connection()
         self._learn_read_size(link, batch)
         link.keep(data, batch.taken, whole=batch.stopped)
-        if partner.queued > partner.host.budget.high_water:
+        if len(partner.outbox) > partner.host.budget.high_water:
             link.pause_reading()
         elif batch.stopped:
             link.process_kept_soon()
@@ -119,3 +120,10 @@ class Tunnels:
         """Deliver what is queued for `link`, whose partner is gone, then close it."""
         link.partner = None
         link.finish(CloseReason.PARTNER_ENDED)
+
+
+def send_early(accept: Link, early: Sequence[bytes]) -> None:
+    """Seal for the acceptor what the connect sent before it was accepted."""
+    assert accept.connection is not None
+    for message in early:
+        accept.connection.send(message, accept.host.loop.now)

@@ -126,7 +126,8 @@ class HandshakePool:
         if job.connection is None:
             job.connection = Connection(self._identity, time.monotonic(), version_sent=True)
         connection = job.connection
-        while not job.established:
+        # Who sends a byte now and then never gives way by silence: the loop ends it after the deadline.
+        while not job.established and time.monotonic() < job.deadline:
             received = self._receive(job.sock)
             if received is None:
                 break

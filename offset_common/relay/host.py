@@ -32,6 +32,16 @@ class Handler(Protocol):
         """The output queue of `link` is under its low-water mark again."""
 
 
+class Remote(Protocol):
+    """Another process that serves a link."""
+
+    def finish(self, link: Link, reason: CloseReason) -> None:
+        """Deliver there what is queued for `link`, then close it."""
+
+    def close(self, link: Link, reason: CloseReason) -> None:
+        """Close `link` there."""
+
+
 class Host:
     """What all links of one process share.
 
@@ -53,7 +63,7 @@ class Host:
     ) -> None:
         self.loop = loop
         self.stall = stall
-        self.budget: Budget[Link] = Budget(buffers)
+        self.budget: Budget[Link] = Budget(buffers, lambda link: len(link.inbox))
         self.spare_buffers = SpareBuffers()
         self.shared = bytearray(SHARED_BUFFER_SIZE)
         self.shared_view = memoryview(self.shared)

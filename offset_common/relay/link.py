@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import math
 import socket
-from typing import Optional, Union
+from typing import Optional
 
 from offset_common.channel.connection import Connection
 from offset_common.errors import PeerError, SilenceError
-from offset_common.relay.host import SHARED_BUFFER_SIZE, Handler, Host
+from offset_common.relay.host import SHARED_BUFFER_SIZE, Handler, Host, Remote
 from offset_common.relay.inbox import Inbox
 from offset_common.relay.limits import FREE_BUFFER_SIZE, LINGER_TIMEOUT
 from offset_common.relay.loop import DOZE_TICK, READ, WRITE
+from offset_common.relay.outbox import Buffer, Outbox
 from offset_common.relay.reasons import CloseReason
 
 _NO_WAIT = socket.MSG_DONTWAIT  # the sockets block: handshakes.py says why
-
-Buffer = Union[bytes, bytearray, memoryview]
 
 
 class Link:
@@ -37,9 +36,6 @@ class Link:
 
     __slots__ = (
         "_mask",
-        "_out",
-        "_out_since",
-        "_out_start",
         "address",
         "closed",
         "connection",
@@ -52,9 +48,11 @@ class Link:
         "key",
         "note",
         "origin",
+        "outbox",
         "partner",
         "read_size",
         "received",
+        "remote",
         "sent",
         "sock",
         "started",
@@ -71,8 +69,10 @@ class Link:
         self.connection: Optional[Connection] = None
         self.key = b""  # of the peer, once it is proven
         self.partner: Optional[Link] = None  # the other end of the tunnel
+        self.remote: Optional[Remote] = None  # the process that serves it instead of this one
         self.note: object = None  # what the role keeps about it
         self.inbox = Inbox(self, host)
+        self.outbox = Outbox(host.budget)
         self.read_size = 0  # bytes that are worth reading at once, as the role found; 0 if it does not know
         self.received = 0  # bytes
         self.sent = 0
@@ -84,9 +84,6 @@ class Link:
         self.timeout = math.inf  # of the role, besides the connection's own deadlines
         self.timeout_reason = CloseReason.IDLE
         self._mask = 0
-        self._out: Optional[bytearray] = None  # what the socket did not take
-        self._out_start = 0
-        self._out_since = 0.0  # when the socket took the last of it
 
     # Called by the loop.
 
@@ -205,17 +202,12 @@ class Link:
 
     # Writing.
 
-    @property
-    def queued(self) -> int:
-        """The bytes that wait because the peer does not take them."""
-        return 0 if self._out is None else len(self._out) - self._out_start
-
     def write(self, data: Buffer) -> None:
         """Write `data`, behind what waits already; a lost connection ends this link, not the caller."""
         if self.closed or self.finishing is not None:
             return
         taken = 0
-        if self._out is None:
+        if not self.outbox:
             try:
                 taken = self.sock.send(data, _NO_WAIT)
             except BlockingIOError:
@@ -226,12 +218,8 @@ class Link:
             self.sent += taken
             if taken == len(data):
                 return
-            self._out = bytearray()
-            self._out_start = 0
-            self._out_since = self.host.loop.now
             self._watch(self._mask | WRITE)
-        self._out += memoryview(data)[taken:]
-        self.host.budget.used += len(data) - taken
+        self.outbox.put(memoryview(data)[taken:], self.host.loop.now)
 
     def send_connection(self) -> None:
         """Write what the connection has to send."""
@@ -241,26 +229,14 @@ class Link:
                 self.write(data)
 
     def _flush(self) -> None:
-        out = self._out
-        if out is None:
-            self._watch(self._mask & ~WRITE)
-            return
-        with memoryview(out) as view:
-            taken = self.sock.send(view[self._out_start :], _NO_WAIT)
-        self.sent += taken
-        self.host.budget.used -= taken
-        self._out_start += taken
-        self._out_since = self.host.loop.now
-        if self._out_start == len(out):
-            self._out = None
+        if self.outbox:
+            self.sent += self.outbox.write_to(self.sock, self.host.loop.now)
+        if not self.outbox:
             self._watch(self._mask & ~WRITE)
             if self.finishing is not None:
                 self._half_close()
                 return
-        elif self._out_start > len(out) // 2:
-            del out[: self._out_start]
-            self._out_start = 0
-        if self.finishing is None and self.queued <= self.host.budget.low_water:
+        if self.finishing is None and len(self.outbox) <= self.host.budget.low_water:
             self.handler.drained(self)
 
     # Time.
@@ -270,8 +246,8 @@ class Link:
         when = self.timeout
         if self.finishing is None and self.connection is not None:
             when = min(when, self.connection.next_deadline(), self.doze_at)
-        if self._out is not None:
-            when = min(when, self._out_since + self.host.stall)
+        if self.outbox:
+            when = min(when, self.outbox.moved_at + self.host.stall)
         if self.dozing:
             when = math.ceil(when / DOZE_TICK) * DOZE_TICK if when < math.inf else when
         if when == math.inf:
@@ -284,7 +260,7 @@ class Link:
         if now >= self.timeout:
             self.close(self.timeout_reason)
             return
-        if self._out is not None and now - self._out_since >= self.host.stall:
+        if self.outbox and now - self.outbox.moved_at >= self.host.stall:
             self.close(CloseReason.STALLED)
             return
         if self.finishing is None and self.connection is not None:
@@ -327,12 +303,15 @@ class Link:
         """Deliver what is queued, then close: the peer gets every byte before the end."""
         if self.closed or self.finishing is not None:
             return
+        if self.remote is not None:
+            self.remote.finish(self, reason)
+            return
         self.finishing = reason
         self.inbox.forget()
         # What the peer still sends is read and dropped: closing a socket with unread bytes
         # in it would reset the connection and could cost the peer our last words.
         self._watch(self._mask | READ)
-        if self._out is None:
+        if not self.outbox:
             self._half_close()
         else:
             self.timeout = math.inf
@@ -343,16 +322,27 @@ class Link:
         if self.closed:
             return
         self.closed = True
+        if self.remote is not None:
+            self.remote.close(self, reason)
         self.host.loop.deadlines.cancel(self)
         self._watch(0)
         self.inbox.forget()
         self.host.budget.forget(self)
-        self.host.budget.used -= self.queued
-        self._out = None
+        self.outbox.forget()
         self.sock.close()
         self.connection = None
         self.host.link_closed(self, self.finishing or reason, detail)
         self.partner = None
+
+    def detach(self, remote: Remote) -> None:
+        """Let `remote` serve the connection from now on; here only its account is left."""
+        self.unwatch()
+        self.inbox.forget()
+        self.outbox.forget()
+        self.sock.close()
+        self.connection = None
+        self.partner = None
+        self.remote = remote
 
     def _half_close(self) -> None:
         try:
@@ -366,7 +356,7 @@ class Link:
     def _discard(self) -> None:
         count = self.sock.recv_into(self.host.shared, 0, _NO_WAIT)
         if not count:
-            if self._out is None:
+            if not self.outbox:
                 self.close(CloseReason.PEER_CLOSED)
             else:
                 # Half-closed by the peer, which may still read: only the writing is left to do.

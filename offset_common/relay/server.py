@@ -10,7 +10,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from offset_common.identity import Identity, encode_key
 from offset_common.relay.forwarding import Tunnels
@@ -26,6 +26,9 @@ from offset_common.relay.reasons import FOLDED, CloseReason
 from offset_common.relay.registry import Registry
 from offset_common.relay.roles import Roles
 
+if TYPE_CHECKING:
+    from offset_common.relay.worker_pool import WorkerPool
+
 SHOWN_KEY_SIZE = 8  # hexadecimal digits of a key in the log
 
 
@@ -38,6 +41,7 @@ class Relay:
         limits: what it gives to all, to one address and to one key.
         log: where its lines go.
         clock: seconds, as of time.monotonic.
+        workers: processes that forward for tunnels; with 1 this one does.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Relay:
         limits: Limits,
         log: Log,
         clock: Callable[[], float] = time.monotonic,
+        workers: int = 1,
     ) -> None:
         self.identity = identity
         self.limits = limits
@@ -58,7 +63,9 @@ class Relay:
         self.registry = Registry(limits)
         self.tunnels = Tunnels()
         self.lobby = Lobby(self.host, limits, self._admitted, self._refused, self._warn)
-        self.roles = Roles(self.registry, self.lobby.origins, self.tunnels, self._warn)
+        self.workers = self._start_workers(workers) if workers > 1 else None
+        joiner = self.workers or self.tunnels
+        self.roles = Roles(self.registry, self.lobby.origins, joiner, self._warn)
         self.pool = HandshakePool(identity, limits.handshake_threads, self.lobby.job_done)
         self.lobby.pool = self.pool
         self._listening = [ListeningSocket(sock, self.lobby) for sock in sockets]
@@ -94,7 +101,7 @@ class Relay:
         self.log.line(f"stopping: tunnels have {drain:g} s to end")
         self._stop_listening()
         for link in self.lobby.origins.all():
-            if link.handler is not self.tunnels:
+            if link.handler is not self.tunnels and link.handler is not self.workers:
                 link.close(CloseReason.SHUTDOWN)
 
     def close(self) -> None:
@@ -103,10 +110,18 @@ class Relay:
         self._stop_listening()
         for link in self.lobby.origins.all():
             link.close(CloseReason.SHUTDOWN)
+        if self.workers is not None:
+            self.workers.stop()
         total = sum(self.ended.values())
         self.log.line(f"stopped after {total} connections")
         self.log.close()
         self.loop.close()
+
+    def _start_workers(self, count: int) -> WorkerPool:
+        # Only now: the one-process relay does without this room.
+        from offset_common.relay.worker_pool import WorkerPool
+
+        return WorkerPool(self.loop, self.limits, count, self.tunnels, self._warn)
 
     def _stop_listening(self) -> None:
         for listening in self._listening:

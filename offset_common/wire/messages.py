@@ -10,7 +10,7 @@ The rest are byte strings that look random, and go out as literal runs.
 from __future__ import annotations
 
 import enum
-from typing import ClassVar, Optional, TypeVar, Union
+from typing import Callable, ClassVar, Optional, TypeVar, Union
 
 from offset_common import constants
 from offset_common.errors import DecodeError, LocalProtocolError
@@ -248,8 +248,12 @@ class KaMessage(Message):
     def __init__(self, message: Optional[bytes]) -> None:
         self.message = message
 
-    def encode(self) -> bytes:
-        """Make the user data of a ChannelMessage."""
+    def encode(self, pack_message: Callable[[bytes], bytes] = pack_literal) -> bytes:
+        """Make the user data of a ChannelMessage.
+
+        Args:
+            pack_message: how to pack the message; `pack_sparse` for one that may be zeros mostly.
+        """
         if self.message is None:
             return self._KEEP_ALIVE
         words = 3 + -(-len(self.message) // WORD_SIZE)
@@ -258,7 +262,7 @@ class KaMessage(Message):
                 pack_word(segment_table(words)),
                 self._PACKED_MESSAGE,
                 pack_word(data_pointer(0, len(self.message))),
-                pack_literal(self.message),
+                pack_message(self.message),
             )
         )
 

@@ -7,6 +7,7 @@ the number of further words that stand as they are.
 
 from __future__ import annotations
 
+import re
 import struct
 
 from offset_common.errors import DecodeError
@@ -16,6 +17,8 @@ MAX_RUN = 256  # words of the longest run: the tag's own and 255 more
 
 # What one tag can become at most: two bytes, 0x00 and its count, stand for a whole run of zero words.
 _MAX_EXPANSION = MAX_RUN * WORD_SIZE // 2
+
+_ZERO_RUNS = re.compile(rb"\x00{64,}")  # shorter ones `pack` finds itself
 
 _POSITIONS = tuple(tuple(bit for bit in range(8) if tag >> bit & 1) for tag in range(256))
 _NONZERO_TO_ONE = b"\x00" + b"\x01" * 255
@@ -80,6 +83,28 @@ def pack_literal(content: bytes) -> bytes:
         run = content[start : start + MAX_RUN * WORD_SIZE]
         parts += (b"\xff", run[:WORD_SIZE], bytes((len(run) // WORD_SIZE - 1,)), run[WORD_SIZE:])
     return b"".join(parts)
+
+
+def pack_sparse(content: bytes) -> bytes:
+    """Pack bytes that may be zeros mostly, in time for those that are not.
+
+    Args:
+        content: any number of bytes; zero bytes fill the last word.
+
+    Source: section 3.3.
+    """
+    content += bytes(-len(content) % WORD_SIZE)
+    packed = bytearray()
+    at = 0
+    for zeros in _ZERO_RUNS.finditer(content):
+        start = -(-zeros.start() // WORD_SIZE) * WORD_SIZE
+        packed += pack(content[at:start])
+        at = zeros.end() // WORD_SIZE * WORD_SIZE
+        full, left = divmod((at - start) // WORD_SIZE, MAX_RUN)
+        packed += bytes((0, MAX_RUN - 1)) * full
+        if left:
+            packed += bytes((0, left - 1))
+    return bytes(packed + pack(content[at:]))
 
 
 def unpack(packed: bytes, start: int, size: int) -> tuple[bytearray, int]:

@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Callable, Optional, Union
 
 from offset_common.channel.connection import Connection
@@ -42,17 +43,14 @@ class Visitor:
         self.identity = identity
         self.connection: Optional[Connection] = None
         self.connected = False
+        self.proven = False  # the handshake was finished; it may be over by now
         self.ended = False
         self.reads = True
         self.messages: list[bytes] = []
         self.received = 0  # bytes
+        self.on_proven: Optional[Callable[[Visitor], object]] = None  # called once the handshake is done
         self.supply: Optional[Callable[[], Buffer]] = None  # more to send, whenever there is room; b"" is the end
         self._out = memoryview(b"")
-
-    @property
-    def established(self) -> bool:
-        """Whether the handshake is done and the relay has not ended it."""
-        return not self.ended and self.connection is not None and self.connection.established
 
     def begin_handshake(self) -> None:
         """Send the version and ExchangeRandNonce, and answer what comes from now on."""
@@ -130,6 +128,10 @@ class Visitor:
                     break
                 if isinstance(event, MessageReceived):
                     self.messages.append(event.data)
+                else:
+                    self.proven = True
+                    if self.on_proven is not None:
+                        self.on_proven(self)
             self.send_connection()
         except OffsetError:
             self.connection = None  # the relay answers something that was spoilt on purpose
@@ -238,15 +240,63 @@ class Crowd:
         return new
 
     def prove(
-        self, count: int = 1, identities: Optional[Sequence[Identity]] = None, source: str = "127.0.0.1"
+        self,
+        count: int = 1,
+        identities: Optional[Sequence[Identity]] = None,
+        source: str = "127.0.0.1",
+        then: Optional[Callable[[Visitor], object]] = None,
     ) -> list[Visitor]:
-        """Open connections and finish their handshakes; return those that the relay let in."""
-        new = self.dial(count, identities, source)
-        for visitor in new:
-            if not visitor.ended:
-                visitor.begin_handshake()
-        assert self.run(lambda: all(each.established or each.ended for each in new), 30.0)
-        return [each for each in new if each.established]
+        """Open connections and finish their handshakes; return those whose handshake was finished.
+
+        Args:
+            count: how many.
+            identities: who they are, as for `dial`.
+            source: the address that they come from.
+            then: called with each one as soon as its handshake is done.
+        """
+        proven: list[Visitor] = []
+        for begin in range(0, count, AT_ONCE):
+            some = identities[begin:] + identities[:begin] if identities and len(identities) > begin else identities
+            new = self.dial(min(AT_ONCE, count - begin), some, source)
+            for visitor in new:
+                visitor.on_proven = then
+                if not visitor.ended:
+                    visitor.begin_handshake()
+            assert self.run(partial(_all_are_through, new), 30.0), "handshakes are not answered"
+            proven += [each for each in new if each.proven]
+        return proven
+
+    def listen(self, identity: Optional[Identity] = None, source: str = "127.0.0.1") -> Visitor:
+        """Let one listen."""
+        (listener,) = self.prove(1, [identity] if identity else None, source, lambda each: each.init(InitRole.LISTEN))
+        return listener
+
+    def connect(self, count: int, key: bytes, identities: Optional[Sequence[Identity]] = None, source: str = "127.0.0.1") -> list[Visitor]:
+        """Let some connect to the listener of `key`, each as soon as it can."""
+        return self.prove(count, identities, source, lambda each: each.init(InitRole.CONNECT, key))
+
+    def tunnels(self, count: int, source: str = "127.0.0.1") -> list[tuple[Visitor, Visitor]]:
+        """Make tunnels: the ends that connected, each of another key, and those that accepted, all of one."""
+        listener = self.listen(source=source)
+        key = listener.identity.public_key
+        near = self.connect(count, key, source=source)
+        assert self.run(lambda: len(listener.messages) >= count, 30.0), "not all were announced"
+        callers = iter([each.identity.public_key for each in near])
+        far = self.prove(count, [listener.identity], source, lambda each: each.init(InitRole.ACCEPT, next(callers)))
+        by_caller: dict[bytes, Visitor] = {}
+        for visitor in far:
+            visitor.send(b"accepted")
+        assert self.run(lambda: all(each.messages for each in near), 30.0), "not all were joined"
+        for visitor in near:
+            assert visitor.messages.pop() == b"accepted"
+        # Which of the acceptors is whose other end: they tell.
+        for number, visitor in enumerate(near):
+            visitor.send(number.to_bytes(4, "big"))
+        assert self.run(lambda: all(each.messages for each in far), 30.0), "not all hear from the other end"
+        for visitor in far:
+            number = int.from_bytes(visitor.messages.pop(), "big")
+            by_caller[near[number].identity.public_key] = visitor
+        return [(each, by_caller[each.identity.public_key]) for each in near]
 
     def run(self, until: Callable[[], bool], seconds: float = 10.0) -> bool:
         """Do what there is to do until `until` holds; say whether it did in time."""
@@ -285,3 +335,7 @@ class Crowd:
             visitor.end()
         else:
             visitor.connected = True
+
+
+def _all_are_through(visitors: Sequence[Visitor]) -> bool:
+    return all(each.proven or each.ended for each in visitors)

@@ -11,8 +11,9 @@ from offset_common.constants import IDLE_TIMEOUT
 from offset_common.relay.limits import LINGER_TIMEOUT, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, Limits
 from offset_common.relay.reasons import CloseReason
 from offset_common.wire.messages import InitConnection, InitRole, KaMessage
-from offset_common.wire.packing import pack, unpack
 from tests.relay.rig import Rig, running
+from tests.wire.layout import LIST, STRUCT, elements, packed, sections, word
+from tests.wire.layout import near as near_pointer
 
 MESSAGES = [b"", b"a", os.urandom(3000), bytes(10_000), os.urandom(70_000), b"end"]
 STALL = 40.0  # seconds
@@ -75,8 +76,8 @@ def test_what_a_peer_does_not_read_is_kept_and_its_partner_is_not_read(rig: Rig)
     while near.link.reading:
         sent += near.sock.send(data[sent : sent + size])
         rig.rounds(1)
-    assert OUTPUT_HIGH_WATER < far.link.queued < OUTPUT_HIGH_WATER + 2 * 2**18
-    while far.link.queued > OUTPUT_LOW_WATER:
+    assert OUTPUT_HIGH_WATER < len(far.link.outbox) < OUTPUT_HIGH_WATER + 2 * 2**18
+    while len(far.link.outbox) > OUTPUT_LOW_WATER:
         assert not near.link.reading
         far.has_message()
         rig.rounds(1)
@@ -113,7 +114,7 @@ def test_a_peer_that_never_reads_ends_after_the_stall_limit_and_its_partner_is_t
     with running(Limits(stall=STALL, handshake_threads=1)) as rig:
         near, far = rig.tunnel()
         near.write(near.sealed(*[os.urandom(50_000)] * 8))
-        rig.until(lambda: far.link.queued > 0)
+        rig.until(lambda: len(far.link.outbox) > 0)
         rig.advance(STALL / 2)
         far.send(b"I live")
         assert near.receive() == b"I live"
@@ -171,7 +172,7 @@ def test_a_finished_peer_that_neither_reads_nor_closes_ends_after_the_stall_limi
     with running(Limits(stall=STALL, handshake_threads=1)) as rig:
         near, far = rig.tunnel()
         near.write(near.sealed(*[os.urandom(50_000)] * 8))
-        rig.until(lambda: far.link.queued > 0)
+        rig.until(lambda: len(far.link.outbox) > 0)
         near.sock.close()
         rig.until(lambda: far.link.finishing is not None)
         rig.advance(STALL + 1)
@@ -218,14 +219,14 @@ def test_the_bytes_of_a_connection_are_counted(rig: Rig) -> None:
 def test_messages_that_were_packed_very_small_wait_packed_until_their_reader_reads(rig: Rig) -> None:
     near, far = rig.tunnel()
     messages = [bytes(900_000)] * 20
-    plain = KaMessage(messages[0]).encode()
-    words, _ = unpack(plain, 0, 10 * len(plain))
-    small = pack(bytes(words[:8])) + pack(bytes(words[8:]))
+    head = near_pointer(STRUCT, 0, sections(1, 1)) + word(1) + near_pointer(LIST, 0, elements(900_000))
+    small = packed(head + messages[0])
+    assert KaMessage.decode(small).message == messages[0]
     assert len(small) < 10_000
     for _ in messages:
         near.connection.secure_channel.send(small)
     near.write(near.connection.data_to_send())
     rig.rounds(20)
-    assert far.link.queued < 6 * OUTPUT_HIGH_WATER
+    assert len(far.link.outbox) < 6 * OUTPUT_HIGH_WATER
     rig.until(lambda: far.has_message() and len(far.messages) == len(messages))
     assert far.messages == messages

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
+import time
 
 import pytest
 
@@ -11,6 +13,7 @@ from offset_common.channel.connection import VERSION_FRAME, Connection
 from offset_common.channel.events import HandshakeCompleted
 from offset_common.constants import HANDSHAKE_TIMEOUT
 from offset_common.identity import Identity
+from offset_common.relay.handshakes import HandshakeJob, HandshakePool
 from offset_common.relay.limits import Limits
 from offset_common.relay.lobby import ListeningSocket
 from offset_common.relay.reasons import CloseReason
@@ -148,6 +151,23 @@ def test_what_comes_behind_the_handshake_in_one_piece_is_kept(rig: Rig) -> None:
     caller.sock.send(caller.connection.data_to_send())
     rig.until(lambda: len(rig.relay.registry) == 1)
     close_all(caller)
+
+
+def test_who_sends_a_byte_now_and_then_does_not_hold_a_thread_beyond_its_time(rig: Rig) -> None:
+    given_back = threading.Event()
+    pool = HandshakePool(rig.identity, 1, lambda job: given_back.set())
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0.02)
+    pool.submit(HandshakeJob(ours, None, time.monotonic() + 0.1))
+    frame = VERSION_FRAME + (2048).to_bytes(8, "big") + bytes(2000)
+    for byte in frame:
+        theirs.send(bytes([byte]))
+        if given_back.wait(0.005):
+            break
+    assert given_back.is_set()
+    pool.close()
+    ours.close()
+    theirs.close()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,292 @@
+"""What the glance finds is what the plain decoder finds, on every kind of input.
+
+Each check puts the message into a larger buffer with something hostile behind it, since the relay's scratch
+buffer still holds what earlier messages left there.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import NamedTuple, Optional
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offset_common.channel.glance import UNKNOWN, find_message, find_user
+from offset_common.channel.resealing import LARGEST_PADDING_KEPT
+from offset_common.constants import MAX_FRAME_SIZE
+from offset_common.errors import DecodeError
+from offset_common.wire.capnp import data_pointer, discriminant_word, segment_table, struct_pointer
+from offset_common.wire.messages import ChannelMessage, KaMessage, Rekey
+from offset_common.wire.packing import pack, pack_literal
+from tests.channel import recorded
+from tests.channel.layouts import (
+    ENCODERS,
+    FILLINGS,
+    as_released,
+    as_unknown,
+    lying_message,
+    mixed,
+    mutate,
+    whole_words,
+)
+from tests.wire import oracle
+
+
+class Meaning(NamedTuple):
+    """What a ChannelMessage holds, as the plain decoder tells it."""
+
+    padding: int
+    user: bytes
+    message: Optional[bytes]
+
+
+def meaning(packed: bytes) -> Optional[Meaning]:
+    """Read user data the plain way; `message` is None unless it is a KaMessage `message`."""
+    try:
+        outer = ChannelMessage.decode(packed)
+    except DecodeError:
+        return None
+    if isinstance(outer.content, Rekey):
+        return None
+    try:
+        inner = KaMessage.decode(outer.content).message
+    except DecodeError:
+        inner = None
+    return Meaning(len(outer.rand_padding), outer.content, inner)
+
+
+def check(packed: bytes, stale: bytes = b"") -> bool:
+    """Hold the glance against the plain decoder; say whether it found a message."""
+    scratch = bytearray(packed + stale)
+    padding, user = find_message(scratch, len(packed))
+    assert scratch == packed + stale
+    own_user = find_user(packed)
+    if padding == UNKNOWN and own_user is None:
+        return False
+    want = meaning(packed)
+    assert want is not None
+    assert own_user is None or own_user == want.user
+    if padding == UNKNOWN:
+        return False
+    assert want.message is not None
+    assert padding == want.padding
+    assert user == want.user or (not user and padding <= LARGEST_PADDING_KEPT)
+    return True
+
+
+SMALL = [*range(34), 63, 64, 65, 255, 256, 511, 512, 513, 1000, 1024, 1500, *range(2030, 2080, 3), 3000]
+BORDERS = [4095, 4096, 4097, *range(8100, 8210, 9), 16383, 16384, 16385, 32768, 65535, 65536, 65537]
+LARGE = [262_143, 262_144, 900_000, 1_048_576]
+
+
+@pytest.mark.parametrize("encode", ENCODERS)
+@pytest.mark.parametrize("filling", FILLINGS)
+def test_payloads_of_all_sizes_are_found(encode, filling):
+    fill = FILLINGS[filling]
+    sizes = SMALL + BORDERS + (LARGE if filling in ("random", "zeros") else [])
+    unknown = [size for size in sizes if not check(encode(fill(size), fill(size * 7 % 256)), b"\x01" * 50)]
+    assert unknown == []
+
+
+@pytest.mark.parametrize("encode", ENCODERS)
+@pytest.mark.parametrize("filling", ["random", "zeros", "ones"])
+def test_small_paddings_of_all_sizes_are_found(encode, filling):
+    fill = FILLINGS[filling]
+    assert all(check(encode(b"a payload" * 9, fill(size)), b"\xff" * 50) for size in range(256))
+
+
+@pytest.mark.parametrize("payload_size", [0, 64, 1500, 65_536])
+@pytest.mark.parametrize("filling", ["random", "zeros", "two zeros a word"])
+def test_paddings_of_released_nodes_are_found_but_where_the_content_just_misses_the_first_segment(
+    payload_size, filling
+):
+    padding = FILLINGS[filling](65_535)
+    payload = random.Random(3).randbytes(payload_size)
+    sizes = [*range(256, 65_536, 4001), *range(8000, 8250), 65_535]
+    unknown = [size for size in sizes if not check(as_released(payload, padding[:size]))]
+    # Root, its two pointers and the padding: one word of the 1,024, or none, is left for two of the content.
+    assert unknown == list(range(8153, 8169))
+
+
+def test_recorded_messages_of_the_original_relay_are_found():
+    found = []
+    for recording in recorded.load("channel.json"):
+        key = recording.bytes_of("receiving_key")
+        carried = []
+        for counter, payload in enumerate(recording.payloads("received")[3:]):
+            nonce = counter.to_bytes(12, "little")
+            packed = ChaCha20Poly1305(key).decrypt(nonce, payload[12:], None)
+            want = meaning(packed)
+            assert want is not None
+            assert check(packed, packed) is (want.message is not None)
+            carried += [want.message]
+        found += [message for message in carried if message is not None]
+    assert found
+
+
+@pytest.mark.parametrize("encode", ENCODERS)
+def test_what_is_no_message_is_not_found(encode):
+    padding = b"padding!" * 3
+    rekey = ChannelMessage(padding, Rekey(b"k" * 32, b"s" * 32))
+    assert not check(rekey.encode())
+    assert not check(oracle.packed(rekey))
+    for user in (KaMessage(None).encode(), oracle.packed(KaMessage(None)), b"", b"no message", b"\x10"):
+        assert not check(ChannelMessage(padding, user).encode())
+        assert not check(oracle.packed(ChannelMessage(padding, user)))
+
+
+@pytest.mark.parametrize("padding_size", [0, 20, 400, 600, 9000])
+@pytest.mark.parametrize("encode", [*ENCODERS, as_unknown])
+def test_a_message_that_is_cut_short_is_not_found_although_its_rest_stands_behind_it(encode, padding_size):
+    packed = encode(mixed(70) + b"payload", random.Random(1).randbytes(padding_size))
+    cuts = range(len(packed)) if padding_size < 9000 else [*range(90), *range(len(packed) - 200, len(packed))]
+    for size in cuts:
+        assert not check(packed[:size], packed[size:] + packed)
+        assert not check(packed[:size])
+
+
+@pytest.mark.parametrize("encode", ENCODERS)
+def test_bytes_behind_the_message_and_behind_the_inner_message_are_as_nothing(encode):
+    for trailing in (b"\x00", b"\xff" * 9, b"trailing"):
+        assert check(encode(b"payload" * 20, bytes(range(1, 100))) + trailing)
+        user = KaMessage(b"payload" * 20).encode() + trailing
+        assert check(ChannelMessage(b"padding", user).encode())
+
+
+def campaign(seed: int, count: int) -> tuple[int, int]:
+    """Check so many messages and as many mutants; return how many of each were found."""
+    chance = random.Random(seed)
+    found = mutants_found = 0
+    before = b""
+    for number in range(count):
+        if number % 4:
+            packed = lying_message(chance)
+        else:
+            payload = chance.randbytes(chance.choice((0, 5, 64, 300, 2100)))
+            padding = bytes(chance.choice((0, 9, 200, 1000))) if number % 8 else chance.randbytes(1000)
+            packed = chance.choice((*ENCODERS, as_unknown))(payload, padding)
+        found += check(packed, chance.choice((b"", before, b"\x01" * 99, bytes(99), b"\xff" * 99)))
+        mutant = mutate(packed, chance)
+        same = next((at for at, (a, b) in enumerate(zip(mutant, packed)) if a != b), 0)
+        mutants_found += check(mutant, chance.choice((packed[len(mutant) :], packed[same:], before)))
+        before = packed
+    return found, mutants_found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_message_is_found_only_where_the_plain_decoder_finds_the_same(seed):
+    found, mutants_found = campaign(seed, 900)
+    assert found > 200  # or the messages show nothing
+    assert mutants_found > 50
+
+
+_MESSAGES = [encode(mixed(80), random.Random(2).randbytes(60)) for encode in (*ENCODERS, as_unknown)]
+
+
+@given(st.sampled_from(_MESSAGES), st.data())
+@settings(max_examples=300, deadline=None)
+def test_bytes_replaced_anywhere_change_nothing_of_that(packed, data):
+    start = data.draw(st.integers(0, len(packed)))
+    end = data.draw(st.integers(start, min(len(packed), start + 12)))
+    check(packed[:start] + data.draw(st.binary(max_size=12)) + packed[end:], packed)
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_looked_at_without_an_error(packed, stale):
+    check(packed, stale)
+
+
+@pytest.mark.parametrize("index", range(len(_MESSAGES)))
+def test_each_byte_set_to_any_telling_value_changes_nothing_of_that(index):
+    packed = _MESSAGES[index]
+    for at in range(len(packed)):
+        for value in (
+            0,
+            1,
+            2,
+            5,
+            0x10,
+            0x11,
+            0x31,
+            0x51,
+            0xFE,
+            0xFF,
+            packed[at] ^ 0x80,
+            packed[at] + 1 & 255,
+        ):
+            check(packed[:at] + bytes((value,)) + packed[at + 1 :], packed)
+
+
+# Sizes.
+
+
+def zero_words(count: int) -> bytes:
+    return b"\x00\xff" * (count // 256) + (bytes((0, count % 256 - 1)) if count % 256 else b"")
+
+
+def user_of_zeros(payload: int) -> bytes:
+    """Pack a KaMessage with so many words of zeros."""
+    user = pack(segment_table(3 + payload)) + pack(
+        struct_pointer(0, 1, 1) + discriminant_word(1) + data_pointer(0, 8 * payload)
+    )
+    return user + zero_words(payload)
+
+
+def behind_zeros(padding: int, user: bytes) -> bytes:
+    """Pack a ChannelMessage with so many words of padding, all zeros."""
+    words = 5 + padding + len(whole_words(user)) // 8
+    head = struct_pointer(0, 0, 2) + data_pointer(1, 8 * padding) + struct_pointer(padding, 1, 1)
+    tail = pack(discriminant_word(1) + data_pointer(0, len(user)))
+    return pack(segment_table(words)) + pack(head) + zero_words(padding) + tail + pack_literal(user)
+
+
+def test_a_message_is_found_up_to_the_size_that_the_plain_decoder_takes_and_no_further():
+    most = MAX_FRAME_SIZE // 8
+    assert check(behind_zeros(0, user_of_zeros(most - 3)))
+    assert not check(behind_zeros(0, user_of_zeros(most - 2)))
+    user = KaMessage(b"message").encode()
+    padding = most - 5 - len(whole_words(user)) // 8
+    assert check(behind_zeros(padding, user))
+    assert not check(behind_zeros(padding + 1, user))
+
+
+@pytest.mark.parametrize("claim", [1 << 17, 1 << 28, (1 << 29) - 1])
+@pytest.mark.parametrize("of_padding", [True, False])
+def test_a_size_that_the_segment_cannot_have_costs_nothing(claim, of_padding):
+    pointers = data_pointer(1, claim if of_padding else 0)
+    pointers += struct_pointer((claim + 7) // 8 if of_padding else 0, 1, 1)
+    content = b"" if of_padding else discriminant_word(1) + data_pointer(0, claim)
+    packed = pack(segment_table(5000)) + pack(struct_pointer(0, 0, 2) + pointers + content)
+    packed += b"\x00\xff" * 500_000  # that many words are there, packed
+    started = time.process_time()
+    assert find_message(bytearray(packed), len(packed)) == (UNKNOWN, b"")
+    assert time.process_time() - started < 0.05
+
+
+class Watched(bytearray):
+    """Scratch memory of which nothing far behind the message may be read."""
+
+    end = 0
+
+    def __getitem__(self, key):
+        assert (key.start or 0 if isinstance(key, slice) else key) < self.end
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("words", [40_000, 140_000])
+@pytest.mark.parametrize("padding_words", [0, 2, 39_000])
+def test_what_earlier_messages_left_in_the_buffer_is_not_searched_for_a_claimed_size(words, padding_words):
+    pointers = data_pointer(1, 8 * padding_words) + struct_pointer(padding_words, 1, 1)
+    packed = pack(segment_table(words)) + pack(struct_pointer(0, 0, 2) + pointers)
+    if padding_words < 3:
+        packed += b"\x01\x01" * padding_words
+        packed += pack(discriminant_word(1) + data_pointer(0, 8 * (words - 5 - padding_words)))
+        packed += pack_literal(KaMessage(bytes(200)).encode())
+    scratch = Watched(packed + b"\x01" * 2 * words)
+    scratch.end = len(packed) + 10
+    assert find_message(scratch, len(packed)) == (UNKNOWN, b"")
