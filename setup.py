@@ -19,8 +19,11 @@ def read_version() -> str:
     return found.group(1)
 
 
+# QR codes of tickets.
+QR = ["segno"]
 # What the suite needs on any Python, and what it has for an oracle: wheels of the oracle come later for some.
-TEST = ["pytest", "pytest-cov", "pytest-timeout", "hypothesis"]
+# zxing-cpp reads QR codes.
+TEST = ["pytest", "pytest-cov", "pytest-timeout", "hypothesis", "zxing-cpp", *QR]
 ORACLE = ["pycapnp"]
 CHECK = ["ruff", "mypy"]
 
@@ -37,7 +40,7 @@ setup(
     entry_points={"console_scripts": ["strelay=strelay:main", "stmgr=stmgr:main"]},
     # docopt-ng is the maintained docopt; Debian's python3-docopt is the same module and works as well.
     install_requires=["cryptography>=38", "docopt-ng"],
-    extras_require={"test": TEST, "dev": TEST + ORACLE + CHECK},
+    extras_require={"qr": QR, "test": TEST, "dev": TEST + ORACLE + CHECK},
     classifiers=[
         "Environment :: Console",
         "Operating System :: POSIX",

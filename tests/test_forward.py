@@ -19,11 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Callable, Optional
+from queue import Queue
+from typing import Callable, NamedTuple, Optional
 from urllib.request import urlopen
 
 import pytest
 
+from examples.forward import main
 from examples.forwarding.bridge import DATA, END, LINGER_RESET
 from examples.forwarding.sides import FIRST_DELAY, MAX_DELAY, Backoff
 from offset_common.address import Address
@@ -247,12 +249,12 @@ def test_a_server_that_answers_after_the_end_of_the_request_is_heard(setting: Se
 
 
 def test_a_client_that_writes_on_after_the_servers_end_is_heard(setting: Setting) -> None:
-    heard: list[bytes] = []
+    heard: Queue[bytes] = Queue()
 
     def answer(sock: socket.socket) -> None:
         sock.sendall(b"go on")
         sock.shutdown(socket.SHUT_WR)
-        heard.append(read_all(sock))
+        heard.put(read_all(sock))
 
     with server(answer) as target:
         with reach(setting.both(target)) as sock:
@@ -260,7 +262,7 @@ def test_a_client_that_writes_on_after_the_servers_end_is_heard(setting: Setting
             sock.sendall(b"as you say")
         for program in setting.programs:
             program.wait_for("connection 1: ended")
-        assert heard == [b"as you say"]
+        assert heard.get(timeout=PATIENCE) == b"as you say"
 
 
 def test_much_goes_both_ways_at_the_same_time(setting: Setting) -> None:
@@ -273,7 +275,7 @@ def test_much_goes_both_ways_at_the_same_time(setting: Setting) -> None:
 
 
 def test_a_byte_is_not_held_back_for_more(setting: Setting) -> None:
-    """The server is silent after the first of two bytes, so its acknowledgement of that one is delayed by 40 ms."""
+    """The server says nothing after the first of two bytes: its acknowledgement of that takes 40 ms."""
     first_came = threading.Semaphore(0)
 
     def answer(sock: socket.socket) -> None:
@@ -534,17 +536,31 @@ def test_a_signal_ends_serve_while_it_waits_for_a_relay(tmp_path: Path) -> None:
     assert serving.stop() == 0
 
 
-def test_key_prints_the_public_key_of_an_identity(tmp_path: Path) -> None:
+def test_key_prints_the_public_key_of_an_identity(run_forward: RunForward, tmp_path: Path) -> None:
     identity = Identity.generate()
     save_identity(identity, tmp_path / "my.ident")
     done = run_forward("key", "--idfile", str(tmp_path / "my.ident"))
-    assert (done.returncode, done.stdout) == (0, encode_key(identity.public_key) + "\n")
+    assert (done.status, done.stdout) == (0, encode_key(identity.public_key) + "\n")
 
 
-def run_forward(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, FORWARD, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+class Outcome(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
+
+RunForward = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run_forward(capsys: pytest.CaptureFixture[str]) -> RunForward:
+    """Run forward.py in this process; for command lines that do not get as far as to wait for a signal."""
+
+    def run_forward(*arguments: str) -> Outcome:
+        status = main(arguments)
+        return Outcome(status, *capsys.readouterr())
+
+    return run_forward
 
 
 KEY = encode_key(bytes(32))
@@ -570,25 +586,25 @@ DIAL = ("dial", *FILES, "--peer", KEY, "--port", "0")
     ],
 )
 def test_what_the_person_can_mend_is_one_clear_line(
-    arguments: tuple[str, ...], status: int, line: str
+    run_forward: RunForward, arguments: tuple[str, ...], status: int, line: str
 ) -> None:
     done = run_forward(*arguments)
-    assert done.returncode == status
+    assert done.status == status
     assert done.stderr.splitlines()[0].startswith(f"forward: {line}"), done.stderr
     assert done.stdout == ""
 
 
-def test_no_command_and_no_such_command_are_told_apart() -> None:
+def test_no_command_and_no_such_command_are_told_apart(run_forward: RunForward) -> None:
     assert run_forward().stderr.startswith("forward: no command is given\nUsage:\n")
     wrong = run_forward("srve", *SERVE[1:])
-    assert wrong.returncode == 2
+    assert wrong.status == 2
     assert wrong.stderr.startswith("forward: there is no command 'srve'; did you mean serve?\nUsage:\n")
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("serve", "--help"), ("dial", "-h")])
-def test_help_has_every_command(arguments: tuple[str, ...]) -> None:
+def test_help_has_every_command(run_forward: RunForward, arguments: tuple[str, ...]) -> None:
     done = run_forward(*arguments)
-    assert done.returncode == 0
+    assert done.status == 0
     for command in ("serve", "dial", "key"):
         assert f"\n  forward.py {command} --" in done.stdout
 

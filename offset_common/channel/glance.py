@@ -126,8 +126,6 @@ def _padding_of_small_message(p: Packed, size: int) -> int:
     user = p[at + 1 : at + 9] + p[at + 10 : run_end]
     words -= 1 + p[at + 9]
     if words:
-        if words > size:
-            return UNKNOWN  # zeros, mostly
         run_end = _skip(p, run_end, words)
     if run_end > size:
         return UNKNOWN

@@ -10,8 +10,10 @@ from offset_common.channel.secure_channel import Observer
 from offset_common.identity import encode_key
 from offset_common.tickets import RelayTicket
 from offset_common.tools.relay_check import Bulk, RelayCheck, RoundTrips, StepDone
-from offset_common.tools.terminal import Paint, Progress, painted, say, wants_colour
+from offset_common.tools.terminal import Paint, Progress, painted, say, say_lines, wants_colour
+from offset_common.tools.trace import trace_to_output
 
+STATUS_FAILED = 1
 STEP_WIDTH = 16
 MEASURED = ("round trips", "bulk")  # steps whose line says more than how long they took
 
@@ -48,6 +50,33 @@ class LineWatcher:
         if self._lines:
             for line in closing_lines(check, self._colour):
                 say(line)
+
+
+def check_and_report(
+    ticket: RelayTicket, timeout: float, *, trace: bool = False, short: bool = False, as_json: bool = False
+) -> int:
+    """Check a relay and print what comes of it, as it comes.
+
+    Args:
+        ticket: of the relay.
+        timeout: seconds that each step may take.
+        trace: print every frame, and measure nothing.
+        short: of a trace, show only once how a connection begins.
+        as_json: print one JSON object at the end and nothing else.
+
+    Returns:
+        The exit status: 0, or 1 if a step failed.
+    """
+    watcher = trace_to_output(short) if trace else LineWatcher(lines=not as_json)
+    if not as_json:
+        say(opening_line(ticket))
+        say("")
+    check = RelayCheck(ticket, watcher, timeout, measure=not trace)
+    works = check.run()
+    watcher.ends(check)
+    if as_json:
+        say_lines(json_report(check))
+    return 0 if works else STATUS_FAILED
 
 
 def opening_line(ticket: RelayTicket) -> str:

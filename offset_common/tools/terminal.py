@@ -54,6 +54,12 @@ def say(text: str) -> None:
         stream.flush()
 
 
+def say_lines(text: str) -> None:
+    """Write lines to the output, each as `say` does."""
+    for line in text.split("\n"):
+        say(line)
+
+
 class Progress:
     """One line on the terminal's error output about what is under way, wiped away when it is done.
 

@@ -149,6 +149,14 @@ def test_a_message_that_is_cut_short_is_not_found_although_its_rest_stands_behin
         assert not check(packed[:size])
 
 
+def test_an_inner_message_that_needs_the_zeros_which_fill_its_last_word_is_not_found():
+    for size in range(200, 220):
+        user = KaMessage(b"p" * size + bytes(9)).encode()
+        for missing in range(1, 8):
+            for padding in (b"", b"padding", bytes(9000)):
+                assert not check(ChannelMessage(padding, user[:-missing]).encode())
+
+
 @pytest.mark.parametrize("encode", ENCODERS)
 def test_bytes_behind_the_message_and_behind_the_inner_message_are_as_nothing(encode):
     for trailing in (b"\x00", b"\xff" * 9, b"trailing"):
@@ -278,15 +286,28 @@ class Watched(bytearray):
         return super().__getitem__(key)
 
 
-@pytest.mark.parametrize("words", [40_000, 140_000])
-@pytest.mark.parametrize("padding_words", [0, 2, 39_000])
-def test_what_earlier_messages_left_in_the_buffer_is_not_searched_for_a_claimed_size(words, padding_words):
+@pytest.mark.parametrize(
+    ("words", "padding_words", "user_size"),
+    [
+        (40_000, 0, 319_000),
+        (140_000, 0, 1_119_000),
+        (140_000, 139_000, 100),
+        (140_000, 2, 1_119_000),
+        (10, 139_000, 100),
+        (10, 2, 1_119_000),
+        (10, 2, 8_000),
+        (1_007, 2, 8_000),
+    ],
+)
+def test_what_earlier_messages_left_in_the_buffer_is_not_searched_for_a_claimed_size(
+    words, padding_words, user_size
+):
     pointers = data_pointer(1, 8 * padding_words) + struct_pointer(padding_words, 1, 1)
     packed = pack(segment_table(words)) + pack(struct_pointer(0, 0, 2) + pointers)
     if padding_words < 3:
         packed += b"\x01\x01" * padding_words
-        packed += pack(discriminant_word(1) + data_pointer(0, 8 * (words - 5 - padding_words)))
+        packed += pack(discriminant_word(1) + data_pointer(0, user_size))
         packed += pack_literal(KaMessage(bytes(200)).encode())
-    scratch = Watched(packed + b"\x01" * 2 * words)
-    scratch.end = len(packed) + 10
+    scratch = Watched(packed + b"\x01" * 300_000)
+    scratch.end = len(packed) + 2100  # in one step it may look as far
     assert find_message(scratch, len(packed)) == (UNKNOWN, b"")

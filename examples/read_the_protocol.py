@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Read the protocol as it happens: two nodes meet through a relay, and every frame is taken apart.
+
+Usage:
+  read_the_protocol.py [--short] [<ticket>]
+
+Without a ticket a relay of its own runs inside this program, for as long as it takes.
+
+Options:
+  --short        Show only once how a connection begins: all three begin alike.
+  -h, --help     Show this page.
+  -V, --version  Show the version.
+
+Each frame names the section of docs/protocol.md that tells more. There the same is printed as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from offset_common import __version__  # noqa: E402
+from offset_common.address import Address, parse_address  # noqa: E402
+from offset_common.command_line import parse, run  # noqa: E402
+from offset_common.constants import HANDSHAKE_TIMEOUT  # noqa: E402
+from offset_common.identity import Identity  # noqa: E402
+from offset_common.relay.limits import Limits  # noqa: E402
+from offset_common.relay.listening import listen_on  # noqa: E402
+from offset_common.relay.log import Log  # noqa: E402
+from offset_common.relay.server import Relay  # noqa: E402
+from offset_common.tickets import RelayTicket  # noqa: E402
+from offset_common.tools.check_report import check_and_report  # noqa: E402
+
+
+def main() -> int:
+    """Show the conversation; return the exit status."""
+    return run("read_the_protocol", lambda: show(parse(__doc__, sys.argv[1:], __version__)))
+
+
+def show(values: dict[str, Any]) -> int:
+    """Show it with the relay of the ticket, or with one of our own."""
+    short = values["--short"]
+    if values["<ticket>"]:
+        return trace(RelayTicket.load(values["<ticket>"]), short)
+    with own_relay() as ticket:
+        return trace(ticket, short)
+
+
+def trace(ticket: RelayTicket, short: bool) -> int:
+    """Let two nodes meet through the relay, and print what passes."""
+    return check_and_report(ticket, HANDSHAKE_TIMEOUT, trace=True, short=short)
+
+
+@contextlib.contextmanager
+def own_relay() -> Iterator[RelayTicket]:
+    """Run a relay in a thread; give its ticket."""
+    identity = Identity.generate()
+    relay = Relay(identity, listen_on(Address("127.0.0.1", 0)), Limits(), Log(None))
+    thread = threading.Thread(target=relay.serve)
+    thread.start()
+    try:
+        yield RelayTicket(identity.public_key, parse_address(relay.addresses[0]))
+    finally:
+        relay.loop.adopt(lambda: relay.stop(drain=0))
+        thread.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
