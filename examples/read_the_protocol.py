@@ -25,17 +25,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from offset_common import __version__  # noqa: E402
-from offset_common.address import Address, parse_address  # noqa: E402
-from offset_common.command_line import parse, run  # noqa: E402
-from offset_common.constants import HANDSHAKE_TIMEOUT  # noqa: E402
-from offset_common.identity import Identity  # noqa: E402
-from offset_common.relay.limits import Limits  # noqa: E402
-from offset_common.relay.listening import listen_on  # noqa: E402
-from offset_common.relay.log import Log  # noqa: E402
-from offset_common.relay.server import Relay  # noqa: E402
-from offset_common.tickets import RelayTicket  # noqa: E402
-from offset_common.tools.check_report import check_and_report  # noqa: E402
+from offset_common import __version__
+from offset_common.address import Address, parse_address
+from offset_common.command_line import parse, run
+from offset_common.constants import HANDSHAKE_TIMEOUT
+from offset_common.identity import Identity
+from offset_common.relay.limits import Limits
+from offset_common.relay.listening import listen_on
+from offset_common.relay.log import Log
+from offset_common.relay.server import Relay
+from offset_common.tickets import RelayTicket
+from offset_common.tools.check_report import check_and_report
 
 
 def main() -> int:

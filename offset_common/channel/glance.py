@@ -308,7 +308,8 @@ def _full_runs(p: Packed, at: int, words: int) -> int:
 def _gather(p: Packed, at: int, size: int) -> tuple[Packed, int]:
     """Return `size` bytes, unpacked, and where the packed bytes go on after their last word."""
     words = (size + 7) >> 3
-    parts: list[Packed] = []
+    view = memoryview(p)
+    user = bytearray()
     while words > 0:
         tag = p[at]
         if tag == 0xFF:
@@ -316,14 +317,15 @@ def _gather(p: Packed, at: int, size: int) -> tuple[Packed, int]:
             if more == 255 and words > 512:
                 runs = _full_runs(p, at, words)
                 end = at + runs * _FULL_RUN
-                part = bytearray(p[at:end])
-                del part[::_FULL_RUN]  # the tags
-                del part[8 :: _FULL_RUN - 1]  # the counts
-                parts.append(part)
+                begin = len(user)
+                user += view[at:end]
+                del user[begin::_FULL_RUN]  # the tags
+                del user[begin + 8 :: _FULL_RUN - 1]  # the counts
                 words -= runs * 256
             else:
                 end = at + 10 + 8 * more
-                parts += (p[at + 1 : at + 9], p[at + 10 : end])
+                user += view[at + 1 : at + 9]
+                user += view[at + 10 : end]
                 words -= 1 + more
             at = end
         elif tag:
@@ -331,14 +333,15 @@ def _gather(p: Packed, at: int, size: int) -> tuple[Packed, int]:
             for shift in _SHIFTS[tag]:
                 at += 1
                 word |= p[at] << shift
-            parts.append(word.to_bytes(8, "little"))
+            user += word.to_bytes(8, "little")
             at += 1
             words -= 1
         else:
             more = p[at + 1]
-            parts.append(bytes(8 + 8 * more))
+            user += bytes(8 + 8 * more)
             at += 2
             words -= 1 + more
     if words:
         raise _UnknownLayoutError
-    return b"".join(parts)[:size], at
+    del user[size:]
+    return user, at

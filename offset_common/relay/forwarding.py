@@ -37,9 +37,8 @@ class Tunnels:
 
     def join(self, connect: Link, accept: Link, early: Sequence[bytes]) -> None:
         """Forward between two links from now on, `early` going to `accept` first."""
-        send_early(accept, early)
-        accept.send_connection()
-        self.serve(connect, accept)
+        if send_early(connect, accept, early):
+            self.serve(connect, accept)
 
     def serve(self, connect: Link, accept: Link) -> None:
         """Forward between two links from now on."""
@@ -122,8 +121,12 @@ class Tunnels:
         link.finish(CloseReason.PARTNER_ENDED)
 
 
-def send_early(accept: Link, early: Sequence[bytes]) -> None:
-    """Seal for the acceptor what the connect sent before it was accepted."""
+def send_early(connect: Link, accept: Link, early: Sequence[bytes]) -> bool:
+    """Send to the acceptor what the connect sent before it was accepted; say whether both still live."""
     assert accept.connection is not None
     for message in early:
         accept.connection.send(message, accept.host.loop.now)
+    accept.send_connection()
+    if accept.closed:
+        connect.finish(CloseReason.PARTNER_ENDED)
+    return not accept.closed

@@ -21,6 +21,7 @@ READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 LONGEST_WAIT = 60.0  # seconds
 CROWD_MEMORY = 0.1  # seconds
+MANY_READY = 16  # members ready at once: so many wait for each other anyway, whatever each may do
 DOZE_TICK = 1.0  # seconds; the keepalive's own tick (section 6 of docs/protocol.md)
 
 
@@ -110,7 +111,7 @@ class Loop:
 
     @property
     def crowded(self) -> bool:
-        """Whether several members had something to do at the same time, a moment ago."""
+        """Whether a few members had something to do at the same time, a moment ago: each should be short."""
         return self.now < self._crowded_until
 
     def adopt(self, task: Callable[[], None]) -> None:
@@ -140,7 +141,7 @@ class Loop:
         """Wait once, and do all that is ready and due."""
         events = self._selector.select(self._time_to_wait())
         self.now = self._clock()
-        if len(events) > 1:
+        if 1 < len(events) < MANY_READY:
             self._crowded_until = self.now + CROWD_MEMORY
         for key, mask in events:
             member: Any = key.data

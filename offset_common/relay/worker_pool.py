@@ -187,8 +187,8 @@ class WorkerPool:
 
     def join(self, connect: Link, accept: Link, early: Sequence[bytes]) -> None:
         """Let a worker forward between two links from now on, `early` going to `accept` first."""
-        send_early(accept, early)
-        accept.send_connection()
+        if not send_early(connect, accept, early):
+            return
         connect.partner, accept.partner = accept, connect
         for link in (connect, accept):
             link.handler = self

@@ -125,7 +125,7 @@ def json_report(check: RelayCheck) -> str:
         },
         "roundTrip": check.round_trips
         and {
-            "count": check.round_trips.count,
+            "count": check.round_trips.number,
             "p50": round(check.round_trips.p50, 6),
             "p99": round(check.round_trips.p99, 6),
         },
@@ -141,7 +141,7 @@ def json_report(check: RelayCheck) -> str:
 
 def _round_trips_line(times: RoundTrips) -> str:
     p50, p99 = _milliseconds(times.p50), _milliseconds(times.p99)
-    return f"round trip, node to node and back: p50 {p50}, p99 {p99} ({times.count} messages)"
+    return f"round trip, node to node and back: p50 {p50}, p99 {p99} ({times.number} messages)"
 
 
 def _bulk_line(bulk: Bulk) -> str:

@@ -1,4 +1,4 @@
-"""Why a check of a relay failed, and what to look at: one entry for each thing that goes wrong in practice."""
+"""Why a check of a relay failed, and what to look at: an entry for each thing that goes wrong."""
 
 from __future__ import annotations
 
@@ -135,7 +135,8 @@ _ADVICE = {
     ),
     Cause.UNREACHABLE: "has this machine a way to {host} at all? Other addresses on the internet may tell",
     Cause.NOT_A_RELAY: (
-        "port {port} is probably another program's, such as a web server: compare it with the relay's --laddr."
+        "port {port} is probably another program's, such as a web server: compare it with the"
+        " relay's --laddr."
         " A relay with no connection left for this machine may look the same"
     ),
     Cause.OLDER_PROTOCOL: (

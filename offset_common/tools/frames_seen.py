@@ -12,6 +12,7 @@ from collections import deque
 from typing import Callable, NamedTuple, Optional, Union
 
 from offset_common.errors import PeerError
+from offset_common.wire.fields import Message
 from offset_common.wire.messages import (
     ChannelMessage,
     ExchangeDh,
@@ -20,7 +21,6 @@ from offset_common.wire.messages import (
     InitConnection,
     InitRole,
     KaMessage,
-    Message,
     RejectConnection,
     Rekey,
 )
@@ -120,7 +120,7 @@ class FrameAssembler:
         payload = self._received_payload
         if payload is not None:
             self._received_payload = None
-            layers = [*self._received_layers, Unreadable(len(payload))]
+            layers: list[Layer] = [*self._received_layers, Unreadable(len(payload))]
             self._emit(Frame(self._connection, RECEIVED, payload, layers))
 
     def _sent(self, value: object) -> None:
@@ -148,12 +148,13 @@ class FrameAssembler:
     def _with_message(self, direction: str, layers: list[Message]) -> list[Layer]:
         """Add what is inside the KaMessage, by the role that the connection has."""
         inner = layers[-1]
-        if not isinstance(inner, KaMessage) or inner.message is None:
-            return [*layers]
-        try:
-            return [*layers, self._open(direction, inner.message)]
-        except PeerError:
-            return [*layers, Unreadable(len(inner.message))]
+        opened: list[Layer] = [*layers]
+        if isinstance(inner, KaMessage) and inner.message is not None:
+            try:
+                opened.append(self._open(direction, inner.message))
+            except PeerError:
+                opened.append(Unreadable(len(inner.message)))
+        return opened
 
     def _open(self, direction: str, message: bytes) -> Layer:
         if self._role is None:

@@ -52,19 +52,18 @@ _BY_NAME = {
 
 _BY_DIRECTION = {
     ("ExchangeRandNonce", SENT): Meaning(
-        "The node says who it is and whom it expects, and gives a random number for the relay to sign.", "4"
+        "The node says who it is and whom it expects, and gives the relay a random number to sign.", "4"
     ),
     ("ExchangeRandNonce", RECEIVED): Meaning(
-        "The relay says who it is, expects nobody in particular, and gives a random number for the node to sign.",
+        "The relay says who it is, expects nobody in particular, and gives the node a random number to sign.",
         "4",
     ),
     ("ExchangeDh", SENT): Meaning(
-        "The node signs the relay's random number, which proves its key, and gives its half of a fresh secret.",
+        "The node signs the relay's random number, which proves its key, and adds half of a fresh secret.",
         "4",
     ),
     ("ExchangeDh", RECEIVED): Meaning(
-        "The relay signs the node's random number, which proves its key; with both halves there are keys to seal"
-        " with.",
+        "The relay signs the node's random number, which proves its key; both halves give keys to seal with.",
         "4",
     ),
     ("tunnel message", SENT): Meaning(

@@ -12,6 +12,7 @@ from offset_common.identity import encode_key
 from offset_common.tools.frames_seen import Frame, Layer, TunnelMessage, Unreadable, Version
 from offset_common.tools.terminal import Paint
 from offset_common.wire.capnp import fixed_words
+from offset_common.wire.fields import Message
 from offset_common.wire.messages import (
     ChannelMessage,
     ExchangeDh,
@@ -19,7 +20,6 @@ from offset_common.wire.messages import (
     IncomingConnection,
     InitConnection,
     KaMessage,
-    Message,
     RejectConnection,
     Rekey,
 )

@@ -120,7 +120,7 @@ def _check_terminal(width: int) -> None:
         columns = os.get_terminal_size(sys.stdout.fileno()).columns
         if 0 < columns < width:
             raise ServiceError(
-                f"the QR code needs {width} columns and the terminal has {columns}: make it wider, or {instead}"
+                f"the QR code needs {width} columns and the terminal has {columns}: widen it, or {instead}"
             )
 
 

@@ -63,7 +63,7 @@ class StepDone(NamedTuple):
 class RoundTrips(NamedTuple):
     """The times of messages there and back, in seconds."""
 
-    count: int
+    number: int
     p50: float
     p99: float
 

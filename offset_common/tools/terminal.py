@@ -13,7 +13,7 @@ class Paint(enum.Enum):
     """What a piece of text is; the values are the numbers of the escape sequence that shows it so."""
 
     HEADING = "1"
-    GOOD = "32"
+    GOOD = "1;32"
     BAD = "1;31"
     QUIET = "2"
     LENGTH = "36"

@@ -179,9 +179,6 @@ def test_a_finished_peer_that_neither_reads_nor_closes_ends_after_the_stall_limi
         assert rig.reason_of(far.link) is CloseReason.PARTNER_ENDED
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Tunnels.join takes away the deadline of a connect that ended while it was joined"
-)
 def test_an_acceptor_that_is_gone_at_the_join_ends_the_connect_also_if_it_does_not_close(rig: Rig) -> None:
     listener = rig.listener()
     near = rig.admit().init(InitRole.CONNECT, listener.key)
