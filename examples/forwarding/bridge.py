@@ -6,7 +6,7 @@ each way by itself. Hence the first byte of every message says what it is:
     0 DATA  bytes of the TCP connection, in order
     1 END   nothing more comes this way (the TCP side was half-closed); the other way goes on
 
-Once END has gone both ways, whoever notices closes the tunnel. A tunnel that ends earlier was cut off, by a
+Who has sent END and hears it as well closes the tunnel. A tunnel that ends earlier was cut off, by a
 node, a network or the relay: the TCP connection is then reset, so that half a file never looks like a
 whole one. The relay cannot make up an END, it has not the keys.
 
@@ -96,8 +96,6 @@ class Bridge:
         # Said first: as soon as it is sent, the peer may close the tunnel.
         self._end_sent = True
         self._tunnel.send(bytes([END]))
-        if self._end_received:
-            self._tunnel.close()
 
     def _receive(self) -> None:
         try:
@@ -110,7 +108,7 @@ class Bridge:
 
     def _pass_to_socket(self, message: bytes) -> None:
         kind = message[0] if message else None
-        if self._end_received or kind not in (DATA, END):
+        if self._end_received or kind not in (DATA, END) or (kind == END and len(message) > 1):
             raise DecodeError("the peer sent what forward.py does not send")
         if kind == DATA:
             self._sock.sendall(memoryview(message)[1:])

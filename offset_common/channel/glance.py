@@ -245,6 +245,10 @@ def _read_word(p: Packed, at: int) -> tuple[int, int, int]:
         return p[at + 1], p[at + 2] | p[at + 3] << 16, at + 4
     if tag == 0x10:
         return 0, p[at + 1], at + 2
+    if tag == 0x50:
+        return 0, p[at + 1] | p[at + 2] << 16, at + 3
+    if tag == 0x03:
+        return p[at + 1] | p[at + 2] << 8, 0, at + 3
     word = 0
     for shift in _SHIFTS[tag]:
         at += 1

@@ -20,6 +20,7 @@ _MAX_EXPANSION = MAX_RUN * WORD_SIZE // 2
 
 _ZERO_RUNS = re.compile(rb"\x00{64,}")  # shorter ones `pack` finds itself
 
+_ZEROS = tuple(bytes(count) for count in range(WORD_SIZE))
 _POSITIONS = tuple(tuple(bit for bit in range(8) if tag >> bit & 1) for tag in range(256))
 _NONZERO_TO_ONE = b"\x00" + b"\x01" * 255
 _GATHER_BITS = 0x0102040810204080  # times a word of eight 0 or 1 bytes: bit i of its top byte is byte i
@@ -75,9 +76,13 @@ def pack_literal(content: bytes) -> bytes:
 
     Source: section 3.3, the choice for a large Data.
     """
-    content += bytes(-len(content) % WORD_SIZE)
-    if not content:
-        return b""
+    content += _ZEROS[-len(content) % WORD_SIZE]
+    if len(content) <= MAX_RUN * WORD_SIZE:
+        return content and b"\xff%b%c%b" % (
+            content[:WORD_SIZE],
+            len(content) // WORD_SIZE - 1,
+            content[WORD_SIZE:],
+        )
     parts: list[bytes] = []
     for start in range(0, len(content), MAX_RUN * WORD_SIZE):
         run = content[start : start + MAX_RUN * WORD_SIZE]

@@ -12,10 +12,8 @@ from typing import NamedTuple, Optional
 import pytest
 
 from offset_common.channel import secure_channel
-from offset_common.channel.connection import Connection
 from offset_common.channel.events import MessageReceived
 from offset_common.channel.resealing import Resealed, Resealer
-from offset_common.constants import SEAL_NONCE_SIZE, SEAL_TAG_SIZE
 from offset_common.errors import PeerError
 from offset_common.wire.frames import encode_frame
 from tests.channel import peers
@@ -48,7 +46,7 @@ class Tunnel:
         self.frame_sizes: list[int] = []
         self.error: Optional[PeerError] = None
         self.batches: list[Resealed] = []
-        self._resealer = Resealer(LARGEST_INPUT, peers.Randomness(3))
+        self.resealer = Resealer(LARGEST_INPUT, peers.Randomness(3))
         self._kept = b""
 
     def frame(self, plaintext: bytes) -> bytes:
@@ -78,9 +76,9 @@ class Tunnel:
             buffer = bytearray(self._kept + data + behind)
             given = bytes(buffer)
             view = memoryview(buffer)[: len(buffer) - len(behind)]
-            batch = self._resealer.reseal(self.source, self.sink, view, NOW)
+            batch = self.resealer.reseal(self.source, self.sink, view, NOW)
             assert buffer == given
-            self.batches.append(batch)
+            self.batches.append(batch._replace(output=memoryview(bytes(batch.output))))
             self._kept, data = bytes(view[batch.taken :]), b""
             self.error = batch.error
             self._deliver(bytes(batch.output))
@@ -111,8 +109,3 @@ class Tunnel:
             sink.channel.last_sent,
             source.data_to_send(),
         )
-
-
-def unsealed_size(frame_size: int) -> int:
-    """The bytes of plaintext in a frame of so many."""
-    return frame_size - SEAL_NONCE_SIZE - SEAL_TAG_SIZE
