@@ -2,9 +2,9 @@
 """Runs an Offset relay: a public server through which nodes behind NATs meet.
 
 Usage:
-  strelay -i FILE -l ADDRESS [options]
-  strelay -h | --help
-  strelay -V | --version
+  strelay.py --idfile FILE --laddr ADDRESS [options]
+  strelay.py -h | --help
+  strelay.py -V | --version
 
 The usual case:
   strelay.py --idfile relay/relay.ident --laddr 0.0.0.0:4567

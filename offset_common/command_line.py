@@ -191,10 +191,11 @@ def _unknown(token: str, options: list[_Option]) -> str:
 
 def _misfit(usage: str, given: list[str], arguments: list[str]) -> str:
     """Compare what is given with the first line of the usage."""
-    repeated = [name for name in given if given.count(name) > 1]
+    pattern = usage.partition(":")[2].strip().partition("\n")[0]
+    repeatable = re.findall(r"(--[\w-]+)[^-]*?\.\.\.", pattern)
+    repeated = [name for name in given if given.count(name) > 1 and name not in repeatable]
     if repeated:
         return f"{repeated[0]} is given twice"
-    pattern = usage.partition(":")[2].strip().partition("\n")[0]
     required = re.sub(r"\[.*?\]", "", pattern)
     missing = [name for name in re.findall(r"--[\w-]+", required) if name not in given]
     words = pattern.split()

@@ -80,7 +80,7 @@ def picture_of_blocks(text: str, ink_is_dark: bool) -> Rows:
 
 
 def picture_of_png(content: bytes) -> Rows:
-    """Return the picture of a PNG with one bit a pixel and no filters."""
+    """Return the picture of a PNG with one bit a pixel and simple filters."""
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     at, packed = 8, b""
     width = height = 0
@@ -96,9 +96,12 @@ def picture_of_png(content: bytes) -> Rows:
     stride = 1 + (width + 7) // 8
     lines = zlib.decompress(packed)
     rows: Rows = []
+    line = bytes(stride - 1)
     for top in range(0, height * stride, stride):
-        assert lines[top] == 0, "no filter"
-        bits = "".join(f"{byte:08b}" for byte in lines[top + 1 : top + stride])
+        kind_of_filter, filtered = lines[top], lines[top + 1 : top + stride]
+        assert kind_of_filter in (0, 2), "none, or the difference to the line above"
+        line = bytes((new + kind_of_filter // 2 * old) % 256 for new, old in zip(filtered, line))
+        bits = "".join(f"{byte:08b}" for byte in line)
         rows.append([bit == "0" for bit in bits[:width]])
     return rows
 
@@ -111,8 +114,10 @@ def picture_of_svg(text: str) -> Rows:
     width, height = (int(number) for number in size.groups() if number)
     if scale:
         width, height = width // int(scale[1]), height // int(scale[1])
-    stroke = re.search(r'stroke="#000" class="qrline" d="([^"]*)"', text)
-    assert stroke is not None, "the dark modules"
+    line = re.search(r'<path[^>]*class="qrline"[^>]*>', text)
+    assert line is not None and 'stroke="#000"' in line[0], "the dark modules"
+    stroke = re.search(r' d="([^"]*)"', line[0])
+    assert stroke is not None
     rows = [[False] * width for _ in range(height)]
     x, y = 0.0, 0.0
     for command, numbers in re.findall(r"([Mmh])([-\d. ]+)", stroke[1]):

@@ -148,3 +148,14 @@ def test_a_closed_pipe_ends_the_program_quietly(capsys, monkeypatch):
 def test_an_error_that_cannot_be_told_still_has_its_status(stream, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     assert run("prog", raising(UsageError("what"))) == 2
+
+
+def test_an_option_that_may_be_repeated_is_not_blamed_for_one_that_is_missing() -> None:
+    page = """Usage:
+  several.py --to PLACE (--allow KEY)...
+
+  --to PLACE   Where.
+  --allow KEY  Who.
+"""
+    with pytest.raises(UsageError, match="--to is missing"):
+        parse(page, ["--allow", "a", "--allow", "b"], "1")

@@ -13,11 +13,12 @@ from collections import deque
 from typing import Callable, Generic, Optional, TypeVar
 
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
-from offset_common.relay.limits import FREE_BUFFER_SIZE, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
+from offset_common.relay.limits import FREE_BUFFER_SIZE, MIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
 
 SPARE_BUFFERS = 3
 SPARE_BUFFER_FROM = 64 * 1024  # bytes: below that, fresh memory is cheap
-PATIENCE_WITH_HOLDERS = 2.0  # seconds that a begun frame may take while others wait for room
+PATIENCE_WITH_HOLDERS = 2.0  # seconds that a begun frame may take while others wait for roomMEMORY_RESERVE = 4 * MIB  # bytes of address space; they are never touched
+REFILL_PAUSE = 0.5  # seconds
 
 T = TypeVar("T")
 
@@ -112,3 +113,35 @@ class SpareBuffers:
         """Keep `buffer` for the next one who takes, or let it go."""
         if len(buffer) > SPARE_BUFFER_FROM and len(self._spare) < SPARE_BUFFERS:
             self._spare.append(buffer)
+
+    def clear(self) -> None:
+        """Let all of them go."""
+        self._spare.clear()
+
+
+class MemoryReserve:
+    """Memory set aside for the moment when the system has none left: closing a connection needs some, too."""
+
+    def __init__(self) -> None:
+        self._reserve: Optional[bytearray] = bytearray(MEMORY_RESERVE)
+        self._refill_at = 0.0
+
+    def use(self, now: float) -> bool:
+        """Give the reserve back to the system; say whether there was one."""
+        if self._reserve is None:
+            return False
+        self._reserve = None
+        self._refill_at = now + REFILL_PAUSE
+        return True
+
+    def next_time(self) -> Optional[float]:
+        """Return when `refill` should be tried, or None."""
+        return self._refill_at if self._reserve is None else None
+
+    def refill(self, now: float) -> None:
+        """Set memory aside again after it was used, where the system has some."""
+        if self._reserve is None and now >= self._refill_at:
+            try:
+                self._reserve = bytearray(MEMORY_RESERVE)
+            except MemoryError:
+                self._refill_at = now + REFILL_PAUSE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
-from offset_common.relay.buffers import Budget, SpareBuffers
+from offset_common.relay.buffers import Budget, MemoryReserve, SpareBuffers
 from offset_common.relay.loop import Loop
 from offset_common.relay.reasons import CloseReason
 
@@ -69,19 +69,28 @@ class Host:
         self.shared_view = memoryview(self.shared)
         self.link_closed = link_closed
         self.report_bug = report_bug
+        self.reserve = MemoryReserve()
         self.lingering = 0
+        loop.no_memory = self.no_memory
+        loop.next_time.append(self.reserve.next_time)
         loop.after_round.append(self.after_round)
         loop.next_time.append(self._next_time)
 
     def after_round(self) -> None:
         """Let those read on for whom there is room again."""
         budget = self.budget
+        self.reserve.refill(self.loop.now)
         if budget.somebody_waits:
             overdue = budget.overdue_holder(self.loop.now)
             if overdue is not None:
                 overdue.close(CloseReason.LIMIT_BUFFERS)
             for link in budget.take_waiting():
                 link.resume_reading()
+
+    def no_memory(self) -> bool:
+        """Make some room after a MemoryError; say whether there was something to give up."""
+        self.spare_buffers.clear()
+        return self.reserve.use(self.loop.now)
 
     def _next_time(self) -> Optional[float]:
         return self.loop.now + 0.25 if self.budget.somebody_waits else None

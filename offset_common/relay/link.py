@@ -119,6 +119,9 @@ class Link:
             self.close(CloseReason.PROTOCOL_ERROR, str(error))
         elif isinstance(error, OSError):
             self.close(CloseReason.CONNECTION_LOST, error.strerror or "")
+        elif isinstance(error, MemoryError):
+            self.host.no_memory()
+            self.close(CloseReason.NO_MEMORY)
         else:
             self.host.report_bug(self, error)
             self.close(CloseReason.BUG)

@@ -25,6 +25,7 @@ from offset_common.relay.reasons import CloseReason
 from offset_common.wire.frames import OldPeerError
 
 ACCEPTS_IN_ROUND = 64  # new connections taken before the established ones have their turn
+SHORT_OF_RESOURCES = 60.0  # seconds with no more connections than the system had descriptors for
 
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -64,7 +65,11 @@ class ListeningSocket:
                     self._pause(self._loop.now + ACCEPT_PAUSE)
                 return
             self._accepted += 1
-            self._lobby.enter(sock, address)
+            try:
+                self._lobby.enter(sock, address)
+            except MemoryError:
+                sock.close()
+                raise
 
     def on_deadline(self) -> None:
         """Accept again after a pause."""
@@ -110,6 +115,7 @@ class Lobby:
         self.pool: Optional[HandshakePool] = None
         self.origins = Origins(limits)
         self.handshakes = 0  # completed
+        self._short_until = 0.0  # the system refused something not long ago
         self._admitted = admitted
         self._refused = refused
         self._warn = warn
@@ -117,6 +123,9 @@ class Lobby:
     def enter(self, sock: socket.socket, address: Address) -> None:
         """Take a new connection, if limits allow or something gives way."""
         origin = origin_of(address)
+        if self._short_until and self.host.loop.now >= self._short_until:
+            self._short_until = 0.0
+            self.origins.allow_all()
         reason = self.origins.reason_to_refuse(origin)
         if reason is not None:
             sock.close()
@@ -161,9 +170,12 @@ class Lobby:
     def out_of_resources(self, error: OSError) -> None:
         """Make room after the system refused a descriptor or memory."""
         self._warn("resources", f"cannot accept for a moment: {error.strerror}")
+        self.origins.allow_no_more()
+        self._short_until = self.host.loop.now + SHORT_OF_RESOURCES
         oldest = self.origins.oldest_unproven()
-        if oldest is not None:
+        while oldest is not None:
             oldest.close(CloseReason.GAVE_WAY)
+            oldest = self.origins.oldest_unproven() if self.origins.too_many else None
 
     def _take_back(self, job: HandshakeJob) -> None:
         link = job.owner
@@ -192,7 +204,7 @@ class Lobby:
         link.key = link.connection.peer_public_key
         reason, gives_way = self.origins.prove(link)
         if gives_way is not None:
-            gives_way.close(CloseReason.LIMIT_ADDRESS)
+            gives_way.close(CloseReason.GAVE_WAY)
         if reason is not None:
             link.close(reason)
             return

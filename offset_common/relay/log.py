@@ -29,7 +29,7 @@ class Log:
         self._pending: list[bytes] = []
         self._pending_size = 0
         self._dropped = 0
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, tuple[int, int]] = {}  # written, and folded
         self._window_end: Optional[float] = None
         self._poll = select.poll()
         if descriptor is not None:
@@ -46,13 +46,17 @@ class Log:
         self._pending.append(data)
         self._pending_size += len(data)
 
-    def folded(self, kind: str, text: str, now: float) -> None:
-        """Write one line of a kind of which there may come very many."""
+    def folded(self, kind: str, text: str, now: float, most: int = FOLD_AFTER) -> None:
+        """Write one line of a kind of which there may come very many, and `most` are written out."""
         if self._window_end is None:
             self._window_end = now + FOLD_WINDOW
-        count = self._counts[kind] = self._counts.get(kind, 0) + 1
-        if count <= FOLD_AFTER:
+        written, folded = self._counts.get(kind, (0, 0))
+        if written < most:
             self.line(text)
+            written += 1
+        else:
+            folded += 1
+        self._counts[kind] = written, folded
 
     def next_time(self) -> Optional[float]:
         """Return when `handle_time` has counts to write, or None."""
@@ -64,9 +68,9 @@ class Log:
             self._write_counts()
 
     def _write_counts(self) -> None:
-        for kind, count in self._counts.items():
-            if count > FOLD_AFTER:
-                self.line(f"and {count - FOLD_AFTER} more in the last minute: {kind}")
+        for kind, (_, folded) in self._counts.items():
+            if folded:
+                self.line(f"and {folded} more in the last minute: {kind}")
         self._counts.clear()
         self._window_end = None
 

@@ -8,6 +8,7 @@ selector of their own, which is looked at once a second, when keepalives are due
 
 from __future__ import annotations
 
+import gc
 import math
 import selectors
 import socket
@@ -22,7 +23,17 @@ WRITE = selectors.EVENT_WRITE
 LONGEST_WAIT = 60.0  # seconds
 CROWD_MEMORY = 0.1  # seconds
 MANY_READY = 16  # members ready at once: so many wait for each other anyway, whatever each may do
+GARBAGE_THRESHOLD = 20_000  # objects made, and not freed, between two searches for cycles
 DOZE_TICK = 1.0  # seconds; the keepalive's own tick (section 6 of docs/protocol.md)
+
+
+def _spare_garbage_collector() -> None:
+    """Let the search for cycles leave alone what lives as long as the process, and be rare.
+
+    A handshake makes some hundred objects and no cycle; by default each second one would start a search.
+    """
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
 
 
 class Member(Protocol):
@@ -66,6 +77,7 @@ class Loop:
             Callable[[], None]
         ] = []  # called once a round, for work that is done in batches
         self.next_time: list[Callable[[], Optional[float]]] = []  # when those want to be called at the latest
+        self.no_memory: Callable[[], bool] = lambda: False  # makes room after a MemoryError, if it can
         self._selector = selectors.DefaultSelector()
         self._doze_selector = selectors.DefaultSelector()
         self._dozing = 0
@@ -134,8 +146,14 @@ class Loop:
 
     def run(self) -> None:
         """Serve until `stop`."""
+        _spare_garbage_collector()
         while not self._stopped:
-            self.run_round()
+            try:
+                self.run_round()
+            except MemoryError:
+                # What was ready still is: the next round takes it up.
+                if not self.no_memory():
+                    raise
 
     def run_round(self) -> None:
         """Wait once, and do all that is ready and due."""

@@ -32,6 +32,7 @@ class CloseReason(enum.Enum):
     LIMIT_WAITING = "too many waiting connects"
     LIMIT_TUNNELS = "too many tunnels of that key"
     LIMIT_BUFFERS = "too much is buffered"
+    NO_MEMORY = "the system has no memory for it"
     WORKER_ENDED = "the worker process ended"
     SHUTDOWN = "the relay stops"
     BUG = "an error of the relay"
@@ -55,6 +56,7 @@ FOLDED = frozenset(
         CloseReason.LIMIT_WAITING,
         CloseReason.LIMIT_TUNNELS,
         CloseReason.LIMIT_BUFFERS,
+        CloseReason.NO_MEMORY,
     }
 )
 """Reasons that a stranger can bring about at will: their lines are folded when they come in numbers."""

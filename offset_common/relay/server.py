@@ -139,7 +139,7 @@ class Relay:
         self.log.folded(reason.value, f"refused {address}: {reason.value}", self.loop.now)
 
     def _warn(self, kind: str, text: str) -> None:
-        self.log.folded(kind, text, self.loop.now)
+        self.log.folded(kind, text, self.loop.now, most=1)
 
     def _link_closed(self, link: Link, reason: CloseReason, detail: str) -> None:
         self.ended[reason] += 1

@@ -53,6 +53,8 @@ class StandingTunnel(threading.Thread):
             number = 0
             while not self.stopping:
                 self._exchange(number.to_bytes(8, "big"))
+                if number % 256 == 0:
+                    self._listener.send_keepalive()
                 number += 1
                 self.look_at_memory()
                 time.sleep(ROUND_TRIP_PAUSE)

@@ -17,9 +17,14 @@ def as_released(payload: bytes, padding: bytes) -> bytes:
     """Encode as released nodes do."""
     inner = oracle.schema.KaMessage.new_message(num_first_segment_words=FIRST_SEGMENT_WORDS)
     inner.message = payload
+    return as_released_user(inner.to_bytes_packed(), padding)
+
+
+def as_released_user(user: bytes, padding: bytes) -> bytes:
+    """Encode any bytes of the layer above as released nodes do."""
     outer = oracle.schema.ChannelMessage.new_message(num_first_segment_words=FIRST_SEGMENT_WORDS)
     outer.randPadding = padding
-    outer.init("content").user = inner.to_bytes_packed()
+    outer.init("content").user = user
     packed: bytes = outer.to_bytes_packed()
     return packed
 
@@ -60,6 +65,11 @@ FILLINGS: dict[str, Callable[[int], bytes]] = {
     "two zeros a word": lambda size: two_zeros(size)[:size],
     "zeros mostly": mixed,
 }
+
+
+def zero_words(count: int) -> bytes:
+    """Pack so many words of zeros."""
+    return b"\x00\xff" * (count // 256) + (bytes((0, count % 256 - 1)) if count % 256 else b"")
 
 
 # Messages word by word, with small lies in what is structure, packed in any way that is allowed and some that

@@ -26,12 +26,15 @@ from tests.channel import recorded
 from tests.channel.layouts import (
     ENCODERS,
     FILLINGS,
+    FIRST_SEGMENT_WORDS,
     as_released,
+    as_released_user,
     as_unknown,
     lying_message,
     mixed,
     mutate,
     whole_words,
+    zero_words,
 )
 from tests.wire import oracle
 
@@ -88,7 +91,7 @@ LARGE = [262_143, 262_144, 900_000, 1_048_576]
 def test_payloads_of_all_sizes_are_found(encode, filling):
     fill = FILLINGS[filling]
     sizes = SMALL + BORDERS + (LARGE if filling in ("random", "zeros") else [])
-    unknown = [size for size in sizes if not check(encode(fill(size), fill(size * 7 % 256)), b"\x01" * 50)]
+    unknown = [size for size in sizes if not check(encode(fill(size), fill(size * 7 % 256)), b"\xff" * 5000)]
     assert unknown == []
 
 
@@ -233,10 +236,6 @@ def test_each_byte_set_to_any_telling_value_changes_nothing_of_that(index):
 # Sizes.
 
 
-def zero_words(count: int) -> bytes:
-    return b"\x00\xff" * (count // 256) + (bytes((0, count % 256 - 1)) if count % 256 else b"")
-
-
 def user_of_zeros(payload: int) -> bytes:
     """Pack a KaMessage with so many words of zeros."""
     user = pack(segment_table(3 + payload)) + pack(
@@ -274,6 +273,70 @@ def test_a_size_that_the_segment_cannot_have_costs_nothing(claim, of_padding):
     started = time.process_time()
     assert find_message(bytearray(packed), len(packed)) == (UNKNOWN, b"")
     assert time.process_time() - started < 0.05
+
+
+def with_table(segments: list[bytes], sizes: list[int]) -> bytes:
+    """Pack segments behind a table that says something else."""
+    table = [len(sizes) - 1, *sizes, *([0] if len(sizes) % 2 == 0 else [])]
+    words = b"".join(number.to_bytes(4, "little") for number in table)
+    rest = pack(words[8:]) if len(words) > 8 else b""
+    return pack(words[:8]) + rest + pack(b"".join(segments))
+
+
+def cut_segments(message: bytes) -> list[bytes]:
+    """Cut an unpacked message of the oracle into its segments."""
+    count = int.from_bytes(message[:4], "little") + 1
+    sizes = [8 * int.from_bytes(message[4 * i : 4 * i + 4], "little") for i in range(1, count + 1)]
+    at = 8 + count // 2 * 8
+    segments = []
+    for size in sizes:
+        segments.append(message[at : at + size])
+        at += size
+    return segments
+
+
+def wrong_tables(message: bytes) -> list[bytes]:
+    """Pack a message with each of many wrong tables, and first with the right one."""
+    segments = cut_segments(message)
+    sizes = [len(segment) // 8 for segment in segments]
+    tables = [sizes]
+    for more in (1, -1, 2, 256, 1 << 17, (1 << 32) - 1 - sizes[-1]):
+        tables += [[*sizes[:i], max(sizes[i] + more, 0), *sizes[i + 1 :]] for i in range(len(sizes))]
+    tables += [[*sizes, 0], [*sizes, 1], [*sizes, 5, 5], [0, *sizes], sizes[:-1] or [0], [sum(sizes)]]
+    tables += [[sizes[0] - 1, *sizes[1:-1], sizes[-1] + 1]] if len(sizes) > 1 else []
+    return [with_table(segments, table) for table in tables]
+
+
+@pytest.mark.parametrize("payload_size", [70, 9000])
+@pytest.mark.parametrize("padding_size", [0, 60, 9000])
+def test_wrong_tables_of_segments_are_never_believed(payload_size, padding_size):
+    chance = random.Random(payload_size + padding_size)
+    inner = oracle.schema.KaMessage.new_message(num_first_segment_words=FIRST_SEGMENT_WORDS)
+    inner.message = chance.randbytes(payload_size)
+    padding = chance.randbytes(padding_size)
+    found = [check(as_released_user(user, padding)) for user in wrong_tables(inner.to_bytes())]
+    assert found[0]
+    assert not all(found)
+    outer = oracle.schema.ChannelMessage.new_message(num_first_segment_words=FIRST_SEGMENT_WORDS)
+    outer.randPadding = padding
+    outer.init("content").user = KaMessage(chance.randbytes(payload_size)).encode()
+    found = [check(packed) for packed in wrong_tables(outer.to_bytes())]
+    assert found[0]
+    assert not all(found)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_limit_is_for_all_segments_together(more):
+    user = KaMessage(b"message").encode()
+    words = 5 + len(whole_words(user)) // 8
+    zeros = MAX_FRAME_SIZE // 8 - words - 1 + more
+    first = struct_pointer(0, 0, 2) + b"\x02\x00\x00\x00\x01\x00\x00\x00" + struct_pointer(0, 1, 1)
+    first += discriminant_word(1) + data_pointer(0, len(user)) + whole_words(user)
+    table = b"".join(number.to_bytes(4, "little") for number in (1, words, 1 + zeros, 0))
+    packed = (
+        pack(table[:8]) + pack(table[8:]) + pack(first) + pack(data_pointer(0, 8 * zeros)) + zero_words(zeros)
+    )
+    assert check(packed) is (not more)
 
 
 class Watched(bytearray):

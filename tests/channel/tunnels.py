@@ -100,7 +100,7 @@ class Tunnel:
         source, sink = self.source, self.sink
         return State(
             self.payloads,
-            self.error and (type(self.error), str(self.error)),
+            None if self.error is None else (type(self.error), str(self.error)),
             source.secure_channel.receiving.counter,
             sink.secure_channel.sending.counter,
             source.secure_channel.old_receiving is not None,
@@ -109,3 +109,15 @@ class Tunnel:
             sink.channel.last_sent,
             source.data_to_send(),
         )
+
+
+def assert_both_ways_agree(stream: bytes, cuts: list[int]) -> tuple[Tunnel, Tunnel]:
+    """Feed a stream, cut at some places, in both ways."""
+    plain, fast = Tunnel(), Tunnel()
+    bounds = [0, *cuts, len(stream)]
+    for start, end in zip(bounds, bounds[1:]):
+        if plain.error is None:
+            plain.feed_plain(stream[start:end])
+        fast.feed_fast(stream[start:end])
+    assert fast.state() == plain.state()
+    return plain, fast

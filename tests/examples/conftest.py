@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.relay_process import RelayProcess, write_identity
-from tests.examples.programs import (
-    Setting,
-)
+from tests.examples.programs import Setting
 
 
 @pytest.fixture(scope="module")

@@ -113,9 +113,12 @@ class Setting:
         return self.dial()[1]
 
     def end(self) -> None:
+        """Stop all in order, and check that nothing went wrong in their lives."""
         for program in self.programs:
             if program.process.returncode is None:
-                assert program.stop() == 0, program.lines
+                program.stop()
+        for program in self.programs:
+            assert program.process.returncode in (0, -signal.SIGKILL), program.lines
             assert not [line for line in program.lines if "Traceback" in line], "\n".join(program.lines)
 
 

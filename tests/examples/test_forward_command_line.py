@@ -10,10 +10,7 @@ import pytest
 
 from examples.forward import main
 from offset_common.identity import Identity, encode_key, save_identity
-from tests.examples.programs import (
-    LOCALHOST,
-    Setting,
-)
+from tests.examples.programs import LOCALHOST, Setting
 
 
 def test_key_prints_the_public_key_of_an_identity(run_forward: RunForward, tmp_path: Path) -> None:

@@ -12,19 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import (
-    LOCALHOST,
-    PATIENCE,
-    ROOT,
-    Program,
-    Setting,
-    echo,
-    exchange,
-    reach,
-    server,
-)
+from tests.examples.programs import LOCALHOST, PATIENCE, ROOT, Program, Setting, echo, exchange, reach, server
 
-README = Path("/tmp/readme_forward.md").read_text("utf-8")
+README = (ROOT / "README.md").read_text("utf-8")
 README_COMMANDS = re.findall(
     r"^ +python ((?:stmgr|examples/forward)\.py .*(?:home|laptop)\.ident.*)$", README, re.M
 )

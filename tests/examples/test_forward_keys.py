@@ -8,15 +8,7 @@ from offset_common.channel.keepalive import KeepaliveChannel
 from offset_common.client import Tunnel, connect, listen
 from offset_common.errors import ConnectionEnded
 from offset_common.identity import Identity, encode_key
-from tests.examples.programs import (
-    PATIENCE,
-    Setting,
-    echo,
-    exchange,
-    reach,
-    server,
-    wait_for_reset,
-)
+from tests.examples.programs import PATIENCE, Setting, echo, exchange, reach, server, wait_for_reset
 
 
 def test_a_key_that_is_not_allowed_is_refused_and_named(setting: Setting) -> None:

@@ -201,8 +201,8 @@ def test_where_nobody_can_give_way_a_newcomer_is_refused() -> None:
     with running(Limits(connections=2, handshake_threads=THREADS)) as rig:
         settled = [rig.listener() for _ in range(2)]
         newcomer = Caller(rig)
-        assert newcomer.link is None
         rig.until(newcomer.has_ended)
+        assert newcomer.proven
         assert not any(mate.link.closed for mate in settled)
         assert rig.relay.ended[CloseReason.LIMIT_TOTAL] == 1
 

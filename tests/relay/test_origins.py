@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Optional, cast
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from offset_common.relay.limits import Limits
 from offset_common.relay.link import Link
-from offset_common.relay.origins import OVERDRAFT, Origins, origin_of, show_address
+from offset_common.relay.origins import OVERDRAFT, Counts, Origins, origin_of, show_address
 from offset_common.relay.reasons import CloseReason
 
 
@@ -72,16 +72,82 @@ def test_below_its_limits_nobody_gives_way() -> None:
 
 def test_at_the_limit_of_all_the_unproven_give_way_oldest_first_then_the_roleless() -> None:
     origins = Origins(Limits(connections=4))
-    settle(origins, b"a")
-    roleless = prove(origins, enter(origins), b"b")
+    roleless = [prove(origins, enter(origins), b"b") for _ in range(2)]
     old, young = enter(origins, "2.2.2.2"), enter(origins)
-    for expected in (old, young, roleless):
+    for expected in (old, young, *roleless):
         assert origins.reason_to_refuse("3.3.3.3") is None
         assert origins.in_the_way("3.3.3.3") == [expected]
         origins.leave(expected)
-        settle(origins, b"c", "3.3.3.3")
-    assert origins.in_the_way("3.3.3.3") == []
+        origins.busy(enter(origins, "3.3.3.3"))
+
+
+def test_where_all_are_settled_a_few_may_prove_themselves_and_no_more() -> None:
+    origins = Origins(Limits(connections=2))
+    for _ in range(2):
+        settle(origins, b"a")
+    for _ in range(OVERDRAFT):
+        assert origins.in_the_way("3.3.3.3") == []
+        origins.busy(enter(origins, "3.3.3.3"))
     assert origins.reason_to_refuse("3.3.3.3") is CloseReason.LIMIT_TOTAL
+
+
+def fill(origins: Origins, key: bytes, count: int, origin: str) -> list[Link]:
+    """Settle connections of one key from one address."""
+    return [settle(origins, key, origin) for _ in range(count)]
+
+
+def newcomer(origins: Origins, key: bytes, origin: str) -> tuple[Optional[CloseReason], Optional[Link]]:
+    """Let one more prove itself; return what comes of it."""
+    link = enter(origins, origin)
+    link.key = key
+    return origins.prove(link)
+
+
+def test_where_all_is_full_the_greediest_key_of_the_greediest_address_gives_way() -> None:
+    origins = Origins(Limits(connections=12))
+    fill(origins, b"hub", 5, "1.1.1.1")
+    fill(origins, b"some", 2, "2.2.2.2")
+    greedy = fill(origins, b"most", 4, "2.2.2.2")
+    fill(origins, b"one", 1, "2.2.2.2")
+    assert newcomer(origins, b"new", "3.3.3.3") == (None, greedy[-1])
+
+
+def test_where_all_is_full_the_greediest_address_itself_gets_no_more() -> None:
+    origins = Origins(Limits(connections=8))
+    fill(origins, b"hub", 3, "1.1.1.1")
+    for n in range(5):
+        fill(origins, bytes([n]), 1, "2.2.2.2")
+    assert newcomer(origins, b"new", "2.2.2.2") == (CloseReason.LIMIT_TOTAL, None)
+
+
+def test_where_the_system_has_no_room_there_are_no_more_than_it_had_room_for() -> None:
+    origins = Origins(Limits())
+    links = [enter(origins) for _ in range(100)]
+    origins.allow_no_more()
+    assert origins.too_many
+    for expected in links[:OVERDRAFT]:
+        assert origins.oldest_unproven() is expected
+        origins.leave(expected)
+    assert not origins.too_many
+    assert origins.in_the_way("2.2.2.2") == [links[OVERDRAFT]]
+    origins.allow_all()
+    assert origins.in_the_way("2.2.2.2") == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans())))
+def test_counts_know_who_has_most(steps: list[tuple[int, bool]]) -> None:
+    counts: Counts[int] = Counts()
+    plain: dict[int, int] = dict.fromkeys(range(6), 0)
+    for item, more in steps:
+        if more or plain[item]:
+            change = 1 if more else -1
+            counts.add(item, change)
+            plain[item] += change
+        item_with_most, most = counts.most()
+        assert most == max(plain.values())
+        assert plain[item_with_most] == most if item_with_most is not None else not any(plain.values())
+        assert all(counts[each] == count for each, count in plain.items())
+        assert bool(counts) is any(plain.values())
 
 
 def test_what_the_pool_has_does_not_give_way() -> None:
@@ -103,25 +169,26 @@ def test_at_the_limit_of_an_address_its_own_give_way_and_no_others() -> None:
     assert origins.in_the_way("2.2.2.2") == []
 
 
-def test_an_address_full_of_settled_connections_has_room_for_one_to_prove_itself() -> None:
-    origins = Origins(Limits(connections_per_address=3))
-    settled = [settle(origins, bytes([n])) for n in range(3)]
-    drafted: list[Link] = []
+def test_an_address_full_of_settled_connections_has_room_for_a_few_to_prove_themselves() -> None:
+    origins = Origins(Limits(connections_per_address=4 * OVERDRAFT))
+    for n in range(4 * OVERDRAFT):
+        settle(origins, bytes([n]))
+    drafted = []
     for _ in range(OVERDRAFT):
-        assert origins.in_the_way("1.1.1.1") == drafted[:1]
-        if drafted:
-            origins.leave(drafted.pop(0))
+        assert origins.in_the_way("1.1.1.1") == []
         drafted.append(enter(origins))
-    assert len(origins) == len(settled) + 1
+    assert origins.in_the_way("1.1.1.1") == drafted[:1]
 
 
 def test_an_overdraft_of_an_address_is_none_of_the_limit_of_all() -> None:
     origins = Origins(Limits(connections=4, connections_per_address=3))
     for n in range(3):
         settle(origins, bytes([n]))
+    for _ in range(OVERDRAFT):
+        origins.busy(enter(origins, "1.1.1.1"))
     stranger = enter(origins, "2.2.2.2")
-    assert origins.reason_to_refuse("1.1.1.1") is None
-    assert origins.in_the_way("1.1.1.1") == [stranger]
+    assert origins.reason_to_refuse("1.1.1.1") is CloseReason.LIMIT_ADDRESS
+    assert origins.in_the_way("3.3.3.3") == [stranger]
 
 
 def test_at_a_full_address_the_greediest_keys_newest_gives_way_to_another_key() -> None:
@@ -204,12 +271,12 @@ def test_whatever_comes_no_limit_is_passed_and_nothing_is_left(
             fitting = [link for link, its in stage.items() if wanted in (None, its)]
             if fitting:
                 move(origins, stage, fitting[number % len(fitting)], step, number)
-        assert len(origins) == len(stage) <= limits.connections
+        assert len(origins) == len(stage) <= limits.connections + OVERDRAFT
     for link, its in stage.items():
         if its == "busy":
             origins.back(link, False)
         origins.leave(link)
-    left = {name: value for name, value in vars(origins).items() if name != "_limits" and value}
+    left = {name: value for name, value in vars(origins).items() if name not in ("_limits", "_most") and value}
     assert left == {}
 
 
