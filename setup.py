@@ -21,10 +21,9 @@ def read_version() -> str:
 
 # QR codes of tickets.
 QR = ["segno"]
-# What the suite needs on any Python, and what it has for an oracle: wheels of the oracle come later for some.
-# zxing-cpp reads QR codes.
-TEST = ["pytest", "pytest-cov", "pytest-timeout", "hypothesis", "zxing-cpp", *QR]
-ORACLE = ["pycapnp"]
+# What the suite needs on any Python, and what it has for oracles: wheels of the oracles come later for some.
+TEST = ["pytest", "pytest-cov", "pytest-timeout", "hypothesis", *QR]
+ORACLES = ["pycapnp", 'zxing-cpp; python_version >= "3.10"']  # Cap'n Proto; a reader of QR codes beside zbar
 CHECK = ["ruff", "mypy"]
 
 setup(
@@ -40,7 +39,7 @@ setup(
     entry_points={"console_scripts": ["strelay=strelay:main", "stmgr=stmgr:main"]},
     # docopt-ng is the maintained docopt; Debian's python3-docopt is the same module and works as well.
     install_requires=["cryptography>=38", "docopt-ng"],
-    extras_require={"qr": QR, "test": TEST, "dev": TEST + ORACLE + CHECK},
+    extras_require={"qr": QR, "test": TEST, "dev": TEST + ORACLES + CHECK},
     classifiers=[
         "Environment :: Console",
         "Operating System :: POSIX",

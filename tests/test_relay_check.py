@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 import stmgr
 from offset_common.address import Address
+from offset_common.client import Tunnel, connect
 from offset_common.errors import PeerError
 from offset_common.identity import Identity, encode_key
 from offset_common.tickets import RelayTicket
@@ -99,7 +101,9 @@ def test_a_relay_that_works_is_gone_through_step_by_step_and_measured(running, c
 def test_the_check_leaves_no_connection_behind(running, check):
     assert check(running.ticket)[0] == 0
     wait_until(lambda: not running.relay.lobby.origins.all())
-    wait_until(lambda: not [t for t in threading.enumerate() if t.name in ("offset tunnel", "offset listener")])
+    wait_until(
+        lambda: not [t for t in threading.enumerate() if t.name in ("offset tunnel", "offset listener")]
+    )
 
 
 def test_the_json_report_has_every_step_and_measurement(running, check):
@@ -119,15 +123,15 @@ def test_the_json_report_has_every_step_and_measurement(running, check):
 
 def test_a_connect_that_comes_before_the_listen_is_tried_again(running, check, monkeypatch):
     connected = []
-    real = relay_check.connect
+    real = connect
 
-    def connect(ticket, identity, public_key, **options):
+    def connect_to_another_first(ticket, identity, public_key, **options):
         connected.append(public_key)
         # What a relay answers to one that comes too early: the same as to one for a node that is not there.
         key = Identity.generate().public_key if len(connected) == 1 else public_key
         return real(ticket, identity, key, **options)
 
-    monkeypatch.setattr(relay_check, "connect", connect)
+    monkeypatch.setattr(relay_check, "connect", connect_to_another_first)
     status, out = check(running.ticket)
     assert status == 0
     assert len(connected) == 2
@@ -268,14 +272,14 @@ def test_a_relay_that_ends_every_connection_is_told_as_such(check):
 
 
 def test_a_tunnel_through_which_nothing_passes_is_told_as_such(running, check, monkeypatch):
-    monkeypatch.setattr(relay_check.Tunnel, "send", lambda *_: None)
+    monkeypatch.setattr(Tunnel, "send", lambda *_: None)
     failure = failed(check, running.ticket, "--timeout", "0.2")
     assert (failure["step"], failure["cause"]) == ("message there", Cause.NO_MESSAGE.value)
 
 
 def test_a_tunnel_that_changes_a_message_is_told_as_such(running, check, monkeypatch):
-    real = relay_check.Tunnel.receive
-    monkeypatch.setattr(relay_check.Tunnel, "receive", lambda *given: real(*given) + b"!")
+    real = Tunnel.receive
+    monkeypatch.setattr(Tunnel, "receive", lambda *given: real(*given) + b"!")
     failure = failed(check, running.ticket)
     assert failure["step"] == "message there"
     assert failure["reason"] == "the tunnel gave another message than was sent into it"
@@ -360,3 +364,43 @@ def test_the_other_commands_do_not_import_a_nodes_side(tmp_path):
         check=True,
     )
     assert done.stdout == "[]\n"
+
+
+README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTED = [
+    *re.findall(r"^python (stmgr\.py (?:relay-check|show) .*)$", README, re.MULTILINE),
+    *re.findall(r"`python (examples/read_the_protocol\.py.*?)`", README),
+]
+
+
+def test_the_readme_has_command_lines_for_all_of_this():
+    assert len(DOCUMENTED) == 4
+
+
+@pytest.mark.parametrize("line", DOCUMENTED)
+def test_a_command_line_of_the_readme_works(line, running, tmp_path):
+    if "--qr" in line:
+        pytest.importorskip("segno", reason="needs the package segno")
+    (tmp_path / "relay").mkdir()
+    running.ticket.save(tmp_path / "relay" / "relay.relay")
+    script, *arguments = line.split()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "relay.png").exists() is ("relay.png" in line)
+
+
+@pytest.mark.parametrize("name", ["relay-check", "show"])
+def test_its_page_stands_in_the_help_by_its_first_sentence(name, capsys):
+    stmgr.main(["help", name])
+    page = capsys.readouterr().out
+    stmgr.main(["help"])
+    assert f"  {name:13} {page.splitlines()[0]}\n" in capsys.readouterr().out
+    assert max(len(line) for line in page.splitlines()) <= 110
+    assert page.isascii()

@@ -41,7 +41,7 @@ IMPORTED_ONLY_BY = {
     "docopt": {"command_line"},
     "selectors": {"relay", "client"},
     "socket": {"relay", "client", "tools"},
-    "threading": {"relay", "client"},
+    "threading": {"relay", "client", "tools"},
     "time": {"relay", "client", "tools"},
     "asyncio": set[str](),
 }

@@ -9,6 +9,7 @@ way to those who wait.
 
 from __future__ import annotations
 
+import mmap
 from collections import deque
 from typing import Callable, Generic, Optional, TypeVar
 
@@ -17,8 +18,10 @@ from offset_common.relay.limits import FREE_BUFFER_SIZE, MIB, OUTPUT_HIGH_WATER,
 
 SPARE_BUFFERS = 3
 SPARE_BUFFER_FROM = 64 * 1024  # bytes: below that, fresh memory is cheap
-PATIENCE_WITH_HOLDERS = 2.0  # seconds that a begun frame may take while others wait for roomMEMORY_RESERVE = 4 * MIB  # bytes of address space; they are never touched
+PATIENCE_WITH_HOLDERS = 2.0  # seconds that a begun frame may take while others wait for room
+MEMORY_RESERVE = 4 * MIB  # bytes of address space; they are never touched
 REFILL_PAUSE = 0.5  # seconds
+MEMORY_CHECKED = 2 * MIB  # bytes of address space: Python asks for 1 MiB at a time
 
 T = TypeVar("T")
 
@@ -123,16 +126,31 @@ class MemoryReserve:
     """Memory set aside for the moment when the system has none left: closing a connection needs some, too."""
 
     def __init__(self) -> None:
-        self._reserve: Optional[bytearray] = bytearray(MEMORY_RESERVE)
+        self._reserve: Optional[mmap.mmap] = mmap.mmap(-1, MEMORY_RESERVE)
         self._refill_at = 0.0
 
     def use(self, now: float) -> bool:
         """Give the reserve back to the system; say whether there was one."""
         if self._reserve is None:
             return False
+        self._reserve.close()
         self._reserve = None
         self._refill_at = now + REFILL_PAUSE
         return True
+
+    @staticmethod
+    def check() -> bool:
+        """Say whether there is some memory left beside the reserve."""
+        try:
+            mmap.mmap(-1, MEMORY_CHECKED).close()
+            return True
+        except OSError:
+            pass  # the system gives nothing more; what was given back before may do
+        try:
+            bytearray(MEMORY_CHECKED)
+            return True
+        except MemoryError:
+            return False
 
     def next_time(self) -> Optional[float]:
         """Return when `refill` should be tried, or None."""
@@ -142,6 +160,6 @@ class MemoryReserve:
         """Set memory aside again after it was used, where the system has some."""
         if self._reserve is None and now >= self._refill_at:
             try:
-                self._reserve = bytearray(MEMORY_RESERVE)
-            except MemoryError:
+                self._reserve = mmap.mmap(-1, MEMORY_RESERVE)
+            except OSError:
                 self._refill_at = now + REFILL_PAUSE

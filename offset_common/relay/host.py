@@ -71,6 +71,7 @@ class Host:
         self.report_bug = report_bug
         self.reserve = MemoryReserve()
         self.lingering = 0
+        self.drop_largest: Callable[[], bool] = lambda: False  # closes the link that holds most memory
         loop.no_memory = self.no_memory
         loop.next_time.append(self.reserve.next_time)
         loop.after_round.append(self.after_round)
@@ -91,6 +92,25 @@ class Host:
         """Make some room after a MemoryError; say whether there was something to give up."""
         self.spare_buffers.clear()
         return self.reserve.use(self.loop.now)
+
+    def has_memory(self) -> bool:
+        """Say whether there is memory left for something that must not stop halfway."""
+        if self.reserve.check():
+            return True
+        self.no_memory()
+        while not self.reserve.check():
+            if not self.drop_largest():
+                return False
+        return True
+
+    def need_memory(self) -> None:
+        """See that there is memory left.
+
+        Raises:
+            MemoryError: there is not.
+        """
+        if not self.has_memory():
+            raise MemoryError
 
     def _next_time(self) -> Optional[float]:
         return self.loop.now + 0.25 if self.budget.somebody_waits else None

@@ -17,7 +17,7 @@ from offset_common.constants import HANDSHAKE_TIMEOUT
 from offset_common.errors import HandshakeError, VersionError
 from offset_common.relay.handshakes import HandshakeJob, HandshakePool, prepare_socket
 from offset_common.relay.host import Host
-from offset_common.relay.limits import ACCEPT_PAUSE, Limits
+from offset_common.relay.limits import ACCEPT_PAUSE, FREE_BUFFER_SIZE, Limits
 from offset_common.relay.link import Link
 from offset_common.relay.loop import READ
 from offset_common.relay.origins import Address, Origins, origin_of, show_address
@@ -65,11 +65,7 @@ class ListeningSocket:
                     self._pause(self._loop.now + ACCEPT_PAUSE)
                 return
             self._accepted += 1
-            try:
-                self._lobby.enter(sock, address)
-            except MemoryError:
-                sock.close()
-                raise
+            self._lobby.enter(sock, address)
 
     def on_deadline(self) -> None:
         """Accept again after a pause."""
@@ -119,6 +115,7 @@ class Lobby:
         self._admitted = admitted
         self._refused = refused
         self._warn = warn
+        host.drop_largest = self.drop_largest
 
     def enter(self, sock: socket.socket, address: Address) -> None:
         """Take a new connection, if limits allow or something gives way."""
@@ -130,6 +127,10 @@ class Lobby:
         if reason is not None:
             sock.close()
             self._refused(show_address(address), reason)
+            return
+        if not self.host.has_memory():
+            sock.close()
+            self._refused(show_address(address), CloseReason.NO_MEMORY)
             return
         for older in self.origins.in_the_way(origin):
             older.close(CloseReason.GAVE_WAY)
@@ -177,6 +178,14 @@ class Lobby:
             oldest.close(CloseReason.GAVE_WAY)
             oldest = self.origins.oldest_unproven() if self.origins.too_many else None
 
+    def drop_largest(self) -> bool:
+        """Close the link for which most is buffered; say whether there was one that is worth it."""
+        largest = max(self.origins.all(), key=_buffered, default=None)
+        if largest is None or _buffered(largest) < FREE_BUFFER_SIZE:
+            return False
+        largest.close(CloseReason.NO_MEMORY)
+        return True
+
     def _take_back(self, job: HandshakeJob) -> None:
         link = job.owner
         assert isinstance(link, Link)
@@ -200,6 +209,7 @@ class Lobby:
 
     def _prove(self, link: Link) -> None:
         assert link.connection is not None
+        self.host.need_memory()
         self.handshakes += 1
         link.key = link.connection.peer_public_key
         reason, gives_way = self.origins.prove(link)
@@ -221,3 +231,7 @@ class Lobby:
             link.close(CloseReason.HANDSHAKE_FAILED, str(error))
         else:
             link.fail(error)
+
+
+def _buffered(link: Link) -> int:
+    return len(link.outbox) + len(link.inbox)

@@ -135,6 +135,7 @@ class Newcomers(PlainHandler):
     def message(self, link: Link, data: bytes) -> None:
         """Take the InitConnection, which decides the role."""
         init = InitConnection.decode(data)
+        link.host.need_memory()
         link.timeout = math.inf
         self._roles.origins.settle(link)
         if init.role is InitRole.LISTEN:

@@ -107,7 +107,7 @@ def _sections_of(layer: Layer) -> list[Section]:
 
 
 def _channel_message(message: ChannelMessage) -> list[Section]:
-    padding = Part("randPadding", message.rand_padding, "without meaning, hides the length")
+    padding = Part("randPadding", message.rand_padding, "without meaning")
     if isinstance(message.content, Rekey):
         return [
             Section("ChannelMessage", "5", [padding]),
@@ -134,7 +134,7 @@ def _field(name: str, value: Optional[bytes]) -> Part:
 
 
 def _key(name: str, key: bytes) -> Part:
-    return Part(name, key, f"in a ticket: {encode_key(key)}", Paint.FIELD)
+    return Part(name, key, f"in a ticket {encode_key(key)}", Paint.FIELD)
 
 
 def protocol_name(attribute: str) -> str:

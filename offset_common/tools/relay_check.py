@@ -199,7 +199,7 @@ class RelayCheck:
                     say("announced to the listener" + (f", at try {tries}" if tries > 1 else ""))
                     return tunnel, incoming
                 time.sleep(min(RETRY, deadline.left()))
-        raise StepFailed(not_announced("connect", self._timeout, self.ticket))
+            raise StepFailed(not_announced("connect", self._timeout, self.ticket))
 
     def _expect(self, tunnel: Tunnel, message: bytes) -> None:
         if tunnel.receive(self._timeout) != message:

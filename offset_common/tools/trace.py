@@ -132,15 +132,14 @@ def _part_lines(part: Part, indent: str, colour: bool) -> list[str]:
         note = f"{len(part.data)} bytes: {note}"
         if len(rows) > 3:
             rows = [rows[0], "...", rows[-1]]
-    name = f"{part.name:<{NAME_WIDTH}}"
-    if len(rows) <= 1:
-        shown = rows[0] if rows else ""
-        hexadecimal = painted(shown, part.paint, colour) + " " * (
-            HEX_WIDTH - len(shown) if shown and note else 0
-        )
-        return [f"{indent}{name}{hexadecimal}{note}".rstrip()]
-    lines = [f"{indent}{name if index == 0 else ' ' * NAME_WIDTH}" for index in range(len(rows))]
-    lines = [line + painted(row, part.paint, colour) for line, row in zip(lines, rows)]
+    lines = []
+    for index, row in enumerate(rows or [""]):
+        name = part.name if index == 0 else ""
+        lines.append(f"{indent}{name:<{NAME_WIDTH}}{painted(row, part.paint, colour)}")
     if note:
-        lines[0] += " " * (HEX_WIDTH - len(rows[0])) + note
-    return lines
+        gap = HEX_WIDTH - len(rows[0]) if rows else 0
+        if len(indent) + NAME_WIDTH + gap + len(note) <= TEXT_WIDTH - (len(rows[0]) if rows else 0):
+            lines[0] += " " * gap + note
+        else:
+            lines.append(f"{indent}{'':<{NAME_WIDTH}}{note}")
+    return [line.rstrip() for line in lines]

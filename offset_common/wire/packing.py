@@ -18,6 +18,8 @@ MAX_RUN = 256  # words of the longest run: the tag's own and 255 more
 # What one tag can become at most: two bytes, 0x00 and its count, stand for a whole run of zero words.
 _MAX_EXPANSION = MAX_RUN * WORD_SIZE // 2
 
+_MANY_ZEROS = 16  # bytes
+_ZERO_BYTES = re.compile(rb"\x00*")
 _ZERO_RUNS = re.compile(rb"\x00{64,}")  # shorter ones `pack` finds itself
 
 _ZEROS = tuple(bytes(count) for count in range(WORD_SIZE))
@@ -165,7 +167,19 @@ def _unpack_into(words: bytearray, packed: bytes, at: int) -> tuple[int, int]:
                 words[end + position] = packed[at]
                 at += 1
             end += WORD_SIZE
-        else:
+        elif packed[at : at + _MANY_ZEROS] != bytes(_MANY_ZEROS):
             end += (packed[at] + 1) * WORD_SIZE
             at += 1
+        else:
+            # Zero words one by one, maybe packed once more around this: nobody shall pay for each of them.
+            run = _count_zero_pairs(packed, at - 1, at - 1 + (size - end) // WORD_SIZE * 2)
+            end += run * WORD_SIZE
+            at += 2 * run - 1
     return end, at
+
+
+def _count_zero_pairs(packed: bytes, start: int, end: int) -> int:
+    """Count the pairs of zero bytes with which `packed[start:end]` begins."""
+    match = _ZERO_BYTES.match(packed, start, end)
+    assert match is not None
+    return (match.end() - start) // 2

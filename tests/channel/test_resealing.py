@@ -147,6 +147,10 @@ def flipped(frame: bytes) -> bytes:
     return frame[:-1] + bytes((frame[-1] ^ 1,))
 
 
+def next_nonce(tunnel: Tunnel) -> bytes:
+    return tunnel.near.secure_channel.sending.next_nonce()
+
+
 def outer(user: bytes) -> bytes:
     return ChannelMessage(b"padding", user).encode()
 
@@ -158,6 +162,8 @@ FAULTS: dict[str, tuple[Callable[[Tunnel], bytes], type[PeerError]]] = {
     "one left out": (lambda tunnel: (tunnel.frame(KEEPALIVE), tunnel.frame(KEEPALIVE))[1], SealError),
     "empty": (lambda tunnel: encode_frame(b""), SealError),
     "shorter than its seal": (lambda tunnel: encode_frame(bytes(SEAL_OVERHEAD - 1)), SealError),
+    "a nonce only": (lambda tunnel: encode_frame(next_nonce(tunnel)), SealError),
+    "short, the nonce right": (lambda tunnel: encode_frame(next_nonce(tunnel) + bytes(15)), SealError),
     "a seal only": (lambda tunnel: tunnel.frame(b""), DecodeError),
     "no ChannelMessage": (lambda tunnel: tunnel.frame(b"\x10\x05@"), DecodeError),
     "no KaMessage": (lambda tunnel: tunnel.frame(outer(b"no message")), DecodeError),

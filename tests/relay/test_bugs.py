@@ -159,7 +159,7 @@ def test_a_bug_ends_one_connection_and_is_told(
     canary()
 
 
-def test_memory_that_runs_out_is_such_a_bug(rig: Rig, canary: Callable[[], None]) -> None:
+def test_memory_that_runs_out_ends_one_connection_and_is_no_bug(rig: Rig, canary: Callable[[], None]) -> None:
     mate = rig.admit()
     with pytest.MonkeyPatch.context() as patch:
 
@@ -168,5 +168,6 @@ def test_memory_that_runs_out_is_such_a_bug(rig: Rig, canary: Callable[[], None]
 
         patch.setattr(rig.relay.roles.newcomers, "process", no_memory)
         mate.send(b"anything")
-        assert rig.reason_of(mate.link) is CloseReason.BUG
+        assert rig.reason_of(mate.link) is CloseReason.NO_MEMORY
+        assert not rig.relay.bugs
     canary()
