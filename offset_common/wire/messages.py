@@ -366,5 +366,3 @@ class IncomingConnection(_PublicKeyMessage):
 
     Source: section 7.
     """
-
-    __slots__ = ("public_key",)

@@ -13,8 +13,8 @@ import pytest
 from offset_common.identity import Identity
 from offset_common.wire.messages import InitRole
 from tests.attack.conftest import BeginSiege
-from tests.attack.crowd import Visitor
 from tests.attack.siege import MIB, Siege
+from tests.attack.supplies import push
 
 FEW_DESCRIPTORS = ("sh", "-c", 'ulimit -n 64 && exec "$@"', "sh")
 ELSEWHERE = "127.0.0.2"  # another address than the watch has
@@ -75,22 +75,10 @@ def test_memory_that_runs_out_ends_connections_and_never_the_relay(begin_siege: 
     with short_of_memory(siege, left):
         for near, far in pairs:
             far.stop_reading()
-            near.supply = _pushes(near, 1 << 19)
-            near.flush()
+            push(near, 1 << 19, 100)
         crowd.run_for(1.5)
         for visitor in crowd.dial(400):
             visitor.on_proven = lambda each: each.init(InitRole.CONNECT, key)
             visitor.begin_handshake()
         crowd.run_for(1.5)
     crowd.leave()
-
-
-def _pushes(visitor: Visitor, size: int):
-    message = bytes(size)
-
-    def supply() -> bytes:
-        assert visitor.connection is not None
-        visitor.connection.send(message, time.monotonic())
-        return visitor.connection.data_to_send()
-
-    return supply

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Callable
 
 import pytest
 
 from offset_common.constants import MAX_FRAME_SIZE, MAX_HANDSHAKE_FRAME_SIZE
 from tests.attack.crowd import Crowd, Visitor
 from tests.attack.siege import MIB, Siege
+from tests.attack.supplies import zeros
 from tests.attack.test_ciphertext import ROLES
 
 LENGTHS = [MAX_FRAME_SIZE + 1, 2**31, 2**40, 2**63, 2**64 - 1]
 BEHIND = 64 * MIB
 
 
-def endless(size: int) -> Callable[[], bytes]:
-    """Return a supply of so many bytes."""
-    left = size
-
-    def supply() -> bytes:
-        nonlocal left
-        part = bytes(min(left, 1 << 18))
-        left -= len(part)
-        return part
-
-    return supply
-
-
 def send_too_long_a_frame(visitor: Visitor, length: int) -> None:
     """Announce it, and send what is behind it."""
-    visitor.supply = endless(BEHIND)
+    visitor.supply = zeros(BEHIND)
     visitor.send_bytes(length.to_bytes(8, "big"))
 
 

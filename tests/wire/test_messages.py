@@ -330,3 +330,10 @@ def test_no_message_shows_its_bytes():
         " content=Rekey(dh_public_key=<32 bytes>, key_salt=<32 bytes>))",
         "InitConnection(role=InitRole.CONNECT, public_key=<32 bytes>)",
     ]
+
+
+@pytest.mark.parametrize("kind", [IncomingConnection, RejectConnection])
+def test_messages_of_one_key_are_equal_only_if_the_key_is(kind):
+    assert kind(bytes(32)) == kind(bytes(32))
+    assert kind(bytes(32)) != kind(b"\x01" * 32)
+    assert "32 bytes" in repr(kind(bytes(32)))
