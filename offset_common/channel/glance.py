@@ -31,6 +31,7 @@ _SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))
 _SHIFTS = tuple(tuple(8 * bit for bit in range(8) if tag >> bit & 1) for tag in range(256))
 
 _FULL_RUN = 1 + 8 + 1 + 255 * 8  # packed bytes of the longest run of words as they are
+_MOST_OF_SMALL = 3000  # packed bytes: a run of the user's, and less than 512 bytes of padding
 _FULL_RUNS = re.compile(rb"(?:\xff.{8}\xff.{2040})+", re.DOTALL)
 _MAX_WORDS = MAX_FRAME_SIZE // 8
 _MOST_ZEROS = 4  # bytes of the packed KaMessage, for each byte of the packed ChannelMessage
@@ -55,12 +56,13 @@ def find_message(packed: Packed, size: int) -> tuple[int, Packed]:
     Returns: how many bytes of random padding it has, or UNKNOWN; and the packed KaMessage, which may be
     left out (empty) where the padding is small.
     """
-    try:
-        padding = _padding_of_small_message(packed, size)
-        if padding >= 0:
-            return padding, b""
-    except (IndexError, _UnknownLayoutError):
-        pass
+    if size <= _MOST_OF_SMALL:
+        try:
+            padding = _padding_of_small_message(packed, size)
+            if padding >= 0:
+                return padding, b""
+        except (IndexError, _UnknownLayoutError):
+            pass
     try:
         user, padding, end = _find_user(packed, size)
         # A KaMessage that is zeros mostly, packed twice, costs more to look at than its frame has paid for.
