@@ -24,7 +24,7 @@ WHOLE_BRANCHES := offset_common/wire/*,offset_common/channel/*
 CHECKED := setup.py strelay.py stmgr.py offset_common tests tools \
 	$(patsubst %/,%,$(sort $(dir $(wildcard bench/*.py examples/*.py))))
 
-.PHONY: help run test check format test-minimal test-pythons bench clean
+.PHONY: help run test check format pictures test-minimal test-pythons bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -60,6 +60,9 @@ format: $(VENV)/dev.stamp ## write the format that check wants
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+pictures: ## draw docs/pictures again from their descriptions
+	$(PYTHON) tools/pictures.py
+
 test-minimal: ## a relay and a tunnel with Debian's own python3 and its packages only
 	env -i PATH=/usr/bin:/bin PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 tests/minimal_tunnel.py
 
@@ -76,7 +79,7 @@ clean: ## remove environments and everything built; relay/ with its identity sta
 $(VENV)/run.stamp: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --quiet 'pip>=21.3'
-	$(VENV)/bin/python -m pip install --quiet --quiet --editable .
+	$(VENV)/bin/python -m pip install --quiet --quiet --editable '.[qr]'
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp

@@ -9,35 +9,39 @@ Usage:
 The usual case:
   strelay.py --idfile relay/relay.ident --laddr 0.0.0.0:4567
 
-  -i FILE, --idfile FILE      The relay's identity, as `stmgr.py gen-ident` makes it.
-  -l ADDRESS, --laddr ADDRESS  Where to listen, as IP:PORT: 0.0.0.0:4567 is every IPv4 address of this host,
-                              [::]:4567 every IPv6 and IPv4 address; port 0 takes a free port.
-  -h, --help                  Show this page.
-  -V, --version               Show the version.
+  -i FILE, --idfile FILE       The relay's identity, as `stmgr.py gen-ident` makes it.
+  -l ADDRESS, --laddr ADDRESS  Where to listen, as IP:PORT: 0.0.0.0:4567 is every IPv4 address of this
+                               host, [::]:4567 every IPv6 and IPv4 address; port 0 takes a free port.
+  -h, --help                   Show this page.
+  -V, --version                Show the version.
+
+It prints a line once it is ready, one for each connection that ended, and on SIGUSR1 one about what
+it has at the moment. SIGTERM or Ctrl-C ends it in order, a second one at once.
+
+  --drain SECONDS              How long tunnels may run on after SIGTERM [default: 5].
 
 More than one core:
-  --workers N                 Processes that forward for tunnels; auto is one for each core [default: 1].
+  --workers N                  Processes that forward for tunnels; auto is one for each core [default: 1].
 
-Stopping: SIGTERM or Ctrl-C; a second one stops at once.
-  --drain SECONDS             How long tunnels may run on after that [default: 5].
+The rest are limits. A connection over one is closed, and the log says why.
 
-Limits for all (over a limit a connection is closed at once, and the log says why):
-  --connections N             Connections in all; auto is 80 % of the open files allowed, at most
-                              8192 [default: auto].
-  --unproven N                Connections that have not finished the handshake [default: 4096].
-  --buffers MIB               MiB that slow readers and large messages may fill [default: 12].
-  --stall SECONDS             How long a peer may leave what waits for it unread [default: 120].
-  --accepts N                 New connections each second [default: 5000].
-  --handshake-threads N       Handshakes computed at the same time [default: 4].
+Limits for all:
+  --connections N              Connections in all; auto is 80 % of the open files allowed, at most
+                               8192 [default: auto].
+  --unproven N                 Connections that have not finished the handshake [default: 4096].
+  --accepts N                  New connections each second [default: 5000].
+  --handshake-threads N        Handshakes computed at the same time [default: 4].
+  --buffers MIB                MiB that slow readers and large messages may fill [default: 12].
+  --stall SECONDS              How long a peer may leave what waits for it unread [default: 120].
 
 Limits for one address (an IPv4 address or an IPv6 /64; a thousand nodes may share one):
-  --per-address N             Connections [default: 6000].
+  --per-address N              Connections [default: 6000].
 
 Limits for one key:
-  --per-key N                 Connections [default: 2500].
-  --waiting N                 Connects that wait to be accepted [default: 256].
-  --waiting-for N             Connects that wait for one listener [default: 4096].
-  --tunnels N                 Tunnels [default: 2048].
+  --per-key N                  Connections [default: 2500].
+  --waiting N                  Connects that wait to be accepted [default: 256].
+  --waiting-for N              Connects that wait for one listener [default: 4096].
+  --tunnels N                  Tunnels [default: 2048].
 """
 
 from __future__ import annotations
@@ -56,6 +60,7 @@ from offset_common.identity import load_identity, others_can_read
 from offset_common.relay.limits import MIB, Limits, connections_for
 from offset_common.relay.listening import listen_on
 from offset_common.relay.log import Log
+from offset_common.relay.memory import give_back_large_blocks
 from offset_common.relay.server import Relay, raise_descriptor_limit, stop_on_signals
 
 STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed, a supervisor starts it again
@@ -73,6 +78,7 @@ def serve(arguments: dict[str, Any]) -> int:
         PersonError: it cannot start.
     """
     address = parse_listen_address(arguments["--laddr"])
+    give_back_large_blocks()
     limits = read_limits(arguments)
     drain = read_number(arguments, "--drain", least=0, most=86400)
     workers = read_workers(arguments)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,35 +14,23 @@ import pytest
 
 from offset_common.identity import encode_key, load_identity
 from offset_common.tickets import RelayTicket
+from tests.documents import (
+    DOCUMENTS,
+    OWNERS_COMMANDS,
+    PYTHON_PROGRAMS,
+    ROOT,
+    environment,
+    make_clone,
+)
 from tests.end_to_end.relay_process import RelayProcess
+from tools.pictures import draw
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTS = ["README.md", "CHANGELOG.md", "docs/protocol.md", "docs/architecture.md"]
 PATIENCE = 20.0  # seconds for anything
-
-OWNERS_COMMANDS = re.findall(r"^    (mkdir relay|python st(?:mgr|relay)\.py .*)$", README, re.MULTILINE)
-PROGRAMS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-
-def environment() -> dict[str, str]:
-    """An environment in which `python` is the one that runs the tests, and the project can be imported."""
-    here = str(Path(sys.executable).parent)
-    return {
-        **os.environ,
-        "PATH": here + os.pathsep + os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
-        "PYTHONUNBUFFERED": "1",
-    }
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A directory with the scripts, as in a fresh clone."""
-    for name in ("stmgr.py", "strelay.py"):
-        shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "offset_common").symlink_to(ROOT / "offset_common")
-    return tmp_path
+    return make_clone(tmp_path)
 
 
 def test_the_owners_commands_of_the_readme_make_a_relay_that_is_ready(clone: Path) -> None:
@@ -95,7 +81,7 @@ def stmgr(directory: Path, *arguments: str) -> None:
 
 @pytest.mark.usefixtures("relay")
 def test_the_programs_of_the_readme_talk_to_each_other(clone: Path) -> None:
-    listener, caller = PROGRAMS
+    listener, caller = PYTHON_PROGRAMS
     assert len(listener.splitlines()) == 10
     key = encode_key(load_identity(clone / "listener.ident").public_key)
     with subprocess.Popen([sys.executable, "-c", listener], cwd=clone, env=environment()) as listening:
@@ -119,12 +105,6 @@ def test_the_programs_of_the_readme_talk_to_each_other(clone: Path) -> None:
             listening.kill()
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z-]+)(?= |\n|`)", README))))
-def test_a_make_target_that_the_readme_names_is_there(target: str) -> None:
-    makefile = (ROOT / "Makefile").read_text("utf-8")
-    assert re.search(rf"^{target}:.* ## ", makefile, re.MULTILINE)
-
-
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_a_link_inside_the_repository_leads_somewhere(document: str) -> None:
     path = ROOT / document
@@ -143,9 +123,29 @@ def test_a_file_that_a_document_names_with_its_path_is_there(document: str) -> N
 
 
 def test_the_map_of_rooms_names_every_module_and_no_other() -> None:
-    rooms = (ROOT / "docs/architecture.md").read_text("utf-8").split("## ")[1]
+    section = (ROOT / "docs/architecture.md").read_text("utf-8").split("\n## ")[1]
+    rooms = "\n".join(line for line in section.splitlines() if line.startswith("    "))
     modules = [
         module.name for module in (ROOT / "offset_common").rglob("*.py") if module.name != "__init__.py"
     ]
     assert sorted(name for name in modules if name not in rooms) == []
     assert sorted(set(re.findall(r"\w+\.py", rooms)) - {*modules, "strelay.py", "stmgr.py"}) == []
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "docs/pictures").glob("*.txt")), ids=lambda path: path.stem)
+def test_a_picture_is_what_its_description_says_and_a_document_shows_it(source: Path) -> None:
+    picture = source.with_suffix(".svg")
+    assert picture.read_text("utf-8") == draw(source.read_text("utf-8")), "make pictures"
+    assert f"](pictures/{picture.name})" in (ROOT / "docs/architecture.md").read_text("utf-8")
+
+
+def test_the_picture_of_rooms_names_every_module_of_relay_channel_wire_and_client() -> None:
+    words = set(re.findall(r"\w+", (ROOT / "docs/pictures/rooms.txt").read_text("utf-8")))
+    for room in ("relay", "channel", "wire", "client"):
+        modules = {path.stem for path in (ROOT / "offset_common" / room).glob("*.py")} - {"__init__"}
+        assert modules <= words, room
+
+
+def test_a_description_that_cannot_be_drawn_is_told_where() -> None:
+    with pytest.raises(ValueError, match="line 2: no such thing: circle"):
+        draw("size 10 10\ncircle 1 1")

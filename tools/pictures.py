@@ -1,7 +1,7 @@
 """Draws the pictures of docs/: each docs/pictures/NAME.txt becomes NAME.svg beside it.
 
-This is `make pictures`. A description has one thing a line; words with spaces stand in quotes, # begins a comment.
-Lengths are in units of 10 pixels, from the upper left corner:
+This is `make pictures`. A description has one thing a line; words with spaces stand in quotes, # begins a
+comment. Lengths are in units of 10 pixels, from the upper left corner:
 
     size WIDTH HEIGHT
     area NAME TONE X Y WIDTH HEIGHT TITLE            a room, behind what comes later
@@ -11,8 +11,8 @@ Lengths are in units of 10 pixels, from the upper left corner:
     both ...                                         the same with two heads
     maybe ...                                        the same, dashed
 
-SIDE is left, right, top or bottom; OFFSET moves from its middle. An arrow is straight where it can be, and has corners
-where its ends are not opposite each other. SHIFT moves the label.
+SIDE is left, right, top or bottom; OFFSET moves from its middle. An arrow is straight where it can be, and
+has corners where its ends are not opposite each other. SHIFT moves the label.
 """
 
 from __future__ import annotations

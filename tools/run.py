@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Optional
@@ -38,10 +39,9 @@ def main() -> int:
     identity = have_identity()
     ticket = have_ticket(identity, given)
     listen = os.environ.get("LADDR", "") or listening_address(ticket.address)
-    for line in what_to_do(ticket.address):
-        print(line, flush=True)
+    print("\n".join(["", *what_to_do(ticket.address), "", *what_to_try()]), flush=True)
     arguments = [sys.executable, str(ROOT / "strelay.py"), "--idfile", str(IDENTITY), "--laddr", listen]
-    print("\nstarting: " + " ".join(["python", "strelay.py", *arguments[2:]]), flush=True)
+    print("\nstarting: " + " ".join([shown_python(), "strelay.py", *arguments[2:]]), flush=True)
     os.execv(sys.executable, arguments)
 
 
@@ -101,7 +101,6 @@ def listening_address(address: Address) -> str:
 def what_to_do(address: Address) -> list[str]:
     """Return lines that tell the person what comes next."""
     lines = [
-        "",
         f"The ticket: {TICKET}",
         f"Give it to everybody who is to use this relay at {address}. It holds no secret.",
     ]
@@ -115,6 +114,27 @@ def what_to_do(address: Address) -> list[str]:
             f"    make run ADDRESS=relay.example.com:{address.port}",
         ]
     return lines
+
+
+def what_to_try() -> list[str]:
+    """Return lines with what a relay's owner may do now, as command lines."""
+    python = shown_python()
+    need = "" if find_spec("segno") else f" ({python} needs the package segno: apt-get install python3-segno)"
+    return [
+        "To see that it works, in another terminal:",
+        f"    {python} stmgr.py relay-check {TICKET}",
+        f"To hand the ticket to a phone, as a QR code{need}:",
+        f"    {python} stmgr.py show {TICKET} --qr",
+        "To see what a node and a relay say to each other:",
+        f"    {python} stmgr.py relay-check --trace {TICKET}",
+        "To end the relay: Ctrl-C.",
+    ]
+
+
+def shown_python() -> str:
+    """Return this Python as a person in the project's directory may call it."""
+    path = Path(sys.executable)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def is_private(host: str) -> bool:

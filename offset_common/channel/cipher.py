@@ -59,12 +59,16 @@ class CipherState:
         counter: the number of messages that went under this key before.
     """
 
-    __slots__ = ("aead", "counter", "key")
+    __slots__ = ("counter", "key")
 
     def __init__(self, key: bytes, counter: int = 0) -> None:
         self.key = key
         self.counter = counter
-        self.aead = _new_aead(key)
+
+    @property
+    def aead(self) -> Any:
+        """The cipher under the key. It is made anew each time: that takes 1 us, to keep it would take 2 KB."""
+        return _new_aead(self.key)
 
     def export_state(self) -> list[Any]:
         """Return key and counter as JSON can carry them."""

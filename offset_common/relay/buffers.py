@@ -3,25 +3,22 @@
 Everything that waits in memory is counted. Each connection may hold a little (FREE_BUFFER_SIZE)
 whatever the others do, so that small messages always pass. A larger frame reserves its whole length
 before it is read on, so that every frame that was begun can be ended. Who has to wait is not read
-until somebody gives back; of those who hold a reservation, the one whose frame comes slowest gives
-way to those who wait.
+until somebody gives back. To those who wait give way, of the frames under way the one that comes
+slowest, and of what waits for a peer that takes nothing what waits longest.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections import deque
 from typing import Callable, Generic, Optional, TypeVar
 
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
-from offset_common.relay.limits import FREE_BUFFER_SIZE, MIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
+from offset_common.relay.limits import FREE_BUFFER_SIZE, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
 
 SPARE_BUFFERS = 3
 SPARE_BUFFER_FROM = 64 * 1024  # bytes: below that, fresh memory is cheap
 PATIENCE_WITH_HOLDERS = 2.0  # seconds that a begun frame may take while others wait for room
-MEMORY_RESERVE = 4 * MIB  # bytes of address space; they are never touched
-REFILL_PAUSE = 0.5  # seconds
-MEMORY_CHECKED = 2 * MIB  # bytes of address space: Python asks for 1 MiB at a time
+PATIENCE_WITH_KEEPERS = 2.0  # seconds that a peer may take nothing while others wait for room
 
 T = TypeVar("T")
 
@@ -39,7 +36,12 @@ class Budget(Generic[T]):
         self._progress = progress
         self.used = 0
         self._holders: dict[T, float] = {}  # since when, oldest first
+        self._keepers: dict[T, float] = {}  # since when nothing moved, longest first
         self._waiting: deque[T] = deque()
+
+    def __len__(self) -> int:
+        """How many wait for room."""
+        return len(self._waiting)
 
     @property
     def exhausted(self) -> bool:
@@ -64,7 +66,7 @@ class Budget(Generic[T]):
     def reserve(self, holder: T, size: int, held: int, now: float) -> bool:
         """Take `size` bytes for a frame of `holder`, of which `held` are counted; or remember who waits."""
         # One frame may always be under way, however small an operator made the budget.
-        if self.used + size - held > self.limit and self._holders:
+        if self.used + size - held > self.limit and (self._holders or self.used - held >= self.limit):
             self._waiting.append(holder)
             return False
         self.used += size - held
@@ -77,17 +79,31 @@ class Budget(Generic[T]):
         del self._holders[holder]
 
     def forget(self, holder: T) -> None:
-        """Take `holder` out of those who wait."""
+        """Take `holder`, which ended, out of those who wait and those who keep."""
+        self._keepers.pop(holder, None)
         if holder in self._waiting:
             self._waiting.remove(holder)
 
     def take_waiting(self) -> list[T]:
         """Return, and forget, those who may try again now."""
-        if self.exhausted and self._holders:
+        if self.exhausted:
             return []
         again = list(self._waiting)
         self._waiting.clear()
         return again
+
+    def keep(self, keeper: T, size: int, now: float) -> None:
+        """Take note that `size` bytes wait at `keeper` for a peer, which took some of it, if any, just `now`."""
+        self._keepers.pop(keeper, None)
+        if size > FREE_BUFFER_SIZE:
+            self._keepers[keeper] = now
+
+    def overdue_keeper(self, now: float) -> Optional[T]:
+        """Return at whom so much waits, and for so long, that it gives way to those who wait for room; or None."""
+        if not self._waiting or not self._keepers or not self.exhausted:
+            return None
+        keeper, since = next(iter(self._keepers.items()))
+        return keeper if now - since >= PATIENCE_WITH_KEEPERS else None
 
     def overdue_holder(self, now: float) -> Optional[T]:
         """Return who must give way because others wait, or None: the slowest, once it had its time."""
@@ -120,46 +136,3 @@ class SpareBuffers:
     def clear(self) -> None:
         """Let all of them go."""
         self._spare.clear()
-
-
-class MemoryReserve:
-    """Memory set aside for the moment when the system has none left: closing a connection needs some, too."""
-
-    def __init__(self) -> None:
-        self._reserve: Optional[mmap.mmap] = mmap.mmap(-1, MEMORY_RESERVE)
-        self._refill_at = 0.0
-
-    def use(self, now: float) -> bool:
-        """Give the reserve back to the system; say whether there was one."""
-        if self._reserve is None:
-            return False
-        self._reserve.close()
-        self._reserve = None
-        self._refill_at = now + REFILL_PAUSE
-        return True
-
-    @staticmethod
-    def check() -> bool:
-        """Say whether there is some memory left beside the reserve."""
-        try:
-            mmap.mmap(-1, MEMORY_CHECKED).close()
-            return True
-        except OSError:
-            pass  # the system gives nothing more; what was given back before may do
-        try:
-            bytearray(MEMORY_CHECKED)
-            return True
-        except MemoryError:
-            return False
-
-    def next_time(self) -> Optional[float]:
-        """Return when `refill` should be tried, or None."""
-        return self._refill_at if self._reserve is None else None
-
-    def refill(self, now: float) -> None:
-        """Set memory aside again after it was used, where the system has some."""
-        if self._reserve is None and now >= self._refill_at:
-            try:
-                self._reserve = mmap.mmap(-1, MEMORY_RESERVE)
-            except OSError:
-                self._refill_at = now + REFILL_PAUSE

@@ -81,8 +81,10 @@ class Tunnels:
             return
         link.send_connection()
         self._learn_read_size(link, batch)
-        link.keep(data, batch.taken, whole=batch.stopped)
-        if len(partner.outbox) > partner.host.budget.high_water:
+        full = len(partner.outbox) > partner.host.budget.high_water
+        link.keep(data, batch.taken, reserve=not full, whole=batch.stopped)
+        # A frame that has its room is received to its end: who waits with room taken keeps others from it.
+        if full and not link.inbox.has_room:
             link.pause_reading()
         elif batch.stopped:
             link.process_kept_soon()

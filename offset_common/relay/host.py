@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
-from offset_common.relay.buffers import Budget, MemoryReserve, SpareBuffers
+from offset_common.relay.buffers import Budget, SpareBuffers
 from offset_common.relay.loop import Loop
+from offset_common.relay.memory import MemoryReserve
 from offset_common.relay.reasons import CloseReason
 
 if TYPE_CHECKING:
     from offset_common.relay.link import Link
 
+MEMORY_CHECK_INTERVAL = 0.01  # seconds: too few for connections to use up what was seen to be there
 SHARED_BUFFER_SIZE = 512 * 1024  # bytes: a frame that fits is cut from the shared buffer
 
 
@@ -70,6 +72,7 @@ class Host:
         self.link_closed = link_closed
         self.report_bug = report_bug
         self.reserve = MemoryReserve()
+        self._memory_good_until = 0.0
         self.lingering = 0
         self.drop_largest: Callable[[], bool] = lambda: False  # closes the link that holds most memory
         loop.no_memory = self.no_memory
@@ -82,6 +85,10 @@ class Host:
         budget = self.budget
         self.reserve.refill(self.loop.now)
         if budget.somebody_waits:
+            overdue = budget.overdue_keeper(self.loop.now)
+            while overdue is not None:
+                overdue.close(CloseReason.LIMIT_BUFFERS)
+                overdue = budget.overdue_keeper(self.loop.now)
             overdue = budget.overdue_holder(self.loop.now)
             if overdue is not None:
                 overdue.close(CloseReason.LIMIT_BUFFERS)
@@ -91,11 +98,15 @@ class Host:
     def no_memory(self) -> bool:
         """Make some room after a MemoryError; say whether there was something to give up."""
         self.spare_buffers.clear()
+        self._memory_good_until = 0.0
         return self.reserve.use(self.loop.now)
 
     def has_memory(self) -> bool:
         """Say whether there is memory left for something that must not stop halfway."""
+        if self.loop.now < self._memory_good_until:
+            return True
         if self.reserve.check():
+            self._memory_good_until = self.loop.now + MEMORY_CHECK_INTERVAL
             return True
         self.no_memory()
         while not self.reserve.check():

@@ -64,6 +64,11 @@ class Inbox:
         """Whether the rest of a large frame is read into its own buffer."""
         return self._own
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a frame is under way for which room was taken."""
+        return bool(self._reserved)
+
     def room(self, most: int) -> Room:
         """Return where to read to; `keep` must follow.
 

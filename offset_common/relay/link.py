@@ -72,7 +72,7 @@ class Link:
         self.remote: Optional[Remote] = None  # the process that serves it instead of this one
         self.note: object = None  # what the role keeps about it
         self.inbox = Inbox(self, host)
-        self.outbox = Outbox(host.budget)
+        self.outbox = Outbox(self, host.budget)
         self.read_size = 0  # bytes that are worth reading at once, as the role found; 0 if it does not know
         self.received = 0  # bytes
         self.sent = 0
@@ -222,7 +222,10 @@ class Link:
             if taken == len(data):
                 return
             self._watch(self._mask | WRITE)
-        self.outbox.put(memoryview(data)[taken:], self.host.loop.now)
+            self.outbox.put(memoryview(data)[taken:], self.host.loop.now)
+            self.schedule()
+        else:
+            self.outbox.put(memoryview(data)[taken:], self.host.loop.now)
 
     def send_connection(self) -> None:
         """Write what the connection has to send."""

@@ -16,12 +16,14 @@ class Outbox:
     """The output queue of one link.
 
     Args:
+        link: whose.
         budget: counts what waits.
     """
 
-    __slots__ = ("_budget", "_buffer", "_start", "moved_at")
+    __slots__ = ("_budget", "_buffer", "_link", "_start", "moved_at")
 
-    def __init__(self, budget: Budget[Link]) -> None:
+    def __init__(self, link: Link, budget: Budget[Link]) -> None:
+        self._link = link
         self._budget = budget
         self._buffer: Optional[bytearray] = None
         self._start = 0  # of what is not written yet
@@ -39,6 +41,7 @@ class Outbox:
             self.moved_at = now
         self._buffer += data
         self._budget.used += len(data)
+        self._budget.keep(self._link, len(self), self.moved_at)
 
     def write_to(self, sock: socket.socket, now: float) -> int:
         """Write what `sock` takes at once; return how many bytes that was.
@@ -57,6 +60,7 @@ class Outbox:
         elif self._start > len(self._buffer) // 2:
             del self._buffer[: self._start]
             self._start = 0
+        self._budget.keep(self._link, len(self), now)
         return taken
 
     def content(self) -> bytes:
@@ -66,4 +70,5 @@ class Outbox:
     def forget(self) -> None:
         """Drop what waits."""
         self._budget.used -= len(self)
+        self._budget.keep(self._link, 0, 0.0)
         self._buffer = None

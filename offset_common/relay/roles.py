@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from struct import Struct
-from typing import Callable, Protocol
+from typing import Callable, Optional, Protocol
 
 from offset_common.channel.events import MessageReceived
 from offset_common.constants import (
@@ -23,6 +23,7 @@ from offset_common.constants import (
 )
 from offset_common.relay.limits import (
     EARLY_DATA_SIZE,
+    FREE_BUFFER_SIZE,
     LISTENER_CHANGE_DELAY,
     LISTENER_CHANGES_IN_WINDOW,
     LISTENER_CHANGES_WINDOW,
@@ -181,9 +182,10 @@ class WaitingListens(PlainHandler):
 class EarlyData:
     """What a waiting connect sent before it was accepted."""
 
-    __slots__ = ("messages", "size")
+    __slots__ = ("kept_since", "messages", "size")
 
     def __init__(self) -> None:
+        self.kept_since: Optional[float] = None  # when it became more than everybody may have
         self.messages: list[bytes] = []
         self.size = 0
 
@@ -202,6 +204,9 @@ class WaitingConnects(PlainHandler):
         cost = len(data) + EARLY_MESSAGE_COST
         early.size += cost
         link.host.budget.used += cost
+        if early.kept_since is None and early.size > FREE_BUFFER_SIZE:
+            early.kept_since = link.host.loop.now
+            link.host.budget.keep(link, early.size, early.kept_since)
 
     def has_enough(self, link: Link) -> bool:
         """Leave the rest for later once enough is kept."""
@@ -215,7 +220,8 @@ class WaitingConnects(PlainHandler):
         early = link.note
         if link.closed or link.handler is not self or not isinstance(early, EarlyData):
             return
-        if self.has_enough(link) or early.size + link.inbox.missing() > EARLY_DATA_SIZE:
+        most = FREE_BUFFER_SIZE if link.host.budget.exhausted else EARLY_DATA_SIZE
+        if self.has_enough(link) or early.size + link.inbox.missing() > most:
             link.pause_reading()
 
 
@@ -367,6 +373,7 @@ class Roles:
         assert isinstance(early, EarlyData)
         connect.note = None
         connect.host.budget.used -= early.size
+        connect.host.budget.keep(connect, len(connect.outbox), connect.host.loop.now)
         connect.timeout = math.inf
         try:
             self._joiner.join(connect, accept, early.messages)

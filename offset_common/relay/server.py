@@ -25,6 +25,7 @@ from offset_common.relay.origins import show_address
 from offset_common.relay.reasons import FOLDED, CloseReason
 from offset_common.relay.registry import Registry
 from offset_common.relay.roles import Roles
+from offset_common.relay.state import describe
 
 if TYPE_CHECKING:
     from offset_common.relay.worker_pool import WorkerPool
@@ -103,6 +104,10 @@ class Relay:
         for link in self.lobby.origins.all():
             if link.handler is not self.tunnels and link.handler is not self.workers:
                 link.close(CloseReason.SHUTDOWN)
+
+    def show_state(self) -> None:
+        """Write one line about what there is at the moment."""
+        self.log.line(describe(self))
 
     def close(self) -> None:
         """End what is left, and give back every descriptor and thread."""
@@ -201,12 +206,15 @@ def raise_descriptor_limit() -> int:
 
 @contextlib.contextmanager
 def stop_on_signals(relay: Relay, drain: float) -> Iterator[None]:
-    """Let SIGTERM and SIGINT stop the relay in order, and a second one at once."""
+    """Let SIGTERM and SIGINT stop the relay in order, a second one at once, and SIGUSR1 show its state."""
     previous_wakeup = signal.set_wakeup_fd(relay.loop.wake_descriptor, warn_on_full_buffer=False)
     previous = {
         number: signal.signal(number, lambda *_: relay.loop.adopt(lambda: relay.stop(drain)))
         for number in (signal.SIGTERM, signal.SIGINT)
     }
+    previous[signal.SIGUSR1] = signal.signal(
+        signal.SIGUSR1, lambda *_: relay.loop.adopt(relay.show_state)
+    )
     try:
         yield
     finally:

@@ -25,6 +25,7 @@ from offset_common.relay.handover import (
 from offset_common.relay.host import Host
 from offset_common.relay.link import Link
 from offset_common.relay.loop import READ, Loop
+from offset_common.relay.memory import give_back_large_blocks
 from offset_common.relay.reasons import CloseReason
 
 REPORT_INTERVAL = 1.0  # seconds between reports of how much was forwarded
@@ -144,6 +145,7 @@ def main(arguments: list[str]) -> int:
     # The front process says when to end; a signal to the whole group is meant for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    give_back_large_blocks()
     channel = socket.socket(fileno=int(arguments[0]))
     with contextlib.suppress(ConnectionError):
         Worker(channel, float(arguments[1]), int(arguments[2])).run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -110,6 +111,15 @@ class Siege:
     def count_lines(self, pattern: str) -> int:
         """Return how many lines of its log match."""
         return sum(1 for line in self.relay.lines if re.search(pattern, line))
+
+    def state(self) -> dict[str, int]:
+        """Return what the relay says it has."""
+        before = self.count_lines("^state: ")
+        self.relay.process.send_signal(signal.SIGUSR1)
+        self.relay.wait_for_line("^state: ", before + 1)
+        line = [each for each in self.relay.lines if each.startswith("state: ")][-1]
+        counts = re.split(", |; since the start: ", line[len("state: ") :])
+        return {name: int(count) for name, _, count in (each.rpartition(" ") for each in counts)}
 
     def finish(self) -> None:
         """Let everybody leave, check the last canary, stop the relay in order."""

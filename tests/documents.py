@@ -1,0 +1,75 @@
+"""What the documents hold: their command lines, and a directory in which these can be run."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+)
+
+_PROGRAMS = (
+    r"make|python3?|\.venv/bin/python|pytest|bash|sh|pip|apt-get|sudo|mkdir|rm|mv|cp|ssh|scp|kill|"
+    r"systemctl|journalctl|setpriv|ulimit|sysctl|docker|git|curl|strelay|stmgr"
+)
+_COMMAND = re.compile(rf"(?:[A-Z]+=\S+ )*(?:{_PROGRAMS})(?: .*)?")
+_FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+
+OWNERS_COMMANDS = re.findall(r"^    (mkdir relay|python st(?:mgr|relay)\.py .*)$", README, re.MULTILINE)
+"""How the relay is made and started by hand."""
+FORWARDING_COMMANDS = re.findall(
+    r"^ +(python (?:stmgr|examples/forward)\.py .*\b(?:home|laptop)\.ident.*)$", README, re.MULTILINE
+)
+"""The second thing to try."""
+PYTHON_PROGRAMS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+UNIT = re.findall(r"^    \[Unit\]\n(?:(?:    .*)?\n)+", README, re.MULTILINE)
+"""What systemd is given."""
+
+
+def _code(text: str) -> Iterator[str]:
+    """Give the lines of a document that stand there as code, and the code within its sentences."""
+    for language, block in _FENCE.findall(text):
+        if language == "sh":
+            yield from block.splitlines()
+    text = _FENCE.sub("", text)
+    for line in text.splitlines():
+        if line.startswith("    "):
+            yield line
+        else:
+            yield from re.findall(r"`([^`]+)`", line)
+
+
+def command_lines() -> list[str]:
+    """Return every command line of the documents, once each, without what is said about it."""
+    found = []
+    for document in DOCUMENTS:
+        for line in _code((ROOT / document).read_text("utf-8")):
+            command = re.split(r"\s{2,}|\s+# |\s+&$", line.strip().removeprefix("$ "))[0]
+            if _COMMAND.fullmatch(command) and " " in command:
+                found.append(command)
+    return list(dict.fromkeys(found))
+
+
+def environment() -> dict[str, str]:
+    """An environment in which `python` is the one that runs the tests, and the project can be imported."""
+    here = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": here + os.pathsep + os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def make_clone(directory: Path) -> Path:
+    """Let `directory` look like a fresh clone, in which nothing was made yet."""
+    for path in ROOT.iterdir():
+        if not path.name.startswith(".") and path.name != "relay":
+            (directory / path.name).symlink_to(path)
+    return directory

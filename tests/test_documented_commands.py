@@ -1,0 +1,257 @@
+"""Every command line of README.md, docs/ and the other documents is run by a test; here are most of them.
+
+What a test elsewhere runs is listed with it, and what cannot be run with the reason. A command line that
+is not known here is a failure: it stands in a document, and nobody has tried it.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from offset_common.command_line import parse
+from offset_common.tickets import RelayTicket
+from tests.documents import (
+    FORWARDING_COMMANDS,
+    OWNERS_COMMANDS,
+    ROOT,
+    UNIT,
+    command_lines,
+    environment,
+    make_clone,
+)
+from tests.end_to_end.relay_process import RelayProcess
+
+PATIENCE = 30.0  # seconds for anything
+
+FORWARD = "tests/examples/test_forward_in_use.py"
+ELSEWHERE = {
+    **dict.fromkeys(
+        OWNERS_COMMANDS, "tests/test_documentation.py::test_the_owners_commands_of_the_readme_make"
+    ),
+    **dict.fromkeys(FORWARDING_COMMANDS, f"{FORWARD}::test_the_commands_of_the_readme_lead_to_the_server"),
+    "ssh -p 2222 localhost": f"{FORWARD}::test_ssh_works_through_it",
+    "pip install .": "tests/test_packaging.py::test_the_installed_commands_make_an_identity_and_a_relay",
+}
+"""What another test runs: that test, or how its name begins."""
+
+NOT_RUN = {
+    r"apt-get install [a-z0-9 -]+": "it changes the machine; .ci/run does it",
+    r"journalctl -u offset-relay": "it needs systemd and the service",
+    r"systemctl [a-z -]+": "it needs systemd and the service",
+    r"bash \.ci/run": "it runs this",
+    r'\.venv/bin/python -m pytest -x -m "not slow"': "it runs this",
+}
+"""What cannot be run here, and why."""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A clone with the identity of a relay that runs, and its ticket."""
+    directory = make_clone(tmp_path_factory.mktemp("clone"))
+    (directory / "relay").mkdir()
+    run("python stmgr.py gen-ident --output relay/relay.ident", directory)
+    relay = RelayProcess(directory / "relay/relay.ident")
+    ticket = (
+        f"relay-ticket --address 127.0.0.1:{relay.port} --idfile relay/relay.ident --output relay/relay.relay"
+    )
+    run(f"python stmgr.py {ticket}", directory)
+    try:
+        yield directory
+    finally:
+        relay.end()
+
+
+def run(line: str, directory: Path) -> str:
+    """Run a command line; return what it prints."""
+    words = [sys.executable if re.fullmatch(r"(\S*/)?python3?", word) else word for word in shlex.split(line)]
+    done = subprocess.run(
+        words, cwd=directory, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def run_script(line: str, directory: Path) -> None:
+    """Run stmgr.py or an example: with the ticket where a ticket is asked for."""
+    assert run(re.sub(r"\b(TICKET|FILE)\b", "relay/relay.relay", line), directory).strip() or "output" in line
+
+
+def start_relay(line: str, directory: Path) -> None:
+    """Run strelay.py until it is ready, on any port; or show its page."""
+    if "--help" in line:
+        assert "Usage:" in run(line, directory)
+        return
+    words = shlex.split(line)
+    words[0] = sys.executable
+    if "--laddr" not in words:
+        words += ["--idfile", "relay/relay.ident", "--laddr", "0.0.0.0:4567"]
+    words[words.index("--laddr") + 1] = "127.0.0.1:0"
+    with subprocess.Popen(
+        words, cwd=directory, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("relay ready: ")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+
+
+def check_bench(line: str, _directory: Path) -> None:
+    """See that the benchmark has these options; the slow test below runs it."""
+    page = ast.get_docstring(ast.parse((ROOT / "bench/__main__.py").read_text("utf-8")))
+    assert page is not None
+    parse(page, shlex.split(line.partition("-m bench")[2]), "1")
+
+
+def check_make(line: str, directory: Path) -> None:
+    """See that the Makefile has these targets, documented, and these variables."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for word in shlex.split(line):
+        if word == "make":
+            continue
+        name, assigned, value = word.partition("=")
+        if assigned:
+            assert re.search(rf"^{name} \?=", makefile, re.MULTILINE), name
+            if name == "BENCH":
+                check_bench(f"-m bench {value}", directory)
+        else:
+            assert re.search(rf"^{name}:.* ## ", makefile, re.MULTILINE), name
+
+
+def collect(line: str, _directory: Path) -> None:
+    """See that pytest finds the tests; they are run with all others."""
+    assert "::test_" in run(f"{line} --collect-only -p no:cacheprovider", ROOT)
+
+
+def check_pip(line: str, _directory: Path) -> None:
+    """See that setup.py has the name and the extra, or asks for the package itself."""
+    setup = (ROOT / "setup.py").read_text("utf-8")
+    for word in shlex.split(line)[2:]:
+        name, extra = re.fullmatch(r"([\w.-]+)(?:\[(\w+)\])?", word).groups()  # type: ignore[union-attr]
+        assert f'"{name}"' in setup or name == "."
+        assert extra is None or f'"{extra}":' in setup
+
+
+def check_subcommand(line: str, directory: Path) -> None:
+    """See that an installed command has this subcommand."""
+    run(f"python {line.split()[0]}.py {line.split()[1]} --help", directory)
+
+
+def show_state(line: str, directory: Path) -> None:
+    """Send that signal to a relay."""
+    relay = RelayProcess(directory / "relay/relay.ident")
+    try:
+        run(line.replace("PID", str(relay.process.pid)), directory)
+        assert "connections 0" in relay.wait_for_line("^state: ")
+    finally:
+        relay.end()
+
+
+KINDS: dict[str, Callable[[str, Path], None]] = {
+    r"python3? (?:stmgr\.py|examples/read_the_protocol\.py) .*|python examples/\w+\.py": run_script,
+    r"python3? strelay\.py .*": start_relay,
+    r"\S*python -m bench .*": check_bench,
+    r"\S*python -m pytest tests/.*": collect,
+    r"(?:[A-Z]+=\S+ )*make .*": check_make,
+    r"pip install [^.].*": check_pip,
+    r"kill -USR1 PID": show_state,
+    r"stmgr [a-z-]+": check_subcommand,
+}
+"""How a command line of each kind is tried."""
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_a_command_line_of_the_documents_works(line: str, directory: Path) -> None:
+    if line in ELSEWHERE:
+        file, _, name = ELSEWHERE[line].partition("::")
+        assert f"\ndef {name}" in (ROOT / file).read_text("utf-8")
+        return
+    if any(re.fullmatch(pattern, line) for pattern in NOT_RUN):
+        return
+    kinds = [kind for pattern, kind in KINDS.items() if re.fullmatch(pattern, line)]
+    assert kinds, f"nobody knows how to try {line!r}"
+    kinds[0](line, directory)
+
+
+def test_the_documents_have_the_command_lines_that_matter_most() -> None:
+    """The others are found in the same way: finding none would be finding nothing wrong."""
+    lines = command_lines()
+    for part in (
+        "make run",
+        "relay-check",
+        "--qr",
+        "show",
+        "forward.py dial",
+        "-m bench",
+        "strelay.py --idfile",
+    ):
+        assert [line for line in lines if part in line], part
+
+
+def test_the_service_of_the_readme_starts_the_relay(directory: Path) -> None:
+    (unit,) = UNIT
+    (start,) = re.findall(r"ExecStart=/usr/bin/(python3 .*)", unit)
+    line = start.replace("/opt/offset-relay/", "").replace("/var/lib/offset-relay/", "relay/")
+    assert "/var/lib/" + re.findall(r"StateDirectory=(.*)", unit)[0] + "/" in start
+    start_relay(line, directory)
+
+
+def free_port() -> int:
+    """Return a port that nobody has at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def printed_commands(text: str) -> Sequence[str]:
+    """Return the command lines that `make run` says may be tried."""
+    return re.findall(r"^    (\S*python\S* stmgr\.py .*)$", text, re.MULTILINE)
+
+
+def test_make_run_makes_what_is_missing_and_every_command_that_it_prints_works(tmp_path: Path) -> None:
+    here = make_clone(tmp_path)
+    address = f"127.0.0.1:{free_port()}"
+    with subprocess.Popen(
+        [sys.executable, "tools/run.py"],
+        cwd=here,
+        env={**environment(), "ADDRESS": address, "LADDR": address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None and process.stdout is not None
+            assert process.stderr.readline().startswith(f"relay ready: listening on {address}, ")
+            said = os.read(process.stdout.fileno(), 1 << 16).decode()
+            commands = printed_commands(said)
+            assert [line for line in commands if "relay-check relay/relay.relay" in line]
+            assert [line for line in commands if "--qr" in line]
+            for line in commands:
+                assert run(line, here)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+    assert str(RelayTicket.load(here / "relay/relay.relay").address) == address
+
+
+@pytest.mark.slow
+def test_the_benchmark_prints_a_row_and_draws_it(tmp_path: Path) -> None:
+    pytest.importorskip("capnp")
+    picture = tmp_path / "row.svg"
+    assert "64B" in run(f"python -m bench --quick --only 64B --picture {picture}", ROOT)
+    assert picture.read_text("utf-8").startswith("<svg")
