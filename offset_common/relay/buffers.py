@@ -19,6 +19,7 @@ SPARE_BUFFERS = 3
 SPARE_BUFFER_FROM = 64 * 1024  # bytes: below that, fresh memory is cheap
 PATIENCE_WITH_HOLDERS = 2.0  # seconds that a begun frame may take while others wait for room
 PATIENCE_WITH_KEEPERS = 2.0  # seconds that a peer may take nothing while others wait for room
+_LARGEST = FRAME_LENGTH_SIZE + MAX_FRAME_SIZE
 
 T = TypeVar("T")
 
@@ -117,22 +118,27 @@ class Budget(Generic[T]):
 
 
 class SpareBuffers:
-    """Buffers for large frames, used again: fresh memory of that size costs page faults."""
+    """A few buffers for the largest frame, used again: fresh memory of that size costs page faults."""
 
     def __init__(self) -> None:
         self._spare: list[bytearray] = []
+        self._made = 0  # of the largest size, and not let go
 
     def take(self, size: int) -> bytearray:
         """Return a buffer of at least `size` bytes."""
-        if size < SPARE_BUFFER_FROM:
-            return bytearray(size)
-        return self._spare.pop() if self._spare else bytearray(FRAME_LENGTH_SIZE + MAX_FRAME_SIZE)
+        if self._spare and size >= SPARE_BUFFER_FROM:
+            return self._spare.pop()
+        if size < SPARE_BUFFER_FROM or self._made == SPARE_BUFFERS:
+            return bytearray(size)  # not the largest: no more should be filled than was counted
+        self._made += 1
+        return bytearray(_LARGEST)
 
     def give_back(self, buffer: bytearray) -> None:
         """Keep `buffer` for the next one who takes, or let it go."""
-        if len(buffer) > SPARE_BUFFER_FROM and len(self._spare) < SPARE_BUFFERS:
+        if len(buffer) == _LARGEST and len(self._spare) < SPARE_BUFFERS:
             self._spare.append(buffer)
 
     def clear(self) -> None:
         """Let all of them go."""
+        self._made -= len(self._spare)
         self._spare.clear()

@@ -51,6 +51,7 @@ class Visitor:
         self.on_proven: Optional[Callable[[Visitor], object]] = None  # called once the handshake is done
         self.supply: Optional[Callable[[], Buffer]] = None  # more to send, whenever there is room; b"" is the end
         self._out = memoryview(b"")
+        self._half_close = False
 
     def begin_handshake(self) -> None:
         """Send the version and ExchangeRandNonce, and answer what comes from now on."""
@@ -98,6 +99,9 @@ class Visitor:
                     if not self._out:
                         self.supply = None
                 if not self._out:
+                    if self._half_close:
+                        self._half_close = False
+                        self.sock.shutdown(socket.SHUT_WR)
                     break
                 self._out = self._out[self.sock.send(self._out) :]
         except BlockingIOError:
@@ -161,6 +165,11 @@ class Visitor:
         self.ended = True
         self.watch()
         self.sock.close()
+
+    def half_close(self) -> None:
+        """Say that nothing more is sent, once all is."""
+        self._half_close = True
+        self.flush()
 
     def reset(self) -> None:
         """End it by a reset."""

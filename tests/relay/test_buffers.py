@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from offset_common.constants import MAX_FRAME_SIZE
-from offset_common.relay.buffers import PATIENCE_WITH_HOLDERS, SPARE_BUFFER_FROM, Budget, SpareBuffers
+from offset_common.relay.buffers import (
+    PATIENCE_WITH_HOLDERS,
+    PATIENCE_WITH_KEEPERS,
+    SPARE_BUFFER_FROM,
+    Budget,
+    SpareBuffers,
+)
 from offset_common.relay.limits import FREE_BUFFER_SIZE, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
 
 
@@ -77,10 +83,12 @@ def test_marks_are_lower_while_the_budget_is_exhausted(budget: Budget[str]) -> N
 def test_large_buffers_are_used_again_and_a_few_are_kept() -> None:
     spare = SpareBuffers()
     taken = [spare.take(SPARE_BUFFER_FROM) for _ in range(10)]
-    assert all(len(buffer) >= MAX_FRAME_SIZE for buffer in taken)
+    large = [buffer for buffer in taken if len(buffer) >= MAX_FRAME_SIZE]
+    assert 0 < len(large) < 5, "what is filled of the others is what was counted"
+    assert all(len(buffer) == SPARE_BUFFER_FROM for buffer in taken if buffer not in large)
     for buffer in taken:
         spare.give_back(buffer)
-    assert spare.take(MAX_FRAME_SIZE) in taken
+    assert any(spare.take(MAX_FRAME_SIZE) is buffer for buffer in large)
     assert len(spare._spare) < 5
 
 
@@ -90,3 +98,47 @@ def test_a_small_buffer_has_its_own_size() -> None:
     assert len(small) == 100
     spare.give_back(small)
     assert len(spare.take(SPARE_BUFFER_FROM)) >= MAX_FRAME_SIZE
+
+
+def stalled(budget: Budget[str], keeper: str, since: float) -> None:
+    """Let a peer take nothing of much that waits for it."""
+    budget.used += 2 * FREE_BUFFER_SIZE
+    budget.keep(keeper, 2 * FREE_BUFFER_SIZE, since)
+
+
+def test_where_others_wait_the_peer_that_took_nothing_for_longest_gives_way(budget: Budget[str]) -> None:
+    stalled(budget, "long", 1.0)
+    stalled(budget, "longer", 0.0)
+    budget.keep("long", 2 * FREE_BUFFER_SIZE, 1.0)
+    stalled(budget, "moving", 0.0)
+    budget.keep("moving", FREE_BUFFER_SIZE + 1, 5.0)
+    budget.keep("longer", 2 * FREE_BUFFER_SIZE, 2.0)
+    assert budget.overdue_keeper(9.0) is None, "nobody waits"
+    assert not reserve(budget, "large", 100)
+    assert budget.overdue_keeper(1.0 + PATIENCE_WITH_KEEPERS - 0.1) is None
+    assert budget.overdue_keeper(1.0 + PATIENCE_WITH_KEEPERS) == "long"
+
+
+def test_who_keeps_little_does_not_give_way(budget: Budget[str]) -> None:
+    budget.used = budget.limit
+    budget.keep("little", FREE_BUFFER_SIZE, 0.0)
+    budget.keep("done", 2 * FREE_BUFFER_SIZE, 0.0)
+    budget.keep("done", 0, 1.0)
+    stalled(budget, "ended", 0.0)
+    budget.forget("ended")
+    assert not reserve(budget, "large", 100)
+    assert budget.overdue_keeper(99.0) is None
+
+
+def test_of_frames_under_way_the_slowest_gives_way() -> None:
+    received = {"quick": 900, "slow": 100, "new": 0}
+    budget: Budget[str] = Budget(2000, received.__getitem__)
+    assert reserve(budget, "quick", 1000)
+    assert reserve(budget, "slow", 1000)
+    assert not reserve(budget, "waiting", 1000)
+    assert budget.overdue_holder(PATIENCE_WITH_HOLDERS) == "slow"
+
+
+def test_what_waits_in_full_memory_is_not_passed_by_one_more_frame(budget: Budget[str]) -> None:
+    budget.used = budget.limit
+    assert not reserve(budget, "large", 5000)

@@ -1,0 +1,53 @@
+"""Every message decoder: a value or DecodeError; a value encodes, and decodes again to the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from offset_common.errors import DecodeError
+from offset_common.wire.messages import (
+    ChannelMessage,
+    ExchangeDh,
+    ExchangeRandNonce,
+    IncomingConnection,
+    InitConnection,
+    KaMessage,
+    RejectConnection,
+)
+from tests.fuzz import vectors
+
+MAX_SIZE = 4096
+
+KINDS: tuple[Any, ...] = (
+    ExchangeRandNonce,
+    ExchangeDh,
+    ChannelMessage,
+    KaMessage,
+    InitConnection,
+    RejectConnection,
+    IncomingConnection,
+)
+
+
+def seeds() -> Iterator[bytes]:
+    """Recorded messages of all layers."""
+    for payloads in vectors.handshakes():
+        yield from payloads[1:]
+    yield from vectors.plaintexts()
+    yield from vectors.user_data()
+    yield from vectors.role_messages()
+
+
+def run(data: bytes) -> None:
+    """Give the bytes to each decoder."""
+    for kind in KINDS:
+        try:
+            value = kind.decode(data)
+        except DecodeError:
+            continue
+        encoded = value.encode()
+        again = kind.decode(encoded)
+        assert again == value, f"a {kind.__name__} is another one after it was encoded"
+        assert again.encode() == encoded
+        assert kind.decode(memoryview(data)) == value

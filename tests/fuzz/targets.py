@@ -1,0 +1,40 @@
+"""All targets, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+from tests.fuzz import addresses, channel, files, frames, glance, handshake, messages, packing, reseal
+
+CRASHES = Path(__file__).with_name("crashes")
+"""Inputs that once were too much: crashes/TARGET/ANY-NAME, each a test for ever."""
+
+
+class Target(NamedTuple):
+    """Something that takes bytes from strangers.
+
+    Args:
+        run: give it an input; any exception is a bug.
+        seeds: the first inputs.
+        max_size: bytes of the largest input to try.
+    """
+
+    run: Callable[[bytes], None]
+    seeds: Callable[[], Iterator[bytes]]
+    max_size: int
+
+
+TARGETS = {
+    module.__name__.rpartition(".")[2]: Target(module.run, module.seeds, module.MAX_SIZE)
+    for module in (messages, packing, frames, handshake, channel, glance, reseal, files, addresses)
+}
+
+
+def known_inputs(name: str) -> Iterator[bytes]:
+    """Give the first inputs of a target, and those that once were too much for it."""
+    yield from TARGETS[name].seeds()
+    folder = CRASHES / name
+    if folder.is_dir():
+        yield from (path.read_bytes() for path in sorted(folder.iterdir()))

@@ -1,0 +1,62 @@
+"""What the fuzzer starts from, and every input that once was too much, goes well without atheris."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.fuzz import __main__ as program
+from tests.fuzz.targets import CRASHES, TARGETS, known_inputs
+
+NAMES = sorted(TARGETS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_inputs_and_old_crashes_go_well(name):
+    inputs = list(known_inputs(name))
+    assert inputs
+    for data in inputs:
+        TARGETS[name].run(data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_inputs_cut_short_go_well(name):
+    for number, data in enumerate(known_inputs(name)):
+        TARGETS[name].run(data[: len(data) * (number % 10) // 10])
+
+
+def test_every_folder_of_crashes_is_of_a_target():
+    folders = {path.name for path in CRASHES.iterdir()} if CRASHES.is_dir() else set()
+    assert folders <= set(NAMES)
+
+
+def test_a_saved_input_is_run_again_without_atheris(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "atheris", None)
+    saved = tmp_path / "saved"
+    saved.write_bytes(next(TARGETS["frames"].seeds()))
+    assert program.main(["frames", "--input", str(saved)]) == 0
+    assert "1 inputs, and all went well" in capsys.readouterr().out
+
+
+def test_a_bug_of_a_target_is_shown_by_a_saved_input(tmp_path, monkeypatch):
+    def run(data):
+        raise IndexError(data)
+
+    monkeypatch.setitem(TARGETS, "frames", TARGETS["frames"]._replace(run=run))
+    (tmp_path / "saved").write_bytes(b"too much")
+    with pytest.raises(IndexError, match="too much"):
+        program.main(["frames", "--input", str(tmp_path)])
+
+
+def test_without_atheris_fuzzing_is_left_out_with_a_sentence(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "atheris", None)
+    assert program.main(["--seconds", "1", "frames"]) == 0
+    assert capsys.readouterr().out == program.NO_ATHERIS + "\n"
+
+
+def test_a_target_that_is_not_there_is_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        program.main(["nonsense"])
+    assert stopped.value.code == 2
+    assert "frames" in capsys.readouterr().err
