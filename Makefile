@@ -24,7 +24,12 @@ WHOLE_BRANCHES := offset_common/wire/*,offset_common/channel/*
 CHECKED := setup.py strelay.py stmgr.py offset_common tests tools \
 	$(patsubst %/,%,$(sort $(dir $(wildcard bench/*.py examples/*.py))))
 
-.PHONY: help run test check format pictures test-minimal test-pythons bench clean
+# `make soak`: how long, from which seed (a new one if empty), and the relay's worker processes.
+SECONDS ?= 600
+SEED ?=
+WORKERS ?= 1
+
+.PHONY: help run test check format pictures test-minimal test-pythons bench clean soak fuzz
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -85,3 +90,26 @@ $(VENV)/run.stamp: setup.py pyproject.toml
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	$(VENV)/bin/python -m pip install --quiet --quiet --editable '.[dev]'
 	touch $@
+
+# `make fuzz`: any arguments, as in FUZZ="--seconds 30 messages glance".
+FUZZ ?=
+
+fuzz: $(VENV)/dev.stamp ## ten minutes of strange input to all that reads bytes; FUZZ="--seconds 30" is what it is given
+	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null \
+		|| $(VENV)/bin/python -m pip install --quiet --only-binary :all: atheris >$(VENV)/log 2>&1 || true
+	@$(VENV)/bin/python -m tests.fuzz $(FUZZ)
+
+soak: $(VENV)/dev.stamp ## 200 nodes use a relay for SECONDS (600), every byte is checked; SEED=, WORKERS=
+	$(VENV)/bin/python -m tests.soak --seconds $(SECONDS) --workers $(WORKERS) $(if $(SEED),--seed $(SEED))
+
+# `make attack`, `make soak`, `make fuzz`: how long the last two run, in seconds; and more for pytest.
+SECONDS ?= 600
+ATTACK_ARGUMENTS ?=
+
+.PHONY: attack soak fuzz
+
+attack: $(VENV)/dev.stamp ## what a stranger may do to a relay, done to it; ATTACK_PROXY=600 etc. for longer ones
+	$(VENV)/bin/python -m pytest tests/attack $(ATTACK_ARGUMENTS)
+
+fuzz: $(VENV)/dev.stamp ## any bytes for the decoders and the channel; SECONDS=30 for how long
+	$(VENV)/bin/python -m tests.fuzz --seconds $(SECONDS)

@@ -26,8 +26,8 @@ More than one core:
 The rest are limits. A connection over one is closed, and the log says why.
 
 Limits for all:
-  --connections N              Connections in all; auto is 80 % of the open files allowed, at most
-                               8192 [default: auto].
+  --connections N              Connections in all, at most 80 % of the open files allowed, which is what
+                               auto is [default: auto].
   --unproven N                 Connections that have not finished the handshake [default: 4096].
   --accepts N                  New connections each second [default: 5000].
   --handshake-threads N        Handshakes computed at the same time [default: 4].
@@ -105,10 +105,9 @@ def read_limits(arguments: dict[str, Any]) -> Limits:
     Raises:
         UsageError: one is no number, or too small.
     """
-    allowed = connections_for(raise_descriptor_limit())
-    connections = min(Limits().connections, allowed)
+    connections = connections_for(raise_descriptor_limit())
     if arguments["--connections"] != "auto":
-        connections = min(read_count(arguments, "--connections"), allowed)
+        connections = min(read_count(arguments, "--connections"), connections)
     return Limits(
         connections=connections,
         connections_per_address=read_count(arguments, "--per-address"),

@@ -5,6 +5,8 @@ for which `cryptography` releases the interpreter. A thread takes a connection w
 something, and blocks for what comes next. A peer that keeps it waiting gives way: after
 `PATIENCE`, or at once where others queue, the connection goes back to the loop's lobby with its
 state and returns when its peer has sent more. So silent peers cost no thread, however many they are.
+Of those who queue the newest is next: where more come than can be served, some are served at once
+instead of all too late.
 
 A thread owns the connection from `submit` until it calls `done`, and touches nothing else.
 
@@ -19,6 +21,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from typing import Callable, Optional
 
 from offset_common.channel.connection import Connection
@@ -89,7 +92,8 @@ class HandshakePool:
     def __init__(self, identity: Identity, threads: int, done: Callable[[HandshakeJob], None]) -> None:
         self._identity = identity
         self._done = done
-        self._jobs: queue.SimpleQueue[Optional[HandshakeJob]] = queue.SimpleQueue()
+        self._jobs: deque[HandshakeJob] = deque()
+        self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True for each job, False ends a thread
         self._threads: list[threading.Thread] = []
         previous = threading.stack_size(STACK_SIZE)
         for number in range(threads):
@@ -100,20 +104,19 @@ class HandshakePool:
 
     def submit(self, job: HandshakeJob) -> None:
         """Give a connection to the pool; from now on a thread owns it, until `done`."""
-        self._jobs.put(job)
+        self._jobs.append(job)
+        self._tokens.put(True)
 
     def close(self) -> None:
         """End the threads after what they are at."""
         for _ in self._threads:
-            self._jobs.put(None)
+            self._tokens.put(False)
         for thread in self._threads:
             thread.join(timeout=1.0)
 
     def _work(self) -> None:
-        while True:
-            job = self._jobs.get()
-            if job is None:
-                return
+        while self._tokens.get():
+            job = self._jobs.pop()
             try:
                 self._shake_hands(job)
             except (PeerError, OSError) as error:
@@ -143,7 +146,7 @@ class HandshakePool:
     def _receive(self, sock: socket.socket) -> Optional[bytes]:
         """Return what the peer sent, b"" at its end, None where it gives way."""
         try:
-            return sock.recv(READ_SIZE, 0 if self._jobs.empty() else socket.MSG_DONTWAIT)
+            return sock.recv(READ_SIZE, 0 if not self._jobs else socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
 

@@ -18,7 +18,7 @@ from offset_common.relay.host import SHARED_BUFFER_SIZE, Handler, Host, Remote
 from offset_common.relay.inbox import Inbox
 from offset_common.relay.limits import FREE_BUFFER_SIZE, LINGER_TIMEOUT
 from offset_common.relay.loop import DOZE_TICK, READ, WRITE
-from offset_common.relay.outbox import Buffer, Outbox
+from offset_common.relay.outbox import Buffer, Outbox, is_on_its_way
 from offset_common.relay.reasons import CloseReason
 
 _NO_WAIT = socket.MSG_DONTWAIT  # the sockets block: handshakes.py says why
@@ -264,7 +264,10 @@ class Link:
     def _check_time(self) -> None:
         now = self.host.loop.now
         if now >= self.timeout:
-            self.close(self.timeout_reason)
+            if self._must_linger(now):
+                self._linger(now)
+            else:
+                self.close(self.timeout_reason)
             return
         if self.outbox and now - self.outbox.moved_at >= self.host.stall:
             self.close(CloseReason.STALLED)
@@ -356,8 +359,17 @@ class Link:
         except OSError as error:
             self.fail(error)
             return
-        self.timeout = self.host.loop.now + LINGER_TIMEOUT
+        self.outbox.moved_at = self.host.loop.now
+        self._linger(self.host.loop.now)
+
+    def _linger(self, now: float) -> None:
+        self.timeout = now + LINGER_TIMEOUT
         self.schedule()
+
+    def _must_linger(self, now: float) -> bool:
+        # "What it had sent is still delivered" (7), and a closed socket answers who still speaks by a reset.
+        paused = now - self.outbox.moved_at
+        return self.finishing is not None and paused < self.host.stall and is_on_its_way(self.sock)
 
     def _discard(self) -> None:
         count = self.sock.recv_into(self.host.shared, 0, _NO_WAIT)

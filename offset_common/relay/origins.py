@@ -155,7 +155,9 @@ class Origins:
         older: Optional[Link] = None
         if use is not None and _is_full(use.count, self._limits.connections_per_address, use.may_give_way):
             older = _oldest(use.unproven) or _oldest(use.roleless)
-        if older is None and _is_full(len(self._links), self._most, len(self._unproven) + len(self._roleless)):
+        if older is None and _is_full(
+            len(self._links), self._most, len(self._unproven) + len(self._roleless)
+        ):
             older = self.oldest_unproven()
         if older is None and len(self._unproven) + self._in_pool >= self._limits.unproven:
             older = _oldest(self._unproven)

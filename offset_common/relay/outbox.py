@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import termios
 from typing import TYPE_CHECKING, Optional, Union
 
 if TYPE_CHECKING:
     from offset_common.relay.buffers import Budget
     from offset_common.relay.link import Link
+
+_INT_SIZE = 4  # bytes, of the system's int
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -72,3 +76,11 @@ class Outbox:
         self._budget.used -= len(self)
         self._budget.keep(self._link, 0, 0.0)
         self._buffer = None
+
+
+def is_on_its_way(sock: socket.socket) -> bool:
+    """Say whether the peer's system has not confirmed all that was written to `sock`."""
+    try:
+        return any(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_INT_SIZE)))
+    except OSError:
+        return False  # a system that does not tell

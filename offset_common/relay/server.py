@@ -212,9 +212,7 @@ def stop_on_signals(relay: Relay, drain: float) -> Iterator[None]:
         number: signal.signal(number, lambda *_: relay.loop.adopt(lambda: relay.stop(drain)))
         for number in (signal.SIGTERM, signal.SIGINT)
     }
-    previous[signal.SIGUSR1] = signal.signal(
-        signal.SIGUSR1, lambda *_: relay.loop.adopt(relay.show_state)
-    )
+    previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: relay.loop.adopt(relay.show_state))
     try:
         yield
     finally:

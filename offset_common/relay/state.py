@@ -36,7 +36,7 @@ def describe(relay: Relay) -> str:
 
 
 def _show(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
+    return "; ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _count_descriptors() -> int:

@@ -23,6 +23,8 @@ from offset_common.wire.messages import InitConnection, InitRole
 from tests.end_to_end.peer import Place
 
 AT_ONCE = 400  # connects under way at the same time: the system's own queue is bounded
+HERE = "127.0.0.1"
+IP_BIND_ADDRESS_NO_PORT = 24  # of linux/in.h: the port is chosen at the connect, where it is found quickly
 RESET = struct.pack("ii", 1, 0)
 
 Buffer = Union[bytes, bytearray, memoryview]
@@ -221,7 +223,7 @@ class Crowd:
             del self._masks[visitor]
 
     def dial(
-        self, count: int = 1, identities: Optional[Sequence[Identity]] = None, source: str = "127.0.0.1"
+        self, count: int = 1, identities: Optional[Sequence[Identity]] = None, source: str = HERE
     ) -> list[Visitor]:
         """Open connections, and wait until the system has made them.
 
@@ -236,7 +238,9 @@ class Crowd:
             sock = socket.socket()
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.bind((source, 0))
+            if source != HERE:
+                sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((source, 0))
             code = sock.connect_ex(self.place.address)
             assert code in (0, errno.EINPROGRESS), code
             visitor = Visitor(self, sock, identity)
@@ -252,7 +256,7 @@ class Crowd:
         self,
         count: int = 1,
         identities: Optional[Sequence[Identity]] = None,
-        source: str = "127.0.0.1",
+        source: str = HERE,
         then: Optional[Callable[[Visitor], object]] = None,
     ) -> list[Visitor]:
         """Open connections and finish their handshakes; return those whose handshake was finished.
@@ -275,16 +279,16 @@ class Crowd:
             proven += [each for each in new if each.proven]
         return proven
 
-    def listen(self, identity: Optional[Identity] = None, source: str = "127.0.0.1") -> Visitor:
+    def listen(self, identity: Optional[Identity] = None, source: str = HERE) -> Visitor:
         """Let one listen."""
         (listener,) = self.prove(1, [identity] if identity else None, source, lambda each: each.init(InitRole.LISTEN))
         return listener
 
-    def connect(self, count: int, key: bytes, identities: Optional[Sequence[Identity]] = None, source: str = "127.0.0.1") -> list[Visitor]:
+    def connect(self, count: int, key: bytes, identities: Optional[Sequence[Identity]] = None, source: str = HERE) -> list[Visitor]:
         """Let some connect to the listener of `key`, each as soon as it can."""
         return self.prove(count, identities, source, lambda each: each.init(InitRole.CONNECT, key))
 
-    def tunnels(self, count: int, source: str = "127.0.0.1") -> list[tuple[Visitor, Visitor]]:
+    def tunnels(self, count: int, source: str = HERE) -> list[tuple[Visitor, Visitor]]:
         """Make tunnels: the ends that connected, each of another key, and those that accepted, all of one."""
         listener = self.listen(source=source)
         key = listener.identity.public_key

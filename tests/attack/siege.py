@@ -29,10 +29,14 @@ class Siege:
         directory: for its identity.
         options: of its command line.
         prefix: what runs it.
+        mode: of the identity file.
     """
 
-    def __init__(self, directory: Path, options: Sequence[str] = (), prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self, directory: Path, options: Sequence[str] = (), prefix: Sequence[str] = (), mode: int = 0o600
+    ) -> None:
         self.identity = write_identity(directory)
+        self.identity.chmod(mode)
         self.relay = RelayProcess(self.identity, "127.0.0.1:0", options, prefix)
         self.place: Place = self.relay.place()
         self.baseline = self.relay.memory
@@ -119,7 +123,7 @@ class Siege:
         self.relay.process.send_signal(signal.SIGUSR1)
         self.relay.wait_for_line("^state: ", before + 1)
         line = [each for each in self.relay.lines if each.startswith("state: ")][-1]
-        counts = re.split(", |; since the start: ", line[len("state: ") :])
+        counts = re.split("; since the start: |; ", line[len("state: ") :])
         return {name: int(count) for name, _, count in (each.rpartition(" ") for each in counts)}
 
     def finish(self) -> None:
@@ -135,9 +139,16 @@ class Siege:
             if self.stops_in_order:
                 self.relay.end()
 
+    def give_up_watch(self) -> None:
+        """Watch no more: what comes ends the relay."""
+        if self._watch is not None:
+            self._watch.kill()
+            self._watch.communicate()
+            self._watch = None
+
     def give_up(self) -> None:
         """End every process."""
-        for process in (self._watch, self.relay.process):
-            if process is not None and process.poll() is None:
-                process.kill()
-                process.wait(5.0)
+        self.give_up_watch()
+        if self.relay.alive:
+            self.relay.process.kill()
+            self.relay.process.wait(5.0)

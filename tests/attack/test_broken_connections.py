@@ -57,7 +57,7 @@ def waiting(crowd: Crowd) -> list[Visitor]:
 def waiting_with_early_data(crowd: Crowd) -> list[Visitor]:
     visitors = waiting(crowd)
     for visitor in visitors:
-        push(visitor, 16384, 20)
+        push(visitor, 16384, 3)
     return visitors
 
 

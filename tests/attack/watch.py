@@ -25,6 +25,7 @@ from tests.end_to_end.peer import Ended, Node, Peer, Place, tunnel
 from offset_common.wire.messages import InitRole
 
 ROUND_TRIP_PAUSE = 0.01  # seconds between the messages of the standing tunnel
+MOST_CONNECTS = 50  # of one canary
 CANARY_PAUSE = 0.2  # seconds between canaries
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -96,7 +97,7 @@ def canary(place: Place) -> float:
 
 def _connect(caller: Node, key: bytes, listener: Peer) -> Peer:
     """Connect, again where the listen had not taken effect."""
-    while True:
+    for _ in range(MOST_CONNECTS):
         near = caller.connect(key)
         ready, _, _ = select.select([near.sock, listener.sock], [], [], 5.0)
         if listener.sock in ready:
@@ -104,6 +105,8 @@ def _connect(caller: Node, key: bytes, listener: Peer) -> Peer:
             return near
         assert near.sock in ready, "neither announced nor closed"
         assert near.wait_for_end() == []
+        near.close()
+    raise AssertionError("the listen does not take effect")
 
 
 def attempts(place: Place) -> Iterator[tuple[float, str]]:

@@ -77,7 +77,7 @@ def _run_again(name: str, path: Path) -> int:
     paths = sorted(path.iterdir()) if path.is_dir() else [path]
     for each in paths:
         TARGETS[name].run(each.read_bytes())
-    print(f"{name}: {len(paths)} inputs, and all went well")
+    print(f"{name}: all went well; inputs: {len(paths)}")
     return 0
 
 

@@ -14,7 +14,8 @@ MAX_SIZE = 320
 
 SEEDS = (
     "relay.example.com:1337", "127.0.0.1:8900", "[2001:db8::1]:1337", "[fe80::1%eth0]:0", "[::]:1",
-    "0.0.0.0:0", "bücher.example:80", "1.2.3:4", "a.:1", "xn--bcher-kva.example:1", "http://a:1", ":1", "[::1]", "a:00",
+    "0.0.0.0:0", "bücher.example:80", "1.2.3:4", "a.:1", "xn--bcher-kva.example:1",
+    "http://a:1", ":1", "[::1]", "a:00",
 )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ class Step(enum.IntEnum):
     PAUSE = 7  # so many seconds pass
     START_REKEY = 8
     MOVE = 9  # to another process
+    TAMPERED = 10  # sealed, then changed in its last bit
 
 
 def seeds() -> Iterator[bytes]:
@@ -50,6 +51,7 @@ def seeds() -> Iterator[bytes]:
     )
     yield write_steps((Step.REKEY, bytes(64)))
     yield write_steps((Step.PAYLOAD, b"short"))
+    yield write_steps((Step.MESSAGE, b"whole"), (Step.TAMPERED, b"not"))
     yield write_steps((Step.STREAM, b"\xff" * 8))
 
 
@@ -94,6 +96,8 @@ def _take(connection: Connection, step: Step, content: bytes, now: float, observ
     else:
         newest = step is Step.PLAINTEXT_UNDER_NEWEST
         sealed = established.seal_for(connection, _plaintext(step, content), newest)
+        if step is Step.TAMPERED:
+            sealed = sealed[:-1] + bytes((sealed[-1] ^ 1,))
         connection.receive_data(encode_frame(sealed))
     return connection
 

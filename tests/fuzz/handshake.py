@@ -92,7 +92,7 @@ def _honest_payloads() -> list[bytes]:
 def _listen(pieces: Iterable[bytes]) -> tuple[list[Event], Optional[str], bytes]:
     connection = peers.relay()
     events: list[Event] = []
-    sent = b""
+    sent = connection.data_to_send()
     for piece in pieces:
         connection.receive_data(piece)
         try:

@@ -29,6 +29,7 @@ class Step(enum.IntEnum):
     REKEY = 4
     HEAR_ANSWERS = 5  # to its rekeys, and seal under the new key from here on
     CUT = 6  # the relay reads what came so far
+    TAMPERED = 7  # sealed, then changed in its last bit
 
 
 class QuickTunnel(Tunnel):
@@ -64,7 +65,7 @@ def seeds() -> Iterator[bytes]:
             for encode in (*ENCODERS, as_unknown):
                 yield write_steps((Step.PLAINTEXT, encode(payload, padding)))
     user = (Step.USER_DATA, KaMessage(b"payload").encode())
-    for strange in (Step.PAYLOAD, Step.STREAM):
+    for strange in (Step.PAYLOAD, Step.STREAM, Step.TAMPERED):
         yield write_steps(user, (strange, b"\xff" * 30), user)
 
 
@@ -92,6 +93,9 @@ def _bytes_of(step: Step, content: bytes, tunnel: QuickTunnel) -> bytes:
         return tunnel.frame(content)
     if step is Step.USER_DATA:
         return tunnel.frame(ChannelMessage(content, content).encode())
+    if step is Step.TAMPERED:
+        sealed = tunnel.frame(content)
+        return sealed[:-1] + bytes((sealed[-1] ^ 1,))
     if step is Step.PAYLOAD:
         return encode_frame(content)
     if step is Step.STREAM:

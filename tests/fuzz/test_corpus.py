@@ -36,7 +36,7 @@ def test_a_saved_input_is_run_again_without_atheris(tmp_path, capsys, monkeypatc
     saved = tmp_path / "saved"
     saved.write_bytes(next(TARGETS["frames"].seeds()))
     assert program.main(["frames", "--input", str(saved)]) == 0
-    assert "1 inputs, and all went well" in capsys.readouterr().out
+    assert "all went well; inputs: 1" in capsys.readouterr().out
 
 
 def test_a_bug_of_a_target_is_shown_by_a_saved_input(tmp_path, monkeypatch):

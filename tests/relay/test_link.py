@@ -158,6 +158,33 @@ def test_who_is_finished_with_and_does_not_close_is_closed_after_a_moment(rig: R
     assert rig.reason_of(far.link) is CloseReason.PARTNER_ENDED
 
 
+def test_who_pauses_while_its_partner_leaves_keeps_its_connection_until_it_has_read_everything(
+    rig: Rig,
+) -> None:
+    near, far = rig.tunnel()
+    near.write(near.sealed(b"last words"))
+    near.sock.close()
+    rig.until(lambda: far.link.finishing is not None and not far.link.outbox)
+    for _ in range(4):
+        rig.advance(LINGER_TIMEOUT + 0.5)
+        far.send(b"I live")
+    assert not far.link.closed
+    assert far.wait_for_end() == [b"last words"]
+    rig.advance(LINGER_TIMEOUT + 0.5)
+    assert rig.reason_of(far.link) is CloseReason.PARTNER_ENDED
+
+
+def test_who_pauses_for_ever_while_its_partner_leaves_ends_after_the_stall_limit() -> None:
+    with running(Limits(stall=STALL, handshake_threads=1)) as rig:
+        near, far = rig.tunnel()
+        near.write(near.sealed(b"last words"))
+        near.sock.close()
+        rig.until(lambda: far.link.finishing is not None and not far.link.outbox)
+        for _ in range(int(STALL // LINGER_TIMEOUT) + 1):
+            rig.advance(LINGER_TIMEOUT + 0.5)
+        assert rig.reason_of(far.link) is CloseReason.PARTNER_ENDED
+
+
 def test_what_a_finished_peer_still_sends_is_dropped(rig: Rig) -> None:
     near, far = rig.tunnel()
     near.sock.close()

@@ -276,7 +276,9 @@ def test_whatever_comes_no_limit_is_passed_and_nothing_is_left(
         if its == "busy":
             origins.back(link, False)
         origins.leave(link)
-    left = {name: value for name, value in vars(origins).items() if name not in ("_limits", "_most") and value}
+    left = {
+        name: value for name, value in vars(origins).items() if name not in ("_limits", "_most") and value
+    }
     assert left == {}
 
 

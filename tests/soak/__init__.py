@@ -1,1 +1,1 @@
-"""A soak: hundreds of nodes that do everything nodes do for minutes, and a relay that is afterwards as it was before."""
+"""A soak: 200 nodes do all that nodes do, for minutes, and the relay is afterwards as it was before."""
