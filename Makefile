@@ -102,14 +102,11 @@ fuzz: $(VENV)/dev.stamp ## ten minutes of strange input to all that reads bytes;
 soak: $(VENV)/dev.stamp ## 200 nodes use a relay for SECONDS (600), every byte is checked; SEED=, WORKERS=
 	$(VENV)/bin/python -m tests.soak --seconds $(SECONDS) --workers $(WORKERS) $(if $(SEED),--seed $(SEED))
 
-# `make attack`, `make soak`, `make fuzz`: how long the last two run, in seconds; and more for pytest.
-SECONDS ?= 600
-ATTACK_ARGUMENTS ?=
+# `make attack`: any arguments for pytest, as in ATTACK="-k silence"; what takes longest can take longer,
+# as in ATTACK_PROXY=600.
+ATTACK ?=
 
-.PHONY: attack soak fuzz
+.PHONY: attack
 
-attack: $(VENV)/dev.stamp ## what a stranger may do to a relay, done to it; ATTACK_PROXY=600 etc. for longer ones
-	$(VENV)/bin/python -m pytest tests/attack $(ATTACK_ARGUMENTS)
-
-fuzz: $(VENV)/dev.stamp ## any bytes for the decoders and the channel; SECONDS=30 for how long
-	$(VENV)/bin/python -m tests.fuzz --seconds $(SECONDS)
+attack: $(VENV)/dev.stamp ## what a stranger may do to a relay, done to it; ATTACK="-k silence" is what pytest is given
+	$(VENV)/bin/python -m pytest tests/attack $(ATTACK)

@@ -108,6 +108,8 @@ class Resealer:
                 frames += 1
         except PeerError as fault:
             source.channel.fail()
+            # Its traceback would keep this frame, and all that was unpacked, until a search for cycles.
+            fault.__traceback__ = fault.__context__ = None
             error = fault
         return Resealed(start, frames, self._out[:fill], stopped, error)
 

@@ -94,13 +94,13 @@ class Budget(Generic[T]):
         return again
 
     def keep(self, keeper: T, size: int, now: float) -> None:
-        """Take note that `size` bytes wait at `keeper` for a peer, which took some of it, if any, just `now`."""
+        """Take note that `size` bytes wait at `keeper` for a peer that took some, if ever, `now`."""
         self._keepers.pop(keeper, None)
         if size > FREE_BUFFER_SIZE:
             self._keepers[keeper] = now
 
     def overdue_keeper(self, now: float) -> Optional[T]:
-        """Return at whom so much waits, and for so long, that it gives way to those who wait for room; or None."""
+        """Return at whom so much waits for so long that it gives way to those who wait; or None."""
         if not self._waiting or not self._keepers or not self.exhausted:
             return None
         keeper, since = next(iter(self._keepers.items()))

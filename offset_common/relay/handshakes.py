@@ -120,6 +120,8 @@ class HandshakePool:
             try:
                 self._shake_hands(job)
             except (PeerError, OSError) as error:
+                # Its traceback would keep the job, which has it, until a search for cycles.
+                error.__traceback__ = error.__context__ = None
                 job.error = error
             except Exception as error:  # a bug ends this one connection; the loop reports it
                 job.error = error

@@ -18,8 +18,8 @@ _M_MMAP_THRESHOLD = -3  # of malloc.h
 def give_back_large_blocks() -> None:
     """Let the C library keep no large blocks for later, between which it would lose room.
 
-    By itself it learns, after the first large block, to cut even those from its heap. Slow readers of a thousand
-    tunnels then cost three times what they buffer. Only glibc does so, and only it has this call.
+    By itself it learns, after the first large block, to cut even those from its heap. Slow readers of a
+    thousand tunnels then cost three times what they buffer. Only glibc does so, and only it has this call.
     """
     try:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK)

@@ -141,7 +141,7 @@ class Worker:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve for the front process; the arguments are its channel's descriptor, the stall limit, the budget."""
+    """Serve for the front process; the arguments: its channel's descriptor, the stall limit, the budget."""
     # The front process says when to end; a signal to the whole group is meant for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -26,9 +26,7 @@ def begin_siege(tmp_path: Path) -> Iterator[BeginSiege]:
     """Start a relay and the watch; at the end all that must hold is checked."""
     sieges: list[Siege] = []
 
-    def begin(
-        *options: str, prefix: Sequence[str] = (), mode: int = 0o600, watched: bool = True
-    ) -> Siege:
+    def begin(*options: str, prefix: Sequence[str] = (), mode: int = 0o600, watched: bool = True) -> Siege:
         sieges.append(Siege(tmp_path, options, prefix, mode))
         return sieges[-1].begin() if watched else sieges[-1]
 

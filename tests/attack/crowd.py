@@ -51,7 +51,9 @@ class Visitor:
         self.messages: list[bytes] = []
         self.received = 0  # bytes
         self.on_proven: Optional[Callable[[Visitor], object]] = None  # called once the handshake is done
-        self.supply: Optional[Callable[[], Buffer]] = None  # more to send, whenever there is room; b"" is the end
+        self.supply: Optional[Callable[[], Buffer]] = (
+            None  # more to send, whenever there is room; b"" is the end
+        )
         self._out = memoryview(b"")
         self._half_close = False
 
@@ -269,7 +271,7 @@ class Crowd:
         """
         proven: list[Visitor] = []
         for begin in range(0, count, AT_ONCE):
-            some = identities[begin:] + identities[:begin] if identities and len(identities) > begin else identities
+            some = [*identities[begin:], *identities[:begin]] if identities else None
             new = self.dial(min(AT_ONCE, count - begin), some, source)
             for visitor in new:
                 visitor.on_proven = then
@@ -280,11 +282,20 @@ class Crowd:
         return proven
 
     def listen(self, identity: Optional[Identity] = None, source: str = HERE) -> Visitor:
-        """Let one listen."""
-        (listener,) = self.prove(1, [identity] if identity else None, source, lambda each: each.init(InitRole.LISTEN))
+        """Let one listen, and see that connects are announced to it."""
+        (listener,) = self.prove(
+            1, [identity] if identity else None, source, lambda each: each.init(InitRole.LISTEN)
+        )
+        while not listener.messages and not listener.ended:
+            (probe,) = self.connect(1, listener.identity.public_key, source=source)
+            assert self.run(partial(_is_announced_or_ended, listener, probe))
+            probe.end()
+        listener.messages.clear()
         return listener
 
-    def connect(self, count: int, key: bytes, identities: Optional[Sequence[Identity]] = None, source: str = HERE) -> list[Visitor]:
+    def connect(
+        self, count: int, key: bytes, identities: Optional[Sequence[Identity]] = None, source: str = HERE
+    ) -> list[Visitor]:
         """Let some connect to the listener of `key`, each as soon as it can."""
         return self.prove(count, identities, source, lambda each: each.init(InitRole.CONNECT, key))
 
@@ -295,7 +306,9 @@ class Crowd:
         near = self.connect(count, key, source=source)
         assert self.run(lambda: len(listener.messages) >= count, 30.0), "not all were announced"
         callers = iter([each.identity.public_key for each in near])
-        far = self.prove(count, [listener.identity], source, lambda each: each.init(InitRole.ACCEPT, next(callers)))
+        far = self.prove(
+            count, [listener.identity], source, lambda each: each.init(InitRole.ACCEPT, next(callers))
+        )
         by_caller: dict[bytes, Visitor] = {}
         for visitor in far:
             visitor.send(b"accepted")
@@ -348,6 +361,10 @@ class Crowd:
             visitor.end()
         else:
             visitor.connected = True
+
+
+def _is_announced_or_ended(listener: Visitor, probe: Visitor) -> bool:
+    return bool(listener.messages) or listener.ended or probe.ended
 
 
 def _all_are_through(visitors: Sequence[Visitor]) -> bool:

@@ -1,6 +1,6 @@
 """Runs the relay with rekeys that are not an hour apart.
 
-    python -m tests.attack.hurried SECONDS PYTHON strelay.py OPTION...
+python -m tests.attack.hurried SECONDS PYTHON strelay.py OPTION...
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ import strelay
 from offset_common.channel import secure_channel
 
 if __name__ == "__main__":
-    secure_channel.REKEY_INTERVAL = float(sys.argv[1])
+    setattr(secure_channel, "REKEY_INTERVAL", float(sys.argv[1]))  # noqa: B010
     sys.exit(strelay.main(sys.argv[4:]))

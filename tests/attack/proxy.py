@@ -1,4 +1,4 @@
-"""A proxy between nodes and a relay that delays what passes and cuts it anew, and never changes a byte of it."""
+"""A proxy between nodes and a relay: it delays what passes, cuts it anew, and never changes a byte of it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ class Proxy:
         return self
 
     def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
     ) -> None:
         self._stopped = True
         self._thread.join(5.0)

@@ -1,6 +1,6 @@
 """Runs the relay with a fault in one of its rooms, which only one peer meets.
 
-    python -m tests.attack.saboteur ROOM PYTHON strelay.py OPTION...
+python -m tests.attack.saboteur ROOM PYTHON strelay.py OPTION...
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ def concerns_victim(what: object) -> bool:
     if isinstance(what, inbox.Inbox):
         return concerns_victim(what._link)
     if isinstance(what, link.Link):
-        return key in (what.key, what.connection is not None and what.connection.established and what.connection.peer_public_key)
+        return key in (
+            what.key,
+            what.connection is not None and what.connection.established and what.connection.peer_public_key,
+        )
     return key in (getattr(what, "src_public_key", b""), getattr(what, "public_key", b""))
 
 
@@ -87,8 +90,8 @@ def plant_in_loop() -> None:
             raise PlantedError
         return original(self, now)
 
-    server.Relay._admitted = note  # type: ignore[method-assign]
-    deadlines.Deadlines.take_due = failing  # type: ignore[method-assign]
+    setattr(server.Relay, "_admitted", note)  # noqa: B010
+    setattr(deadlines.Deadlines, "take_due", failing)  # noqa: B010
 
 
 if __name__ == "__main__":

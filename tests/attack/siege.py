@@ -49,7 +49,13 @@ class Siege:
     def begin(self) -> Siege:
         """Begin to watch: a tunnel stands, and the first canary was served."""
         host, port = self.place.address
-        arguments = [host, str(port), self.place.public_key.hex(), str(self.relay.process.pid), str(self.baseline)]
+        arguments = [
+            host,
+            str(port),
+            self.place.public_key.hex(),
+            str(self.relay.process.pid),
+            str(self.baseline),
+        ]
         self._watch = subprocess.Popen(
             [sys.executable, "-m", "tests.attack.watch", *arguments],
             cwd=ROOT,
@@ -92,8 +98,9 @@ class Siege:
 
     def _show_figures(self) -> None:
         trips = sorted(self.report["round_trips"])
+        canaries = self.report["canaries"]
         print(
-            f"\n  {len(self.report['canaries'])} canaries, slowest {max(self.report['canaries']) * 1000:.0f} ms; "
+            f"\n  {len(canaries)} canaries, slowest {max(canaries) * 1000:.0f} ms; "
             f"{len(trips)} round trips, p99 {self.p99 * 1000:.1f} ms, slowest {trips[-1] * 1000:.0f} ms; "
             f"memory +{self.report['memory_growth'] / MIB:.1f} MiB"
         )

@@ -30,7 +30,9 @@ def test_connects_over_the_limit_of_a_listener_are_closed_at_once(begin_siege: B
     siege.relay.wait_for_line("too many waiting connects")
 
 
-def test_a_listener_that_reads_nothing_is_closed_before_its_announcements_fill_the_memory(siege: Siege) -> None:
+def test_a_listener_that_reads_nothing_is_closed_before_its_announcements_fill_the_memory(
+    siege: Siege,
+) -> None:
     crowd = siege.crowd()
     listener = crowd.listen()
     listener.stop_reading()

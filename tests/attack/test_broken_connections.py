@@ -141,7 +141,9 @@ def test_a_tunnel_whose_ends_are_both_half_closed_delivers_all_and_ends(siege: S
     assert numbers(far.messages) == [0, 1, 2]
 
 
-def test_a_whole_conversation_may_come_a_byte_at_a_time(siege: Siege, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_conversation_may_come_a_byte_at_a_time(
+    siege: Siege, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def send_bytes(peer: Peer, data: bytes) -> None:
         for byte in data:
             peer.sock.sendall(bytes([byte]))

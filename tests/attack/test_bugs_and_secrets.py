@@ -32,7 +32,9 @@ def meet_the_fault(crowd: Crowd) -> None:
     victim.on_proven = lambda each: each.init(InitRole.CONNECT, key)
     victim.begin_handshake()
     if crowd.run(lambda: victim.ended or bool(listener.messages), 3.0) and not victim.ended:
-        (far,) = crowd.prove(1, [listener.identity], then=lambda each: each.init(InitRole.ACCEPT, VICTIM.public_key))
+        (far,) = crowd.prove(
+            1, [listener.identity], then=lambda each: each.init(InitRole.ACCEPT, VICTIM.public_key)
+        )
         push(victim, 1000, 10)
         push(far, 1000, 10)
         crowd.run(lambda: victim.ended, 3.0)
@@ -84,7 +86,12 @@ def assert_no_secret_is_told(siege: Siege) -> None:
     text = json.loads(siege.identity.read_text())["privateKey"]
     seed = base64.urlsafe_b64decode(text + "=")
     shapes = {text, base64.b64encode(seed).decode(), seed.hex(), seed.hex().upper(), repr(seed)[2:-1]}
-    shapes |= {str(list(seed)), str(int.from_bytes(seed, "big")), str(int.from_bytes(seed, "little")), seed[::-1].hex()}
+    shapes |= {
+        str(list(seed)),
+        str(int.from_bytes(seed, "big")),
+        str(int.from_bytes(seed, "little")),
+        seed[::-1].hex(),
+    }
     log = "\n".join(siege.relay.lines)
     assert not [shape for shape in shapes if shape in log]
     assert text[:20] not in log and seed.hex()[:20] not in log

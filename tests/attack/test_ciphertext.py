@@ -76,11 +76,21 @@ def of_nothing_known(visitor: Visitor) -> bytes:
     return encode_frame(os.urandom(1000))
 
 
-SPOILT = [with_a_bad_tag, with_a_flipped_bit, with_another_nonce, after_a_gap, cut_short, made_longer, of_nothing_known]
+SPOILT = [
+    with_a_bad_tag,
+    with_a_flipped_bit,
+    with_another_nonce,
+    after_a_gap,
+    cut_short,
+    made_longer,
+    of_nothing_known,
+]
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_frame_too_short_to_be_sealed_ends_its_connection_only(siege: Siege, role: Callable[[Crowd], Visitor]) -> None:
+def test_a_frame_too_short_to_be_sealed_ends_its_connection_only(
+    siege: Siege, role: Callable[[Crowd], Visitor]
+) -> None:
     crowd = siege.crowd()
     for size in range(SEAL_OVERHEAD):
         visitor = role(crowd)
@@ -100,7 +110,9 @@ def test_a_message_that_is_not_the_next_one_ends_its_connection_only(
         assert crowd.all_end([visitor], 2.0), spoil.__name__
 
 
-def test_a_message_that_comes_a_second_time_ends_its_tunnel_after_the_first_was_delivered(siege: Siege) -> None:
+def test_a_message_that_comes_a_second_time_ends_its_tunnel_after_the_first_was_delivered(
+    siege: Siege,
+) -> None:
     crowd = siege.crowd()
     near, far = crowd.tunnels(1)[0]
     near.send_bytes(next_frame(near, b"once") * 2)

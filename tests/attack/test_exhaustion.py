@@ -33,7 +33,9 @@ def test_more_connections_than_descriptors_are_outlived(begin_siege: BeginSiege,
 
 
 @pytest.mark.parametrize("keys", [1, 120], ids=["one key", "many keys"])
-def test_others_find_room_beside_connections_that_use_up_all_descriptors(begin_siege: BeginSiege, keys: int) -> None:
+def test_others_find_room_beside_connections_that_use_up_all_descriptors(
+    begin_siege: BeginSiege, keys: int
+) -> None:
     siege = begin_siege(prefix=FEW_DESCRIPTORS)
     crowd = siege.crowd()
     key = crowd.listen(source=ELSEWHERE).identity.public_key
@@ -43,7 +45,9 @@ def test_others_find_room_beside_connections_that_use_up_all_descriptors(begin_s
     assert sum(not each.ended for each in visitors) < 64
 
 
-def test_more_connections_than_descriptors_that_the_limit_allows_for_are_outlived(begin_siege: BeginSiege) -> None:
+def test_more_connections_than_descriptors_that_the_limit_allows_for_are_outlived(
+    begin_siege: BeginSiege,
+) -> None:
     siege = begin_siege("--connections", "100")
     everything = siege.descriptors() + 30
     resource.prlimit(siege.relay.process.pid, resource.RLIMIT_NOFILE, (everything, everything))
@@ -67,7 +71,9 @@ def short_of_memory(siege: Siege, left: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("left", [0, MIB // 2, 3 * MIB])
-def test_memory_that_runs_out_ends_connections_and_never_the_relay(begin_siege: BeginSiege, left: int) -> None:
+def test_memory_that_runs_out_ends_connections_and_never_the_relay(
+    begin_siege: BeginSiege, left: int
+) -> None:
     siege = begin_siege()
     crowd = siege.crowd()
     pairs = crowd.tunnels(40)

@@ -14,7 +14,9 @@ from tests.attack.crowd import Crowd, Visitor
 ELSEWHERE = "127.0.0.2"
 
 
-def waiting_connects(crowd: Crowd, count: int, identities: Sequence[Identity], source: str = "127.0.0.1") -> list[Visitor]:
+def waiting_connects(
+    crowd: Crowd, count: int, identities: Sequence[Identity], source: str = "127.0.0.1"
+) -> list[Visitor]:
     """Let connects wait for a listener who accepts nobody."""
     key = crowd.listen(source=source).identity.public_key
     return crowd.connect(count, key, identities, source)
@@ -92,7 +94,9 @@ def test_another_key_gets_in_from_the_address_of_the_greedy(begin_siege: BeginSi
         crowd.run_for(0.3)
 
 
-def test_an_address_with_many_keys_leaves_room_for_others_where_it_could_take_all(begin_siege: BeginSiege) -> None:
+def test_an_address_with_many_keys_leaves_room_for_others_where_it_could_take_all(
+    begin_siege: BeginSiege,
+) -> None:
     siege = begin_siege("--connections", "60")
     crowd = siege.crowd()
     for _ in range(5):
@@ -111,7 +115,9 @@ def test_a_greedy_key_loses_its_newest_connections_and_keeps_its_oldest(begin_si
 
 
 @pytest.mark.slow
-def test_a_thousand_nodes_behind_one_address_are_all_let_in_with_the_defaults(begin_siege: BeginSiege) -> None:
+def test_a_thousand_nodes_behind_one_address_are_all_let_in_with_the_defaults(
+    begin_siege: BeginSiege,
+) -> None:
     siege = begin_siege()
     crowd = siege.crowd()
     nodes = crowd.prove(1000, then=lambda each: each.init(InitRole.LISTEN))

@@ -48,7 +48,9 @@ def test_neighbours_are_served_quickly_during_a_flood_of_handshakes(siege: Siege
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(3500, marks=pytest.mark.slow)])
-def test_very_many_who_begin_a_handshake_at_the_same_moment_do_not_delay_the_next(siege: Siege, count: int) -> None:
+def test_very_many_who_begin_a_handshake_at_the_same_moment_do_not_delay_the_next(
+    siege: Siege, count: int
+) -> None:
     crowd = siege.crowd()
     frame = encode_frame(Connection(Identity.generate(), 0.0).channel.outgoing[1])
     for _ in range(3):
@@ -92,7 +94,9 @@ def test_spoilt_handshakes_end_or_are_none_and_hurt_nobody(
         crowd.leave()
 
 
-def spoil_handshake(visitor: Visitor, spoil: Callable[[bytes, random.Random], bytes], chance: random.Random) -> None:
+def spoil_handshake(
+    visitor: Visitor, spoil: Callable[[bytes, random.Random], bytes], chance: random.Random
+) -> None:
     """Spoil one of the frames that the visitor sends from now on."""
     which = chance.randrange(3)
     sent = 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from offset_common.constants import MAX_FRAME_SIZE, MAX_HANDSHAKE_FRAME_SIZE
-from tests.attack.crowd import Crowd, Visitor
+from tests.attack.crowd import Visitor
 from tests.attack.siege import MIB, Siege
 from tests.attack.supplies import zeros
 from tests.attack.test_ciphertext import ROLES
@@ -43,7 +43,9 @@ def test_a_length_that_no_frame_may_have_is_refused_before_the_handshake(siege: 
     assert crowd.all_end(visitors, 3.0)
 
 
-def test_large_frames_that_are_begun_and_never_ended_keep_nobody_from_sending_a_large_message(siege: Siege) -> None:
+def test_large_frames_that_are_begun_and_never_ended_keep_nobody_from_sending_a_large_message(
+    siege: Siege,
+) -> None:
     crowd = siege.crowd()
     begin_large_frames([near for near, _ in crowd.tunnels(60)])
     near, far = crowd.tunnels(1)[0]

@@ -37,7 +37,9 @@ def test_who_asks_for_new_keys_without_end_is_ended(siege: Siege, role: str) -> 
     if role == "tunnel":
         visitors = [near for near, _ in crowd.tunnels(16)]
     else:
-        visitors = crowd.prove(16, then=lambda each: each.init(InitRole.LISTEN) if role == "listener" else None)
+        visitors = crowd.prove(
+            16, then=lambda each: each.init(InitRole.LISTEN) if role == "listener" else None
+        )
     rounds = 0
     while not all(each.ended for each in visitors) and rounds < 50:
         rounds += 1
@@ -87,7 +89,11 @@ def test_both_sides_may_start_a_rekey_at_once_under_full_traffic(begin_siege: Be
     ends = [each for pair in pairs for each in pair]
     for end in ends:
         push(end, 4096, 1 << 40)
-    deadline, next_rekey, received = time.monotonic() + SECONDS, time.monotonic() + INTERVAL - 0.05, [0] * len(ends)
+    deadline, next_rekey, received = (
+        time.monotonic() + SECONDS,
+        time.monotonic() + INTERVAL - 0.05,
+        [0] * len(ends),
+    )
     while time.monotonic() < deadline:
         crowd.run_for(0.05)
         if time.monotonic() >= next_rekey:

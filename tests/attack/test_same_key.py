@@ -21,7 +21,9 @@ def test_a_listener_whose_machine_vanished_is_replaced_at_once(siege: Siege) -> 
     listener = crowd.listen(vanished.identity)
     (caller,) = crowd.connect(1, listener.identity.public_key)
     assert crowd.run(lambda: bool(listener.messages))
-    (acceptor,) = crowd.prove(1, [listener.identity], then=lambda each: each.init(InitRole.ACCEPT, caller.identity.public_key))
+    (acceptor,) = crowd.prove(
+        1, [listener.identity], then=lambda each: each.init(InitRole.ACCEPT, caller.identity.public_key)
+    )
     caller.send(b"there")
     assert crowd.run(lambda: acceptor.messages == [b"there"])
     assert time.monotonic() - began < 1.0

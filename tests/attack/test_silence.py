@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from offset_common.constants import HANDSHAKE_TIMEOUT, INIT_TIMEOUT
 from tests.attack.conftest import BeginSiege
 from tests.attack.siege import Siege
-from offset_common.constants import HANDSHAKE_TIMEOUT, INIT_TIMEOUT
 
 LATE = 1.5  # seconds that a deadline may be late under attack
 VERSION_FRAME = bytes(7) + b"\x04" + bytes(4)

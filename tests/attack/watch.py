@@ -2,10 +2,10 @@
 
     python -m tests.attack.watch HOST PORT RELAY_KEY PROCESS BASELINE
 
-A process of its own, so that the attacker's work is not taken for the relay's. It keeps one tunnel open, made
-before the attack, and exchanges messages through it; again and again a canary, a new pair of keys,
-listens, connects, accepts and exchanges a message. One line of JSON on stdout says that it is there, one says at the
-end what it saw. The end is the end of its standard input.
+A process of its own, so that the attacker's work is not taken for the relay's. It keeps one tunnel open,
+made before the attack, and exchanges messages through it; again and again a canary, a new pair of keys,
+listens, connects, accepts and exchanges a message. One line of JSON on stdout says that it is there, one
+says at the end what it saw. The end is the end of its standard input.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.peer import Ended, Node, Peer, Place, tunnel
 from offset_common.wire.messages import InitRole
+from tests.end_to_end.peer import Ended, Node, Peer, Place, tunnel
 
 ROUND_TRIP_PAUSE = 0.01  # seconds between the messages of the standing tunnel
 MOST_CONNECTS = 50  # of one canary
