@@ -53,7 +53,7 @@ run: ## start the relay, its identity and ticket made if they are missing; ADDRE
 	exec $$python tools/run.py
 
 test: $(VENV)/dev.stamp ## the tests, and every branch of wire/ and channel/ covered; SLOW=1 for the slow ones too
-	$(VENV)/bin/python -m pytest $(MARKED) --cov --cov-branch --cov-report= $(PYTEST_ARGUMENTS)
+	$(VENV)/bin/python -m pytest --ignore=tests/attack $(MARKED) --cov --cov-branch --cov-report= $(PYTEST_ARGUMENTS)
 	$(VENV)/bin/python -m coverage report --include='$(WHOLE_BRANCHES)' --skip-covered --show-missing --fail-under=100
 
 check: $(VENV)/dev.stamp ## lint, format and types
@@ -104,9 +104,9 @@ soak: $(VENV)/dev.stamp ## 200 nodes use a relay for SECONDS (600), every byte i
 
 # `make attack`: any arguments for pytest, as in ATTACK="-k silence"; what takes longest can take longer,
 # as in ATTACK_PROXY=600.
-ATTACK ?=
+ATTACK ?= tests/attack
 
 .PHONY: attack
 
 attack: $(VENV)/dev.stamp ## what a stranger may do to a relay, done to it; ATTACK="-k silence" is what pytest is given
-	$(VENV)/bin/python -m pytest tests/attack $(ATTACK)
+	$(VENV)/bin/python -m pytest $(if $(findstring tests/attack,$(ATTACK)),,tests/attack) $(ATTACK)

@@ -240,7 +240,7 @@ class Link:
         if not self.outbox:
             self._watch(self._mask & ~WRITE)
             if self.finishing is not None:
-                self._half_close()
+                self._half_close() if self._mask & READ else self.close(self.finishing)
                 return
         if self.finishing is None and len(self.outbox) <= self.host.budget.low_water:
             self.handler.drained(self)

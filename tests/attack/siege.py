@@ -37,6 +37,7 @@ class Siege:
     ) -> None:
         self.identity = write_identity(directory)
         self.identity.chmod(mode)
+        options = [*os.environ.get("ATTACK_OPTIONS", "").split(), *options]
         self.relay = RelayProcess(self.identity, "127.0.0.1:0", options, prefix)
         self.place: Place = self.relay.place()
         self.baseline = self.relay.memory

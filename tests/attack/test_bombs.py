@@ -200,6 +200,7 @@ def test_a_bomb_before_the_handshake_costs_next_to_nothing(
     assert seconds_for_each(siege, throw, BOMBS_THROWN, done) < MOST_PER_BOMB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deliver", [as_channel_message, as_keepalive_message, as_message])
 @pytest.mark.parametrize("arrive", [newcomers, listeners, tunnel_ends])
 def test_bombs_after_the_handshake_cost_next_to_nothing(

@@ -155,6 +155,7 @@ def test_a_whole_conversation_may_come_a_byte_at_a_time(
         assert far.receive() == b"a byte at a time"
 
 
+@pytest.mark.slow
 def test_six_hundred_who_send_a_byte_now_and_then_hold_up_nobody(siege: Siege) -> None:
     crowd = siege.crowd()
     for visitor in crowd.dial(600):
@@ -172,6 +173,7 @@ def test_six_hundred_who_send_a_byte_now_and_then_hold_up_nobody(siege: Siege) -
             break
 
 
+@pytest.mark.slow
 def test_a_proxy_that_delays_and_cuts_what_passes_changes_nothing(siege: Siege) -> None:
     seed = int(os.environ.get("ATTACK_SEED", random.randrange(1 << 30)))
     print(f"ATTACK_SEED={seed}")

@@ -37,7 +37,7 @@ def meet_the_fault(crowd: Crowd) -> None:
         )
         push(victim, 1000, 10)
         push(far, 1000, 10)
-        crowd.run(lambda: victim.ended, 3.0)
+        crowd.run(lambda: victim.ended, 1.0)
 
 
 @pytest.mark.parametrize("room", ROOMS)

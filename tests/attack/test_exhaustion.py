@@ -70,6 +70,7 @@ def short_of_memory(siege: Siege, left: int) -> Iterator[None]:
         resource.prlimit(process, resource.RLIMIT_AS, (hard, hard))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, MIB // 2, 3 * MIB])
 def test_memory_that_runs_out_ends_connections_and_never_the_relay(
     begin_siege: BeginSiege, left: int

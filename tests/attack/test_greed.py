@@ -67,7 +67,7 @@ def test_others_get_in_from_the_address_of_the_silent(begin_siege: BeginSiege, l
     siege = begin_siege(limit, "60")
     crowd = siege.crowd()
     for _ in range(5):
-        crowd.dial(100)
+        crowd.dial(50)
         crowd.run_for(0.3)
     siege.relay.wait_for_line("gave way")
 

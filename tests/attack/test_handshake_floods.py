@@ -24,6 +24,7 @@ SLOWEST_ROUND_TRIP = 0.05  # seconds, of 99 %
 SPOILT = int(os.environ.get("ATTACK_HANDSHAKES", 5000))
 
 
+@pytest.mark.slow
 def test_neighbours_are_served_quickly_during_a_flood_of_handshakes(siege: Siege) -> None:
     crowd = siege.crowd()
     identities = [Identity.generate() for _ in range(CLIENTS)]
@@ -47,6 +48,7 @@ def test_neighbours_are_served_quickly_during_a_flood_of_handshakes(siege: Siege
     assert siege.p99 < SLOWEST_ROUND_TRIP
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1000, pytest.param(3500, marks=pytest.mark.slow)])
 def test_very_many_who_begin_a_handshake_at_the_same_moment_do_not_delay_the_next(
     siege: Siege, count: int

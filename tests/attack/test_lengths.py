@@ -43,11 +43,12 @@ def test_a_length_that_no_frame_may_have_is_refused_before_the_handshake(siege: 
     assert crowd.all_end(visitors, 3.0)
 
 
+@pytest.mark.slow
 def test_large_frames_that_are_begun_and_never_ended_keep_nobody_from_sending_a_large_message(
     siege: Siege,
 ) -> None:
     crowd = siege.crowd()
-    begin_large_frames([near for near, _ in crowd.tunnels(60)])
+    begin_large_frames([near for near, _ in crowd.tunnels(30)])
     near, far = crowd.tunnels(1)[0]
     message = bytes(MIB)
     near.send(message)
@@ -55,6 +56,7 @@ def test_large_frames_that_are_begun_and_never_ended_keep_nobody_from_sending_a_
     assert far.messages == [message]
 
 
+@pytest.mark.slow
 def test_large_frames_that_are_begun_and_never_ended_do_not_end_one_that_comes_slowly(siege: Siege) -> None:
     crowd = siege.crowd()
     near, far = crowd.tunnels(1)[0]

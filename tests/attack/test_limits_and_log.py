@@ -65,6 +65,7 @@ def test_so_many_threads_compute_handshakes(begin_siege: BeginSiege, threads: in
     assert siege.state()["threads"] == threads + 1
 
 
+@pytest.mark.slow
 def test_the_buffers_flag_is_what_is_buffered(begin_siege: BeginSiege) -> None:
     siege = begin_siege("--buffers", "2")
     crowd = siege.crowd()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from offset_common.identity import Identity
 from offset_common.wire.messages import InitRole
 from tests.attack.crowd import Crowd, Visitor
 from tests.attack.siege import Siege
 
-FIGHT = 8.0  # seconds
+FIGHT = 6.0  # seconds
 MOST_CHANGES = 20  # of the listener, in that time
 
 
@@ -30,6 +32,7 @@ def test_a_listener_whose_machine_vanished_is_replaced_at_once(siege: Siege) -> 
     siege.relay.wait_for_line("a newer listener has the same key")
 
 
+@pytest.mark.slow
 def test_two_programs_that_fight_over_one_key_make_no_storm(siege: Siege) -> None:
     crowd = siege.crowd()
     identity = Identity.generate()
@@ -64,6 +67,7 @@ def assert_served(crowd: Crowd, first: Visitor, second: Visitor) -> None:
     assert not caller.ended
 
 
+@pytest.mark.slow
 def test_listening_anew_again_and_again_takes_nothing_from_others(siege: Siege) -> None:
     crowd = siege.crowd()
     identity = Identity.generate()

@@ -31,6 +31,7 @@ def test_sockets_that_send_nothing_hold_up_nobody(siege: Siege) -> None:
     siege.relay.wait_for_line("no handshake in time", 1)
 
 
+@pytest.mark.slow
 def test_who_stops_within_the_handshake_holds_up_nobody(siege: Siege) -> None:
     crowd, began = siege.crowd(), time.monotonic()
     for visitor in crowd.dial(600):

@@ -48,6 +48,7 @@ def test_a_reader_may_pause_while_the_other_pushes_and_both_send_keepalives(sieg
     assert crowd.run(lambda: near.messages == [b"still here"])
 
 
+@pytest.mark.slow
 def test_a_reader_that_pauses_for_ever_is_ended_after_the_stall_limit_and_its_partner_is_told(
     begin_siege: BeginSiege,
 ) -> None:
@@ -62,6 +63,7 @@ def test_a_reader_that_pauses_for_ever_is_ended_after_the_stall_limit_and_its_pa
     siege.relay.wait_for_line("tunnel: the other end of the tunnel ended")
 
 
+@pytest.mark.slow
 def test_a_reader_that_takes_a_little_now_and_then_is_not_stalled(begin_siege: BeginSiege) -> None:
     siege = begin_siege("--stall", "2")
     crowd = siege.crowd()
