@@ -149,8 +149,9 @@ def test_what_the_relay_has_of_the_tunnel_is_what_both_nodes_see(seen):
     """Each message of the tunnel leaves one node and reaches the other, under another nonce and key."""
     passed = [frame for frame in seen if frame.name == "tunnel message"]
     there, came, back, arrived = passed
-    assert there.layers == came.layers
-    assert back.layers == arrived.layers
+    # Without the ChannelMessage: the relay may give it another padding.
+    assert there.layers[1:] == came.layers[1:]
+    assert back.layers[1:] == arrived.layers[1:]
     assert there.payload != came.payload
     assert [frame.payload[:12] for frame in (there, came)] == [b"\1" + bytes(11), bytes(12)]
 

@@ -137,8 +137,8 @@ class Loop:
         """End the loop's present wait."""
         try:
             self._wake_writer.send(b"\0")
-        except BlockingIOError:
-            pass  # it is full of wake-ups already
+        except OSError:
+            pass  # it is full of wake-ups already, or the loop is closed and nobody sleeps
 
     def stop(self) -> None:
         """Let `run` return after the present round."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, NamedTuple
@@ -113,7 +114,10 @@ def test_every_time_of_the_protocol_is_kept(relay: RelayProcess, new_node: NewNo
         caller = new_node()
         near = caller.connect(callee.public_key)
         assert listener.incoming() == caller.public_key
+        alive = threading.Timer(10, listener.send_keepalive)  # or its end would be the connect's
+        alive.start()
         life = live_until_end(near, speak_for=60)
+        alive.cancel()
         assert about(life.end, 32)
         assert about(life.keepalives[0], 16)
 
