@@ -73,7 +73,6 @@ class Host:
         self.report_bug = report_bug
         self.reserve = MemoryReserve()
         self._memory_good_until = 0.0
-        self.lingering = 0
         self.drop_largest: Callable[[], bool] = lambda: False  # closes the link that holds most memory
         loop.no_memory = self.no_memory
         loop.next_time.append(self.reserve.next_time)
