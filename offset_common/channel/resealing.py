@@ -32,7 +32,7 @@ from offset_common.wire.frames import check_length
 from offset_common.wire.messages import ChannelMessage, KaMessage
 from offset_common.wire.packing import pack_sparse
 
-MOST_OUTPUT = 256 * 1024  # bytes after which a batch stops: packed zeros can become much more than they were
+MOST_OUTPUT = 512 * 1024  # bytes after which a batch stops: packed zeros can become much more than they were
 LARGEST_PADDING_KEPT = 768  # bytes; more is not worth sealing and sending again
 
 _LENGTH = Struct(">Q")

@@ -181,7 +181,7 @@ class Link:
 
     def process_kept_soon(self) -> None:
         """Let the handler go on with what is kept, in the next round."""
-        self.host.loop.adopt(self._process_kept)
+        self.host.loop.soon(self._process_kept)
 
     @property
     def reading(self) -> bool:

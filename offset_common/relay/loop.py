@@ -89,7 +89,8 @@ class Loop:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
-        self.register(self._wake_reader, READ, _WakeUp(self._wake_reader))
+        self._wake_up = _WakeUp(self._wake_reader)
+        self.register(self._wake_reader, READ, self._wake_up)
 
     @property
     def wake_descriptor(self) -> int:
@@ -126,9 +127,13 @@ class Loop:
         """Whether a few members had something to do at the same time, a moment ago: each should be short."""
         return self.now < self._crowded_until
 
+    def soon(self, task: Callable[[], None]) -> None:
+        """Run `task` in the next round."""
+        self._adopted.append(task)
+
     def adopt(self, task: Callable[[], None]) -> None:
         """Run `task` in the loop's thread; the one method that other threads may call."""
-        self._adopted.append(task)
+        self.soon(task)
         if not self._awake:
             self._awake = True
             self.wake()
@@ -159,7 +164,7 @@ class Loop:
         """Wait once, and do all that is ready and due."""
         events = self._selector.select(self._time_to_wait())
         self.now = self._clock()
-        if 1 < len(events) < MANY_READY:
+        if 1 < len(events) < MANY_READY and sum(key.data is not self._wake_up for key, _ in events) > 1:
             self._crowded_until = self.now + CROWD_MEMORY
         for key, mask in events:
             member: Any = key.data

@@ -194,7 +194,7 @@ class WorkerPool:
             link.handler = self
             link.pause_reading()
         # Not at once: the frame that made the pair may not be the last one in what was read with it.
-        self._loop.adopt(partial(self._hand_over, connect, accept))
+        self._loop.soon(partial(self._hand_over, connect, accept))
 
     def stop(self) -> None:
         """End the workers."""

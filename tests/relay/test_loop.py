@@ -85,6 +85,22 @@ def test_a_task_that_adopts_itself_again_keeps_nobody_waiting(loop: Loop) -> Non
     theirs.close()
 
 
+def test_one_busy_member_and_what_wakes_the_loop_are_no_crowd(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    loop.register(ours, READ, Note())
+    theirs.send(b"x")
+    loop.adopt(lambda: None)
+    loop.run_round()
+    assert not loop.crowded
+    mine, yours = socket.socketpair()
+    loop.register(mine, READ, Note())
+    yours.send(b"x")
+    loop.run_round()
+    assert loop.crowded
+    for sock in (ours, theirs, mine, yours):
+        sock.close()
+
+
 def test_a_deadline_ends_the_wait_for_sockets(loop: Loop) -> None:
     note = Note()
     loop.deadlines.schedule(note, loop.now + 0.01)
