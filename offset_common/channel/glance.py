@@ -19,7 +19,7 @@ Source: section 3 of docs/protocol.md.
 from __future__ import annotations
 
 import re
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from offset_common.constants import MAX_FRAME_SIZE
 
@@ -30,15 +30,19 @@ Packed = Union[bytes, bytearray]
 _SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))
 _SHIFTS = tuple(tuple(8 * bit for bit in range(8) if tag >> bit & 1) for tag in range(256))
 
+_GAPS = tuple(tuple(bit for bit in range(8) if not tag >> bit & 1) for tag in range(256))
+
 _FULL_RUN = 1 + 8 + 1 + 255 * 8  # packed bytes of the longest run of words as they are
 _MOST_OF_SMALL = 3000  # packed bytes: a run of the user's, and less than 512 bytes of padding
-_FULL_RUNS = re.compile(rb"(?:\xff.{8}\xff.{2040})+", re.DOTALL)
+_match_full_runs = re.compile(rb"(?:\xff.{8}\xff.{2040})+", re.DOTALL).match
+_WORTH_COUNTING = 512  # words; less is walked over run by run
 _MAX_WORDS = MAX_FRAME_SIZE // 8
 _MOST_ZEROS = 4  # bytes of the packed KaMessage, for each byte of the packed ChannelMessage
 _HALF = 0xFFFFFFFF
 _BYTES = 2  # the low three bits of a list pointer's high half: a list of bytes
 _NEXT = 1  # the low half of a pointer to a list that follows at once
 _FAR = 2  # the low half of a far pointer to the first word of a segment
+_FAR_USER = bytes((1, 1, 0x11, _FAR, 1))  # packed: the union, `user`; ->user, in the second segment
 _CONTENT_SIZES = 1 << 16 | 1  # the high half of ->content: a data word and a pointer
 
 
@@ -50,33 +54,47 @@ UNKNOWN = -1
 """Instead of the bytes of padding: only the plain way can tell what the message is."""
 
 
-def find_message(packed: Packed, size: int) -> tuple[int, Packed]:
+class Content(NamedTuple):
+    """All of a ChannelMessage behind its padding, still packed: the union, ->user, and user data.
+
+    Args:
+        packed: the words.
+        words: how many of them are in the first segment.
+        second: how many words a second segment has, with user data alone; or 0.
+    """
+
+    packed: Packed
+    words: int
+    second: int
+
+
+def find_message(packed: Packed, size: int, most_padding: int) -> tuple[int, Optional[Content]]:
     """Look at the first `size` bytes: are they surely a ChannelMessage with a `message` inside?
 
-    Returns: how many bytes of random padding it has, or UNKNOWN; and the packed KaMessage, which may be
-    left out (empty) where the padding is small.
+    Returns: how many bytes of random padding it has, or UNKNOWN; and, where those are more than
+    `most_padding`, what can be written behind less of it.
     """
     if size <= _MOST_OF_SMALL:
         try:
             padding = _padding_of_small_message(packed, size)
-            if padding >= 0:
-                return padding, b""
+            if 0 <= padding <= most_padding:
+                return padding, None
         except (IndexError, _UnknownLayoutError):
             pass
     try:
-        user, padding, end = _find_user(packed, size)
+        user, padding, end, content = _find_parts(packed, size, most_padding)
         # A KaMessage that is zeros mostly, packed twice, costs more to look at than its frame has paid for.
         if end <= size and len(user) <= _MOST_ZEROS * size and _message_end(user) <= len(user):
-            return padding, user
+            return padding, content
     except (IndexError, _UnknownLayoutError):
         pass  # cut short, among others: the plain way will say so
-    return UNKNOWN, b""
+    return UNKNOWN, None
 
 
 def find_user(packed: Packed) -> Optional[bytes]:
     """Return the user's bytes of a ChannelMessage, or None where only the plain way can tell."""
     try:
-        user, _, end = _find_user(packed, len(packed))
+        user, _, end, _ = _find_parts(packed, len(packed), MAX_FRAME_SIZE)
     except (IndexError, _UnknownLayoutError):
         return None
     return bytes(user) if end <= len(packed) else None
@@ -158,23 +176,25 @@ def _padding_of_small_message(p: Packed, size: int) -> int:
     return padding if _skip(user, at, left) <= length else UNKNOWN
 
 
-def _find_user(p: Packed, size: int) -> tuple[Packed, int, int]:
-    """Return the packed KaMessage, the bytes of padding, and where the ChannelMessage ends."""
+def _find_parts(p: Packed, size: int, most_padding: int) -> tuple[Packed, int, int, Optional[Content]]:
+    """Find the packed KaMessage, the bytes of padding, where the message ends, and the rest to be kept."""
     sizes, at = _read_table(p)
     if sum(sizes) > size:
         # Zeros, mostly, or not all there: what is behind `size` is not to be searched for the rest.
         p = p[:size]
     if p[at] != 0x40 or p[at + 1] != 2:  # the root: no data, two pointers
         raise _UnknownLayoutError
-    words, far = 5, 1  # of the first segment, so far; the segment that comes next behind a far pointer
+    words, far = (
+        2,
+        1,
+    )  # behind the padding in the first segment; the segment that comes next behind a far pointer
     low, high, at = _read_word(p, at + 2)  # ->randPadding
     offset, content_sizes, at = _read_word(p, at)  # ->content
     near_padding = low == _NEXT + 4
     if near_padding:
         padding = _length(high)
         padding_words = (padding + 7) >> 3
-        words += padding_words
-        if offset != padding_words << 2 or words > sizes[0]:
+        if offset != padding_words << 2 or 5 + padding_words > sizes[0]:
             raise _UnknownLayoutError
         at = _skip(p, at, padding_words)
     else:
@@ -182,6 +202,7 @@ def _find_user(p: Packed, size: int) -> tuple[Packed, int, int]:
         if low != _FAR or high != far or offset:
             raise _UnknownLayoutError
         far += 1
+    union = at
     if content_sizes != _CONTENT_SIZES or p[at] != 1 or p[at + 1] != 1:  # the union: `user`
         raise _UnknownLayoutError
     low, high, at = _read_word(p, at + 2)  # ->user
@@ -193,18 +214,27 @@ def _find_user(p: Packed, size: int) -> tuple[Packed, int, int]:
         raise _UnknownLayoutError
     else:
         far += 1
-    if sizes[0] != words or len(sizes) != far:
+    if sizes[0] != 3 + padding_words + words or len(sizes) != far:
         raise _UnknownLayoutError
     user: Packed = b""
     if near_user:
         user, at = _gather(p, at, length)
+    union_end = at
     if not near_padding:
         padding, at = _land(p, at, sizes[1])
         at = _skip(p, at, (padding + 7) >> 3)
+    landing = at
     if not near_user:
         length, at = _land(p, at, sizes[-1])
         user, at = _gather(p, at, length)
-    return user, padding, at
+    content = None
+    if padding <= most_padding:
+        pass
+    elif near_user:
+        content = Content(p[union:union_end], words, 0)
+    else:
+        content = Content(_FAR_USER + p[landing:at], words, sizes[-1])
+    return user, padding, at, content
 
 
 def _message_end(p: Packed) -> int:
@@ -251,6 +281,8 @@ def _read_word(p: Packed, at: int) -> tuple[int, int, int]:
         return 0, p[at + 1], at + 2
     if tag == 0x50:
         return 0, p[at + 1] | p[at + 2] << 16, at + 3
+    if tag == 0x71:
+        return p[at + 1], p[at + 2] | p[at + 3] << 8 | p[at + 4] << 16, at + 5
     if tag == 0x03:
         return p[at + 1] | p[at + 2] << 8, 0, at + 3
     word = 0
@@ -285,12 +317,11 @@ def _skip(p: Packed, at: int, words: int) -> int:
     while words > 0:
         tag = p[at]
         if tag == 0xFF:
-            more = p[at + 9]
-            if more == 255 and words > 512:
-                runs = _full_runs(p, at, words)
-                at += runs * _FULL_RUN
-                words -= runs * 256
-            else:
+            runs = _full_runs(p, at, words)
+            at += runs * _FULL_RUN
+            words -= runs << 8
+            if words and p[at] == 0xFF:  # a shorter run
+                more = p[at + 9]
                 at += 10 + 8 * more
                 words -= 1 + more
         elif tag:
@@ -305,51 +336,41 @@ def _skip(p: Packed, at: int, words: int) -> int:
 
 
 def _full_runs(p: Packed, at: int, words: int) -> int:
-    """Count the runs of 256 words, one behind the other, with which `words` words begin."""
-    match = _FULL_RUNS.match(p, at, at + (words >> 8) * _FULL_RUN)
-    runs = (match.end() - at) // _FULL_RUN if match else 0
-    if not runs:
-        raise _UnknownLayoutError  # one that goes on behind its object, or behind the end
-    return runs
+    """Count the longest runs, one behind the other, with which `words` words begin."""
+    if words < _WORTH_COUNTING:
+        return 0
+    match = _match_full_runs(p, at, at + (words >> 8) * _FULL_RUN)
+    return (match.end() - at) // _FULL_RUN if match else 0
 
 
 def _gather(p: Packed, at: int, size: int) -> tuple[Packed, int]:
     """Return `size` bytes, unpacked, and where the packed bytes go on after their last word."""
-    words = (size + 7) >> 3
+    whole = size + 7 & ~7
     view = memoryview(p)
     user = bytearray()
-    while words > 0:
+    fill = 0
+    while fill < whole:
         tag = p[at]
         if tag == 0xFF:
-            more = p[at + 9]
-            if more == 255 and words > 512:
-                runs = _full_runs(p, at, words)
-                end = at + runs * _FULL_RUN
-                begin = len(user)
-                user += view[at:end]
-                del user[begin::_FULL_RUN]  # the tags
-                del user[begin + 8 :: _FULL_RUN - 1]  # the counts
-                words -= runs * 256
-            else:
-                end = at + 10 + 8 * more
-                user += view[at + 1 : at + 9]
-                user += view[at + 10 : end]
-                words -= 1 + more
+            runs = _full_runs(p, at, whole - fill >> 3)
+            end = at + runs * _FULL_RUN
+            if p[end] == 0xFF and fill + (runs << 11) < whole:  # a shorter run
+                end += 10 + 8 * p[end + 9]
+            user += view[at:end]
+            del user[fill::_FULL_RUN]  # the tags
+            del user[fill + 8 :: _FULL_RUN - 1]  # the counts
             at = end
         elif tag:
-            word = 0
-            for shift in _SHIFTS[tag]:
-                at += 1
-                word |= p[at] << shift
-            user += word.to_bytes(8, "little")
-            at += 1
-            words -= 1
+            end = at + _SIZES[tag]
+            user += view[at + 1 : end]
+            for gap in _GAPS[tag]:
+                user.insert(fill + gap, 0)
+            at = end
         else:
-            more = p[at + 1]
-            user += bytes(8 + 8 * more)
+            user += bytes(8 + 8 * p[at + 1])
             at += 2
-            words -= 1 + more
-    if words:
+        fill = len(user)
+    if fill != whole:
         raise _UnknownLayoutError
     del user[size:]
     return user, at

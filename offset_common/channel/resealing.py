@@ -18,21 +18,21 @@ from cryptography.exceptions import InvalidTag
 
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import MessageReceived
-from offset_common.channel.glance import UNKNOWN, Packed, find_message
+from offset_common.channel.glance import UNKNOWN, find_message
 from offset_common.channel.handshake import RandomBytes
+from offset_common.channel.repadding import Repadder
 from offset_common.constants import (
     FRAME_LENGTH_SIZE,
     MAX_FRAME_SIZE,
-    MAX_PADDING_SENT,
     SEAL_NONCE_SIZE,
     SEAL_OVERHEAD,
 )
 from offset_common.errors import PeerError
 from offset_common.wire.frames import check_length
-from offset_common.wire.messages import ChannelMessage, KaMessage
+from offset_common.wire.messages import KaMessage
 from offset_common.wire.packing import pack_sparse
 
-MOST_OUTPUT = 512 * 1024  # bytes after which a batch stops: packed zeros can become much more than they were
+MOST_OUTPUT = 768 * 1024  # bytes after which a batch stops: packed zeros can become much more than they were
 LARGEST_PADDING_KEPT = 768  # bytes; more is not worth sealing and sending again
 
 _LENGTH = Struct(">Q")
@@ -73,7 +73,7 @@ class Resealer:
         self._plain_view = memoryview(self._plain)
         # Frames are resealed at their length, or less; what the plain way makes larger ends at MOST_OUTPUT.
         self._out = memoryview(bytearray(max(largest_input, MOST_OUTPUT) + 2 * MAX_FRAME_SIZE))
-        self._random_bytes = random_bytes
+        self._repadder = Repadder(random_bytes)
 
     def reseal(self, source: Connection, sink: Connection, data: memoryview, now: float) -> Resealed:
         """Seal the messages in the whole frames of `data`, which `source` received, for the peer of `sink`.
@@ -137,11 +137,11 @@ class Resealer:
                 open_into(nonce, data[start + _HEADER_SIZE : end], None, plain)
             except InvalidTag:
                 break
-            padding, user = find_message(plain_bytes, size)
+            padding, content = find_message(plain_bytes, size, LARGEST_PADDING_KEPT)
             if padding == UNKNOWN:
                 break
-            if padding > LARGEST_PADDING_KEPT:
-                smaller = self._with_small_padding(user)
+            if content is not None:
+                smaller = self._repadder.write(content)
                 if len(smaller) < size:  # else it came with its zeros packed away, and goes so
                     plain = memoryview(smaller)
                     length = len(smaller) + SEAL_OVERHEAD
@@ -155,10 +155,6 @@ class Resealer:
         frames = opened - receiving.counter
         receiving.counter, sending.counter = opened, sealed
         return frames, start - begin, fill - first_fill
-
-    def _with_small_padding(self, user: Packed) -> bytes:
-        random = self._random_bytes(1 + MAX_PADDING_SENT)
-        return ChannelMessage(random[1 : 1 + random[0]], bytes(user)).encode()
 
     def _plain_way(
         self, source: Connection, sink: Connection, payload: memoryview, fill: int, now: float

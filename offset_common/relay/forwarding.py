@@ -23,7 +23,7 @@ HEAD_READ_SIZE = 2 * KIB  # bytes read for the begin of a large frame, whose res
 
 # How much is read of one end before the others have their turn: enough that the fixed cost of a turn
 # does not count, and so little that a small message beside it does not wait.
-FRAMES_ALONE, BYTES_ALONE = 64, 256 * KIB
+FRAMES_ALONE, BYTES_ALONE = 64, 512 * KIB
 FRAMES_IN_CROWD, BYTES_IN_CROWD = 12, 64 * KIB
 
 

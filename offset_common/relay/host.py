@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from offset_common.relay.link import Link
 
 MEMORY_CHECK_INTERVAL = 0.01  # seconds: too few for connections to use up what was seen to be there
-SHARED_BUFFER_SIZE = 512 * 1024  # bytes: a frame that fits is cut from the shared buffer
+SHARED_BUFFER_SIZE = 768 * 1024
 
 
 class Handler(Protocol):

@@ -6,6 +6,7 @@ buffer still holds what earlier messages left there.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from typing import NamedTuple, Optional
@@ -16,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offset_common.channel.glance import UNKNOWN, find_message, find_user
+from offset_common.channel.repadding import Repadder
 from offset_common.channel.resealing import LARGEST_PADDING_KEPT
-from offset_common.constants import MAX_FRAME_SIZE
+from offset_common.constants import MAX_FRAME_SIZE, MAX_PADDING_SENT
 from offset_common.errors import DecodeError
 from offset_common.wire.capnp import data_pointer, discriminant_word, segment_table, struct_pointer
 from offset_common.wire.messages import ChannelMessage, KaMessage, Rekey
@@ -65,7 +67,7 @@ def meaning(packed: bytes) -> Optional[Meaning]:
 def check(packed: bytes, stale: bytes = b"") -> bool:
     """Hold the glance against the plain decoder; say whether it found a message."""
     scratch = bytearray(packed + stale)
-    padding, user = find_message(scratch, len(packed))
+    padding, content = find_message(scratch, len(packed), LARGEST_PADDING_KEPT)
     assert scratch == packed + stale
     own_user = find_user(packed)
     if padding == UNKNOWN and own_user is None:
@@ -77,9 +79,16 @@ def check(packed: bytes, stale: bytes = b"") -> bool:
         return False
     assert want.message is not None
     assert padding == want.padding
-    assert user == want.user or (not user and padding <= LARGEST_PADDING_KEPT)
+    assert (content is not None) is (padding > LARGEST_PADDING_KEPT)
+    if content is not None:
+        anew = meaning(REPADDER.write(content))
+        assert anew is not None
+        assert anew.user == want.user
+        assert anew.padding <= MAX_PADDING_SENT
     return True
 
+
+REPADDER = Repadder(os.urandom)
 
 SMALL = [*range(34), 63, 64, 65, 255, 256, 511, 512, 513, 1000, 1024, 1500, *range(2030, 2080, 3), 3000]
 BORDERS = [4095, 4096, 4097, *range(8100, 8210, 9), 16383, 16384, 16385, 32768, 65535, 65536, 65537]
@@ -271,7 +280,7 @@ def test_a_size_that_the_segment_cannot_have_costs_nothing(claim, of_padding):
     packed = pack(segment_table(5000)) + pack(struct_pointer(0, 0, 2) + pointers + content)
     packed += b"\x00\xff" * 500_000  # that many words are there, packed
     started = time.process_time()
-    assert find_message(bytearray(packed), len(packed)) == (UNKNOWN, b"")
+    assert find_message(bytearray(packed), len(packed), 0) == (UNKNOWN, None)
     assert time.process_time() - started < 0.05
 
 
@@ -373,4 +382,4 @@ def test_what_earlier_messages_left_in_the_buffer_is_not_searched_for_a_claimed_
         packed += pack_literal(KaMessage(bytes(200)).encode())
     scratch = Watched(packed + b"\x01" * 300_000)
     scratch.end = len(packed) + 2100  # in one step it may look as far
-    assert find_message(scratch, len(packed)) == (UNKNOWN, b"")
+    assert find_message(scratch, len(packed), 0) == (UNKNOWN, None)

@@ -130,7 +130,7 @@ def test_zeros_packed_twice_stay_small():
         assert time.process_time() - started < 0.05
         assert tunnel.payloads == [bytes(8 * words)]
         assert tunnel.frame_sizes[0] < 3000
-    assert find_message(bytearray(known_bomb(8, user)), 4000) == (UNKNOWN, b"")
+    assert find_message(bytearray(known_bomb(8, user)), 4000, 0) == (UNKNOWN, None)
 
 
 @pytest.mark.parametrize("tail", [b"", b"\x00", b"\x00\x00", b"\x00\x03", b"\x01\x05"])

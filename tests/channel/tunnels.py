@@ -19,7 +19,7 @@ from offset_common.wire.frames import encode_frame
 from tests.channel import peers
 
 NOW = 5.0
-LARGEST_INPUT = 512 * 1024
+LARGEST_INPUT = 1024 * 1024
 
 
 class State(NamedTuple):

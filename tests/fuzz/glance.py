@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
 from offset_common.channel.glance import UNKNOWN, find_message, find_user
+from offset_common.channel.repadding import Repadder
 from offset_common.channel.resealing import LARGEST_PADDING_KEPT
 from offset_common.errors import DecodeError
 from offset_common.wire.messages import ChannelMessage, KaMessage, Rekey
@@ -13,6 +15,7 @@ from tests.channel.layouts import ENCODERS, as_unknown
 from tests.fuzz import vectors
 
 MAX_SIZE = 8192
+REPADDER = Repadder(os.urandom)
 BEHIND = (
     b"",
     b"\xff" * 3000,
@@ -45,14 +48,17 @@ def run(data: bytes) -> None:
     assert user is None or (meaning is not None and user == meaning.user)
     for behind in BEHIND:
         scratch = bytearray(data + behind)
-        padding, found = find_message(scratch, len(data))
+        padding, content = find_message(scratch, len(data), LARGEST_PADDING_KEPT)
         assert scratch == data + behind
         if padding == UNKNOWN:
             continue
         assert meaning is not None, "the glance accepts what is no ChannelMessage with user data"
         assert meaning.message is not None, "the glance accepts what is no message"
         assert padding == meaning.padding
-        assert found == meaning.user or (not found and padding <= LARGEST_PADDING_KEPT)
+        assert (content is not None) is (padding > LARGEST_PADDING_KEPT)
+        if content is not None:
+            anew = _meaning(REPADDER.write(content))
+            assert anew is not None and anew.user == meaning.user, "less padding made another message"
 
 
 def _meaning(packed: bytes) -> Optional[Meaning]:
