@@ -36,6 +36,9 @@ _FULL_RUN = 1 + 8 + 1 + 255 * 8  # packed bytes of the longest run of words as t
 _MOST_OF_SMALL = 3000  # packed bytes: a run of the user's, and less than 512 bytes of padding
 _match_full_runs = re.compile(rb"(?:\xff.{8}\xff.{2040})+", re.DOTALL).match
 _WORTH_COUNTING = 512  # words; less is walked over run by run
+_STEPS = range(
+    300
+)  # a mebibyte of random bytes takes 120; words without runs by the thousand go the plain way
 _MAX_WORDS = MAX_FRAME_SIZE // 8
 _MOST_ZEROS = 4  # bytes of the packed KaMessage, for each byte of the packed ChannelMessage
 _HALF = 0xFFFFFFFF
@@ -129,7 +132,11 @@ def _padding_of_small_message(p: Packed, size: int) -> int:
     if high & 7 != _BYTES or p[at] != 0x51 or p[at + 1] != left << 2 or p[at + 2] != 1 or p[at + 3] != 1:
         return UNKNOWN
     words -= 5 + left
-    at = _skip(p, at + 4, left)
+    at += 4
+    if left and p[at] == 0xFF and p[at + 9] == left - 1:
+        at += 2 + 8 * left
+    else:
+        at = _skip(p, at, left)
     if p[at] != 1 or p[at + 1] != 1 or p[at + 3] != _NEXT:  # `user`, and ->user
         return UNKNOWN
     tag = p[at + 2]
@@ -173,7 +180,11 @@ def _padding_of_small_message(p: Packed, size: int) -> int:
     left = (high + 56) >> 6  # words
     if high & 7 != _BYTES or words != 3 + left:
         return UNKNOWN
-    return padding if _skip(user, at, left) <= length else UNKNOWN
+    if left and user[at] == 0xFF and user[at + 9] == left - 1:
+        at += 2 + 8 * left
+    else:
+        at = _skip(user, at, left)
+    return padding if at <= length else UNKNOWN
 
 
 def _find_parts(p: Packed, size: int, most_padding: int) -> tuple[Packed, int, int, Optional[Content]]:
@@ -314,7 +325,9 @@ def _land(p: Packed, at: int, words: int) -> tuple[int, int]:
 
 def _skip(p: Packed, at: int, words: int) -> int:
     """Return where the packed bytes go on after so many words."""
-    while words > 0:
+    for _ in _STEPS:
+        if words <= 0:
+            break
         tag = p[at]
         if tag == 0xFF:
             runs = _full_runs(p, at, words)
@@ -331,7 +344,7 @@ def _skip(p: Packed, at: int, words: int) -> int:
             words -= 1 + p[at + 1]
             at += 2
     if words:
-        raise _UnknownLayoutError  # a run that goes on into another object
+        raise _UnknownLayoutError  # a run that goes on into another object, or too many steps
     return at
 
 
@@ -349,7 +362,9 @@ def _gather(p: Packed, at: int, size: int) -> tuple[Packed, int]:
     view = memoryview(p)
     user = bytearray()
     fill = 0
-    while fill < whole:
+    for _ in _STEPS:
+        if fill >= whole:
+            break
         tag = p[at]
         if tag == 0xFF:
             runs = _full_runs(p, at, whole - fill >> 3)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from struct import Struct
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from cryptography.exceptions import InvalidTag
 
@@ -33,6 +33,7 @@ from offset_common.wire.messages import KaMessage
 from offset_common.wire.packing import pack_sparse
 
 MOST_OUTPUT = 768 * 1024  # bytes after which a batch stops: packed zeros can become much more than they were
+MOST_PLAIN_SECONDS = 0.0005  # of the plain way after which a batch stops
 LARGEST_PADDING_KEPT = 768  # bytes; more is not worth sealing and sending again
 
 _LENGTH = Struct(">Q")
@@ -49,7 +50,10 @@ class Resealed(NamedTuple):
         taken: bytes of the input that were whole frames and are done with.
         frames: how many those were.
         output: what to send to the other peer; good until the next batch.
-        stopped: whether whole frames may be left, because the output is enough for one batch.
+        stopped: whether whole frames may be left, because output or time is enough for one batch.
+        deferred: whether they are left because the next one is too large for the plain way now.
+        plain_size: bytes of the frames that took the plain way.
+        plain_seconds: what those took.
         error: the fault of the peer that sent the input, after `taken`; or None.
     """
 
@@ -57,6 +61,9 @@ class Resealed(NamedTuple):
     frames: int
     output: memoryview
     stopped: bool
+    deferred: bool
+    plain_size: int
+    plain_seconds: float
     error: Optional[PeerError]
 
 
@@ -65,17 +72,28 @@ class Resealer:
 
     Args:
         largest_input: bytes of frames that may be given at once.
+        clock: seconds; to measure what the plain way takes.
         random_bytes: the source of padding.
     """
 
-    def __init__(self, largest_input: int, random_bytes: RandomBytes = os.urandom) -> None:
+    def __init__(
+        self, largest_input: int, clock: Callable[[], float], random_bytes: RandomBytes = os.urandom
+    ) -> None:
+        self._clock = clock
         self._plain = bytearray(MAX_FRAME_SIZE)
         self._plain_view = memoryview(self._plain)
         # Frames are resealed at their length, or less; what the plain way makes larger ends at MOST_OUTPUT.
         self._out = memoryview(bytearray(max(largest_input, MOST_OUTPUT) + 2 * MAX_FRAME_SIZE))
         self._repadder = Repadder(random_bytes)
 
-    def reseal(self, source: Connection, sink: Connection, data: memoryview, now: float) -> Resealed:
+    def reseal(
+        self,
+        source: Connection,
+        sink: Connection,
+        data: memoryview,
+        now: float,
+        plain_limit: int = MAX_FRAME_SIZE,
+    ) -> Resealed:
         """Seal the messages in the whole frames of `data`, which `source` received, for the peer of `sink`.
 
         What `source` has to answer its own peer waits in `source`.
@@ -85,9 +103,11 @@ class Resealer:
             sink: established, with nothing that waits to be sent.
             data: frames as they came; the last one may be incomplete.
             now: seconds.
+            plain_limit: bytes of a frame that may take the plain way.
         """
-        start = fill = frames = 0
-        stopped = False
+        start = fill = frames = plain_size = 0
+        plain_seconds = 0.0
+        stopped = deferred = False
         error: Optional[PeerError] = None
         try:
             while len(data) - start >= FRAME_LENGTH_SIZE:
@@ -103,7 +123,16 @@ class Resealer:
                 end = _frame_end(data, start)
                 if end > len(data):
                     break
-                fill += self._plain_way(source, sink, data[start + FRAME_LENGTH_SIZE : end], fill, now)
+                deferred = end - start - FRAME_LENGTH_SIZE > plain_limit
+                if deferred or plain_seconds > MOST_PLAIN_SECONDS:
+                    stopped = True
+                    break
+                started = self._clock()
+                try:
+                    fill += self._plain_way(source, sink, data[start + FRAME_LENGTH_SIZE : end], fill, now)
+                finally:
+                    plain_size += end - start
+                    plain_seconds += self._clock() - started
                 start = end
                 frames += 1
         except PeerError as fault:
@@ -111,7 +140,7 @@ class Resealer:
             # Its traceback would keep this frame, and all that was unpacked, until a search for cycles.
             fault.__traceback__ = fault.__context__ = None
             error = fault
-        return Resealed(start, frames, self._out[:fill], stopped, error)
+        return Resealed(start, frames, self._out[:fill], stopped, deferred, plain_size, plain_seconds, error)
 
     def _reseal_messages(
         self, source: Connection, sink: Connection, data: memoryview, start: int, fill: int

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from time import perf_counter
 
 from offset_common.channel.resealing import Resealed, Resealer
 from offset_common.relay.host import SHARED_BUFFER_SIZE
@@ -33,7 +34,7 @@ class Tunnels:
     role = "tunnel"
 
     def __init__(self) -> None:
-        self._resealer = Resealer(SHARED_BUFFER_SIZE)
+        self._resealer = Resealer(SHARED_BUFFER_SIZE, perf_counter)
 
     def join(self, connect: Link, accept: Link, early: Sequence[bytes]) -> None:
         """Forward between two links from now on, `early` going to `accept` first."""
@@ -71,7 +72,11 @@ class Tunnels:
         partner = link.partner
         if partner is None or link.connection is None or partner.connection is None:
             return
-        batch = self._resealer.reseal(link.connection, partner.connection, data, link.host.loop.now)
+        host = link.host
+        now, ration = host.loop.now, host.ration
+        batch = self._resealer.reseal(link.connection, partner.connection, data, now, ration.limit(link, now))
+        if batch.plain_size:
+            ration.spent(link, batch.plain_size, batch.plain_seconds, now)
         if batch.output:
             # "What it had sent is still delivered", also when the next frame is the peer's fault.
             partner.write(batch.output)
@@ -84,7 +89,9 @@ class Tunnels:
         full = len(partner.outbox) > partner.host.budget.high_water
         link.keep(data, batch.taken, reserve=not full, whole=batch.stopped)
         # A frame that has its room is received to its end: who waits with room taken keeps others from it.
-        if full and not link.inbox.has_room:
+        if batch.deferred:
+            host.defer(link)
+        elif full and not link.inbox.has_room:
             link.pause_reading()
         elif batch.stopped:
             link.process_kept_soon()

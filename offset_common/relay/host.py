@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Callable, Optional, Protocol
 from offset_common.relay.buffers import Budget, SpareBuffers
 from offset_common.relay.loop import Loop
 from offset_common.relay.memory import MemoryReserve
+from offset_common.relay.ration import Ration
 from offset_common.relay.reasons import CloseReason
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Host:
         self.loop = loop
         self.stall = stall
         self.budget: Budget[Link] = Budget(buffers, lambda link: len(link.inbox))
+        self.ration: Ration[Link] = Ration()
         self.spare_buffers = SpareBuffers()
         self.shared = bytearray(SHARED_BUFFER_SIZE)
         self.shared_view = memoryview(self.shared)
@@ -78,6 +80,7 @@ class Host:
         loop.next_time.append(self.reserve.next_time)
         loop.after_round.append(self.after_round)
         loop.next_time.append(self._next_time)
+        loop.next_time.append(self.ration.next_time)
 
     def after_round(self) -> None:
         """Let those read on for whom there is room again."""
@@ -93,6 +96,19 @@ class Host:
                 overdue.close(CloseReason.LIMIT_BUFFERS)
             for link in budget.take_waiting():
                 link.resume_reading()
+        waiting = self.ration.next_free(self.loop.now)
+        if waiting is not None:
+            waiting.resume_reading()
+
+    def defer(self, link: Link) -> None:
+        """Do not read `link` until a costly frame may have its turn."""
+        self.ration.wait(link)
+        link.pause_reading()
+
+    def forget(self, link: Link) -> None:
+        """Drop what is kept of `link`, which ended."""
+        self.budget.forget(link)
+        self.ration.forget(link)
 
     def no_memory(self) -> bool:
         """Make some room after a MemoryError; say whether there was something to give up."""

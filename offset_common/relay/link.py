@@ -336,7 +336,7 @@ class Link:
         self.host.loop.deadlines.cancel(self)
         self._watch(0)
         self.inbox.forget()
-        self.host.budget.forget(self)
+        self.host.forget(self)
         self.outbox.forget()
         self.sock.close()
         self.connection = None

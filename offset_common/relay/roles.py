@@ -11,16 +11,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from struct import Struct
 from typing import Callable, Optional, Protocol
 
-from offset_common.channel.events import MessageReceived
-from offset_common.constants import (
-    FRAME_LENGTH_SIZE,
-    INIT_TIMEOUT,
-    MAX_FRAME_SIZE,
-    WAITING_CONNECT_TIMEOUT,
-)
+from offset_common.constants import INIT_TIMEOUT, WAITING_CONNECT_TIMEOUT
 from offset_common.relay.limits import (
     EARLY_DATA_SIZE,
     FREE_BUFFER_SIZE,
@@ -30,9 +23,9 @@ from offset_common.relay.limits import (
 )
 from offset_common.relay.link import Link
 from offset_common.relay.origins import Origins
+from offset_common.relay.plain_handler import PlainHandler
 from offset_common.relay.reasons import CloseReason
 from offset_common.relay.registry import Action, Announce, Close, Join, Registry
-from offset_common.wire.frames import check_length
 from offset_common.wire.messages import (
     IncomingConnection,
     InitConnection,
@@ -40,12 +33,8 @@ from offset_common.wire.messages import (
     RejectConnection,
 )
 
-READ_SIZE = 32 * 1024  # bytes read at once where no bulk is expected
-MOST_UNPACKED = 256 * 1024  # bytes of messages taken at once: packed zeros can be much more than they were
 DOZE_AFTER = 2.0  # seconds after which a listener is looked at once a second only
 EARLY_MESSAGE_COST = 64  # bytes counted for each early message besides its content
-
-_LENGTH = Struct(">Q")
 
 
 class Joiner(Protocol):
@@ -53,67 +42,6 @@ class Joiner(Protocol):
 
     def join(self, connect: Link, accept: Link, early: Sequence[bytes]) -> None:
         """Forward between two links from now on, `early` going to `accept` first."""
-
-
-class PlainHandler:
-    """Cuts frames, and gives the messages in them to the role, one by one."""
-
-    role = ""
-    reserves_room = (
-        True  # for a large frame; where not, what follows a large frame's begin is left in the kernel
-    )
-
-    def readable(self, link: Link) -> None:
-        """Read, and act on what came."""
-        data = link.read(READ_SIZE)
-        if data is None:
-            link.close(CloseReason.PEER_CLOSED)
-        else:
-            self.process(link, data)
-
-    def process(self, link: Link, data: memoryview) -> None:
-        """Act on `data`, which came before."""
-        connection, now = link.connection, link.host.loop.now
-        assert connection is not None
-        data = memoryview(bytes(data))  # a message may let another link be read into the shared buffer
-        start = size = 0
-        whole = False
-        while len(data) - start >= FRAME_LENGTH_SIZE:
-            length: int = _LENGTH.unpack_from(data, start)[0]
-            check_length(length, MAX_FRAME_SIZE)
-            end = start + FRAME_LENGTH_SIZE + length
-            if end > len(data):
-                break
-            if link.handler is not self or size > MOST_UNPACKED or self.has_enough(link):
-                whole = True
-                break
-            event = connection.receive_frame(bytes(data[start + FRAME_LENGTH_SIZE : end]), now)
-            start = end
-            if isinstance(event, MessageReceived):
-                size += len(event.data)
-                self.message(link, event.data)
-                if link.closed:
-                    return
-        link.send_connection()
-        if link.closed:
-            return
-        link.keep(data, start, reserve=self.reserves_room and link.handler is self, whole=whole)
-        if link.handler is not self or whole:
-            link.process_kept_soon()
-
-    def message(self, link: Link, data: bytes) -> None:
-        """Act on one message of the peer."""
-        raise NotImplementedError
-
-    def has_enough(self, link: Link) -> bool:
-        """Say whether the next frame of `link` should wait, although it is there."""
-        return False
-
-    def quiet(self, link: Link) -> None:
-        """Nothing follows from that here."""
-
-    def drained(self, link: Link) -> None:
-        """Nothing waits for that here."""
 
 
 class Newcomers(PlainHandler):

@@ -18,7 +18,7 @@ MAX_RUN = 256  # words of the longest run: the tag's own and 255 more
 # What one tag can become at most: two bytes, 0x00 and its count, stand for a whole run of zero words.
 _MAX_EXPANSION = MAX_RUN * WORD_SIZE // 2
 
-_MANY_ZEROS = 16  # bytes
+_MANY_ZEROS = bytes(16)
 _ZERO_BYTES = re.compile(rb"\x00*")
 _ZERO_RUNS = re.compile(rb"\x00{64,}")  # shorter ones `pack` finds itself
 
@@ -159,15 +159,16 @@ def _unpack_into(words: bytearray, packed: bytes, at: int) -> tuple[int, int]:
             words[end : end + WORD_SIZE] = packed[at : at + WORD_SIZE]
             at += WORD_SIZE + 1
             end += WORD_SIZE
-            words[end : end + run] = packed[at : at + run]
-            at += run
-            end += run
+            if run:
+                words[end : end + run] = packed[at : at + run]
+                at += run
+                end += run
         elif tag:
             for position in _POSITIONS[tag]:
                 words[end + position] = packed[at]
                 at += 1
             end += WORD_SIZE
-        elif packed[at : at + _MANY_ZEROS] != bytes(_MANY_ZEROS):
+        elif packed[at : at + 16] != _MANY_ZEROS:
             end += (packed[at] + 1) * WORD_SIZE
             at += 1
         else:

@@ -221,6 +221,31 @@ def test_bombs_after_the_handshake_cost_next_to_nothing(
     assert {name: cost for name, cost in costs.items() if cost >= MOST_PER_BOMB} == {}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "words"), [(1_000_000, 120_000), (60_000, 28_000), (700, 130_000)])
+def test_many_who_send_what_is_slow_to_unpack_delay_nobody_else(siege: Siege, size: int, words: int) -> None:
+    unit = b"\xfe\x01\x02\x03\x04\x05\x06\x07" if size > 60_000 else b"\x01\x01"
+    body = unit * words if size > 700 else b"\x00\xff" * (words // 256) + bytes((0, words % 256 - 1))
+    head = struct_pointer(0, 1, 1) + discriminant_word(1) + data_pointer(0, 8 * words)
+    bomb = ChannelMessage(b"", pack(segment_table(3 + words)) + pack(head) + body).encode()
+    crowd = siege.crowd()
+    throwers = [near for near, _ in crowd.tunnels(40)]
+    end = time.monotonic() + 8.0
+
+    def supply(visitor: Visitor) -> bytes:
+        if time.monotonic() > end:
+            return b""
+        assert visitor.connection is not None
+        return encode_frame(visitor.connection.secure_channel.sending.seal(bomb))
+
+    for thrower in throwers:
+        thrower.supply = partial(supply, thrower)
+        thrower.flush()
+    crowd.run_for(8.0)
+    siege.end_watch(crowd_may_run=True)
+    assert siege.p99 < 0.2
+
+
 def deliver_to_all(deliver: Callable[[Visitor, bytes], None], visitors: list[Visitor], bomb: bytes) -> None:
     """Let each visitor throw it."""
     for visitor in visitors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Callable
 
@@ -250,8 +251,37 @@ def test_both_kinds_of_cipher_give_the_same_bytes(monkeypatch):
     assert streams[0] == streams[1]
 
 
+def test_a_batch_stops_when_the_plain_way_takes_its_time():
+    ticks = itertools.count()
+    tunnel = Tunnel()
+    tunnel.resealer = Resealer(LARGEST_INPUT, lambda: 0.0002 * next(ticks))
+    frames = [tunnel.frame(as_unknown(b"message", b"")) for _ in range(7)]
+    tunnel.feed_fast(b"".join(frames))
+    assert [batch.frames for batch in tunnel.batches] == [3, 3, 1]
+    assert [batch.stopped for batch in tunnel.batches] == [True, True, False]
+    assert tunnel.batches[0].plain_size == sum(len(frame) for frame in frames[:3])
+    assert tunnel.batches[0].plain_seconds == pytest.approx(0.0006)
+    assert tunnel.payloads == [b"message"] * 7
+
+
+def test_what_may_not_take_the_plain_way_now_is_left_and_taken_later():
+    tunnel = Tunnel()
+    payloads = [bytes(range(256)) * 8, b"small", bytes(range(255, -1, -1)) * 8, b"last"]
+    encoders = [as_own, as_unknown, as_unknown, as_own]
+    frames = [tunnel.frame(encode(payload, b"")) for encode, payload in zip(encoders, payloads)]
+    data = memoryview(bytearray(b"".join(frames)))
+    first = tunnel.resealer.reseal(tunnel.source, tunnel.sink, data, NOW, 1000)
+    assert (first.frames, first.taken) == (2, len(frames[0] + frames[1]))
+    assert (first.stopped, first.deferred) == (True, True)
+    tunnel.deliver(bytes(first.output))
+    rest = tunnel.resealer.reseal(tunnel.source, tunnel.sink, data[first.taken :], NOW)
+    assert (rest.frames, rest.stopped, rest.deferred) == (2, False, False)
+    tunnel.deliver(bytes(rest.output))
+    assert tunnel.payloads == payloads
+
+
 def test_a_resealer_serves_many_tunnels():
-    resealer = Resealer(LARGEST_INPUT)
+    resealer = Resealer(LARGEST_INPUT, lambda: 0.0)
     tunnels = [Tunnel() for _ in range(3)]
     for size in (5000, 10):
         for number, tunnel in enumerate(tunnels):

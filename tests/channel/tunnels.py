@@ -46,7 +46,7 @@ class Tunnel:
         self.frame_sizes: list[int] = []
         self.error: Optional[PeerError] = None
         self.batches: list[Resealed] = []
-        self.resealer = Resealer(LARGEST_INPUT, peers.Randomness(3))
+        self.resealer = Resealer(LARGEST_INPUT, lambda: 0.0, peers.Randomness(3))
         self._kept = b""
 
     def frame(self, plaintext: bytes) -> bytes:
@@ -67,7 +67,7 @@ class Tunnel:
                     self.sink.send(event.data, NOW)
             except PeerError as error:
                 self.error = error
-        self._deliver(self.sink.data_to_send())
+        self.deliver(self.sink.data_to_send())
 
     def feed_fast(self, data: bytes) -> None:
         """Reseal what came, and what was left of the time before, as the relay's loop does."""
@@ -81,11 +81,11 @@ class Tunnel:
             self.batches.append(batch._replace(output=memoryview(bytes(batch.output))))
             self._kept, data = bytes(view[batch.taken :]), b""
             self.error = batch.error
-            self._deliver(bytes(batch.output))
+            self.deliver(bytes(batch.output))
             if not batch.stopped:
                 break
 
-    def _deliver(self, stream: bytes) -> None:
+    def deliver(self, stream: bytes) -> None:
         at = 0
         while at < len(stream):
             size = 8 + int.from_bytes(stream[at : at + 8], "big")

@@ -1,0 +1,89 @@
+"""The plain handler: frames of a link are cut, opened, and given to its role one by one."""
+
+from __future__ import annotations
+
+from struct import Struct
+from time import perf_counter
+
+from offset_common.channel.events import MessageReceived
+from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
+from offset_common.relay.link import Link
+from offset_common.relay.reasons import CloseReason
+from offset_common.wire.frames import check_length
+
+READ_SIZE = 32 * 1024  # bytes read at once where no bulk is expected
+MOST_UNPACKED = 256 * 1024  # bytes of messages taken at once: packed zeros can be much more than they were
+
+_LENGTH = Struct(">Q")
+
+
+class PlainHandler:
+    """Cuts frames, and gives the messages in them to the role, one by one."""
+
+    role = ""
+    reserves_room = (
+        True  # for a large frame; where not, what follows a large frame's begin is left in the kernel
+    )
+
+    def readable(self, link: Link) -> None:
+        """Read, and act on what came."""
+        data = link.read(READ_SIZE)
+        if data is None:
+            link.close(CloseReason.PEER_CLOSED)
+        else:
+            self.process(link, data)
+
+    def process(self, link: Link, data: memoryview) -> None:
+        """Act on `data`, which came before."""
+        connection, now = link.connection, link.host.loop.now
+        assert connection is not None
+        ration = link.host.ration
+        data = memoryview(bytes(data))  # a message may let another link be read into the shared buffer
+        start = size = 0
+        whole = deferred = False
+        while len(data) - start >= FRAME_LENGTH_SIZE:
+            length: int = _LENGTH.unpack_from(data, start)[0]
+            check_length(length, MAX_FRAME_SIZE)
+            end = start + FRAME_LENGTH_SIZE + length
+            if end > len(data):
+                break
+            if link.handler is not self or size > MOST_UNPACKED or self.has_enough(link):
+                whole = True
+                break
+            deferred = length > ration.limit(link, now)
+            if deferred:
+                whole = True
+                break
+            started = perf_counter()
+            try:
+                event = connection.receive_frame(bytes(data[start + FRAME_LENGTH_SIZE : end]), now)
+            finally:
+                ration.spent(link, length, perf_counter() - started, now)
+            start = end
+            if isinstance(event, MessageReceived):
+                size += len(event.data)
+                self.message(link, event.data)
+                if link.closed:
+                    return
+        link.send_connection()
+        if link.closed:
+            return
+        link.keep(data, start, reserve=self.reserves_room and link.handler is self, whole=whole)
+        if deferred:
+            link.host.defer(link)
+        elif link.handler is not self or whole:
+            link.process_kept_soon()
+
+    def message(self, link: Link, data: bytes) -> None:
+        """Act on one message of the peer."""
+        raise NotImplementedError
+
+    def has_enough(self, link: Link) -> bool:
+        """Say whether the next frame of `link` should wait, although it is there."""
+        return False
+
+    def quiet(self, link: Link) -> None:
+        """Nothing follows from that here."""
+
+    def drained(self, link: Link) -> None:
+        """Nothing waits for that here."""
