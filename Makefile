@@ -78,7 +78,7 @@ bench: $(VENV)/dev.stamp ## the benchmarks; BENCH="--quick" is what they are giv
 	$(VENV)/bin/python -m bench $(BENCH)
 
 clean: ## remove environments and everything built; relay/ with its identity stays
-	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache fuzz-corpus
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/run.stamp: setup.py pyproject.toml

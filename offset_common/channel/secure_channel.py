@@ -42,11 +42,10 @@ class SecureChannel:
     """
 
     __slots__ = (
-        "_first_rekey_in_window",
         "_observer",
         "_pending",
         "_random_bytes",
-        "_rekeys_in_window",
+        "_rekeyed_at",
         "old_receiving",
         "outgoing",
         "peer_public_key",
@@ -70,8 +69,7 @@ class SecureChannel:
         self.rekey_at = now + REKEY_INTERVAL
         self.outgoing: list[bytes] = []  # sealed payloads in the order they must be sent
         self._pending: Optional[DhExchange] = None
-        self._rekeys_in_window = 0
-        self._first_rekey_in_window = now
+        self._rekeyed_at: tuple[float, ...] = ()  # when the peer started its latest rekeys
         self._random_bytes = random_bytes
         self._observer = observer
 
@@ -89,8 +87,7 @@ class SecureChannel:
             "receiving": self.receiving.export_state(),
             "old_receiving": self.old_receiving and self.old_receiving.export_state(),
             "rekey_at": self.rekey_at,
-            "rekeys_in_window": self._rekeys_in_window,
-            "first_rekey_in_window": self._first_rekey_in_window,
+            "rekeyed_at": self._rekeyed_at,
         }
 
     @classmethod
@@ -103,8 +100,7 @@ class SecureChannel:
         if state["old_receiving"]:
             channel.old_receiving = CipherState.import_state(state["old_receiving"])
         channel.rekey_at = state["rekey_at"]
-        channel._rekeys_in_window = state["rekeys_in_window"]
-        channel._first_rekey_in_window = state["first_rekey_in_window"]
+        channel._rekeyed_at = tuple(state["rekeyed_at"])
         return channel
 
     def send(self, user: bytes, max_padding: int = MAX_PADDING_SENT) -> None:
@@ -182,11 +178,9 @@ class SecureChannel:
         self.rekey_at = now + REKEY_INTERVAL
 
     def _count_rekey(self, now: float) -> None:
-        if now - self._first_rekey_in_window >= REKEY_WINDOW:
-            self._first_rekey_in_window = now
-            self._rekeys_in_window = 0
-        self._rekeys_in_window += 1
-        if self._rekeys_in_window > MAX_REKEYS_IN_WINDOW:
+        earlier = self._rekeyed_at[-MAX_REKEYS_IN_WINDOW:]
+        self._rekeyed_at = (*earlier, now)
+        if len(earlier) == MAX_REKEYS_IN_WINDOW and now - earlier[0] < REKEY_WINDOW:
             raise RekeyError(f"more than {MAX_REKEYS_IN_WINDOW} rekeys within {REKEY_WINDOW:.0f} s")
 
 

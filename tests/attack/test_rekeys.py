@@ -14,7 +14,7 @@ from tests.attack.crowd import Visitor
 from tests.attack.siege import Siege
 from tests.attack.supplies import numbers, push
 
-SECONDS = float(os.environ.get("ATTACK_REKEY_SECONDS", 40.0))
+SECONDS = float(os.environ.get("ATTACK_REKEY_SECONDS", 60.0))
 INTERVAL = 16.0  # seconds between rekeys, instead of an hour, so that there are some
 MOST_REKEYS = 8  # that a stranger can bring the relay to answer
 

@@ -175,6 +175,17 @@ def test_the_fifth_rekey_of_a_peer_within_a_minute_is_a_rekey_error():
         carry(one, other, now=59.9)
 
 
+def test_no_minute_wherever_it_begins_has_five_rekeys():
+    one, other = channels()
+    rekey(one, other, now=0.0)
+    for second in range(50, 53):
+        rekey(one, other, now=float(second))
+    rekey(one, other, now=61.0)
+    one.start_rekey(now=109.0)
+    with pytest.raises(RekeyError, match="more than 4"):
+        carry(one, other, now=109.0)
+
+
 def test_four_rekeys_in_each_minute_are_answered():
     one, other = channels()
     for minute in range(3):
