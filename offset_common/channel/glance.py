@@ -195,10 +195,8 @@ def _find_parts(p: Packed, size: int, most_padding: int) -> tuple[Packed, int, i
         p = p[:size]
     if p[at] != 0x40 or p[at + 1] != 2:  # the root: no data, two pointers
         raise _UnknownLayoutError
-    words, far = (
-        2,
-        1,
-    )  # behind the padding in the first segment; the segment that comes next behind a far pointer
+    words = 2  # behind the padding in the first segment
+    far = 1  # the segment that comes next behind a far pointer
     low, high, at = _read_word(p, at + 2)  # ->randPadding
     offset, content_sizes, at = _read_word(p, at)  # ->content
     near_padding = low == _NEXT + 4

@@ -159,6 +159,8 @@ class Link:
             return view[:fill]
         if not count:
             return None
+        if count < end - fill:
+            self.host.loop.little_to_do()
         self.received += count
         return view[: fill + count]
 
@@ -209,23 +211,22 @@ class Link:
         """Write `data`, behind what waits already; a lost connection ends this link, not the caller."""
         if self.closed or self.finishing is not None:
             return
+        if self.outbox:
+            self.outbox.put(data, self.host.loop.now)
+            return
         taken = 0
-        if not self.outbox:
-            try:
-                taken = self.sock.send(data, _NO_WAIT)
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                self.fail(error)
-                return
-            self.sent += taken
-            if taken == len(data):
-                return
+        try:
+            taken = self.sock.send(data, _NO_WAIT)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self.fail(error)
+            return
+        self.sent += taken
+        if taken < len(data):
             self._watch(self._mask | WRITE)
             self.outbox.put(memoryview(data)[taken:], self.host.loop.now)
             self.schedule()
-        else:
-            self.outbox.put(memoryview(data)[taken:], self.host.loop.now)
 
     def send_connection(self) -> None:
         """Write what the connection has to send."""

@@ -84,6 +84,7 @@ class Loop:
         self._next_doze_look = math.inf
         self._adopted: deque[Callable[[], None]] = deque()
         self._stopped = False
+        self._a_few = False  # members are ready in this round
         self._crowded_until = self.now
         self._awake = False
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -124,8 +125,13 @@ class Loop:
 
     @property
     def crowded(self) -> bool:
-        """Whether a few members had something to do at the same time, a moment ago: each should be short."""
+        """Whether somebody with little to do was among a few others, a moment ago: each should be short."""
         return self.now < self._crowded_until
+
+    def little_to_do(self) -> None:
+        """Take note that the member that was called just now is done with all that there was."""
+        if self._a_few:
+            self._crowded_until = self.now + CROWD_MEMORY
 
     def soon(self, task: Callable[[], None]) -> None:
         """Run `task` in the next round."""
@@ -164,8 +170,9 @@ class Loop:
         """Wait once, and do all that is ready and due."""
         events = self._selector.select(self._time_to_wait())
         self.now = self._clock()
-        if 1 < len(events) < MANY_READY and sum(key.data is not self._wake_up for key, _ in events) > 1:
-            self._crowded_until = self.now + CROWD_MEMORY
+        self._a_few = 1 < len(events) < MANY_READY and (
+            len(events) > 2 or all(key.data is not self._wake_up for key, _ in events)
+        )
         for key, mask in events:
             member: Any = key.data
             # A member that came before it in this round may have closed it; it knows.

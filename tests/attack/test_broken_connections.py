@@ -182,6 +182,7 @@ def test_six_hundred_who_send_a_byte_now_and_then_hold_up_nobody(siege: Siege) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(PROXY_SECONDS + 100.0)
 def test_a_proxy_that_delays_and_cuts_what_passes_changes_nothing(siege: Siege) -> None:
     seed = int(os.environ.get("ATTACK_SEED", random.randrange(1 << 30)))
     print(f"ATTACK_SEED={seed}")

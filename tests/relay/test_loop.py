@@ -85,20 +85,43 @@ def test_a_task_that_adopts_itself_again_keeps_nobody_waiting(loop: Loop) -> Non
     theirs.close()
 
 
-def test_one_busy_member_and_what_wakes_the_loop_are_no_crowd(loop: Loop) -> None:
-    ours, theirs = socket.socketpair()
-    loop.register(ours, READ, Note())
-    theirs.send(b"x")
+class Reader(Note):
+    """A member that has much to do, or little."""
+
+    def __init__(self, loop: Loop, little: bool) -> None:
+        super().__init__()
+        self._loop = loop
+        self._little = little
+
+    def on_ready(self, mask: int) -> None:
+        if self._little:
+            self._loop.little_to_do()
+
+
+@pytest.mark.parametrize(
+    ("members", "crowd"),
+    [
+        pytest.param([], False, id="nobody"),
+        pytest.param(["little"], False, id="who is alone"),
+        pytest.param(["much", "much"], False, id="who all have much to do"),
+        pytest.param(["much", "little"], True, id="little beside much"),
+        pytest.param(["little", "little", "much"], True, id="three"),
+        pytest.param(["little"] * 20, False, id="so many that they wait anyway"),
+    ],
+)
+def test_a_crowd_is_somebody_with_little_to_do_among_a_few_and_never_what_wakes_the_loop(
+    loop: Loop, members: list[str], crowd: bool
+) -> None:
+    pairs = [socket.socketpair() for _ in members]
+    for (ours, theirs), kind in zip(pairs, members):
+        loop.register(ours, READ, Reader(loop, kind == "little"))
+        theirs.send(b"x")
     loop.adopt(lambda: None)
     loop.run_round()
-    assert not loop.crowded
-    mine, yours = socket.socketpair()
-    loop.register(mine, READ, Note())
-    yours.send(b"x")
-    loop.run_round()
-    assert loop.crowded
-    for sock in (ours, theirs, mine, yours):
-        sock.close()
+    assert loop.crowded is crowd
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
 
 
 def test_a_deadline_ends_the_wait_for_sockets(loop: Loop) -> None:
