@@ -334,25 +334,23 @@ class Link:
         self.closed = True
         if self.remote is not None:
             self.remote.close(self, reason)
-        self.host.loop.deadlines.cancel(self)
-        self._watch(0)
-        self.inbox.forget()
-        self.host.forget(self)
-        self.outbox.forget()
-        self.sock.close()
-        self.connection = None
+        self._let_go()
         self.host.link_closed(self, self.finishing or reason, detail)
         self.partner = None
 
     def detach(self, remote: Remote) -> None:
         """Let `remote` serve the connection from now on; here only its account is left."""
+        self._let_go()
+        self.partner = None
+        self.remote = remote
+
+    def _let_go(self) -> None:
         self.unwatch()
         self.inbox.forget()
+        self.host.forget(self)
         self.outbox.forget()
         self.sock.close()
         self.connection = None
-        self.partner = None
-        self.remote = remote
 
     def _half_close(self) -> None:
         try:

@@ -6,7 +6,9 @@ import os
 import time
 
 from offset_common.constants import MAX_FRAME_SIZE
+from offset_common.relay.link import Link
 from offset_common.relay.ration import Ration
+from offset_common.relay.reasons import CloseReason
 from offset_common.wire.capnp import data_pointer, discriminant_word, segment_table, struct_pointer
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ChannelMessage
@@ -104,3 +106,27 @@ def test_a_link_that_ends_while_it_waits_is_forgotten(rig: Rig) -> None:
         far.sock.close()
     rig.until(lambda: all(near.link.closed for near, _ in (first, second)))
     assert len(ration) == 0
+
+
+class Elsewhere:
+    """Another process that serves a link."""
+
+    def finish(self, link: Link, reason: CloseReason) -> None:
+        """Do nothing: it is not there."""
+
+    def close(self, link: Link, reason: CloseReason) -> None:
+        """Do nothing: it is not there."""
+
+
+def test_a_link_that_moves_to_a_worker_while_it_waits_is_not_called_back(rig: Rig) -> None:
+    host = rig.relay.host
+    link = rig.admit().link
+    host.defer(link)
+    host.budget.used += host.budget.limit
+    assert not host.budget.reserve(link, 100_000, 0, rig.loop.now)
+    host.budget.used -= host.budget.limit
+    link.detach(Elsewhere())
+    rig.rounds(3)
+    assert len(host.ration) == 0
+    assert len(host.budget) == 0
+    link.close(CloseReason.PEER_CLOSED)
