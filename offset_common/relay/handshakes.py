@@ -126,6 +126,7 @@ class HandshakePool:
             except Exception as error:  # a bug ends this one connection; the loop reports it
                 job.error = error
             self._done(job)
+            del job  # or a thread that waits keeps its last one
 
     def _shake_hands(self, job: HandshakeJob) -> None:
         if job.connection is None:

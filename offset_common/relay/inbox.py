@@ -37,17 +37,15 @@ class Room(NamedTuple):
 
 
 class Inbox:
-    """The bytes of one link that wait.
+    """The bytes of one link that wait. It does not know the link: in a circle both would outlive their end.
 
     Args:
-        link: whose.
-        host: what it shares with the others.
+        host: what the link shares with the others.
     """
 
-    __slots__ = ("_buffer", "_fill", "_host", "_link", "_own", "_reserved", "backlog")
+    __slots__ = ("_buffer", "_fill", "_host", "_own", "_reserved", "backlog")
 
-    def __init__(self, link: Link, host: Host) -> None:
-        self._link = link
+    def __init__(self, host: Host) -> None:
         self._host = host
         self.backlog = False  # whole frames wait: nothing more is read before they are processed
         self._buffer: Optional[bytearray] = None
@@ -85,10 +83,11 @@ class Inbox:
             shared[:fill] = self._buffer
         return Room(shared, fill, min(len(shared), fill + most))
 
-    def keep(self, data: memoryview, start: int, reserve: bool, whole: bool) -> bool:
+    def keep(self, link: Link, data: memoryview, start: int, reserve: bool, whole: bool) -> bool:
         """Keep what is left of `data` from `start` on.
 
         Args:
+            link: whose.
             data: what waited before, and what was read behind it.
             start: where what is left begins.
             reserve: take room now for all of a large frame that has begun.
@@ -102,7 +101,7 @@ class Inbox:
             return True  # still the same frame
         left = len(data) - start
         if start or not left:
-            self.forget()
+            self.forget(link)
             if not left:
                 return True
         elif not self._reserved:
@@ -111,9 +110,9 @@ class Inbox:
         self._fill = left
         if not self._reserved:
             self._host.budget.used += left
-        return self.reserve() if reserve and not whole else True
+        return self.reserve(link) if reserve and not whole else True
 
-    def reserve(self) -> bool:
+    def reserve(self, link: Link) -> bool:
         """Take room for all of a large frame that has begun; say whether there was."""
         missing = self.missing()
         size = len(self) + missing
@@ -121,7 +120,7 @@ class Inbox:
             return True
         host = self._host
         if not self._reserved:
-            if not host.budget.reserve(self._link, size, len(self), host.loop.now):
+            if not host.budget.reserve(link, size, len(self), host.loop.now):
                 return False
             self._reserved = size
         if size >= OWN_BUFFER_FROM and not self._own:
@@ -149,12 +148,12 @@ class Inbox:
             self._fill = len(data)
             self._host.budget.used += len(data)
 
-    def forget(self) -> None:
+    def forget(self, link: Link) -> None:
         """Drop what waits, and give back its room."""
         if self._buffer is None:
             return
         if self._reserved:
-            self._host.budget.release(self._link, self._reserved)
+            self._host.budget.release(link, self._reserved)
             self._reserved = 0
         else:
             self._host.budget.used -= self._fill

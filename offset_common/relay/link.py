@@ -13,13 +13,12 @@ import socket
 from typing import Optional
 
 from offset_common.channel.connection import Connection
-from offset_common.errors import PeerError, SilenceError
 from offset_common.relay.host import SHARED_BUFFER_SIZE, Handler, Host, Remote
 from offset_common.relay.inbox import Inbox
 from offset_common.relay.limits import FREE_BUFFER_SIZE, LINGER_TIMEOUT
 from offset_common.relay.loop import DOZE_TICK, READ, WRITE
 from offset_common.relay.outbox import Buffer, Outbox, is_on_its_way
-from offset_common.relay.reasons import CloseReason
+from offset_common.relay.reasons import CloseReason, reason_of
 
 _NO_WAIT = socket.MSG_DONTWAIT  # the sockets block: handshakes.py says why
 
@@ -71,8 +70,8 @@ class Link:
         self.partner: Optional[Link] = None  # the other end of the tunnel
         self.remote: Optional[Remote] = None  # the process that serves it instead of this one
         self.note: object = None  # what the role keeps about it
-        self.inbox = Inbox(self, host)
-        self.outbox = Outbox(self, host.budget)
+        self.inbox = Inbox(host)
+        self.outbox = Outbox(host.budget)
         self.read_size = 0  # bytes that are worth reading at once, as the role found; 0 if it does not know
         self.received = 0  # bytes
         self.sent = 0
@@ -111,20 +110,15 @@ class Link:
 
     def fail(self, error: BaseException) -> None:
         """End the link for an exception: the peer's fault, the network's, or a bug of ours."""
-        if self.closed:
-            return
-        if isinstance(error, SilenceError):
-            self.close(CloseReason.IDLE)
-        elif isinstance(error, PeerError):
-            self.close(CloseReason.PROTOCOL_ERROR, str(error))
-        elif isinstance(error, OSError):
-            self.close(CloseReason.CONNECTION_LOST, error.strerror or "")
-        elif isinstance(error, MemoryError):
-            self.host.no_memory()
-            self.close(CloseReason.NO_MEMORY)
-        else:
-            self.host.report_bug(self, error)
-            self.close(CloseReason.BUG)
+        if not self.closed:
+            reason, detail = reason_of(error)
+            if reason is CloseReason.NO_MEMORY:
+                self.host.no_memory()
+            elif reason is CloseReason.BUG:
+                self.host.report_bug(self, error)
+            self.close(reason, detail)
+        # Its traceback has frames that have it, and this link: they would stay until a search for cycles.
+        error.__traceback__ = error.__context__ = None
 
     def _process_kept(self) -> None:
         if self.closed or self.finishing is not None or not self._mask & READ:
@@ -178,7 +172,7 @@ class Link:
             reserve: take room for all of a large frame now; while there is none, the link is not read.
             whole: there are whole frames in it; nothing more is read before they are processed.
         """
-        if not self.inbox.keep(data, start, reserve, whole):
+        if not self.inbox.keep(self, data, start, reserve, whole):
             self.pause_reading()
 
     def process_kept_soon(self) -> None:
@@ -200,7 +194,7 @@ class Link:
             self._watch(self._mask | READ)
             if self.inbox.backlog:
                 self.process_kept_soon()
-            elif not self.inbox.reserve():
+            elif not self.inbox.reserve(self):
                 self.pause_reading()
             if self.connection is not None:
                 self.connection.channel.peer_is_heard(self.host.loop.now)
@@ -212,7 +206,7 @@ class Link:
         if self.closed or self.finishing is not None:
             return
         if self.outbox:
-            self.outbox.put(data, self.host.loop.now)
+            self.outbox.put(self, data, self.host.loop.now)
             return
         taken = 0
         try:
@@ -225,7 +219,7 @@ class Link:
         self.sent += taken
         if taken < len(data):
             self._watch(self._mask | WRITE)
-            self.outbox.put(memoryview(data)[taken:], self.host.loop.now)
+            self.outbox.put(self, memoryview(data)[taken:], self.host.loop.now)
             self.schedule()
 
     def send_connection(self) -> None:
@@ -237,7 +231,7 @@ class Link:
 
     def _flush(self) -> None:
         if self.outbox:
-            self.sent += self.outbox.write_to(self.sock, self.host.loop.now)
+            self.sent += self.outbox.write_to(self, self.host.loop.now)
         if not self.outbox:
             self._watch(self._mask & ~WRITE)
             if self.finishing is not None:
@@ -317,7 +311,7 @@ class Link:
             self.remote.finish(self, reason)
             return
         self.finishing = reason
-        self.inbox.forget()
+        self.inbox.forget(self)
         # What the peer still sends is read and dropped: closing a socket with unread bytes
         # in it would reset the connection and could cost the peer our last words.
         self._watch(self._mask | READ)
@@ -346,9 +340,9 @@ class Link:
 
     def _let_go(self) -> None:
         self.unwatch()
-        self.inbox.forget()
+        self.inbox.forget(self)
         self.host.forget(self)
-        self.outbox.forget()
+        self.outbox.forget(self)
         self.sock.close()
         self.connection = None
 

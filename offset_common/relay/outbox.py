@@ -17,17 +17,15 @@ Buffer = Union[bytes, bytearray, memoryview]
 
 
 class Outbox:
-    """The output queue of one link.
+    """The output queue of one link. It does not know the link: in a circle both would outlive their end.
 
     Args:
-        link: whose.
         budget: counts what waits.
     """
 
-    __slots__ = ("_budget", "_buffer", "_link", "_start", "moved_at")
+    __slots__ = ("_budget", "_buffer", "_start", "moved_at")
 
-    def __init__(self, link: Link, budget: Budget[Link]) -> None:
-        self._link = link
+    def __init__(self, budget: Budget[Link]) -> None:
         self._budget = budget
         self._buffer: Optional[bytearray] = None
         self._start = 0  # of what is not written yet
@@ -37,7 +35,7 @@ class Outbox:
         """The bytes that wait."""
         return 0 if self._buffer is None else len(self._buffer) - self._start
 
-    def put(self, data: Buffer, now: float) -> None:
+    def put(self, link: Link, data: Buffer, now: float) -> None:
         """Let `data` wait behind what waits already."""
         if self._buffer is None:
             self._buffer = bytearray()
@@ -45,17 +43,17 @@ class Outbox:
             self.moved_at = now
         self._buffer += data
         self._budget.used += len(data)
-        self._budget.keep(self._link, len(self), self.moved_at)
+        self._budget.keep(link, len(self), self.moved_at)
 
-    def write_to(self, sock: socket.socket, now: float) -> int:
-        """Write what `sock` takes at once; return how many bytes that was.
+    def write_to(self, link: Link, now: float) -> int:
+        """Write what the socket of `link` takes at once; return how many bytes that was.
 
         Raises:
             OSError: the connection is lost, or (BlockingIOError) nothing can be written.
         """
         assert self._buffer is not None
         with memoryview(self._buffer) as view:
-            taken = sock.send(view[self._start :], socket.MSG_DONTWAIT)
+            taken = link.sock.send(view[self._start :], socket.MSG_DONTWAIT)
         self._budget.used -= taken
         self._start += taken
         self.moved_at = now
@@ -64,17 +62,17 @@ class Outbox:
         elif self._start > len(self._buffer) // 2:
             del self._buffer[: self._start]
             self._start = 0
-        self._budget.keep(self._link, len(self), now)
+        self._budget.keep(link, len(self), now)
         return taken
 
     def content(self) -> bytes:
         """Return the bytes that wait."""
         return b"" if self._buffer is None else bytes(self._buffer[self._start :])
 
-    def forget(self) -> None:
+    def forget(self, link: Link) -> None:
         """Drop what waits."""
         self._budget.used -= len(self)
-        self._budget.keep(self._link, 0, 0.0)
+        self._budget.keep(link, 0, 0.0)
         self._buffer = None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 
+from offset_common.errors import PeerError, SilenceError
+
 
 class CloseReason(enum.Enum):
     """The end of a connection, in the words of its log line."""
@@ -60,3 +62,16 @@ FOLDED = frozenset(
     }
 )
 """Reasons that a stranger can bring about at will: their lines are folded when they come in numbers."""
+
+
+def reason_of(error: BaseException) -> tuple[CloseReason, str]:
+    """Return why a connection ends for which an exception was raised, and what else there is to say."""
+    if isinstance(error, SilenceError):
+        return CloseReason.IDLE, ""
+    if isinstance(error, PeerError):
+        return CloseReason.PROTOCOL_ERROR, str(error)
+    if isinstance(error, OSError):
+        return CloseReason.CONNECTION_LOST, error.strerror or ""
+    if isinstance(error, MemoryError):
+        return CloseReason.NO_MEMORY, ""
+    return CloseReason.BUG, ""

@@ -52,8 +52,6 @@ def concerns_victim(what: object) -> bool:
     if isinstance(what, connection.Connection):
         state = what.channel
         return key == (state._handshake.peer_public_key if state._handshake else what.peer_public_key)
-    if isinstance(what, inbox.Inbox):
-        return concerns_victim(what._link)
     if isinstance(what, link.Link):
         return key in (
             what.key,
