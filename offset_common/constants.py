@@ -33,6 +33,7 @@ MAX_KEEPALIVE_PADDING_SENT = 127  # bytes; an idle connection then costs under 1
 
 # Rekey: section 5.1.
 REKEY_INTERVAL = 3600.0  # seconds
+MAX_RELAY_MESSAGE_SIZE = 16 * 1024  # bytes unpacked, of what nodes and relay say to each other: it takes 80
 MAX_REKEYS_IN_WINDOW = 4  # rekeys a peer may start within REKEY_WINDOW
 REKEY_WINDOW = 60.0  # seconds
 

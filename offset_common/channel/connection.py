@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import Any, Optional
 
+from offset_common.channel.costs import costs_little
 from offset_common.channel.events import Event, HandshakeCompleted
 from offset_common.channel.handshake import RandomBytes
 from offset_common.channel.keepalive import ChannelState, KeepaliveChannel
@@ -144,6 +145,15 @@ class Connection:
         if isinstance(event, HandshakeCompleted):
             self._frames.limit = MAX_FRAME_SIZE
         return event
+
+    def is_costly(self, payload: bytes) -> bool:
+        """Say whether `receive_frame` would take much longer for the next payload than its bytes pay for.
+
+        Raises:
+            LocalProtocolError: the handshake is not done.
+        """
+        plaintext = self.secure_channel.peek(payload)
+        return plaintext is not None and not costs_little(plaintext)
 
     def send(self, message: bytes, now: float) -> None:
         """Send one message to the peer; `data_to_send` gives the bytes.

@@ -367,7 +367,7 @@ def _gather(p: Packed, at: int, size: int) -> tuple[Packed, int]:
         if tag == 0xFF:
             runs = _full_runs(p, at, whole - fill >> 3)
             end = at + runs * _FULL_RUN
-            if p[end] == 0xFF and fill + (runs << 11) < whole:  # a shorter run
+            if fill + (runs << 11) < whole and p[end] == 0xFF:  # a shorter run
                 end += 10 + 8 * p[end + 9]
             user += view[at:end]
             del user[fill::_FULL_RUN]  # the tags

@@ -51,8 +51,9 @@ class Resealed(NamedTuple):
         frames: how many those were.
         output: what to send to the other peer; good until the next batch.
         stopped: whether whole frames may be left, because output or time is enough for one batch.
-        deferred: whether they are left because the next one is too large for the plain way now.
-        plain_size: bytes of the frames that took the plain way.
+        deferred: whether they are left because the next one is costly.
+        plain_frames: how many took the plain way.
+        plain_size: bytes of those.
         plain_seconds: what those took.
         error: the fault of the peer that sent the input, after `taken`; or None.
     """
@@ -62,6 +63,7 @@ class Resealed(NamedTuple):
     output: memoryview
     stopped: bool
     deferred: bool
+    plain_frames: int
     plain_size: int
     plain_seconds: float
     error: Optional[PeerError]
@@ -92,7 +94,7 @@ class Resealer:
         sink: Connection,
         data: memoryview,
         now: float,
-        plain_limit: int = MAX_FRAME_SIZE,
+        allow_costly: bool = True,
     ) -> Resealed:
         """Seal the messages in the whole frames of `data`, which `source` received, for the peer of `sink`.
 
@@ -103,9 +105,9 @@ class Resealer:
             sink: established, with nothing that waits to be sent.
             data: frames as they came; the last one may be incomplete.
             now: seconds.
-            plain_limit: bytes of a frame that may take the plain way.
+            allow_costly: whether a frame may be taken that is costly to take apart.
         """
-        start = fill = frames = plain_size = 0
+        start = fill = frames = plain_frames = plain_size = 0
         plain_seconds = 0.0
         stopped = deferred = False
         error: Optional[PeerError] = None
@@ -123,14 +125,16 @@ class Resealer:
                 end = _frame_end(data, start)
                 if end > len(data):
                     break
-                deferred = end - start - FRAME_LENGTH_SIZE > plain_limit
+                payload = bytes(data[start + FRAME_LENGTH_SIZE : end])
+                deferred = not allow_costly and source.is_costly(payload)
                 if deferred or plain_seconds > MOST_PLAIN_SECONDS:
                     stopped = True
                     break
                 started = self._clock()
                 try:
-                    fill += self._plain_way(source, sink, data[start + FRAME_LENGTH_SIZE : end], fill, now)
+                    fill += self._plain_way(source, sink, payload, fill, now)
                 finally:
+                    plain_frames += 1
                     plain_size += end - start
                     plain_seconds += self._clock() - started
                 start = end
@@ -140,7 +144,9 @@ class Resealer:
             # Its traceback would keep this frame, and all that was unpacked, until a search for cycles.
             fault.__traceback__ = fault.__context__ = None
             error = fault
-        return Resealed(start, frames, self._out[:fill], stopped, deferred, plain_size, plain_seconds, error)
+        return Resealed(
+            start, frames, self._out[:fill], stopped, deferred, plain_frames, plain_size, plain_seconds, error
+        )
 
     def _reseal_messages(
         self, source: Connection, sink: Connection, data: memoryview, start: int, fill: int
@@ -185,11 +191,9 @@ class Resealer:
         receiving.counter, sending.counter = opened, sealed
         return frames, start - begin, fill - first_fill
 
-    def _plain_way(
-        self, source: Connection, sink: Connection, payload: memoryview, fill: int, now: float
-    ) -> int:
+    def _plain_way(self, source: Connection, sink: Connection, payload: bytes, fill: int, now: float) -> int:
         """Take one frame as it may be; return how many bytes were filled."""
-        event = source.receive_frame(bytes(payload), now)
+        event = source.receive_frame(payload, now)
         if not isinstance(event, MessageReceived):
             return 0
         if len(event.data) > len(payload):

@@ -129,6 +129,19 @@ class SecureChannel:
             return None
         return message.content
 
+    def peek(self, payload: bytes) -> Optional[bytes]:
+        """Open the peer's next message without taking it; return the plaintext, None if it does not open."""
+        for state in (self.old_receiving, self.receiving):
+            if state is not None:
+                counter = state.counter
+                try:
+                    plaintext = state.open(payload)
+                except SealError:
+                    continue
+                state.counter = counter
+                return plaintext
+        return None
+
     def start_rekey(self, now: float) -> None:
         """Ask the peer for new keys, unless an answer to the last time is still to come."""
         self.rekey_at = now + REKEY_INTERVAL

@@ -74,9 +74,10 @@ class Tunnels:
             return
         host = link.host
         now, ration = host.loop.now, host.ration
-        batch = self._resealer.reseal(link.connection, partner.connection, data, now, ration.limit(link, now))
-        if batch.plain_size:
-            ration.spent(link, batch.plain_size, batch.plain_seconds, now)
+        allowed = ration.is_free(link, now)
+        batch = self._resealer.reseal(link.connection, partner.connection, data, now, allowed)
+        if batch.plain_frames:
+            ration.spent(batch.plain_frames, batch.plain_size, batch.plain_seconds, now)
         if batch.output:
             # "What it had sent is still delivered", also when the next frame is the peer's fault.
             partner.write(batch.output)
@@ -85,6 +86,8 @@ class Tunnels:
         if link.closed or link.finishing is not None:
             return
         link.send_connection()
+        if link.closed:
+            return
         self._learn_read_size(link, batch)
         full = len(partner.outbox) > partner.host.budget.high_water
         link.keep(data, batch.taken, reserve=not full, whole=batch.stopped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
 from offset_common.relay.buffers import Budget, SpareBuffers
+from offset_common.relay.limits import FREE_BUFFER_SIZE
 from offset_common.relay.loop import Loop
 from offset_common.relay.memory import MemoryReserve
 from offset_common.relay.ration import Ration
@@ -86,6 +87,14 @@ class Host:
         """Let those read on for whom there is room again."""
         budget = self.budget
         self.reserve.refill(self.loop.now)
+        while len(self.ration) and (budget.exhausted or budget.somebody_waits):
+            # What is kept of costly frames gives way first, and most of that.
+            heaviest = self.ration.heaviest(lambda link: len(link.inbox))
+            if heaviest is None or len(heaviest.inbox) <= FREE_BUFFER_SIZE:
+                break
+            heaviest.close(CloseReason.LIMIT_BUFFERS)
+            for link in budget.take_waiting():
+                link.resume_reading()
         if budget.somebody_waits:
             overdue = budget.overdue_keeper(self.loop.now)
             while overdue is not None:
@@ -96,9 +105,9 @@ class Host:
                 overdue.close(CloseReason.LIMIT_BUFFERS)
             for link in budget.take_waiting():
                 link.resume_reading()
-        waiting = self.ration.next_free(self.loop.now)
-        if waiting is not None:
-            waiting.resume_reading()
+        turn = self.ration.next_turn(self.loop.now)
+        if turn is not None:
+            turn.resume_reading()
 
     def defer(self, link: Link) -> None:
         """Do not read `link` until a costly frame may have its turn."""

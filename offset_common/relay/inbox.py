@@ -100,7 +100,7 @@ class Inbox:
             self._fill = len(data)
             return True  # still the same frame
         left = len(data) - start
-        if start or not left:
+        if start or whole or not left:
             self.forget(link)
             if not left:
                 return True

@@ -50,15 +50,16 @@ class PlainHandler:
             if link.handler is not self or size > MOST_UNPACKED or self.has_enough(link):
                 whole = True
                 break
-            deferred = length > ration.limit(link, now)
+            payload = bytes(data[start + FRAME_LENGTH_SIZE : end])
+            deferred = not ration.is_free(link, now) and connection.is_costly(payload)
             if deferred:
                 whole = True
                 break
             started = perf_counter()
             try:
-                event = connection.receive_frame(bytes(data[start + FRAME_LENGTH_SIZE : end]), now)
+                event = connection.receive_frame(payload, now)
             finally:
-                ration.spent(link, length, perf_counter() - started, now)
+                ration.spent(1, length, perf_counter() - started, now)
             start = end
             if isinstance(event, MessageReceived):
                 size += len(event.data)

@@ -319,7 +319,7 @@ class InitConnection(Message):
     @classmethod
     def decode(cls, data: Buffer) -> InitConnection:
         """Read the message of a KaMessage; raises DecodeError."""
-        root = read_message(bytes(data))
+        root = read_message(bytes(data), constants.MAX_RELAY_MESSAGE_SIZE)
         try:
             role = InitRole(root.discriminant())
         except ValueError:
@@ -345,7 +345,11 @@ class _PublicKeyMessage(Message):
     @classmethod
     def decode(cls: type[_P], data: Buffer) -> _P:
         """Read the message of a KaMessage; raises DecodeError."""
-        return cls(read_fixed(read_message(bytes(data)), 0, constants.PUBLIC_KEY_SIZE))
+        return cls(
+            read_fixed(
+                read_message(bytes(data), constants.MAX_RELAY_MESSAGE_SIZE), 0, constants.PUBLIC_KEY_SIZE
+            )
+        )
 
 
 class RejectConnection(_PublicKeyMessage):

@@ -279,6 +279,12 @@ def test_a_message_is_found_up_to_the_size_that_the_plain_decoder_takes_and_no_f
     assert not check(behind_words(padding + 1, user))
 
 
+@pytest.mark.parametrize("size", [2048, 4089, 4096, 8192, 16_384, 65_536])
+def test_user_data_whose_last_run_is_one_of_the_longest_is_found(size):
+    user = random.Random(size).randbytes(size)
+    assert find_user(ChannelMessage(b"", user).encode()) == user
+
+
 @pytest.mark.parametrize("claim", [1 << 17, 1 << 28, (1 << 29) - 1])
 @pytest.mark.parametrize("of_padding", [True, False])
 def test_a_size_that_the_segment_cannot_have_costs_nothing(claim, of_padding):

@@ -13,7 +13,7 @@ from offset_common.channel.events import MessageReceived
 from offset_common.channel.resealing import Resealer
 from offset_common.constants import MAX_FRAME_SIZE, SEAL_OVERHEAD
 from offset_common.errors import DecodeError, PeerError, RekeyError, SealError
-from offset_common.wire.capnp import discriminant_word, segment_table, struct_pointer
+from offset_common.wire.capnp import data_pointer, discriminant_word, segment_table, struct_pointer
 from offset_common.wire.frames import FrameTooLargeError, encode_frame
 from offset_common.wire.messages import ChannelMessage, KaMessage
 from offset_common.wire.packing import pack
@@ -259,18 +259,22 @@ def test_a_batch_stops_when_the_plain_way_takes_its_time():
     tunnel.feed_fast(b"".join(frames))
     assert [batch.frames for batch in tunnel.batches] == [3, 3, 1]
     assert [batch.stopped for batch in tunnel.batches] == [True, True, False]
+    assert tunnel.batches[0].plain_frames == 3
     assert tunnel.batches[0].plain_size == sum(len(frame) for frame in frames[:3])
     assert tunnel.batches[0].plain_seconds == pytest.approx(0.0006)
     assert tunnel.payloads == [b"message"] * 7
 
 
-def test_what_may_not_take_the_plain_way_now_is_left_and_taken_later():
+def test_a_costly_frame_that_may_not_be_taken_now_is_left_and_taken_later():
     tunnel = Tunnel()
-    payloads = [bytes(range(256)) * 8, b"small", bytes(range(255, -1, -1)) * 8, b"last"]
-    encoders = [as_own, as_unknown, as_unknown, as_own]
-    frames = [tunnel.frame(encode(payload, b"")) for encode, payload in zip(encoders, payloads)]
+    payloads = [b"first", b"second", (b"\x05" + bytes(7)) * 2000, b"last"]
+    plaintexts = [as_own(payloads[0], b""), as_unknown(payloads[1], bytes(5000)), b"", as_own(b"last", b"")]
+    head = struct_pointer(0, 1, 1) + discriminant_word(1) + data_pointer(0, 16_000)
+    user = pack(segment_table(2003)) + pack(head) + b"\x01\x05" * 2000
+    plaintexts[2] = ChannelMessage(b"", user).encode()
+    frames = [tunnel.frame(plaintext) for plaintext in plaintexts]
     data = memoryview(bytearray(b"".join(frames)))
-    first = tunnel.resealer.reseal(tunnel.source, tunnel.sink, data, NOW, 1000)
+    first = tunnel.resealer.reseal(tunnel.source, tunnel.sink, data, NOW, allow_costly=False)
     assert (first.frames, first.taken) == (2, len(frames[0] + frames[1]))
     assert (first.stopped, first.deferred) == (True, True)
     tunnel.deliver(bytes(first.output))

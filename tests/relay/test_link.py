@@ -254,3 +254,14 @@ def test_messages_that_were_packed_very_small_wait_packed_until_their_reader_rea
     assert len(far.link.outbox) < 6 * OUTPUT_HIGH_WATER
     rig.until(lambda: far.has_message() and len(far.messages) == len(messages))
     assert far.messages == messages
+
+
+def test_a_tunnel_end_that_is_lost_while_its_rekey_is_answered_keeps_no_room(rig: Rig) -> None:
+    near, far = rig.tunnel()
+    near.connection.secure_channel.start_rekey(rig.loop.now)
+    near.sock.send(near.connection.data_to_send() + (1 << 20).to_bytes(8, "big") + bytes(5000))
+    near.sock.close()
+    rig.until(lambda: near.link.closed)
+    far.wait_for_end()
+    assert rig.relay.host.budget.used == 0
+    assert not rig.relay.host.budget._holders

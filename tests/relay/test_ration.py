@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 import time
 
-from offset_common.constants import MAX_FRAME_SIZE
+import pytest
+
 from offset_common.relay.link import Link
 from offset_common.relay.ration import Ration
 from offset_common.relay.reasons import CloseReason
 from offset_common.wire.capnp import data_pointer, discriminant_word, segment_table, struct_pointer
 from offset_common.wire.frames import encode_frame
-from offset_common.wire.messages import ChannelMessage
+from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage
 from offset_common.wire.packing import pack
+from tests.channel.layouts import as_released_user
 from tests.relay.rig import Mate, Rig
 
 LARGE = 100_000  # bytes
 WORDS = 60_000  # so that a frame fits what a socket takes at once
+
+
+def as_released_frame(mate: Mate, message: KaMessage, padding: int) -> bytes:
+    """Seal a message as released nodes encode it, with much padding."""
+    plaintext = as_released_user(message.encode(), os.urandom(padding))
+    return encode_frame(mate.connection.secure_channel.sending.seal(plaintext))
 
 
 def throw(mates: list[Mate]) -> None:
@@ -35,26 +43,29 @@ def slow_frame(mate: Mate, words: int) -> bytes:
 
 def test_after_a_costly_frame_the_next_ones_wait_and_get_their_turns_in_the_order_of_coming() -> None:
     ration: Ration[str] = Ration()
-    assert ration.limit("one", 10.0) == MAX_FRAME_SIZE
-    ration.spent("one", LARGE, 0.1, 10.0)
-    assert ration.limit("one", 10.2) == 0
-    assert 1000 < ration.limit("two", 10.2) < LARGE
+    assert ration.is_free("one", 10.0)
+    ration.spent(1, LARGE, 0.1, 10.0)
+    assert not ration.is_free("two", 10.2)
     for each in ("one", "two", "gone", "two"):
         ration.wait(each)
     ration.forget("gone")
-    assert ration.next_free(10.2) is None
+    assert ration.next_turn(10.2) is None
     due = ration.next_time()
     assert due is not None
     assert 10.4 < due <= 10.6
-    assert ration.limit("one", due) == MAX_FRAME_SIZE
-    assert [ration.next_free(due) for _ in range(3)] == ["one", "two", None]
+    assert not ration.is_free("fresh", due)  # nobody overtakes those who wait
+    assert ration.next_turn(due) == "one"
+    assert [ration.is_free(each, due) for each in ("one", "two", "fresh")] == [True, False, False]
+    assert [ration.next_turn(due), ration.next_turn(due)] == ["two", None]
+    assert ration.is_free("fresh", due)
     assert ration.next_time() is None
 
 
-def test_a_frame_that_is_quickly_done_lets_nobody_wait() -> None:
+def test_frames_that_are_quickly_done_let_nobody_wait() -> None:
     ration: Ration[str] = Ration()
-    ration.spent("one", LARGE, 0.001, 10.0)
-    assert ration.limit("two", 10.0) == MAX_FRAME_SIZE
+    ration.spent(1, LARGE, 0.001, 10.0)
+    ration.spent(50, 50 * 100, 0.0006, 10.0)
+    assert ration.is_free("two", 10.0)
 
 
 def test_costly_frames_of_several_tunnels_arrive_one_after_the_other_with_rests_between(rig: Rig) -> None:
@@ -130,3 +141,51 @@ def test_a_link_that_moves_to_a_worker_while_it_waits_is_not_called_back(rig: Ri
     assert len(host.ration) == 0
     assert len(host.budget) == 0
     link.close(CloseReason.PEER_CLOSED)
+
+
+@pytest.mark.parametrize("padding", [0, 32_000, 65_535])
+def test_what_released_nodes_say_does_not_wait_behind_costly_frames(rig: Rig, padding: int) -> None:
+    costly = [rig.tunnel() for _ in range(4)]
+    near, far = rig.tunnel()
+    newcomer = rig.admit()
+    keepalive, init = KaMessage(None), KaMessage(InitConnection(InitRole.LISTEN).encode())
+    frames = [as_released_frame(near, keepalive, padding), as_released_frame(newcomer, init, padding)]
+    throw([each for each, _ in costly])
+    rig.until(lambda: len(rig.relay.host.ration) == 3)
+    for mate, frame in zip((near, newcomer), frames):
+        mate.write(frame)
+    near.send(b"behind it")
+    rig.until(lambda: newcomer.link.handler.role == "listener")
+    assert far.receive() == b"behind it"
+    assert len(rig.relay.host.ration) > 0
+
+
+def test_what_is_kept_of_costly_frames_gives_way_to_others(rig: Rig) -> None:
+    costly = [rig.tunnel() for _ in range(4)]
+    throw([each for each, _ in costly])
+    host = rig.relay.host
+    rig.until(lambda: len(host.ration) == 3)
+    near, far = rig.tunnel()
+    payload = os.urandom(60_000)
+    frame = near.sealed(payload)
+    host.budget.limit = host.budget.used + 10_000
+    near.write(frame[:30_000])
+    rig.rounds(2)
+    near.write(frame[30_000:])
+    assert far.receive() == payload
+    assert CloseReason.LIMIT_BUFFERS in {end.reason for end in rig.ends}
+    assert not near.link.closed
+
+
+def test_all_bytes_behind_a_costly_frame_count_as_buffered(rig: Rig) -> None:
+    host = rig.relay.host
+    near, _ = rig.tunnel()
+    frames = [slow_frame(near, 2600) for _ in range(10)]
+    near.write(frames[0][:4900])
+    rig.rounds(3)
+    host.ration.spent(1, 1, 1.0, rig.loop.now)
+    rest = frames[0][4900:] + b"".join(frames[1:])
+    near.write(rest)
+    rig.until(lambda: len(host.ration) == 1)
+    assert len(near.link.inbox) > 10_000
+    assert host.budget.used == len(near.link.inbox)
