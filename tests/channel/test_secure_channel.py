@@ -175,6 +175,30 @@ def test_the_fifth_rekey_of_a_peer_within_a_minute_is_a_rekey_error():
         carry(one, other, now=59.9)
 
 
+def test_a_peek_opens_what_is_next_under_either_key_and_takes_nothing():
+    one, other = channels()
+    one.start_rekey(now=0.0)
+    one.send(b"under the old key")
+    old = take(one)
+    assert other.receive(old[0], now=0.0) is None
+    for payload in take(other):
+        one.receive(payload, now=0.0)
+    one.send(b"under the new key")
+    new = take(one)
+    for _ in range(2):
+        plaintext = other.peek(old[1])
+        assert plaintext is not None
+        assert ChannelMessage.decode(plaintext).content == b"under the old key"
+    assert other.receive(old[1], now=0.0) == b"under the old key"
+    plaintext = other.peek(new[0])
+    assert plaintext is not None
+    assert ChannelMessage.decode(plaintext).content == b"under the new key"
+    assert other.old_receiving is not None
+    assert other.receive(new[0], now=0.0) == b"under the new key"
+    assert other.peek(old[1]) is None
+    assert other.peek(b"short") is None
+
+
 def test_no_minute_wherever_it_begins_has_five_rekeys():
     one, other = channels()
     rekey(one, other, now=0.0)

@@ -12,7 +12,7 @@ from offset_common.relay.reasons import CloseReason
 from tests.end_to_end.relay_process import RelayProcess
 
 MIB = 1 << 20
-MOST_GROWTH = 48 * MIB  # bytes of resident memory of one process: the buffers, and what the system keeps
+MOST_GROWTH = 32 * MIB  # bytes of resident memory of one process: the buffers, and what the system keeps
 PATIENCE = 15.0  # seconds in which what is over must be forgotten
 IDLE_PERIOD = 0.5  # seconds without using the processor, after which a process is ready
 
