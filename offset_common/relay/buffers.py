@@ -4,20 +4,26 @@ Everything that waits in memory is counted. Each connection may hold a little (F
 whatever the others do, so that small messages always pass. A larger frame reserves its whole length
 before it is read on, so that every frame that was begun can be ended. Who has to wait is not read
 until somebody gives back. To those who wait give way, of the frames under way the one that comes
-slowest, and of what waits for a peer that takes nothing what waits longest.
+slowest, and of what waits for a peer that takes nothing what waits longest. Who needs little room has it
+first, and a part of the budget is for ordinary messages alone: frames of a mebibyte that never end
+keep nobody from those.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from operator import itemgetter
 from typing import Callable, Generic, Optional, TypeVar
 
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
-from offset_common.relay.limits import FREE_BUFFER_SIZE, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
+from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
 
 SPARE_BUFFERS = 3
 SPARE_BUFFER_FROM = 64 * 1024  # bytes: below that, fresh memory is cheap
+ORDINARY_SIZE = 128 * KIB  # bytes of a frame: released nodes put up to 64 KiB of padding on a small message
+LARGE_FRAMES_SHARE = 0.75  # of the budget, for frames that are larger
 PATIENCE_WITH_HOLDERS = 2.0  # seconds that a begun frame may take while others wait for room
+PATIENCE_WITH_BEGUN = 0.5  # seconds that one may take of which next to nothing came
 PATIENCE_WITH_KEEPERS = 2.0  # seconds that a peer may take nothing while others wait for room
 _LARGEST = FRAME_LENGTH_SIZE + MAX_FRAME_SIZE
 
@@ -38,7 +44,8 @@ class Budget(Generic[T]):
         self.used = 0
         self._holders: dict[T, float] = {}  # since when, oldest first
         self._keepers: dict[T, float] = {}  # since when nothing moved, longest first
-        self._waiting: deque[T] = deque()
+        self._waiting: dict[T, int] = {}  # bytes that each needs
+        self._used_when_tried = 0.0  # with as much used, nobody of those who wait found room
 
     def __len__(self) -> int:
         """How many wait for room."""
@@ -66,31 +73,44 @@ class Budget(Generic[T]):
 
     def reserve(self, holder: T, size: int, held: int, now: float) -> bool:
         """Take `size` bytes for a frame of `holder`, of which `held` are counted; or remember who waits."""
-        # One frame may always be under way, however small an operator made the budget.
-        if self.used + size - held > self.limit and (self._holders or self.used - held >= self.limit):
-            self._waiting.append(holder)
+        if not self._fits(size - held, size, self.used, not self._holders):
+            self._waiting[holder] = size - held
+            self._used_when_tried = max(self._used_when_tried, self.used)
             return False
         self.used += size - held
         self._holders[holder] = now
         return True
 
+    def _fits(self, more: int, size: int, used: int, alone: bool) -> bool:
+        limit = self.limit if size <= ORDINARY_SIZE else int(self.limit * LARGE_FRAMES_SHARE)
+        # One frame may always be under way, however small an operator made the budget.
+        return used + more <= limit or (alone and used < limit)
+
     def release(self, holder: T, size: int) -> None:
         """Give back what `reserve` gave."""
         self.used -= size
         del self._holders[holder]
+        self._used_when_tried = math.inf
 
     def forget(self, holder: T) -> None:
         """Take `holder`, which ended, out of those who wait and those who keep."""
         self._keepers.pop(holder, None)
-        if holder in self._waiting:
-            self._waiting.remove(holder)
+        self._waiting.pop(holder, None)
 
     def take_waiting(self) -> list[T]:
-        """Return, and forget, those who may try again now."""
-        if self.exhausted:
+        """Return, and forget, those for whom there is room now; who needs least is first."""
+        if self.exhausted or self.used >= self._used_when_tried:
             return []
-        again = list(self._waiting)
-        self._waiting.clear()
+        self._used_when_tried = self.used
+        room = self.used
+        again: list[T] = []
+        for each, size in sorted(self._waiting.items(), key=itemgetter(1)):
+            if not self._fits(size, size, room, not self._holders and not again):
+                break
+            room += size
+            again.append(each)
+        for each in again:
+            del self._waiting[each]
         return again
 
     def keep(self, keeper: T, size: int, now: float) -> None:
@@ -111,7 +131,9 @@ class Budget(Generic[T]):
         if not self._waiting or not self._holders:
             return None
         holder = min(self._holders, key=lambda each: self._speed(each, now))
-        return holder if now - self._holders[holder] >= PATIENCE_WITH_HOLDERS else None
+        has_begun = self._progress(holder) <= FREE_BUFFER_SIZE
+        patience = PATIENCE_WITH_BEGUN if has_begun else PATIENCE_WITH_HOLDERS
+        return holder if now - self._holders[holder] >= patience else None
 
     def _speed(self, holder: T, now: float) -> float:
         return self._progress(holder) / max(now - self._holders[holder], 0.001)

@@ -6,6 +6,9 @@ import pytest
 
 from offset_common.constants import MAX_FRAME_SIZE
 from offset_common.relay.buffers import (
+    LARGE_FRAMES_SHARE,
+    ORDINARY_SIZE,
+    PATIENCE_WITH_BEGUN,
     PATIENCE_WITH_HOLDERS,
     PATIENCE_WITH_KEEPERS,
     SPARE_BUFFER_FROM,
@@ -50,8 +53,56 @@ def test_who_waits_may_try_again_once_there_is_room(budget: Budget[str]) -> None
     reserve(budget, "c", 600)
     assert budget.take_waiting() == []
     budget.release("a", 1000)
-    assert budget.take_waiting() == ["b", "c"]
+    assert budget.take_waiting() == ["b"]
+    reserve(budget, "b", 600)
+    assert budget.take_waiting() == []
+    budget.release("b", 600)
+    assert budget.take_waiting() == ["c"]
     assert not budget.somebody_waits
+
+
+def test_room_that_others_give_back_is_found_as_well(budget: Budget[str]) -> None:
+    assert reserve(budget, "under way", 100)
+    budget.used = 900
+    assert not reserve(budget, "large", 600)
+    budget.used = 950
+    assert not reserve(budget, "small", 80)
+    assert budget.take_waiting() == []
+    budget.used = 910
+    assert budget.take_waiting() == ["small"]
+    budget.used = 400
+    assert budget.take_waiting() == ["large"]
+
+
+def test_who_needs_least_is_first(budget: Budget[str]) -> None:
+    reserve(budget, "a", 1000)
+    for holder, size in (("large", 700), ("small", 200), ("medium", 300)):
+        assert not reserve(budget, holder, size)
+    budget.release("a", 1000)
+    assert budget.take_waiting() == ["small", "medium"]
+
+
+def test_large_frames_leave_a_part_to_ordinary_ones() -> None:
+    budget: Budget[str] = Budget(80 * ORDINARY_SIZE)
+    large = [f"large {number}" for number in range(60)]
+    given = [holder for holder in large if reserve(budget, holder, 2 * ORDINARY_SIZE)]
+    assert len(given) == 80 * LARGE_FRAMES_SHARE / 2
+    ordinary = [f"ordinary {number}" for number in range(60)]
+    given = [holder for holder in ordinary if reserve(budget, holder, ORDINARY_SIZE)]
+    assert len(given) == 80 * (1 - LARGE_FRAMES_SHARE)
+
+
+def test_a_frame_that_has_only_begun_gives_way_sooner() -> None:
+    progress = {"begun": 100, "under way": 100_000, "other": 0}
+    budget: Budget[str] = Budget(1000, lambda holder: progress[holder])
+    reserve(budget, "begun", 500, now=10.0)
+    reserve(budget, "under way", 500, now=10.0)
+    reserve(budget, "other", 500, now=10.0)
+    assert budget.overdue_holder(10.0 + PATIENCE_WITH_BEGUN - 0.1) is None
+    assert budget.overdue_holder(10.0 + PATIENCE_WITH_BEGUN) == "begun"
+    budget.release("begun", 500)
+    assert budget.overdue_holder(10.0 + PATIENCE_WITH_HOLDERS - 0.1) is None
+    assert budget.overdue_holder(10.0 + PATIENCE_WITH_HOLDERS) == "under way"
 
 
 def test_who_ended_waits_no_more(budget: Budget[str]) -> None:
@@ -62,9 +113,8 @@ def test_who_ended_waits_no_more(budget: Budget[str]) -> None:
     assert not budget.somebody_waits
 
 
-def test_who_holds_for_longest_gives_way_after_a_while_if_somebody_waits(
-    budget: Budget[str],
-) -> None:
+def test_who_holds_for_longest_gives_way_after_a_while_if_somebody_waits() -> None:
+    budget: Budget[str] = Budget(1000, lambda holder: 50_000)
     reserve(budget, "a", 500, now=10.0)
     reserve(budget, "b", 500, now=11.0)
     assert budget.overdue_holder(1000.0) is None
