@@ -3,17 +3,15 @@
 Everything that waits in memory is counted. Each connection may hold a little (FREE_BUFFER_SIZE)
 whatever the others do, so that small messages always pass. A larger frame reserves its whole length
 before it is read on, so that every frame that was begun can be ended. Who has to wait is not read
-until somebody gives back. To those who wait give way, of the frames under way the one that comes
-slowest, and of what waits for a peer that takes nothing what waits longest. Who needs little room has it
-first, and a part of the budget is for ordinary messages alone: frames of a mebibyte that never end
-keep nobody from those.
+until somebody gives back. Who needs little room has it first, unless others wait for long; and a part of
+the budget is for ordinary messages alone. To those who wait give way: frames of which nothing comes any
+more, then the slowest, and what waits for a peer that takes nothing.
 """
 
 from __future__ import annotations
 
 import math
-from operator import itemgetter
-from typing import Callable, Generic, Optional, TypeVar
+from typing import Callable, Generic, TypeVar
 
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
 from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
@@ -22,12 +20,25 @@ SPARE_BUFFERS = 3
 SPARE_BUFFER_FROM = 64 * 1024  # bytes: below that, fresh memory is cheap
 ORDINARY_SIZE = 128 * KIB  # bytes of a frame: released nodes put up to 64 KiB of padding on a small message
 LARGE_FRAMES_SHARE = 0.75  # of the budget, for frames that are larger
-PATIENCE_WITH_HOLDERS = 2.0  # seconds that a begun frame may take while others wait for room
-PATIENCE_WITH_BEGUN = 0.5  # seconds that one may take of which next to nothing came
+AGED = 4.0  # seconds after which who waits is not passed any more by those who need less
+LOOK_INTERVAL = 0.1  # seconds between two looks at what comes of the frames under way
+PATIENCE_WITH_STALLED = 2.0  # seconds that nothing may come of a frame under way while others wait for room
+PATIENCE_WITH_BEGUN = 0.5  # seconds, where next to nothing of it came before
+PATIENCE_WITH_SLOW = 15.0  # seconds that a frame may take while others wait for room
 PATIENCE_WITH_KEEPERS = 2.0  # seconds that a peer may take nothing while others wait for room
 _LARGEST = FRAME_LENGTH_SIZE + MAX_FRAME_SIZE
 
 T = TypeVar("T")
+
+
+class _Frame:
+    """A frame under way that has its room: since when, how much came, and when that was seen to grow."""
+
+    __slots__ = ("came", "grew_at", "since")
+
+    def __init__(self, came: int, now: float) -> None:
+        self.since = self.grew_at = now
+        self.came = came
 
 
 class Budget(Generic[T]):
@@ -36,15 +47,24 @@ class Budget(Generic[T]):
     Args:
         limit: bytes in all.
         progress: how many bytes of its frame a holder of a reservation has received.
+        is_read: whether it is for the peer to send more, and not for us to read it.
     """
 
-    def __init__(self, limit: int, progress: Callable[[T], int] = lambda _: 0) -> None:
+    def __init__(
+        self,
+        limit: int,
+        progress: Callable[[T], int] = lambda _: 0,
+        is_read: Callable[[T], bool] = lambda _: True,
+    ) -> None:
         self.limit = limit
         self._progress = progress
+        self._is_read = is_read
         self.used = 0
-        self._holders: dict[T, float] = {}  # since when, oldest first
+        self._holders: dict[T, _Frame] = {}  # oldest first
+        self._begun: dict[T, float] = {}  # who holds a little without a reservation, and since when
         self._keepers: dict[T, float] = {}  # since when nothing moved, longest first
-        self._waiting: dict[T, int] = {}  # bytes that each needs
+        self._waiting: dict[T, tuple[int, float]] = {}  # bytes that each needs, and since when
+        self._next_look = 0.0
         self._used_when_tried = 0.0  # with as much used, nobody of those who wait found room
 
     def __len__(self) -> int:
@@ -74,11 +94,12 @@ class Budget(Generic[T]):
     def reserve(self, holder: T, size: int, held: int, now: float) -> bool:
         """Take `size` bytes for a frame of `holder`, of which `held` are counted; or remember who waits."""
         if not self._fits(size - held, size, self.used, not self._holders):
-            self._waiting[holder] = size - held
+            self._waiting[holder] = size - held, now
             self._used_when_tried = max(self._used_when_tried, self.used)
             return False
         self.used += size - held
-        self._holders[holder] = now
+        self._holders[holder] = _Frame(held, now)
+        self._begun.pop(holder, None)
         return True
 
     def _fits(self, more: int, size: int, used: int, alone: bool) -> bool:
@@ -95,16 +116,17 @@ class Budget(Generic[T]):
     def forget(self, holder: T) -> None:
         """Take `holder`, which ended, out of those who wait and those who keep."""
         self._keepers.pop(holder, None)
+        self._begun.pop(holder, None)
         self._waiting.pop(holder, None)
 
-    def take_waiting(self) -> list[T]:
-        """Return, and forget, those for whom there is room now; who needs least is first."""
+    def take_waiting(self, now: float) -> list[T]:
+        """Return, and forget, those for whom there is room now: who waits for long, then who needs least."""
         if self.exhausted or self.used >= self._used_when_tried:
             return []
         self._used_when_tried = self.used
         room = self.used
         again: list[T] = []
-        for each, size in sorted(self._waiting.items(), key=itemgetter(1)):
+        for each, (size, _) in sorted(self._waiting.items(), key=lambda item: _rank(item[1], now)):
             if not self._fits(size, size, room, not self._holders and not again):
                 break
             room += size
@@ -113,30 +135,69 @@ class Budget(Generic[T]):
             del self._waiting[each]
         return again
 
+    @property
+    def serves_nobody(self) -> bool:
+        """Whether others wait, and not even who needs least of them finds room."""
+        least = min((size for size, _ in self._waiting.values()), default=None)
+        if least is None:
+            return self.exhausted
+        return not self._fits(least, least, self.used, not self._holders)
+
+    def begin(self, holder: T, now: float) -> None:
+        """Take note that `holder` has the begin of something, without a reservation."""
+        self._begun.setdefault(holder, now)
+
+    def finish(self, holder: T) -> None:
+        """Take note that what `holder` had begun is done."""
+        self._begun.pop(holder, None)
+
     def keep(self, keeper: T, size: int, now: float) -> None:
         """Take note that `size` bytes wait at `keeper` for a peer that took some, if ever, `now`."""
         self._keepers.pop(keeper, None)
         if size > FREE_BUFFER_SIZE:
             self._keepers[keeper] = now
 
-    def overdue_keeper(self, now: float) -> Optional[T]:
-        """Return at whom so much waits for so long that it gives way to those who wait; or None."""
-        if not self._waiting or not self._keepers or not self.exhausted:
-            return None
-        keeper, since = next(iter(self._keepers.items()))
-        return keeper if now - since >= PATIENCE_WITH_KEEPERS else None
+    def overdue(self, now: float) -> list[T]:
+        """Return who may have to give way to those who wait, longest first of each kind."""
+        if not self._waiting:
+            return []
+        overdue: list[T] = []
+        if self.exhausted and self._keepers:
+            keeper, since = next(iter(self._keepers.items()))
+            if now - since >= PATIENCE_WITH_KEEPERS:
+                overdue.append(keeper)
+        if now >= self._next_look:
+            self._next_look = now + LOOK_INTERVAL
+            overdue += self._overdue_holders(now)
+            for each, since in self._begun.items():
+                if now - since < PATIENCE_WITH_STALLED:
+                    break
+                if self._is_read(each) and each not in self._waiting:
+                    overdue.append(each)
+        return overdue
 
-    def overdue_holder(self, now: float) -> Optional[T]:
-        """Return who must give way because others wait, or None: the slowest, once it had its time."""
-        if not self._waiting or not self._holders:
-            return None
-        holder = min(self._holders, key=lambda each: self._speed(each, now))
-        has_begun = self._progress(holder) <= FREE_BUFFER_SIZE
-        patience = PATIENCE_WITH_BEGUN if has_begun else PATIENCE_WITH_HOLDERS
-        return holder if now - self._holders[holder] >= patience else None
+    def _overdue_holders(self, now: float) -> list[T]:
+        stalled: list[T] = []
+        for holder, frame in self._holders.items():
+            came = self._progress(holder)
+            if came > frame.came:
+                frame.came, frame.grew_at = came, now
+            patience = PATIENCE_WITH_BEGUN if came <= FREE_BUFFER_SIZE else PATIENCE_WITH_STALLED
+            if now - frame.grew_at >= patience:
+                stalled.append(holder)
+        if stalled or not self._holders:
+            return stalled
+        slowest = min(self._holders, key=lambda each: self._speed(each, now))
+        return [slowest] if now - self._holders[slowest].since >= PATIENCE_WITH_SLOW else []
 
     def _speed(self, holder: T, now: float) -> float:
-        return self._progress(holder) / max(now - self._holders[holder], 0.001)
+        frame = self._holders[holder]
+        return frame.came / max(now - frame.since, 0.001)
+
+
+def _rank(need: tuple[int, float], now: float) -> tuple[bool, float]:
+    size, since = need
+    return (False, since) if now - since >= AGED else (True, size)
 
 
 class SpareBuffers:

@@ -67,7 +67,7 @@ class Host:
     ) -> None:
         self.loop = loop
         self.stall = stall
-        self.budget: Budget[Link] = Budget(buffers, lambda link: len(link.inbox))
+        self.budget: Budget[Link] = Budget(buffers, lambda link: len(link.inbox), lambda link: link.reading)
         self.ration: Ration[Link] = Ration()
         self.spare_buffers = SpareBuffers()
         self.shared = bytearray(SHARED_BUFFER_SIZE)
@@ -87,27 +87,26 @@ class Host:
         """Let those read on for whom there is room again."""
         budget = self.budget
         self.reserve.refill(self.loop.now)
-        while len(self.ration) and (budget.exhausted or budget.somebody_waits):
-            # What is kept of costly frames gives way first, and most of that.
-            heaviest = self.ration.heaviest(lambda link: len(link.inbox))
-            if heaviest is None or len(heaviest.inbox) <= FREE_BUFFER_SIZE:
-                break
-            heaviest.close(CloseReason.LIMIT_BUFFERS)
-            for link in budget.take_waiting():
-                link.resume_reading()
-        if budget.somebody_waits:
-            overdue = budget.overdue_keeper(self.loop.now)
-            while overdue is not None:
-                overdue.close(CloseReason.LIMIT_BUFFERS)
-                overdue = budget.overdue_keeper(self.loop.now)
-            overdue = budget.overdue_holder(self.loop.now)
-            if overdue is not None:
-                overdue.close(CloseReason.LIMIT_BUFFERS)
-            for link in budget.take_waiting():
-                link.resume_reading()
+        if budget.somebody_waits or budget.exhausted:
+            self._make_room()
         turn = self.ration.next_turn(self.loop.now)
         if turn is not None:
             turn.resume_reading()
+
+    def _make_room(self) -> None:
+        budget, now = self.budget, self.loop.now
+        # What is kept of costly frames gives way first, and most of that.
+        for link in self.ration.heaviest_first(lambda link: len(link.inbox)):
+            if len(link.inbox) <= FREE_BUFFER_SIZE or not budget.serves_nobody:
+                break
+            link.close(CloseReason.LIMIT_BUFFERS)
+        overdue = budget.overdue(now)
+        while overdue and budget.serves_nobody:
+            for link in overdue:
+                link.close(CloseReason.LIMIT_BUFFERS)
+            overdue = budget.overdue(now)
+        for link in budget.take_waiting(now):
+            link.resume_reading()
 
     def defer(self, link: Link) -> None:
         """Do not read `link` until a costly frame may have its turn."""

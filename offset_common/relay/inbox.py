@@ -110,6 +110,7 @@ class Inbox:
         self._fill = left
         if not self._reserved:
             self._host.budget.used += left
+            self._host.budget.begin(link, self._host.loop.now)
         return self.reserve(link) if reserve and not whole else True
 
     def reserve(self, link: Link) -> bool:
@@ -157,6 +158,7 @@ class Inbox:
             self._reserved = 0
         else:
             self._host.budget.used -= self._fill
+            self._host.budget.finish(link)
         if self._own:
             self._host.spare_buffers.give_back(self._buffer)
             self._own = False

@@ -38,6 +38,9 @@ class PlainHandler:
         connection, now = link.connection, link.host.loop.now
         assert connection is not None
         ration = link.host.ration
+        if not _has_frame(data):
+            link.keep(data, 0, reserve=self.reserves_room)
+            return
         data = memoryview(bytes(data))  # a message may let another link be read into the shared buffer
         start = size = 0
         whole = deferred = False
@@ -47,7 +50,7 @@ class PlainHandler:
             end = start + FRAME_LENGTH_SIZE + length
             if end > len(data):
                 break
-            if link.handler is not self or size > MOST_UNPACKED or self.has_enough(link):
+            if link.handler is not self or size > MOST_UNPACKED or self.has_enough(link, length):
                 whole = True
                 break
             payload = bytes(data[start + FRAME_LENGTH_SIZE : end])
@@ -79,8 +82,8 @@ class PlainHandler:
         """Act on one message of the peer."""
         raise NotImplementedError
 
-    def has_enough(self, link: Link) -> bool:
-        """Say whether the next frame of `link` should wait, although it is there."""
+    def has_enough(self, link: Link, length: int) -> bool:
+        """Say whether the next frame of `link`, of `length` bytes, should wait, although it is there."""
         return False
 
     def quiet(self, link: Link) -> None:
@@ -88,3 +91,11 @@ class PlainHandler:
 
     def drained(self, link: Link) -> None:
         """Nothing waits for that here."""
+
+
+def _has_frame(data: memoryview) -> bool:
+    if len(data) < FRAME_LENGTH_SIZE:
+        return False
+    length: int = _LENGTH.unpack_from(data)[0]
+    check_length(length, MAX_FRAME_SIZE)
+    return len(data) >= FRAME_LENGTH_SIZE + length

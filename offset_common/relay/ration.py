@@ -55,9 +55,9 @@ class Ration(Generic[T]):
         """Return when `next_turn` should be called, or None."""
         return self._free_at if self._waiting or self._turn is not None else None
 
-    def heaviest(self, weight: Callable[[T], int]) -> Optional[T]:
-        """Return who weighs most of those who wait, or None."""
-        return max(self._waiting, key=weight, default=None)
+    def heaviest_first(self, weight: Callable[[T], int]) -> list[T]:
+        """Return those who wait, and who weighs most first."""
+        return sorted(self._waiting, key=weight, reverse=True)
 
     def forget(self, link: T) -> None:
         """Drop `link`, which ended."""

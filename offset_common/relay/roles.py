@@ -9,7 +9,6 @@ Source: section 7 of docs/protocol.md.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from typing import Callable, Optional, Protocol
 
@@ -20,6 +19,7 @@ from offset_common.relay.limits import (
     LISTENER_CHANGE_DELAY,
     LISTENER_CHANGES_IN_WINDOW,
     LISTENER_CHANGES_WINDOW,
+    OUTPUT_HIGH_WATER,
 )
 from offset_common.relay.link import Link
 from offset_common.relay.origins import Origins
@@ -34,7 +34,8 @@ from offset_common.wire.messages import (
 )
 
 DOZE_AFTER = 2.0  # seconds after which a listener is looked at once a second only
-EARLY_MESSAGE_COST = 64  # bytes counted for each early message besides its content
+EARLY_MESSAGE_COST = 512  # bytes counted for each early message besides its content: sealing it takes 10 us
+MOST_ANNOUNCED = 4 * OUTPUT_HIGH_WATER  # bytes of announcements that a listener may leave unread
 
 
 class Joiner(Protocol):
@@ -126,30 +127,38 @@ class WaitingConnects(PlainHandler):
 
     def message(self, link: Link, data: bytes) -> None:
         """Keep a message for the acceptor."""
-        early = link.note
+        early, budget = link.note, link.host.budget
         assert isinstance(early, EarlyData)
-        early.messages.append(data)
         cost = len(data) + EARLY_MESSAGE_COST
+        if cost > FREE_BUFFER_SIZE and budget.used + cost > budget.limit:
+            # A small frame may unpack to a mebibyte.
+            link.close(CloseReason.LIMIT_BUFFERS)
+            return
+        early.messages.append(data)
         early.size += cost
-        link.host.budget.used += cost
-        if early.kept_since is None and early.size > FREE_BUFFER_SIZE:
-            early.kept_since = link.host.loop.now
-            link.host.budget.keep(link, early.size, early.kept_since)
+        budget.used += cost
 
-    def has_enough(self, link: Link) -> bool:
-        """Leave the rest for later once enough is kept."""
+    def has_enough(self, link: Link, length: int) -> bool:
+        """Leave the rest for later once enough is kept, or would be while nothing more may be."""
         early = link.note
         assert isinstance(early, EarlyData)
-        return early.size > (0 if link.host.budget.exhausted else EARLY_DATA_SIZE)
+        if link.host.budget.exhausted:
+            return early.size > 0 or length > FREE_BUFFER_SIZE
+        return early.size > EARLY_DATA_SIZE
 
     def process(self, link: Link, data: memoryview) -> None:
         """Act on `data`; once enough is kept, or would be, the socket is not read any more."""
         super().process(link, data)
-        early = link.note
+        early, budget = link.note, link.host.budget
         if link.closed or link.handler is not self or not isinstance(early, EarlyData):
             return
-        most = FREE_BUFFER_SIZE if link.host.budget.exhausted else EARLY_DATA_SIZE
-        if self.has_enough(link) or early.size + link.inbox.missing() > most:
+        kept = early.size + len(link.inbox)
+        if kept > FREE_BUFFER_SIZE:
+            if early.kept_since is None:
+                early.kept_since = link.host.loop.now
+            budget.keep(link, kept, early.kept_since)
+        most = FREE_BUFFER_SIZE if budget.exhausted else EARLY_DATA_SIZE
+        if self.has_enough(link, 0) or early.size + link.inbox.missing() > most:
             link.pause_reading()
 
 
@@ -178,29 +187,32 @@ class Fights:
 
 
 class DelayedListens:
-    """Listens that take effect a little later, in the order in which they came; a member of the loop."""
+    """Listens that take effect a little later, one for each key: the newest; a member of the loop."""
 
     def __init__(self, listen: Callable[[Link], None]) -> None:
         self._listen = listen
-        self._links: deque[tuple[float, Link]] = deque()
+        self._links: dict[bytes, tuple[float, Link]] = {}  # by key, in the order of their moments
 
     def add(self, link: Link) -> None:
-        """Let the listen of `link` take effect after a moment."""
+        """Let the listen of `link` take effect after a moment, instead of an older one that waits for it."""
         loop = link.host.loop
-        self._links.append((loop.now + LISTENER_CHANGE_DELAY, link))
-        loop.deadlines.schedule(self, self._links[0][0])
+        when, older = self._links.get(link.key, (loop.now + LISTENER_CHANGE_DELAY, None))
+        if older is not None:
+            older.close(CloseReason.REPLACED)
+        elif not self._links:
+            loop.deadlines.schedule(self, when)
+        self._links[link.key] = when, link
 
     def on_ready(self, mask: int) -> None:
         """Never comes: there is no socket."""
 
     def on_deadline(self) -> None:
         """Let those take effect whose moment is over and whose connection still is there."""
-        while self._links:
-            when, link = self._links[0]
+        for key, (when, link) in list(self._links.items()):
             if when > link.host.loop.now:
                 link.host.loop.deadlines.schedule(self, when)
                 return
-            self._links.popleft()
+            del self._links[key]
             if link.closed:
                 continue
             try:
@@ -290,6 +302,9 @@ class Roles:
             listener.rouse()  # perhaps to find that it is gone, which ends those who wait for it
             listener.doze_at = listener.host.loop.now + DOZE_AFTER
         if listener.closed or listener.connection is None:
+            return
+        if len(listener.outbox) > MOST_ANNOUNCED:
+            listener.close(CloseReason.LIMIT_BUFFERS)
             return
         listener.connection.send(IncomingConnection(action.source).encode(), listener.host.loop.now)
         listener.send_connection()

@@ -6,11 +6,13 @@ import pytest
 
 from offset_common.constants import MAX_FRAME_SIZE
 from offset_common.relay.buffers import (
+    AGED,
     LARGE_FRAMES_SHARE,
     ORDINARY_SIZE,
     PATIENCE_WITH_BEGUN,
-    PATIENCE_WITH_HOLDERS,
     PATIENCE_WITH_KEEPERS,
+    PATIENCE_WITH_SLOW,
+    PATIENCE_WITH_STALLED,
     SPARE_BUFFER_FROM,
     Budget,
     SpareBuffers,
@@ -51,13 +53,13 @@ def test_who_waits_may_try_again_once_there_is_room(budget: Budget[str]) -> None
     reserve(budget, "a", 1000)
     reserve(budget, "b", 600)
     reserve(budget, "c", 600)
-    assert budget.take_waiting() == []
+    assert budget.take_waiting(0.0) == []
     budget.release("a", 1000)
-    assert budget.take_waiting() == ["b"]
+    assert budget.take_waiting(0.0) == ["b"]
     reserve(budget, "b", 600)
-    assert budget.take_waiting() == []
+    assert budget.take_waiting(0.0) == []
     budget.release("b", 600)
-    assert budget.take_waiting() == ["c"]
+    assert budget.take_waiting(0.0) == ["c"]
     assert not budget.somebody_waits
 
 
@@ -67,11 +69,11 @@ def test_room_that_others_give_back_is_found_as_well(budget: Budget[str]) -> Non
     assert not reserve(budget, "large", 600)
     budget.used = 950
     assert not reserve(budget, "small", 80)
-    assert budget.take_waiting() == []
+    assert budget.take_waiting(0.0) == []
     budget.used = 910
-    assert budget.take_waiting() == ["small"]
+    assert budget.take_waiting(0.0) == ["small"]
     budget.used = 400
-    assert budget.take_waiting() == ["large"]
+    assert budget.take_waiting(0.0) == ["large"]
 
 
 def test_who_needs_least_is_first(budget: Budget[str]) -> None:
@@ -79,7 +81,7 @@ def test_who_needs_least_is_first(budget: Budget[str]) -> None:
     for holder, size in (("large", 700), ("small", 200), ("medium", 300)):
         assert not reserve(budget, holder, size)
     budget.release("a", 1000)
-    assert budget.take_waiting() == ["small", "medium"]
+    assert budget.take_waiting(0.0) == ["small", "medium"]
 
 
 def test_large_frames_leave_a_part_to_ordinary_ones() -> None:
@@ -92,17 +94,18 @@ def test_large_frames_leave_a_part_to_ordinary_ones() -> None:
     assert len(given) == 80 * (1 - LARGE_FRAMES_SHARE)
 
 
-def test_a_frame_that_has_only_begun_gives_way_sooner() -> None:
+def test_a_frame_of_which_nothing_comes_gives_way_sooner_if_it_has_only_begun() -> None:
     progress = {"begun": 100, "under way": 100_000, "other": 0}
-    budget: Budget[str] = Budget(1000, lambda holder: progress[holder])
-    reserve(budget, "begun", 500, now=10.0)
-    reserve(budget, "under way", 500, now=10.0)
-    reserve(budget, "other", 500, now=10.0)
-    assert budget.overdue_holder(10.0 + PATIENCE_WITH_BEGUN - 0.1) is None
-    assert budget.overdue_holder(10.0 + PATIENCE_WITH_BEGUN) == "begun"
+    budget: Budget[str] = Budget(1000, progress.__getitem__)
+    for holder in ("begun", "under way"):
+        assert budget.reserve(holder, 500, progress[holder], 10.0)
+    budget.used = 1000
+    assert not reserve(budget, "other", 500, now=10.0)
+    assert budget.overdue(10.0 + PATIENCE_WITH_BEGUN - 0.2) == []
+    assert budget.overdue(10.0 + PATIENCE_WITH_BEGUN) == ["begun"]
     budget.release("begun", 500)
-    assert budget.overdue_holder(10.0 + PATIENCE_WITH_HOLDERS - 0.1) is None
-    assert budget.overdue_holder(10.0 + PATIENCE_WITH_HOLDERS) == "under way"
+    assert budget.overdue(10.0 + PATIENCE_WITH_STALLED - 0.2) == []
+    assert budget.overdue(10.0 + PATIENCE_WITH_STALLED) == ["under way"]
 
 
 def test_who_ended_waits_no_more(budget: Budget[str]) -> None:
@@ -113,14 +116,36 @@ def test_who_ended_waits_no_more(budget: Budget[str]) -> None:
     assert not budget.somebody_waits
 
 
-def test_who_holds_for_longest_gives_way_after_a_while_if_somebody_waits() -> None:
-    budget: Budget[str] = Budget(1000, lambda holder: 50_000)
-    reserve(budget, "a", 500, now=10.0)
-    reserve(budget, "b", 500, now=11.0)
-    assert budget.overdue_holder(1000.0) is None
-    reserve(budget, "c", 500, now=11.0)
-    assert budget.overdue_holder(10.0 + PATIENCE_WITH_HOLDERS - 0.1) is None
-    assert budget.overdue_holder(10.0 + PATIENCE_WITH_HOLDERS) == "a"
+def test_a_frame_that_comes_slowly_gives_way_after_long_and_the_slowest_first() -> None:
+    came = {"slow": 5000, "slower": 5000}
+    budget: Budget[str] = Budget(10_000_000, came.__getitem__)
+    for holder in came:
+        assert reserve(budget, holder, 1_000_000, now=10.0)
+    budget.used = budget.limit
+    assert not reserve(budget, "waiting", 500, now=10.0)
+    ended: list[str] = []
+    for step in range(1, 10 * int(PATIENCE_WITH_SLOW) + 3):
+        came["slow"] += 3000
+        came["slower"] += 300
+        overdue = budget.overdue(10.0 + step / 10)
+        assert not overdue or step / 10 >= PATIENCE_WITH_SLOW - 0.2
+        ended += overdue
+    assert set(ended) == {"slower"}
+
+
+def test_what_was_begun_without_a_reservation_gives_way_where_the_peer_sends_no_more() -> None:
+    is_read = {"old": True, "paused": False, "waits": True, "new": True, "done": True}
+    budget: Budget[str] = Budget(1000, is_read=is_read.__getitem__)
+    for holder in ("old", "paused", "waits", "done"):
+        budget.begin(holder, 10.0)
+    budget.finish("done")
+    budget.begin("old", 11.0)  # more of the same
+    budget.begin("new", 11.5)
+    budget.used = 1000
+    assert budget.overdue(20.0) == [], "nobody waits"
+    assert not reserve(budget, "waits", 500, now=10.0)
+    assert budget.overdue(10.0 + PATIENCE_WITH_STALLED - 0.2) == []
+    assert budget.overdue(10.0 + PATIENCE_WITH_STALLED) == ["old"]
 
 
 def test_marks_are_lower_while_the_budget_is_exhausted(budget: Budget[str]) -> None:
@@ -163,10 +188,10 @@ def test_where_others_wait_the_peer_that_took_nothing_for_longest_gives_way(budg
     stalled(budget, "moving", 0.0)
     budget.keep("moving", FREE_BUFFER_SIZE + 1, 5.0)
     budget.keep("longer", 2 * FREE_BUFFER_SIZE, 2.0)
-    assert budget.overdue_keeper(9.0) is None, "nobody waits"
+    assert budget.overdue(9.0) == [], "nobody waits"
     assert not reserve(budget, "large", 100)
-    assert budget.overdue_keeper(1.0 + PATIENCE_WITH_KEEPERS - 0.1) is None
-    assert budget.overdue_keeper(1.0 + PATIENCE_WITH_KEEPERS) == "long"
+    assert budget.overdue(1.0 + PATIENCE_WITH_KEEPERS - 0.1) == []
+    assert budget.overdue(1.0 + PATIENCE_WITH_KEEPERS) == ["long"]
 
 
 def test_who_keeps_little_does_not_give_way(budget: Budget[str]) -> None:
@@ -177,16 +202,27 @@ def test_who_keeps_little_does_not_give_way(budget: Budget[str]) -> None:
     stalled(budget, "ended", 0.0)
     budget.forget("ended")
     assert not reserve(budget, "large", 100)
-    assert budget.overdue_keeper(99.0) is None
+    assert budget.overdue(99.0) == []
 
 
-def test_of_frames_under_way_the_slowest_gives_way() -> None:
-    received = {"quick": 900, "slow": 100, "new": 0}
-    budget: Budget[str] = Budget(2000, received.__getitem__)
-    assert reserve(budget, "quick", 1000)
-    assert reserve(budget, "slow", 1000)
-    assert not reserve(budget, "waiting", 1000)
-    assert budget.overdue_holder(PATIENCE_WITH_HOLDERS) == "slow"
+def test_who_waits_for_long_is_not_passed_by_those_who_need_less(budget: Budget[str]) -> None:
+    reserve(budget, "a", 1000)
+    assert not reserve(budget, "large", 700, now=10.0)
+    assert not reserve(budget, "small", 200, now=10.0 + AGED)
+    budget.used -= 300
+    assert budget.take_waiting(10.0 + AGED) == []
+    budget.release("a", 700)
+    assert budget.take_waiting(10.0 + AGED) == ["large", "small"]
+
+
+def test_nobody_is_served_until_there_is_room_for_who_needs_least(budget: Budget[str]) -> None:
+    reserve(budget, "a", 900)
+    assert not budget.serves_nobody
+    for holder, size in (("large", 700), ("small", 200)):
+        assert not reserve(budget, holder, size)
+    assert budget.serves_nobody
+    budget.used -= 100
+    assert not budget.serves_nobody
 
 
 def test_what_waits_in_full_memory_is_not_passed_by_one_more_frame(budget: Budget[str]) -> None:

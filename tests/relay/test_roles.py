@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from offset_common.constants import IDLE_TIMEOUT, INIT_TIMEOUT, KEEPALIVE_INTERVAL, WAITING_CONNECT_TIMEOUT
 from offset_common.identity import Identity
+from offset_common.relay import roles
+from offset_common.relay.buffers import PATIENCE_WITH_KEEPERS
 from offset_common.relay.limits import (
     EARLY_DATA_SIZE,
     LISTENER_CHANGE_DELAY,
@@ -13,8 +17,11 @@ from offset_common.relay.limits import (
     LISTENER_CHANGES_WINDOW,
 )
 from offset_common.relay.reasons import CloseReason
+from offset_common.relay.registry import Announce
 from offset_common.relay.roles import Fights
-from offset_common.wire.messages import InitConnection, InitRole
+from offset_common.wire.frames import encode_frame
+from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage
+from offset_common.wire.packing import pack_sparse
 from tests.relay.rig import Mate, Rig
 
 LATE = 2.0  # seconds, with the half second before: a link that was quiet for long is looked at now and then
@@ -221,14 +228,79 @@ def test_fights_of_long_ago_are_forgotten() -> None:
         assert len(fights._changes) <= LISTENER_CHANGES_WINDOW
 
 
-def test_each_of_those_who_wait_a_moment_waits_all_of_it(rig: Rig) -> None:
+def test_listens_of_several_keys_that_wait_a_moment_wait_all_of_it(rig: Rig) -> None:
+    identities = [Identity.generate() for _ in range(2)]
+    waiting = []
+    for identity in identities:
+        fight(rig, identity)
+        waiting.append(rig.listener(identity))
+        rig.advance(LISTENER_CHANGE_DELAY / 2 + 0.1)
+    listeners = [rig.relay.registry.listener_of(identity.public_key) for identity in identities]
+    assert listeners[0] is waiting[0].link
+    assert listeners[1] is not waiting[1].link
+    rig.advance(LISTENER_CHANGE_DELAY / 2)
+    assert rig.relay.registry.listener_of(identities[1].public_key) is waiting[1].link
+
+
+def test_of_listens_for_one_key_that_wait_a_moment_the_newest_is_left_and_waits_no_longer(rig: Rig) -> None:
     identity = Identity.generate()
     fight(rig, identity)
-    first = rig.listener(identity)
-    rig.advance(LISTENER_CHANGE_DELAY / 2)
-    second = rig.listener(identity)
-    rig.advance(LISTENER_CHANGE_DELAY / 2 + 0.3)
-    assert not first.link.closed
-    rig.advance(LISTENER_CHANGE_DELAY / 2)
-    assert rig.reason_of(first.link) is CloseReason.REPLACED
-    assert not second.link.closed
+    mates = []
+    for _ in range(4):
+        mates.append(rig.listener(identity))
+        rig.advance(LISTENER_CHANGE_DELAY / 5)
+    assert [rig.reason_of(mate.link) for mate in mates[:-1]] == [CloseReason.REPLACED] * 3
+    rig.advance(LISTENER_CHANGE_DELAY / 4)
+    assert rig.relay.registry.listener_of(identity.public_key) is mates[-1].link
+
+
+def early_bomb(mate: Mate) -> bytes:
+    """Seal a mebibyte of zeros into a kilobyte."""
+    user = KaMessage(bytes(1 << 20)).encode(pack_sparse)
+    return encode_frame(mate.connection.secure_channel.sending.seal(ChannelMessage(b"", user).encode()))
+
+
+def test_early_messages_that_unpack_to_far_more_than_they_were_stay_within_the_buffers(rig: Rig) -> None:
+    listener = rig.listener()
+    budget = rig.relay.host.budget
+    for _ in range(20):
+        mate = rig.admit().init(InitRole.CONNECT, listener.key)
+        mate.write(early_bomb(mate))
+        rig.rounds(3)
+        assert budget.used <= budget.limit
+    assert budget.used > budget.limit // 2
+    rig.advance(1.0)
+    assert CloseReason.LIMIT_BUFFERS in {end.reason for end in rig.ends}
+
+
+def test_what_waiting_connects_have_begun_to_send_gives_way_to_others(rig: Rig) -> None:
+    listener = rig.listener()
+    for _ in range(12):
+        mate = rig.admit().init(InitRole.CONNECT, listener.key)
+        mate.write((200_000).to_bytes(8, "big") + bytes(20_000))
+    rig.rounds(5)
+    budget = rig.relay.host.budget
+    assert budget.used > 200_000
+    near, far = rig.tunnel()
+    budget.limit = budget.used
+    payload = os.urandom(60_000)
+    frame = near.sealed(payload)
+    near.write(frame[:9])
+    rig.rounds(3)
+    rig.advance(PATIENCE_WITH_KEEPERS + 0.1)
+    near.write(frame[9:])
+    assert far.receive() == payload
+
+
+def test_a_listener_that_reads_no_announcements_does_not_keep_them_without_end(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roles, "MOST_ANNOUNCED", 100_000)
+    listener = rig.listener()
+    link = listener.link
+    for number in range(10_000):
+        rig.relay.roles._announce(Announce(link, number.to_bytes(32, "big")))
+        if link.closed:
+            break
+        assert len(link.outbox) < 101_000
+    assert rig.reason_of(link) is CloseReason.LIMIT_BUFFERS
