@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from offset_common.wire.frames import encode_frame
+from offset_common.wire.messages import ChannelMessage, KaMessage
+from offset_common.wire.packing import pack_sparse
 from tests.attack.crowd import Crowd
 from tests.attack.siege import MIB, Siege
 from tests.attack.supplies import numbers, push
@@ -67,9 +70,11 @@ def test_many_acceptors_that_do_not_read_stay_within_the_budget(siege: Siege, co
 @pytest.mark.slow
 def test_messages_that_unpack_to_far_more_than_they_were_stay_within_the_budget(siege: Siege) -> None:
     crowd = siege.crowd()
-    callers = crowd.connect(60, crowd.listen().identity.public_key)
+    callers = crowd.connect(200, crowd.listen().identity.public_key)
+    user = KaMessage(bytes(MIB)).encode(pack_sparse)
+    bomb = ChannelMessage(b"", user).encode()  # a kilobyte
     for caller in callers:
-        for _ in range(20):
-            caller.seal(bytes(1 * MIB))  # packs to next to nothing
-        caller.send_connection()
+        assert caller.connection is not None
+        sending = caller.connection.secure_channel.sending
+        caller.send_bytes(b"".join(encode_frame(sending.seal(bomb)) for _ in range(20)))
     crowd.run_for(3.0)
