@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Callable, Optional
 
+from offset_common.errors import ServiceError
 from offset_common.identity import Identity, encode_key
 from offset_common.relay.forwarding import Tunnels
 from offset_common.relay.handshakes import HandshakePool
@@ -43,6 +44,9 @@ class Relay:
         log: where its lines go.
         clock: seconds, as of time.monotonic.
         workers: processes that forward for tunnels; with 1 this one does.
+
+    Raises:
+        ServiceError: the system does not start so many processes or threads.
     """
 
     def __init__(
@@ -67,10 +71,11 @@ class Relay:
         self.workers = self._start_workers(workers) if workers > 1 else None
         joiner = self.workers or self.tunnels
         self.roles = Roles(self.registry, self.lobby.origins, joiner, self._warn)
-        self.pool = HandshakePool(identity, limits.handshake_threads, self.lobby.job_done)
+        self.pool = self._start_handshakes()
         self.lobby.pool = self.pool
         self._listening = [ListeningSocket(sock, self.lobby) for sock in sockets]
         self._drain_until: Optional[float] = None
+        self._drained = False  # each link was told to finish
         self.loop.after_round.append(self._after_round)
         self.loop.next_time.append(self.log.next_time)
         self.loop.next_time.append(self._next_time)
@@ -101,6 +106,8 @@ class Relay:
         self._drain_until = self.loop.now + drain
         self.log.line(f"stopping: tunnels have {drain:g} s to end")
         self._stop_listening()
+        if self.workers is not None:
+            self.workers.start_no_more()
         for link in self.lobby.origins.all():
             if link.handler is not self.tunnels and link.handler is not self.workers:
                 link.close(CloseReason.SHUTDOWN)
@@ -127,6 +134,14 @@ class Relay:
         from offset_common.relay.worker_pool import WorkerPool
 
         return WorkerPool(self.loop, self.limits, count, self.tunnels, self._warn)
+
+    def _start_handshakes(self) -> HandshakePool:
+        try:
+            return HandshakePool(self.identity, self.limits.handshake_threads, self.lobby.job_done)
+        except ServiceError:
+            if self.workers is not None:
+                self.workers.stop()
+            raise
 
     def _stop_listening(self) -> None:
         for listening in self._listening:
@@ -184,7 +199,8 @@ class Relay:
         links = self.lobby.origins.all()
         if not links or self.loop.now >= self._drain_until + 2.0:
             self.loop.stop()
-        elif self.loop.now >= self._drain_until:
+        elif self.loop.now >= self._drain_until and not self._drained:
+            self._drained = True
             for link in links:
                 link.finish(CloseReason.SHUTDOWN)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import sys
@@ -29,6 +30,8 @@ from offset_common.relay.memory import give_back_large_blocks
 from offset_common.relay.reasons import CloseReason
 
 REPORT_INTERVAL = 1.0  # seconds between reports of how much was forwarded
+SIGNALS_OF_THE_FRONT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Those that a terminal or a supervisor sends to all processes of the relay, and means the front one."""
 
 
 class Worker:
@@ -71,15 +74,18 @@ class Worker:
             if not datagram:
                 self._loop.stop()
                 return
-            if descriptors:
-                self._take_pair(decode_pair(datagram), descriptors)
-            else:
+            if datagram.startswith(b"{"):
                 self._obey(json.loads(datagram))
+            else:
+                self._take_pair(decode_pair(datagram), descriptors)
 
     def on_deadline(self) -> None:
         """Never comes: nothing is scheduled for the channel."""
 
     def _take_pair(self, ends: list[End], descriptors: list[int]) -> None:
+        if len(descriptors) < len(ends):
+            self._refuse_pair(ends, descriptors)
+            return
         links = [
             self._link_of(end, socket.socket(fileno=descriptor)) for end, descriptor in zip(ends, descriptors)
         ]
@@ -87,6 +93,15 @@ class Worker:
         for link, end in zip(links, ends):
             if end.queued:
                 link.write(end.queued)
+
+    def _refuse_pair(self, ends: list[End], descriptors: list[int]) -> None:
+        # The system had no descriptor left for this process; those that did not arrive are closed already.
+        for descriptor in descriptors:
+            os.close(descriptor)
+        for end in ends:
+            detail = "no descriptor left for it"
+            reason = CloseReason.CONNECTION_LOST.name
+            self._report(ended=end.number, reason=reason, detail=detail, received=0, sent=0)
 
     def _link_of(self, end: End, sock: socket.socket) -> Link:
         link = Link(self._host, sock, "", "", self._tunnels)
@@ -137,14 +152,16 @@ class Worker:
     def _next_time(self) -> Optional[float]:
         if self._reports:
             return self._loop.now + 0.05
-        return self._report_at if self._links else None
+        # What the last link forwarded is reported as well, and not only once there is another one.
+        return self._report_at if self._links or self._ended_bytes != self._reported_bytes else None
 
 
 def main(arguments: list[str]) -> int:
     """Serve for the front process; the arguments: its channel's descriptor, the stall limit, the budget."""
-    # The front process says when to end; a signal to the whole group is meant for it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # The front process says when to end, by closing its channel. It held these back until now.
+    for number in SIGNALS_OF_THE_FRONT:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS_OF_THE_FRONT)
     give_back_large_blocks()
     channel = socket.socket(fileno=int(arguments[0]))
     with contextlib.suppress(ConnectionError):

@@ -147,6 +147,27 @@ def test_a_signal_ends_the_workers_as_well(start_relay: StartRelay, number: int)
             wait_until_gone(worker)
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT, signal.SIGTERM])
+def test_a_worker_leaves_signals_to_the_front_process_from_its_first_moment_on(
+    start_relay: StartRelay, number: int
+) -> None:
+    relay = start_relay(options=["--workers", "2"])
+    workers = children(relay)
+    for worker in workers:
+        os.kill(worker, number)  # it is still reading its modules
+    with Node(relay.place()) as caller, Node(relay.place()) as callee:
+        listener = callee.listen()
+        pairs = [tunnel(caller, callee, listener) for _ in range(2)]  # one for each worker
+        for near, far in pairs:
+            exchange(near, far, [b"there"], [b"back"])
+        for worker in workers:
+            os.kill(worker, number)
+        for near, far in pairs:
+            exchange(near, far, [b"still there"], [b"and back"])
+    assert children(relay) == workers
+    assert not [line for line in relay.lines if "worker process" in line]
+
+
 def test_workers_end_when_the_relay_is_killed(start_relay: StartRelay) -> None:
     relay = start_relay(options=["--workers", "2"])
     workers = children(relay)
