@@ -26,7 +26,7 @@ from typing import Callable, Optional
 
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import HandshakeCompleted
-from offset_common.errors import PeerError
+from offset_common.errors import PeerError, ServiceError
 from offset_common.identity import Identity
 
 PATIENCE = 0.02  # seconds that a thread waits for a peer in the middle of a handshake
@@ -87,6 +87,9 @@ class HandshakePool:
         threads: how many.
         done: called in a pool thread with the job, when the handshake is established, has failed
             or gives way.
+
+    Raises:
+        ServiceError: the system does not start so many threads.
     """
 
     def __init__(self, identity: Identity, threads: int, done: Callable[[HandshakeJob], None]) -> None:
@@ -96,11 +99,19 @@ class HandshakePool:
         self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True for each job, False ends a thread
         self._threads: list[threading.Thread] = []
         previous = threading.stack_size(STACK_SIZE)
-        for number in range(threads):
-            thread = threading.Thread(target=self._work, name=f"handshake-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
-        threading.stack_size(previous)
+        try:
+            for number in range(threads):
+                thread = threading.Thread(target=self._work, name=f"handshake-{number}", daemon=True)
+                thread.start()
+                self._threads.append(thread)
+        except (RuntimeError, MemoryError):
+            self.close()
+            raise ServiceError(
+                f"cannot start {threads} threads for handshakes, the system gave {len(self._threads)}; "
+                "choose fewer with --handshake-threads, or raise the limits of memory and processes"
+            ) from None
+        finally:
+            threading.stack_size(previous)
 
     def submit(self, job: HandshakeJob) -> None:
         """Give a connection to the pool; from now on a thread owns it, until `done`."""
