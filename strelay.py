@@ -64,11 +64,23 @@ from offset_common.relay.memory import give_back_large_blocks
 from offset_common.relay.server import Relay, raise_descriptor_limit, stop_on_signals
 
 STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed, a supervisor starts it again
+MOST_DIGITS = 20  # of a number on the command line
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the relay until a signal stops it; return the exit status."""
+    fill_standard_descriptors()
     return run("strelay", lambda: serve(parse(__doc__, sys.argv[1:] if argv is None else argv, __version__)))
+
+
+def fill_standard_descriptors() -> None:
+    """Open nowhere for each standard descriptor that is closed: or a socket would get the log's number."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(nowhere, True)
 
 
 def serve(arguments: dict[str, Any]) -> int:
@@ -93,8 +105,9 @@ def serve(arguments: dict[str, Any]) -> int:
         with stop_on_signals(relay, drain):
             relay.serve()
     except Exception:
+        log = Log()  # the relay closed the other one, if it came so far
         log.line(f"the relay failed:\n{traceback.format_exc().rstrip()}")
-        log.flush()
+        log.close()
         return STATUS_SOFTWARE
     return 0
 
@@ -141,9 +154,12 @@ def read_count(arguments: dict[str, Any], option: str, most: int = 10_000_000) -
         UsageError: it is none, or out of range.
     """
     text = arguments[option]
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:20]) <= most:
+    # Python refuses to read thousands of digits, by another exception.
+    readable = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
+    count = int(text) if readable else 0
+    if not 1 <= count <= most:
         raise UsageError(f"{option} is a whole number from 1 to {most}, not {text!r}")
-    return int(text)
+    return count
 
 
 def read_number(arguments: dict[str, Any], option: str, least: float, most: float) -> float:
@@ -163,5 +179,6 @@ def read_number(arguments: dict[str, Any], option: str, least: float, most: floa
 
 if __name__ == "__main__":
     status = main()
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
     os._exit(status) if status == STATUS_SOFTWARE else sys.exit(status)

@@ -57,14 +57,18 @@ def unwatched(identity: Path, port: int, log: int) -> Iterator[Place]:
     process = subprocess.Popen(command(identity, f"127.0.0.1:{port}"), cwd=ROOT, stderr=log)
     try:
         wait_until_it_listens(port)
-        seed = json.loads(identity.read_text())["privateKey"]
-        key = Ed25519PrivateKey.from_private_bytes(base64.urlsafe_b64decode(seed + "="))
-        yield Place(("127.0.0.1", port), raw(key.public_key()))
+        yield place_of(identity, port)
         process.terminate()
         assert process.wait(PATIENCE) == 0
     finally:
         process.kill()
         process.wait()
+
+
+def place_of(identity: Path, port: int) -> Place:
+    seed = json.loads(identity.read_text())["privateKey"]
+    key = Ed25519PrivateKey.from_private_bytes(base64.urlsafe_b64decode(seed + "="))
+    return Place(("127.0.0.1", port), raw(key.public_key()))
 
 
 def free_port() -> int:
@@ -249,6 +253,23 @@ def test_a_log_whose_reader_is_gone_stops_nothing(tmp_path: Path) -> None:
     os.close(writer)
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])
+def test_without_a_standard_error_it_serves_and_stops_in_order(tmp_path: Path, closed: str) -> None:
+    identity, port = write_identity(tmp_path), free_port()
+    arguments = command(identity, f"127.0.0.1:{port}")
+    process = subprocess.Popen(["sh", "-c", f'exec "$@" {closed}', "sh", *arguments], cwd=ROOT)
+    try:
+        wait_until_it_listens(port)
+        meet(place_of(identity, port))
+        # A connection that had the number 2 would get the log.
+        assert str(Path(f"/proc/{process.pid}/fd/2").readlink()) == os.devnull
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_log_on_a_full_disk_stops_nothing(tmp_path: Path) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     with unwatched(write_identity(tmp_path), free_port(), full) as place:
@@ -315,6 +336,9 @@ def test_an_identity_that_is_none_is_one_line_and_status_1(tmp_path: Path, conte
         ["--stall", "nan"],
         ["--drain", "-1"],
         ["--accepts", "1.5"],
+        ["--per-key", "1" + "0" * 5000],
+        ["--per-key", "0" * 19 + "1" + "0" * 20],
+        ["--handshake-threads", "257"],
         ["--no-such-option"],
     ],
 )
