@@ -21,19 +21,21 @@ class Log:
     """Writes lines to a file descriptor.
 
     Args:
-        descriptor: where to, or None for nowhere.
+        descriptor: where to, or None for nowhere. A terminal is opened once more: it says that it is writable
+            where it takes a few bytes, and would block for the rest until somebody reads.
     """
 
     def __init__(self, descriptor: Optional[int] = 2) -> None:
-        self._descriptor = descriptor
+        self._opened = _open_terminal(descriptor) if descriptor is not None else None
+        self._descriptor = descriptor if self._opened is None else self._opened
         self._pending: list[bytes] = []
         self._pending_size = 0
         self._dropped = 0
         self._counts: dict[str, tuple[int, int]] = {}  # written, and folded
         self._window_end: Optional[float] = None
         self._poll = select.poll()
-        if descriptor is not None:
-            self._poll.register(descriptor, select.POLLOUT)
+        if self._descriptor is not None:
+            self._poll.register(self._descriptor, select.POLLOUT)
 
     def line(self, text: str) -> None:
         """Write one line, as soon as somebody takes it."""
@@ -102,9 +104,13 @@ class Log:
                 return
 
     def close(self) -> None:
-        """Write the counts and what still waits, as far as somebody takes it."""
+        """Write the counts and what still waits, as far as somebody takes it; later lines go nowhere."""
         self._write_counts()
         self.flush()
+        self._descriptor = None
+        if self._opened is not None:
+            os.close(self._opened)
+            self._opened = None
 
     def _take_chunk(self) -> bytes:
         size = taken = 0
@@ -119,3 +125,11 @@ class Log:
         del self._pending[:taken]
         self._pending_size -= len(chunk)
         return chunk
+
+
+def _open_terminal(descriptor: int) -> Optional[int]:
+    # A descriptor of its own: whether the given one blocks is a matter of all programs that have it.
+    try:
+        return os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return None  # no terminal, or one that may not be opened

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +105,48 @@ def test_a_non_blocking_descriptor_is_fine(pipe: Pipe) -> None:
         log.line("x" * 1000)
         log.flush()
     assert read_while_flushing(log, pipe[0]) == (b"x" * 1000 + b"\n") * 200
+
+
+def test_a_terminal_that_nobody_reads_blocks_nothing() -> None:
+    ours, theirs = pty.openpty()
+
+    def free_it() -> None:
+        os.set_blocking(theirs, False)
+        os.read(ours, 1 << 20)
+
+    rescue = threading.Timer(5.0, free_it)  # or a write that blocks would block the test for good
+    rescue.start()
+    log = Log(theirs)
+    for number in range(1000):
+        log.line(f"{number:06} {'x' * 90}")
+        log.flush()
+    assert log.pending
+    assert rescue.is_alive(), "a write blocked"
+    rescue.cancel()
+    os.set_blocking(ours, False)
+    text = b""
+    while b"000999" not in text:
+        text += read_all(ours)
+        log.flush()
+    assert [int(line.split()[0]) for line in text.decode().splitlines()] == list(range(1000))
+    assert os.get_blocking(theirs), "others have it as well"
+    log.close()
+    os.close(theirs)
+    os.close(ours)
+
+
+def test_closing_gives_back_the_terminal() -> None:
+    ours, theirs = pty.openpty()
+    before = sorted(path.name for path in Path("/proc/self/fd").iterdir())
+    log = Log(theirs)
+    log.line("the only one")
+    log.close()
+    log.line("too late")
+    log.flush()
+    assert sorted(path.name for path in Path("/proc/self/fd").iterdir()) == before
+    assert os.read(ours, 100) == b"the only one\r\n"
+    os.close(theirs)
+    os.close(ours)
 
 
 def test_a_reader_that_is_gone_costs_lines_and_nothing_else(pipe: Pipe) -> None:
