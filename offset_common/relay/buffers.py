@@ -162,7 +162,7 @@ class Budget(Generic[T]):
         if not self._waiting:
             return []
         overdue: list[T] = []
-        if self.exhausted and self._keepers:
+        if self._keepers and self.serves_nobody:
             keeper, since = next(iter(self._keepers.items()))
             if now - since >= PATIENCE_WITH_KEEPERS:
                 overdue.append(keeper)

@@ -55,7 +55,7 @@ def test_so_many_connections_are_accepted_each_second(begin_siege: BeginSiege) -
     visitors = crowd.dial(60)
     began = time.monotonic()
     assert crowd.run(lambda: all(each.received for each in visitors))
-    assert 1.5 < time.monotonic() - began < 4.5
+    assert 0.8 < time.monotonic() - began < 4.5  # in three seconds of the clock, the first of which had begun
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -194,6 +194,15 @@ def test_where_others_wait_the_peer_that_took_nothing_for_longest_gives_way(budg
     assert budget.overdue(1.0 + PATIENCE_WITH_KEEPERS) == ["long"]
 
 
+def test_what_waits_for_a_peer_gives_way_to_a_large_frame_although_ordinary_ones_find_room() -> None:
+    budget: Budget[str] = Budget(100 * ORDINARY_SIZE)
+    budget.used = 90 * ORDINARY_SIZE
+    budget.keep("stalled", 80 * ORDINARY_SIZE, 0.0)
+    assert reserve(budget, "ordinary", ORDINARY_SIZE)
+    assert not reserve(budget, "large", 8 * ORDINARY_SIZE)
+    assert "stalled" in budget.overdue(PATIENCE_WITH_KEEPERS)
+
+
 def test_who_keeps_little_does_not_give_way(budget: Budget[str]) -> None:
     budget.used = budget.limit
     budget.keep("little", FREE_BUFFER_SIZE, 0.0)
