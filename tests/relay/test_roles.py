@@ -234,12 +234,12 @@ def test_listens_of_several_keys_that_wait_a_moment_wait_all_of_it(rig: Rig) -> 
     for identity in identities:
         fight(rig, identity)
         waiting.append(rig.listener(identity))
-        rig.advance(LISTENER_CHANGE_DELAY / 2 + 0.1)
-    listeners = [rig.relay.registry.listener_of(identity.public_key) for identity in identities]
-    assert listeners[0] is waiting[0].link
-    assert listeners[1] is not waiting[1].link
-    rig.advance(LISTENER_CHANGE_DELAY / 2)
-    assert rig.relay.registry.listener_of(identities[1].public_key) is waiting[1].link
+        rig.advance(LISTENER_CHANGE_DELAY * 0.55)
+    listener_of = rig.relay.registry.listener_of
+    assert listener_of(identities[0].public_key) is waiting[0].link
+    assert listener_of(identities[1].public_key) is not waiting[1].link
+    rig.advance(LISTENER_CHANGE_DELAY * 0.55)
+    assert listener_of(identities[1].public_key) is waiting[1].link
 
 
 def test_of_listens_for_one_key_that_wait_a_moment_the_newest_is_left_and_waits_no_longer(rig: Rig) -> None:
