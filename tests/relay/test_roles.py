@@ -234,11 +234,11 @@ def test_listens_of_several_keys_that_wait_a_moment_wait_all_of_it(rig: Rig) -> 
     for identity in identities:
         fight(rig, identity)
         waiting.append(rig.listener(identity))
-        rig.advance(LISTENER_CHANGE_DELAY * 0.55)
+        rig.advance(LISTENER_CHANGE_DELAY * 0.7)
     listener_of = rig.relay.registry.listener_of
     assert listener_of(identities[0].public_key) is waiting[0].link
     assert listener_of(identities[1].public_key) is not waiting[1].link
-    rig.advance(LISTENER_CHANGE_DELAY * 0.55)
+    rig.advance(LISTENER_CHANGE_DELAY * 0.7)
     assert listener_of(identities[1].public_key) is waiting[1].link
 
 
@@ -250,7 +250,7 @@ def test_of_listens_for_one_key_that_wait_a_moment_the_newest_is_left_and_waits_
         mates.append(rig.listener(identity))
         rig.advance(LISTENER_CHANGE_DELAY / 5)
     assert [rig.reason_of(mate.link) for mate in mates[:-1]] == [CloseReason.REPLACED] * 3
-    rig.advance(LISTENER_CHANGE_DELAY / 4)
+    rig.advance(LISTENER_CHANGE_DELAY / 2)
     assert rig.relay.registry.listener_of(identity.public_key) is mates[-1].link
 
 
