@@ -11,7 +11,7 @@ more, then the slowest, and what waits for a peer that takes nothing.
 from __future__ import annotations
 
 import math
-from typing import Callable, Generic, TypeVar
+from typing import Callable, Generic, NamedTuple, TypeVar
 
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
 from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
@@ -29,6 +29,14 @@ PATIENCE_WITH_KEEPERS = 2.0  # seconds that a peer may take nothing while others
 _LARGEST = FRAME_LENGTH_SIZE + MAX_FRAME_SIZE
 
 T = TypeVar("T")
+
+
+class _Need(NamedTuple):
+    """What somebody waits for: so many bytes more, for a frame of that size; and since when."""
+
+    more: int
+    size: int
+    since: float
 
 
 class _Frame:
@@ -63,7 +71,7 @@ class Budget(Generic[T]):
         self._holders: dict[T, _Frame] = {}  # oldest first
         self._begun: dict[T, float] = {}  # who holds a little without a reservation, and since when
         self._keepers: dict[T, float] = {}  # since when nothing moved, longest first
-        self._waiting: dict[T, tuple[int, float]] = {}  # bytes that each needs, and since when
+        self._waiting: dict[T, _Need] = {}
         self._next_look = 0.0
         self._used_when_tried = 0.0  # with as much used, nobody of those who wait found room
 
@@ -93,19 +101,20 @@ class Budget(Generic[T]):
 
     def reserve(self, holder: T, size: int, held: int, now: float) -> bool:
         """Take `size` bytes for a frame of `holder`, of which `held` are counted; or remember who waits."""
-        if not self._fits(size - held, size, self.used, not self._holders):
-            self._waiting[holder] = size - held, now
+        need = _Need(size - held, size, now)
+        if not self._fits(need, self.used, not self._holders):
+            self._waiting[holder] = need
             self._used_when_tried = max(self._used_when_tried, self.used)
             return False
-        self.used += size - held
+        self.used += need.more
         self._holders[holder] = _Frame(held, now)
         self._begun.pop(holder, None)
         return True
 
-    def _fits(self, more: int, size: int, used: int, alone: bool) -> bool:
-        limit = self.limit if size <= ORDINARY_SIZE else int(self.limit * LARGE_FRAMES_SHARE)
+    def _fits(self, need: _Need, used: int, alone: bool) -> bool:
+        limit = self.limit if need.size <= ORDINARY_SIZE else int(self.limit * LARGE_FRAMES_SHARE)
         # One frame may always be under way, however small an operator made the budget.
-        return used + more <= limit or (alone and used < limit)
+        return used + need.more <= limit or (alone and used < limit)
 
     def release(self, holder: T, size: int) -> None:
         """Give back what `reserve` gave."""
@@ -126,10 +135,10 @@ class Budget(Generic[T]):
         self._used_when_tried = self.used
         room = self.used
         again: list[T] = []
-        for each, (size, _) in sorted(self._waiting.items(), key=lambda item: _rank(item[1], now)):
-            if not self._fits(size, size, room, not self._holders and not again):
+        for each, need in sorted(self._waiting.items(), key=lambda item: _rank(item[1], now)):
+            if not self._fits(need, room, not self._holders and not again):
                 break
-            room += size
+            room += need.more
             again.append(each)
         for each in again:
             del self._waiting[each]
@@ -138,10 +147,10 @@ class Budget(Generic[T]):
     @property
     def serves_nobody(self) -> bool:
         """Whether others wait, and not even who needs least of them finds room."""
-        least = min((size for size, _ in self._waiting.values()), default=None)
+        least = min(self._waiting.values(), default=None)
         if least is None:
             return self.exhausted
-        return not self._fits(least, least, self.used, not self._holders)
+        return not self._fits(least, self.used, not self._holders)
 
     def begin(self, holder: T, now: float) -> None:
         """Take note that `holder` has the begin of something, without a reservation."""
@@ -195,9 +204,8 @@ class Budget(Generic[T]):
         return frame.came / max(now - frame.since, 0.001)
 
 
-def _rank(need: tuple[int, float], now: float) -> tuple[bool, float]:
-    size, since = need
-    return (False, since) if now - since >= AGED else (True, size)
+def _rank(need: _Need, now: float) -> tuple[bool, float]:
+    return (False, need.since) if now - need.since >= AGED else (True, need.more)
 
 
 class SpareBuffers:

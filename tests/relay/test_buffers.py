@@ -94,6 +94,18 @@ def test_large_frames_leave_a_part_to_ordinary_ones() -> None:
     assert len(given) == 80 * (1 - LARGE_FRAMES_SHARE)
 
 
+def test_a_large_frame_that_waits_is_large_however_much_of_it_is_held() -> None:
+    budget: Budget[str] = Budget(80 * ORDINARY_SIZE)
+    assert reserve(budget, "other", 1000)
+    budget.used = 70 * ORDINARY_SIZE
+    assert not budget.reserve("large", ORDINARY_SIZE + 1, 10_000, 0.0)
+    assert budget.serves_nobody
+    budget.used -= 1
+    assert budget.take_waiting(0.0) == []
+    budget.used = 50 * ORDINARY_SIZE
+    assert budget.take_waiting(0.0) == ["large"]
+
+
 def test_a_frame_of_which_nothing_comes_gives_way_sooner_if_it_has_only_begun() -> None:
     progress = {"begun": 100, "under way": 100_000, "other": 0}
     budget: Budget[str] = Budget(1000, progress.__getitem__)
