@@ -1,10 +1,10 @@
 """Handshakes in a pool of threads, on blocking sockets.
 
 A handshake is the only work of a relay that is always long for one message: four public-key operations,
-140 us. A thread takes a connection whose peer has sent
-something, and blocks for what comes next. A peer that keeps it waiting gives way: after
-`PATIENCE`, or at once where others queue, the connection goes back to the loop's lobby with its
-state and returns when its peer has sent more. So silent peers cost no thread, however many they are.
+140 us. A thread takes a connection whose peer has sent something, and blocks for what comes next. A
+peer that keeps it waiting gives way: after `PATIENCE`, or at once where others queue, the connection
+goes back to the loop's lobby with its state and returns when its peer has sent more. So silent peers
+cost no thread, however many they are.
 Of those who queue the newest is next: where more come than can be served, some are served at once
 instead of all too late.
 
