@@ -33,7 +33,6 @@ MAX_KEEPALIVE_PADDING_SENT = 127  # bytes; an idle connection then costs under 1
 
 # Rekey: section 5.1.
 REKEY_INTERVAL = 3600.0  # seconds
-MAX_RELAY_MESSAGE_SIZE = 16 * 1024  # bytes unpacked, of what nodes and relay say to each other: it takes 80
 MAX_REKEYS_IN_WINDOW = 4  # rekeys a peer may start within REKEY_WINDOW
 REKEY_WINDOW = 60.0  # seconds
 
@@ -42,6 +41,7 @@ KEEPALIVE_INTERVAL = 16.0  # seconds without sending
 IDLE_TIMEOUT = 32.0  # seconds without receiving
 
 # Relay: section 7.1.
+MAX_RELAY_MESSAGE_SIZE = 16 * 1024  # bytes unpacked, of what nodes and relay say to each other: it takes 80
 HANDSHAKE_TIMEOUT = 8.0  # seconds from the TCP connection to the ready channel
 INIT_TIMEOUT = 4.0  # seconds from the ready channel to InitConnection
 WAITING_CONNECT_TIMEOUT = 32.0  # seconds

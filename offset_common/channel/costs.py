@@ -10,13 +10,11 @@ from __future__ import annotations
 from offset_common.channel.glance import find_user
 from offset_common.errors import DecodeError
 from offset_common.wire.messages import ChannelMessage, Rekey
-from offset_common.wire.packing import WORD_SIZE
+from offset_common.wire.packing import PACKED_SIZES, WORD_SIZE
 
 MOST_RUNS = 300  # of a message, and besides ...
 BYTES_OF_A_RUN = 512  # ... one for so many packed bytes: the longest run has 2,050
 MOST_ZEROS = 32 * 1024  # bytes that a message may unpack to besides twice what it has packed
-
-_SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))  # packed bytes of a single word, by its tag
 
 
 def costs_little(plaintext: bytes) -> bool:
@@ -42,12 +40,10 @@ def _has_few_runs(packed: bytes) -> bool:
         if at >= end:
             return words * WORD_SIZE <= 2 * end + MOST_ZEROS
         tag = packed[at]
-        if 0x00 < tag < 0xFF:
-            at += _SIZES[tag]
-            words += 1
-            continue
-        at += _SIZES[tag]
-        more = packed[at] if at < end else 0
-        at += 1 + WORD_SIZE * more if tag else 1
-        words += 1 + more
+        at += PACKED_SIZES[tag]
+        words += 1
+        if tag in (0x00, 0xFF):
+            more = packed[at] if at < end else 0
+            at += 1 + WORD_SIZE * more if tag else 1
+            words += more
     return False

@@ -22,23 +22,21 @@ import re
 from typing import NamedTuple, Optional, Union
 
 from offset_common.constants import MAX_FRAME_SIZE
+from offset_common.wire.packing import PACKED_SIZES
 
 Packed = Union[bytes, bytearray]
 
 # A packed word is a tag, whose bit i says whether byte i follows. After 0x00 and 0xff a count follows,
 # of further zero words or of further words as they are.
-_SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))
 _SHIFTS = tuple(tuple(8 * bit for bit in range(8) if tag >> bit & 1) for tag in range(256))
-
 _GAPS = tuple(tuple(bit for bit in range(8) if not tag >> bit & 1) for tag in range(256))
 
 _FULL_RUN = 1 + 8 + 1 + 255 * 8  # packed bytes of the longest run of words as they are
 _MOST_OF_SMALL = 3000  # packed bytes: a run of the user's, and less than 512 bytes of padding
 _match_full_runs = re.compile(rb"(?:\xff.{8}\xff.{2040})+", re.DOTALL).match
 _WORTH_COUNTING = 512  # words; less is walked over run by run
-_STEPS = range(
-    300
-)  # a mebibyte of random bytes takes 120; words without runs by the thousand go the plain way
+# A mebibyte of random bytes takes 120; words without runs by the thousand go the plain way.
+_STEPS = range(300)
 _MAX_WORDS = MAX_FRAME_SIZE // 8
 _MOST_ZEROS = 4  # bytes of the packed KaMessage, for each byte of the packed ChannelMessage
 _HALF = 0xFFFFFFFF
@@ -336,7 +334,7 @@ def _skip(p: Packed, at: int, words: int) -> int:
                 at += 10 + 8 * more
                 words -= 1 + more
         elif tag:
-            at += _SIZES[tag]
+            at += PACKED_SIZES[tag]
             words -= 1
         else:
             words -= 1 + p[at + 1]
@@ -374,7 +372,7 @@ def _gather(p: Packed, at: int, size: int) -> tuple[Packed, int]:
             del user[fill + 8 :: _FULL_RUN - 1]  # the counts
             at = end
         elif tag:
-            end = at + _SIZES[tag]
+            end = at + PACKED_SIZES[tag]
             user += view[at + 1 : end]
             for gap in _GAPS[tag]:
                 user.insert(fill + gap, 0)

@@ -11,7 +11,8 @@ import struct
 from offset_common.channel.glance import Content
 from offset_common.channel.handshake import RandomBytes
 from offset_common.constants import MAX_PADDING_SENT
-from offset_common.wire.capnp import data_pointer, segment_table, struct_pointer
+from offset_common.wire.capnp import segment_table
+from offset_common.wire.messages import packed_begin
 from offset_common.wire.packing import WORD_SIZE, pack, pack_literal, pack_word
 
 _DRAWN_AT_ONCE = 32  # messages: a call to the system for each would cost as much as all the rest
@@ -36,7 +37,9 @@ class Repadder:
         """Return the message with 0 to 255 bytes of padding."""
         size, padding = self._draw()
         words = 3 + (size + WORD_SIZE - 1) // WORD_SIZE + content.words
-        return b"".join((_table(words, content.second), _head(size), pack_literal(padding), content.packed))
+        return b"".join(
+            (_table(words, content.second), packed_begin(size), pack_literal(padding), content.packed)
+        )
 
     def _draw(self) -> tuple[int, bytes]:
         at = self._at
@@ -54,11 +57,3 @@ def _table(words: int, second: int) -> bytes:
         return pack_word(segment_table(words))
     # Its two words are packed apart: section 3.3 of docs/protocol.md.
     return pack(_FIRST_HALF.pack(1, words)) + pack(_SECOND_HALF.pack(second))
-
-
-@functools.lru_cache(maxsize=1 + MAX_PADDING_SENT)
-def _head(size: int) -> bytes:
-    """Pack the root, ->randPadding and ->content of a message with so many bytes of padding."""
-    words = (size + WORD_SIZE - 1) // WORD_SIZE
-    root = struct_pointer(0, 0, 2)
-    return pack(root) + pack_word(data_pointer(1, size)) + pack_word(struct_pointer(words, 1, 1))

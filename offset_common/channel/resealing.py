@@ -28,7 +28,7 @@ from offset_common.constants import (
     SEAL_OVERHEAD,
 )
 from offset_common.errors import PeerError
-from offset_common.wire.frames import check_length
+from offset_common.wire.frames import frame_end
 from offset_common.wire.messages import KaMessage
 from offset_common.wire.packing import pack_sparse
 
@@ -36,7 +36,6 @@ MOST_OUTPUT = 768 * 1024  # bytes after which a batch stops: packed zeros can be
 MOST_PLAIN_SECONDS = 0.0005  # of the plain way after which a batch stops
 LARGEST_PADDING_KEPT = 768  # bytes; more is not worth sealing and sending again
 
-_LENGTH = Struct(">Q")
 _HEADER = Struct(f">Q{SEAL_NONCE_SIZE}s")
 _HEADER_SIZE = FRAME_LENGTH_SIZE + SEAL_NONCE_SIZE
 _SMALLEST = FRAME_LENGTH_SIZE + SEAL_OVERHEAD
@@ -122,13 +121,15 @@ class Resealer:
                     source.channel.last_received = sink.channel.last_sent = now
                     start, fill = start + taken, fill + filled
                     continue
-                end = _frame_end(data, start)
+                end = frame_end(data, start, MAX_FRAME_SIZE)
                 if end > len(data):
                     break
-                payload = bytes(data[start + FRAME_LENGTH_SIZE : end])
-                deferred = not allow_costly and source.is_costly(payload)
-                if deferred or plain_seconds > MOST_PLAIN_SECONDS:
+                if plain_seconds > MOST_PLAIN_SECONDS:
                     stopped = True
+                    break
+                payload = bytes(data[start + FRAME_LENGTH_SIZE : end])
+                if not allow_costly and source.is_costly(payload):
+                    stopped = deferred = True
                     break
                 started = self._clock()
                 try:
@@ -205,9 +206,3 @@ class Resealer:
         frame = sink.data_to_send()
         self._out[fill : fill + len(frame)] = frame
         return len(frame)
-
-
-def _frame_end(data: memoryview, start: int) -> int:
-    length: int = _LENGTH.unpack_from(data, start)[0]
-    check_length(length, MAX_FRAME_SIZE)
-    return start + FRAME_LENGTH_SIZE + length

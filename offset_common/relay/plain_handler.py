@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from struct import Struct
 from time import perf_counter
 
 from offset_common.channel.events import MessageReceived
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
 from offset_common.relay.link import Link
 from offset_common.relay.reasons import CloseReason
-from offset_common.wire.frames import check_length
+from offset_common.wire.frames import frame_end
 
 READ_SIZE = 32 * 1024  # bytes read at once where no bulk is expected
 MOST_UNPACKED = 256 * 1024  # bytes of messages taken at once: packed zeros can be much more than they were
-
-_LENGTH = Struct(">Q")
 
 
 class PlainHandler:
     """Cuts frames, and gives the messages in them to the role, one by one."""
 
     role = ""
-    reserves_room = (
-        True  # for a large frame; where not, what follows a large frame's begin is left in the kernel
-    )
+    # For a large frame; where not, what follows a large frame's begin is left in the kernel.
+    reserves_room = True
 
     def readable(self, link: Link) -> None:
         """Read, and act on what came."""
@@ -38,18 +34,17 @@ class PlainHandler:
         connection, now = link.connection, link.host.loop.now
         assert connection is not None
         ration = link.host.ration
-        if not _has_frame(data):
+        if len(data) < FRAME_LENGTH_SIZE or frame_end(data, 0, MAX_FRAME_SIZE) > len(data):
             link.keep(data, 0, reserve=self.reserves_room)
             return
         data = memoryview(bytes(data))  # a message may let another link be read into the shared buffer
         start = size = 0
         whole = deferred = False
         while len(data) - start >= FRAME_LENGTH_SIZE:
-            length: int = _LENGTH.unpack_from(data, start)[0]
-            check_length(length, MAX_FRAME_SIZE)
-            end = start + FRAME_LENGTH_SIZE + length
+            end = frame_end(data, start, MAX_FRAME_SIZE)
             if end > len(data):
                 break
+            length = end - start - FRAME_LENGTH_SIZE
             if link.handler is not self or size > MOST_UNPACKED or self.has_enough(link, length):
                 whole = True
                 break
@@ -91,11 +86,3 @@ class PlainHandler:
 
     def drained(self, link: Link) -> None:
         """Nothing waits for that here."""
-
-
-def _has_frame(data: memoryview) -> bool:
-    if len(data) < FRAME_LENGTH_SIZE:
-        return False
-    length: int = _LENGTH.unpack_from(data)[0]
-    check_length(length, MAX_FRAME_SIZE)
-    return len(data) >= FRAME_LENGTH_SIZE + length

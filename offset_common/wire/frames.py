@@ -46,6 +46,22 @@ def encode_frame(payload: Buffer) -> bytes:
     return _LENGTH.pack(len(payload)) + payload
 
 
+def frame_end(data: Buffer, start: int, limit: int) -> int:
+    """Return where the frame that begins at `start` ends, which may be behind what is there.
+
+    Args:
+        data: a stream; the frame's length, at least, must be there.
+        start: where in it.
+        limit: bytes that the frame may have.
+
+    Raises:
+        FrameError: it announces more.
+    """
+    length: int = _LENGTH.unpack_from(data, start)[0]
+    check_length(length, limit)
+    return start + FRAME_LENGTH_SIZE + length
+
+
 def check_length(length: int, limit: int) -> None:
     """Refuse a frame that is over the limit, before a byte of it is buffered.
 

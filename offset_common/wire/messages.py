@@ -10,6 +10,7 @@ The rest are byte strings that look random, and go out as literal runs.
 from __future__ import annotations
 
 import enum
+import functools
 from typing import Callable, ClassVar, Optional, TypeVar, Union
 
 from offset_common import constants
@@ -171,6 +172,14 @@ class Rekey(Message):
         )
 
 
+@functools.lru_cache(maxsize=1 + constants.MAX_PADDING_SENT)
+def packed_begin(padding_size: int) -> bytes:
+    """Pack the root, ->randPadding and ->content of a ChannelMessage with its padding before its content."""
+    words = -(-padding_size // WORD_SIZE)
+    root = pack(struct_pointer(0, 0, 2))
+    return root + pack_word(data_pointer(1, padding_size)) + pack_word(struct_pointer(words, 1, 1))
+
+
 class ChannelMessage(Message):
     """What is sealed in a frame of an established channel.
 
@@ -181,7 +190,6 @@ class ChannelMessage(Message):
     Source: section 5.
     """
 
-    _PACKED_ROOT = pack(struct_pointer(0, 0, 2))
     _PACKED_USER = pack(discriminant_word(1))
 
     def __init__(self, rand_padding: bytes, content: Union[Rekey, bytes]) -> None:
@@ -209,9 +217,7 @@ class ChannelMessage(Message):
         return b"".join(
             (
                 pack_word(segment_table(words)),
-                self._PACKED_ROOT,
-                pack_word(data_pointer(1, len(self.rand_padding))),
-                pack_word(struct_pointer(padding_words, 1, 1)),
+                packed_begin(len(self.rand_padding)),
                 pack_literal(padding),
                 self._PACKED_USER,
                 pack_word(data_pointer(0, len(self.content))),
@@ -345,11 +351,8 @@ class _PublicKeyMessage(Message):
     @classmethod
     def decode(cls: type[_P], data: Buffer) -> _P:
         """Read the message of a KaMessage; raises DecodeError."""
-        return cls(
-            read_fixed(
-                read_message(bytes(data), constants.MAX_RELAY_MESSAGE_SIZE), 0, constants.PUBLIC_KEY_SIZE
-            )
-        )
+        root = read_message(bytes(data), constants.MAX_RELAY_MESSAGE_SIZE)
+        return cls(read_fixed(root, 0, constants.PUBLIC_KEY_SIZE))
 
 
 class RejectConnection(_PublicKeyMessage):

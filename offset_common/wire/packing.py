@@ -18,6 +18,9 @@ MAX_RUN = 256  # words of the longest run: the tag's own and 255 more
 # What one tag can become at most: two bytes, 0x00 and its count, stand for a whole run of zero words.
 _MAX_EXPANSION = MAX_RUN * WORD_SIZE // 2
 
+PACKED_SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))
+"""The packed bytes of a single word, by its tag; where a count follows, that is one more."""
+
 _MANY_ZEROS = bytes(16)
 _ZERO_BYTES = re.compile(rb"\x00*")
 _ZERO_RUNS = re.compile(rb"\x00{64,}")  # shorter ones `pack` finds itself
@@ -168,7 +171,7 @@ def _unpack_into(words: bytearray, packed: bytes, at: int) -> tuple[int, int]:
                 words[end + position] = packed[at]
                 at += 1
             end += WORD_SIZE
-        elif packed[at : at + 16] != _MANY_ZEROS:
+        elif not packed.startswith(_MANY_ZEROS, at):
             end += (packed[at] + 1) * WORD_SIZE
             at += 1
         else:
