@@ -22,9 +22,9 @@ SEED = 20  # any
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_200_nodes_leave_a_relay_as_it_was_and_every_payload_arrives(workers: str) -> None:
-    command = [sys.executable, "-m", "tests.soak", "--seconds", "20", "--workers", workers]
+@pytest.mark.parametrize(("workers", "seconds"), [("1", "60"), ("2", "20")])
+def test_200_nodes_leave_a_relay_as_it_was_and_every_payload_arrives(workers: str, seconds: str) -> None:
+    command = [sys.executable, "-m", "tests.soak", "--seconds", seconds, "--workers", workers]
     finished = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert finished.returncode == 0, finished.stdout
     assert re.search(r"^soak: passed, seed \d+$", finished.stdout, re.MULTILINE), finished.stdout
