@@ -91,7 +91,7 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 	$(VENV)/bin/python -m pip install --quiet --quiet --editable '.[dev]'
 	touch $@
 
-# `make fuzz`: any arguments, as in FUZZ="--seconds 30 messages glance".
+# `make fuzz`: any arguments, as in FUZZ="--seconds 30 messages classify".
 FUZZ ?=
 
 fuzz: $(VENV)/dev.stamp ## ten minutes of strange input to all that reads bytes; FUZZ="--seconds 30" is what it is given

@@ -15,7 +15,7 @@ from typing import Any, Callable, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from offset_common.constants import FRAME_LENGTH_SIZE, SEAL_NONCE_SIZE
+from offset_common.constants import FRAME_LENGTH_SIZE, NONCE_SIZE
 from offset_common.errors import PersonError
 from offset_common.wire.messages import ChannelMessage, KaMessage
 
@@ -94,7 +94,7 @@ def seal_frames(key: bytes, counter: int, plaintexts: Sequence[Plaintext], count
     aead = ChaCha20Poly1305(key)
     frames = bytearray()
     for number in range(count):
-        nonce = (counter + number).to_bytes(SEAL_NONCE_SIZE, "little")
+        nonce = (counter + number).to_bytes(NONCE_SIZE, "little")
         sealed = aead.encrypt(nonce, plaintexts[number % len(plaintexts)].encoded, None)
-        frames += (SEAL_NONCE_SIZE + len(sealed)).to_bytes(FRAME_LENGTH_SIZE, "big") + nonce + sealed
+        frames += (NONCE_SIZE + len(sealed)).to_bytes(FRAME_LENGTH_SIZE, "big") + nonce + sealed
     return frames

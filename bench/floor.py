@@ -16,7 +16,7 @@ from typing import Optional
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from bench.processes import Child, close_pipe_and_exit, cpu_seconds
-from offset_common.constants import CHANNEL_KEY_SIZE, FRAME_LENGTH_SIZE, SEAL_NONCE_SIZE, SEAL_OVERHEAD
+from offset_common.constants import CHANNEL_KEY_SIZE, ENCRYPTION_OVERHEAD, FRAME_LENGTH_SIZE, NONCE_SIZE
 
 OPENING_KEY = bytes(range(CHANNEL_KEY_SIZE))
 SEALING_KEY = bytes(range(1, CHANNEL_KEY_SIZE + 1))
@@ -24,7 +24,7 @@ BUFFER_SIZE = 512 * 1024  # bytes: the largest frame of the benchmark and more
 READ_SIZE = 256 * 1024  # bytes asked for at once; neither less nor more is faster
 
 _LENGTH = Struct(">Q")
-_HEAD = FRAME_LENGTH_SIZE + SEAL_NONCE_SIZE
+_HEAD = FRAME_LENGTH_SIZE + NONCE_SIZE
 
 
 class Floor:
@@ -85,11 +85,11 @@ def forward_in_place(source: socket.socket, sink: socket.socket) -> None:
             if stop > end:
                 break
             sealed = start + _HEAD
-            plain = plain_view[: length - SEAL_OVERHEAD]
+            plain = plain_view[: length - ENCRYPTION_OVERHEAD]
             opening.decrypt_into(
                 read_view[start + FRAME_LENGTH_SIZE : sealed], read_view[sealed:stop], None, plain
             )
-            nonce = counter.to_bytes(SEAL_NONCE_SIZE, "little")
+            nonce = counter.to_bytes(NONCE_SIZE, "little")
             counter += 1
             _LENGTH.pack_into(written, start, length)
             written[start + FRAME_LENGTH_SIZE : sealed] = nonce
@@ -122,7 +122,7 @@ def forward_plainly(source: socket.socket, sink: socket.socket) -> None:
             sealed = start + _HEAD
             nonce = bytes(read_view[start + FRAME_LENGTH_SIZE : sealed])
             plain = opening.decrypt(nonce, bytes(read_view[sealed:stop]), None)
-            nonce = counter.to_bytes(SEAL_NONCE_SIZE, "little")
+            nonce = counter.to_bytes(NONCE_SIZE, "little")
             counter += 1
             parts += (_LENGTH.pack(length), nonce, sealing.encrypt(nonce, plain, None))
             start = stop

@@ -13,7 +13,7 @@ from bench.options import Figures, Options, Report, SkippedError
 from bench.relay_process import RelayProcess, relay_has_option
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import MessageReceived
-from offset_common.constants import MAX_PADDING_SENT, SEAL_OVERHEAD
+from offset_common.constants import ENCRYPTION_OVERHEAD, MAX_PADDING_SENT
 
 KIB = 1024
 FULL_PADDING = 65535  # bytes: the most that released nodes put on a message
@@ -168,7 +168,7 @@ def checker(connection: Connection, plaintexts: Sequence[Plaintext], count: int)
 
 
 def _count(plaintexts: Sequence[Plaintext], options: Options) -> int:
-    size = sum(len(plaintext.encoded) for plaintext in plaintexts) / len(plaintexts) + SEAL_OVERHEAD
+    size = sum(len(plaintext.encoded) for plaintext in plaintexts) / len(plaintexts) + ENCRYPTION_OVERHEAD
     return min(options.messages_at_once, int(options.bytes_at_once / size))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 # Frames: section 1.
 FRAME_LENGTH_SIZE = 8  # bytes of the big-endian length before each payload
 MAX_MESSAGE_SIZE = 2**20  # bytes of one payload of a tunnel: the intended largest frame
-MAX_FRAME_SIZE = 2**20 + 2**17  # bytes: that payload, 64 KiB of padding, packing and sealing
+MAX_FRAME_SIZE = 2**20 + 2**17  # bytes: that payload, 64 KiB of padding, packing and encryption
 MAX_HANDSHAKE_FRAME_SIZE = 2048  # bytes; the largest real one is under 200
 
 # Version: section 2.
@@ -24,10 +24,10 @@ KEY_SALT_SIZE = 32
 SIGNATURE_SIZE = 64
 CHANNEL_KEY_SIZE = 32
 
-# Sealed messages: section 5.
-SEAL_NONCE_SIZE = 12  # bytes, a little-endian counter
-SEAL_TAG_SIZE = 16  # bytes
-SEAL_OVERHEAD = SEAL_NONCE_SIZE + SEAL_TAG_SIZE
+# Encrypted messages: section 5.
+NONCE_SIZE = 12  # bytes, a little-endian counter
+TAG_SIZE = 16  # bytes
+ENCRYPTION_OVERHEAD = NONCE_SIZE + TAG_SIZE
 MAX_PADDING_SENT = 255  # bytes of random padding on a message that we send
 MAX_KEEPALIVE_PADDING_SENT = 127  # bytes; an idle connection then costs under 1 MB a day
 

@@ -11,7 +11,7 @@
     │   ├── DecodeError         bytes that are not the message they should be
     │   ├── VersionError        another protocol version, or not Offset at all
     │   ├── HandshakeError      an identity that is not proven, or not the expected one
-    │   ├── SealError           a message that is not the next one under the key
+    │   ├── DecryptionError     a message that is not the next one under the key
     │   ├── RekeyError          more rekeys than a peer could need
     │   └── SilenceError        nothing heard, or a step not done, for too long
     └── ConnectionEnded         a node's connection through the relay is over
@@ -82,8 +82,8 @@ class HandshakeError(PeerError):
     """The peer did not prove the identity that it has, or has another than expected."""
 
 
-class SealError(PeerError):
-    """A sealed message is too short, out of order, or not sealed under the channel's key."""
+class DecryptionError(PeerError):
+    """An encrypted message is too short, out of order, or not encrypted under the channel's key."""
 
 
 class RekeyError(PeerError):

@@ -21,7 +21,7 @@ from bench.options import Figures
 from bench.relay_process import RelayProcess
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import HandshakeCompleted
-from offset_common.constants import SEAL_NONCE_SIZE
+from offset_common.constants import NONCE_SIZE
 from offset_common.identity import Identity
 from offset_common.wire.frames import FrameReader
 from offset_common.wire.messages import ChannelMessage, KaMessage
@@ -38,7 +38,7 @@ def recorded_plaintexts() -> list[bytes]:
         aead = ChaCha20Poly1305(bytes.fromhex(connection["receiving_key"]))
         received = [frame["payload"] for frame in connection["frames"] if frame["direction"] == "received"]
         for payload in map(base64.b64decode, received[3:]):  # version and handshake come first
-            plaintexts.append(aead.decrypt(payload[:SEAL_NONCE_SIZE], payload[SEAL_NONCE_SIZE:], None))
+            plaintexts.append(aead.decrypt(payload[:NONCE_SIZE], payload[NONCE_SIZE:], None))
     return plaintexts
 
 
@@ -47,9 +47,9 @@ def open_frames(key: bytes, stream: bytes) -> list[bytes]:
     reader.receive_data(stream)
     opened: list[bytes] = []
     while (payload := reader.next_frame()) is not None:
-        nonce = len(opened).to_bytes(SEAL_NONCE_SIZE, "little")
-        assert payload[:SEAL_NONCE_SIZE] == nonce
-        opened.append(aead.decrypt(nonce, payload[SEAL_NONCE_SIZE:], None))
+        nonce = len(opened).to_bytes(NONCE_SIZE, "little")
+        assert payload[:NONCE_SIZE] == nonce
+        opened.append(aead.decrypt(nonce, payload[NONCE_SIZE:], None))
     return opened
 
 

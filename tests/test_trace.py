@@ -245,7 +245,7 @@ def test_keepalives_and_rekeys_are_told_both_ways(talk):
     talk.exchange(now)
     assert sorted(talk.names()) == [(RECEIVED, "keepAlive"), (SENT, "keepAlive")]
     talk.frames.clear()
-    talk.node.channel.peer_is_heard(REKEY_INTERVAL)
+    talk.node.channel.mark_received(REKEY_INTERVAL)
     talk.node.channel.last_sent = REKEY_INTERVAL
     talk.node.handle_time(REKEY_INTERVAL)
     talk.exchange(REKEY_INTERVAL)

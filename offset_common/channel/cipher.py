@@ -10,14 +10,14 @@ from typing import Any, Callable, Optional, Union
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from offset_common.constants import SEAL_NONCE_SIZE, SEAL_OVERHEAD
-from offset_common.errors import SealError
+from offset_common.constants import ENCRYPTION_OVERHEAD, NONCE_SIZE
+from offset_common.errors import DecryptionError
 
 Buffer = Union[bytes, bytearray, memoryview]
 
 
 class _CopyingAead:
-    """ChaCha20-Poly1305 with the calls that work in place, for a cryptography that has none.
+    """ChaCha20-Poly1305 with the calls that work in place, for versions of cryptography that lack them.
 
     Args:
         key: 32 bytes.
@@ -52,11 +52,11 @@ _new_aead: Callable[[bytes], Any] = (
 
 
 class CipherState:
-    """Seals, or opens, the messages of one direction in their order.
+    """Encrypts, or decrypts, the messages of one direction in their order.
 
     Args:
         key: 32 bytes.
-        counter: the number of messages that went under this key before.
+        counter: how many messages this key has encrypted before.
     """
 
     __slots__ = ("counter", "key")
@@ -67,43 +67,50 @@ class CipherState:
 
     @property
     def aead(self) -> Any:
-        """The cipher under the key. It is made anew each time: that takes 1 us; kept, it takes 2 KB."""
+        """The cipher under the key, made anew each time: that takes 1 us; keeping it would take 2 KB."""
         return _new_aead(self.key)
 
     def export_state(self) -> list[Any]:
-        """Return key and counter as JSON can carry them."""
+        """Return key and counter in a form for JSON."""
         return [self.key.hex(), self.counter]
 
     @classmethod
     def import_state(cls, state: list[Any]) -> CipherState:
-        """Go on where `export_state` left off."""
+        """Continue where `export_state` left off."""
         return cls(bytes.fromhex(state[0]), state[1])
 
     def next_nonce(self) -> bytes:
-        """Return the 12 bytes that the next message must carry in front."""
-        return self.counter.to_bytes(SEAL_NONCE_SIZE, "little")
+        """Return the 12 bytes that the next message must begin with."""
+        return self.counter.to_bytes(NONCE_SIZE, "little")
 
-    def seal(self, plaintext: Buffer) -> bytes:
+    def advance(self, count: int) -> None:
+        """Count messages that were encrypted, or decrypted, with `aead` itself."""
+        self.counter += count
+
+    def encrypt(self, plaintext: Buffer) -> bytes:
         """Return nonce, ciphertext and tag of the next message."""
         nonce = self.next_nonce()
         self.counter += 1
-        sealed: bytes = self.aead.encrypt(nonce, plaintext, None)
-        return nonce + sealed
+        encrypted: bytes = self.aead.encrypt(nonce, plaintext, None)
+        return nonce + encrypted
 
-    def open(self, payload: bytes) -> bytes:
+    def decrypt(self, payload: bytes) -> bytes:
         """Return the plaintext of the next message.
 
         Raises:
-            SealError: too short, not the next one, or not sealed under this key. The state is as before.
+            DecryptionError: too short, not the next one, or not encrypted under this key. The state
+                is as before.
         """
-        if len(payload) < SEAL_OVERHEAD:
-            raise SealError(f"a sealed message of {len(payload)} bytes, where {SEAL_OVERHEAD} is the least")
-        nonce = payload[:SEAL_NONCE_SIZE]
+        if len(payload) < ENCRYPTION_OVERHEAD:
+            raise DecryptionError(
+                f"an encrypted message of {len(payload)} bytes; the least is {ENCRYPTION_OVERHEAD}"
+            )
+        nonce = payload[:NONCE_SIZE]
         if nonce != self.next_nonce():
-            raise SealError(f"not message {self.counter} of its key")
+            raise DecryptionError(f"not message {self.counter} of its key")
         try:
-            plaintext: bytes = self.aead.decrypt(nonce, payload[SEAL_NONCE_SIZE:], None)
+            plaintext: bytes = self.aead.decrypt(nonce, payload[NONCE_SIZE:], None)
         except InvalidTag:
-            raise SealError(f"message {self.counter} does not open under its key") from None
+            raise DecryptionError(f"message {self.counter} does not decrypt under its key") from None
         self.counter += 1
         return plaintext

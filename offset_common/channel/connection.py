@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from typing import Any, Optional
 
-from offset_common.channel.costs import costs_little
 from offset_common.channel.events import Event, HandshakeCompleted
 from offset_common.channel.handshake import RandomBytes
 from offset_common.channel.keepalive import ChannelState, KeepaliveChannel
@@ -146,22 +145,18 @@ class Connection:
             self._frames.limit = MAX_FRAME_SIZE
         return event
 
-    def is_costly(self, payload: bytes) -> bool:
-        """Say whether `receive_frame` would take much longer for the next payload than its bytes pay for.
+    def send(self, message: bytes, now: float, sparse: bool = False) -> None:
+        """Send one message to the peer; `data_to_send` returns the bytes.
 
-        Raises:
-            LocalProtocolError: the handshake is not done.
-        """
-        plaintext = self.secure_channel.peek(payload)
-        return plaintext is not None and not costs_little(plaintext)
-
-    def send(self, message: bytes, now: float) -> None:
-        """Send one message to the peer; `data_to_send` gives the bytes.
+        Args:
+            message: bytes of the layer above.
+            now: seconds.
+            sparse: whether to pack its zero bytes away.
 
         Raises:
             LocalProtocolError: the handshake is not done, or the connection failed.
         """
-        self.channel.send(message, now)
+        self.channel.send(message, now, sparse)
 
     def data_to_send(self) -> bytes:
         """Return, once, the bytes that are to be sent now."""

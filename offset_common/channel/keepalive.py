@@ -23,6 +23,7 @@ from offset_common.constants import (
 from offset_common.errors import LocalProtocolError, PeerError, SilenceError
 from offset_common.identity import Identity
 from offset_common.wire.messages import ExchangeDh, ExchangeRandNonce, KaMessage
+from offset_common.wire.packing import pack_literal, pack_sparse
 
 _KEEPALIVE = KaMessage(None).encode()
 
@@ -135,8 +136,13 @@ class KeepaliveChannel:
         self.last_received = now
         return event
 
-    def send(self, message: bytes, now: float) -> None:
-        """Seal one `message` into `outgoing`.
+    def send(self, message: bytes, now: float, sparse: bool = False) -> None:
+        """Encrypt one `message` into `outgoing`.
+
+        Args:
+            message: bytes of the layer above.
+            now: seconds.
+            sparse: whether to pack its zero bytes away.
 
         Raises:
             LocalProtocolError: the channel is not ready.
@@ -145,7 +151,7 @@ class KeepaliveChannel:
             raise LocalProtocolError(f"nothing can be sent: the channel {self._state.value}")
         value = KaMessage(message)
         self._observe("sent", value)
-        self.secure_channel.send(value.encode())
+        self.secure_channel.send(value.encode(pack_sparse if sparse else pack_literal))
         self.last_sent = now
 
     def next_deadline(self) -> float:
@@ -179,9 +185,13 @@ class KeepaliveChannel:
         """Take nothing more from the peer and send nothing more to it: a layer found a fault of the peer."""
         self._state = ChannelState.FAILED
 
-    def peer_is_heard(self, now: float) -> None:
-        """Do not count the peer's silence up to `now`: it was us who did not listen."""
+    def mark_received(self, now: float) -> None:
+        """Restart the peer's idle timeout: something came from it, or we did not read from it."""
         self.last_received = now
+
+    def mark_sent(self, now: float) -> None:
+        """Restart the time to the next keepAlive: a message was sent past this layer."""
+        self.last_sent = now
 
     def _receive(self, payload: bytes, now: float) -> Optional[Event]:
         if self._state is ChannelState.READY:
@@ -208,7 +218,7 @@ class KeepaliveChannel:
         keys = handshake.receive_dh(message)
         peer = handshake.peer_public_key
         self._secure = SecureChannel(keys, peer, now, self._random_bytes, self._observer)
-        # From here on what is sealed goes behind what the handshake still has to send.
+        # What is encrypted from here on follows what the handshake still has to send.
         self._secure.outgoing = self.outgoing
         self._handshake = None
         self.last_sent = now

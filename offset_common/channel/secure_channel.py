@@ -1,4 +1,4 @@
-"""The secure channel after its handshake: sealed messages, and new keys once an hour.
+"""The secure channel after its handshake: encrypted messages, and new keys once an hour.
 
 How keys change (section 5.1 of docs/protocol.md), seen from one side:
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Any, Callable, Optional, Union
 
 from offset_common.channel.cipher import CipherState
-from offset_common.channel.glance import find_user
 from offset_common.channel.handshake import ChannelKeys, DhExchange, RandomBytes
 from offset_common.constants import (
     MAX_PADDING_SENT,
@@ -23,22 +22,22 @@ from offset_common.constants import (
     REKEY_INTERVAL,
     REKEY_WINDOW,
 )
-from offset_common.errors import LocalProtocolError, RekeyError, SealError
+from offset_common.errors import DecryptionError, LocalProtocolError, RekeyError
 from offset_common.wire.messages import ChannelMessage, Rekey
 
 Observer = Callable[[str, object], None]
-"""Told of every layer's values as they pass: ("sent" or "received", the value)."""
+"""Called with each layer's values as they pass: ("sent" or "received", the value)."""
 
 
 class SecureChannel:
-    """Seals and opens byte strings between two proven peers.
+    """Encrypts and decrypts byte strings between two proven peers.
 
     Args:
         keys: what the handshake gave.
         peer_public_key: 32 bytes, proven by the handshake.
         now: seconds, of the clock that every later `now` is of.
         random_bytes: the source of randomness.
-        observer: told of every ChannelMessage that passes, or None.
+        observer: called with every ChannelMessage that passes, or None.
     """
 
     __slots__ = (
@@ -67,14 +66,14 @@ class SecureChannel:
         self.receiving = CipherState(keys.receiving)
         self.old_receiving: Optional[CipherState] = None
         self.rekey_at = now + REKEY_INTERVAL
-        self.outgoing: list[bytes] = []  # sealed payloads in the order they must be sent
+        self.outgoing: list[bytes] = []  # encrypted payloads, in the order to send them
         self._pending: Optional[DhExchange] = None
         self._rekeyed_at: tuple[float, ...] = ()  # when the peer started its latest rekeys
         self._random_bytes = random_bytes
         self._observer = observer
 
     def export_state(self) -> dict[str, Any]:
-        """Return all that another process needs to go on with this channel, as JSON can carry it.
+        """Return all that another process needs to continue with this channel, in a form for JSON.
 
         Raises:
             LocalProtocolError: a rekey of ours is not answered yet.
@@ -92,7 +91,7 @@ class SecureChannel:
 
     @classmethod
     def import_state(cls, state: dict[str, Any], random_bytes: RandomBytes) -> SecureChannel:
-        """Go on with a channel where `export_state` of another process left it."""
+        """Continue with a channel where `export_state` of another process left it."""
         keys = ChannelKeys(bytes.fromhex(state["sending"][0]), bytes.fromhex(state["receiving"][0]))
         channel = cls(keys, bytes.fromhex(state["peer_public_key"]), 0.0, random_bytes)
         channel.sending = CipherState.import_state(state["sending"])
@@ -104,24 +103,19 @@ class SecureChannel:
         return channel
 
     def send(self, user: bytes, max_padding: int = MAX_PADDING_SENT) -> None:
-        """Seal `user` behind 0 to `max_padding` (at most 255) random bytes, into `outgoing`."""
-        self._seal(user, max_padding)
+        """Encrypt `user` behind 0 to `max_padding` (at most 255) random bytes, into `outgoing`."""
+        self._encrypt(user, max_padding)
 
     def receive(self, payload: bytes, now: float) -> Optional[bytes]:
-        """Open the peer's next message; return the user's bytes, or None for a rekey.
+        """Decrypt the peer's next message; return the user's bytes, or None for a rekey.
 
         Raises:
-            SealError: not the next message under the channel's key.
-            DecodeError: what was sealed is no ChannelMessage.
+            DecryptionError: not the next message under the channel's key.
+            DecodeError: the plaintext is no ChannelMessage.
             RekeyError: one rekey too many.
             HandshakeError: a rekey with a key of small order.
         """
-        plaintext = self._open(payload)
-        if self._observer is None:
-            user = find_user(plaintext)
-            if user is not None:
-                return user
-        message = ChannelMessage.decode(plaintext)
+        message = ChannelMessage.decode(self._decrypt(payload))
         if self._observer:
             self._observer("received", message)
         if isinstance(message.content, Rekey):
@@ -129,48 +123,35 @@ class SecureChannel:
             return None
         return message.content
 
-    def peek(self, payload: bytes) -> Optional[bytes]:
-        """Open the peer's next message without taking it; return the plaintext, None if it does not open."""
-        for state in (self.old_receiving, self.receiving):
-            if state is not None:
-                counter = state.counter
-                try:
-                    plaintext = state.open(payload)
-                except SealError:
-                    continue
-                state.counter = counter
-                return plaintext
-        return None
-
     def start_rekey(self, now: float) -> None:
         """Ask the peer for new keys, unless an answer to the last time is still to come."""
         self.rekey_at = now + REKEY_INTERVAL
         if self._pending is None:
             self._pending = DhExchange(self._random_bytes)
-            self._seal(_rekey_of(self._pending), MAX_PADDING_SENT)
+            self._encrypt(_rekey_of(self._pending), MAX_PADDING_SENT)
 
     @property
     def rekey_pending(self) -> bool:
-        """Whether a rekey that we started waits for the peer's half."""
+        """Whether a rekey that we started is not answered yet."""
         return self._pending is not None
 
-    def _seal(self, content: Union[Rekey, bytes], max_padding: int) -> None:
+    def _encrypt(self, content: Union[Rekey, bytes], max_padding: int) -> None:
         random = self._random_bytes(1 + max_padding)
         padding = random[1 : 1 + random[0] % (max_padding + 1)]
         message = ChannelMessage(padding, content)
-        self.outgoing.append(self.sending.seal(message.encode()))
+        self.outgoing.append(self.sending.encrypt(message.encode()))
         if self._observer:
             self._observer("sent", message)
 
-    def _open(self, payload: bytes) -> bytes:
+    def _decrypt(self, payload: bytes) -> bytes:
         if self.old_receiving is None:
-            return self.receiving.open(payload)
+            return self.receiving.decrypt(payload)
         # "While an old receiving key is kept, try it first;
         # the first message that decrypts under the new one drops the old." (5.1)
         try:
-            return self.old_receiving.open(payload)
-        except SealError:
-            plaintext = self.receiving.open(payload)
+            return self.old_receiving.decrypt(payload)
+        except DecryptionError:
+            plaintext = self.receiving.decrypt(payload)
             self.old_receiving = None
             return plaintext
 
@@ -183,7 +164,7 @@ class SecureChannel:
             exchange = DhExchange(self._random_bytes)
         keys = exchange.derive_keys(rekey.dh_public_key, rekey.key_salt)
         if self._pending is None:
-            self._seal(_rekey_of(exchange), MAX_PADDING_SENT)  # "under the old sending key"
+            self._encrypt(_rekey_of(exchange), MAX_PADDING_SENT)  # "under the old sending key"
         self._pending = None
         self.sending = CipherState(keys.sending)
         self.old_receiving = self.receiving

@@ -208,7 +208,7 @@ class Driver:
         """Do all there is to do and wait once; return whether there is more to come."""
         now = time.monotonic()
         if self._paused:
-            self._layers.peer_is_heard(now)
+            self._layers.mark_received(now)
         self._take_received(now)
         self._layers.handle_time(now)
         self._write(now)

@@ -109,11 +109,11 @@ class Layers:
                 raise _end_to_end_error(error) from error
             self._send_end_to_end(now)
 
-    def peer_is_heard(self, now: float) -> None:
+    def mark_received(self, now: float) -> None:
         """Do not count anybody's silence up to `now`: it was us who did not listen."""
-        self._connection.channel.peer_is_heard(now)
+        self._connection.channel.mark_received(now)
         if self._end_to_end is not None:
-            self._end_to_end.peer_is_heard(now)
+            self._end_to_end.mark_received(now)
 
     def _receive_end_to_end(self, channel: KeepaliveChannel, payload: bytes, now: float) -> Optional[bytes]:
         try:

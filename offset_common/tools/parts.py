@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-from offset_common.constants import FRAME_LENGTH_SIZE, SEAL_NONCE_SIZE, SEAL_OVERHEAD, SEAL_TAG_SIZE
+from offset_common.constants import ENCRYPTION_OVERHEAD, FRAME_LENGTH_SIZE, NONCE_SIZE, TAG_SIZE
 from offset_common.identity import encode_key
 from offset_common.tools.frames_seen import Frame, Layer, TunnelMessage, Unreadable, Version
 from offset_common.tools.terminal import Paint
@@ -70,12 +70,12 @@ def take_apart(frame: Frame) -> list[Section]:
 def _payload_parts(payload: bytes, outer: Layer) -> list[Part]:
     if isinstance(outer, Version):
         return [Part("payload", payload, f"protocol version {outer.number}")]
-    if isinstance(outer, ChannelMessage) and len(payload) >= SEAL_OVERHEAD:
-        nonce, tag = payload[:SEAL_NONCE_SIZE], payload[-SEAL_TAG_SIZE:]
+    if isinstance(outer, ChannelMessage) and len(payload) >= ENCRYPTION_OVERHEAD:
+        nonce, tag = payload[:NONCE_SIZE], payload[-TAG_SIZE:]
         number = int.from_bytes(nonce, "little")
         return [
             Part("nonce", nonce, f"message {number} under this key", Paint.NONCE),
-            Part("ciphertext", payload[SEAL_NONCE_SIZE:-SEAL_TAG_SIZE], "the ChannelMessage, sealed"),
+            Part("ciphertext", payload[NONCE_SIZE:-TAG_SIZE], "the ChannelMessage, sealed"),
             Part("tag", tag, "proves that nothing was changed", Paint.TAG),
         ]
     if isinstance(outer, (ExchangeRandNonce, ExchangeDh)):

@@ -14,7 +14,7 @@ import struct
 
 from offset_common.constants import MAX_FRAME_SIZE
 from offset_common.errors import DecodeError
-from offset_common.wire.packing import WORD_SIZE, unpack
+from offset_common.wire.packing import MAX_RUNS, WORD_SIZE, max_unpacked_size, unpack
 
 MAX_SEGMENTS = 511  # what the original accepts
 
@@ -184,15 +184,16 @@ def _read_data(segments: Segments, bound: tuple[int, int], at: int) -> bytes:
     return memoryview(segments.content)[start : start + size].tobytes()
 
 
-def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE) -> StructReader:
+def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE, data_fields: int = 1) -> StructReader:
     """Unpack a message and read its root struct; bytes after its end are ignored.
 
     Args:
         packed: one packed message.
         limit: bytes that its segments may have unpacked, all together.
+        data_fields: how many Data the message has, each of which may be expensive up to 64 KiB.
 
     Raises:
-        DecodeError: it is not a message, or a larger one.
+        DecodeError: it is not a message, is too large, or is too expensive to unpack.
 
     Source: sections 3.2, 3.3.
     """
@@ -200,7 +201,9 @@ def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE) -> StructReader:
     total = sum(sizes)
     if total > limit:
         raise DecodeError(f"a message of {total} bytes unpacked, over the limit of {limit}")
-    content, _ = unpack(packed, at, total)
+    if total > max_unpacked_size(len(packed), data_fields):
+        raise DecodeError(f"a message of {total} bytes unpacked and {len(packed)} packed")
+    content, _ = unpack(packed, at, total, data_fields * MAX_RUNS)
     bounds = []
     start = 0
     for size in sizes:

@@ -24,7 +24,7 @@ from offset_common.wire.capnp import (
     struct_pointer,
 )
 from offset_common.wire.fields import Buffer, Message, check_size, packed_fixed, packed_head, read_fixed
-from offset_common.wire.packing import WORD_SIZE, pack, pack_literal, pack_word
+from offset_common.wire.packing import WORD_SIZE, max_unpacked_size, pack, pack_literal, pack_word
 
 _P = TypeVar("_P", bound="_PublicKeyMessage")
 
@@ -172,6 +172,12 @@ class Rekey(Message):
         )
 
 
+def max_payload_size(frame_size: int) -> int:
+    """Return how many bytes the `message` in a frame's payload of `frame_size` bytes may decode to."""
+    user_size = max_unpacked_size(frame_size, data_fields=2)  # of the ChannelMessage, whole
+    return min(constants.MAX_FRAME_SIZE, max_unpacked_size(user_size))
+
+
 @functools.lru_cache(maxsize=1 + constants.MAX_PADDING_SENT)
 def packed_begin(padding_size: int) -> bytes:
     """Pack the root, ->randPadding and ->content of a ChannelMessage with its padding before its content."""
@@ -228,7 +234,7 @@ class ChannelMessage(Message):
     @classmethod
     def decode(cls, data: Buffer) -> ChannelMessage:
         """Read the plaintext of a sealed message; raises DecodeError."""
-        root = read_message(bytes(data))
+        root = read_message(bytes(data), data_fields=2)
         padding = root.data(0)
         content = root.struct(1)
         choice = content.discriminant()

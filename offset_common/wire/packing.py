@@ -15,18 +15,27 @@ from offset_common.errors import DecodeError
 WORD_SIZE = 8  # bytes
 MAX_RUN = 256  # words of the longest run: the tag's own and 255 more
 
-# What one tag can become at most: two bytes, 0x00 and its count, stand for a whole run of zero words.
-_MAX_EXPANSION = MAX_RUN * WORD_SIZE // 2
+# Limits of what a peer may have us unpack. Any 64 KiB fit a Data, and so do their packed bytes: these are at
+# most 17 for each 16, and a few around them.
+DATA_ALLOWANCE = 70 * 1024  # bytes
+MAX_RUNS = DATA_ALLOWANCE // WORD_SIZE  # for each Data; one takes about 0.3 us to unpack
 
 PACKED_SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))
 """The packed bytes of a single word, by its tag; where a count follows, that is one more."""
 
-_MANY_ZEROS = bytes(16)
-_ZERO_BYTES = re.compile(rb"\x00*")
-_ZERO_RUNS = re.compile(rb"\x00{64,}")  # shorter ones `pack` finds itself
+_ZERO_RUNS = re.compile(rb"\x00{64,}")  # `pack` finds shorter ones itself
 
 _ZEROS = tuple(bytes(count) for count in range(WORD_SIZE))
-_POSITIONS = tuple(tuple(bit for bit in range(8) if tag >> bit & 1) for tag in range(256))
+# By tag, adjacent bytes together: read the bytes that are there; write them with zero bytes between.
+_GROUPS = tuple(re.findall("1+|0+", f"{tag:08b}"[::-1]) for tag in range(256))
+_READ_PRESENT = tuple(
+    struct.Struct("".join(f"{len(group)}s" for group in groups if group[0] == "1")).unpack_from
+    for groups in _GROUPS
+)
+_WRITE_WORD = tuple(
+    struct.Struct("".join(f"{len(group)}{'s' if group[0] == '1' else 'x'}" for group in groups)).pack
+    for groups in _GROUPS
+)
 _NONZERO_TO_ONE = b"\x00" + b"\x01" * 255
 _GATHER_BITS = 0x0102040810204080  # times a word of eight 0 or 1 bytes: bit i of its top byte is byte i
 
@@ -117,73 +126,58 @@ def pack_sparse(content: bytes) -> bytes:
     return bytes(packed + pack(content[at:]))
 
 
-def unpack(packed: bytes, start: int, size: int) -> tuple[bytearray, int]:
+def max_unpacked_size(packed_size: int, data_fields: int = 1) -> int:
+    """Return how many bytes a packed message may unpack to; a larger one is rejected.
+
+    Args:
+        packed_size: bytes of the message.
+        data_fields: how many Data it has; each may be 64 KiB of anything, all zero bytes as well.
+    """
+    return packed_size + data_fields * DATA_ALLOWANCE
+
+
+def unpack(packed: bytes, start: int, size: int, max_runs: int = MAX_RUNS) -> tuple[bytearray, int]:
     """Unpack exactly `size` bytes, which must end where a word or a run of words ends.
 
     Args:
-        packed: the packed bytes; what follows the wanted ones is not looked at.
+        packed: the packed bytes; what follows the wanted ones is not read.
         start: where to begin in `packed`, in bytes.
         size: how many unpacked bytes are wanted, a multiple of 8; the caller has bounded it.
+        max_runs: how many runs and single words they may be packed as.
 
     Returns: the unpacked bytes, and the position in `packed` after them.
 
     Raises:
-        DecodeError: `packed` ends too early, or a run crosses the end of what is wanted.
+        DecodeError: `packed` ends too early, a run crosses the end of what is wanted, or there are too
+            many runs.
 
     Source: section 3.3.
     """
-    if size > (len(packed) - start) * _MAX_EXPANSION:
-        raise DecodeError("the packed bytes cannot hold as much as their segment table says")
-    words = bytearray(size)
+    words = bytearray()
+    at = start
     try:
-        end, at = _unpack_into(words, packed, start)
-    except IndexError:
-        raise DecodeError("the packed bytes end in the middle of a word") from None
+        # The hot loop of every decode.
+        for _ in range(max_runs):
+            if len(words) >= size:
+                break
+            tag = packed[at]
+            if tag == 0xFF:
+                end = at + 10 + packed[at + 9] * WORD_SIZE
+                words += packed[at + 1 : at + 9]
+                words += packed[at + 10 : end]
+                at = end
+            elif tag:
+                words += _WRITE_WORD[tag](*_READ_PRESENT[tag](packed, at + 1))
+                at += PACKED_SIZES[tag]
+            else:
+                words += bytes(WORD_SIZE + packed[at + 1] * WORD_SIZE)
+                at += 2
+    except (IndexError, struct.error):
+        raise DecodeError("the packed bytes end too early") from None
     if at > len(packed):
-        raise DecodeError("the packed bytes end in the middle of a run")
-    if end != size:
+        raise DecodeError("the packed bytes end too early")
+    if len(words) < size:
+        raise DecodeError(f"over {max_runs} runs of packed words")
+    if len(words) > size:
         raise DecodeError("a run of packed words crosses the end of its part of the message")
     return words, at
-
-
-def _unpack_into(words: bytearray, packed: bytes, at: int) -> tuple[int, int]:
-    """Fill `words`, zero at first, from `packed[at:]`; tell how far the last run goes in both.
-
-    The hot loop of every decode, hence one function. A run that crosses the end of either changes the
-    size of `words`; the caller sees it by the positions, and drops them.
-    """
-    end = 0
-    size = len(words)
-    while end < size:
-        tag = packed[at]
-        at += 1
-        if tag == 0xFF:
-            run = packed[at + WORD_SIZE] * WORD_SIZE
-            words[end : end + WORD_SIZE] = packed[at : at + WORD_SIZE]
-            at += WORD_SIZE + 1
-            end += WORD_SIZE
-            if run:
-                words[end : end + run] = packed[at : at + run]
-                at += run
-                end += run
-        elif tag:
-            for position in _POSITIONS[tag]:
-                words[end + position] = packed[at]
-                at += 1
-            end += WORD_SIZE
-        elif not packed.startswith(_MANY_ZEROS, at):
-            end += (packed[at] + 1) * WORD_SIZE
-            at += 1
-        else:
-            # Zero words one by one, maybe packed once more around this: nobody shall pay for each of them.
-            run = _count_zero_pairs(packed, at - 1, at - 1 + (size - end) // WORD_SIZE * 2)
-            end += run * WORD_SIZE
-            at += 2 * run - 1
-    return end, at
-
-
-def _count_zero_pairs(packed: bytes, start: int, end: int) -> int:
-    """Count the pairs of zero bytes with which `packed[start:end]` begins."""
-    match = _ZERO_BYTES.match(packed, start, end)
-    assert match is not None
-    return (match.end() - start) // 2

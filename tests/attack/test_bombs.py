@@ -147,7 +147,7 @@ BOMBS: list[Callable[[int], bytes]] = [
 def as_channel_message(visitor: Visitor, bomb: bytes) -> None:
     """Seal it where a ChannelMessage should be."""
     assert visitor.connection is not None
-    visitor.send_bytes(encode_frame(visitor.connection.secure_channel.sending.seal(bomb)))
+    visitor.send_bytes(encode_frame(visitor.connection.secure_channel.sending.encrypt(bomb)))
 
 
 def as_keepalive_message(visitor: Visitor, bomb: bytes) -> None:
@@ -236,7 +236,7 @@ def test_many_who_send_what_is_slow_to_unpack_delay_nobody_else(siege: Siege, si
         if time.monotonic() > end:
             return b""
         assert visitor.connection is not None
-        return encode_frame(visitor.connection.secure_channel.sending.seal(bomb))
+        return encode_frame(visitor.connection.secure_channel.sending.encrypt(bomb))
 
     for thrower in throwers:
         thrower.supply = partial(supply, thrower)

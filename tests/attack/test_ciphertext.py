@@ -8,7 +8,7 @@ from typing import Callable
 
 import pytest
 
-from offset_common.constants import SEAL_OVERHEAD
+from offset_common.constants import ENCRYPTION_OVERHEAD
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.attack.crowd import Crowd, Visitor
@@ -92,7 +92,7 @@ def test_a_frame_too_short_to_be_sealed_ends_its_connection_only(
     siege: Siege, role: Callable[[Crowd], Visitor]
 ) -> None:
     crowd = siege.crowd()
-    for size in range(SEAL_OVERHEAD):
+    for size in range(ENCRYPTION_OVERHEAD):
         visitor = role(crowd)
         visitor.send_bytes(encode_frame(os.urandom(size)))
         assert crowd.all_end([visitor], 2.0), f"{size} bytes"

@@ -76,5 +76,5 @@ def test_messages_that_unpack_to_far_more_than_they_were_stay_within_the_budget(
     for caller in callers:
         assert caller.connection is not None
         sending = caller.connection.secure_channel.sending
-        caller.send_bytes(b"".join(encode_frame(sending.seal(bomb)) for _ in range(20)))
+        caller.send_bytes(b"".join(encode_frame(sending.encrypt(bomb)) for _ in range(20)))
     crowd.run_for(3.0)

@@ -1,11 +1,11 @@
-"""Messages in every layout that a glance should know, in others, and in none."""
+"""Messages in every layout that `classify` should know, in others, and in none."""
 
 from __future__ import annotations
 
 import random
 from typing import Callable
 
-from offset_common.wire.capnp import data_pointer, discriminant_word, struct_pointer
+from offset_common.wire.capnp import data_pointer, discriminant_word, segment_table, struct_pointer
 from offset_common.wire.messages import ChannelMessage, KaMessage
 from offset_common.wire.packing import pack, pack_literal
 from tests.wire import oracle
@@ -68,8 +68,28 @@ FILLINGS: dict[str, Callable[[int], bytes]] = {
 
 
 def zero_words(count: int) -> bytes:
-    """Pack so many words of zeros."""
+    """Pack `count` words of zeros, a multiple of 256 or not."""
     return b"\x00\xff" * (count // 256) + (bytes((0, count % 256 - 1)) if count % 256 else b"")
+
+
+def ka_message(words: int, packed: bytes) -> bytes:
+    """Pack a KaMessage around the packed words of its message."""
+    head = struct_pointer(0, 1, 1) + discriminant_word(1) + data_pointer(0, 8 * words)
+    return pack(segment_table(3 + words)) + pack(head) + packed
+
+
+def channel_message(padding: bytes, user: bytes) -> bytes:
+    """Pack a ChannelMessage in one segment, zeros packed away in padding and user data."""
+    filled = whole_words(padding) + discriminant_word(1) + data_pointer(0, len(user)) + whole_words(user)
+    count = len(whole_words(padding)) // 8
+    head = struct_pointer(0, 0, 2) + data_pointer(1, len(padding)) + struct_pointer(count, 1, 1)
+    return (
+        pack(segment_table((len(head) + len(filled)) // 8))
+        + pack(head)
+        + pack(filled[: 8 * count])
+        + pack(filled[8 * count : 8 * count + 16])
+        + pack(filled[8 * count + 16 :])
+    )
 
 
 # Messages word by word, with small lies in what is structure, packed in any way that is allowed and some that

@@ -1,4 +1,4 @@
-"""Sealing: each message opens once, in its order, under its key; everything else is a SealError."""
+"""Sealing: each message opens once, in its order, under its key; everything else is a DecryptionError."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from offset_common.channel import cipher as cipher_module
 from offset_common.channel.cipher import CipherState
-from offset_common.errors import SealError
+from offset_common.errors import DecryptionError
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(32)
@@ -35,53 +35,53 @@ def test_sealed_is_the_counter_as_nonce_and_rfc_8439_behind_it(plaintexts, start
     cipher = CipherState(KEY, start)
     for counter, plaintext in enumerate(plaintexts, start):
         nonce = counter.to_bytes(12, "little")
-        assert cipher.seal(plaintext) == nonce + ChaCha20Poly1305(KEY).encrypt(nonce, plaintext, None)
+        assert cipher.encrypt(plaintext) == nonce + ChaCha20Poly1305(KEY).encrypt(nonce, plaintext, None)
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5))
 def test_sealed_messages_open_in_their_order(plaintexts):
     sealing, opening = CipherState(KEY), CipherState(KEY)
-    sealed = [sealing.seal(plaintext) for plaintext in plaintexts]
-    assert [opening.open(payload) for payload in sealed] == plaintexts
+    sealed = [sealing.encrypt(plaintext) for plaintext in plaintexts]
+    assert [opening.decrypt(payload) for payload in sealed] == plaintexts
 
 
 @pytest.mark.parametrize("size", range(28))
 def test_a_payload_under_28_bytes_is_a_seal_error(size):
-    with pytest.raises(SealError, match=f"of {size} bytes"):
-        CipherState(KEY).open(bytes(size))
+    with pytest.raises(DecryptionError, match=f"of {size} bytes"):
+        CipherState(KEY).decrypt(bytes(size))
 
 
 def test_28_bytes_may_be_an_empty_message():
-    payload = CipherState(KEY).seal(b"")
+    payload = CipherState(KEY).encrypt(b"")
     assert len(payload) == 28
-    assert CipherState(KEY).open(payload) == b""
+    assert CipherState(KEY).decrypt(payload) == b""
 
 
 def test_each_flipped_bit_is_a_seal_error():
-    payload = CipherState(KEY).seal(b"message")
+    payload = CipherState(KEY).encrypt(b"message")
     for bit in range(8 * len(payload)):
         flipped = bytearray(payload)
         flipped[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(SealError):
-            CipherState(KEY).open(bytes(flipped))
+        with pytest.raises(DecryptionError):
+            CipherState(KEY).decrypt(bytes(flipped))
 
 
 def test_a_message_of_another_key_is_a_seal_error():
-    with pytest.raises(SealError, match="does not open"):
-        CipherState(KEY).open(CipherState(OTHER_KEY).seal(b"message"))
+    with pytest.raises(DecryptionError, match="does not decrypt"):
+        CipherState(KEY).decrypt(CipherState(OTHER_KEY).encrypt(b"message"))
 
 
 @pytest.mark.parametrize("counter", [0, 1, 3, 2**32, 2**96 - 1])
 def test_a_replay_a_gap_or_another_nonce_is_a_seal_error(counter):
-    with pytest.raises(SealError, match="not message 2 "):
-        CipherState(KEY, 2).open(CipherState(KEY, counter).seal(b"message"))
+    with pytest.raises(DecryptionError, match="not message 2 "):
+        CipherState(KEY, 2).decrypt(CipherState(KEY, counter).encrypt(b"message"))
 
 
 def test_a_refused_message_does_not_count():
     sealing, opening = CipherState(KEY), CipherState(KEY)
-    with pytest.raises(SealError):
-        opening.open(CipherState(OTHER_KEY).seal(b"forged"))
-    assert opening.open(sealing.seal(b"true")) == b"true"
+    with pytest.raises(DecryptionError):
+        opening.decrypt(CipherState(OTHER_KEY).encrypt(b"forged"))
+    assert opening.decrypt(sealing.encrypt(b"true")) == b"true"
 
 
 def test_sealing_and_opening_in_place_do_what_they_do_elsewhere():

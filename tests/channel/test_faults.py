@@ -8,7 +8,7 @@ from offset_common.channel.cipher import CipherState
 from offset_common.channel.connection import VERSION_FRAME, Connection
 from offset_common.channel.events import Event, MessageReceived
 from offset_common.constants import MAX_FRAME_SIZE
-from offset_common.errors import DecodeError, LocalProtocolError, PeerError, SealError, VersionError
+from offset_common.errors import DecodeError, DecryptionError, LocalProtocolError, PeerError, VersionError
 from offset_common.wire.frames import FrameTooLargeError, OldPeerError
 from offset_common.wire.messages import ChannelMessage, KaMessage
 from tests.channel.peers import converse, established, frame_from, node, receive, relay
@@ -105,21 +105,21 @@ def gap(dialling: Connection) -> bytes:
 
 def wrong_nonce(dialling: Connection) -> bytes:
     plaintext = ChannelMessage(b"", KaMessage(b"message").encode()).encode()
-    return in_frame(CipherState(dialling.secure_channel.sending.key, 2**64).seal(plaintext))
+    return in_frame(CipherState(dialling.secure_channel.sending.key, 2**64).encrypt(plaintext))
 
 
 @pytest.mark.parametrize("fault", [too_short, bad_tag, replayed, gap, wrong_nonce])
 def test_what_is_not_the_next_sealed_message_ends_the_connection(fault):
     dialling, dialled = established()
     events, error = refused(dialled, fault(dialling))
-    assert isinstance(error, SealError)
+    assert isinstance(error, DecryptionError)
     assert events == ([MessageReceived(b"message")] if fault is replayed else [])
 
 
 def test_sealed_nonsense_is_a_decode_error():
     for plaintext in (b"", b"\xff" * 30, ChannelMessage(b"", b"not a KaMessage").encode()):
         dialling, dialled = established()
-        _, error = refused(dialled, in_frame(dialling.secure_channel.sending.seal(plaintext)))
+        _, error = refused(dialled, in_frame(dialling.secure_channel.sending.encrypt(plaintext)))
         assert isinstance(error, DecodeError)
 
 
@@ -129,7 +129,7 @@ def test_events_before_a_fault_are_told_before_it():
     stream = frame_from(dialling, b"one") + frame_from(dialling, b"two") + in_frame(bytes(40))
     events, error = refused(dialled, stream + frame_from(dialling, b"three"))
     assert events == [MessageReceived(b"one"), MessageReceived(b"two")]
-    assert isinstance(error, SealError)
+    assert isinstance(error, DecryptionError)
 
 
 def fail_by_version(connection: Connection) -> None:
@@ -152,7 +152,7 @@ def fail_by_length(connection: Connection) -> None:
 
 def fail_by_seal(connection: Connection) -> None:
     converse(connection, node())
-    with pytest.raises(SealError):
+    with pytest.raises(DecryptionError):
         connection.receive_frame(bytes(28), 0.0)
 
 

@@ -32,7 +32,7 @@ def test_a_handshake_without_a_word_of_the_peer_ends_after_32_s():
         dialling.handle_time(START + 32)
 
 
-def test_each_handshake_frame_of_the_peer_is_heard():
+def test_each_handshake_frame_of_the_mark_received():
     dialling, dialled = node(START), relay(START)
     receive(dialling, dialled.data_to_send(), START + 10)
     assert dialling.next_deadline() == START + 42
@@ -112,7 +112,7 @@ def test_half_a_frame_is_no_sign_of_life():
 
 def test_silence_is_not_counted_while_we_do_not_read():
     dialling, _ = established(START)
-    dialling.channel.peer_is_heard(START + 40)
+    dialling.channel.mark_received(START + 40)
     dialling.handle_time(START + 40)
     assert sent_values(dialling) == [KaMessage(None)], "keepalives go on meanwhile"
     dialling.handle_time(START + 72 - JUST_BEFORE)
@@ -124,7 +124,7 @@ def test_a_rekey_starts_on_its_own_after_an_hour():
     dialling, dialled = established(START)
     hour = START + 3600
     for side in (dialling, dialled):
-        side.channel.peer_is_heard(hour)
+        side.channel.mark_received(hour)
         side.channel.last_sent = hour
         side.handle_time(hour - JUST_BEFORE)
         assert not side.secure_channel.rekey_pending

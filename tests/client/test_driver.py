@@ -8,7 +8,7 @@ import pytest
 
 from offset_common.channel import keepalive
 from offset_common.client import connect, driver, listen
-from offset_common.errors import ConnectionLost, SealError, SilenceError
+from offset_common.errors import ConnectionLost, DecryptionError, SilenceError
 from offset_common.identity import Identity
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import KaMessage
@@ -45,9 +45,9 @@ def test_what_came_before_a_broken_message_is_still_received():
     with fake_relay(serve) as ticket, connect(ticket, Identity.generate(), bytes(32)) as tunnel:
         wait_until(lambda: threads() == 0)
         assert tunnel.receive(PATIENCE) == b"whole"
-        with pytest.raises(SealError):
+        with pytest.raises(DecryptionError):
             tunnel.receive(PATIENCE)
-        with pytest.raises(SealError):
+        with pytest.raises(DecryptionError):
             tunnel.send(b"")
 
 

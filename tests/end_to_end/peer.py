@@ -263,7 +263,7 @@ class Peer:
         """Return the next sealed payload."""
         if padding is None:
             padding = random.randrange(65536 if self.original else 256)
-        return self._sending.seal(encode(ChannelMessage(os.urandom(padding), content)))
+        return self._sending.encrypt(encode(ChannelMessage(os.urandom(padding), content)))
 
     def send(self, message: bytes) -> None:
         """Send one message."""

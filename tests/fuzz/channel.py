@@ -1,6 +1,6 @@
-"""An established Connection: events or PeerError, the same whether or not it takes the fast way.
+"""An established Connection: events or PeerError, the same whether or not it is observed.
 
-Plaintexts are sealed under the right key, so that they get past the cipher.
+Plaintexts are encrypted under the right key, so that they get past the cipher.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ MAX_SIZE = 8192
 class Step(enum.IntEnum):
     """What happens to the connection; the content of the step is what the name says."""
 
-    PLAINTEXT = 0  # sealed, under the oldest key that is good
+    PLAINTEXT = 0  # encrypted, under the oldest key that is good
     PLAINTEXT_UNDER_NEWEST = 1
     USER_DATA = 2  # in a ChannelMessage
     MESSAGE = 3  # in a KaMessage in it
     REKEY = 4  # a Diffie-Hellman key and a salt
-    PAYLOAD = 5  # not sealed
+    PAYLOAD = 5  # not encrypted
     STREAM = 6  # not even in a frame
     PAUSE = 7  # so many seconds pass
     START_REKEY = 8
     MOVE = 9  # to another process
-    TAMPERED = 10  # sealed, then changed in its last bit
+    TAMPERED = 10  # encrypted, then changed in its last bit
 
 
 def seeds() -> Iterator[bytes]:
@@ -56,7 +56,7 @@ def seeds() -> Iterator[bytes]:
 
 
 def run(data: bytes) -> None:
-    """Play the script to a connection on the fast way, and to one that is watched."""
+    """Play the script to a connection without an observer, and to one with it."""
     assert _play(data, observed=False) == _play(data, observed=True)
 
 
@@ -95,10 +95,10 @@ def _take(connection: Connection, step: Step, content: bytes, now: float, observ
         connection.receive_data(encode_frame(content))
     else:
         newest = step is Step.PLAINTEXT_UNDER_NEWEST
-        sealed = established.seal_for(connection, _plaintext(step, content), newest)
+        encrypted = established.encrypt_for(connection, _plaintext(step, content), newest)
         if step is Step.TAMPERED:
-            sealed = sealed[:-1] + bytes((sealed[-1] ^ 1,))
-        connection.receive_data(encode_frame(sealed))
+            encrypted = encrypted[:-1] + bytes((encrypted[-1] ^ 1,))
+        connection.receive_data(encode_frame(encrypted))
     return connection
 
 

@@ -21,11 +21,11 @@ def _states() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def connection(state: dict[str, Any], observed: bool = False) -> Connection:
-    """Go on with an exported connection, with randomness that is the same each time.
+    """Continue an exported connection, with randomness that is the same each time.
 
     Args:
         state: as exported.
-        observed: somebody watches; every layer then takes the plain way.
+        observed: whether an observer is there, so that every layer decodes everything.
     """
     copy = Connection.import_state(state)
     copy.channel = KeepaliveChannel.import_state(state, peers.Randomness(3))
@@ -51,17 +51,17 @@ def moved(old: Connection, observed: bool = False) -> Connection:
     return new
 
 
-def seal_for(receiver: Connection, plaintext: bytes, newest: bool = False) -> bytes:
-    """Seal a plaintext as the receiver's peer, whatever keys came of what it sent before.
+def encrypt_for(receiver: Connection, plaintext: bytes, newest: bool = False) -> bytes:
+    """Encrypt a plaintext as the receiver's peer, under the keys that it has now.
 
     Args:
         receiver: established.
-        plaintext: what is sealed, a message or not.
-        newest: under the key of the last rekey, where the one before is still good.
+        plaintext: a message or not.
+        newest: under the key of the last rekey, even if the one before is still accepted.
     """
     secure = receiver.secure_channel
     state = secure.receiving if newest or secure.old_receiving is None else secure.old_receiving
-    return CipherState(state.key, state.counter).seal(plaintext)
+    return CipherState(state.key, state.counter).encrypt(plaintext)
 
 
 def _ignore(direction: str, value: object) -> None:

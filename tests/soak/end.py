@@ -109,7 +109,7 @@ class End:
         """Read nothing from now on, or read on."""
         self.stalled = stalled
         if not stalled and self.phase is not Phase.OVER:
-            self.connection.channel.peer_is_heard(self.town.now)
+            self.connection.channel.mark_received(self.town.now)
         self.watch()
 
     def finish(self) -> None:
@@ -135,7 +135,7 @@ class End:
         if self.phase in (Phase.OVER, Phase.FINISHING) or self.node.frozen:
             return
         if self.stalled:
-            self.connection.channel.peer_is_heard(self.town.now)
+            self.connection.channel.mark_received(self.town.now)
         try:
             self.connection.handle_time(self.town.now)
         except OffsetError as error:

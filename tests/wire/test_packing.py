@@ -89,13 +89,8 @@ def test_a_run_across_the_end_of_its_part_is_refused(packed):
 
 
 def test_a_literal_run_cut_short_is_refused_though_the_words_before_it_are_whole():
-    with pytest.raises(DecodeError, match="in the middle of a run"):
+    with pytest.raises(DecodeError, match="end too early"):
         unpack(b"\xff" + WORD + b"\x01", 0, 16)
-
-
-def test_no_memory_is_set_aside_for_words_that_so_few_bytes_cannot_hold():
-    with pytest.raises(DecodeError, match="cannot hold"):
-        unpack(b"\x00\xff", 0, 2**40)
 
 
 @given(st.binary(max_size=200), st.integers(0, 40))

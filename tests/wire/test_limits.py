@@ -1,0 +1,168 @@
+"""Expensive packing is rejected; any 64 KiB of payload and padding pass, however they are packed."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+import tracemalloc
+from typing import Callable
+
+import pytest
+
+from offset_common.constants import MAX_FRAME_SIZE
+from offset_common.errors import DecodeError
+from offset_common.wire.messages import ChannelMessage, KaMessage, max_payload_size
+from offset_common.wire.packing import DATA_ALLOWANCE, MAX_RUNS, max_unpacked_size, pack
+from tests.wire import oracle
+from tests.wire.layout import LIST, STRUCT, elements, near, sections, word
+
+KIB_64 = 65_536
+MAX_SECONDS = 0.1 if sys.gettrace() else 0.025  # about 0.005 in quiet; coverage counts every line
+
+
+def repeated(pattern: str) -> bytes:
+    unit = bytes.fromhex(pattern)
+    return (unit * KIB_64)[:KIB_64]
+
+
+def with_zeros(count: int) -> bytes:
+    """Make words with `count` zero bytes, anywhere in them."""
+    chance = random.Random(count)
+    words = bytearray(b"\x07" * KIB_64)
+    for start in range(0, KIB_64, 8):
+        for at in chance.sample(range(8), count):
+            words[start + at] = 0
+    return bytes(words)
+
+
+FILLINGS = {
+    "random": random.Random(1).randbytes(KIB_64),
+    "zeros": bytes(KIB_64),
+    "ones": b"\xff" * KIB_64,
+    "zero bits": random.Random(2).randbytes(KIB_64).translate(bytes(i & 1 for i in range(256))),
+    "one-byte words": repeated("0500000000000000"),
+    "zero words between": repeated("0000000000000000 0500000000000000"),
+    "full words between": repeated("0102030405060708 0102000405060008"),
+    "a zero a word": repeated("0102030405060708 01020304 00060708"),
+    **{f"{count} zeros a word": with_zeros(count) for count in range(1, 8)},
+}
+
+
+def packed_by_oracle(payload: bytes, padding: bytes) -> bytes:
+    return oracle.packed(ChannelMessage(padding, oracle.packed(KaMessage(payload))))
+
+
+@pytest.mark.parametrize("payload", FILLINGS)
+@pytest.mark.parametrize("padding", FILLINGS)
+def test_any_64_kib_pass_with_any_padding(payload, padding):
+    padding_bytes = FILLINGS[padding][:65_535]
+    packed = packed_by_oracle(FILLINGS[payload], padding_bytes)
+    outer = ChannelMessage.decode(packed)
+    assert outer.rand_padding == padding_bytes
+    assert isinstance(outer.content, bytes)
+    assert KaMessage.decode(outer.content).message == FILLINGS[payload]
+
+
+@pytest.mark.parametrize("payload", FILLINGS)
+def test_any_64_kib_pass_as_we_pack_them(payload):
+    for inner in (KaMessage(FILLINGS[payload]).encode(), oracle.packed(KaMessage(FILLINGS[payload]))):
+        for message in (ChannelMessage(bytes(65_535), inner), ChannelMessage(b"", inner)):
+            for packed in (message.encode(), oracle.packed(message)):
+                assert ChannelMessage.decode(packed).content == inner
+        assert KaMessage.decode(inner).message == FILLINGS[payload]
+
+
+def test_largest_random_payload_passes():
+    payload = random.Random(3).randbytes(2**20)
+    outer = ChannelMessage.decode(packed_by_oracle(payload, payload[:65_535]))
+    assert isinstance(outer.content, bytes)
+    assert KaMessage.decode(outer.content).message == payload
+
+
+# What a peer may try.
+
+EXPENSIVE = {
+    "zero words": (b"\x00\x00", 1),
+    "zero runs": (b"\x00\x1f", 32),
+    "one byte a word": (b"\x80a", 1),
+    "two bytes a word": (b"\x81aa", 1),
+    "gaps": (b"\xabaaaaa", 1),
+    "seven bytes a word": (b"\xfeaaaaaaa", 1),
+    "short literal runs": (b"\xffaaaaaaaa\x00", 1),
+    "zero words and one byte": (b"\x00\x00\x80a", 2),
+}
+
+
+def ka_message(packed: bytes, words: int) -> bytes:
+    """Pack a KaMessage around `words` packed words of its message."""
+    head = near(STRUCT, 0, sections(1, 1)) + word(1) + near(LIST, 0, elements(8 * words))
+    return pack(word(0, 3 + words)) + pack(head) + packed
+
+
+def channel_message(packed: bytes, words: int) -> bytes:
+    """Pack a ChannelMessage around `words` packed words of its user data."""
+    head = near(STRUCT, 0, sections(0, 2)) + word(0) + near(STRUCT, 0, sections(1, 1)) + word(1)
+    return pack(word(0, 5 + words)) + pack(head + near(LIST, 0, elements(8 * words))) + packed
+
+
+Wrap = Callable[[bytes, int], bytes]
+KINDS = [(KaMessage, ka_message, 1), (ChannelMessage, channel_message, 2)]
+
+
+@pytest.mark.parametrize(("unit", "words"), EXPENSIVE.values(), ids=EXPENSIVE)
+@pytest.mark.parametrize(("kind", "wrap", "fields"), KINDS, ids=["KaMessage", "ChannelMessage"])
+def test_runs_without_end_are_rejected_in_time(kind, wrap, fields, unit, words):
+    packed = wrap(unit * 30_000, 30_000 * words)
+    spent = []
+    for _ in range(5):
+        start = time.process_time()
+        with pytest.raises(DecodeError):
+            kind.decode(packed)
+        spent.append(time.process_time() - start)
+    assert min(spent) < MAX_SECONDS
+
+
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize(("kind", "wrap", "fields"), KINDS, ids=["KaMessage", "ChannelMessage"])
+def test_number_of_runs_is_limited(kind, wrap, fields, more):
+    runs = fields * MAX_RUNS - (3 if kind is KaMessage else 5) + more
+    packed = wrap(b"\x7faaaaaaa" * runs, runs)
+    if not more:
+        kind.decode(packed)
+        return
+    with pytest.raises(DecodeError, match="runs of packed words"):
+        kind.decode(packed)
+
+
+@pytest.mark.parametrize(("kind", "wrap", "fields"), KINDS, ids=["KaMessage", "ChannelMessage"])
+def test_unpacked_size_is_limited_by_packed_size(kind, wrap, fields):
+    verdicts = []
+    for runs in range(10, 100):
+        packed = wrap(b"\x00\xff" * runs, 256 * runs)
+        size = 2048 * runs + (24 if kind is KaMessage else 40)
+        try:
+            kind.decode(packed)
+        except DecodeError as error:
+            assert "bytes unpacked and" in str(error)
+            verdicts.append(False)
+        else:
+            verdicts.append(True)
+        assert verdicts[-1] is (size <= max_unpacked_size(len(packed), fields))
+    assert {*verdicts} == {True, False}
+
+
+def test_max_payload_size_bounds_both_levels():
+    assert max_payload_size(100) == 100 + 3 * DATA_ALLOWANCE
+    assert max_payload_size(MAX_FRAME_SIZE) == MAX_FRAME_SIZE
+
+
+def test_claimed_size_takes_no_memory():
+    packed = pack(word(0, 2**23)) + b"\x00\xff" * 2**15
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError):
+            ChannelMessage.decode(packed)
+        assert tracemalloc.get_traced_memory()[1] < len(packed) + 10_000
+    finally:
+        tracemalloc.stop()
