@@ -28,13 +28,20 @@ from offset_common.wire.messages import ExchangeDh, ExchangeRandNonce
 
 RandomBytes = Callable[[int], bytes]
 
+_MAX_Y = 2**255 - 1  # the bits of an Ed25519 public key that are y; the highest bit is the sign of x
+_P = 2**255 - 19
+_ORDER_8_Y = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+# y of the eight points whose order divides 8, in each form that decodes to them: 14 keys with both signs.
+# Anyone can make a signature that verifies with one of them.
+_SMALL_ORDER_Y = frozenset((0, 1, _ORDER_8_Y, _P - _ORDER_8_Y, _P - 1, _P, _P + 1))
+
 
 class WrongPeerError(HandshakeError):
-    """The peer says that it has another identity than the expected one.
+    """The peer presents another identity than the expected one.
 
     Args:
         reason: one clause, for a person; it shows no key.
-        found: 32 bytes, the key that the peer claims and has not proven; empty where it is not known.
+        found: 32 bytes, the key that the peer claims and has not proven; empty if it is not known.
         expected: 32 bytes, the key that it should have.
     """
 
@@ -45,7 +52,7 @@ class WrongPeerError(HandshakeError):
 
 
 class ChannelKeys(NamedTuple):
-    """What a handshake, or a rekey, gives: two keys of 32 bytes, never shown."""
+    """The result of a handshake, or of a rekey: two keys of 32 bytes, never shown."""
 
     sending: bytes
     receiving: bytes
@@ -58,7 +65,7 @@ class DhExchange:
     """One side's fresh Diffie-Hellman key and salt, for a handshake or a rekey.
 
     Args:
-        random_bytes: the source of randomness; asked for 32 bytes of private key, then 32 of salt.
+        random_bytes: the source of randomness; called for 32 bytes of private key, then 32 of salt.
     """
 
     __slots__ = ("_private_key", "key_salt", "public_key")
@@ -92,7 +99,7 @@ class Handshake:
 
     Args:
         identity: who we are.
-        expected_peer: the public key that the peer must have, or None where anyone may come.
+        expected_peer: the public key that the peer must have, or None to accept any.
         random_bytes: the source of randomness.
     """
 
@@ -114,7 +121,7 @@ class Handshake:
         self._exchange: Optional[DhExchange] = None
 
     def first_message(self) -> ExchangeRandNonce:
-        """Return what is sent at once, without waiting for the peer."""
+        """Return the message to send at once, without waiting for the peer."""
         return ExchangeRandNonce(self._rand_nonce, self._identity.public_key, self._expected_peer)
 
     def receive_rand_nonce(self, message: ExchangeRandNonce) -> ExchangeDh:
@@ -122,15 +129,17 @@ class Handshake:
 
         Raises:
             WrongPeerError: the peer is not the expected one.
-            HandshakeError: the peer only echoes.
+            HandshakeError: the peer has our own key, or one of small order.
         """
+        if message.src_public_key == self._identity.public_key:
+            # Two connections can be crossed so that we would prove ourselves to ourselves.
+            raise HandshakeError("the peer presents our own public key")
+        if int.from_bytes(message.src_public_key, "little") & _MAX_Y in _SMALL_ORDER_Y:
+            raise HandshakeError("the peer's public key is of small order")
         if self._expected_peer is not None and message.src_public_key != self._expected_peer:
             raise WrongPeerError(
                 "the peer has another identity than expected", message.src_public_key, self._expected_peer
             )
-        if message.rand_nonce == self._rand_nonce:
-            # A peer that only echoes would prove our own identity to us.
-            raise HandshakeError("the peer sends back what we sent")
         self._peer_public_key = message.src_public_key
         self._exchange = exchange = DhExchange(self._random_bytes)
         signed = exchange.public_key + message.rand_nonce + exchange.key_salt
@@ -139,10 +148,10 @@ class Handshake:
         )
 
     def receive_dh(self, message: ExchangeDh) -> ChannelKeys:
-        """Take the peer's second message; return the keys, the peer being proven.
+        """Take the peer's second message, which proves the peer; return the keys.
 
         Raises:
-            HandshakeError: the peer answers another challenge, or its signature is wrong.
+            HandshakeError: the peer signed another challenge, or its signature is wrong.
         """
         assert self._exchange is not None
         if not hmac.compare_digest(message.rand_nonce, self._rand_nonce):

@@ -10,11 +10,11 @@ from offset_common.channel.connection import VERSION_FRAME, Connection
 from offset_common.channel.events import HandshakeCompleted
 from offset_common.channel.handshake import ChannelKeys, Handshake
 from offset_common.errors import HandshakeError, LocalProtocolError, PeerError
-from offset_common.identity import Identity
+from offset_common.identity import Identity, verify_signature
 from offset_common.wire.messages import ExchangeDh, ExchangeRandNonce
 from tests.channel.peers import NODE, RELAY, Randomness, node, receive, relay
 from tests.channel.recorded import cut_frames, in_frame
-from tests.channel.small_order import SMALL_ORDER_KEYS
+from tests.channel.small_order import ED25519_KEYS, ED25519_POINTS, X25519_KEYS
 
 STRANGER = Identity.from_seed(b"\x03" * 32)
 
@@ -142,10 +142,48 @@ def cut_frames_of(stream: bytes, bit: int) -> bytes:
     return flip(stream, bit)[len(FIRST) + 8 :]
 
 
-@pytest.mark.parametrize("key", SMALL_ORDER_KEYS, ids=lambda key: key.hex()[:16])
+@pytest.mark.parametrize("key", X25519_KEYS, ids=lambda key: key.hex()[:16])
 def test_a_dh_key_of_small_order_is_refused_though_its_signature_is_good(key):
     with pytest.raises(HandshakeError, match="small order"):
         receive(relay_after_nonce(), dh_frame(changed("dh_public_key", key), signed_by=NODE))
+
+
+def test_ed25519_has_fourteen_small_order_encodings():
+    assert (len(ED25519_KEYS), len(ED25519_POINTS)) == (14, 8)
+
+
+@pytest.mark.parametrize("key", ED25519_KEYS, ids=bytes.hex)
+def test_small_order_identity_is_refused(key):
+    # Forged without a private key: R is a point of small order and S is zero.
+    assert any(
+        verify_signature(key, point + bytes(32), bytes((attempt,)) * 80)
+        for point in ED25519_POINTS
+        for attempt in range(32)
+    )
+    with pytest.raises(HandshakeError, match="small order"):
+        Handshake(RELAY, None, Randomness(2)).receive_rand_nonce(ExchangeRandNonce(bytes(16), key))
+
+
+@pytest.mark.parametrize("expected", [None, RELAY.public_key], ids=["relay", "client"])
+def test_our_own_key_is_refused(expected):
+    handshake = Handshake(RELAY, expected, Randomness(2))
+    with pytest.raises(HandshakeError, match="our own public key"):
+        handshake.receive_rand_nonce(ExchangeRandNonce(bytes(16), RELAY.public_key))
+
+
+def test_echo_is_refused():
+    dialled = relay()
+    with pytest.raises(HandshakeError, match="our own public key"):
+        receive(dialled, dialled.data_to_send())
+
+
+def test_crossed_connections_prove_nothing():
+    one, other = relay(), Connection(RELAY, 0.0, None, Randomness(4))
+    for_other, for_one = one.data_to_send(), other.data_to_send()
+    for connection, data in ((one, for_one), (other, for_other)):
+        with pytest.raises(HandshakeError, match="our own public key"):
+            receive(connection, data)
+        assert len(cut_frames(connection.data_to_send())) == 0, "no signature is sent"
 
 
 def test_what_the_handshake_gives_is_not_known_before_it_is_done():

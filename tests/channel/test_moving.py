@@ -9,8 +9,8 @@ import pytest
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import MessageReceived
 from offset_common.constants import MAX_REKEYS_IN_WINDOW, REKEY_INTERVAL
-from offset_common.errors import HandshakeError, LocalProtocolError, RekeyError
-from tests.channel.peers import converse, established, node, receive, relay
+from offset_common.errors import LocalProtocolError, RekeyError
+from tests.channel.peers import converse, established, receive, relay
 
 
 def moved(connection: Connection) -> Connection:
@@ -82,13 +82,3 @@ def test_a_move_does_not_forget_how_often_the_peer_rekeyed() -> None:
     there.secure_channel.start_rekey(0.0)
     with pytest.raises(RekeyError):
         receive(here, there.data_to_send())
-
-
-def test_a_peer_that_only_echoes_proves_nothing() -> None:
-    dialled = relay()
-    with pytest.raises(HandshakeError, match="sends back"):
-        receive(dialled, dialled.data_to_send())
-
-
-def test_a_node_is_not_taken_for_an_echo() -> None:
-    converse(node(), relay())

@@ -21,7 +21,7 @@ from offset_common.errors import DecodeError, DecryptionError, HandshakeError, R
 from offset_common.wire.messages import ChannelMessage, Rekey
 from tests.channel.peers import Randomness
 from tests.channel.recorded import unseal
-from tests.channel.small_order import SMALL_ORDER_KEYS
+from tests.channel.small_order import X25519_KEYS
 
 KEY_OF_ONE = b"\x11" * 32
 KEY_OF_OTHER = b"\x22" * 32
@@ -204,7 +204,7 @@ def test_answers_to_our_own_rekeys_are_not_held_against_the_peer():
 
 
 @pytest.mark.parametrize("pending", [False, True], ids=["asked", "answered"])
-@pytest.mark.parametrize("key", SMALL_ORDER_KEYS, ids=lambda key: key.hex()[:16])
+@pytest.mark.parametrize("key", X25519_KEYS, ids=lambda key: key.hex()[:16])
 def test_a_rekey_with_a_dh_key_of_small_order_is_refused_and_not_answered(key, pending):
     one, other = channels()
     if pending:
