@@ -20,31 +20,43 @@ Source: section 3 of docs/protocol.md.
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple, Optional, Union
 
 from offset_common.constants import MAX_FRAME_SIZE
 from offset_common.wire.messages import packed_begin
-from offset_common.wire.packing import MAX_RUN, PACKED_SIZES, WORD_SIZE, max_unpacked_size
+from offset_common.wire.packing import (
+    MAX_RUN,
+    PACKED_SIZES,
+    WORD_SIZE,
+    max_unpacked_size,
+    unpack,
+    unpack_word,
+)
 
 Packed = Union[bytes, bytearray]
 
 MAX_PADDING_KEPT = 768  # bytes; more is not worth encrypting and sending again
 
-_SMALL_BEGINS = tuple(packed_begin(size) for size in range(MAX_PADDING_KEPT + 1))
-_MAX_SMALL = 3000  # packed bytes: one run of user data, and padding that is kept
+_MAX_WORDS = MAX_FRAME_SIZE // WORD_SIZE
+_OUTER_ALLOWANCE = max_unpacked_size(0, data_fields=2)
+_INNER_ALLOWANCE = max_unpacked_size(0)
 _MAX_STEPS = 300  # to walk one object; a mebibyte of random bytes takes 120
 _FULL_RUN = 1 + WORD_SIZE + 1 + (MAX_RUN - 1) * WORD_SIZE  # packed bytes of the longest run
-_HEAD_WORDS = 7  # of user data: the words of a KaMessage before its payload, packed
+_HEAD_SIZE = 56  # bytes of user data: the words of a KaMessage before its payload, packed
+
+# Packed words, by what is the same in all messages.
+_BEGINS = tuple(packed_begin(size) for size in range(MAX_PADDING_KEPT + 1))
+_NEAR_MESSAGE = b"\x50\x01\x01\x01\x01"  # the root of a KaMessage; the union, `message`
+_FAR_MESSAGE = _NEAR_MESSAGE + b"\x11\x02\x01"  # and ->message, in the second segment
+_FAR_USER = b"\x01\x01\x11\x02\x01"  # the union, `user`; ->user, in the second segment
 
 # Halves of words, as the pointers in these messages have them.
-_HALF = 0xFFFFFFFF
+_HALVES = struct.Struct("<II")
 _BYTES = 2  # the low three bits of a list pointer's high half: a list of bytes
 _NEXT = 1  # the low half of a pointer to a list that follows at once
 _FAR = 2  # the low half of a far pointer to the first word of a segment
 _CONTENT_SECTIONS = 1 << 16 | 1  # the high half of ->content: a data word and a pointer
-_FAR_USER = bytes((1, 1, 0x11, _FAR, 1))  # packed: the union, `user`; ->user, in the second segment
-
-_SHIFTS = tuple(tuple(8 * bit for bit in range(8) if tag >> bit & 1) for tag in range(256))
 
 
 class Content(NamedTuple):
@@ -66,7 +78,7 @@ AS_IT_IS = Content(b"", 0, 0)
 
 
 class _UnknownLayoutError(Exception):
-    """Only the slow path can tell what the message is."""
+    """Only the slow path can decide what the message is."""
 
 
 def classify(packed: Packed, size: int) -> Optional[Content]:
@@ -79,31 +91,33 @@ def classify(packed: Packed, size: int) -> Optional[Content]:
     Returns: AS_IT_IS, or the content to write behind less padding; None if the slow path must decide.
     """
     try:
-        if size <= _MAX_SMALL and _is_small_message(packed, size):
+        if _is_short_message(packed, size):
             return AS_IT_IS
-        return _classify(packed, size)
-    except (IndexError, _UnknownLayoutError):  # IndexError: cut short
-        return None
+        sizes, at = _read_table(packed)
+        if sum(sizes) * WORD_SIZE <= size + _OUTER_ALLOWANCE:
+            return _classify(packed, size, sizes, at)
+    except (IndexError, struct.error, _UnknownLayoutError):  # cut short, the first two
+        pass
+    return None
 
 
-def _is_small_message(p: Packed, size: int) -> bool:
-    """Recognize nearly all messages there are: one segment, short padding, user data in one run."""
-    if p[0] == 0x10:  # the segment table
-        words, at = p[1], 2
-    elif p[0] == 0x30:
+def _is_short_message(p: Packed, size: int) -> bool:
+    """Recognize most messages: single segments, short padding, and a payload in one run inside another.
+
+    The user data may end in a shorter run, which then has only the end of the payload.
+    """
+    if p[0] == 0x30:  # the segment table
         words, at = p[1] | p[2] << 8, 3
+    elif p[0] == 0x10:
+        words, at = p[1], 2
     else:
         return False
-    # The root, ->randPadding and ->content are what our own encoder writes before so much padding.
-    if p[at + 2] == 0x31:
-        padding = p[at + 4] >> 3 | p[at + 5] << 5
-    else:
-        padding = p[at + 4] >> 3
-    if padding > MAX_PADDING_KEPT or not p.startswith(_SMALL_BEGINS[padding], at):
+    padding = p[at + 4] >> 3 | (p[at + 5] << 5 if p[at + 2] == 0x31 else 0)
+    if padding > MAX_PADDING_KEPT or not p.startswith(_BEGINS[padding], at):
         return False
-    at += len(_SMALL_BEGINS[padding])
+    at += len(_BEGINS[padding])
     left = (padding + 7) >> 3
-    words -= 5 + left
+    words -= 5 + left  # of user data
     if left and p[at] == 0xFF and p[at + 9] == left - 1:
         at += 2 + 8 * left
     else:
@@ -118,17 +132,118 @@ def _is_small_message(p: Packed, size: int) -> bool:
         at += 5
     else:
         return False
-    length = high >> 3
-    if high & 7 != _BYTES or (length + 7) >> 3 != words or p[at] != 0xFF:
-        return False
     more = p[at + 9]
     end = at + 10 + 8 * more
-    user = p[at + 1 : at + 9] + p[at + 10 : end]
-    if words != 1 + more:
-        if more < _HEAD_WORDS:
-            return False
+    if p[at] != 0xFF or more < 2 or high & 7 != _BYTES or (high + 56) >> 6 != words:
+        return False
+    if more != words - 1:
         end = _skip(p, end, words - 1 - more)
-    return end <= size and _is_message(user, length)
+    # The KaMessage: its first eight bytes stand before the count of the run, all others behind it.
+    if p[at + 1] == 0x30:  # its segment table
+        left = (p[at + 2] | p[at + 3] << 8) - 3
+        message, tag = at + 4, at + 10
+        low = at + 11
+    else:
+        left = p[at + 2] - 3
+        message, tag = at + 3, at + 8
+        low = at + 10
+    if p[tag] == 0x31:
+        of_message = p[low + 1] | p[low + 2] << 8
+        run = low + 3
+    else:
+        of_message = p[low + 1]
+        run = low + 2
+    return (
+        p[at + 1] | 0x20 == 0x30
+        and p.startswith(_NEAR_MESSAGE, message)
+        and p[tag] | 0x20 == 0x31
+        and p[low] == _NEXT
+        and of_message & 7 == _BYTES
+        and (of_message + 56) >> 6 == left
+        and p[run] == 0xFF
+        and p[run + 9] == left - 1
+        and run - at + 8 * left <= high >> 3
+        and end <= size
+    )
+
+
+def _classify(p: Packed, size: int, sizes: tuple[int, ...], at: int) -> Optional[Content]:
+    padding = p[at + 4] >> 3 | (p[at + 5] << 5 if p[at + 2] == 0x31 else 0)
+    if padding <= MAX_PADDING_KEPT and p.startswith(_BEGINS[padding], at):
+        near_padding = True
+        at += len(_BEGINS[padding])
+    else:
+        near_padding, padding, at = _read_begin(p, at)
+    # The first segment has the padding, the union, ->user and user data, unless one of them is far.
+    padding_words = (padding + 7) >> 3
+    if p[at] == 0xFF and p[at + 9] == padding_words - 1:
+        at += 2 + 8 * padding_words
+    elif padding:
+        at = _skip(p, at, padding_words)
+    union = at
+    if p[at] != 1 or p[at + 1] != 1:  # `user`
+        return None
+    low, high, at = _read_word(p, at + 2)  # ->user
+    if low == _NEXT:
+        length, user = high >> 3, at
+        words = (length + 7) >> 3
+        if high & 7 != _BYTES or sizes[0] != 5 + padding_words + words:
+            return None
+        if p[at] == 0xFF and p[at + 9] == words - 1:
+            at += 2 + 8 * words
+        else:
+            at = _skip(p, at, words)
+    elif low != _FAR or high != len(sizes) - 1 or sizes[0] != 5 + padding_words:
+        return None
+    union_end = at
+    far = 1
+    if not near_padding:
+        padding, at = _land(p, at, sizes[1])
+        at = _skip(p, at, (padding + 7) >> 3)
+        far = 2
+    landing = at
+    if low == _FAR:
+        length, user = _land(p, at, sizes[far])
+        at = _skip(p, user, (length + 7) >> 3)
+        far += 1
+    if at > size or far != len(sizes) or not _is_message(_first_bytes(p, user, length), length):
+        return None
+    if padding <= MAX_PADDING_KEPT:
+        return AS_IT_IS
+    if low == _NEXT:
+        return Content(p[union:union_end], 2 + words, 0)
+    return Content(_FAR_USER + p[landing:at], 2, sizes[-1])
+
+
+def _read_begin(p: Packed, at: int) -> tuple[bool, int, int]:
+    """Read the root, ->randPadding and ->content.
+
+    Returns: whether the padding follows; its size, if it does; and where the next word begins.
+    """
+    if p[at] != 0x40 or p[at + 1] != 2:  # the root: no data, two pointers
+        raise _UnknownLayoutError
+    low, high, at = _read_word(p, at + 2)  # ->randPadding
+    offset, sections, at = _read_word(p, at)  # ->content
+    near = low == _NEXT + 4
+    padding = 0
+    if near:
+        padding = _length(high)
+    elif low != _FAR or high != 1:
+        raise _UnknownLayoutError
+    if sections != _CONTENT_SECTIONS or offset != (padding + 7) >> 3 << 2:
+        raise _UnknownLayoutError
+    return near, padding, at
+
+
+def _first_bytes(p: Packed, at: int, length: int) -> Packed:
+    """Unpack user data if it is a single run or tiny, and only its first words if not."""
+    if length <= _HEAD_SIZE:
+        return unpack(bytes(p[at : at + 2 * _HEAD_SIZE]), 0, length + 7 & ~7)[0][:length]
+    run = 2 + WORD_SIZE + WORD_SIZE * p[at + 9]  # packed bytes
+    if p[at] != 0xFF or run < 2 + _HEAD_SIZE:
+        raise _UnknownLayoutError
+    end = at + 2 + length if run >= 2 + length else at + 2 + _HEAD_SIZE
+    return p[at + 1 : at + 9] + p[at + 10 : end]
 
 
 def _is_message(user: Packed, length: int) -> bool:
@@ -138,134 +253,43 @@ def _is_message(user: Packed, length: int) -> bool:
         user: the beginning of user data.
         length: bytes of all user data.
     """
-    if user[0] == 0x10:  # the segment table
-        words, at = user[1], 2
-    elif user[0] == 0x30:
-        words, at = user[1] | user[2] << 8, 3
-    else:
-        sizes, at = _read_table(user)
-        words = sizes[0]
-        if len(sizes) > 1:
-            return _is_far_message(user, length, sizes, at)
-    # The root, a data word and a pointer; then the union: `message`.
-    if not user.startswith(b"\x50\x01\x01\x01\x01", at):
-        return False
-    if user[at + 5] == 0x31 and user[at + 6] == _NEXT:
-        high = user[at + 7] | user[at + 8] << 8
-        at += 9
-    else:
-        low, high, at = _read_word(user, at + 5)
-        if low != _NEXT:
+    sizes, at = _read_table(user)
+    if len(sizes) == 1:
+        if not user.startswith(_NEAR_MESSAGE, at):
             return False
-    payload_words = (_length(high) + 7) >> 3
-    return words == 3 + payload_words and _payload_fits(user, at, payload_words, length)
-
-
-def _is_far_message(user: Packed, length: int, sizes: tuple[int, ...], at: int) -> bool:
-    if sizes[0] != 3 or len(sizes) != 2 or not user.startswith(b"\x50\x01\x01\x01\x01\x11\x02\x01", at):
+        low, high, at = _read_word(user, at + len(_NEAR_MESSAGE))  # ->message
+        words = (high + 56) >> 6
+        if low != _NEXT or high & 7 != _BYTES or sizes[0] != 3 + words:
+            return False
+    elif sizes[0] == 3 and len(sizes) == 2 and user.startswith(_FAR_MESSAGE, at):
+        payload, at = _land(user, at + len(_FAR_MESSAGE), sizes[1])
+        words = (payload + 7) >> 3
+    else:
         return False
-    payload, at = _land(user, at + 8, sizes[1])
-    return _payload_fits(user, at, (payload + 7) >> 3, length)
-
-
-def _payload_fits(user: Packed, at: int, words: int, length: int) -> bool:
-    """Check the packed payload from `at` on as far as it is here."""
     if len(user) < length:
-        return words * WORD_SIZE <= max_unpacked_size(length) - 5 * WORD_SIZE
+        return (words + 5) * WORD_SIZE <= length + _INNER_ALLOWANCE
     if words and user[at] == 0xFF and user[at + 9] == words - 1:
         return at + 2 + 8 * words <= length
     return _skip(user, at, words) <= length
 
 
-def _classify(p: Packed, size: int) -> Optional[Content]:
-    """Walk a ChannelMessage in any known layout; the same as `classify`."""
-    sizes, at = _read_table(p)
-    if sum(sizes) * WORD_SIZE > max_unpacked_size(size, data_fields=2):
-        raise _UnknownLayoutError
-    if p[at] != 0x40 or p[at + 1] != 2:  # the root: no data, two pointers
-        raise _UnknownLayoutError
-    far = 1  # the segment that comes next behind a far pointer
-    low, high, at = _read_word(p, at + 2)  # ->randPadding
-    offset, sections, at = _read_word(p, at)  # ->content
-    near_padding = low == _NEXT + 4
-    padding = padding_words = 0
-    if near_padding:
-        padding = _length(high)
-        padding_words = (padding + 7) >> 3
-        if offset != padding_words << 2:
-            raise _UnknownLayoutError
-        at = _skip(p, at, padding_words)
-    else:
-        if low != _FAR or high != far or offset:
-            raise _UnknownLayoutError
-        far += 1
-    union = at
-    if sections != _CONTENT_SECTIONS or p[at] != 1 or p[at + 1] != 1:  # the union: `user`
-        raise _UnknownLayoutError
-    low, high, at = _read_word(p, at + 2)  # ->user
-    near_user = low == _NEXT
-    words = 2  # behind the padding in the first segment
-    length = user = 0
-    if near_user:
-        length = _length(high)
-        words += (length + 7) >> 3
-        user, at = at, _skip(p, at, (length + 7) >> 3)
-    else:
-        if low != _FAR or high != far:
-            raise _UnknownLayoutError
-        far += 1
-    if sizes[0] != 3 + padding_words + words or len(sizes) != far:
-        raise _UnknownLayoutError
-    union_end = at
-    if not near_padding:
-        padding, at = _land(p, at, sizes[1])
-        at = _skip(p, at, (padding + 7) >> 3)
-    landing = at
-    if not near_user:
-        length, user = _land(p, at, sizes[-1])
-        at = _skip(p, user, (length + 7) >> 3)
-    if at > size or not _is_message(_first_bytes(p, user, length), length):
-        return None
-    if padding <= MAX_PADDING_KEPT:
-        return AS_IT_IS
-    if near_user:
-        return Content(p[union:union_end], words, 0)
-    return Content(_FAR_USER + p[landing:at], words, sizes[-1])
-
-
-def _first_bytes(p: Packed, at: int, length: int) -> Packed:
-    """Unpack the first run of user data, or its first words."""
-    first = bytearray()
-    whole = min(length, _HEAD_WORDS * WORD_SIZE)
-    while len(first) < whole:
-        tag = p[at]
-        if tag == 0xFF:
-            end = at + 10 + 8 * p[at + 9]
-            first += p[at + 1 : at + 9]
-            first += p[at + 10 : end]
-            at = end
-        else:
-            low, high, at = _read_word(p, at)
-            first += (low | high << 32).to_bytes(WORD_SIZE, "little")
-    del first[length:]
-    return first
-
-
 def _read_table(p: Packed) -> tuple[tuple[int, ...], int]:
     """Return the words of each segment, and where the first one begins."""
+    if p[0] == 0x30:
+        return (p[1] | p[2] << 8,), 3
+    if p[0] == 0x10:
+        return (p[1],), 2
     more, words, at = _read_word(p, 0)
     sizes: tuple[int, ...] = (words,)
     if more:
-        if more > 2:
-            raise _UnknownLayoutError
         second, third, at = _read_word(p, at)
         if more == 2:
             sizes = (words, second, third)
-        elif third:
-            raise _UnknownLayoutError
-        else:
+        elif more == 1 and not third:
             sizes = (words, second)
-    if sum(sizes) > MAX_FRAME_SIZE // WORD_SIZE:
+        else:
+            raise _UnknownLayoutError
+    if sum(sizes) > _MAX_WORDS:
         raise _UnknownLayoutError
     return sizes, at
 
@@ -275,19 +299,19 @@ def _read_word(p: Packed, at: int) -> tuple[int, int, int]:
     tag = p[at]
     if tag == 0x31:
         return p[at + 1], p[at + 2] | p[at + 3] << 8, at + 4
-    if tag == 0x51:
-        return p[at + 1], p[at + 2] | p[at + 3] << 16, at + 4
+    if tag == 0x11:
+        return p[at + 1], p[at + 2], at + 3
     if tag == 0x71:
         return p[at + 1], p[at + 2] | p[at + 3] << 8 | p[at + 4] << 16, at + 5
-    word = 0
-    for shift in _SHIFTS[tag]:
-        at += 1
-        word |= p[at] << shift
+    if tag == 0x03:
+        return p[at + 1] | p[at + 2] << 8, 0, at + 3
+    low, high = _HALVES.unpack(unpack_word(p, at))
+    at += PACKED_SIZES[tag]
     if tag == 0x00 or tag == 0xFF:
-        at += 1
         if p[at]:
             raise _UnknownLayoutError  # a run over words of several kinds
-    return word & _HALF, word >> 32, at + 1
+        at += 1
+    return low, high, at
 
 
 def _length(high: int) -> int:
@@ -313,14 +337,13 @@ def _skip(p: Packed, at: int, words: int) -> int:
             break
         tag = p[at]
         if tag == 0xFF:
-            if words >= 2 * MAX_RUN:
-                runs = _count_full_runs(p, at, words >> 8)
+            if words >= 2 * MAX_RUN and p[at + 9] == 0xFF:
+                # Count the longest runs, one behind the other, by all their tags and all their counts.
+                end = at + (words >> 8) * _FULL_RUN
+                tags, counts = p[at:end:_FULL_RUN], p[at + 9 : end : _FULL_RUN]
+                runs = len(tags) - max(len(tags.lstrip(b"\xff")), len(counts.lstrip(b"\xff")))
                 at += runs * _FULL_RUN
                 words -= runs << 8
-                if not runs or (words and p[at] == 0xFF):
-                    more = p[at + 9]
-                    at += 10 + 8 * more
-                    words -= 1 + more
             else:
                 more = p[at + 9]
                 at += 10 + 8 * more
@@ -334,10 +357,3 @@ def _skip(p: Packed, at: int, words: int) -> int:
     if words:
         raise _UnknownLayoutError  # a run that goes on into another object, or too many steps
     return at
-
-
-def _count_full_runs(p: Packed, at: int, most: int) -> int:
-    """Count the longest runs, one behind the other, from `at` on: at most `most`."""
-    end = at + most * _FULL_RUN
-    tags, counts = p[at:end:_FULL_RUN], p[at + 9 : end : _FULL_RUN]
-    return min(len(tags) - len(tags.lstrip(b"\xff")), len(counts) - len(counts.lstrip(b"\xff")))

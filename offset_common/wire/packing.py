@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from typing import Union
 
 from offset_common.errors import DecodeError
 
@@ -124,6 +125,12 @@ def pack_sparse(content: bytes) -> bytes:
         if left:
             packed += bytes((0, left - 1))
     return bytes(packed + pack(content[at:]))
+
+
+def unpack_word(packed: Union[bytes, bytearray], at: int) -> bytes:
+    """Unpack the word at `at`, without the count that may follow it; raises IndexError, or struct.error."""
+    tag = packed[at]
+    return _WRITE_WORD[tag](*_READ_PRESENT[tag](packed, at + 1))
 
 
 def max_unpacked_size(packed_size: int, data_fields: int = 1) -> int:
