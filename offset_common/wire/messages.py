@@ -187,7 +187,7 @@ def packed_begin(padding_size: int) -> bytes:
 
 
 class ChannelMessage(Message):
-    """What is sealed in a frame of an established channel.
+    """The plaintext of a frame of an established channel.
 
     Args:
         rand_padding: at most 65,535 bytes, without meaning.
@@ -203,7 +203,7 @@ class ChannelMessage(Message):
         self.content = content
 
     def encode(self) -> bytes:
-        """Make the plaintext of a sealed message."""
+        """Return the packed plaintext."""
         padding = self.rand_padding + bytes(-len(self.rand_padding) % WORD_SIZE)
         padding_words = len(padding) // WORD_SIZE
         if isinstance(self.content, Rekey):
@@ -218,7 +218,7 @@ class ChannelMessage(Message):
                 struct_pointer(5, 0, 1),
             )
             return head + self.content.packed_fields() + pack_literal(padding)
-        # The padding stands before the content, as released nodes write it: glance.py knows that order.
+        # The padding stands before the content, as released nodes write it; classify.py knows that order.
         words = 5 + padding_words + -(-len(self.content) // WORD_SIZE)
         return b"".join(
             (
@@ -233,7 +233,7 @@ class ChannelMessage(Message):
 
     @classmethod
     def decode(cls, data: Buffer) -> ChannelMessage:
-        """Read the plaintext of a sealed message; raises DecodeError."""
+        """Read a packed plaintext; raises DecodeError."""
         root = read_message(bytes(data), data_fields=2)
         padding = root.data(0)
         content = root.struct(1)

@@ -1,6 +1,6 @@
 """Conversations recorded from the original programs, opened without the code under test.
 
-Keys come from the recording, sealing from `cryptography`, messages from pycapnp.
+Keys come from the recording, encryption from `cryptography`, messages from pycapnp.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def load(name: str) -> list[Recording]:
     return [Recording(fields) for fields in (found if isinstance(found, list) else [found])]
 
 
-def unseal(payload: bytes, key: bytes, counter: int) -> messages.ChannelMessage:
-    """Open one sealed payload, which must be number `counter` under `key`."""
+def decrypt_message(payload: bytes, key: bytes, counter: int) -> messages.ChannelMessage:
+    """Decrypt one payload, which must be number `counter` under `key`."""
     assert payload[:12] == counter.to_bytes(12, "little")
     plaintext = ChaCha20Poly1305(key).decrypt(payload[:12], payload[12:], None)
     message = oracle.read(messages.ChannelMessage, plaintext)

@@ -1,4 +1,4 @@
-"""Sealing: each message opens once, in its order, under its key; everything else is a DecryptionError."""
+"""Each message decrypts once, in its order, under its key; everything else is a DecryptionError."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def aead(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5), st.integers(0, 2**40))
-def test_sealed_is_the_counter_as_nonce_and_rfc_8439_behind_it(plaintexts, start):
+def test_encryption_is_rfc_8439_behind_its_counter(plaintexts, start):
     cipher = CipherState(KEY, start)
     for counter, plaintext in enumerate(plaintexts, start):
         nonce = counter.to_bytes(12, "little")
@@ -39,14 +39,14 @@ def test_sealed_is_the_counter_as_nonce_and_rfc_8439_behind_it(plaintexts, start
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5))
-def test_sealed_messages_open_in_their_order(plaintexts):
-    sealing, opening = CipherState(KEY), CipherState(KEY)
-    sealed = [sealing.encrypt(plaintext) for plaintext in plaintexts]
-    assert [opening.decrypt(payload) for payload in sealed] == plaintexts
+def test_messages_decrypt_in_their_order(plaintexts):
+    sending, receiving = CipherState(KEY), CipherState(KEY)
+    encrypted = [sending.encrypt(plaintext) for plaintext in plaintexts]
+    assert [receiving.decrypt(payload) for payload in encrypted] == plaintexts
 
 
 @pytest.mark.parametrize("size", range(28))
-def test_a_payload_under_28_bytes_is_a_seal_error(size):
+def test_payload_under_28_bytes_is_refused(size):
     with pytest.raises(DecryptionError, match=f"of {size} bytes"):
         CipherState(KEY).decrypt(bytes(size))
 
@@ -57,7 +57,7 @@ def test_28_bytes_may_be_an_empty_message():
     assert CipherState(KEY).decrypt(payload) == b""
 
 
-def test_each_flipped_bit_is_a_seal_error():
+def test_each_flipped_bit_is_refused():
     payload = CipherState(KEY).encrypt(b"message")
     for bit in range(8 * len(payload)):
         flipped = bytearray(payload)
@@ -66,35 +66,35 @@ def test_each_flipped_bit_is_a_seal_error():
             CipherState(KEY).decrypt(bytes(flipped))
 
 
-def test_a_message_of_another_key_is_a_seal_error():
+def test_message_of_another_key_is_refused():
     with pytest.raises(DecryptionError, match="does not decrypt"):
         CipherState(KEY).decrypt(CipherState(OTHER_KEY).encrypt(b"message"))
 
 
 @pytest.mark.parametrize("counter", [0, 1, 3, 2**32, 2**96 - 1])
-def test_a_replay_a_gap_or_another_nonce_is_a_seal_error(counter):
+def test_replay_a_gap_or_another_nonce_is_refused(counter):
     with pytest.raises(DecryptionError, match="not message 2 "):
         CipherState(KEY, 2).decrypt(CipherState(KEY, counter).encrypt(b"message"))
 
 
-def test_a_refused_message_does_not_count():
-    sealing, opening = CipherState(KEY), CipherState(KEY)
+def test_refused_message_does_not_count():
+    sending, receiving = CipherState(KEY), CipherState(KEY)
     with pytest.raises(DecryptionError):
-        opening.decrypt(CipherState(OTHER_KEY).encrypt(b"forged"))
-    assert opening.decrypt(sealing.encrypt(b"true")) == b"true"
+        receiving.decrypt(CipherState(OTHER_KEY).encrypt(b"forged"))
+    assert receiving.decrypt(sending.encrypt(b"true")) == b"true"
 
 
-def test_sealing_and_opening_in_place_do_what_they_do_elsewhere():
+def test_encryption_in_place_is_the_same():
     aead = CipherState(KEY).aead
-    sealed, plain = bytearray(7 + 16), bytearray(7)
-    aead.encrypt_into(NONCE, memoryview(b"message"), None, memoryview(sealed))
-    assert sealed == ChaCha20Poly1305(KEY).encrypt(NONCE, b"message", None)
-    aead.decrypt_into(NONCE, memoryview(sealed), None, memoryview(plain))
+    encrypted, plain = bytearray(7 + 16), bytearray(7)
+    aead.encrypt_into(NONCE, memoryview(b"message"), None, memoryview(encrypted))
+    assert encrypted == ChaCha20Poly1305(KEY).encrypt(NONCE, b"message", None)
+    aead.decrypt_into(NONCE, memoryview(encrypted), None, memoryview(plain))
     assert plain == b"message"
 
 
 def test_opening_in_place_refuses_a_bad_tag():
-    sealed = bytearray(ChaCha20Poly1305(KEY).encrypt(NONCE, b"message", None))
-    sealed[-1] ^= 1
+    encrypted = bytearray(ChaCha20Poly1305(KEY).encrypt(NONCE, b"message", None))
+    encrypted[-1] ^= 1
     with pytest.raises(InvalidTag):
-        CipherState(KEY).aead.decrypt_into(NONCE, memoryview(sealed), None, memoryview(bytearray(7)))
+        CipherState(KEY).aead.decrypt_into(NONCE, memoryview(encrypted), None, memoryview(bytearray(7)))

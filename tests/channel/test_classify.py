@@ -209,7 +209,7 @@ _MESSAGES = [encode(mixed(80), random.Random(2).randbytes(60)) for encode in (*E
 
 @given(st.sampled_from(_MESSAGES), st.data())
 @settings(max_examples=300, deadline=None)
-def test_so_with_bytes_replaced_anywhere(packed, data):
+def test_replaced_bytes_are_judged_as_by_the_decoder(packed, data):
     start = data.draw(st.integers(0, len(packed)))
     end = data.draw(st.integers(start, min(len(packed), start + 12)))
     check(packed[:start] + data.draw(st.binary(max_size=12)) + packed[end:], packed)
@@ -217,12 +217,12 @@ def test_so_with_bytes_replaced_anywhere(packed, data):
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
 @settings(max_examples=300, deadline=None)
-def test_so_with_any_bytes(packed, stale):
+def test_any_bytes_are_judged_as_by_the_decoder(packed, stale):
     check(packed, stale)
 
 
 @pytest.mark.parametrize("index", range(len(_MESSAGES)))
-def test_so_with_each_byte_set_to_each_telling_value(index):
+def test_each_changed_byte_is_judged_as_by_the_decoder(index):
     packed = _MESSAGES[index]
     for at in range(len(packed)):
         for value in (

@@ -51,11 +51,11 @@ def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
 # The same events.
 
 
-def test_a_conversation_in_one_piece_is_its_events():
+def test_conversation_in_one_piece_is_its_events():
     assert receive(relay(), STREAM) == EVENTS
 
 
-def test_a_conversation_byte_by_byte_is_the_same_events():
+def test_conversation_byte_by_byte_is_the_same_events():
     dialled = relay()
     events = [event for i in range(len(STREAM)) for event in receive(dialled, STREAM[i : i + 1])]
     assert events == EVENTS
@@ -64,7 +64,7 @@ def test_a_conversation_byte_by_byte_is_the_same_events():
 
 @settings(max_examples=60, deadline=None)
 @given(CUTS)
-def test_a_conversation_cut_anywhere_is_the_same_events(cuts):
+def test_conversation_cut_anywhere_is_the_same_events(cuts):
     dialled = relay()
     assert [event for piece in pieces(STREAM, cuts) for event in receive(dialled, piece)] == EVENTS
 
@@ -82,7 +82,7 @@ def test_bytes_behind_a_conversation_wait_and_can_be_taken(cuts, trailing):
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_two_peers_over_a_choppy_line_hear_each_other_word_for_word(data):
+def test_choppy_line_delivers_every_message(data):
     sides = node(), relay()
     line = bytearray(), bytearray()  # towards each side
     said: tuple[list[bytes], list[bytes]] = [], []
@@ -115,13 +115,13 @@ def test_bytes_may_come_in_any_kind_of_buffer(kind):
     assert dialled.next_event(0.0) == EVENTS[0]
 
 
-def test_whole_payloads_may_be_given_without_frames():
+def test_payloads_can_be_received_without_frames():
     dialled = relay()
     events = [dialled.receive_frame(payload, 0.0) for payload in cut_frames(STREAM)]
     assert [event for event in events if event is not None] == EVENTS
 
 
-def test_the_version_is_sent_first_unless_the_caller_has_sent_it():
+def test_version_is_sent_first_unless_already_sent():
     everything = Connection(NODE, 0.0, None, Randomness(1)).data_to_send()
     rest = Connection(NODE, 0.0, None, Randomness(1), version_sent=True).data_to_send()
     assert everything == VERSION_FRAME + rest
@@ -134,7 +134,7 @@ def test_data_to_send_gives_each_byte_once():
     assert dialling.data_to_send() == b""
 
 
-def test_a_handshake_and_a_large_message_in_one_piece_have_each_their_limit():
+def test_limits_change_within_one_piece():
     dialling, dialled = node(), relay()
     first = dialling.data_to_send()
     receive(dialling, dialled.data_to_send())
@@ -178,7 +178,7 @@ def test_whatever_a_stranger_says_is_an_event_or_a_peer_error(data):
     st.sampled_from(["flip", "drop", "double", "insert"]),
     st.integers(1, 255),
 )
-def test_a_conversation_damaged_anywhere_is_true_events_up_to_a_peer_error(place, damage, value):
+def test_damaged_stream_gives_true_events_then_an_error(place, damage, value):
     byte = STREAM[place : place + 1]
     replacement = {
         "flip": bytes([byte[0] ^ value]),
@@ -203,7 +203,7 @@ def test_a_conversation_damaged_anywhere_is_true_events_up_to_a_peer_error(place
 # The observer.
 
 
-def test_the_observer_is_told_each_layers_value_in_order():
+def test_observer_is_reported_each_layers_value_in_order():
     log: list[tuple[str, object]] = []
     dialling, dialled = node(observer=lambda *told: log.append(told)), relay()
 
@@ -257,7 +257,7 @@ def test_the_observer_is_told_each_layers_value_in_order():
         assert isinstance(value, ChannelMessage) and isinstance(value.content, Rekey)
 
 
-def test_the_observer_is_told_the_very_values():
+def test_observer_is_reported_the_very_values():
     log: list[object] = []
     dialling, dialled = node(observer=lambda direction, value: log.append(value)), relay()
     converse(dialling, dialled)
@@ -271,5 +271,5 @@ def test_the_observer_is_told_the_very_values():
     assert log[-1] == KaMessage(b"hello")
 
 
-def test_an_event_shows_the_size_of_a_message_and_not_its_bytes():
+def test_event_shows_the_size_of_a_message_and_not_its_bytes():
     assert repr(MessageReceived(b"secret")) == "MessageReceived(6 bytes)"

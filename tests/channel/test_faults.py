@@ -31,13 +31,13 @@ def refused(connection: Connection, data: bytes) -> tuple[list[Event], PeerError
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
-def test_a_version_of_another_length_is_refused(size):
+def test_version_of_another_length_is_refused(size):
     _, error = refused(relay(), in_frame(bytes(size)))
     assert isinstance(error, VersionError)
 
 
 @pytest.mark.parametrize("length", [5, 2048, 2**40, 2**64 - 1, int.from_bytes(b"GET / HT", "big")])
-def test_a_first_frame_over_four_bytes_is_not_offset(length):
+def test_first_frame_over_four_bytes_is_not_offset(length):
     _, error = refused(relay(), length.to_bytes(8, "big"))
     assert isinstance(error, VersionError)
     assert str(length) in str(error)
@@ -50,7 +50,7 @@ def test_another_version_is_refused(number):
     assert str(number) in str(error)
 
 
-def test_a_peer_with_four_byte_lengths_is_refused_by_its_name():
+def test_peer_with_four_byte_lengths_is_refused_by_its_name():
     _, error = refused(relay(), bytes.fromhex("00000004 00000000"))
     assert isinstance(error, OldPeerError)
     assert str(error) == "peer older than 0.1.3"
@@ -73,7 +73,7 @@ def after_handshake() -> tuple[Connection, int]:
 
 
 @pytest.mark.parametrize("state", [after_version, after_first, after_handshake])
-def test_a_frame_over_its_limit_is_refused_at_its_length(state):
+def test_frame_over_its_limit_is_refused_at_its_length(state):
     connection, limit = state()
     assert receive(connection, limit.to_bytes(8, "big")) == [], "the limit itself may come"
     connection, limit = state()
@@ -109,21 +109,21 @@ def wrong_nonce(dialling: Connection) -> bytes:
 
 
 @pytest.mark.parametrize("fault", [too_short, bad_tag, replayed, gap, wrong_nonce])
-def test_what_is_not_the_next_sealed_message_ends_the_connection(fault):
+def test_only_the_next_encrypted_message_is_accepted(fault):
     dialling, dialled = established()
     events, error = refused(dialled, fault(dialling))
     assert isinstance(error, DecryptionError)
     assert events == ([MessageReceived(b"message")] if fault is replayed else [])
 
 
-def test_sealed_nonsense_is_a_decode_error():
+def test_encrypted_nonsense_is_a_decode_error():
     for plaintext in (b"", b"\xff" * 30, ChannelMessage(b"", b"not a KaMessage").encode()):
         dialling, dialled = established()
         _, error = refused(dialled, in_frame(dialling.secure_channel.sending.encrypt(plaintext)))
         assert isinstance(error, DecodeError)
 
 
-def test_events_before_a_fault_are_told_before_it():
+def test_events_before_a_fault_come_first():
     dialling, dialled = node(), relay()
     converse(dialling, dialled)
     stream = frame_from(dialling, b"one") + frame_from(dialling, b"two") + in_frame(bytes(40))
@@ -150,7 +150,7 @@ def fail_by_length(connection: Connection) -> None:
     refused(connection, b"\xff" * 8)
 
 
-def fail_by_seal(connection: Connection) -> None:
+def fail_by_decryption(connection: Connection) -> None:
     converse(connection, node())
     with pytest.raises(DecryptionError):
         connection.receive_frame(bytes(28), 0.0)
@@ -169,11 +169,11 @@ def fail_by_silence(connection: Connection) -> None:
         fail_by_version_frame,
         fail_by_handshake,
         fail_by_length,
-        fail_by_seal,
+        fail_by_decryption,
         fail_by_silence,
     ],
 )
-def test_a_failed_connection_is_used_no_more(fail):
+def test_failed_connection_is_used_no_more(fail):
     connection = relay()
     fail(connection)
     connection.data_to_send()

@@ -58,7 +58,7 @@ def flip(data: bytes, bit: int) -> bytes:
     return bytes(flipped)
 
 
-def test_the_handshake_completes_at_its_last_byte_and_not_before():
+def test_handshake_completes_at_its_last_byte():
     stream = FIRST + SECOND
     waiting = relay()
     for i in range(len(stream) - 1):
@@ -69,7 +69,7 @@ def test_the_handshake_completes_at_its_last_byte_and_not_before():
     assert waiting.peer_public_key == NODE.public_key
 
 
-def test_a_peer_with_another_key_than_expected_is_refused():
+def test_peer_with_another_key_than_expected_is_refused():
     dialling = node()
     stranger = Connection(STRANGER, 0.0, None, Randomness(3))
     with pytest.raises(HandshakeError, match="another identity"):
@@ -78,7 +78,7 @@ def test_a_peer_with_another_key_than_expected_is_refused():
     assert len(sent) == 2, "an unexpected peer gets no signature"
 
 
-def test_a_relay_takes_any_node_that_proves_its_key():
+def test_relay_takes_any_node_that_proves_its_key():
     for identity in (NODE, STRANGER):
         dialled = relay()
         dialling = Connection(identity, 0.0, RELAY.public_key, Randomness(3))
@@ -86,17 +86,17 @@ def test_a_relay_takes_any_node_that_proves_its_key():
         assert receive(dialled, dialling.data_to_send()) == [HandshakeCompleted(identity.public_key)]
 
 
-def test_an_answer_to_another_challenge_is_refused_though_its_signature_is_good():
+def test_signed_answer_to_another_challenge_is_refused():
     with pytest.raises(HandshakeError, match="challenge"):
         receive(relay_after_nonce(), dh_frame(changed("rand_nonce", bytes(16)), signed_by=NODE))
 
 
-def test_a_signature_of_another_key_is_refused():
+def test_signature_of_another_key_is_refused():
     with pytest.raises(HandshakeError, match="signature"):
         receive(relay_after_nonce(), dh_frame(DH, signed_by=STRANGER))
 
 
-def test_a_recorded_handshake_cannot_be_used_again():
+def test_recorded_handshake_cannot_be_used_again():
     later = Connection(RELAY, 0.0, None, Randomness(4))
     with pytest.raises(HandshakeError, match="challenge"):
         receive(later, FIRST + SECOND)
@@ -121,7 +121,7 @@ def test_each_bit_of_the_claimed_key_counts():
             handshake.receive_dh(DH)
 
 
-def test_a_flipped_bit_on_the_wire_is_a_peer_error_or_changes_nothing_that_is_proven():
+def test_flipped_bit_on_the_wire_proves_nothing_else():
     stream = FIRST + SECOND
     refused = 0
     for bit in range(8 * len(stream)):
@@ -143,7 +143,7 @@ def cut_frames_of(stream: bytes, bit: int) -> bytes:
 
 
 @pytest.mark.parametrize("key", X25519_KEYS, ids=lambda key: key.hex()[:16])
-def test_a_dh_key_of_small_order_is_refused_though_its_signature_is_good(key):
+def test_signed_dh_key_of_small_order_is_refused(key):
     with pytest.raises(HandshakeError, match="small order"):
         receive(relay_after_nonce(), dh_frame(changed("dh_public_key", key), signed_by=NODE))
 
@@ -186,7 +186,7 @@ def test_crossed_connections_prove_nothing():
         assert len(cut_frames(connection.data_to_send())) == 0, "no signature is sent"
 
 
-def test_what_the_handshake_gives_is_not_known_before_it_is_done():
+def test_nothing_is_available_before_the_handshake_ends():
     waiting = relay_after_nonce()
     assert not waiting.established
     with pytest.raises(LocalProtocolError):

@@ -11,7 +11,7 @@ from offset_common.constants import MAX_KEEPALIVE_PADDING_SENT
 from offset_common.errors import DecodeError, LocalProtocolError, SilenceError
 from offset_common.wire.messages import KaMessage
 from tests.channel.peers import NODE, RELAY, Randomness, converse, established, node, receive, relay
-from tests.channel.recorded import cut_frames, ka_message, unseal
+from tests.channel.recorded import cut_frames, decrypt_message, ka_message
 
 START = 100.0
 JUST_BEFORE = 1e-3
@@ -21,10 +21,10 @@ def sent_values(connection: Connection, first_counter: int = 0) -> list[KaMessag
     """What the connection has to send, opened."""
     key = connection.secure_channel.sending.key
     payloads = cut_frames(connection.data_to_send())
-    return [ka_message(unseal(p, key, counter)) for counter, p in enumerate(payloads, first_counter)]
+    return [ka_message(decrypt_message(p, key, counter)) for counter, p in enumerate(payloads, first_counter)]
 
 
-def test_a_handshake_without_a_word_of_the_peer_ends_after_32_s():
+def test_handshake_without_a_word_of_the_peer_ends_after_32_s():
     dialling = node(START)
     assert dialling.next_deadline() == START + 32
     dialling.handle_time(START + 32 - JUST_BEFORE)
@@ -32,13 +32,13 @@ def test_a_handshake_without_a_word_of_the_peer_ends_after_32_s():
         dialling.handle_time(START + 32)
 
 
-def test_each_handshake_frame_of_the_mark_received():
+def test_each_handshake_frame_restarts_the_idle_timeout():
     dialling, dialled = node(START), relay(START)
     receive(dialling, dialled.data_to_send(), START + 10)
     assert dialling.next_deadline() == START + 42
 
 
-def test_a_keepalive_is_sent_after_16_s_without_sending():
+def test_keepalive_is_sent_after_16_s_without_sending():
     dialling, _ = established(START)
     assert dialling.next_deadline() == START + 16
     dialling.handle_time(START + 16 - JUST_BEFORE)
@@ -58,7 +58,7 @@ def test_all_times_count_from_the_end_of_the_handshake():
     assert dialling.next_deadline() == START + 5 + 32
 
 
-def test_a_sent_message_puts_the_keepalive_off():
+def test_sent_message_puts_the_keepalive_off():
     dialling, _ = established(START)
     dialling.send(b"message", START + 10)
     assert sent_values(dialling) == [KaMessage(b"message")]
@@ -69,14 +69,14 @@ def test_a_sent_message_puts_the_keepalive_off():
     assert sent_values(dialling, first_counter=1) == [KaMessage(None)]
 
 
-def test_a_received_message_does_not_put_the_keepalive_off():
+def test_received_message_does_not_put_the_keepalive_off():
     dialling, dialled = established(START)
     dialled.send(b"message", START + 10)
     receive(dialling, dialled.data_to_send(), START + 10)
     assert dialling.next_deadline() == START + 16
 
 
-def test_a_peer_that_is_silent_for_32_s_ends_the_connection():
+def test_peer_that_is_silent_for_32_s_ends_the_connection():
     dialling, _ = established(START)
     dialling.handle_time(START + 31)
     assert dialling.next_deadline() == START + 32
@@ -87,7 +87,7 @@ def test_a_peer_that_is_silent_for_32_s_ends_the_connection():
 
 
 @pytest.mark.parametrize("kind", ["message", "keepalive", "rekey"])
-def test_whatever_comes_sealed_is_a_sign_of_life(kind):
+def test_every_encrypted_message_is_a_sign_of_life(kind):
     dialling, dialled = established(START)
     if kind == "message":
         dialled.send(b"message", START + 20)
@@ -120,7 +120,7 @@ def test_silence_is_not_counted_while_we_do_not_read():
         dialling.handle_time(START + 72)
 
 
-def test_a_rekey_starts_on_its_own_after_an_hour():
+def test_rekey_starts_on_its_own_after_an_hour():
     dialling, dialled = established(START)
     hour = START + 3600
     for side in (dialling, dialled):
@@ -138,7 +138,7 @@ def test_a_rekey_starts_on_its_own_after_an_hour():
     assert dialled.secure_channel.rekey_at == hour + 3600, "who answered a rekey starts none for an hour"
 
 
-def test_an_idle_connection_lives_for_hours_on_keepalives_and_rekeys_alone():
+def test_idle_connection_lives_for_hours():
     dialling, dialled = established(START)
     now, keepalives, changes = START, 0, 0
     while now < START + 2 * 3600 + 60:
@@ -157,7 +157,7 @@ def test_an_idle_connection_lives_for_hours_on_keepalives_and_rekeys_alone():
 
 
 @pytest.mark.parametrize("first", [0, 127, 128, 255])
-def test_a_keepalive_is_padded_with_at_most_127_bytes(first):
+def test_keepalive_is_padded_with_at_most_127_bytes(first):
     secrets = Randomness(1)
     dialling = Connection(
         NODE, START, None, lambda size: bytes([first]) * size if size not in (16, 32) else secrets(size)
@@ -167,13 +167,13 @@ def test_a_keepalive_is_padded_with_at_most_127_bytes(first):
     dialling.send(b"message", START + 16)
     key = dialling.secure_channel.sending.key
     keepalive, message = (
-        unseal(payload, key, i) for i, payload in enumerate(cut_frames(dialling.data_to_send()))
+        decrypt_message(payload, key, i) for i, payload in enumerate(cut_frames(dialling.data_to_send()))
     )
     assert len(keepalive.rand_padding) == first % 128 <= MAX_KEEPALIVE_PADDING_SENT
     assert len(message.rand_padding) == first
 
 
-def test_two_nodes_hold_a_channel_over_the_messages_of_their_tunnel():
+def test_two_nodes_share_a_channel_through_their_tunnel():
     one = KeepaliveChannel(NODE, START, RELAY.public_key, Randomness(1))
     other = KeepaliveChannel(RELAY, START, NODE.public_key, Randomness(2))
     assert one.state is ChannelState.RAND_NONCE
@@ -190,7 +190,7 @@ def test_two_nodes_hold_a_channel_over_the_messages_of_their_tunnel():
     assert other.receive_payload(one.outgoing.pop(), START) == MessageReceived(b"end to end")
 
 
-def test_a_failed_channel_neither_takes_nor_sends_anything():
+def test_failed_channel_neither_takes_nor_sends_anything():
     channel = KeepaliveChannel(NODE, START, None, Randomness(1))
     channel.outgoing.clear()
     with pytest.raises(DecodeError):

@@ -34,7 +34,7 @@ def test_messages_pass_both_ways_after_a_move() -> None:
     say(here, there, b"after, back")
 
 
-def test_a_move_in_the_middle_of_a_rekey_keeps_both_receiving_keys() -> None:
+def test_move_during_a_rekey_keeps_both_receiving_keys() -> None:
     there, here = established()
     there.secure_channel.start_rekey(0.0)
     receive(here, there.data_to_send())
@@ -48,19 +48,19 @@ def test_a_move_in_the_middle_of_a_rekey_keeps_both_receiving_keys() -> None:
     say(here, there, b"and back")
 
 
-def test_a_connection_whose_own_rekey_is_pending_does_not_move() -> None:
+def test_connection_with_a_pending_rekey_does_not_move() -> None:
     _, here = established()
     here.secure_channel.start_rekey(0.0)
     with pytest.raises(LocalProtocolError):
         here.export_state()
 
 
-def test_a_connection_without_a_handshake_does_not_move() -> None:
+def test_connection_without_a_handshake_does_not_move() -> None:
     with pytest.raises(LocalProtocolError):
         relay().export_state()
 
 
-def test_the_times_of_a_connection_move_with_it() -> None:
+def test_times_of_a_connection_move_with_it() -> None:
     there, here = established(now=100.0)
     there.send(b"hello", 120.0)
     receive(here, there.data_to_send(), 120.0)
@@ -71,7 +71,7 @@ def test_the_times_of_a_connection_move_with_it() -> None:
     assert moved_here.secure_channel.rekey_pending
 
 
-def test_a_move_does_not_forget_how_often_the_peer_rekeyed() -> None:
+def test_move_does_not_forget_how_often_the_peer_rekeyed() -> None:
     there, here = established()
     for _ in range(MAX_REKEYS_IN_WINDOW):
         there.secure_channel.start_rekey(0.0)

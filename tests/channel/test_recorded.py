@@ -11,7 +11,7 @@ from offset_common.channel.events import Event, HandshakeCompleted, MessageRecei
 from offset_common.channel.secure_channel import Observer
 from offset_common.wire import messages
 from tests.channel.peers import receive
-from tests.channel.recorded import Recording, cut_frames, in_frame, ka_message, load, unseal
+from tests.channel.recorded import Recording, cut_frames, decrypt_message, in_frame, ka_message, load
 from tests.wire import oracle
 
 HANDSHAKES = load("handshake.json")
@@ -47,7 +47,7 @@ def test_each_handshake_frame_is_the_one_that_was_recorded(recording):
 
 
 @pytest.mark.parametrize("recording", ALL, ids=NAMES)
-def test_a_handshake_gives_the_keys_that_were_recorded(recording):
+def test_handshake_gives_the_keys_that_were_recorded(recording):
     secure = shake_hands(recording).secure_channel
     assert secure.sending.key == recording.bytes_of("sending_key")
     assert secure.receiving.key == recording.bytes_of("receiving_key")
@@ -55,7 +55,7 @@ def test_a_handshake_gives_the_keys_that_were_recorded(recording):
 
 
 @pytest.mark.parametrize("recording", CHANNELS, ids=lambda recording: recording.role)
-def test_what_the_original_relay_sealed_is_read(recording):
+def test_messages_of_the_original_relay_are_read(recording):
     seen = []
     connection = shake_hands(recording, lambda direction, value: seen.append((direction, value)))
     stream = b"".join(map(in_frame, recording.payloads("received")[3:]))
@@ -64,29 +64,31 @@ def test_what_the_original_relay_sealed_is_read(recording):
 
 
 @pytest.mark.parametrize("recording", CHANNELS, ids=lambda recording: recording.role)
-def test_what_we_seal_is_what_the_original_node_said(recording):
+def test_our_messages_are_those_of_the_original_node(recording):
     connection = shake_hands(recording)
     connection.data_to_send()
     key = recording.bytes_of("sending_key")
     said = [
-        ka_message(unseal(payload, key, counter))
+        ka_message(decrypt_message(payload, key, counter))
         for counter, payload in enumerate(recording.payloads("sent")[3:])
     ]
     assert said
     for value in said:
         assert value.message is not None
         connection.send(value.message, now=0.0)
-    sealed = cut_frames(connection.data_to_send())
-    assert [ka_message(unseal(payload, key, counter)) for counter, payload in enumerate(sealed)] == said
+    encrypted = cut_frames(connection.data_to_send())
+    assert [
+        ka_message(decrypt_message(payload, key, counter)) for counter, payload in enumerate(encrypted)
+    ] == said
 
 
-def test_a_recorded_rekey_gives_the_recorded_keys_and_loses_no_message():
+def test_recorded_rekey_gives_the_recorded_keys():
     connection = shake_hands(REKEY)
     connection.data_to_send()
     recorded = REKEY.payloads("sent")[3:]
     before, answer, after = (in_frame(payload) for payload in REKEY.payloads("received")[3:])
     old, new = REKEY.bytes_of("sending_key"), REKEY.bytes_of("rekey_sending_key")
-    first, last = (ka_message(unseal(recorded[i], k, n)) for i, k, n in ((0, old, 0), (2, new, 0)))
+    first, last = (ka_message(decrypt_message(recorded[i], k, n)) for i, k, n in ((0, old, 0), (2, new, 0)))
     assert first.message is not None and last.message is not None
 
     connection.send(first.message, now=0.0)
@@ -101,6 +103,6 @@ def test_a_recorded_rekey_gives_the_recorded_keys_and_loses_no_message():
     assert connection.secure_channel.sending.key == new
     assert connection.secure_channel.receiving.key == REKEY.bytes_of("rekey_receiving_key")
     assert len(sent) == 3
-    assert ka_message(unseal(sent[0], old, 0)) == first
-    assert unseal(sent[1], old, 1).content == unseal(recorded[1], old, 1).content
-    assert ka_message(unseal(sent[2], new, 0)) == last
+    assert ka_message(decrypt_message(sent[0], old, 0)) == first
+    assert decrypt_message(sent[1], old, 1).content == decrypt_message(recorded[1], old, 1).content
+    assert ka_message(decrypt_message(sent[2], new, 0)) == last

@@ -20,7 +20,7 @@ from offset_common.constants import MAX_KEEPALIVE_PADDING_SENT, REKEY_INTERVAL
 from offset_common.errors import DecodeError, DecryptionError, HandshakeError, RekeyError
 from offset_common.wire.messages import ChannelMessage, Rekey
 from tests.channel.peers import Randomness
-from tests.channel.recorded import unseal
+from tests.channel.recorded import decrypt_message
 from tests.channel.small_order import X25519_KEYS
 
 KEY_OF_ONE = b"\x11" * 32
@@ -36,7 +36,7 @@ def channels(now: float = 0.0) -> tuple[SecureChannel, SecureChannel]:
 
 
 def take(channel: SecureChannel) -> list[bytes]:
-    """The sealed payloads that are to be sent, once."""
+    """Return, once, the encrypted payloads to send."""
     payloads = list(channel.outgoing)
     channel.outgoing.clear()
     return payloads
@@ -56,7 +56,7 @@ def rekey(starter: SecureChannel, answerer: SecureChannel, now: float = 0.0) -> 
 
 
 def forge(channel: SecureChannel, plaintext: bytes) -> bytes:
-    """Seal, as a peer that has the key but no manners would."""
+    """Encrypt anything under the key of the channel."""
     return channel.sending.encrypt(plaintext)
 
 
@@ -68,7 +68,7 @@ def keys_of(channel: SecureChannel) -> tuple[bytes, bytes]:
 # Rekey.
 
 
-def test_an_answered_rekey_changes_both_keys_on_both_sides():
+def test_answered_rekey_changes_both_keys_on_both_sides():
     one, other = channels()
     one.start_rekey(now=5.0)
     assert one.rekey_pending
@@ -84,12 +84,12 @@ def test_an_answered_rekey_changes_both_keys_on_both_sides():
     assert (one.rekey_at, other.rekey_at) == (7.0 + REKEY_INTERVAL, 6.0 + REKEY_INTERVAL)
 
 
-def test_the_new_keys_are_hkdf_sha512_256_of_x25519_under_each_sides_salt():
+def test_new_keys_are_hkdf_of_x25519_under_each_salt():
     private, salt = X25519PrivateKey.from_private_bytes(b"\x07" * 32), b"\x08" * 32
     one, other = channels()
     mine = Rekey(private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw), salt)
     other.receive(forge(one, ChannelMessage(b"", mine).encode()), now=0.0)
-    theirs = unseal(take(other)[0], KEY_OF_OTHER, 0).content
+    theirs = decrypt_message(take(other)[0], KEY_OF_OTHER, 0).content
     assert isinstance(theirs, Rekey)
     shared = private.exchange(X25519PublicKey.from_public_bytes(theirs.dh_public_key))
 
@@ -99,7 +99,7 @@ def test_the_new_keys_are_hkdf_sha512_256_of_x25519_under_each_sides_salt():
     assert keys_of(other) == (derive(theirs.key_salt), derive(salt))
 
 
-def test_rekeys_that_both_start_at_once_change_both_keys_without_an_answer():
+def test_simultaneous_rekeys_need_no_answer():
     one, other = channels()
     one.start_rekey(now=0.0)
     other.start_rekey(now=0.0)
@@ -122,10 +122,10 @@ def test_counters_start_at_zero_under_new_keys():
     rekey(one, other)
     one.send(b"after")
     (payload,) = take(one)
-    assert unseal(payload, one.sending.key, 0).content == b"after"
+    assert decrypt_message(payload, one.sending.key, 0).content == b"after"
 
 
-def test_the_old_receiving_key_is_kept_until_the_first_message_under_the_new_one():
+def test_old_key_is_kept_until_the_new_one_is_used():
     one, other = channels()
     one.start_rekey(now=0.0)
     one.send(b"still under the old key")
@@ -140,7 +140,7 @@ def test_the_old_receiving_key_is_kept_until_the_first_message_under_the_new_one
         other.receive(late, now=0.0)
 
 
-def test_a_message_under_neither_key_is_a_seal_error_while_both_are_kept():
+def test_message_under_neither_key_is_refused():
     one, other = channels()
     rekey(one, other)
     with pytest.raises(DecryptionError):
@@ -149,7 +149,7 @@ def test_a_message_under_neither_key_is_a_seal_error_while_both_are_kept():
     assert carry(one, other) == [b"true"]
 
 
-def test_a_second_start_before_the_answer_sends_nothing():
+def test_second_start_before_the_answer_sends_nothing():
     one, _ = channels()
     one.start_rekey(now=0.0)
     one.start_rekey(now=10.0)
@@ -157,7 +157,7 @@ def test_a_second_start_before_the_answer_sends_nothing():
     assert one.rekey_at == 10.0 + REKEY_INTERVAL
 
 
-def test_a_second_rekey_under_a_key_that_ended_is_a_rekey_error():
+def test_second_rekey_under_a_key_that_ended_is_a_rekey_error():
     one, other = channels()
     one.start_rekey(now=0.0)
     other.receive(take(one)[0], now=0.0)
@@ -166,7 +166,7 @@ def test_a_second_rekey_under_a_key_that_ended_is_a_rekey_error():
         other.receive(forge(one, second.encode()), now=0.0)
 
 
-def test_the_fifth_rekey_of_a_peer_within_a_minute_is_a_rekey_error():
+def test_fifth_rekey_within_a_minute_is_refused():
     one, other = channels()
     for second in range(4):
         rekey(one, other, now=float(second))
@@ -195,7 +195,7 @@ def test_four_rekeys_in_each_minute_are_answered():
     assert carry(one, other) == [b"alive"]
 
 
-def test_answers_to_our_own_rekeys_are_not_held_against_the_peer():
+def test_answers_to_our_own_rekeys_are_not_counted():
     one, other = channels()
     for minute in range(10):
         rekey(one, other, now=60.0 * minute)
@@ -205,7 +205,7 @@ def test_answers_to_our_own_rekeys_are_not_held_against_the_peer():
 
 @pytest.mark.parametrize("pending", [False, True], ids=["asked", "answered"])
 @pytest.mark.parametrize("key", X25519_KEYS, ids=lambda key: key.hex()[:16])
-def test_a_rekey_with_a_dh_key_of_small_order_is_refused_and_not_answered(key, pending):
+def test_rekey_with_small_order_key_is_not_answered(key, pending):
     one, other = channels()
     if pending:
         other.start_rekey(now=0.0)
@@ -263,10 +263,10 @@ def test_rekeys_at_any_moment_lose_repeat_or_reorder_nothing(actions):
     assert not one.channel.rekey_pending and not other.channel.rekey_pending
 
 
-# Sealed messages.
+# Encrypted messages.
 
 
-def test_a_replayed_message_is_a_seal_error():
+def test_replayed_message_is_refused():
     one, other = channels()
     one.send(b"once")
     (payload,) = take(one)
@@ -275,7 +275,7 @@ def test_a_replayed_message_is_a_seal_error():
         other.receive(payload, now=0.0)
 
 
-def test_a_message_left_out_is_a_seal_error():
+def test_message_left_out_is_refused():
     one, other = channels()
     one.send(b"lost")
     one.send(b"came")
@@ -285,7 +285,7 @@ def test_a_message_left_out_is_a_seal_error():
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=80))
-def test_whatever_is_sealed_is_a_channel_message_or_a_decode_error(plaintext):
+def test_any_plaintext_is_a_message_or_a_decode_error(plaintext):
     one, other = channels()
     try:
         user: Optional[bytes] = other.receive(forge(one, plaintext), now=0.0)
@@ -304,12 +304,14 @@ def test_padding_is_random_bytes_of_every_size_up_to_its_limit(max_padding):
     channel = SecureChannel(ChannelKeys(KEY_OF_ONE, KEY_OF_OTHER), PEER, 0.0, lambda size: next(source))
     for _ in drawn:
         channel.send(b"message", max_padding)
-    padding = [unseal(p, KEY_OF_ONE, counter).rand_padding for counter, p in enumerate(channel.outgoing)]
+    padding = [
+        decrypt_message(p, KEY_OF_ONE, counter).rand_padding for counter, p in enumerate(channel.outgoing)
+    ]
     assert {len(p) for p in padding} == set(range(max_padding + 1))
     assert all(random.startswith(p, 1) for p, random in zip(padding, drawn))
 
 
-def test_a_rekey_is_padded_too():
+def test_rekey_is_padded_too():
     channel = SecureChannel(ChannelKeys(KEY_OF_ONE, KEY_OF_OTHER), PEER, 0.0, lambda size: b"\xc8" * size)
     channel.start_rekey(now=0.0)
-    assert unseal(channel.outgoing[0], KEY_OF_ONE, 0).rand_padding == b"\xc8" * 200
+    assert decrypt_message(channel.outgoing[0], KEY_OF_ONE, 0).rand_padding == b"\xc8" * 200

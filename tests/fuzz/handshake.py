@@ -34,7 +34,7 @@ def seeds() -> Iterator[bytes]:
         yield write_steps(*((Step.PAYLOAD, payload) for payload in payloads))
         yield write_steps((Step.STREAM, b"".join(map(encode_frame, payloads))))
         yield write_steps(honest, honest, (Step.PAYLOAD, payloads[2]))
-    yield write_steps(honest, honest, honest, (Step.PAYLOAD, b"sealed"))
+    yield write_steps(honest, honest, honest, (Step.PAYLOAD, b"encrypted"))
     for position in (0, 1, 2, 30, 90):
         for place in range(3):
             steps = [honest] * 3
@@ -49,7 +49,7 @@ def run(data: bytes) -> None:
     pieces = (stream[start : start + PIECE] for start in range(0, len(stream), PIECE))
     assert _listen(pieces) == whole
     for event in whole[0]:
-        # What is sealed comes later than the keys, which no stranger has.
+        # Encrypted messages come after the keys, which no stranger has.
         assert event == HandshakeCompleted(peers.NODE.public_key)
 
 

@@ -31,7 +31,7 @@ def test_every_folder_of_crashes_is_of_a_target():
     assert folders <= set(NAMES)
 
 
-def test_a_saved_input_is_run_again_without_atheris(tmp_path, capsys, monkeypatch):
+def test_saved_input_is_run_again_without_atheris(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "atheris", None)
     saved = tmp_path / "saved"
     saved.write_bytes(next(TARGETS["frames"].seeds()))
@@ -39,7 +39,7 @@ def test_a_saved_input_is_run_again_without_atheris(tmp_path, capsys, monkeypatc
     assert "all went well; inputs: 1" in capsys.readouterr().out
 
 
-def test_a_bug_of_a_target_is_shown_by_a_saved_input(tmp_path, monkeypatch):
+def test_bug_of_a_target_is_shown_by_a_saved_input(tmp_path, monkeypatch):
     def run(data):
         raise IndexError(data)
 
@@ -55,7 +55,7 @@ def test_without_atheris_fuzzing_is_left_out_with_a_sentence(capsys, monkeypatch
     assert capsys.readouterr().out == program.NO_ATHERIS + "\n"
 
 
-def test_a_target_that_is_not_there_is_refused(capsys):
+def test_target_that_is_not_there_is_refused(capsys):
     with pytest.raises(SystemExit) as stopped:
         program.main(["nonsense"])
     assert stopped.value.code == 2

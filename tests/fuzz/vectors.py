@@ -1,4 +1,4 @@
-"""What the original programs sent, as first inputs: payloads of frames, and what was sealed in them."""
+"""First inputs, sent by the original programs: payloads of frames, and their plaintexts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def handshakes() -> list[list[bytes]]:
 
 
 def _opened(conversation: dict[str, Any], direction: str) -> list[bytes]:
-    """Open what was sealed; under the keys of the rekey once the first ones do not fit."""
+    """Decrypt payloads, under the keys of the rekey once the first ones do not fit."""
     name = DIRECTIONS[direction]
     keys = [bytes.fromhex(conversation[key]) for key in (name, f"rekey_{name}") if key in conversation]
     found = []

@@ -36,14 +36,14 @@ def read_all(reader: FrameReader) -> list[bytes]:
         (b"\x01\x02\x03", "00000000 00000003 010203"),
     ],
 )
-def test_a_frame_is_eight_bytes_of_big_endian_length_and_the_payload(payload, frame):
+def test_frame_is_big_endian_length_and_payload(payload, frame):
     assert encode_frame(payload) == bytes.fromhex(frame)
     reader = FrameReader(LIMIT)
     reader.receive_data(bytes.fromhex(frame))
     assert read_all(reader) == [payload]
 
 
-def test_a_length_of_more_than_a_byte_is_big_endian_too():
+def test_length_of_more_than_a_byte_is_big_endian_too():
     assert encode_frame(bytes(0x012345)) == bytes.fromhex("0000000000012345") + bytes(0x012345)
 
 
@@ -56,7 +56,7 @@ def test_every_kind_of_buffer_is_taken(kind):
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8), st.binary(max_size=7), st.data())
-def test_a_stream_cut_anywhere_gives_its_payloads_and_keeps_the_rest(payloads, rest, data):
+def test_stream_cut_anywhere_gives_its_payloads(payloads, rest, data):
     stream = b"".join(map(encode_frame, payloads)) + rest
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
     reader = FrameReader(LIMIT)
@@ -70,7 +70,7 @@ def test_a_stream_cut_anywhere_gives_its_payloads_and_keeps_the_rest(payloads, r
     assert len(reader) == 0
 
 
-def test_a_frame_is_given_at_its_last_byte_and_not_before():
+def test_frame_is_given_at_its_last_byte_and_not_before():
     frame = encode_frame(b"payload")
     reader = FrameReader(LIMIT)
     for i in range(len(frame) - 1):
@@ -89,7 +89,7 @@ def test_what_was_given_stays_as_it_was():
     assert [first, *read_all(reader)] == [b"one", b"two", b"three"]
 
 
-def test_a_large_stream_is_read_to_its_end_and_forgotten_on_the_way():
+def test_large_stream_is_freed_as_it_is_read():
     payloads = [bytes([i % 256]) * 900 for i in range(300)]
     reader = FrameReader(LIMIT)
     reader.receive_data(b"".join(map(encode_frame, payloads)))
@@ -102,7 +102,7 @@ def test_a_large_stream_is_read_to_its_end_and_forgotten_on_the_way():
     assert len(reader) == 0
 
 
-def test_the_length_is_known_before_the_payload():
+def test_length_is_known_before_the_payload():
     reader = FrameReader(LIMIT)
     reader.receive_data(encode_frame(bytes(7))[:7])
     assert reader.next_length() is None
@@ -111,14 +111,14 @@ def test_the_length_is_known_before_the_payload():
     assert reader.next_frame() is None
 
 
-def test_a_payload_of_the_limit_is_given():
+def test_payload_of_the_limit_is_given():
     reader = FrameReader(LIMIT)
     reader.receive_data(encode_frame(bytes(LIMIT)))
     assert reader.next_frame() == bytes(LIMIT)
 
 
 @pytest.mark.parametrize("length", [LIMIT + 1, 2**32, 2**63, 2**64 - 1])
-def test_a_length_over_the_limit_is_refused_without_its_payload(length):
+def test_length_over_the_limit_is_refused_without_its_payload(length):
     reader = FrameReader(LIMIT)
     reader.receive_data(encode_frame(b"before") + length.to_bytes(8, "big"))
     assert reader.next_frame() == b"before"
@@ -129,7 +129,7 @@ def test_a_length_over_the_limit_is_refused_without_its_payload(length):
     assert str(length) in str(caught.value) and str(LIMIT) in str(caught.value)
 
 
-def test_the_limit_may_change_between_frames():
+def test_limit_may_change_between_frames():
     reader = FrameReader(4)
     reader.receive_data(encode_frame(bytes(4)) + encode_frame(bytes(5)))
     assert reader.next_frame() == bytes(4)
@@ -137,7 +137,7 @@ def test_the_limit_may_change_between_frames():
     assert reader.next_frame() == bytes(5)
 
 
-def test_the_first_bytes_of_a_peer_with_four_byte_lengths_are_known():
+def test_four_byte_lengths_of_old_peers_are_recognized():
     reader = FrameReader(4)
     reader.receive_data(bytes.fromhex("00000004 00000000"))
     with pytest.raises(OldPeerError, match=r"older than 0\.1\.3"):
@@ -145,7 +145,7 @@ def test_the_first_bytes_of_a_peer_with_four_byte_lengths_are_known():
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**33))
-def test_a_length_is_refused_if_and_only_if_it_is_over_the_limit(length, limit):
+def test_only_lengths_over_the_limit_are_refused(length, limit):
     if length <= limit:
         check_length(length, limit)
         return

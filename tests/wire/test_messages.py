@@ -45,7 +45,7 @@ def payloads(connection: dict[str, Any], direction: str) -> list[bytes]:
 
 
 def opened(connection: dict[str, Any], direction: str) -> Iterator[bytes]:
-    """Open the sealed frames of one direction; under the keys of the rekey once they fit."""
+    """Decrypt the frames of one direction, under the keys of the rekey as soon as they fit."""
     name = {"sent": "sending_key", "received": "receiving_key"}[direction]
     keys = [connection[key] for key in (name, f"rekey_{name}") if key in connection]
     ciphers = [ChaCha20Poly1305(bytes.fromhex(key)) for key in keys]
@@ -108,7 +108,7 @@ def test_recorded_channels_read_as_the_oracle_reads_them(connection, direction):
             assert oracle.read(KaMessage, message.content) == KaMessage.decode(message.content)
 
 
-def test_recorded_first_messages_say_what_each_connection_is_for():
+def test_recorded_init_connections_have_their_roles():
     for connection in recorded("channel"):
         first = ChannelMessage.decode(next(opened(connection, "sent"))).content
         assert isinstance(first, bytes)
@@ -119,13 +119,13 @@ def test_recorded_first_messages_say_what_each_connection_is_for():
         assert oracle.read(InitConnection, message) == init
 
 
-def test_the_recorded_listener_is_told_of_the_connect_that_the_recorded_acceptor_takes():
+def test_recorded_incoming_connection_names_the_acceptors_peer():
     listen, accept = recorded("channel")
     incoming = IncomingConnection.decode(base64.b64decode(listen["messages"][0]))
     assert incoming.public_key == bytes.fromhex(accept["connected"])
 
 
-def test_the_recorded_rekey_carries_the_recorded_salts_both_ways():
+def test_recorded_rekeys_carry_the_recorded_salts():
     (connection,) = recorded("rekey")
     for direction, name in (("sent", "rekey_sending_salt"), ("received", "rekey_receiving_salt")):
         contents = [ChannelMessage.decode(plain).content for plain in opened(connection, direction)]
@@ -136,7 +136,7 @@ def test_the_recorded_rekey_carries_the_recorded_salts_both_ways():
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_the_oracle_reads_what_we_write(kind, data):
+def test_oracle_reads_what_we_write(kind, data):
     message = data.draw(BY_KIND[kind])
     assert oracle.read(kind, message.encode()) == message
 
@@ -161,7 +161,7 @@ def test_we_read_what_the_oracle_writes_in_segments_of_any_size(kind, data):
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_we_read_objects_behind_near_far_and_double_far_pointers_as_the_oracle_does(kind, data):
+def test_we_read_every_kind_of_pointer_as_the_oracle_does(kind, data):
     message = data.draw(BY_KIND[kind])
     places = data.draw(st.lists(st.sampled_from(Place), max_size=10))
     packed = layout.packed(*layout.scatter(message_stream(message), places))
@@ -177,7 +177,7 @@ def message_stream(message: Message) -> bytes:
 
 @pytest.mark.parametrize("first_segment", [1, 2, 3, 5, 1024])
 @pytest.mark.parametrize("padding", [0, 1, 255, 8000, 65_535])
-def test_the_padding_of_the_original_reads_in_whatever_segments_it_comes(first_segment, padding):
+def test_padding_of_the_original_reads_in_any_segments(first_segment, padding):
     message = ChannelMessage(bytes(i * i % 251 for i in range(padding)), b"user data")
     slack = [first_segment - 1, first_segment // 2]
     built = oracle.build(message, slack)
@@ -185,7 +185,7 @@ def test_the_padding_of_the_original_reads_in_whatever_segments_it_comes(first_s
     assert ChannelMessage.decode(built.to_bytes_packed()) == message
 
 
-def test_a_payload_of_a_mebibyte_passes_both_ways():
+def test_payload_of_a_mebibyte_passes_both_ways():
     message = ChannelMessage(bytes(255), KaMessage(b"\x00m" * 2**19).encode())
     decoded = ChannelMessage.decode(message.encode())
     assert decoded == message == oracle.read(ChannelMessage, message.encode())
@@ -202,27 +202,27 @@ def test_a_payload_of_a_mebibyte_passes_both_ways():
     ],
 )
 @pytest.mark.parametrize("beyond", [0, 1, 0xFFFF])
-def test_an_unknown_union_discriminant_is_refused(kind, root, known, beyond):
+def test_unknown_union_discriminant_is_refused(kind, root, known, beyond):
     choice = min(known + beyond, 0xFFFF)
     with pytest.raises(DecodeError, match=f"unknown kind {choice}"):
         kind.decode(layout.packed(near(STRUCT, 0, root) + word(choice) + bytes(24)))
 
 
 @pytest.mark.parametrize("choice", [2, 0xFFFF])
-def test_an_unknown_channel_content_is_refused(choice):
+def test_unknown_channel_content_is_refused(choice):
     pointers = near(STRUCT, 0, sections(0, 2)) + word(0) + near(STRUCT, 0, sections(1, 1))
     with pytest.raises(DecodeError, match=f"unknown kind {choice}"):
         ChannelMessage.decode(layout.packed(pointers + word(choice) + word(0)))
 
 
-def test_the_other_bits_of_the_discriminants_word_mean_nothing():
+def test_other_bits_of_the_discriminants_word_mean_nothing():
     packed = layout.packed(near(STRUCT, 0, sections(1, 1)) + word(0xFFFF0000, 0xFFFFFFFF) + word(0))
     assert InitConnection.decode(packed) == InitConnection(InitRole.LISTEN)
     assert oracle.read(InitConnection, packed) == InitConnection(InitRole.LISTEN)
 
 
 @pytest.mark.parametrize("kind", [ExchangeRandNonce, ExchangeDh])
-def test_a_handshake_message_may_not_unpack_to_more_than_a_handshake_frame(kind):
+def test_handshake_message_unpacks_to_one_frame_at_most(kind):
     with pytest.raises(DecodeError, match="over the limit of 2048"):
         kind.decode(layout.packed(bytes(2056)))
     kind.decode(layout.packed(bytes(2048)))
@@ -247,7 +247,7 @@ def test_random_bytes_decode_to_a_value_or_are_refused(kind, data):
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=100, deadline=None)
-def test_a_changed_message_decodes_to_a_value_or_is_refused(kind, data):
+def test_changed_message_decodes_to_a_value_or_is_refused(kind, data):
     message = data.draw(BY_KIND[kind])
     places = data.draw(st.lists(st.sampled_from(Place), max_size=6))
     segments = layout.scatter(message_stream(message), places)
@@ -262,7 +262,7 @@ def test_a_changed_message_decodes_to_a_value_or_is_refused(kind, data):
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=100, deadline=None)
-def test_flipped_bits_and_cuts_in_the_packed_bytes_decode_to_a_value_or_are_refused(kind, data):
+def test_damaged_packed_bytes_decode_or_are_refused(kind, data):
     packed = bytearray(oracle.packed(data.draw(BY_KIND[kind]), data.draw(st.none() | st.just([]))))
     for _ in range(data.draw(st.integers(0, 3))):
         packed[data.draw(st.integers(0, len(packed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
@@ -294,7 +294,7 @@ def test_every_cut_of_what_we_write_is_refused(kind, data):
     ],
 )
 @pytest.mark.parametrize("change", [-1, 1])
-def test_a_fixed_byte_string_of_another_size_is_our_own_error(make, sizes, change):
+def test_fixed_byte_string_of_another_size_is_our_own_error(make, sizes, change):
     make(*map(bytes, sizes))
     for index in range(len(sizes)):
         wrong = [bytes(size + change * (index == at)) for at, size in enumerate(sizes)]
@@ -303,7 +303,7 @@ def test_a_fixed_byte_string_of_another_size_is_our_own_error(make, sizes, chang
 
 
 @pytest.mark.parametrize("role", InitRole)
-def test_only_accept_and_connect_have_a_public_key_and_it_has_32_bytes(role):
+def test_only_accept_and_connect_have_a_public_key(role):
     wrong = [bytes(32)] if role is InitRole.LISTEN else [None, bytes(31)]
     for key in wrong:
         with pytest.raises(LocalProtocolError):

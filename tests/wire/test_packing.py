@@ -26,13 +26,13 @@ def oracle_unpack(packed_body: bytes, size: int) -> bytes:
 
 @given(WORDS)
 @settings(max_examples=150, deadline=None)
-def test_the_oracle_unpacks_what_pack_makes(words):
+def test_oracle_unpacks_what_pack_makes(words):
     assert oracle_unpack(pack(words), len(words)) == words
 
 
 @given(DATA)
 @settings(max_examples=150, deadline=None)
-def test_the_oracle_unpacks_what_pack_literal_makes(data):
+def test_oracle_unpacks_what_pack_literal_makes(data):
     padded = data + bytes(-len(data) % 8)
     assert oracle_unpack(pack_literal(data), len(padded)) == padded
 
@@ -65,7 +65,7 @@ def test_pack_writes_a_count_after_every_zero_and_full_tag(words, packed):
 
 
 @pytest.mark.parametrize("words", [255, 256, 257, 512, 513])
-def test_a_literal_run_has_at_most_256_words(words):
+def test_literal_run_has_at_most_256_words(words):
     runs = -(-words // 256)
     assert len(pack_literal(WORD * words)) == words * 8 + 2 * runs
     assert unpack(pack_literal(WORD * words), 0, words * 8)[0] == WORD * words
@@ -83,12 +83,12 @@ def test_bytes_that_end_inside_a_word_or_a_run_are_refused(packed):
 @pytest.mark.parametrize(
     "packed", [b"\x00\x01", b"\x00\xff", b"\xff" + WORD + b"\x01" + WORD], ids=["zeros", "many", "literal"]
 )
-def test_a_run_across_the_end_of_its_part_is_refused(packed):
+def test_run_across_the_end_of_its_part_is_refused(packed):
     with pytest.raises(DecodeError, match="crosses"):
         unpack(packed, 0, 8)
 
 
-def test_a_literal_run_cut_short_is_refused_though_the_words_before_it_are_whole():
+def test_literal_run_cut_short_is_refused():
     with pytest.raises(DecodeError, match="end too early"):
         unpack(b"\xff" + WORD + b"\x01", 0, 16)
 
