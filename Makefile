@@ -15,7 +15,7 @@ SLOW ?=
 PYTEST_ARGUMENTS ?=
 # `make test-pythons`: which, where the machine has them.
 PYTHONS ?= 3.9 3.11 3.13
-# `make bench`: any arguments, as in BENCH="--quick --check".
+# `make bench`: any arguments, as in BENCH="--quick --check" or BENCH="handshakes".
 BENCH ?=
 
 PACKAGES_OF_DEBIAN := python3-cryptography python3-docopt
@@ -29,7 +29,7 @@ SECONDS ?= 600
 SEED ?=
 WORKERS ?= 1
 
-.PHONY: help run test check format pictures test-minimal test-pythons bench clean soak fuzz
+.PHONY: help run test check format test-minimal test-pythons bench plot clean soak fuzz
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -65,20 +65,21 @@ format: $(VENV)/dev.stamp ## write the format that check wants
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-pictures: ## draw docs/pictures again from their descriptions
-	$(PYTHON) tools/pictures.py
-
 test-minimal: ## a relay and a tunnel with Debian's own python3 and its packages only
 	env -i PATH=/usr/bin:/bin PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 tests/minimal_tunnel.py
 
 test-pythons: ## the fast tests on each of PYTHONS that the machine has
 	@for version in $(PYTHONS); do sh tools/test-python $$version $(PYTEST_ARGUMENTS) || exit 1; done
 
-bench: $(VENV)/dev.stamp ## the benchmarks; BENCH="--quick" is what they are given
-	$(VENV)/bin/python -m bench $(BENCH)
+bench: $(VENV)/dev.stamp ## the benchmarks, written to bench.json; or BENCH="--quick", BENCH="handshakes"
+	$(VENV)/bin/python -m bench $(or $(BENCH),--json bench.json)
+
+plot: $(VENV)/dev.stamp ## draw docs/performance.svg from bench.json
+	$(VENV)/bin/python -m pip install --quiet --quiet --editable '.[plots]'
+	$(VENV)/bin/python -m bench.plot bench.json docs/performance.svg
 
 clean: ## remove environments and everything built; relay/ with its identity stays
-	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache fuzz-corpus
+	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache fuzz-corpus bench.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/run.stamp: setup.py pyproject.toml

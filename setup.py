@@ -25,6 +25,8 @@ QR = ["segno"]
 TEST = ["pytest", "pytest-cov", "pytest-timeout", "hypothesis", *QR]
 ORACLES = ["pycapnp", 'zxing-cpp; python_version >= "3.10"']  # Cap'n Proto; a reader of QR codes beside zbar
 CHECK = ["ruff", "mypy"]
+# What draws docs/performance.svg.
+PLOTS = ["matplotlib"]
 
 setup(
     name="offset-relay",
@@ -39,7 +41,7 @@ setup(
     entry_points={"console_scripts": ["strelay=strelay:main", "stmgr=stmgr:main"]},
     # docopt-ng is the maintained docopt; Debian's python3-docopt is the same module and works as well.
     install_requires=["cryptography>=38", "docopt-ng"],
-    extras_require={"qr": QR, "test": TEST, "dev": TEST + ORACLES + CHECK},
+    extras_require={"qr": QR, "test": TEST, "dev": TEST + ORACLES + CHECK, "plots": PLOTS},
     classifiers=[
         "Environment :: Console",
         "Operating System :: POSIX",

@@ -1,17 +1,17 @@
-"""Measures what the relay costs, beside what the same bytes cost at the least.
+"""Measures what the relay costs, as a multiple of the least that the same bytes can cost.
 
 Usage:
-  bench [options] [--only ROW]...
+  bench [options] [GROUP...]
   bench -h | --help
 
-  --quick                     Under a minute: fewer rows, shorter runs.
-  --verify                    Decrypt and check what comes out of the tunnels; the figures are rough then.
-  --only ROW                  Measure this row (may be given several times); --list names them.
-  --list                      Name the rows, and end.
-  --json FILE                 Write the figures to FILE; - is the standard output, without the table.
-  --picture FILE              Draw the figures, beside what is promised and what the original needed, as SVG.
-  --check                     End with status 1 if a figure is worse than twice what is promised.
-  -h, --help                  Show this page.
+Without a GROUP, all groups of rows are measured; --list names them.
+
+  --quick         About a minute: fewer groups, shorter runs.
+  --verify        Decrypt and check what the tunnels deliver; the figures are rough then.
+  --list          List the groups and exit.
+  --json FILE     Write the figures to FILE; - writes them to standard output instead of the table.
+  --check         Exit with status 1 if a figure is more than twice its target.
+  -h, --help      Show this help.
 """
 
 from __future__ import annotations

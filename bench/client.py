@@ -1,4 +1,4 @@
-"""A node's end of a connection to the relay, for the benchmark: blocking, and its keys in reach."""
+"""A node's blocking connection to the relay, with access to its channel keys."""
 
 from __future__ import annotations
 
@@ -19,22 +19,27 @@ from offset_common.wire.messages import IncomingConnection, InitConnection, Init
 
 TIMEOUT = 30.0  # seconds for a read or a write
 READ_SIZE = 64 * 1024
-MOST_CONNECTS = 100  # until a listener is known
+MAX_CONNECTS = 100  # attempts to reach a listener
 
 
 class Client:
-    """A proven connection to the relay.
+    """An authenticated connection to the relay.
 
     Args:
-        relay: which one.
-        identity: who we are.
-        init: what is said first, if anything.
+        relay: the relay to connect to.
+        identity: the identity of this node.
+        init: the first message to send, if any.
+        source: the IP address to connect from.
     """
 
     def __init__(
-        self, relay: RelayProcess, identity: Identity, init: Optional[InitConnection] = None
+        self,
+        relay: RelayProcess,
+        identity: Identity,
+        init: Optional[InitConnection] = None,
+        source: str = "127.0.0.1",
     ) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", relay.port), TIMEOUT)
+        self.sock = socket.create_connection(("127.0.0.1", relay.port), TIMEOUT, (source, 0))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection = Connection(identity, time.monotonic(), relay.public_key)
         self._flush()
@@ -49,12 +54,12 @@ class Client:
         self._flush()
 
     def send_keepalive(self) -> int:
-        """Send a sign of life now, as released nodes would but with our padding; return its bytes."""
+        """Send a keepalive with the padding of our own nodes; return its size in bytes."""
         self.connection.secure_channel.send(KaMessage(None).encode(), MAX_KEEPALIVE_PADDING_SENT)
         return self._flush()
 
     def seal_frames(self, plaintexts: Sequence[Plaintext], count: int) -> bytearray:
-        """Seal the next `count` messages to the relay, the plaintexts going round."""
+        """Return the next `count` messages to the relay as sealed frames, reusing the plaintexts in turn."""
         sending = self.connection.secure_channel.sending
         frames = seal_frames(sending.key, sending.counter, plaintexts, count)
         sending.counter += count
@@ -68,7 +73,11 @@ class Client:
                 return event.data
 
     def drain(self, keep: bool) -> None:
-        """Take what has come already, so that it is not counted later; `keep` the channel in step with it."""
+        """Read what has already arrived, so that it is not counted later.
+
+        Args:
+            keep: pass it to the channel, which must see every frame to decrypt later ones.
+        """
         self.sock.setblocking(False)
         try:
             while True:
@@ -102,7 +111,7 @@ class Client:
 
 
 class Tunnel:
-    """Two nodes joined by the relay: `near` connected, `far` accepted."""
+    """Two nodes joined by the relay: `near` sent connect, `far` sent accept."""
 
     def __init__(self, near: Client, far: Client) -> None:
         self.near = near
@@ -114,15 +123,21 @@ class Tunnel:
         self.far.close()
 
 
-def open_tunnels(relay: RelayProcess, count: int) -> list[Tunnel]:
-    """Join `count` pairs of connections; each tunnel has carried one message when this returns."""
+def open_tunnels(relay: RelayProcess, count: int, source: str = "127.0.0.1") -> list[Tunnel]:
+    """Return new tunnels; each has carried one message.
+
+    Args:
+        relay: the relay that joins them.
+        count: the number of tunnels.
+        source: the IP address of both nodes.
+    """
     listening, connecting = Identity.generate(), Identity.generate()
-    listener = Client(relay, listening, InitConnection(InitRole.LISTEN))
+    listener = Client(relay, listening, InitConnection(InitRole.LISTEN), source)
     listener_key, connecting_key = listening.public_key, connecting.public_key
     tunnels = []
     for _ in range(count):
-        near = _connect(relay, connecting, listener_key, listener)
-        far = Client(relay, listening, InitConnection(InitRole.ACCEPT, connecting_key))
+        near = _connect(relay, connecting, listener_key, listener, source)
+        far = Client(relay, listening, InitConnection(InitRole.ACCEPT, connecting_key), source)
         near.send(b"joined")
         assert far.receive() == b"joined"
         tunnels.append(Tunnel(near, far))
@@ -130,10 +145,14 @@ def open_tunnels(relay: RelayProcess, count: int) -> list[Tunnel]:
     return tunnels
 
 
-def _connect(relay: RelayProcess, identity: Identity, target: bytes, listener: Client) -> Client:
-    """Connect, again if the relay took this connection before the listener's own, which came earlier."""
-    for _ in range(MOST_CONNECTS):
-        near = Client(relay, identity, InitConnection(InitRole.CONNECT, target))
+def _connect(relay: RelayProcess, identity: Identity, target: bytes, listener: Client, source: str) -> Client:
+    """Return a connection that the relay has announced to the listener.
+
+    The relay may handle a connect before the listen that was sent earlier, on another connection; it then
+    closes the connect, and we try again.
+    """
+    for _ in range(MAX_CONNECTS):
+        near = Client(relay, identity, InitConnection(InitRole.CONNECT, target), source)
         poll = select.poll()
         for client in (listener, near):
             poll.register(client.sock, select.POLLIN)
@@ -142,4 +161,4 @@ def _connect(relay: RelayProcess, identity: Identity, target: bytes, listener: C
             assert IncomingConnection.decode(listener.receive()).public_key == identity.public_key
             return near
         near.close()
-    raise PersonError("the relay announces no connect")
+    raise PersonError("the relay announces no connect to the listener")

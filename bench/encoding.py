@@ -1,7 +1,7 @@
-"""The input: plaintexts as released nodes encode them, and as our own encoder does.
+"""Makes the input: plaintexts as released nodes encode them, and as our own encoder does.
 
-Released nodes build each message in a first segment of 1,024 words, the padding set before the content;
-pycapnp, told the same, gives the same bytes, as tests/test_bench.py holds against recorded messages.
+Released nodes build each message in a first segment of 1,024 words and set the padding before the content.
+pycapnp, used the same way, produces the same bytes; tests/test_bench.py compares them with recorded messages.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from offset_common.constants import FRAME_LENGTH_SIZE, NONCE_SIZE
 from offset_common.errors import PersonError
 from offset_common.wire.messages import ChannelMessage, KaMessage
 
-FIRST_SEGMENT_WORDS = 1024  # of the original's message builder
-DISTINCT_MESSAGES = 257  # how many different plaintexts go round; a prime, so that no batch repeats
-SEED = 4  # of the padding's sizes, so that every run has the same bytes to carry
+FIRST_SEGMENT_WORDS = 1024  # words: the original's message builder allocates them
+DISTINCT_MESSAGES = 257  # plaintexts used in turn; a prime, so that no batch of frames repeats
+SEED = 4  # for the sizes of the padding, so that every run carries the same number of bytes
 
 Encoder = Callable[[bytes, bytes], bytes]
-"""From a payload and its padding to the plaintext of a sealed message."""
+"""Encodes a payload and its padding as the plaintext of a sealed message."""
 
 
 class Plaintext(NamedTuple):
-    """A message as it is sealed, and what it carries."""
+    """A message before it is sealed, and its payload."""
 
     payload: bytes
     encoded: bytes
@@ -45,7 +45,7 @@ def _schema() -> Any:
 
 
 def encode_as_released(payload: bytes, padding: bytes) -> bytes:
-    """Encode a message as released nodes do."""
+    """Return a message as released nodes encode it."""
     keepalive = _schema().KaMessage.new_message(num_first_segment_words=FIRST_SEGMENT_WORDS)
     keepalive.message = payload
     message = _schema().ChannelMessage.new_message(num_first_segment_words=FIRST_SEGMENT_WORDS)
@@ -56,21 +56,21 @@ def encode_as_released(payload: bytes, padding: bytes) -> bytes:
 
 
 def encode_as_own(payload: bytes, padding: bytes) -> bytes:
-    """Encode a message as this project does."""
+    """Return a message as this project encodes it."""
     return ChannelMessage(padding, KaMessage(payload).encode()).encode()
 
 
 def encode_keepalive(padding: bytes) -> bytes:
-    """Encode a sign of life as this project does."""
+    """Return a keepalive as this project encodes it."""
     return ChannelMessage(padding, KaMessage(None).encode()).encode()
 
 
 def make_plaintexts(encode: Encoder, size: int, max_padding: int) -> list[Plaintext]:
-    """Make different messages of one size.
+    """Return different messages of one size, with random payloads: real payloads are encrypted.
 
     Args:
         encode: the encoder.
-        size: bytes of each payload; random, as what tunnels carry is sealed itself.
+        size: bytes of each payload.
         max_padding: the most bytes of random padding.
     """
     sizes = random.Random(SEED)
@@ -83,13 +83,13 @@ def make_plaintexts(encode: Encoder, size: int, max_padding: int) -> list[Plaint
 
 
 def seal_frames(key: bytes, counter: int, plaintexts: Sequence[Plaintext], count: int) -> bytearray:
-    """Seal messages, the plaintexts going round, into the frames of a stream.
+    """Return messages as sealed frames, reusing the plaintexts in turn.
 
     Args:
         key: 32 bytes.
-        counter: the number of messages that went under this key before.
-        plaintexts: what to seal.
-        count: how many messages.
+        counter: the number of messages already sealed with this key.
+        plaintexts: the messages to seal.
+        count: the number of frames.
     """
     aead = ChaCha20Poly1305(key)
     frames = bytearray()

@@ -1,8 +1,8 @@
-"""The floor: what reading, decrypting, encrypting and writing a frame costs, and nothing else.
+"""The floor: the cost of reading, decrypting, encrypting and writing frames, and nothing else.
 
-One process, two sockets, reused buffers: walk the length prefixes of what a read gave, decrypt each frame
-under one key by the nonce it carries, encrypt the plaintext under another by a counter, send all at once.
-No check of order, no look inside, no limit, no second connection.
+One process with two sockets and reused buffers walks the length prefixes of each read, decrypts each frame
+with the nonce it carries, encrypts it with another key and a counter, and sends all frames with one call. It
+checks no order, parses nothing, and has no limits.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from offset_common.constants import CHANNEL_KEY_SIZE, ENCRYPTION_OVERHEAD, FRAME
 
 OPENING_KEY = bytes(range(CHANNEL_KEY_SIZE))
 SEALING_KEY = bytes(range(1, CHANNEL_KEY_SIZE + 1))
-BUFFER_SIZE = 512 * 1024  # bytes: the largest frame of the benchmark and more
-READ_SIZE = 256 * 1024  # bytes asked for at once; neither less nor more is faster
+BUFFER_SIZE = 512 * 1024  # bytes: more than the largest frame that the floor carries
+READ_SIZE = 256 * 1024  # bytes of one read; neither less nor more is faster
 
 _LENGTH = Struct(">Q")
 _HEAD = FRAME_LENGTH_SIZE + NONCE_SIZE
 
 
 class Floor:
-    """A floor process between two connections, while the `with` block lasts: `sink` leads to `source`."""
+    """A floor process that forwards from `sink` to `source` while the `with` block lasts."""
 
     def __enter__(self) -> Floor:
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -37,7 +37,7 @@ class Floor:
             self.source = socket.create_connection(server.getsockname())
         for sock in (self.sink, self.source):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._child.hear()
+        self._child.receive()
         return self
 
     def __exit__(
@@ -51,7 +51,7 @@ class Floor:
         self._child.stop()
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that the process used so far."""
+        """Return the CPU time in seconds that the process has used so far."""
         return cpu_seconds([self._child.pid])
 
 
@@ -67,7 +67,7 @@ def _serve(pipe: Pipe, server: socket.socket) -> None:
 
 
 def forward_in_place(source: socket.socket, sink: socket.socket) -> None:
-    """Carry frames from one socket to the other, until the first ends."""
+    """Forward frames from one socket to the other until the first one ends."""
     opening, sealing = ChaCha20Poly1305(OPENING_KEY), ChaCha20Poly1305(SEALING_KEY)
     read, written = bytearray(BUFFER_SIZE + READ_SIZE), bytearray(BUFFER_SIZE + READ_SIZE)
     read_view, written_view = memoryview(read), memoryview(written)
@@ -102,7 +102,7 @@ def forward_in_place(source: socket.socket, sink: socket.socket) -> None:
 
 
 def forward_plainly(source: socket.socket, sink: socket.socket) -> None:
-    """Do the same with a cryptography that has no calls into given buffers."""
+    """Do the same with a version of cryptography that cannot write into buffers."""
     opening, sealing = ChaCha20Poly1305(OPENING_KEY), ChaCha20Poly1305(SEALING_KEY)
     read = bytearray(BUFFER_SIZE + READ_SIZE)
     read_view = memoryview(read)

@@ -1,4 +1,4 @@
-"""Row: handshakes, beside their four public-key operations alone."""
+"""Row: handshakes, compared with their four public-key operations alone."""
 
 from __future__ import annotations
 
@@ -18,81 +18,80 @@ from offset_common.identity import Identity
 
 CLIENTS = 4  # processes
 SIGNED_SIZE = 80  # bytes: section 4 of docs/protocol.md
-OPERATIONS = 400  # times each public-key operation is measured at once
-MOST_COMPANY = 100  # times that, for which a process keeps a processor busy at most
+REPETITIONS = 400  # of the public-key operations in one measurement
+MAX_LOAD_REPETITIONS = 40_000  # of the operations in each process that only keeps the processors busy
 
 
 def measure_handshakes(options: Options, report: Report) -> None:
-    """Measure handshakes of 4 clients, each a process that does one after the other."""
+    """Measure the handshakes of 4 client processes, each doing one after the other."""
     seconds = 0.8 if options.quick else 2.0
-    cpu = operations = float("inf")
+    cpu = floor = float("inf")
     rate = 0.0
     with RelayProcess() as relay:
-        _shake_hands(relay, 0.2)  # the relay's threads start with the first ones
+        _run_clients(relay, 0.2)  # the relay starts its threads with the first handshakes
         for _ in options.rounds():
-            operations = min(operations, _operations_in_company())
-            before, begin = relay.cpu_seconds(), time.monotonic()
-            count = _shake_hands(relay, seconds)
+            floor = min(floor, _floor_under_load())
+            cpu_before, begin = relay.cpu_seconds(), time.monotonic()
+            count = _run_clients(relay, seconds)
             rate = max(rate, count / (time.monotonic() - begin))
-            cpu = min(cpu, (relay.cpu_seconds() - before) / count)
+            cpu = min(cpu, (relay.cpu_seconds() - cpu_before) / count)
     report(
         {
             "row": "handshakes",
             "rate": rate,
             "cpu_us": cpu * 1e6,
-            "floor_us": operations * 1e6,
-            "ratio": cpu / operations,
+            "floor_us": floor * 1e6,
+            "ratio": cpu / floor,
         }
     )
 
 
-def public_key_operations() -> float:
-    """Return the seconds of CPU time of what the relay computes with public keys in a handshake.
+def public_key_operations(repetitions: int) -> float:
+    """Return the CPU time in seconds of the public-key operations of one handshake.
 
-    A fresh X25519 key, the exchange, one Ed25519 signature made and one checked.
+    They are a new X25519 key, the exchange, one Ed25519 signature and one verification.
     """
     signing, message = Ed25519PrivateKey.generate(), os.urandom(SIGNED_SIZE)
     verifying, signature = signing.public_key(), signing.sign(message)
     peer = X25519PrivateKey.generate().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     begin = time.process_time()
-    for _ in range(OPERATIONS):
+    for _ in range(repetitions):
         private = X25519PrivateKey.generate()
         private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         private.exchange(X25519PublicKey.from_public_bytes(peer))
         signing.sign(message)
         verifying.verify(signature, message)
-    return (time.process_time() - begin) / OPERATIONS
+    return (time.process_time() - begin) / repetitions
 
 
-def _operations_in_company() -> float:
-    """Return what `public_key_operations` does while the processors are as busy as with clients.
+def _floor_under_load() -> float:
+    """Return the time of `public_key_operations` while the processors are as busy as with clients.
 
-    Two threads of one core slow each other down, so work that is measured alone cannot be compared.
+    Threads that share a processor core slow each other down, so an idle machine would be no comparison.
     """
-    company = [Child(_compute) for _ in range(CLIENTS)]
+    load = [Child(_compute) for _ in range(CLIENTS)]
     try:
-        for each in company:
-            each.hear()
-        return public_key_operations()
+        for child in load:
+            child.receive()
+        return public_key_operations(REPETITIONS)
     finally:
-        for each in company:
-            each.stop()
+        for child in load:
+            child.stop()
 
 
 def _compute(pipe: Pipe) -> None:
     pipe.send("ready")
-    for _ in range(MOST_COMPANY):
-        public_key_operations()
+    public_key_operations(MAX_LOAD_REPETITIONS)
     close_pipe_and_exit(pipe)
 
 
-def _shake_hands(relay: RelayProcess, seconds: float) -> int:
-    """Let the clients shake hands for some time; return how often they did."""
+def _run_clients(relay: RelayProcess, seconds: float) -> int:
+    """Let the clients do handshakes for some time; return the number of handshakes."""
     clients = [Child(_client, relay, seconds) for _ in range(CLIENTS)]
     try:
         for client in clients:
-            client.tell()
-        return sum(client.hear() for client in clients)
+            client.send()
+        return sum(client.receive() for client in clients)
     finally:
         for client in clients:
             client.stop()

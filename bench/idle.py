@@ -1,4 +1,4 @@
-"""Rows: listeners that only listen, and what each costs the relay in memory, CPU time and traffic."""
+"""Rows: the memory, CPU time and traffic of idle listeners."""
 
 from __future__ import annotations
 
@@ -9,90 +9,89 @@ from bench.client import Client
 from bench.encoding import Plaintext, encode_keepalive, seal_frames
 from bench.floor import OPENING_KEY, Floor
 from bench.options import Figures, Options, Report, SkippedError
-from bench.processes import allow_descriptors
+from bench.processes import raise_descriptor_limit
 from bench.relay_process import RelayProcess
 from offset_common.constants import KEEPALIVE_INTERVAL, MAX_KEEPALIVE_PADDING_SENT
 from offset_common.identity import Identity
 from offset_common.wire.messages import InitConnection, InitRole
 
-SECONDS_A_DAY = 86400
-WARM_UP = 50  # connections before memory is looked at: threads started, modules loaded
-DESCRIPTORS_KEPT = 100
+SECONDS_PER_DAY = 86400
+WARM_UP = 50  # connections before memory is measured, so that threads and modules are not counted
+SPARE_DESCRIPTORS = 100
+SETTLE = 3.0  # seconds, after which the relay treats all listeners as idle
+LISTENERS_PER_ADDRESS = 1000  # below the relay's limit for one address
 READ_SIZE = 64 * 1024
 
 
 def measure_idle(count: int, options: Options, report: Report) -> None:
-    """Measure `count` idle listeners over whole keepalive intervals, in which each side speaks once."""
-    if allow_descriptors() * 4 // 5 < count + DESCRIPTORS_KEPT:
+    """Measure idle listeners for whole keepalive intervals; each side sends once in an interval."""
+    if raise_descriptor_limit() * 4 // 5 < count + SPARE_DESCRIPTORS:
         raise SkippedError("the limit of open files (ulimit -n) is too low")
     seconds = KEEPALIVE_INTERVAL * (1 if options.quick else 2)
     with RelayProcess() as relay:
-        for client in [_listener(relay) for _ in range(WARM_UP)]:
+        for client in [_connect_listener(relay, number) for number in range(WARM_UP)]:
             client.close()
-        time.sleep(0.5)  # the relay sees them go; measured memory would only be larger if it did not
-        before = relay.memory_size()
-        crowd = Crowd([_listener(relay) for _ in range(count)])
-        cpu = relay.cpu_seconds()
-        crowd.live(seconds)
-        cpu = relay.cpu_seconds() - cpu
-        memory = relay.memory_size() - before
-        a_day = SECONDS_A_DAY / seconds / count
+        time.sleep(0.5)  # for the relay to close them; if it is late, the measured memory is only larger
+        memory_before = relay.memory_size()
+        crowd = Crowd([_connect_listener(relay, number) for number in range(count)])
+        crowd.run(SETTLE)
+        cpu_before = relay.cpu_seconds()
+        sent, received = crowd.run(seconds)
+        cpu = relay.cpu_seconds() - cpu_before
+        per_day = SECONDS_PER_DAY / seconds / count
         figures: Figures = {
             "row": f"idle-{count}",
-            "kilobytes": memory / count / 1000,
-            "cpu_ms": cpu * 1000 / seconds * 1000 / count,
+            "kilobytes": (relay.memory_size() - memory_before) / count / 1000,
+            "cpu_ms": cpu * 1000 / seconds,
             "floor_cpu_ms": _floor_cpu_ms(count, 2.0 if options.quick else 8.0),
-            "bytes_a_day": crowd.received * a_day,
-            "bytes_a_day_to_relay": crowd.sent * a_day,
+            "bytes_a_day": received * per_day,
+            "bytes_a_day_to_relay": sent * per_day,
         }
         crowd.close()
     report(figures)
 
 
 def _floor_cpu_ms(count: int, seconds: float) -> float:
-    """Return what the bare floor needs to read, and write, a keepalive as often as `count` listeners say one.
+    """Return the CPU time per second, in ms, in which the floor forwards the keepalives of `count` listeners.
 
-    Hardly any of it is work: a process that wakes up so rarely finds little of what it needs in the cache.
+    Little of it is work: a process that wakes up rarely finds little of its data in the processor's cache.
     """
     keepalive = encode_keepalive(bytes(MAX_KEEPALIVE_PADDING_SENT // 2))
     gap = KEEPALIVE_INTERVAL / count
     with Floor() as floor:
-        begin, cpu = time.monotonic(), floor.cpu_seconds()
+        begin, cpu_before = time.monotonic(), floor.cpu_seconds()
         for number in range(round(seconds / gap)):
             floor.sink.sendall(seal_frames(OPENING_KEY, number, [Plaintext(b"", keepalive)], 1))
             time.sleep(max(0.0, begin + number * gap - time.monotonic()))
-        cpu = floor.cpu_seconds() - cpu
-    return cpu * 1000 / seconds * 1000 / count
+        return (floor.cpu_seconds() - cpu_before) * 1000 / seconds
 
 
-def _listener(relay: RelayProcess) -> Client:
-    return Client(relay, Identity.generate(), InitConnection(InitRole.LISTEN))
+def _connect_listener(relay: RelayProcess, number: int) -> Client:
+    source = f"127.0.0.{1 + number // LISTENERS_PER_ADDRESS}"
+    return Client(relay, Identity.generate(), InitConnection(InitRole.LISTEN), source)
 
 
 class Crowd:
-    """Many listeners in one thread; each says a keepalive once an interval, evenly spread."""
+    """Many listeners in one thread; each sends one keepalive in each interval, evenly spread."""
 
     def __init__(self, clients: list[Client]) -> None:
         self._clients = clients
         self._selector = selectors.DefaultSelector()
-        self._turn = 0  # of the client that speaks next
-        self.received = 0  # bytes, of all
-        self.sent = 0
+        self._next_sender = 0
         for client in clients:
             client.sock.setblocking(False)
             self._selector.register(client.sock, selectors.EVENT_READ, client)
 
-    def live(self, seconds: float) -> None:
-        """Stay connected for some time."""
+    def run(self, seconds: float) -> tuple[int, int]:
+        """Stay connected for some time; return the bytes that all sent and received."""
         begin = time.monotonic()
         gap = KEEPALIVE_INTERVAL / len(self._clients)
-        turns = round(seconds / gap)
-        for number in range(turns):
-            while (wait := begin + number * gap - time.monotonic()) > 0:
-                self._listen(wait)
-            self._speak()
-        while (wait := begin + seconds - time.monotonic()) > 0:
-            self._listen(wait)
+        sent = received = 0
+        for number in range(round(seconds / gap)):
+            received += self._read_until(begin + number * gap)
+            sent += self._clients[self._next_sender].send_keepalive()
+            self._next_sender = (self._next_sender + 1) % len(self._clients)
+        return sent, received + self._read_until(begin + seconds)
 
     def close(self) -> None:
         """Close all connections."""
@@ -100,17 +99,15 @@ class Crowd:
         for client in self._clients:
             client.close()
 
-    def _speak(self) -> None:
-        client = self._clients[self._turn % len(self._clients)]
-        self._turn += 1
-        self.sent += client.send_keepalive()
-
-    def _listen(self, seconds: float) -> None:
-        for key, _ in self._selector.select(seconds):
-            data = key.data.sock.recv(READ_SIZE)
-            if not data:
-                raise ConnectionError("the relay closed an idle listener")
-            self.received += len(data)
-            key.data.connection.receive_data(data)
-            if key.data.connection.next_event(time.monotonic()) is not None:
-                raise ConnectionError("an idle listener was sent more than keepalives")
+    def _read_until(self, end: float) -> int:
+        received = 0
+        while (timeout := end - time.monotonic()) > 0:
+            for key, _ in self._selector.select(timeout):
+                data = key.data.sock.recv(READ_SIZE)
+                if not data:
+                    raise ConnectionError("the relay closed an idle listener")
+                received += len(data)
+                key.data.connection.receive_data(data)
+                if key.data.connection.next_event(time.monotonic()) is not None:
+                    raise ConnectionError("the relay sent an idle listener more than keepalives")
+        return received

@@ -1,4 +1,4 @@
-"""The load: one process that only sends prepared frames, one that only walks length prefixes."""
+"""Runs a load: one process only sends prepared frames, another only counts those that arrive."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from typing import Callable, NamedTuple
 from bench.processes import Child, close_pipe_and_exit
 from offset_common.constants import FRAME_LENGTH_SIZE
 
-BUFFER_SIZE = 1024 * 1024  # bytes read at once, at the far end
-SLICE_SIZE = 64 * 1024  # bytes sent to one of many tunnels before the others have their turn
+BUFFER_SIZE = 1024 * 1024  # bytes of one read at the far end
+SLICE_SIZE = 64 * 1024  # bytes sent to one of many tunnels before the next one
 
 _LENGTH = Struct(">Q")
 
 
 class FrameCounter:
-    """Counts the frames of a stream by their length prefixes, reading nothing else.
+    """Counts the frames of a stream by their length prefixes.
 
-    Bytes of a length that came in part are kept in `rest`: the caller puts them in front of the next bytes.
+    `rest` holds the bytes of a partial length; the caller puts them in front of the next bytes.
     """
 
     __slots__ = ("count", "rest", "skip")
 
     def __init__(self) -> None:
-        self.count = 0  # frames whose length was seen
-        self.skip = 0  # bytes that belong to the last of them and are still to come
+        self.count = 0  # frames whose length has arrived
+        self.skip = 0  # missing bytes of the last of them
         self.rest = b""
 
     @property
     def whole(self) -> int:
-        """The frames that came to their last byte."""
+        """The number of complete frames."""
         return self.count - (self.skip > 0)
 
     def feed(self, data: memoryview) -> None:
-        """Take the next bytes, those of `rest` in front."""
+        """Count the frames of the next bytes, which begin with `rest`."""
         size = len(data)
         at = self.skip
         unpack_from = _LENGTH.unpack_from
@@ -51,14 +51,14 @@ class FrameCounter:
 
 
 class Stream(NamedTuple):
-    """What goes through one path.
+    """The frames of one path through the process under test.
 
     Args:
-        sink: where the frames are sent.
-        source: where they come out.
-        frames: all of them.
-        messages: how many.
-        check: called, after the clock is stopped, with every byte that came out; raises if they are wrong.
+        sink: the socket to send them to.
+        source: the socket to receive them from.
+        frames: the bytes of all frames.
+        messages: the number of frames.
+        check: called with all received bytes after the clock has stopped; raises if they are wrong.
     """
 
     sink: socket.socket
@@ -69,12 +69,12 @@ class Stream(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What a load took.
+    """The cost of a load.
 
     Args:
-        wall: seconds until the last frame was out.
+        wall: seconds until the last frame arrived.
         cpu: seconds of CPU time of the process under test.
-        finished: seconds until each stream's last frame was out.
+        finished: for each stream, seconds until its last frame arrived.
     """
 
     wall: float
@@ -83,26 +83,26 @@ class Load(NamedTuple):
 
 
 def run_load(streams: Sequence[Stream], cpu_seconds: Callable[[], float], verify: bool) -> Load:
-    """Send all streams' frames at once, wait until they are out, and tell what that took.
+    """Send the frames of all streams at once, wait until they have arrived, and return the cost.
 
     Args:
-        streams: what to send and where.
-        cpu_seconds: tells the CPU time that the process under test used so far.
-        verify: keep what comes out, and check it afterwards.
+        streams: the frames and their sockets.
+        cpu_seconds: returns the CPU time that the process under test has used so far.
+        verify: keep the received bytes and check them afterwards.
     """
     receiver = Child(_receive, streams, verify)
     sender = Child(_send, streams)
     try:
-        receiver.hear()
-        sender.hear()
+        receiver.receive()
+        sender.receive()
         cpu = cpu_seconds()
         begin = time.monotonic()
-        sender.tell()
-        times: list[float] = receiver.hear()
+        sender.send()
+        times: list[float] = receiver.receive()
         cpu = cpu_seconds() - cpu
         if verify:
-            receiver.tell()
-            receiver.hear()
+            receiver.send()
+            receiver.receive()
     finally:
         sender.stop()
         receiver.stop()
@@ -118,7 +118,7 @@ def _send(pipe: Pipe, streams: Sequence[Stream]) -> None:
         streams[0].sink.sendall(streams[0].frames)
     else:
         _send_to_many(streams)
-    pipe.recv()  # stay until stopped, so that our end costs nothing while the clock runs
+    pipe.recv()  # wait to be stopped: exiting would use CPU time while the clock runs
 
 
 def _send_to_many(streams: Sequence[Stream]) -> None:
@@ -140,7 +140,7 @@ def _send_to_many(streams: Sequence[Stream]) -> None:
 
 
 class _Arrival:
-    """What has come out of one stream."""
+    """What has arrived from one stream."""
 
     def __init__(self, stream: Stream, verify: bool) -> None:
         self.stream = stream
@@ -148,10 +148,10 @@ class _Arrival:
         self.kept = bytearray() if verify else None
 
     def receive(self, buffer: memoryview) -> bool:
-        """Read once; say whether all is there.
+        """Read once; return whether all frames have arrived.
 
         Raises:
-            ConnectionError: the stream ended early.
+            ConnectionError: the stream ended too early.
         """
         counter = self.counter
         begin = len(counter.rest)
@@ -182,7 +182,7 @@ def _receive(pipe: Pipe, streams: Sequence[Stream], verify: bool) -> None:
     for arrival in arrivals:
         assert arrival.kept is not None
         arrival.stream.check(bytes(arrival.kept))
-    pipe.send("right")
+    pipe.send("checked")
     close_pipe_and_exit(pipe)
 
 

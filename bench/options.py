@@ -1,4 +1,4 @@
-"""What a person may choose about a run."""
+"""How much to measure, and the types that all measurements share."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from typing import Callable, NamedTuple, Union
 from offset_common.errors import PersonError
 
 Figures = dict[str, Union[float, str]]
-"""One row of the table: its name under "row", and the figures."""
+"""One row of the table: its name under "row", and its figures."""
+
+Report = Callable[[Figures], None]
+"""Called with each row once it is measured."""
 
 
 class SkippedError(PersonError):
-    """A row cannot be measured here."""
-
-
-Report = Callable[[Figures], None]
-"""Told of each row as soon as it is measured."""
+    """A row that cannot be measured on this machine."""
 
 
 class Options(NamedTuple):
-    """How much is measured.
+    """How much to measure.
 
     Args:
-        quick: shorter runs and fewer of them, under a minute in all.
-        verify: decrypt and check what comes out of every tunnel, instead of measuring again and again.
+        quick: run shorter and fewer rounds.
+        verify: decrypt and check what every tunnel delivers, in a single round.
     """
 
     quick: bool
     verify: bool
 
     def rounds(self) -> Iterator[int]:
-        """Number the rounds in which each load of a row runs once.
+        """Yield the number of each round; a round runs each load of a row once.
 
-        The best run counts, as others on the machine only ever make it worse; short loads get more rounds.
+        The best round counts, because other programs on the machine only make figures worse. Short loads get
+        more rounds.
         """
-        least, most = (1, 1) if self.verify else (2, 8) if self.quick else (5, 16)
-        enough = time.monotonic() + (1.2 if self.quick else 8.0)
+        fewest, most = (1, 1) if self.verify else (2, 8) if self.quick else (5, 16)
+        end = time.monotonic() + (1.2 if self.quick else 8.0)
         for number in range(most):
-            if number >= least and time.monotonic() > enough:
+            if number >= fewest and time.monotonic() > end:
                 return
             yield number
 
     @property
-    def bytes_at_once(self) -> int:
-        """The bytes of sealed input of one load."""
+    def load_size(self) -> int:
+        """The bytes of sealed input in one load."""
         return (20 if self.quick else 80) << 20
 
     @property
-    def messages_at_once(self) -> int:
-        """The most messages of one load."""
+    def max_messages(self) -> int:
+        """The most messages in one load."""
         return 20_000 if self.quick else 120_000

@@ -1,4 +1,4 @@
-"""What processes cost, as the system counts it, and work in a process of its own."""
+"""Work in child processes, and what processes cost as the system counts it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any, Callable
 
 from offset_common.errors import PersonError
 
-PATIENCE = 120.0  # seconds for any one step of a child, before the benchmark gives up
+TIMEOUT = 120.0  # seconds for one step of a child
 
 _fork = multiprocessing.get_context("fork")
 
 
 class Child:
-    """A function in a process of its own, which talks to us over a pipe.
+    """A function that runs in a process of its own and exchanges values with us over a pipe.
 
     Args:
-        function: called with the child's end of the pipe, then `arguments`.
+        function: called with the child's end of the pipe, then with `arguments`.
     """
 
     def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -33,49 +33,44 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process id."""
         assert self._process.pid is not None
         return self._process.pid
 
-    @property
-    def has_spoken(self) -> bool:
-        """Whether there is a value to hear, or the child has ended."""
-        return self._pipe.poll()
-
-    def tell(self, value: object = None) -> None:
-        """Send a value."""
+    def send(self, value: object = None) -> None:
+        """Send a value to the child."""
         self._pipe.send(value)
 
-    def hear(self, patience: float = PATIENCE) -> Any:
-        """Wait for a value.
+    def receive(self) -> Any:
+        """Return the next value from the child.
 
         Raises:
-            PersonError: none came in time, or the child ended.
+            PersonError: the child sent nothing within TIMEOUT, or ended.
         """
-        if not self._pipe.poll(patience):
-            raise PersonError(f"a part of the benchmark did not finish within {patience:.0f} s")
+        if not self._pipe.poll(TIMEOUT):
+            raise PersonError(f"a part of the benchmark did not finish within {TIMEOUT:.0f} s")
         try:
             return self._pipe.recv()
         except EOFError:
             raise PersonError("a part of the benchmark ended early; its error is above") from None
 
     def stop(self) -> None:
-        """End the process, at once."""
+        """Kill the process."""
         self._process.kill()
         self._process.join()
         self._pipe.close()
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """Return the user and system time that processes used so far.
+    """Return the user and system time that processes have used so far.
 
-    The clock is that of /proc/PID/stat (utime + stime), in ns where that file counts in ticks of 10 ms.
+    This is the clock of /proc/PID/stat (utime + stime) in nanoseconds; that file counts in ticks of 10 ms.
     """
     return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
 
 
 def process_tree(pid: int) -> list[int]:
-    """Return `pid` and all its descendants."""
+    """Return `pid` and the ids of all its descendants."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -89,10 +84,10 @@ def process_tree(pid: int) -> list[int]:
 
 
 def memory_size(pids: Sequence[int]) -> int:
-    """Return the bytes of memory of processes, shared pages counted in parts (PSS).
+    """Return the memory of processes in bytes; a page shared by n processes counts as 1/n (PSS).
 
-    Pages of files (the interpreter, its libraries) are left out: their part changes with every other
-    Python process on the machine, and no connection needs any.
+    Pages of files, such as the interpreter, are left out: no connection needs any, and their share changes
+    with every other Python process on the machine.
     """
     total = 0
     for pid in pids:
@@ -102,8 +97,8 @@ def memory_size(pids: Sequence[int]) -> int:
     return total
 
 
-def allow_descriptors() -> int:
-    """Raise the limit of open files as far as is allowed; return it."""
+def raise_descriptor_limit() -> int:
+    """Raise the limit of open files as far as the system allows; return the new limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
@@ -112,11 +107,11 @@ def allow_descriptors() -> int:
 def _read(path: Path) -> str:
     try:
         return path.read_text()
-    except OSError:  # the process is gone
+    except OSError:  # the process has ended
         return ""
 
 
 def close_pipe_and_exit(pipe: Pipe) -> None:
-    """End a child without the clean-up that belongs to its parent."""
+    """End a child without running the cleanup that its parent will run."""
     pipe.close()
     os._exit(0)

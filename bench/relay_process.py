@@ -1,4 +1,4 @@
-"""`strelay.py` as a process of its own."""
+"""Runs `strelay.py` as a process of its own."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from offset_common.identity import Identity, save_identity
 ROOT = Path(__file__).absolute().parent.parent
 START_TIMEOUT = 20.0  # seconds until the ready line
 
-_READY = re.compile(r"relay ready: listening on 127\.0\.0\.1:(\d+)")
+_READY = re.compile(r"relay ready: (?:listening on |address=)127\.0\.0\.1:(\d+)")
 
 
 class RelayProcess:
     """A relay on a free port of 127.0.0.1, while the `with` block lasts.
 
     Args:
-        options: further options of strelay.py.
+        options: more options of strelay.py.
     """
 
     def __init__(self, options: Sequence[str] = ()) -> None:
@@ -63,7 +63,7 @@ class RelayProcess:
         traceback: Optional[TracebackType],
     ) -> None:
         self._process.terminate()
-        self._process.terminate()  # a second SIGTERM: at once, without the drain
+        self._process.terminate()  # the second signal skips the drain
         try:
             self._process.wait(3)
         except subprocess.TimeoutExpired:
@@ -72,28 +72,34 @@ class RelayProcess:
         self._directory.cleanup()
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that the relay used so far, all its processes together."""
+        """Return the CPU time in seconds that all processes of the relay have used so far."""
         return cpu_seconds(process_tree(self._process.pid))
 
     def memory_size(self) -> int:
-        """Return the relay's memory in bytes, all its processes together (PSS)."""
+        """Return the memory in bytes of all processes of the relay."""
         return memory_size(process_tree(self._process.pid))
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             text = self._log.read_text(errors="replace")
-            ready = _READY.search(text)
-            if ready:
-                self.port = int(ready[1])
+            port = read_port(text)
+            if port is not None:
+                self.port = port
                 return
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise PersonError(f"the relay did not start: {text.strip() or 'it printed nothing'}")
             time.sleep(0.01)
 
 
+def read_port(log: str) -> Optional[int]:
+    """Return the port in the relay's ready line, or None before that line is written."""
+    ready = _READY.search(log)
+    return int(ready[1]) if ready else None
+
+
 def relay_has_option(option: str) -> bool:
-    """Say whether strelay.py knows an option."""
+    """Return whether strelay.py has an option."""
     command = [sys.executable, str(ROOT / "strelay.py"), "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT, cwd=ROOT)
-    return option in shown.stdout
+    result = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT, cwd=ROOT)
+    return option in result.stdout

@@ -1,11 +1,11 @@
-"""The table on the terminal, a line for each row as soon as it is measured."""
+"""The table on the terminal: one line for each row."""
 
 from __future__ import annotations
 
 from bench.options import Figures
 from bench.targets import ORIGINAL, target_of
 
-NAME_WIDTH = 18
+NAME_WIDTH = 20
 
 UNITS = {
     "rate": "{:,.0f}/s",
@@ -15,20 +15,19 @@ UNITS = {
     "ratio": "{:.2f} x",
     "fairness": "slowest {:.2f} of mean",
     "rate_by_one": "{:.2f} of one",
-    "p50_us": "p50 {:,.0f} us",
-    "p99_us": "p99 {:,.0f} us",
-    "p50_by_splice": "{:.2f} x splice",
+    "p50_ms": "p50 {:.2f} ms",
+    "p99_ms": "p99 {:.2f} ms",
     "p99_by_quiet_p50": "p99 {:.1f} x quiet p50",
     "kilobytes": "{:.1f} kB each",
-    "cpu_ms": "{:.2f} ms/s for 1,000",
-    "floor_cpu_ms": "floor {:.2f} ms/s",
+    "cpu_ms": "{:.1f} ms/s",
+    "floor_cpu_ms": "floor {:.1f} ms/s",
     "bytes_a_day": "{:,.0f} B/day each",
 }
 """How each figure is printed, in the order of the columns."""
 
 
 def format_row(row: Figures) -> str:
-    """Return the line of a row: its figures, what is promised, what the original needed."""
+    """Return the line of a row: its figures, their targets, and the original's figures."""
     parts = [f"{row['row']!s:<{NAME_WIDTH}}"]
     for name, form in UNITS.items():
         if name in row:

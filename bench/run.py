@@ -1,4 +1,4 @@
-"""The rows in their order, and what is done with their figures."""
+"""Measures groups of rows, prints them, and saves them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from typing import Any, Callable
 
 import cryptography
 
+from bench.canary import measure_canary, measure_round_trip
 from bench.encoding import encode_as_released
 from bench.handshakes import measure_handshakes
 from bench.idle import measure_idle
 from bench.options import Figures, Options, Report, SkippedError
-from bench.picture import draw
-from bench.processes import allow_descriptors
+from bench.processes import raise_descriptor_limit
 from bench.report import NAME_WIDTH, format_row
-from bench.round_trip import measure_round_trip
 from bench.targets import CI_ALLOWANCE, missed
 from bench.tunnels import ONE_TUNNEL, measure_many_tunnels, measure_one_tunnel, measure_workers
 from offset_common.errors import PersonError, UsageError
@@ -33,11 +32,13 @@ MEASURES: dict[str, Measure] = {
     "tunnels": measure_many_tunnels,
     "handshakes": measure_handshakes,
     "round-trip": measure_round_trip,
+    "canary": measure_canary,
     "idle-1000": functools.partial(measure_idle, 1000),
-    "idle-5000": functools.partial(measure_idle, 5000),
+    "idle-10000": functools.partial(measure_idle, 10_000),
     "workers": measure_workers,
 }
-MOST_TRIES = 3  # of a row, with --check
+"""The groups of rows, in the order of the table."""
+MAX_ATTEMPTS = 3  # to measure a group with --check
 QUICK = [
     *("64B", "1KiB", "16KiB", "64KiB", "1KiB-full-padding", "1KiB-own"),
     *("tunnels", "handshakes", "round-trip", "idle-1000"),
@@ -45,17 +46,17 @@ QUICK = [
 
 
 def bench(arguments: dict[str, Any]) -> int:
-    """Measure what the arguments name; return the exit status."""
+    """Measure the groups that the arguments name; return the exit status."""
     if arguments["--list"]:
         print("\n".join(MEASURES))
         return 0
-    names = arguments["--only"] or (QUICK if arguments["--quick"] else list(MEASURES))
+    names = arguments["GROUP"] or (QUICK if arguments["--quick"] else list(MEASURES))
     for name in names:
         if name not in MEASURES:
-            raise UsageError(f"no row is called {name!r}; there are {', '.join(MEASURES)}")
-    encode_as_released(b"", b"")  # says early what is missing
-    allow_descriptors()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the relay ends too
+            raise UsageError(f"unknown group {name!r}; the groups are {', '.join(MEASURES)}")
+    encode_as_released(b"", b"")  # fails now if pycapnp is missing
+    raise_descriptor_limit()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends the relay too
     options = Options(arguments["--quick"], arguments["--verify"])
     rows, failures = _measure(names, options, arguments["--json"] == "-", arguments["--check"])
     _write(arguments, rows)
@@ -67,19 +68,19 @@ def bench(arguments: dict[str, Any]) -> int:
 def _measure(
     names: list[str], options: Options, silent: bool, check: bool
 ) -> tuple[list[Figures], list[str]]:
-    """Measure row after row; return all figures, and a line for each failure."""
+    """Measure one group after the other; return all rows, and a line for each failure."""
     rows: list[Figures] = []
     failures: list[str] = []
     for number, name in enumerate(names):
         begin = time.monotonic()
         _progress(f"{number + 1}/{len(names)} {name} ...")
-        # What is done beside this on the machine can only make a figure worse, so a bad one is tried again.
-        for _ in range(MOST_TRIES if check else 1):
-            measured, wrong = _measure_row(name, options, check)
-            if not wrong:
+        # Other programs on the machine only make figures worse, so a missed target gets another attempt.
+        for _ in range(MAX_ATTEMPTS if check else 1):
+            measured, failed = _measure_group(name, options, check)
+            if not failed:
                 break
         rows += measured
-        failures += wrong
+        failures += failed
         if not silent:
             for row in measured:
                 print(f"{_eraser()}{format_row(row)}", flush=True)
@@ -88,8 +89,8 @@ def _measure(
     return rows, failures
 
 
-def _measure_row(name: str, options: Options, check: bool) -> tuple[list[Figures], list[str]]:
-    """Measure what goes by one name; return its figures, and a line for each thing that is wrong."""
+def _measure_group(name: str, options: Options, check: bool) -> tuple[list[Figures], list[str]]:
+    """Measure one group; return its rows, and a line for each failure."""
     rows: list[Figures] = []
     try:
         MEASURES[name](options, rows.append)
@@ -102,8 +103,6 @@ def _measure_row(name: str, options: Options, check: bool) -> tuple[list[Figures
 
 
 def _write(arguments: dict[str, Any], rows: list[Figures]) -> None:
-    if arguments["--picture"]:
-        Path(arguments["--picture"]).write_text(draw(rows))
     if not arguments["--json"]:
         return
     text = json.dumps({"machine": _machine(), "rows": rows}, indent=2)

@@ -1,4 +1,4 @@
-"""Rows: messages through tunnels, beside the floor of the same bytes."""
+"""Rows: messages through tunnels, compared with the floor of the same bytes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from offset_common.channel.events import MessageReceived
 from offset_common.constants import ENCRYPTION_OVERHEAD, MAX_PADDING_SENT
 
 KIB = 1024
-FULL_PADDING = 65535  # bytes: the most that released nodes put on a message
-MANY = (1, 4, 64, 1000)  # tunnels at once
-LEAST_EACH = (
-    128  # messages through each of many tunnels: several turns of the relay, or fairness says nothing
+FULL_PADDING = 65535  # bytes: the most that released nodes add to a message
+TUNNEL_COUNTS = (1, 4, 64, 1000)
+MIN_MESSAGES = (
+    128  # through each tunnel: the relay needs several rounds for them, as fairness is about rounds
 )
-WORKERS_TUNNELS = 4
+WORKER_TUNNELS = 4
 
 
 class Work(NamedTuple):
-    """What goes through a tunnel.
+    """The messages of one row.
 
     Args:
-        name: of the row.
+        name: the name of the row.
         size: bytes of each payload.
         max_padding: the most bytes of padding.
-        encode: how it is encoded.
+        encode: the encoder.
     """
 
     name: str
@@ -49,17 +49,17 @@ ONE_TUNNEL = [
 
 
 class Series:
-    """One load after the other through the same tunnels, or through the floor; the best of each figure."""
+    """Runs the same load several times, through the relay or the floor, and keeps the best of each figure."""
 
     def __init__(self, run: Callable[[], Load], messages: int) -> None:
         self._run = run
         self._messages = messages
-        self.cpu = float("inf")  # seconds for each message
-        self.rate = 0.0  # messages each second
-        self.fairness = 0.0  # the slowest tunnel's rate, by the mean of all
+        self.cpu = float("inf")  # seconds per message
+        self.rate = 0.0  # messages per second
+        self.fairness = 0.0  # the rate of the slowest tunnel, divided by the mean of all
 
     def run(self) -> None:
-        """Run once more."""
+        """Run the load once."""
         load = self._run()
         self.cpu = min(self.cpu, load.cpu / self._messages)
         self.rate = max(self.rate, self._messages / load.wall)
@@ -68,7 +68,7 @@ class Series:
 
 
 def measure_one_tunnel(work: Work, options: Options, report: Report) -> None:
-    """Measure one tunnel with one kind of message."""
+    """Measure one kind of message through one tunnel."""
     plaintexts = make_plaintexts(work.encode, work.size, work.max_padding)
     count = _count(plaintexts, options)
     with RelayProcess() as relay, Floor() as floor:
@@ -82,15 +82,15 @@ def measure_one_tunnel(work: Work, options: Options, report: Report) -> None:
 
 
 def measure_many_tunnels(options: Options, report: Report) -> None:
-    """Measure 1, 4, 64 and 1,000 tunnels of 1 KiB messages."""
+    """Measure 1 KiB messages through 1, 4, 64 and 1,000 tunnels."""
     plaintexts = make_plaintexts(encode_as_released, KIB, MAX_PADDING_SENT)
     count = _count(plaintexts, options)
     with RelayProcess() as relay, Floor() as floor:
         through_floor = floor_series(floor, plaintexts, count)
         through_relay = {}
-        for number in (MANY[0], MANY[-1]) if options.quick else MANY:
+        for number in (TUNNEL_COUNTS[0], TUNNEL_COUNTS[-1]) if options.quick else TUNNEL_COUNTS:
             tunnels = open_tunnels(relay, number)
-            each = max(count // number, LEAST_EACH)
+            each = max(count // number, MIN_MESSAGES)
             through_relay[number] = relay_series(relay, tunnels, plaintexts, each, options.verify)
         for _ in options.rounds():
             through_floor.run()
@@ -104,16 +104,16 @@ def measure_many_tunnels(options: Options, report: Report) -> None:
 
 
 def measure_workers(options: Options, report: Report) -> None:
-    """Measure 4 tunnels of 64 B messages with one and with two worker processes."""
+    """Measure 64 B messages through 4 tunnels with one and with two worker processes."""
     if not relay_has_option("--workers"):
         raise SkippedError("strelay.py has no --workers")
     plaintexts = make_plaintexts(encode_as_released, 64, MAX_PADDING_SENT)
-    each = _count(plaintexts, options) // WORKERS_TUNNELS
+    each = _count(plaintexts, options) // WORKER_TUNNELS
     series = {}
     with RelayProcess(["--workers", "1"]) as one, RelayProcess(["--workers", "2"]) as two, Floor() as floor:
-        through_floor = floor_series(floor, plaintexts, each * WORKERS_TUNNELS)
+        through_floor = floor_series(floor, plaintexts, each * WORKER_TUNNELS)
         for number, relay in ((1, one), (2, two)):
-            tunnels = open_tunnels(relay, WORKERS_TUNNELS)
+            tunnels = open_tunnels(relay, WORKER_TUNNELS)
             series[number] = relay_series(relay, tunnels, plaintexts, each, options.verify)
         for _ in options.rounds():
             through_floor.run()
@@ -128,7 +128,7 @@ def measure_workers(options: Options, report: Report) -> None:
 def relay_series(
     relay: RelayProcess, tunnels: Sequence[Tunnel], plaintexts: Sequence[Plaintext], each: int, verify: bool
 ) -> Series:
-    """Prepare loads of `each` messages through each tunnel; each load is sealed before its clock starts."""
+    """Return a series that sends `each` messages, sealed before the clock starts, through each tunnel."""
 
     def run() -> Load:
         streams = []
@@ -144,14 +144,14 @@ def relay_series(
 
 
 def floor_series(floor: Floor, plaintexts: Sequence[Plaintext], count: int) -> Series:
-    """Prepare loads of `count` messages through the floor."""
+    """Return a series that sends `count` messages through the floor."""
     frames = seal_frames(OPENING_KEY, 0, plaintexts, count)
     stream = Stream(floor.sink, floor.source, frames, count, lambda received: None)
     return Series(lambda: run_load([stream], floor.cpu_seconds, verify=False), count)
 
 
 def checker(connection: Connection, plaintexts: Sequence[Plaintext], count: int) -> Callable[[bytes], None]:
-    """Make a check that the bytes a connection received are `count` messages, right and in order."""
+    """Return a check that received bytes are `count` unchanged messages in their order."""
 
     def check(received: bytes) -> None:
         connection.receive_data(received)
@@ -159,17 +159,17 @@ def checker(connection: Connection, plaintexts: Sequence[Plaintext], count: int)
         while (event := connection.next_event(0.0)) is not None:
             assert isinstance(event, MessageReceived)
             if event.data != plaintexts[number % len(plaintexts)].payload:
-                raise ValueError(f"message {number} came out wrong")
+                raise ValueError(f"message {number} was changed")
             number += 1
         if number != count:
-            raise ValueError(f"{number} messages of {count} came out")
+            raise ValueError(f"{number} of {count} messages arrived")
 
     return check
 
 
 def _count(plaintexts: Sequence[Plaintext], options: Options) -> int:
     size = sum(len(plaintext.encoded) for plaintext in plaintexts) / len(plaintexts) + ENCRYPTION_OVERHEAD
-    return min(options.messages_at_once, int(options.bytes_at_once / size))
+    return min(options.max_messages, int(options.load_size / size))
 
 
 def _figures(name: str, size: int, relay: Series, floor: Series) -> Figures:

@@ -23,7 +23,6 @@ from tests.documents import (
     make_clone,
 )
 from tests.end_to_end.relay_process import RelayProcess
-from tools.pictures import draw
 
 PATIENCE = 20.0  # seconds for anything
 
@@ -130,22 +129,3 @@ def test_the_map_of_rooms_names_every_module_and_no_other() -> None:
     ]
     assert sorted(name for name in modules if name not in rooms) == []
     assert sorted(set(re.findall(r"\w+\.py", rooms)) - {*modules, "strelay.py", "stmgr.py"}) == []
-
-
-@pytest.mark.parametrize("source", sorted((ROOT / "docs/pictures").glob("*.txt")), ids=lambda path: path.stem)
-def test_a_picture_is_what_its_description_says_and_a_document_shows_it(source: Path) -> None:
-    picture = source.with_suffix(".svg")
-    assert picture.read_text("utf-8") == draw(source.read_text("utf-8")), "make pictures"
-    assert f"](pictures/{picture.name})" in (ROOT / "docs/architecture.md").read_text("utf-8")
-
-
-def test_the_picture_of_rooms_names_every_module_of_relay_channel_wire_and_client() -> None:
-    words = set(re.findall(r"\w+", (ROOT / "docs/pictures/rooms.txt").read_text("utf-8")))
-    for room in ("relay", "channel", "wire", "client"):
-        modules = {path.stem for path in (ROOT / "offset_common" / room).glob("*.py")} - {"__init__"}
-        assert modules <= words, room
-
-
-def test_a_description_that_cannot_be_drawn_is_told_where() -> None:
-    with pytest.raises(ValueError, match="line 2: no such thing: circle"):
-        draw("size 10 10\ncircle 1 1")

@@ -1,7 +1,7 @@
-"""Makes a relay's identity and ticket where they are missing, says where they are, and runs the relay.
+"""Implements `make run`: creates the relay's identity and ticket if they are missing, then runs the relay.
 
-This is `make run`. From the environment: ADDRESS is where nodes reach the relay, as HOST:PORT, and LADDR
-where it listens, as IP:PORT. Both may be empty. Two commands do the same by hand: see README.md.
+It reads two environment variables, which may be empty: ADDRESS is where nodes reach the relay, as HOST:PORT;
+LADDR is where it listens, as IP:PORT. README.md has the commands that do the same by hand.
 """
 
 from __future__ import annotations
@@ -27,122 +27,122 @@ DEFAULT_PORT = 4567
 IDENTITY = Path("relay/relay.ident")
 TICKET = Path("relay/relay.relay")
 
-# Addresses for documentation (RFC 5737, RFC 3849): nothing is sent to them, they only stand for "outside".
+# Addresses for documentation (RFC 5737, RFC 3849) that stand for the internet; nothing is sent to them.
 OUTSIDE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
 
 def main() -> int:
-    """Prepare, then become the relay."""
+    """Create what is missing, then replace this process with the relay."""
     text = os.environ.get("ADDRESS", "")
     given = parse_address(text) if text else None
     IDENTITY.parent.mkdir(exist_ok=True)
-    identity = have_identity()
-    ticket = have_ticket(identity, given)
-    listen = os.environ.get("LADDR", "") or listening_address(ticket.address)
-    print("\n".join(["", *what_to_do(ticket.address), "", *what_to_try()]), flush=True)
+    identity = load_or_create_identity()
+    ticket = load_or_create_ticket(identity, given)
+    listen = os.environ.get("LADDR", "") or listen_address(ticket.address)
+    print("\n".join(["", *next_steps(ticket.address), "", *commands_to_try()]), flush=True)
     arguments = [sys.executable, str(ROOT / "strelay.py"), "--idfile", str(IDENTITY), "--laddr", listen]
-    print("\nstarting: " + " ".join([shown_python(), "strelay.py", *arguments[2:]]), flush=True)
+    print("\nstarting: " + " ".join([python_command(), "strelay.py", *arguments[2:]]), flush=True)
     os.execv(sys.executable, arguments)
 
 
-def have_identity() -> Identity:
-    """Return the relay's identity, made now if it is missing.
+def load_or_create_identity() -> Identity:
+    """Return the relay's identity; create it if it is missing.
 
     Raises:
-        FileError: it cannot be read or made.
+        FileError: the file cannot be read or created.
     """
     if not IDENTITY.exists():
         save_identity(Identity.generate(), IDENTITY)
-        print(f"made the identity {IDENTITY}: keep it, and keep it secret; who has it is the relay")
+        print(f"created the identity {IDENTITY}: keep it secret; anyone who has it can run this relay")
     return load_identity(IDENTITY)
 
 
-def have_ticket(identity: Identity, given: Optional[Address]) -> RelayTicket:
-    """Return the relay's ticket, made now if it is missing.
+def load_or_create_ticket(identity: Identity, given: Optional[Address]) -> RelayTicket:
+    """Return the relay's ticket; create it if it is missing.
 
     Args:
-        identity: the relay's.
-        given: the address that the person gave, or None.
+        identity: the relay's identity.
+        given: the address from the environment, or None.
 
     Raises:
-        FileError: it cannot be read or made.
-        UsageError: there is a ticket for another address or identity.
+        FileError: the file cannot be read or created.
+        UsageError: the existing ticket is for another address or identity.
     """
     if not TICKET.exists():
-        ticket = RelayTicket(identity.public_key, given or address_of_this_machine())
+        ticket = RelayTicket(identity.public_key, given or own_address())
         ticket.save(TICKET)
-        print(f"made the ticket {TICKET}, for {ticket.address}")
+        print(f"created the ticket {TICKET} for {ticket.address}")
         return ticket
     ticket = RelayTicket.load(TICKET)
     if ticket.public_key != identity.public_key:
-        raise UsageError(f"{TICKET} is of another identity than {IDENTITY}; remove it to get a new one")
+        raise UsageError(f"{TICKET} does not belong to {IDENTITY}; remove it to create a new one")
     if given is not None and given != ticket.address:
-        raise UsageError(f"{TICKET} is for {ticket.address}, not {given}; remove it to get a new one")
+        raise UsageError(f"{TICKET} is for {ticket.address}, not {given}; remove it to create a new one")
     return ticket
 
 
-def address_of_this_machine() -> Address:
-    """Return the address that this machine has towards the outside, or else its own loopback."""
+def own_address() -> Address:
+    """Return the address that this machine uses towards the internet, or else its loopback address."""
     for family, outside in OUTSIDE:
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as sock:
-                sock.connect((outside, DEFAULT_PORT))  # chooses a route, sends nothing
+                sock.connect((outside, DEFAULT_PORT))  # selects a route; UDP sends nothing here
                 return Address(sock.getsockname()[0], DEFAULT_PORT)
         except OSError:
             continue
     return Address("127.0.0.1", DEFAULT_PORT)
 
 
-def listening_address(address: Address) -> str:
-    """Return where to listen for nodes that come to `address`: every address of this machine."""
+def listen_address(address: Address) -> str:
+    """Return every address of this machine, with the port of `address` and of its IP version."""
     return f"[::]:{address.port}" if ":" in address.host else f"0.0.0.0:{address.port}"
 
 
-def what_to_do(address: Address) -> list[str]:
-    """Return lines that tell the person what comes next."""
+def next_steps(address: Address) -> list[str]:
+    """Return the lines that explain how nodes reach the relay."""
     lines = [
         f"The ticket: {TICKET}",
-        f"Give it to everybody who is to use this relay at {address}. It holds no secret.",
+        f"Give it to everyone who should use this relay at {address}. It contains no secret.",
     ]
     if is_private(address.host):
         lines += [
             "",
-            f"Nodes reach {address.host} from this machine and perhaps its own network, not from elsewhere.",
-            f"For the others, let the router pass TCP port {address.port} on to this machine,",
-            "then make a ticket for the router's public address, or a name that stands for it:",
+            f"{address.host} is reachable only from this machine and perhaps its local network.",
+            f"To reach it from the internet, forward TCP port {address.port} on the router to this machine,",
+            "then create a ticket for the router's public address or DNS name:",
             f"    rm {TICKET}",
             f"    make run ADDRESS=relay.example.com:{address.port}",
         ]
     return lines
 
 
-def what_to_try() -> list[str]:
-    """Return lines with what a relay's owner may do now, as command lines."""
-    python = shown_python()
-    need = "" if find_spec("segno") else f" ({python} needs the package segno: apt-get install python3-segno)"
+def commands_to_try() -> list[str]:
+    """Return lines with commands for the relay's operator."""
+    python = python_command()
+    need = "" if find_spec("segno") else f" ({python} needs segno: apt-get install python3-segno)"
     return [
-        "To see that it works, in another terminal:",
+        "To check the relay, in another terminal:",
         f"    {python} stmgr.py relay-check {TICKET}",
-        f"To hand the ticket to a phone, as a QR code{need}:",
+        f"To show the ticket as a QR code for a phone{need}:",
         f"    {python} stmgr.py show {TICKET} --qr",
-        "To see what a node and a relay say to each other:",
+        "To see every message between a node and the relay:",
         f"    {python} stmgr.py relay-check --trace {TICKET}",
-        "To end the relay: Ctrl-C.",
+        "To stop the relay: Ctrl-C.",
     ]
 
 
-def shown_python() -> str:
-    """Return this Python as a person in the project's directory may call it."""
+def python_command() -> str:
+    """Return the command for this Python, relative to the current directory if possible."""
     path = Path(sys.executable)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def is_private(host: str) -> bool:
-    """Say whether `host` is an address that the internet does not reach."""
+    """Return whether `host` is an IP address that is not reachable from the internet."""
     try:
         return not ip_address(host).is_global
     except ValueError:
-        return False  # a name: whose, its owner knows
+        return False  # a DNS name
 
 
 if __name__ == "__main__":

@@ -1,135 +1,181 @@
-"""Lines for the operator, on standard error.
+"""The relay's log: a line per event, written to standard error without ever blocking.
 
-A line never blocks and never fails the relay: where nobody reads the pipe, or the disk is full,
-lines are kept up to a bound, then dropped and counted. Lines of one kind that strangers can bring
-about in numbers are folded: a few of each kind in a minute, then their count.
+`log_event` makes records of the logger `offset.relay`. A `RelayLog` is the handler that writes them; its
+filter collapses lines that strangers can cause in large numbers. While a pipe is unread or a disk is full,
+lines are kept up to a limit, then dropped and counted.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
 import os
+import re
 import select
-from typing import Optional
+import textwrap
+import time
+from collections import Counter, defaultdict
+from typing import Callable, Optional
 
-FOLD_AFTER = 10  # lines of one kind in a window that are written out
-FOLD_WINDOW = 60.0  # seconds
-MAX_PENDING = 256 * 1024  # bytes kept while nobody reads
-WRITE_SIZE = 4096  # bytes: what a pipe that polls writable takes without blocking (PIPE_BUF)
+LOGGER = logging.getLogger("offset.relay")
+LOGGER.propagate = False
+LOGGER.setLevel(logging.INFO)
+LOGGER.addHandler(logging.NullHandler())  # without any handler, logging itself prints warnings, and may block
+
+WINDOW = 60.0  # seconds
+LINES_PER_ADDRESS = 10  # of one kind in a window
+LINES_PER_KIND = 100  # over all addresses, in a window
+MAX_ADDRESSES = 500  # remembered for a kind in a window; others are counted without their address
+MAX_PENDING = 256 * 1024  # bytes
+WRITE_SIZE = 4096  # bytes that a writable pipe takes without blocking (PIPE_BUF)
+LEVELS = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
+UNQUOTED = re.compile(r"[!#-~]+")  # printable ASCII without spaces and double quotes
 
 
-class Log:
-    """Writes lines to a file descriptor.
+def log_event(
+    event: str,
+    level: int = logging.INFO,
+    *,
+    collapse: Optional[str] = None,
+    collapse_by: str = "",
+    exc_info: Optional[BaseException] = None,
+    **fields: object,
+) -> None:
+    """Log one event as `event: key=value key="value with spaces"`; None values are left out.
 
     Args:
-        descriptor: where to, or None for nowhere. A terminal is opened once more: it says that it is writable
-            where it takes a few bytes, and would block for the rest until somebody reads.
+        event: what happened; a constant.
+        level: INFO, WARNING or ERROR of logging.
+        collapse: the kind of line, if strangers can repeat it at will; a constant.
+        collapse_by: what repeats of a kind are counted by, such as an IPv4 address or an IPv6 prefix.
+        exc_info: an exception whose traceback follows the line.
+    """
+    extra = {"event": event, "fields": fields, "collapse": collapse, "collapse_by": collapse_by}
+    LOGGER.log(level, event, exc_info=exc_info, extra=extra, stacklevel=2)
+
+
+def format_record(record: logging.LogRecord) -> str:
+    """Return the text of a record; a traceback follows its line, indented."""
+    text = LEVELS.get(record.levelno, "") + record.getMessage()
+    separator = ": "
+    for name, value in getattr(record, "fields", {}).items():
+        if value is not None:
+            shown = str(round(value, 3) if isinstance(value, float) else value)
+            # JSON escapes line breaks and control characters, so no value can forge a line.
+            text += f"{separator}{name}={shown if UNQUOTED.fullmatch(shown) else json.dumps(shown)}"
+            separator = " "
+    if record.exc_info:
+        text += "\n" + textwrap.indent(logging.Formatter().formatException(record.exc_info), "  ")
+    return text + "\n"
+
+
+class RepeatFilter(logging.Filter):
+    """Passes the first lines of a kind and address in a window, and counts the rest."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+        self._written: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by kind, then address
+        self._left_out: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.window_end: Optional[float] = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to write a record."""
+        kind, address = getattr(record, "collapse", None), getattr(record, "collapse_by", "")
+        if kind is None:
+            return True
+        if self.window_end is None:
+            self.window_end = self._clock() + WINDOW
+        written, left_out = self._written[kind], self._left_out[kind]
+        if written[address] < LINES_PER_ADDRESS and sum(written.values()) < LINES_PER_KIND:
+            written[address] += 1
+            return True
+        left_out[address if address in left_out or len(left_out) < MAX_ADDRESSES else ""] += 1
+        return False
+
+    def end_window(self) -> None:
+        """Log a summary of each kind and forget all counts."""
+        for kind, counts in self._left_out.items():
+            if total := sum(counts.values()):
+                del counts[""]
+                most = max(counts, key=counts.__getitem__, default=None)
+                known = len(counts) or None
+                log_event("repeated lines left out", kind=kind, count=total, addresses=known, most_from=most)
+        self._written.clear()
+        self._left_out.clear()
+        self.window_end = None
+
+
+class RelayLog(logging.Handler):
+    """Writes the records of `offset.relay` to a file descriptor until it is closed.
+
+    Args:
+        descriptor: where to write; None discards all records.
+        clock: returns the time in seconds that windows of repeated lines are measured by.
     """
 
-    def __init__(self, descriptor: Optional[int] = 2) -> None:
-        self._opened = _open_terminal(descriptor) if descriptor is not None else None
-        self._descriptor = descriptor if self._opened is None else self._opened
-        self._pending: list[bytes] = []
-        self._pending_size = 0
-        self._dropped = 0
-        self._counts: dict[str, tuple[int, int]] = {}  # written, and folded
-        self._window_end: Optional[float] = None
+    def __init__(self, descriptor: Optional[int] = 2, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._pending = bytearray()
+        self._lost = 0
         self._poll = select.poll()
-        if self._descriptor is not None:
+        self._repeats = RepeatFilter(clock)
+        self.addFilter(self._repeats)
+        self._terminal: Optional[int] = None
+        if descriptor is not None:
+            self._terminal = _open_terminal(descriptor)
+            self._descriptor = descriptor if self._terminal is None else self._terminal
             self._poll.register(self._descriptor, select.POLLOUT)
-
-    def line(self, text: str) -> None:
-        """Write one line, as soon as somebody takes it."""
-        if self._descriptor is None:
-            return
-        data = text.encode("utf-8", "backslashreplace") + b"\n"
-        if self._pending_size + len(data) > MAX_PENDING:
-            self._dropped += 1
-            return
-        self._pending.append(data)
-        self._pending_size += len(data)
-
-    def folded(self, kind: str, text: str, now: float, most: int = FOLD_AFTER) -> None:
-        """Write one line of a kind of which there may come very many, and `most` are written out."""
-        if self._window_end is None:
-            self._window_end = now + FOLD_WINDOW
-        written, folded = self._counts.get(kind, (0, 0))
-        if written < most:
-            self.line(text)
-            written += 1
-        else:
-            folded += 1
-        self._counts[kind] = written, folded
-
-    def next_time(self) -> Optional[float]:
-        """Return when `handle_time` has counts to write, or None."""
-        return self._window_end
-
-    def handle_time(self, now: float) -> None:
-        """Write the counts of what was folded, once their window is over."""
-        if self._window_end is not None and now >= self._window_end:
-            self._write_counts()
-
-    def _write_counts(self) -> None:
-        for kind, (_, folded) in self._counts.items():
-            if folded:
-                self.line(f"and {folded} more in the last minute: {kind}")
-        self._counts.clear()
-        self._window_end = None
+            LOGGER.addHandler(self)
 
     @property
     def pending(self) -> bool:
         """Whether lines wait to be written."""
         return bool(self._pending)
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a record for `flush`."""
+        data = format_record(record).encode("utf-8", "backslashreplace")
+        if len(self._pending) + len(data) > MAX_PENDING:
+            self._lost += 1
+        else:
+            self._pending += data
+
     def flush(self) -> None:
         """Write what can be written without blocking."""
-        while self._pending and self._descriptor is not None:
-            if self._dropped and self._pending_size < MAX_PENDING // 2:
-                dropped, self._dropped = self._dropped, 0
-                self.line(f"{dropped} log lines were lost: nobody read them")
-            chunk = self._take_chunk()
-            try:
-                if not self._poll.poll(0):
-                    written = 0
-                else:
-                    written = os.write(self._descriptor, chunk)
-            except BlockingIOError:
-                written = 0
-            except OSError:
-                self._dropped += chunk.count(b"\n")  # a full disk, or a reader that is gone
-                return
-            if written < len(chunk):
-                self._pending.insert(0, chunk[written:])
-                self._pending_size += len(chunk) - written
-                return
+        with contextlib.suppress(OSError):  # a full disk, or a closed pipe: try again next time
+            while self._pending and self._poll.poll(0):
+                del self._pending[: os.write(self._descriptor, self._pending[:WRITE_SIZE])]
+                if self._lost and len(self._pending) < MAX_PENDING // 2:
+                    self._pending += f"warning: log lines lost: count={self._lost}\n".encode()
+                    self._lost = 0
+
+    def next_deadline(self) -> Optional[float]:
+        """Return when `handle_time` has summaries to write, or None."""
+        return self._repeats.window_end
+
+    def handle_time(self, now: float) -> None:
+        """Log summaries of repeated lines if their window is over."""
+        if self._repeats.window_end is not None and now >= self._repeats.window_end:
+            self._repeats.end_window()
 
     def close(self) -> None:
-        """Write the counts and what still waits, as far as somebody takes it; later lines go nowhere."""
-        self._write_counts()
+        """Write summaries and what can be written without blocking; discard all later records."""
+        self._repeats.end_window()
         self.flush()
-        self._descriptor = None
-        if self._opened is not None:
-            os.close(self._opened)
-            self._opened = None
-
-    def _take_chunk(self) -> bytes:
-        size = taken = 0
-        while taken < len(self._pending) and (taken == 0 or size + len(self._pending[taken]) <= WRITE_SIZE):
-            size += len(self._pending[taken])
-            taken += 1
-        chunk = b"".join(self._pending[:taken])
-        if len(chunk) > WRITE_SIZE:  # a traceback: its rest goes with the next one
-            self._pending[taken - 1] = chunk[WRITE_SIZE:]
-            taken -= 1
-            chunk = chunk[:WRITE_SIZE]
-        del self._pending[:taken]
-        self._pending_size -= len(chunk)
-        return chunk
+        self._pending.clear()
+        LOGGER.removeHandler(self)
+        if self._terminal is not None:
+            os.close(self._terminal)
+            self._terminal = None
+        super().close()
 
 
 def _open_terminal(descriptor: int) -> Optional[int]:
-    # A descriptor of its own: whether the given one blocks is a matter of all programs that have it.
+    # A terminal polls writable when it takes a few bytes, then blocks for the rest. O_NONBLOCK on the given
+    # descriptor would affect every program that shares it, so the terminal is opened again.
     try:
         return os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError:
-        return None  # no terminal, or one that may not be opened
+        return None  # not a terminal, or one that may not be opened

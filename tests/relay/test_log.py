@@ -1,231 +1,423 @@
-"""The log: lines come out whole and in order, and whatever happens to them never stops the relay."""
+"""Log lines come out whole and in order, never block, and are collapsed when they repeat."""
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from offset_common.relay.log import FOLD_AFTER, FOLD_WINDOW, MAX_PENDING, Log
+from offset_common.relay.log import (
+    LINES_PER_ADDRESS,
+    LINES_PER_KIND,
+    LOGGER,
+    MAX_ADDRESSES,
+    MAX_PENDING,
+    WINDOW,
+    RelayLog,
+    log_event,
+)
 
-Pipe = tuple[int, int]
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Output(NamedTuple):
+    """A log that writes to a pipe, and the pipe's reading end."""
+
+    log: RelayLog
+    clock: Clock
+    reader: int
+
+    def drain(self) -> bytes:
+        """Return all bytes that the log writes while the pipe is being read."""
+        data = read_available(self.reader)
+        while self.log.pending:
+            self.log.flush()
+            data += read_available(self.reader)
+        return data
+
+    def lines(self) -> list[str]:
+        """Return the lines written since the last call."""
+        return self.drain().decode().splitlines()
+
+    def end_window(self) -> list[str]:
+        """Let the window of repeated lines end; return the summaries."""
+        self.clock.now += WINDOW
+        self.log.handle_time(self.clock.now)
+        return self.lines()
+
+
+def read_available(reader: int) -> bytes:
+    """Return the bytes that a descriptor holds now."""
+    data = b""
+    try:
+        while part := os.read(reader, 1 << 16):
+            data += part
+    except BlockingIOError:
+        pass
+    return data
 
 
 @pytest.fixture
-def pipe() -> Iterator[Pipe]:
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe whose reading end does not block."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     yield reader, writer
-    for descriptor in (reader, writer):
-        try:
-            os.close(descriptor)
-        except OSError:
-            pass
+    os.close(reader)
+    os.close(writer)
 
 
-def read_all(reader: int) -> bytes:
-    """Read what the pipe holds now."""
-    parts: list[bytes] = []
-    while True:
-        try:
-            data = os.read(reader, 1 << 16)
-        except BlockingIOError:
-            return b"".join(parts)
-        if not data:
-            return b"".join(parts)
-        parts.append(data)
+@pytest.fixture
+def output(pipe: tuple[int, int]) -> Iterator[Output]:
+    """A log that writes to a pipe, on a virtual clock."""
+    clock = Clock()
+    log = RelayLog(pipe[1], clock)
+    yield Output(log, clock, pipe[0])
+    log.close()
 
 
-def read_while_flushing(log: Log, reader: int) -> bytes:
-    """Read until the log has nothing more to write."""
-    text = b""
-    while log.pending:
-        log.flush()
-        text += read_all(reader)
-    return text
+# Format
 
 
-def test_lines_come_out_in_order(pipe: Pipe) -> None:
-    log = Log(pipe[1])
-    for number in range(100):
-        log.line(f"line {number}")
-    log.flush()
-    assert read_all(pipe[0]).decode().splitlines() == [f"line {n}" for n in range(100)]
-    assert not log.pending
+def test_line_is_event_then_fields(output: Output) -> None:
+    log_event(
+        "connection closed", key="abc=", reason="peer closed", detail=None, bytes_in=12, seconds=0.12345
+    )
+    assert output.lines() == ['connection closed: key=abc= reason="peer closed" bytes_in=12 seconds=0.123']
 
 
-def test_lines_longer_than_what_a_pipe_takes_at_once_come_out_whole(pipe: Pipe) -> None:
-    log = Log(pipe[1])
-    lines = ["short", "x" * 4095, "y" * 4096, "z" * 100_000, "short again", "ä" * 5000]
-    for line in lines:
-        log.line(line)
-    assert read_while_flushing(log, pipe[0]).decode() == "".join(f"{line}\n" for line in lines)
+def test_event_without_fields_has_no_colon(output: Output) -> None:
+    log_event("stopping", reason=None)
+    assert output.lines() == ["stopping"]
 
 
-def test_what_cannot_be_encoded_is_escaped(pipe: Pipe) -> None:
-    log = Log(pipe[1])
-    log.line("bad \udcff")
-    log.flush()
-    assert read_all(pipe[0]) == b"bad \\udcff\n"
+def test_address_is_a_field_unless_collapsed(output: Output) -> None:
+    log_event("relay ready", address="127.0.0.1:1", public_key="K")
+    log_event("refused", collapse="refused", collapse_by="1.2.3.4", peer="1.2.3.4:5")
+    assert output.lines() == ["relay ready: address=127.0.0.1:1 public_key=K", "refused: peer=1.2.3.4:5"]
 
 
-def test_a_pipe_that_nobody_reads_blocks_nothing_and_keeps_so_much_and_no_more(pipe: Pipe) -> None:
-    log = Log(pipe[1])
+def test_warnings_and_errors_say_so(output: Output) -> None:
+    log_event("a", logging.WARNING, x=1)
+    log_event("b", logging.ERROR)
+    assert output.lines() == ["warning: a: x=1", "error: b"]
+
+
+@pytest.mark.parametrize("value", ["a\nerror: forged", "\x1b[2J", 'say "x"', "", "a\u2028b", "\udcff", "ä"])
+def test_no_value_can_forge_or_break_a_line(output: Output, value: str) -> None:
+    log_event("event", name=value, other=1)
+    (line,) = output.drain().splitlines()
+    assert line.startswith(b'event: name="')
+    assert line.endswith(b'" other=1')
+    assert all(0x20 <= byte < 0x7F for byte in line)
+
+
+def test_text_that_is_no_unicode_is_escaped(output: Output) -> None:
+    log_event("bad \udcff")
+    assert output.drain() == b"bad \\udcff\n"
+
+
+def test_traceback_follows_its_line(output: Output) -> None:
+    try:
+        raise ValueError("first\nsecond")
+    except ValueError as error:
+        log_event("bug", logging.ERROR, peer="1.2.3.4:5", exc_info=error)
+    log_event("next")
+    lines = output.lines()
+    assert lines[:2] == ["error: bug: peer=1.2.3.4:5", "  Traceback (most recent call last):"]
+    assert lines[-3:] == ["  ValueError: first", "  second", "next"]
+
+
+def test_records_carry_event_and_fields(output: Output) -> None:
+    records: list[logging.LogRecord] = []
+    output.log.addFilter(lambda record: not records.append(record))  # type: ignore[func-returns-value]
+    log_event("refused", logging.WARNING, collapse="kind", collapse_by="1.2.3.4", peer="p", left=None)
+    (record,) = records
+    assert (record.levelno, record.name, record.funcName) == (
+        logging.WARNING,
+        "offset.relay",
+        "test_records_carry_event_and_fields",
+    )
+    assert vars(record)["event"] == "refused"
+    assert vars(record)["fields"] == {"peer": "p", "left": None}
+
+
+# Writing
+
+
+def test_lines_of_any_length_come_out_whole(output: Output) -> None:
+    texts = ["short", "x" * 4095, "y" * 4096, "z" * 100_000, "short again", "ä" * 5000]
+    for text in texts:
+        log_event(text)
+    assert output.lines() == texts
+
+
+def test_unread_pipe_keeps_the_first_lines(output: Output) -> None:
+    held = 0
     for number in range(20_000):
-        log.line(f"{number:06} {'x' * 90}")
+        log_event(f"{number:06} {'x' * 90}")
         if number % 100 == 0:
-            log.flush()
-    assert log.pending
-    assert sum(map(len, log._pending)) == log._pending_size <= MAX_PENDING
-    lines = read_while_flushing(log, pipe[0]).decode().splitlines()
-    numbers = [int(line.split()[0]) for line in lines if "lost" not in line]
-    assert numbers == list(range(len(numbers))), "the first lines are kept, in order and whole"
-    lost = [int(line.split()[0]) for line in lines if "lost" in line]
-    assert sum(lost) == 20_000 - len(numbers) > 0
+            output.log.flush()
+            held = max(held, len(output.log._pending))
+    assert MAX_PENDING - 200 < held <= MAX_PENDING
+    lines = output.lines()
+    lost = [line for line in lines if "log lines lost" in line]
+    numbers = [int(line.split()[0]) for line in lines if line not in lost]
+    assert numbers == list(range(len(numbers)))
+    assert lost == [f"warning: log lines lost: count={20_000 - len(numbers)}"]
 
 
-def test_lines_come_again_once_somebody_reads_again(pipe: Pipe) -> None:
-    log = Log(pipe[1])
-    while not log._dropped:
-        log.line("x" * 1000)
-        log.flush()
-    read_while_flushing(log, pipe[0])
-    log.line("afterwards")
-    assert read_while_flushing(log, pipe[0]).endswith(b"afterwards\n")
+def test_lines_are_written_again_once_read(output: Output) -> None:
+    for _ in range(1000):
+        log_event("x" * 1000)
+        output.log.flush()
+    output.drain()
+    log_event("afterwards")
+    assert output.lines() == ["afterwards"]
 
 
-def test_a_non_blocking_descriptor_is_fine(pipe: Pipe) -> None:
+def test_nonblocking_pipe_loses_nothing(output: Output, pipe: tuple[int, int]) -> None:
     os.set_blocking(pipe[1], False)
-    log = Log(pipe[1])
     for _ in range(200):
-        log.line("x" * 1000)
+        log_event("x" * 1000)
+        output.log.flush()
+    assert output.lines() == ["x" * 1000] * 200
+
+
+def test_unread_socket_blocks_nothing() -> None:
+    # The log of systemd's journal is a stream socket.
+    ours, theirs = socket.socketpair()
+    log = RelayLog(theirs.fileno())
+    rescue = threading.Timer(10.0, ours.close)  # a write that blocks would block the test for good
+    rescue.start()
+    for number in range(4000):
+        log_event(f"{number:06} {'x' * 90}")
         log.flush()
-    assert read_while_flushing(log, pipe[0]) == (b"x" * 1000 + b"\n") * 200
+    assert rescue.is_alive(), "a write blocked"
+    rescue.cancel()
+    assert log.pending
+    ours.setblocking(False)
+    data = b""
+    while log.pending:
+        data += read_available(ours.fileno())
+        log.flush()
+    data += read_available(ours.fileno())
+    lines = [line for line in data.decode().splitlines() if "lost" not in line]
+    assert [int(line.split()[0]) for line in lines] == list(range(len(lines)))
+    log.close()
+    ours.close()
+    theirs.close()
 
 
-def test_a_terminal_that_nobody_reads_blocks_nothing() -> None:
+def test_unread_terminal_blocks_nothing() -> None:
     ours, theirs = pty.openpty()
 
-    def free_it() -> None:
+    def unblock() -> None:
         os.set_blocking(theirs, False)
         os.read(ours, 1 << 20)
 
-    rescue = threading.Timer(5.0, free_it)  # or a write that blocks would block the test for good
+    rescue = threading.Timer(5.0, unblock)  # a write that blocks would block the test for good
     rescue.start()
-    log = Log(theirs)
+    log = RelayLog(theirs)
     for number in range(1000):
-        log.line(f"{number:06} {'x' * 90}")
+        log_event(f"{number:06} {'x' * 90}")
         log.flush()
     assert log.pending
     assert rescue.is_alive(), "a write blocked"
     rescue.cancel()
+    assert os.get_blocking(theirs), "other programs share this descriptor"
     os.set_blocking(ours, False)
-    text = b""
-    while b"000999" not in text:
-        text += read_all(ours)
+    data = b""
+    while b"000999" not in data:
+        data += read_available(ours)
         log.flush()
-    assert [int(line.split()[0]) for line in text.decode().splitlines()] == list(range(1000))
-    assert os.get_blocking(theirs), "others have it as well"
+    assert [int(line.split()[0]) for line in data.decode().splitlines()] == list(range(1000))
     log.close()
     os.close(theirs)
     os.close(ours)
 
 
-def test_closing_gives_back_the_terminal() -> None:
+def test_closing_returns_the_terminal() -> None:
     ours, theirs = pty.openpty()
     before = sorted(path.name for path in Path("/proc/self/fd").iterdir())
-    log = Log(theirs)
-    log.line("the only one")
+    log = RelayLog(theirs)
+    log_event("only line")
     log.close()
-    log.line("too late")
-    log.flush()
     assert sorted(path.name for path in Path("/proc/self/fd").iterdir()) == before
-    assert os.read(ours, 100) == b"the only one\r\n"
+    assert os.read(ours, 100) == b"only line\r\n"
     os.close(theirs)
     os.close(ours)
 
 
-def test_a_reader_that_is_gone_costs_lines_and_nothing_else(pipe: Pipe) -> None:
-    log = Log(pipe[1])
-    os.close(pipe[0])
+def test_closed_pipe_raises_nothing() -> None:
+    reader, writer = os.pipe()
+    log = RelayLog(writer)
+    os.close(reader)
     for _ in range(1000):
-        log.line("x" * 1000)
+        log_event("x" * 1000)
         log.flush()
+    assert len(log._pending) <= MAX_PENDING
     log.close()
+    os.close(writer)
 
 
-def test_a_full_disk_costs_lines_and_nothing_else() -> None:
-    with Path("/dev/full").open("wb", buffering=0) as full:
-        log = Log(full.fileno())
-        for _ in range(1000):
-            log.line("x" * 1000)
-            log.flush()
-        rounds = 0
-        while log.pending:
-            log.flush()
-            rounds += 1
-            assert rounds < 1000, "it must not try for ever"
+def test_full_disk_keeps_lines_until_it_has_room(pipe: tuple[int, int]) -> None:
+    disk = os.open("/dev/full", os.O_WRONLY)
+    log = RelayLog(disk)
+    for number in range(1000):
+        log_event(f"{number:06} {'x' * 993}")
+        log.flush()
+    os.dup2(pipe[1], disk)
+    lines = Output(log, Clock(), pipe[0]).lines()
+    kept = MAX_PENDING // 1001
+    assert [line.split()[0] for line in lines if "lost" not in line] == [f"{n:06}" for n in range(kept)]
+    assert [line for line in lines if "lost" in line] == [f"warning: log lines lost: count={1000 - kept}"]
+    log.close()
+    os.close(disk)
+
+
+@pytest.mark.parametrize("end", ["closed", "no descriptor"])
+def test_lines_without_output_go_nowhere(
+    pipe: tuple[int, int], capfd: pytest.CaptureFixture[str], end: str
+) -> None:
+    log = RelayLog(pipe[1] if end == "closed" else None)
+    if end == "closed":
         log.close()
-
-
-def test_what_a_full_disk_cost_is_counted_once_it_has_room(pipe: Pipe) -> None:
-    full = os.open("/dev/full", os.O_WRONLY)
-    log = Log(full)
-    for _ in range(7):
-        log.line("lost")
-    log.flush()
-    os.dup2(pipe[1], full)
-    log.line("kept")
-    log.flush()
-    os.close(full)
-    assert b"7 log lines were lost" in read_all(pipe[0])
-
-
-def test_nowhere_is_a_place_for_a_log() -> None:
-    log = Log(None)
-    log.line("anything")
-    log.folded("kind", "anything", 0.0)
-    log.flush()
+    log_event("anything", logging.ERROR, collapse="kind")
     assert not log.pending
-    log.close()
-
-
-def folded_lines(log: Log, reader: int) -> list[str]:
+    assert log.next_deadline() is None
     log.flush()
-    return read_all(reader).decode().splitlines()
-
-
-def test_lines_of_one_kind_are_folded_into_their_count(pipe: Pipe) -> None:
-    log = Log(pipe[1])
-    for number in range(FOLD_AFTER + 5):
-        log.folded("silence", f"silent {number}", 100.0 + number)
-    log.folded("noise", "noisy", 100.0)
-    assert folded_lines(log, pipe[0]) == [*(f"silent {n}" for n in range(FOLD_AFTER)), "noisy"]
-    assert log.next_time() == 100.0 + FOLD_WINDOW
-    log.handle_time(100.0 + FOLD_WINDOW - 0.1)
-    assert folded_lines(log, pipe[0]) == []
-    log.handle_time(100.0 + FOLD_WINDOW)
-    assert folded_lines(log, pipe[0]) == ["and 5 more in the last minute: silence"]
-    assert log.next_time() is None
-
-
-def test_each_window_begins_anew(pipe: Pipe) -> None:
-    log = Log(pipe[1])
-    for start in (0.0, 1000.0):
-        for _ in range(FOLD_AFTER + 1):
-            log.folded("kind", "line", start)
-        assert folded_lines(log, pipe[0]) == ["line"] * FOLD_AFTER
-        log.handle_time(start + FOLD_WINDOW)
-        assert folded_lines(log, pipe[0]) == ["and 1 more in the last minute: kind"]
-
-
-def test_closing_writes_the_counts(pipe: Pipe) -> None:
-    log = Log(pipe[1])
-    for _ in range(FOLD_AFTER + 3):
-        log.folded("kind", "line", 0.0)
     log.close()
-    assert read_all(pipe[0]).decode().splitlines()[-1] == "and 3 more in the last minute: kind"
+    assert read_available(pipe[0]) == b""
+    assert capfd.readouterr() == ("", "")
+
+
+def log_numbers(count: int, event: str) -> None:
+    """Log an event with each number below a count."""
+    for number in range(count):
+        log_event(event, number=number)
+
+
+def test_other_threads_may_log(output: Output) -> None:
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    threads = [threading.Thread(target=log_numbers, args=(300, f"{n}")) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    lines = output.lines()
+    while any(thread.is_alive() for thread in threads):
+        lines += output.lines()
+    sys.setswitchinterval(switch)
+    lines += output.lines()
+    assert sorted(lines) == sorted(f"{n}: number={i}" for n in range(4) for i in range(300))
+
+
+# Repeated lines
+
+
+def log_repeats(count: int, kind: str = "refused", address: str = "") -> None:
+    """Log lines of one kind."""
+    for number in range(count):
+        log_event(kind, collapse=kind, collapse_by=address, number=number)
+
+
+def test_repeats_are_summarised_after_the_window(output: Output) -> None:
+    log_repeats(LINES_PER_ADDRESS + 1234)
+    assert output.lines() == [f"refused: number={n}" for n in range(LINES_PER_ADDRESS)]
+    assert output.log.next_deadline() == output.clock.now + WINDOW
+    output.log.handle_time(output.clock.now + WINDOW - 0.1)
+    assert output.lines() == []
+    assert output.end_window() == ["repeated lines left out: kind=refused count=1234"]
+    assert output.log.next_deadline() is None
+
+
+def test_each_window_starts_anew(output: Output) -> None:
+    for _ in range(2):
+        log_repeats(LINES_PER_ADDRESS + 1)
+        assert len(output.lines()) == LINES_PER_ADDRESS
+        assert output.end_window() == ["repeated lines left out: kind=refused count=1"]
+
+
+def test_window_without_repeats_has_no_summary(output: Output) -> None:
+    log_repeats(LINES_PER_ADDRESS)
+    output.lines()
+    assert output.end_window() == []
+
+
+def test_other_lines_are_never_collapsed(output: Output) -> None:
+    for _ in range(1000):
+        log_event("listener ready")
+    assert output.lines() == ["listener ready"] * 1000
+    assert output.log.next_deadline() is None
+
+
+def test_repeats_are_counted_by_address(output: Output) -> None:
+    log_repeats(LINES_PER_ADDRESS + 7, address="1.2.3.4")
+    log_repeats(LINES_PER_ADDRESS + 3, address="2001:db8::/56")
+    log_repeats(LINES_PER_ADDRESS, address="5.6.7.8")
+    assert len(output.lines()) == 3 * LINES_PER_ADDRESS
+    (summary,) = output.end_window()
+    assert summary == "repeated lines left out: kind=refused count=10 addresses=2 most_from=1.2.3.4"
+
+
+def test_kinds_are_counted_apart(output: Output) -> None:
+    log_repeats(LINES_PER_ADDRESS + 1, "kind one", "1.2.3.4")
+    log_repeats(LINES_PER_ADDRESS + 2, "two", "1.2.3.4")
+    assert len(output.lines()) == 2 * LINES_PER_ADDRESS
+    assert output.end_window() == [
+        'repeated lines left out: kind="kind one" count=1 addresses=1 most_from=1.2.3.4',
+        "repeated lines left out: kind=two count=2 addresses=1 most_from=1.2.3.4",
+    ]
+
+
+def test_many_addresses_share_the_limit_of_a_kind(output: Output) -> None:
+    for number in range(LINES_PER_KIND + 50):
+        log_repeats(1, address=f"10.0.0.{number}")
+    log_repeats(1, address="10.0.0.149")
+    assert len(output.lines()) == LINES_PER_KIND
+    (summary,) = output.end_window()
+    assert summary == "repeated lines left out: kind=refused count=51 addresses=50 most_from=10.0.0.149"
+
+
+def test_remembered_addresses_are_bounded(output: Output) -> None:
+    log_repeats(LINES_PER_ADDRESS + 3, address="1.2.3.4")
+    for number in range(20_000):
+        log_repeats(1, address=f"2001:db8:{number:x}::/56")
+    remembered = sum(len(counts) for counts in output.log._repeats._left_out.values())
+    assert remembered <= MAX_ADDRESSES + 1
+    output.lines()
+    written = LINES_PER_KIND - LINES_PER_ADDRESS
+    assert output.end_window() == [
+        f"repeated lines left out: kind=refused count={3 + 20_000 - written} "
+        f"addresses={MAX_ADDRESSES} most_from=1.2.3.4"
+    ]
+
+
+def test_closing_writes_the_summaries(pipe: tuple[int, int]) -> None:
+    log = RelayLog(pipe[1], Clock())
+    log_repeats(LINES_PER_ADDRESS + 3)
+    log.close()
+    assert (
+        read_available(pipe[0]).decode().splitlines()[-1] == "repeated lines left out: kind=refused count=3"
+    )
+
+
+def test_plain_records_are_written_too(output: Output) -> None:
+    LOGGER.warning("from %s", "a library")
+    assert output.lines() == ["warning: from a library"]
