@@ -1,8 +1,8 @@
 """Deadlines of many connections, found without a scan over all of them.
 
-Time is cut into ticks; each tick that somebody waits for has a set of those who do. A connection
-has one entry, is moved only when its entry comes up, and is then asked anew when it is due, so
-traffic costs no bookkeeping here.
+Time is divided into ticks; each tick that has deadlines has a set of items. An item has at most one
+deadline. When it expires, the item checks what it is waiting for and sets the next one, so traffic costs
+no bookkeeping here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from typing import Generic, Optional, TypeVar
 
-TICK = 0.25  # seconds: a deadline is met at most so much late
+TICK = 0.25  # seconds: a deadline is met at most this much late
 
 T = TypeVar("T")
 
@@ -24,11 +24,11 @@ class Deadlines(Generic[T]):
         self._tick_of: dict[T, int] = {}
 
     def __len__(self) -> int:
-        """The items that have a deadline."""
+        """Return the number of items that have a deadline."""
         return len(self._tick_of)
 
     def schedule(self, item: T, when: float) -> None:
-        """Let `item` be due at `when` seconds, instead of any earlier arrangement."""
+        """Set the deadline of `item` to `when` seconds, instead of any earlier one."""
         tick = int(when / TICK) + 1
         previous = self._tick_of.get(item)
         if previous == tick:
@@ -36,11 +36,11 @@ class Deadlines(Generic[T]):
         if previous is not None:
             self._ticks[previous].discard(item)
         self._tick_of[item] = tick
-        members = self._ticks.get(tick)
-        if members is None:
-            members = self._ticks[tick] = set()
+        items = self._ticks.get(tick)
+        if items is None:
+            items = self._ticks[tick] = set()
             heapq.heappush(self._order, tick)
-        members.add(item)
+        items.add(item)
 
     def cancel(self, item: T) -> None:
         """Forget `item`, whether it has a deadline or not."""
@@ -54,11 +54,11 @@ class Deadlines(Generic[T]):
             del self._ticks[heapq.heappop(self._order)]
         return self._order[0] * TICK if self._order else None
 
-    def take_due(self, now: float) -> list[T]:
-        """Return, and forget, the items whose deadline is over."""
-        due: list[T] = []
+    def take_expired(self, now: float) -> list[T]:
+        """Return, and forget, the items whose deadline has passed."""
+        expired: list[T] = []
         while self._order and self._order[0] * TICK <= now:
-            due.extend(self._ticks.pop(heapq.heappop(self._order)))
-        for item in due:
+            expired.extend(self._ticks.pop(heapq.heappop(self._order)))
+        for item in expired:
             del self._tick_of[item]
-        return due
+        return expired

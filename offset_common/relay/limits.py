@@ -1,4 +1,4 @@
-"""Every bound that an operator may want to move, in one place.
+"""Every bound that an operator may want to change, in one place.
 
 What the protocol itself fixes is in constants.py.
 """
@@ -10,46 +10,47 @@ from typing import NamedTuple
 KIB = 1024
 MIB = 1024 * KIB
 
-OUTPUT_HIGH_WATER = 512 * KIB  # bytes queued for a peer at which its partner is no longer read
-OUTPUT_LOW_WATER = 128 * KIB  # bytes queued at which its partner is read again
-EARLY_DATA_SIZE = 64 * KIB  # bytes kept of what a waiting connect sends before it is accepted
-FREE_BUFFER_SIZE = 4 * KIB  # bytes that each connection may buffer whatever the others do
-LINGER_TIMEOUT = 5.0  # seconds for a peer to close its side, after ours is closed and it has got everything
-ACCEPT_PAUSE = 0.25  # seconds without accepting after the system ran out of something
+FREE_BUFFER_SIZE = 4 * KIB  # bytes that each connection may buffer, however little is free
+OUTPUT_HIGH_WATER = 512 * KIB  # bytes of unread output at which the other end of a tunnel is paused
+OUTPUT_LOW_WATER = 128 * KIB  # bytes of unread output at which it is resumed
+EARLY_DATA_SIZE = 64 * KIB  # bytes kept of what a pending connect sends before it is accepted
+LINGER_TIMEOUT = 5.0  # seconds for a peer to close its side, once it has received everything
+ACCEPT_PAUSE = 0.25  # seconds without accepting after the system ran out of descriptors or memory
 DESCRIPTORS_KEPT = 24  # for files, the selector and the log, beside the connections
-LISTENER_CHANGES_IN_WINDOW = 6  # listens for one key that take over at once ...
-LISTENER_CHANGES_WINDOW = 60.0  # ... within these seconds; further ones wait
-LISTENER_CHANGE_DELAY = 2.0  # seconds that a listen waits while its key changes hands too often
 
 
 class Limits(NamedTuple):
-    """What one relay gives to all, to one address and to one key.
+    """What one relay gives to all connections, to one address and to one key.
 
     Args:
         connections: in all.
-        connections_per_address: for each IPv4 address or IPv6 /64.
-        connections_per_key: proven connections for each key.
-        unproven: connections that have not finished the handshake, in all.
-        waiting_per_key: connects of one key that wait to be accepted.
-        waiting_per_listener: connects that wait for one listener.
+        connections_per_address: for each IPv4 address or IPv6 prefix.
+        connections_per_key: authenticated connections of each key.
+        unauthenticated: connections that have not finished the handshake, in all.
+        waiting_per_key: pending connects of one key.
+        waiting_per_listener: pending connects for one listener.
         tunnels_per_key: tunnel ends of one key.
         buffers: bytes that all connections together may buffer over FREE_BUFFER_SIZE each.
-        stall: seconds that a peer may leave what is queued for it unread.
+        socket_buffer: bytes of memory for each kernel buffer of a socket; 0 leaves the size to the system.
+        stall: seconds that a peer may leave its output unread.
         accepts_per_second: new connections taken from the system each second.
         handshake_threads: handshakes that are computed at the same time.
+        ipv6_prefix: bits of an IPv6 address that count as one address.
     """
 
     connections: int = 8192
     connections_per_address: int = 6000
     connections_per_key: int = 2500
-    unproven: int = 4096
+    unauthenticated: int = 4096
     waiting_per_key: int = 256
     waiting_per_listener: int = 4096
     tunnels_per_key: int = 2048
     buffers: int = 12 * MIB
+    socket_buffer: int = 512 * KIB
     stall: float = 120.0
     accepts_per_second: int = 5000
     handshake_threads: int = 4
+    ipv6_prefix: int = 64
 
 
 def connections_for(descriptors: int) -> int:

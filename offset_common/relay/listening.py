@@ -1,4 +1,4 @@
-"""Listening sockets for the address that an operator gives."""
+"""Listening sockets for the address that an operator gives; accepted sockets inherit their options."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import socket
 
 from offset_common.address import Address
 from offset_common.errors import ServiceError
+from offset_common.relay.handshake_pool import prepare_socket
 
 BACKLOG = 4096  # connections that the system holds until they are accepted
 
 
-def listen_on(address: Address) -> list[socket.socket]:
+def listen_on(address: Address, socket_buffer: int = 0) -> list[socket.socket]:
     """Return a listening socket for each address that the host stands for.
 
     Args:
-        address: a name, an IPv4 or an IPv6 address; port 0 for one that is free.
+        address: a name, an IPv4 or an IPv6 address; port 0 for a free one.
+        socket_buffer: bytes of memory for each of the two kernel buffers of an accepted socket; 0 leaves the
+            size to the system.
 
     Raises:
         ServiceError: the name does not resolve, the address is in use, not of this host, or not allowed.
@@ -34,7 +37,7 @@ def listen_on(address: Address) -> list[socket.socket]:
         for family, kind, protocol, _, sockaddr in dict.fromkeys(found):
             sock = socket.socket(family, kind, protocol)
             sockets.append(sock)
-            _bind(sock, (sockaddr[0], port, *sockaddr[2:]))
+            _bind(sock, (sockaddr[0], port, *sockaddr[2:]), socket_buffer)
             port = sock.getsockname()[1]  # a name's second address gets the port that its first one got
     except OSError as error:
         for sock in sockets:
@@ -43,10 +46,15 @@ def listen_on(address: Address) -> list[socket.socket]:
     return sockets
 
 
-def _bind(sock: socket.socket, sockaddr: object) -> None:
+def _bind(sock: socket.socket, sockaddr: object, socket_buffer: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Accepted sockets inherit it: a message never waits for the Nagle timer.
+    # A message never waits for the Nagle timer.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    prepare_socket(sock)
+    if socket_buffer:
+        # The system doubles the value: half of what it counts is for its own bookkeeping.
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, socket_buffer // 2)
     if sock.family == socket.AF_INET6:
         # [::] takes IPv4 connections as well, where the system lets it.
         with contextlib.suppress(OSError):

@@ -1,63 +1,39 @@
-"""Who listens, who waits and who is joined.
+"""Who listens, which connects are pending, and who is joined: decisions without sockets or time.
 
-The registry knows connections by any hashable id and decides; what it decides comes back as
-actions, in the order in which they must be done. It knows no sockets and no time, except that
-a listener's takeover is timed by its caller.
+The registry knows listeners, pending connects and tunnel ends by any hashable ids.
 
-    listen(K)    --> K's older listener is closed: the newest proven listener wins
-    connect(K)   --> the connection waits, and K's listener is told; or it is closed
-    accept(C)    --> the oldest waiting connect from C to the accepting key is joined; or closed
-    reject(C)    --> that waiting connect is closed
-    closed(id)   --> the waiting connects of a listener are closed; a joined partner is finished
+    listen(K)     the newest listener of K replaces an older one, and takes over its pending connects
+    connect(K)    the connect waits for K's listener; or it is refused
+    accept(C)     the oldest connect from C to the accepting key is taken; or there is none
+    reject(C)     likewise
 
 Source: section 7 of docs/protocol.md.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
-from typing import NamedTuple, Optional, TypeVar, Union
+from typing import Generic, NamedTuple, Optional, TypeVar, Union
 
+from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.limits import Limits
-from offset_common.relay.reasons import CloseReason
 
-Id = Hashable
+L = TypeVar("L", bound=Hashable)
+P = TypeVar("P", bound=Hashable)
+T = TypeVar("T", bound=Hashable)
 Pair = tuple[bytes, bytes]
-T = TypeVar("T")
 
 
-class Announce(NamedTuple):
-    """Send IncomingConnection{source} to the listener."""
-
-    listener: Id
-    source: bytes
-
-
-class Join(NamedTuple):
-    """Make the two connections a tunnel; what the connect sent early goes to the acceptor first."""
-
-    connect: Id
-    accept: Id
-
-
-class Close(NamedTuple):
-    """End the connection for that reason."""
-
-    connection: Id
-    reason: CloseReason
-
-
-Action = Union[Announce, Join, Close]
-
-
-class Waiting(NamedTuple):
-    """A connect that waits: whose it is, and for whom."""
+class Connect(NamedTuple):
+    """A pending connect: the keys of both sides, and the address that it came from."""
 
     source: bytes
     target: bytes
+    address: str
 
 
-class Registry:
+class Registry(Generic[L, P, T]):
     """The relay's memory of roles.
 
     Args:
@@ -66,126 +42,129 @@ class Registry:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._listeners: dict[bytes, Id] = {}
-        self._listening_key: dict[Id, bytes] = {}
-        self._waiting: dict[Id, Waiting] = {}
-        # The ids of a dict are in the order in which they began to wait.
-        self._waiting_for_pair: dict[Pair, dict[Id, None]] = {}
-        self._waiting_for_target: dict[bytes, dict[Id, None]] = {}
-        self._waiting_of_source: dict[bytes, int] = {}
-        self._tunnel_key: dict[Id, bytes] = {}
-        self._tunnels_of_key: dict[bytes, int] = {}
+        self._listeners: dict[bytes, L] = {}
+        self._connects: dict[P, Connect] = {}
+        # The ids of a dict are in the order of arrival.
+        self._of_pair: dict[Pair, dict[P, None]] = {}
+        self._of_target: dict[bytes, dict[P, None]] = {}
+        self._of_source: Counter[bytes] = Counter()
+        self._tunnel_ends: dict[T, bytes] = {}
+        self._tunnels_of_key: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
-        """The connections that have a role here."""
-        return len(self._listening_key) + len(self._waiting) + len(self._tunnel_key)
+        """Return the number of listeners, pending connects and tunnel ends."""
+        return len(self._listeners) + len(self._connects) + len(self._tunnel_ends)
 
-    def listener_of(self, key: bytes) -> Optional[Id]:
-        """Return the connection that listens for `key`, or None."""
+    def listener_of(self, key: bytes) -> Optional[L]:
+        """Return the listener of `key`, or None."""
         return self._listeners.get(key)
 
-    def somebody_waits_for(self, key: bytes) -> bool:
-        """Say whether a connect waits for the listener of `key`."""
-        return key in self._waiting_for_target
+    def listen(self, listener: L, key: bytes) -> tuple[Optional[L], list[P]]:
+        """Make `listener` the listener of `key`; return the replaced one, and the connects that wait."""
+        replaced = self._listeners.get(key)
+        self._listeners[key] = listener
+        return replaced, list(self._of_target.get(key, ()))
 
-    def listen(self, connection: Id, key: bytes) -> list[Action]:
-        """Make `connection` the listener of `key`."""
-        older = self._listeners.get(key)
-        actions: list[Action] = []
-        if older is not None:
-            # Taken out first, so that closing it does not close what waits: that is the new listener's.
-            del self._listening_key[older]
-            actions.append(Close(older, CloseReason.REPLACED))
-        self._listeners[key] = connection
-        self._listening_key[connection] = key
-        # What waited for the older listener was announced to it, perhaps to nobody alive: say it again.
-        for waiting in self._waiting_for_target.get(key, ()):
-            actions.append(Announce(connection, self._waiting[waiting].source))
-        return actions
+    def has_pending(self, key: bytes) -> bool:
+        """Return whether a connect waits for the listener of `key`."""
+        return key in self._of_target
 
-    def connect(self, connection: Id, source: bytes, target: bytes) -> list[Action]:
-        """Let `connection`, of key `source`, wait for the listener of `target`."""
-        listener = self._listeners.get(target)
+    def connect(self, pending: P, connect: Connect) -> Union[CloseReason, tuple[L, Optional[P]]]:
+        """Let `pending` wait; return its listener and the connect that must end for it, or why it is refused.
+
+        Where too many wait for one listener, the newest of the address with most gives up its place.
+        """
+        listener = self._listeners.get(connect.target)
         if listener is None:
-            return [Close(connection, CloseReason.NO_LISTENER)]
-        if self._waiting_of_source.get(source, 0) >= self._limits.waiting_per_key:
-            return [Close(connection, CloseReason.LIMIT_WAITING)]
-        if len(self._waiting_for_target.get(target, ())) >= self._limits.waiting_per_listener:
-            return [Close(connection, CloseReason.LIMIT_WAITING)]
-        if self._tunnels_of_key.get(source, 0) >= self._limits.tunnels_per_key:
-            return [Close(connection, CloseReason.LIMIT_TUNNELS)]
-        self._waiting[connection] = Waiting(source, target)
-        self._waiting_for_pair.setdefault((source, target), {})[connection] = None
-        self._waiting_for_target.setdefault(target, {})[connection] = None
-        self._waiting_of_source[source] = self._waiting_of_source.get(source, 0) + 1
-        return [Announce(listener, source)]
+            return CloseReason.NO_LISTENER
+        if self._of_source[connect.source] >= self._limits.waiting_per_key:
+            return CloseReason.LIMIT_PENDING
+        if self._tunnels_of_key[connect.source] >= self._limits.tunnels_per_key:
+            return CloseReason.LIMIT_TUNNELS
+        evicted: Optional[P] = None
+        if len(self._of_target.get(connect.target, ())) >= self._limits.waiting_per_listener:
+            evicted = self._newest_of_most(connect)
+            if evicted is None:
+                return CloseReason.LIMIT_PENDING
+            self.remove_connect(evicted)
+        self._connects[pending] = connect
+        self._of_pair.setdefault((connect.source, connect.target), {})[pending] = None
+        self._of_target.setdefault(connect.target, {})[pending] = None
+        self._of_source[connect.source] += 1
+        return listener, evicted
 
-    def accept(self, connection: Id, key: bytes, source: bytes) -> list[Action]:
-        """Join `connection`, of key `key`, with the oldest connect of `source` that waits for it."""
-        waiting = self._oldest_waiting(source, key)
-        if waiting is None:
-            return [Close(connection, CloseReason.NO_WAITING_CONNECT)]
-        if self._tunnels_of_key.get(key, 0) >= self._limits.tunnels_per_key:
-            return [Close(connection, CloseReason.LIMIT_TUNNELS)]
-        self._forget_waiting(waiting)
-        self._add_tunnel_end(waiting, source)
-        self._add_tunnel_end(connection, key)
-        return [Join(waiting, connection)]
+    def accept(self, key: bytes, source: bytes) -> Union[CloseReason, P]:
+        """Take the oldest connect from `source` to `key`; return it, or why there is no tunnel."""
+        pending = self._oldest(source, key)
+        if pending is None:
+            return CloseReason.NO_PENDING_CONNECT
+        if self._tunnels_of_key[key] >= self._limits.tunnels_per_key:
+            return CloseReason.LIMIT_TUNNELS
+        self.remove_connect(pending)
+        return pending
 
-    def reject(self, connection: Id, source: bytes) -> list[Action]:
-        """Close the oldest connect of `source` that waits for the listener `connection`."""
-        key = self._listening_key.get(connection)
-        waiting = None if key is None else self._oldest_waiting(source, key)
-        if waiting is None:
-            return []  # it may have given up while the rejection was on its way
-        self._forget_waiting(waiting)
-        return [Close(waiting, CloseReason.REJECTED)]
+    def reject(self, key: bytes, source: bytes) -> Optional[P]:
+        """Take the oldest connect from `source` to `key`; it may have ended meanwhile."""
+        pending = self._oldest(source, key)
+        if pending is not None:
+            self.remove_connect(pending)
+        return pending
 
-    def closed(self, connection: Id) -> list[Action]:
-        """Forget `connection`, whatever its role was."""
-        if connection in self._waiting:
-            self._forget_waiting(connection)
-        elif connection in self._tunnel_key:
-            self._remove_tunnel_end(connection)
-        elif connection in self._listening_key:
-            return self._listener_closed(connection)
-        return []
+    def remove_connect(self, pending: P) -> Optional[L]:
+        """Forget `pending`; return the listener that it waited for, None where it did not wait."""
+        connect = self._connects.pop(pending, None)
+        if connect is None:
+            return None
+        _remove(self._of_pair, (connect.source, connect.target), pending)
+        _remove(self._of_target, connect.target, pending)
+        _count_down(self._of_source, connect.source)
+        return self._listeners.get(connect.target)
 
-    def _listener_closed(self, connection: Id) -> list[Action]:
-        # "When a listener's connection ends, its waiting connects are closed. Its tunnels live on." (7)
-        key = self._listening_key.pop(connection)
+    def remove_listener(self, listener: L, key: bytes) -> list[P]:
+        """Forget `listener`; return the connects that waited for it, none where it was replaced."""
+        if self._listeners.get(key) is not listener:
+            return []
         del self._listeners[key]
-        waiting = list(self._waiting_for_target.get(key, ()))
-        for each in waiting:
-            self._forget_waiting(each)
-        return [Close(each, CloseReason.LISTENER_ENDED) for each in waiting]
+        pending = list(self._of_target.get(key, ()))
+        for each in pending:
+            self.remove_connect(each)
+        return pending
 
-    def _oldest_waiting(self, source: bytes, target: bytes) -> Optional[Id]:
-        return next(iter(self._waiting_for_pair.get((source, target), ())), None)
+    def add_tunnel_end(self, end: T, key: bytes) -> None:
+        """Count a tunnel end of `key`."""
+        self._tunnel_ends[end] = key
+        self._tunnels_of_key[key] += 1
 
-    def _forget_waiting(self, connection: Id) -> None:
-        source, target = self._waiting.pop(connection)
-        _remove(self._waiting_for_pair, (source, target), connection)
-        _remove(self._waiting_for_target, target, connection)
-        _count_down(self._waiting_of_source, source)
+    def remove_tunnel_end(self, end: T) -> None:
+        """Forget `end`, whether it is one or not."""
+        key = self._tunnel_ends.pop(end, None)
+        if key is not None:
+            _count_down(self._tunnels_of_key, key)
 
-    def _add_tunnel_end(self, connection: Id, key: bytes) -> None:
-        self._tunnel_key[connection] = key
-        self._tunnels_of_key[key] = self._tunnels_of_key.get(key, 0) + 1
+    def _oldest(self, source: bytes, target: bytes) -> Optional[P]:
+        return next(iter(self._of_pair.get((source, target), ())), None)
 
-    def _remove_tunnel_end(self, connection: Id) -> None:
-        _count_down(self._tunnels_of_key, self._tunnel_key.pop(connection))
+    def _newest_of_most(self, newcomer: Connect) -> Optional[P]:
+        """Return the newest connect of the address with most for one listener; None: the newcomer itself."""
+        waiting = self._of_target[newcomer.target]
+        counts = Counter(self._connects[each].address for each in waiting)
+        counts[newcomer.address] += 1
+        address, _ = max(counts.items(), key=lambda item: (item[1], item[0] == newcomer.address))
+        if address == newcomer.address:
+            return None
+        return next(each for each in reversed(waiting) if self._connects[each].address == address)
 
 
-def _remove(table: dict[T, dict[Id, None]], key: T, connection: Id) -> None:
-    members = table[key]
-    del members[connection]
-    if not members:
+K = TypeVar("K")
+
+
+def _remove(table: dict[K, dict[P, None]], key: K, pending: P) -> None:
+    table[key].pop(pending)
+    if not table[key]:
         del table[key]
 
 
-def _count_down(counts: dict[bytes, int], key: bytes) -> None:
-    if counts[key] > 1:
-        counts[key] -= 1
-    else:
-        del counts[key]
+def _count_down(counter: Counter[bytes], key: bytes) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

@@ -1,44 +1,46 @@
-"""The relay put together: start, serve, stop."""
+"""The relay put together: its parts, start, drain and stop."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import resource
 import signal
 import socket
 import time
-import traceback
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import Callable, Optional
 
+from offset_common.channel.connection import VERSION_FRAME
 from offset_common.errors import ServiceError
 from offset_common.identity import Identity, encode_key
-from offset_common.relay.forwarding import Tunnels
-from offset_common.relay.handshakes import HandshakePool
-from offset_common.relay.host import Host
+from offset_common.relay.acceptor import Acceptor
+from offset_common.relay.addresses import SystemAddress, peer_address, show_address
+from offset_common.relay.admission import Admission
+from offset_common.relay.buffer_pool import BufferPool
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import Environment, SocketConnection
+from offset_common.relay.event_loop import EventLoop
+from offset_common.relay.handshake_pool import HandshakePool
+from offset_common.relay.input_buffer import ReceiveBuffer
+from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
-from offset_common.relay.link import Link
-from offset_common.relay.lobby import ListeningSocket, Lobby
-from offset_common.relay.log import Log
-from offset_common.relay.loop import Loop
-from offset_common.relay.origins import show_address
-from offset_common.relay.reasons import FOLDED, CloseReason
-from offset_common.relay.registry import Registry
-from offset_common.relay.roles import Roles
-from offset_common.relay.state import describe
+from offset_common.relay.log import RelayLog, log_event
+from offset_common.relay.rendezvous import Rendezvous, TunnelMaker
+from offset_common.relay.sessions.handshake import Handshake
+from offset_common.relay.sessions.tunnel import Tunnels
+from offset_common.relay.status import describe
 
-if TYPE_CHECKING:
-    from offset_common.relay.worker_pool import WorkerPool
-
-SHOWN_KEY_SIZE = 8  # hexadecimal digits of a key in the log
+SHOWN_KEY_SIZE = 8  # characters of a key in the log
+FLUSH_TIME = 2.0  # seconds for the last output after the drain
 
 
 class Relay:
     """One relay.
 
     Args:
-        identity: whose public key is in the ticket.
+        identity: its public key is in the ticket.
         sockets: bound and listening.
         limits: what it gives to all, to one address and to one key.
         log: where its lines go.
@@ -54,49 +56,54 @@ class Relay:
         identity: Identity,
         sockets: list[socket.socket],
         limits: Limits,
-        log: Log,
+        log: RelayLog,
         clock: Callable[[], float] = time.monotonic,
         workers: int = 1,
     ) -> None:
         self.identity = identity
-        self.limits = limits
-        self.log = log
         self.ended: Counter[CloseReason] = Counter()
+        self.completed_handshakes = 0
         self.bugs = 0
-        self.loop = Loop(clock)
-        self.host = Host(self.loop, limits.stall, limits.buffers, self._link_closed, self._report_bug)
-        self.registry = Registry(limits)
-        self.tunnels = Tunnels()
-        self.lobby = Lobby(self.host, limits, self._admitted, self._refused, self._warn)
-        self.workers = self._start_workers(workers) if workers > 1 else None
-        joiner = self.workers or self.tunnels
-        self.roles = Roles(self.registry, self.lobby.origins, joiner, self._warn)
-        self.pool = self._start_handshakes()
-        self.lobby.pool = self.pool
-        self._listening = [ListeningSocket(sock, self.lobby) for sock in sockets]
+        self.loop = EventLoop(clock)
+        self.buffers = BufferPool(limits.buffers)
+        self.admission: Admission[SocketConnection] = Admission(limits)
+        self._limits = limits
+        self._log = log
+        self._env = Environment(
+            self.loop, self.buffers, ReceiveBuffer(), limits.stall, self._connection_closed, self._report_bug
+        )
+        self._stop_workers: Callable[[], None] = lambda: None
+        self._restart_no_workers: Callable[[], None] = lambda: None
+        tunnels = self._start_workers(workers) if workers > 1 else Tunnels()
+        self.rendezvous = Rendezvous(limits, tunnels, self.admission.settle)
+        self._handshakes = self._start_handshakes()
+        self._acceptors = [
+            Acceptor(self.loop, sock, limits.accepts_per_second, self._accept, self._out_of_resources)
+            for sock in sockets
+        ]
         self._drain_until: Optional[float] = None
-        self._drained = False  # each link was told to finish
-        self.loop.after_round.append(self._after_round)
-        self.loop.next_time.append(self.log.next_time)
-        self.loop.next_time.append(self._next_time)
+        self._drained = False  # every connection was told to finish
+        self.loop.add_periodic(lambda: self.buffers.resume_waiting(self.loop.now), self.buffers.next_time)
+        self.loop.add_periodic(self._write_log, self._next_log_time)
+        self.loop.add_periodic(self._drain, self._next_drain_time)
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens, as "host:port"."""
-        return [show_address(each.sock.getsockname()) for each in self._listening]
+        """The addresses that it listens on, as "host:port"."""
+        return [show_address(each.sock.getsockname()) for each in self._acceptors]
 
     def serve(self) -> None:
         """Serve until `stop` has ended everything."""
         key = encode_key(self.identity.public_key)
-        self.log.line(f"relay ready: listening on {' and '.join(self.addresses)}, public key {key}")
-        self.log.flush()
+        log_event("relay ready", address=",".join(self.addresses), public_key=key)
+        self._log.flush()
         try:
             self.loop.run()
         finally:
             self.close()
 
     def stop(self, drain: float) -> None:
-        """Take no more connections, let tunnels run on for `drain` seconds, then end them in order.
+        """Accept no more connections, let tunnels go on for `drain` seconds, then end them in order.
 
         A second call ends everything at once.
         """
@@ -104,115 +111,148 @@ class Relay:
             self.loop.stop()
             return
         self._drain_until = self.loop.now + drain
-        self.log.line(f"stopping: tunnels have {drain:g} s to end")
-        self._stop_listening()
-        if self.workers is not None:
-            self.workers.start_no_more()
-        for link in self.lobby.origins.all():
-            if link.handler is not self.tunnels and link.handler is not self.workers:
-                link.close(CloseReason.SHUTDOWN)
+        log_event("stopping", drain_seconds=f"{drain:g}")
+        self._stop_accepting()
+        self._restart_no_workers()
+        for connection in self.admission.all():
+            if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING):
+                connection.close(CloseReason.SHUTDOWN)
 
     def show_state(self) -> None:
-        """Write one line about what there is at the moment."""
-        self.log.line(describe(self))
+        """Log one line about what there is at the moment."""
+        log_event("relay state", **describe(self))
 
     def close(self) -> None:
-        """End what is left, and give back every descriptor and thread."""
-        self.pool.close()
-        self._stop_listening()
-        for link in self.lobby.origins.all():
-            link.close(CloseReason.SHUTDOWN)
-        if self.workers is not None:
-            self.workers.stop()
-        total = sum(self.ended.values())
-        self.log.line(f"stopped after {total} connections")
-        self.log.close()
+        """End what is left, and release every descriptor and thread."""
+        self._handshakes.close()
+        self._stop_accepting()
+        for connection in self.admission.all():
+            connection.close(CloseReason.SHUTDOWN)
+        self._stop_workers()
+        log_event("stopped", connections=sum(self.ended.values()))
+        self._log.close()
         self.loop.close()
 
-    def _start_workers(self, count: int) -> WorkerPool:
-        # Only now: the one-process relay does without this room.
-        from offset_common.relay.worker_pool import WorkerPool
+    def _start_workers(self, count: int) -> TunnelMaker:
+        # Imported only here: a relay of one process does without this room.
+        from offset_common.relay.workers.pool import WorkerPool
 
-        return WorkerPool(self.loop, self.limits, count, self.tunnels, self._warn)
+        pool = WorkerPool(self.loop, self._limits, count, Tunnels())
+        self._stop_workers, self._restart_no_workers = pool.stop, pool.start_no_more
+        return pool
 
     def _start_handshakes(self) -> HandshakePool:
         try:
-            return HandshakePool(self.identity, self.limits.handshake_threads, self.lobby.job_done)
+            return HandshakePool(self.identity, self._limits.handshake_threads)
         except ServiceError:
-            if self.workers is not None:
-                self.workers.stop()
+            self._stop_workers()
             raise
 
-    def _stop_listening(self) -> None:
-        for listening in self._listening:
-            listening.close()
-        self._listening.clear()
+    def _stop_accepting(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._acceptors.clear()
 
-    def _admitted(self, link: Link) -> None:
-        if self._drain_until is not None:
-            link.close(CloseReason.SHUTDOWN)
+    # The way in: accepted, authenticated, then handed to the rendezvous.
+
+    def _accept(self, sock: socket.socket, system_address: SystemAddress) -> None:
+        address = peer_address(system_address, self._limits.ipv6_prefix)
+        obstacle = self.admission.make_room(address.prefix)
+        if isinstance(obstacle, CloseReason):
+            sock.close()
+            self.ended[obstacle] += 1
+            log_event(
+                "connection refused",
+                collapse=obstacle.name,
+                collapse_by=address.prefix,
+                address=address.text,
+                reason=obstacle.value,
+            )
+            return
+        if obstacle is not None:
+            obstacle.close(CloseReason.EVICTED)
+        connection = SocketConnection(self._env, sock, address)
+        self.admission.enter(connection, address.prefix)
+        try:
+            connection.start(Handshake(connection, self._handshakes, self.admission, self._authenticated))
+            connection.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)
+        except Exception as error:
+            connection.fail(error)
+
+    def _authenticated(self, connection: SocketConnection) -> None:
+        self.completed_handshakes += 1
+        reason = self.admission.authenticate(connection, connection.key)
+        if reason is None and self._drain_until is not None:
+            reason = CloseReason.SHUTDOWN
+        if reason is not None:
+            connection.close(reason)
         else:
-            self.roles.newcomers.admit(link)
+            self.rendezvous.enter(connection)
 
-    def _refused(self, address: str, reason: CloseReason) -> None:
-        self.ended[reason] += 1
-        self.log.folded(reason.value, f"refused {address}: {reason.value}", self.loop.now)
-
-    def _warn(self, kind: str, text: str) -> None:
-        self.log.folded(kind, text, self.loop.now, most=1)
-
-    def _link_closed(self, link: Link, reason: CloseReason, detail: str) -> None:
-        self.ended[reason] += 1
-        self.lobby.origins.leave(link)
-        self._log_end(link, reason, detail)
-        partner = link.partner
-        self.roles.closed(link)
-        if partner is not None:
-            self.tunnels.partner_ended(partner)
-
-    def _log_end(self, link: Link, reason: CloseReason, detail: str) -> None:
-        seconds = self.loop.now - link.started
-        key = link.key.hex()[:SHOWN_KEY_SIZE] or "-"
-        text = (
-            f"ended {link.address} key={key} {link.handler.role}: {reason.value}"
-            f"{f' ({detail})' if detail else ''}, {link.received} bytes in, {link.sent} out, {seconds:.1f} s"
+    def _out_of_resources(self, error: OSError) -> None:
+        log_event(
+            "cannot accept for a moment",
+            logging.WARNING,
+            collapse="resources",
+            error=error.strerror or str(error),
         )
-        if reason in FOLDED:
-            self.log.folded(reason.value, text, self.loop.now)
-        else:
-            self.log.line(text)
+        oldest = self.admission.next_to_evict()
+        if oldest is not None:
+            oldest.close(CloseReason.EVICTED)
 
-    def _report_bug(self, link: Link, error: BaseException) -> None:
+    # The way out.
+
+    def _connection_closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
+        self.ended[reason] += 1
+        self.admission.leave(connection)
+        self.rendezvous.forget(connection)
+        log_event(
+            "connection ended",
+            collapse=reason.name,
+            collapse_by=connection.address.prefix,
+            address=connection.address.text,
+            key=encode_key(connection.key)[:SHOWN_KEY_SIZE] if connection.key else "-",
+            role=connection.session.state.role,
+            reason=reason.value,
+            detail=detail or None,
+            received=connection.received,
+            sent=connection.sent,
+            seconds=f"{self.loop.now - connection.started_at:.1f}",
+        )
+
+    def _report_bug(self, connection: SocketConnection, error: BaseException) -> None:
         self.bugs += 1
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
-        self.log.folded("bug", f"a bug of the relay ended {link.address}:\n{text}", self.loop.now)
+        log_event("bug", logging.ERROR, collapse="bug", exc_info=error, address=connection.address.text)
 
-    def _after_round(self) -> None:
-        self.log.handle_time(self.loop.now)
-        if self.log.pending:
-            self.log.flush()
-        if self._drain_until is not None:
-            self._drain()
+    # Work in every round of the loop.
+
+    def _write_log(self) -> None:
+        self._log.handle_time(self.loop.now)
+        if self._log.pending:
+            self._log.flush()
+
+    def _next_log_time(self) -> Optional[float]:
+        # Lines that nobody reads now are tried again a little later.
+        return self.loop.now + 1.0 if self._log.pending else self._log.next_deadline()
 
     def _drain(self) -> None:
-        assert self._drain_until is not None
-        links = self.lobby.origins.all()
-        if not links or self.loop.now >= self._drain_until + 2.0:
+        if self._drain_until is None:
+            return
+        connections = self.admission.all()
+        if not connections or self.loop.now >= self._drain_until + FLUSH_TIME:
             self.loop.stop()
         elif self.loop.now >= self._drain_until and not self._drained:
             self._drained = True
-            for link in links:
-                link.finish(CloseReason.SHUTDOWN)
+            for connection in connections:
+                if connection.session.state is State.TUNNEL:
+                    connection.session.finish(CloseReason.SHUTDOWN)
 
-    def _next_time(self) -> Optional[float]:
-        if self._drain_until is not None:
-            return max(self._drain_until, self.loop.now + 0.1)
-        # Lines that nobody takes now are tried again a little later.
-        return self.loop.now + 1.0 if self.log.pending else None
+    def _next_drain_time(self) -> Optional[float]:
+        return None if self._drain_until is None else max(self._drain_until, self.loop.now + 0.1)
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the limit of open descriptors as far as is allowed; return what it is."""
+    """Raise the limit of open descriptors as far as allowed, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -222,13 +262,14 @@ def raise_descriptor_limit() -> int:
 
 @contextlib.contextmanager
 def stop_on_signals(relay: Relay, drain: float) -> Iterator[None]:
-    """Let SIGTERM and SIGINT stop the relay in order, a second one at once, and SIGUSR1 show its state."""
+    """Make SIGTERM and SIGINT stop the relay in order, a second one at once, and SIGUSR1 log its state."""
+    call_soon = relay.loop.call_soon_threadsafe
     previous_wakeup = signal.set_wakeup_fd(relay.loop.wake_descriptor, warn_on_full_buffer=False)
     previous = {
-        number: signal.signal(number, lambda *_: relay.loop.adopt(lambda: relay.stop(drain)))
+        number: signal.signal(number, lambda *_: call_soon(lambda: relay.stop(drain)))
         for number in (signal.SIGTERM, signal.SIGINT)
     }
-    previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: relay.loop.adopt(relay.show_state))
+    previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: call_soon(relay.show_state))
     try:
         yield
     finally:

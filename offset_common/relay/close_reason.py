@@ -8,7 +8,7 @@ from offset_common.errors import PeerError, SilenceError
 
 
 class CloseReason(enum.Enum):
-    """The end of a connection, in the words of its log line."""
+    """The end of a connection, as its log line shows it."""
 
     PEER_CLOSED = "the peer closed"
     CONNECTION_LOST = "the connection was lost"
@@ -21,51 +21,26 @@ class CloseReason(enum.Enum):
     INIT_TIMEOUT = "no InitConnection in time"
     IDLE = "nothing received for too long"
     STALLED = "the peer did not read for too long"
-    NO_LISTENER = "nobody listens for that key"
-    NO_WAITING_CONNECT = "no such connect waits"
-    REJECTED = "the listener rejected it"
-    NOT_ACCEPTED = "nobody accepted it in time"
+    NO_LISTENER = "no listener for that key"
+    NO_PENDING_CONNECT = "no pending connect from that key"
+    REJECTED = "rejected by the listener"
+    NOT_ACCEPTED = "not accepted in time"
     LISTENER_ENDED = "the listener ended"
-    REPLACED = "a newer listener has the same key"
-    GAVE_WAY = "gave way to a newer connection at a limit"
+    REPLACED = "replaced by a newer listener with the same key"
+    EVICTED = "evicted at a limit before it had a role"
     LIMIT_TOTAL = "too many connections in all"
     LIMIT_ADDRESS = "too many connections from that address"
     LIMIT_KEY = "too many connections of that key"
-    LIMIT_WAITING = "too many waiting connects"
+    LIMIT_PENDING = "too many pending connects"
     LIMIT_TUNNELS = "too many tunnels of that key"
-    LIMIT_BUFFERS = "too much is buffered"
-    NO_MEMORY = "the system has no memory for it"
+    NO_MEMORY = "out of memory"
     WORKER_ENDED = "the worker process ended"
-    SHUTDOWN = "the relay stops"
-    BUG = "an error of the relay"
-
-
-FOLDED = frozenset(
-    {
-        CloseReason.PROTOCOL_ERROR,
-        CloseReason.OLD_PEER,
-        CloseReason.NOT_OFFSET,
-        CloseReason.HANDSHAKE_FAILED,
-        CloseReason.HANDSHAKE_TIMEOUT,
-        CloseReason.INIT_TIMEOUT,
-        CloseReason.NO_LISTENER,
-        CloseReason.NO_WAITING_CONNECT,
-        CloseReason.REPLACED,
-        CloseReason.GAVE_WAY,
-        CloseReason.LIMIT_TOTAL,
-        CloseReason.LIMIT_ADDRESS,
-        CloseReason.LIMIT_KEY,
-        CloseReason.LIMIT_WAITING,
-        CloseReason.LIMIT_TUNNELS,
-        CloseReason.LIMIT_BUFFERS,
-        CloseReason.NO_MEMORY,
-    }
-)
-"""Reasons that a stranger can bring about at will: their lines are folded when they come in numbers."""
+    SHUTDOWN = "the relay is stopping"
+    BUG = "an error in the relay"
 
 
 def reason_of(error: BaseException) -> tuple[CloseReason, str]:
-    """Return why a connection ends for which an exception was raised, and what else there is to say."""
+    """Return why a connection ends after an exception, and a detail for the log."""
     if isinstance(error, SilenceError):
         return CloseReason.IDLE, ""
     if isinstance(error, PeerError):

@@ -1,0 +1,85 @@
+"""Accepts connections: a listening socket, the accept rate, and what happens when the system runs out.
+
+Accepted sockets inherit their options from the listening one (listening.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Callable
+
+from offset_common.relay.addresses import SystemAddress
+from offset_common.relay.event_loop import READ, EventLoop
+from offset_common.relay.limits import ACCEPT_PAUSE
+
+ACCEPTS_IN_ROUND = 32  # new connections taken before the established ones have their turns
+
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Acceptor:
+    """One listening socket in the event loop.
+
+    Args:
+        loop: the event loop.
+        sock: bound and listening, non-blocking.
+        rate: connections accepted each second at most.
+        accepted: called with each new socket and its peer's address.
+        out_of_resources: called with the error when the system has no descriptor or memory.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        sock: socket.socket,
+        rate: int,
+        accepted: Callable[[socket.socket, SystemAddress], None],
+        out_of_resources: Callable[[OSError], None],
+    ) -> None:
+        self.sock = sock
+        self._loop = loop
+        self._rate = rate
+        self._accepted = accepted
+        self._out_of_resources = out_of_resources
+        self._count = 0  # in the present second
+        self._second = 0
+        self._paused = False
+        loop.register(sock, READ, self)
+
+    def on_ready(self, events: int) -> None:
+        """Accept what waits, within the bounds of a round and a second."""
+        second = int(self._loop.now)
+        if second != self._second:
+            self._second, self._count = second, 0
+        for _ in range(ACCEPTS_IN_ROUND):
+            if self._count >= self._rate:
+                self._pause(second + 1.0)
+                return
+            try:
+                sock, address = self.sock.accept()
+            except OSError as error:
+                # Other errors (ECONNABORTED, ...) concern that one connection.
+                if error.errno in _OUT_OF_RESOURCES:
+                    self._out_of_resources(error)
+                    self._pause(self._loop.now + ACCEPT_PAUSE)
+                return
+            self._count += 1
+            self._accepted(sock, address)
+
+    def on_deadline(self) -> None:
+        """Accept again after a pause."""
+        self._paused = False
+        self._loop.register(self.sock, READ, self)
+
+    def close(self) -> None:
+        """Stop listening."""
+        if not self._paused:
+            self._loop.unregister(self.sock)
+        self._loop.deadlines.cancel(self)
+        self.sock.close()
+
+    def _pause(self, until: float) -> None:
+        self._paused = True
+        self._loop.unregister(self.sock)
+        self._loop.deadlines.schedule(self, until)

@@ -1,0 +1,44 @@
+"""Peer addresses: what to show of one, and what limits count by."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, NamedTuple
+
+SystemAddress = tuple[Any, ...]
+"""What socket.accept returns: (host, port) or (host, port, flow, scope)."""
+
+_IPV4_MAPPED = "::ffff:"
+
+
+class PeerAddress(NamedTuple):
+    """The address of a peer.
+
+    Args:
+        text: "host:port" or "[host]:port".
+        prefix: the IPv4 address, or the IPv6 prefix with its length, that limits and fairness count by.
+    """
+
+    text: str
+    prefix: str
+
+
+def peer_address(address: SystemAddress, ipv6_prefix: int) -> PeerAddress:
+    """Return the address of an accepted connection.
+
+    Args:
+        address: from socket.accept.
+        ipv6_prefix: bits of an IPv6 address that count as one address.
+    """
+    host: str = address[0]
+    if host.startswith(_IPV4_MAPPED) and "." in host:
+        host = host[len(_IPV4_MAPPED) :]
+    if ":" not in host:
+        return PeerAddress(f"{host}:{address[1]}", host)
+    network = ipaddress.IPv6Network((host.split("%")[0], ipv6_prefix), strict=False)
+    return PeerAddress(f"[{host}]:{address[1]}", str(network))
+
+
+def show_address(address: SystemAddress) -> str:
+    """Return the address as "host:port" or "[host]:port"."""
+    return peer_address(address, 128).text

@@ -1,0 +1,148 @@
+"""Admission control: how many connections there may be in all, from one address and with one key.
+
+A connection is *unsettled* until it has a role, then settled. At a limit, the oldest unsettled connection of
+the address that has most of them is evicted; where there is none, the newcomer is refused. A settled
+connection is never evicted. So while one address floods the relay, it evicts its own connections, and a
+newcomer on a slow line at another address keeps its place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Generic, Optional, TypeVar, Union
+
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.limits import Limits
+
+C = TypeVar("C")
+
+
+class _Most(Generic[C]):
+    """The unsettled connections of each address, oldest first, and the address that has most."""
+
+    def __init__(self) -> None:
+        self._connections: dict[str, dict[C, None]] = {}
+        self._by_count: dict[int, dict[str, None]] = {}
+        self._largest = 0
+
+    def add(self, address: str, connection: C) -> None:
+        """Add the newest connection of `address`."""
+        connections = self._connections.setdefault(address, {})
+        connections[connection] = None
+        self._move(address, len(connections) - 1, len(connections))
+
+    def discard(self, address: str, connection: C) -> None:
+        """Remove `connection`, whether it is there or not."""
+        connections = self._connections.get(address, {})
+        if connection in connections:
+            del connections[connection]
+            self._move(address, len(connections) + 1, len(connections))
+            if not connections:
+                del self._connections[address]
+
+    def oldest_of(self, address: str) -> Optional[C]:
+        """Return the oldest connection of `address`, or None."""
+        return next(iter(self._connections.get(address, ())), None)
+
+    def oldest_of_most(self) -> Optional[C]:
+        """Return the oldest connection of the address that has most, or None."""
+        return self.oldest_of(next(iter(self._by_count[self._largest]))) if self._largest else None
+
+    def _move(self, address: str, before: int, after: int) -> None:
+        if before:
+            del self._by_count[before][address]
+            if not self._by_count[before]:
+                del self._by_count[before]
+        if after:
+            self._by_count.setdefault(after, {})[address] = None
+        if after > self._largest or self._largest not in self._by_count:
+            self._largest = after  # counts change by one
+
+
+class Admission(Generic[C]):
+    """Counts the connections of a relay, from acceptance to end.
+
+    Args:
+        limits: in all, for each address, for each key.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._connections: dict[C, str] = {}  # with their addresses
+        self._of_address: Counter[str] = Counter()
+        self._of_key: Counter[bytes] = Counter()
+        self._keys: dict[C, bytes] = {}
+        self._evictable: _Most[C] = _Most()  # unsettled, and not in the handshake pool
+        self._unauthenticated: set[C] = set()
+
+    def __len__(self) -> int:
+        """Return the number of connections."""
+        return len(self._connections)
+
+    def all(self) -> list[C]:
+        """Return all connections."""
+        return list(self._connections)
+
+    def make_room(self, address: str) -> Union[CloseReason, C, None]:
+        """Return None where a connection from `address` may enter, the one to evict, or why it is refused."""
+        if self._of_address[address] >= self._limits.connections_per_address:
+            return self._evictable.oldest_of(address) or CloseReason.LIMIT_ADDRESS
+        if (
+            len(self._connections) >= self._limits.connections
+            or len(self._unauthenticated) >= self._limits.unauthenticated
+        ):
+            return self._evictable.oldest_of_most() or CloseReason.LIMIT_TOTAL
+        return None
+
+    def next_to_evict(self) -> Optional[C]:
+        """Return the connection that is evicted next, or None."""
+        return self._evictable.oldest_of_most()
+
+    def enter(self, connection: C, address: str) -> None:
+        """Count a new connection, which is not authenticated."""
+        self._connections[connection] = address
+        self._of_address[address] += 1
+        self._unauthenticated.add(connection)
+        self._evictable.add(address, connection)
+
+    def protect(self, connection: C) -> None:
+        """Do not evict `connection` while the handshake pool has it."""
+        self._evictable.discard(self._connections[connection], connection)
+
+    def unprotect(self, connection: C) -> None:
+        """Let `connection` be evicted again."""
+        address = self._connections.get(connection)
+        if address is not None:
+            self._evictable.add(address, connection)
+
+    def authenticate(self, connection: C, key: bytes) -> Optional[CloseReason]:
+        """Count a connection whose key is proven; return why it must be closed, or None."""
+        self._unauthenticated.discard(connection)
+        if self._of_key[key] >= self._limits.connections_per_key:
+            return CloseReason.LIMIT_KEY
+        self._of_key[key] += 1
+        self._keys[connection] = key
+        return None
+
+    def settle(self, connection: C) -> None:
+        """Never evict `connection` from now on: it has a role."""
+        self.protect(connection)
+
+    def leave(self, connection: C) -> None:
+        """Forget a connection that ended."""
+        address = self._connections.pop(connection)
+        _count_down(self._of_address, address)
+        self._unauthenticated.discard(connection)
+        self._evictable.discard(address, connection)
+        key = self._keys.pop(connection, None)
+        if key is not None:
+            _count_down(self._of_key, key)
+
+
+K = TypeVar("K")
+
+
+def _count_down(counter: Counter[K], item: K) -> None:
+    counter[item] -= 1
+    if not counter[item]:
+        del counter[item]

@@ -1,0 +1,186 @@
+"""The memory that connections may fill: one pool, shared fairly by address.
+
+Everything that waits in memory counts: partial frames, unread output, early data. The rule is that of
+dynamic thresholds: **what a connection and its address hold together never exceeds what is still free.**
+So one address alone gets at most half of the pool, two a third each, and there is always room for others.
+
+Each connection may buffer FREE_BUFFER_SIZE beside this, so small messages always pass. A connection that
+finds no room is not read, and resumes in the order of arrival when there is room again.
+
+Source: A. K. Choudhury, E. L. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches",
+IEEE/ACM Transactions on Networking, 1998.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Callable, Optional
+from weakref import WeakValueDictionary
+
+from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
+from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
+
+SPARE_BUFFERS = 3
+SPARE_BUFFER_FROM = 64 * 1024  # bytes: below that, fresh memory is cheap
+SCAN_ALL_UP_TO = 64  # waiting connections that are tried after every release ...
+SCAN_INTERVAL = 0.01  # ... and the seconds between two scans over more of them
+_LARGEST = FRAME_LENGTH_SIZE + MAX_FRAME_SIZE
+_LARGE_BLOCK = 128 * KIB  # bytes
+_M_MMAP_THRESHOLD = -3  # of malloc.h
+
+
+class _Address:
+    """What the connections of one address hold."""
+
+    __slots__ = ("__weakref__", "held")
+
+    def __init__(self) -> None:
+        self.held = 0  # bytes over FREE_BUFFER_SIZE of each connection
+
+
+class Account:
+    """What one connection holds. It does not know the connection: a circle would outlive both.
+
+    Args:
+        pool: counts for all.
+        address: counts for the address.
+    """
+
+    __slots__ = ("_address", "_held", "_pool")
+
+    def __init__(self, pool: BufferPool, address: _Address) -> None:
+        self._pool = pool
+        self._address = address
+        self._held = 0  # bytes
+
+    @property
+    def held(self) -> int:
+        """The bytes that the connection holds."""
+        return self._held
+
+    def add(self, size: int) -> None:
+        """Count `size` more bytes, or fewer where it is negative. This never fails: see `fits`."""
+        before = max(0, self._held - FREE_BUFFER_SIZE)
+        self._held += size
+        change = max(0, self._held - FREE_BUFFER_SIZE) - before
+        if change:
+            self._address.held += change
+            self._pool.count(change)
+
+    def fits(self, size: int) -> bool:
+        """Return whether the rule allows the connection `size` more bytes."""
+        size += self._held - FREE_BUFFER_SIZE if self._held < FREE_BUFFER_SIZE else 0
+        # However small an operator made the pool, one frame may always be under way.
+        return size <= 0 or size <= self._allowed() or not self._pool.used
+
+    def available(self) -> int:
+        """Return how many more bytes the rule allows the connection."""
+        return max(0, FREE_BUFFER_SIZE - self._held) + max(0, self._allowed())
+
+    def _allowed(self) -> int:
+        # Each further byte is one less that is free, one more of the address and one more of the connection.
+        excess = max(0, self._held - FREE_BUFFER_SIZE)
+        return (self._pool.limit - self._pool.used - self._address.held - excess) // 3
+
+
+class BufferPool:
+    """Counts what all connections buffer, and who waits for room.
+
+    Args:
+        limit: bytes over FREE_BUFFER_SIZE of each connection.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._used = 0
+        self._addresses: WeakValueDictionary[str, _Address] = WeakValueDictionary()
+        self._waiting: dict[Account, tuple[Account, int, Callable[[], None]]] = {}  # in order of arrival
+        self._released = False
+        self._next_scan = 0.0
+
+    @property
+    def used(self) -> int:
+        """The bytes that all connections hold over what each may always hold."""
+        return self._used
+
+    @property
+    def waiting(self) -> int:
+        """How many connections wait for room."""
+        return len(self._waiting)
+
+    def open_account(self, address: str) -> Account:
+        """Return the account of a new connection of `address`."""
+        shared = self._addresses.get(address)
+        if shared is None:
+            shared = self._addresses[address] = _Address()
+        return Account(self, shared)
+
+    def count(self, change: int) -> None:
+        """Count the change of one account."""
+        self._used += change
+        if change < 0:
+            self._released = True
+
+    def wait(self, waiter: Account, account: Account, size: int, resume: Callable[[], None]) -> None:
+        """Call `resume` once `account` has room for `size` bytes.
+
+        Args:
+            waiter: the account of the connection that waits; it can wait for one thing at a time.
+            account: its own, or that of the connection that it sends to.
+            size: bytes.
+            resume: called from `resume_waiting`; what it takes counts for those behind it.
+        """
+        self._waiting[waiter] = (account, size, resume)
+
+    def stop_waiting(self, waiter: Account) -> None:
+        """Forget `waiter`, whether it waits or not."""
+        self._waiting.pop(waiter, None)
+
+    def resume_waiting(self, now: float) -> None:
+        """Resume those for whom there is room, in the order of arrival; called once a round."""
+        if not self._waiting or not self._released or now < self._next_scan:
+            return
+        self._released = False
+        if len(self._waiting) > SCAN_ALL_UP_TO:
+            self._next_scan = now + SCAN_INTERVAL
+        for waiter, (account, size, resume) in list(self._waiting.items()):
+            if account.fits(size) and self._waiting.pop(waiter, None) is not None:
+                resume()
+
+    def next_time(self) -> Optional[float]:
+        """Return when `resume_waiting` has something to do, or None."""
+        return self._next_scan if self._waiting and self._released else None
+
+
+class SpareBuffers:
+    """A few buffers of the largest frame, used again: fresh memory of that size costs page faults."""
+
+    def __init__(self) -> None:
+        self._spare: list[bytearray] = []
+        self._made = 0  # of the largest size, and still in use or spare
+
+    def take(self, size: int) -> bytearray:
+        """Return a buffer of at least `size` bytes."""
+        if self._spare and size >= SPARE_BUFFER_FROM:
+            return self._spare.pop()
+        if size < SPARE_BUFFER_FROM or self._made == SPARE_BUFFERS:
+            return bytearray(size)
+        self._made += 1
+        return bytearray(_LARGEST)
+
+    def give_back(self, buffer: bytearray) -> None:
+        """Keep `buffer` for the next frame, or let it go."""
+        if len(buffer) == _LARGEST and len(self._spare) < SPARE_BUFFERS:
+            self._spare.append(buffer)
+
+
+def return_large_blocks() -> None:
+    """Make the C library return large blocks to the system as soon as they are freed.
+
+    By default glibc starts to cut even those from its heap after the first one. Slow readers of a thousand
+    tunnels then cost three times what they buffer. Only glibc does so, and only it has this call.
+    """
+    try:
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+    except (AttributeError, OSError):
+        pass

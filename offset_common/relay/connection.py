@@ -1,0 +1,491 @@
+"""One connection in the event loop: a socket, the protocol state on it, its input and its output.
+
+    reading:  socket --> receive buffer --> session.on_readable: whole frames are handled, the rest is kept
+    writing:  protocol.data_to_send() --> socket, at once; what it does not take --> output buffer
+
+It knows no roles: what the frames mean is the matter of its session (sessions/), which changes by the table
+in lifecycle.py.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from typing import Callable, NamedTuple, Optional
+
+from offset_common.channel.connection import Connection
+from offset_common.relay.addresses import PeerAddress
+from offset_common.relay.buffer_pool import BufferPool
+from offset_common.relay.close_reason import CloseReason, reason_of
+from offset_common.relay.event_loop import COARSE_INTERVAL, READ, WRITE, EventLoop, ReadyEntry
+from offset_common.relay.input_buffer import RECEIVE_BUFFER_SIZE, InputBuffer, ReceiveBuffer
+from offset_common.relay.lifecycle import Event, State, deadline_of, next_state
+from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
+from offset_common.relay.output_buffer import Buffer, OutputBuffer, has_unacknowledged_data
+
+LARGE_READ = 72 * KIB  # bytes: a message of a released node has up to 64 KiB of padding
+
+_NO_WAIT = socket.MSG_DONTWAIT  # the sockets block: handshake_pool.py says why
+
+
+class Environment(NamedTuple):
+    """What all connections of one process share.
+
+    Args:
+        loop: the loop that owns them.
+        buffers: the memory that they may fill.
+        receive_buffer: the memory that they read into.
+        stall: seconds that a peer may leave its output unread.
+        closed: called once for each connection, after it ended, with reason and detail.
+        report_bug: called with an unexpected exception, which ended the connection.
+    """
+
+    loop: EventLoop
+    buffers: BufferPool
+    receive_buffer: ReceiveBuffer
+    stall: float
+    closed: Callable[[SocketConnection, CloseReason, str], None]
+    report_bug: Callable[[SocketConnection, BaseException], None]
+
+
+class Session:
+    """What a connection is for at the moment; each role has its own class, with the role's state.
+
+    Args:
+        connection: the connection that has this session.
+    """
+
+    __slots__ = ("connection",)
+
+    state: State
+    keeps_alive = True  # keepalives are sent, and a silent peer is closed
+
+    def __init__(self, connection: SocketConnection) -> None:
+        self.connection = connection
+
+    def on_readable(self) -> None:
+        """Read from the connection, and handle what came."""
+        raise NotImplementedError
+
+    def on_deadline(self) -> None:
+        """Handle the end of the state's deadline."""
+        deadline = deadline_of(self.state)
+        assert deadline is not None
+        self.connection.close(deadline.reason)
+
+    def finish(self, reason: CloseReason) -> None:
+        """End in order: what is queued for the peer may still be sent."""
+        self.connection.close(reason)
+
+    def on_output_sent(self) -> None:
+        """Handle that the socket took all output."""
+
+    def on_closed(self, reason: CloseReason) -> None:
+        """Release what the session holds elsewhere: the connection ended."""
+
+    @property
+    def may_poll_coarsely(self) -> bool:
+        """Whether it does if the peer's next message is noticed a second later."""
+        return False
+
+
+class SocketConnection(ReadyEntry):
+    """A connection from its acceptance to its end.
+
+    Args:
+        env: what it shares with the others.
+        sock: connected; may block, the loop never waits for it.
+        address: the peer's.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_drained",
+        "_end_reason",
+        "_polled_coarsely",
+        "_read_all",
+        "_watched",
+        "account",
+        "address",
+        "closed",
+        "env",
+        "input",
+        "key",
+        "output",
+        "protocol",
+        "received",
+        "sent",
+        "session",
+        "sock",
+        "started_at",
+    )
+
+    def __init__(self, env: Environment, sock: socket.socket, address: PeerAddress) -> None:
+        super().__init__(env.loop, address.prefix)
+        self.env = env
+        self.sock = sock
+        self.address = address
+        self.account = env.buffers.open_account(address.prefix)
+        self.input = InputBuffer(self.account, env.receive_buffer)
+        self.output = OutputBuffer(self.account)
+        self.protocol: Optional[Connection] = None
+        self.key = b""  # of the peer, once it is proven
+        self.session: Session = Session(self)
+        self.received = 0  # bytes
+        self.sent = 0
+        self.started_at = env.loop.now
+        self.closed = False
+        self._deadline = math.inf  # of the state
+        self._drained: Optional[Callable[[], None]] = None
+        self._end_reason: Optional[CloseReason] = None  # set once only queued output is left to be sent
+        self._polled_coarsely = False
+        self._read_all = True  # the last turn left nothing to read
+        self._watched = 0
+
+    # Sessions.
+
+    def start(self, session: Session) -> None:
+        """Begin with the first session, and watch the socket."""
+        self.session = session
+        self._watch(READ)
+        self.extend_deadline()
+
+    def change_session(self, event: Event, session: Session) -> None:
+        """Replace the session, as the table in lifecycle.py has it.
+
+        Raises:
+            LocalProtocolError: the table has no such change.
+        """
+        state = next_state(self.session.state, event)
+        assert session.state is state, f"{event.name} leads to {state.name}"
+        self.session = session
+        self.extend_deadline()
+
+    def adopt(self, protocol: Connection, received: bytes) -> None:
+        """Take over a connection after its handshake.
+
+        Args:
+            protocol: the protocol state.
+            received: bytes that the peer has sent since, not handled yet.
+        """
+        self.protocol = protocol
+        self.key = protocol.peer_public_key
+        self.input.put(received)
+
+    def add_traffic(self, received: int, sent: int) -> None:
+        """Count bytes that another thread or process has moved."""
+        self.received += received
+        self.sent += sent
+
+    def extend_deadline(self) -> None:
+        """Begin the state's deadline anew."""
+        deadline = deadline_of(self.session.state)
+        self._deadline = math.inf if deadline is None else self.env.loop.now + deadline.seconds
+        self._schedule()
+
+    def cancel_deadline(self) -> None:
+        """Let the connection stay in its state for any time."""
+        self._deadline = math.inf
+        self._schedule()
+
+    # Events from the loop.
+
+    def on_turn(self, events: int) -> bool:
+        """Write what waits, read what came; an error ends this connection and nothing else."""
+        self._read_all = True
+        try:
+            if events & WRITE and not self.closed:
+                self._flush()
+            if self._watched & READ and (events & READ or self.input.backlog):
+                self.session.on_readable()
+        except BlockingIOError:
+            pass  # what made it ready is gone already
+        except Exception as error:
+            self.fail(error)
+        return not self._read_all or self.input.frame_reserved
+
+    def on_deadline(self) -> None:
+        """Handle what the connection's deadline was for; an error ends this connection and nothing else."""
+        try:
+            self._check_time()
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End the connection because of an exception: the peer's fault, the network's, or a bug."""
+        if not self.closed:
+            reason, detail = reason_of(error)
+            if reason is CloseReason.BUG:
+                self.env.report_bug(self, error)
+            self.close(reason, detail)
+        # The traceback refers to this connection: it would live on until a search for cycles.
+        error.__traceback__ = error.__context__ = None
+
+    # Reading.
+
+    def read(self, most: int = RECEIVE_BUFFER_SIZE) -> Optional[memoryview]:
+        """Read once; return all unhandled bytes, or None at the peer's end.
+
+        The bytes are valid until the next read of any connection. `keep` must follow.
+
+        Args:
+            most: bytes to read at most.
+
+        Raises:
+            OSError: the connection is lost.
+        """
+        view, fill, end = self.input.space(most)
+        if self.input.backlog:
+            return view[:fill]
+        try:
+            count = self.sock.recv_into(view[fill:end], 0, _NO_WAIT)
+        except BlockingIOError:
+            return view[:fill]
+        if not count:
+            return None
+        self.received += count
+        self._read_all = count < min(end - fill, LARGE_READ)
+        return view[: fill + count]
+
+    def keep(self, data: memoryview, start: int, backlog: bool = False) -> None:
+        """Keep the unhandled part of what `read` returned.
+
+        Args:
+            data: what `read` returned.
+            start: where the unhandled part begins.
+            backlog: it begins with a whole frame, which is handled in the next turn.
+        """
+        self.input.keep(data, start, backlog)
+        if backlog:
+            self._read_all = False
+            self.env.loop.request_turn(self)
+
+    def reserve_frame(self, sink: Optional[SocketConnection] = None) -> bool:
+        """Take space for the rest of a partial frame; while there is none, pause reading and return False.
+
+        Args:
+            sink: the connection that the frame will be sent to, which needs as much.
+        """
+        size = self.input.needs_reservation()
+        if not size:
+            return True
+        for each in (self,) if sink is None else (self, sink):
+            if not each.account.fits(size):
+                self.wait_for_space(each, size)
+                return False
+        self.input.reserve_frame()
+        return True
+
+    def wait_for_space(self, holder: SocketConnection, size: int) -> None:
+        """Pause reading until there is space for `size` bytes in the account of `holder`."""
+        self.pause_reading()
+        self.env.buffers.wait(self.account, holder.account, size, self.resume_reading)
+
+    def pause_reading(self) -> None:
+        """Leave input in the kernel; the peer's silence does not count meanwhile."""
+        self._watch(self._watched & ~READ)
+
+    def resume_reading(self) -> None:
+        """Read on after `pause_reading`."""
+        if self.closed or self._watched & READ:
+            return
+        self._watch(self._watched | READ)
+        self.env.loop.request_turn(self, READ)
+        if self.protocol is not None:
+            self.protocol.channel.mark_received(self.env.loop.now)
+
+    def poll_normally(self) -> None:
+        """Read at once again after coarse polling, beginning now."""
+        if self._polled_coarsely:
+            self._watch(READ)
+            self.on_turn(READ)
+
+    # Writing.
+
+    @property
+    def output_room(self) -> int:
+        """The bytes that may be queued for the peer before whoever sends them should pause."""
+        return min(OUTPUT_HIGH_WATER - len(self.output), self.account.available())
+
+    def call_when_drained(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, in a turn in which the output is down to the low-water mark."""
+        self._drained = callback
+        if not self.output:
+            self.env.loop.request_turn(self, WRITE)
+
+    def write(self, data: Buffer) -> None:
+        """Write `data`, behind what waits already; a lost connection ends this one, not the caller's."""
+        if self.closed:
+            return
+        taken = 0
+        if not self.output:
+            try:
+                taken = self.sock.send(data, _NO_WAIT)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self.fail(error)
+                return
+            self.sent += taken
+            if taken == len(data):
+                return
+            self._watch(self._watched | WRITE)
+            data = memoryview(data)[taken:]
+        self.output.append(data, self.env.loop.now)
+        self._schedule()
+
+    def send_message(self, message: bytes) -> None:
+        """Send one message to the peer."""
+        assert self.protocol is not None
+        self.protocol.send(message, self.env.loop.now)
+        self.send_pending()
+
+    def send_pending(self) -> None:
+        """Write what the protocol has to send."""
+        if self.protocol is not None:
+            data = self.protocol.data_to_send()
+            if data:
+                self.write(data)
+
+    def _flush(self) -> None:
+        if self.output:
+            self.sent += self.output.write_to(self.sock, self.env.loop.now)
+        if not self.output:
+            self._watch(self._watched & ~WRITE)
+            self.session.on_output_sent()
+        if self._drained is not None and len(self.output) <= OUTPUT_LOW_WATER:
+            callback, self._drained = self._drained, None
+            callback()
+
+    # Time.
+
+    def _schedule(self) -> None:
+        when = self._deadline
+        if self.session.keeps_alive and self.protocol is not None:
+            when = min(when, self.protocol.next_deadline())
+        if self.output:
+            when = min(when, self.output.moved_at + self.env.stall)
+        if when == math.inf:
+            self.env.loop.deadlines.cancel(self)
+        else:
+            if self._polled_coarsely:
+                when = math.ceil(when / COARSE_INTERVAL) * COARSE_INTERVAL
+            self.env.loop.deadlines.schedule(self, when)
+
+    def _check_time(self) -> None:
+        now = self.env.loop.now
+        if now >= self._deadline:
+            self.session.on_deadline()
+        elif self.output and now - self.output.moved_at >= self.env.stall:
+            self.close(CloseReason.STALLED)
+        elif self.session.keeps_alive and self.protocol is not None:
+            if not self._watched & READ and not self._polled_coarsely:
+                self.protocol.channel.mark_received(now)
+            self.protocol.handle_time(now)
+            self.send_pending()
+            if self._watched == READ and self.session.may_poll_coarsely:
+                self._poll_coarsely()
+        if not self.closed:
+            self._schedule()
+
+    def _poll_coarsely(self) -> None:
+        self._watch(0)
+        self._polled_coarsely = True
+        self.env.loop.register_coarse(self.sock, self)
+        self._watched = READ
+
+    # The end.
+
+    def lend_socket(self) -> socket.socket:
+        """Return the socket for the use of another thread; nothing happens here until it is back."""
+        self._watch(0)
+        self.env.loop.deadlines.cancel(self)
+        return self.sock
+
+    def take_socket_back(self) -> None:
+        """Watch the socket again after `lend_socket`; the state's deadline is as before."""
+        self._watch(READ | WRITE if self.output else READ)
+        self._schedule()
+
+    def begin_close(self, reason: CloseReason, session: Session) -> None:
+        """Deliver what is queued, then close: the peer receives every byte before the end.
+
+        Args:
+            reason: why the connection ends.
+            session: the session that does so (sessions/closing.py).
+        """
+        self._end_reason = reason
+        self._drained = None
+        self.env.buffers.stop_waiting(self.account)
+        self.input.clear()
+        # Input is read and dropped: closing a socket with unread bytes in it would reset the connection,
+        # and could cost the peer what was sent last.
+        self._watch(self._watched | READ)
+        self.change_session(Event.FINISH, session)
+
+    def shut_down_writing(self) -> None:
+        """Close our direction of the connection.
+
+        Raises:
+            OSError: the connection is lost.
+        """
+        self.sock.shutdown(socket.SHUT_WR)
+
+    @property
+    def delivers(self) -> bool:
+        """Whether the peer's system has not acknowledged all that was sent."""
+        return has_unacknowledged_data(self.sock)
+
+    def discard_input(self) -> bool:
+        """Read once, and drop what came; return False at the peer's end.
+
+        Raises:
+            OSError: the connection is lost, or (BlockingIOError) nothing came.
+        """
+        return bool(self.sock.recv_into(self.env.receive_buffer.view, 0, _NO_WAIT))
+
+    def close(self, reason: CloseReason, detail: str = "") -> None:
+        """End the connection now."""
+        if self.closed:
+            return
+        next_state(self.session.state, Event.CLOSE)
+        self.closed = True
+        self.release()
+        if self._end_reason is not None:
+            if reason is not CloseReason.PEER_CLOSED:
+                detail = reason.value
+            reason = self._end_reason
+        self.env.closed(self, reason, detail)
+        self.session.on_closed(reason)
+
+    def release(self) -> None:
+        """Close the socket and give back all memory; only the account of its traffic stays."""
+        self._watch(0)
+        self.env.loop.deadlines.cancel(self)
+        self.env.buffers.stop_waiting(self.account)
+        self.input.clear()
+        self.output.clear()
+        self._drained = None
+        self.sock.close()
+        self.protocol = None
+
+    def _watch(self, events: int) -> None:
+        loop = self.env.loop
+        if self._polled_coarsely:
+            loop.unregister_coarse(self.sock)
+            self._polled_coarsely = False
+            self._watched = 0
+        if events == self._watched:
+            return
+        if not self._watched:
+            loop.register(self.sock, events, self)
+        elif not events:
+            loop.unregister(self.sock)
+        else:
+            loop.modify(self.sock, events, self)
+        self._watched = events
+
+
+def may_read(size: int) -> int:
+    """Return how many bytes may be read where `size` may be queued: small messages always pass."""
+    return max(size, FREE_BUFFER_SIZE)

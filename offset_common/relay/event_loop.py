@@ -1,0 +1,228 @@
+"""The event loop: one thread that owns every connection outside the handshake pool.
+
+    while running:
+        poll the selector             ready connections join the fair queue
+        run turns for a few ms        the connection that has used least goes first (fair_queue.py)
+        run deadlines and call_soon
+
+Other threads call `call_soon_threadsafe` and nothing else; a byte through a socketpair wakes the loop.
+
+Idle listeners can wait: they are in a selector of their own that is polled once a second (coarse polling),
+because waking up is most of what an idle relay does.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import selectors
+import socket
+import time
+from collections import deque
+from time import perf_counter
+from typing import Callable, Optional, Protocol, Union
+
+from offset_common.relay.deadlines import Deadlines
+from offset_common.relay.fair_queue import FairQueue, QueueEntry
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+LONGEST_WAIT = 60.0  # seconds
+POLL_INTERVAL = 0.003  # seconds of turns between two polls
+COARSE_INTERVAL = 1.0  # seconds; the keepalive's own tick (section 6 of docs/protocol.md)
+GARBAGE_THRESHOLD = 20_000  # allocations between two searches for reference cycles
+
+
+class Handler(Protocol):
+    """A listening socket or an internal channel: called at once, outside the fair queue."""
+
+    def on_ready(self, events: int) -> None:
+        """Handle the readiness of the socket; must not raise."""
+
+
+class Timed(Protocol):
+    """Anything that can have a deadline."""
+
+    def on_deadline(self) -> None:
+        """Handle the end of the deadline; must not raise."""
+
+
+class ReadyEntry(QueueEntry):
+    """A connection in the loop: readiness is collected until its turn comes."""
+
+    __slots__ = ("_events",)
+
+    def __init__(self, loop: EventLoop, address: str) -> None:
+        super().__init__(loop.turns.address(address))
+        self._events = 0
+
+    def on_turn(self, events: int) -> bool:
+        """Handle what became ready since the last turn; return whether more is left; must not raise."""
+        raise NotImplementedError
+
+
+Watcher = Union[Handler, ReadyEntry]
+
+
+class _WakeUp:
+    """The reading end of the wake-up socketpair."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def on_ready(self, events: int) -> None:
+        try:
+            self._sock.recv(4096)
+        except BlockingIOError:
+            pass
+
+
+class EventLoop:
+    """Waits for sockets and deadlines, and calls whoever they belong to.
+
+    Args:
+        clock: seconds, growing steadily.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.now = clock()
+        self.deadlines: Deadlines[Timed] = Deadlines()
+        self.turns: FairQueue[ReadyEntry] = FairQueue()
+        self._periodic: list[tuple[Callable[[], None], Callable[[], Optional[float]]]] = []
+        self._selector = selectors.DefaultSelector()
+        self._coarse_selector = selectors.DefaultSelector()
+        self._next_coarse_poll = math.inf
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._stopped = False
+        self._wake_up_sent = False
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self.register(self._wake_reader, READ, _WakeUp(self._wake_reader))
+
+    @property
+    def wake_descriptor(self) -> int:
+        """A descriptor that wakes the loop when a byte is written to it, for signal.set_wakeup_fd."""
+        return self._wake_writer.fileno()
+
+    def add_periodic(self, task: Callable[[], None], next_time: Callable[[], Optional[float]]) -> None:
+        """Call `task` in every round; `next_time` returns when the next round must begin, or None."""
+        self._periodic.append((task, next_time))
+
+    def register(self, sock: socket.socket, events: int, watcher: Watcher) -> None:
+        """Watch `sock` for `watcher`."""
+        self._selector.register(sock, events, watcher)
+
+    def modify(self, sock: socket.socket, events: int, watcher: Watcher) -> None:
+        """Change what `sock` is watched for."""
+        self._selector.modify(sock, events, watcher)
+
+    def unregister(self, sock: socket.socket) -> None:
+        """Stop watching `sock`."""
+        self._selector.unregister(sock)
+
+    def register_coarse(self, sock: socket.socket, entry: ReadyEntry) -> None:
+        """Watch `sock` for reading, once a second."""
+        self._coarse_selector.register(sock, READ, entry)
+        if self._next_coarse_poll == math.inf:
+            self._next_coarse_poll = math.floor(self.now) + COARSE_INTERVAL
+
+    def unregister_coarse(self, sock: socket.socket) -> None:
+        """Stop watching `sock`, which is polled coarsely."""
+        self._coarse_selector.unregister(sock)
+
+    def request_turn(self, entry: ReadyEntry, events: int = 0) -> None:
+        """Give `entry` a turn, in its place in the fair queue."""
+        if entry.queued:
+            entry._events |= events
+        else:
+            entry._events = events
+            self.turns.push(entry)
+
+    def call_soon(self, task: Callable[[], None]) -> None:
+        """Run `task` in the next round."""
+        self._tasks.append(task)
+
+    def call_soon_threadsafe(self, task: Callable[[], None]) -> None:
+        """Run `task` in the loop's thread; the one method that other threads may call."""
+        self._tasks.append(task)
+        if not self._wake_up_sent:
+            self._wake_up_sent = True
+            self.wake()
+
+    def wake(self) -> None:
+        """End the present wait."""
+        try:
+            self._wake_writer.send(b"\0")
+        except OSError:
+            pass  # the socket is full of wake-ups already, or the loop is closed
+
+    def stop(self) -> None:
+        """Make `run` return after the present round."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Run rounds until `stop`."""
+        # What lives as long as the process need not be searched for cycles again and again.
+        gc.freeze()
+        gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
+        while not self._stopped:
+            self.run_once()
+
+    def run_once(self) -> None:
+        """Run one round: wait for something to happen, and handle it."""
+        events = self._selector.select(self._time_to_wait())
+        self.now = self._clock()
+        self._collect(events)
+        if self.now >= self._next_coarse_poll:
+            self._collect(self._coarse_selector.select(0))
+            watched = len(self._coarse_selector.get_map()) > 0
+            self._next_coarse_poll = math.floor(self.now) + COARSE_INTERVAL if watched else math.inf
+        if self.turns:
+            self._run_turns()
+        if self._tasks:
+            self._run_tasks()
+        for expired in self.deadlines.take_expired(self.now):
+            expired.on_deadline()
+        for task, _ in self._periodic:
+            task()
+
+    def close(self) -> None:
+        """Release the loop's descriptors."""
+        self._selector.close()
+        self._coarse_selector.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    def _collect(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
+        for key, mask in events:
+            watcher: Watcher = key.data
+            if isinstance(watcher, ReadyEntry):
+                self.request_turn(watcher, mask)
+            else:
+                watcher.on_ready(mask)
+
+    def _run_turns(self) -> None:
+        turns = self.turns
+        started = begun = perf_counter()
+        while turns and begun - started < POLL_INTERVAL:
+            entry = turns.pop()
+            more = entry.on_turn(entry._events)
+            ended = perf_counter()
+            turns.charge(entry, ended - begun, more)
+            begun = ended
+
+    def _run_tasks(self) -> None:
+        self._wake_up_sent = False
+        # Tasks that these add run in the next round.
+        for _ in range(len(self._tasks)):
+            self._tasks.popleft()()
+
+    def _time_to_wait(self) -> float:
+        if self._tasks or self.turns:
+            return 0.0
+        times = [self._next_coarse_poll, self.deadlines.next_time()]
+        times += [next_time() for _, next_time in self._periodic]
+        now = self._clock()
+        return max(0.0, min(LONGEST_WAIT, *(when - now for when in times if when is not None)))

@@ -1,0 +1,160 @@
+"""Start-time fair queueing: whoever has used least goes next, first among addresses, then inside them.
+
+An address that keeps a thousand connections busy gets the same share of the processor as an address with
+one. Inside an address, *light* connections (their last turn was short and left nothing to do) share one half
+of the time and *busy* ones the other, so a small message does not wait for a thousand busy neighbours.
+
+    all --> addresses --> light, busy --> connections
+
+Each of these is a flow. Its start tag is what it has used so far, in seconds, but at least the virtual time
+of its parent, so idling earns no credit. The smallest start tag goes next, and becomes the parent's virtual
+time. What the turn took is then added to every flow on the way.
+
+Source: P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
+"""
+
+from __future__ import annotations
+
+import itertools
+from heapq import heappop, heappush
+from typing import Any, Generic, Optional, TypeVar
+from weakref import WeakValueDictionary
+
+LONG_TURN = 0.001  # seconds
+
+_sequence = itertools.count()  # equal start tags go in the order of arrival
+
+
+class Flow:
+    """A group of flows or entries with a share of its parent's time.
+
+    Args:
+        parent: the flow that it belongs to, None for the root.
+    """
+
+    __slots__ = ("__weakref__", "parent", "queued", "used", "virtual_time", "waiting")
+
+    def __init__(self, parent: Optional[Flow]) -> None:
+        self.parent = parent
+        self.queued = False  # among the parent's waiting, or having its turn
+        self.used = 0.0  # seconds
+        self.virtual_time = 0.0  # the start tag of the child that went last
+        self.waiting: list[tuple[float, int, Any]] = []  # a heap of start tag, sequence, child
+
+    def enqueue(self) -> None:
+        """Wait among the parent's children."""
+        parent = self.parent
+        if parent is not None and not self.queued:
+            self.queued = True
+            self.used = max(self.used, parent.virtual_time)
+            heappush(parent.waiting, (self.used, next(_sequence), self))
+            parent.enqueue()
+
+    def charge(self, seconds: float) -> None:
+        """Count the cost of a turn, and wait for the next one where a child does."""
+        self.used += seconds
+        self.queued = False
+        if self.waiting:
+            self.enqueue()
+
+
+class AddressFlow(Flow):
+    """The flow of one address."""
+
+    __slots__ = ("busy", "light")
+
+    def __init__(self, parent: Flow) -> None:
+        super().__init__(parent)
+        self.light = Flow(self)
+        self.busy = Flow(self)
+
+
+class QueueEntry:
+    """A connection, or a job, in a fair queue.
+
+    Args:
+        address: the flow of its address, from `FairQueue.address`.
+    """
+
+    __slots__ = ("_address", "_flow", "_queued", "_used")
+
+    def __init__(self, address: AddressFlow) -> None:
+        self._address = address
+        self._flow = address.light
+        self._queued = False
+        self._used = 0.0  # seconds, in the busy flow
+
+    @property
+    def queued(self) -> bool:
+        """Whether it waits for a turn."""
+        return self._queued
+
+    @property
+    def light(self) -> bool:
+        """Whether it is light: its turns should stay short."""
+        return self._flow is self._address.light
+
+    def _push(self) -> None:
+        flow = self._flow
+        self._queued = True
+        self._used = max(self._used, flow.virtual_time)
+        heappush(flow.waiting, (self._used, next(_sequence), self))
+        flow.enqueue()
+
+    def _charge(self, seconds: float, more: bool) -> None:
+        busy = more or seconds > LONG_TURN
+        flow = self._flow
+        flow.charge(seconds)
+        self._address.charge(seconds)
+        if busy and flow is self._address.busy:
+            self._used += seconds
+        else:
+            self._used = 0.0
+            if not self._queued:
+                self._flow = self._address.busy if busy else self._address.light
+
+
+E = TypeVar("E", bound=QueueEntry)
+
+
+class FairQueue(Generic[E]):
+    """Entries that wait for their turn. An address is forgotten together with its last entry."""
+
+    def __init__(self) -> None:
+        self._root = Flow(None)
+        self._addresses: WeakValueDictionary[str, AddressFlow] = WeakValueDictionary()
+
+    def __bool__(self) -> bool:
+        """Whether an entry waits."""
+        return bool(self._root.waiting)
+
+    def address(self, name: str) -> AddressFlow:
+        """Return the flow of the address `name`, for the entries of its connections."""
+        flow = self._addresses.get(name)
+        if flow is None:
+            flow = self._addresses[name] = AddressFlow(self._root)
+        return flow
+
+    def push(self, entry: E) -> None:
+        """Let `entry` wait for a turn; one that waits already keeps its place."""
+        if not entry._queued:
+            entry._push()
+
+    def pop(self) -> E:
+        """Take the entry whose turn it is; `charge` must follow before the next `pop`."""
+        flow: Any = self._root
+        while isinstance(flow, Flow):
+            flow.virtual_time, _, flow = heappop(flow.waiting)
+        entry: E = flow
+        entry._queued = False
+        return entry
+
+    def charge(self, entry: E, seconds: float, more: bool = False) -> None:
+        """Count what a turn of `entry` cost.
+
+        Args:
+            entry: from `pop`.
+            seconds: the cost.
+            more: the turn left something to do.
+        """
+        entry._charge(seconds, more)

@@ -1,0 +1,199 @@
+"""Handshakes in a pool of threads, on blocking sockets.
+
+A handshake is the only work of a relay that is always long for one message: four public-key operations,
+140 us. A thread takes a connection whose peer has sent something, and blocks for what comes next. A peer
+that keeps it waiting gives up its thread: after `PATIENCE`, or at once while others are queued, the
+connection goes back to the event loop with its state, and returns when its peer has sent more. So silent
+peers cost no thread, however many they are.
+
+Jobs are queued fairly by address (fair_queue.py): an address that floods the relay waits for its own jobs.
+
+A thread owns the socket from `submit` until it calls `done`, and touches nothing else.
+
+The sockets of the relay block, and have a time-out of their own in the kernel; the event loop says with
+each call that it does not want to wait (MSG_DONTWAIT). So a socket changes hands without a system call.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from typing import Callable, Optional
+
+from offset_common.channel.connection import Connection
+from offset_common.channel.events import HandshakeCompleted
+from offset_common.errors import PeerError, ServiceError
+from offset_common.identity import Identity
+from offset_common.relay.fair_queue import FairQueue, QueueEntry
+
+PATIENCE = 0.02  # seconds that a thread waits for a peer in the middle of a handshake
+READ_SIZE = 4096  # bytes; both handshake messages of a peer are under 400
+STACK_SIZE = 512 * 1024  # bytes of address space for each thread
+JOB_COST = 1.0  # for the fair queue: one job costs as much as another
+
+_TIMEOUT = struct.pack("ll", int(PATIENCE), int(PATIENCE % 1 * 1_000_000))
+
+
+def prepare_socket(sock: socket.socket) -> None:
+    """Make blocking calls on `sock` end after `PATIENCE`; accepted sockets inherit it."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEOUT)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEOUT)
+
+
+class HandshakeJob:
+    """One connection on its way through the pool.
+
+    Args:
+        sock: the connected socket.
+        address: what fair queueing counts by.
+        deadline: the time, of time.monotonic, at which the handshake is over or has failed.
+        done: called in a pool thread with the job, when the handshake is established, has failed or waits
+            for the peer.
+        protocol: what an earlier turn in the pool left, or None.
+    """
+
+    __slots__ = (
+        "address",
+        "deadline",
+        "done",
+        "ended",
+        "error",
+        "established",
+        "protocol",
+        "received",
+        "sent",
+        "sock",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: str,
+        deadline: float,
+        done: Callable[[HandshakeJob], None],
+        protocol: Optional[Connection] = None,
+    ) -> None:
+        self.sock = sock
+        self.address = address
+        self.deadline = deadline
+        self.done = done
+        self.protocol = protocol
+        self.established = False
+        self.ended = False  # the peer closed
+        self.error: Optional[BaseException] = None
+        self.received = 0  # bytes of this turn
+        self.sent = 0
+
+    def run(self, identity: Identity, waits: Callable[[], bool]) -> None:
+        """Bring the handshake as far as the peer lets it; what came of it is in the attributes.
+
+        Args:
+            identity: the relay's.
+            waits: returns whether other jobs are queued.
+        """
+        try:
+            self._shake_hands(identity, waits)
+        except (PeerError, OSError) as error:
+            # The traceback refers to this job: it would live on until a search for cycles.
+            error.__traceback__ = error.__context__ = None
+            self.error = error
+        except Exception as error:  # a bug ends this one connection; the event loop reports it
+            self.error = error
+
+    def _shake_hands(self, identity: Identity, waits: Callable[[], bool]) -> None:
+        if self.protocol is None:
+            self.protocol = Connection(identity, time.monotonic(), version_sent=True)
+        while not self.established and time.monotonic() < self.deadline:
+            try:
+                received = self.sock.recv(READ_SIZE, socket.MSG_DONTWAIT if waits() else 0)
+            except BlockingIOError:
+                return
+            if not received:
+                self.ended = True
+                return
+            self.received += len(received)
+            self.protocol.receive_data(received)
+            event = self.protocol.next_event(time.monotonic())
+            self.established = isinstance(event, HandshakeCompleted)
+            data = self.protocol.data_to_send()
+            if data:
+                self.sock.sendall(data)  # the kernel takes these few hundred bytes at once
+                self.sent += len(data)
+
+
+class _Queued(QueueEntry):
+    """A job in the fair queue."""
+
+    __slots__ = ("job",)
+
+    def __init__(self, queue: FairQueue[_Queued], job: HandshakeJob) -> None:
+        super().__init__(queue.address(job.address))
+        self.job = job
+
+
+class HandshakePool:
+    """Threads that bring connections through the handshake.
+
+    Args:
+        identity: the relay's.
+        threads: how many.
+
+    Raises:
+        ServiceError: the system does not start so many threads.
+    """
+
+    def __init__(self, identity: Identity, threads: int) -> None:
+        self._identity = identity
+        self._queue: FairQueue[_Queued] = FairQueue()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._threads: list[threading.Thread] = []
+        previous = threading.stack_size(STACK_SIZE)
+        try:
+            for number in range(threads):
+                thread = threading.Thread(target=self._work, name=f"handshake-{number}", daemon=True)
+                thread.start()
+                self._threads.append(thread)
+        except (RuntimeError, MemoryError):
+            self.close()
+            raise ServiceError(
+                f"cannot start {threads} handshake threads: the system started only {len(self._threads)}; "
+                "choose fewer with --handshake-threads, or raise the limits of memory and processes"
+            ) from None
+        finally:
+            threading.stack_size(previous)
+
+    def submit(self, job: HandshakeJob) -> None:
+        """Queue a job; from now on a thread owns its socket, until it calls `done`."""
+        with self._changed:
+            self._queue.push(_Queued(self._queue, job))
+            self._changed.notify()
+
+    def close(self) -> None:
+        """End the threads after their present jobs."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=1.0)
+
+    def _work(self) -> None:
+        while True:
+            job = self._next_job()
+            if job is None:
+                return
+            job.run(self._identity, self._queue.__bool__)
+            job.done(job)
+            del job  # a waiting thread would keep its last one
+
+    def _next_job(self) -> Optional[HandshakeJob]:
+        with self._changed:
+            while not self._queue:
+                if self._closed:
+                    return None
+                self._changed.wait()
+            entry = self._queue.pop()
+            self._queue.charge(entry, JOB_COST)
+            return entry.job

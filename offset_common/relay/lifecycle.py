@@ -1,0 +1,118 @@
+"""The life of a connection as a table: state x event -> state, and the deadline of each state.
+
+`SocketConnection.change_session` and `SocketConnection.close` look every change up here, so the table is
+what happens. tests/relay/test_lifecycle.py tries every pair, and holds the diagram in docs/architecture.md
+to the one that `diagram` draws.
+
+Source: sections 4, 6 and 7 of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple, Optional
+
+from offset_common.constants import (
+    HANDSHAKE_TIMEOUT,
+    IDLE_TIMEOUT,
+    INIT_TIMEOUT,
+    WAITING_CONNECT_TIMEOUT,
+)
+from offset_common.errors import LocalProtocolError
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.limits import LINGER_TIMEOUT
+
+
+class State(enum.Enum):
+    """What a connection is; the value is what logs call it."""
+
+    HANDSHAKE = "handshake"  # the peer's key is not proven yet
+    AWAITING_INIT = "awaiting init"  # its key is proven, its role is not known
+    LISTENER = "listener"
+    PENDING_CONNECT = "pending connect"
+    TUNNEL = "tunnel"
+    FLUSHING = "flushing"  # sends what is queued for the peer, discards what the peer sends
+    LINGERING = "lingering"  # our side is closed, the peer's is not
+    CLOSED = "closed"
+
+    @property
+    def role(self) -> str:
+        """The role of a connection in this state, for the log."""
+        return State.TUNNEL.value if self in (State.FLUSHING, State.LINGERING) else self.value
+
+
+class Event(enum.Enum):
+    """What changes the state of a connection."""
+
+    AUTHENTICATE = "the handshake proves the peer's key"
+    LISTEN = "InitConnection: listen"
+    CONNECT = "InitConnection: connect"
+    ACCEPT = "InitConnection: accept"
+    ACCEPTED = "the listener accepts"
+    MOVE = "a worker process takes the tunnel over"
+    FINISH = "the other end of the tunnel, or its peer, ends"
+    OUTPUT_SENT = "all output is sent"
+    CLOSE = "the peer closes, breaks a rule or exceeds a deadline or limit"
+
+
+class Deadline(NamedTuple):
+    """How long a connection may stay in a state, and why it is closed then."""
+
+    seconds: float
+    reason: CloseReason
+
+
+TRANSITIONS = {
+    State.HANDSHAKE: {Event.AUTHENTICATE: State.AWAITING_INIT, Event.CLOSE: State.CLOSED},
+    State.AWAITING_INIT: {
+        Event.LISTEN: State.LISTENER,
+        Event.CONNECT: State.PENDING_CONNECT,
+        Event.ACCEPT: State.TUNNEL,
+        Event.CLOSE: State.CLOSED,
+    },
+    State.LISTENER: {Event.CLOSE: State.CLOSED},
+    State.PENDING_CONNECT: {Event.ACCEPTED: State.TUNNEL, Event.CLOSE: State.CLOSED},
+    State.TUNNEL: {Event.MOVE: State.TUNNEL, Event.FINISH: State.FLUSHING, Event.CLOSE: State.CLOSED},
+    State.FLUSHING: {Event.OUTPUT_SENT: State.LINGERING, Event.CLOSE: State.CLOSED},
+    State.LINGERING: {Event.CLOSE: State.CLOSED},
+    State.CLOSED: {},
+}
+
+DEADLINES = {
+    State.HANDSHAKE: Deadline(HANDSHAKE_TIMEOUT, CloseReason.HANDSHAKE_TIMEOUT),
+    State.AWAITING_INIT: Deadline(INIT_TIMEOUT, CloseReason.INIT_TIMEOUT),
+    State.PENDING_CONNECT: Deadline(WAITING_CONNECT_TIMEOUT, CloseReason.NOT_ACCEPTED),
+    # Extended by every byte that the peer sends: these two states send no keepalives.
+    State.FLUSHING: Deadline(IDLE_TIMEOUT, CloseReason.IDLE),
+    # Extended while the peer's system still acknowledges what was sent.
+    State.LINGERING: Deadline(LINGER_TIMEOUT, CloseReason.PEER_CLOSED),
+}
+"""A listener and a tunnel stay for as long as they keep sending: the keepalive layer closes silent ones."""
+
+
+def next_state(state: State, event: Event) -> State:
+    """Return the state that follows `state` after `event`.
+
+    Raises:
+        LocalProtocolError: the table has no such pair; this is a bug of the relay.
+    """
+    try:
+        return TRANSITIONS[state][event]
+    except KeyError:
+        raise LocalProtocolError(f"{event.name} does not happen to a connection in {state.name}") from None
+
+
+def deadline_of(state: State) -> Optional[Deadline]:
+    """Return how long a connection may stay in `state`, or None for any time."""
+    return DEADLINES.get(state)
+
+
+def diagram() -> str:
+    """Return the table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", "    [*] --> HANDSHAKE: accepted"]
+    for state, events in TRANSITIONS.items():
+        lines += [f"    {state.name} --> {after.name}: {event.name}" for event, after in events.items()]
+    for state, deadline in DEADLINES.items():
+        lines.append(f"    {state.name}: {state.name} (at most {deadline.seconds:g} s)")
+    lines.append("    CLOSED --> [*]")
+    return "\n".join(lines)

@@ -1,0 +1,79 @@
+"""Unread output: what waits because a peer does not read it at once."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import termios
+from typing import Optional, Union
+
+from offset_common.relay.buffer_pool import Account
+
+_INT_SIZE = 4  # bytes, of the system's int
+
+Buffer = Union[bytes, bytearray, memoryview]
+
+
+class OutputBuffer:
+    """The output of one connection that its socket did not take.
+
+    Args:
+        account: counts what waits.
+    """
+
+    __slots__ = ("_account", "_buffer", "_start", "moved_at")
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._buffer: Optional[bytearray] = None
+        self._start = 0  # of what is not written yet
+        self.moved_at = 0.0  # seconds: when the peer last read some of it, or when it began to wait
+
+    def __len__(self) -> int:
+        """Return the bytes that wait."""
+        return 0 if self._buffer is None else len(self._buffer) - self._start
+
+    def append(self, data: Buffer, now: float) -> None:
+        """Let `data` wait behind what waits already."""
+        if self._buffer is None:
+            self._buffer = bytearray()
+            self._start = 0
+            self.moved_at = now
+        self._buffer += data
+        self._account.add(len(data))
+
+    def write_to(self, sock: socket.socket, now: float) -> int:
+        """Write what `sock` takes at once; return how many bytes that was.
+
+        Raises:
+            OSError: the connection is lost, or (BlockingIOError) nothing can be written.
+        """
+        assert self._buffer is not None
+        with memoryview(self._buffer) as view:
+            taken = sock.send(view[self._start :], socket.MSG_DONTWAIT)
+        self._account.add(-taken)
+        self._start += taken
+        self.moved_at = now
+        if self._start == len(self._buffer):
+            self._buffer = None
+        elif self._start > len(self._buffer) // 2:
+            del self._buffer[: self._start]
+            self._start = 0
+        return taken
+
+    def content(self) -> bytes:
+        """Return the bytes that wait."""
+        return b"" if self._buffer is None else bytes(self._buffer[self._start :])
+
+    def clear(self) -> None:
+        """Drop what waits."""
+        self._account.add(-len(self))
+        self._buffer = None
+
+
+def has_unacknowledged_data(sock: socket.socket) -> bool:
+    """Return whether the peer's system has not acknowledged all that was written to `sock`."""
+    try:
+        return any(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_INT_SIZE)))
+    except OSError:
+        return False  # a system that cannot report it

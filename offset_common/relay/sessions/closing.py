@@ -1,0 +1,85 @@
+"""The end of a tunnel end: what is queued for the peer is delivered, then the connection is closed.
+
+"When one side ends, what it had sent is still delivered, then the other side is closed."
+
+Source: section 7 of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import Session, SocketConnection
+from offset_common.relay.lifecycle import Event, State
+
+
+def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
+    """Deliver what is queued for the peer, then close."""
+    session = Flushing(connection)
+    connection.begin_close(reason, session)
+    if not connection.output:
+        session.on_output_sent()
+
+
+class Flushing(Session):
+    """Sends the queued output; the peer's input is dropped, and shows that the peer is alive."""
+
+    __slots__ = ("_peer_ended",)
+
+    state = State.FLUSHING
+    keeps_alive = False
+
+    def __init__(self, connection: SocketConnection) -> None:
+        super().__init__(connection)
+        self._peer_ended = False
+
+    def on_readable(self) -> None:
+        """Drop what the peer sends."""
+        connection = self.connection
+        if connection.discard_input():
+            connection.extend_deadline()
+        elif not connection.output:
+            connection.close(CloseReason.PEER_CLOSED)
+        else:
+            # The peer closed its direction and cannot show that it is alive; it may still be reading.
+            self._peer_ended = True
+            connection.pause_reading()
+            connection.cancel_deadline()
+
+    def on_output_sent(self) -> None:
+        """Close our direction, and wait until the peer closes its own."""
+        connection = self.connection
+        if self._peer_ended:
+            connection.close(CloseReason.PEER_CLOSED)
+            return
+        try:
+            connection.shut_down_writing()
+        except OSError as error:
+            connection.fail(error)
+            return
+        connection.change_session(Event.OUTPUT_SENT, Lingering(connection))
+
+
+class Lingering(Session):
+    """Waits until the peer's system has everything: closing earlier could reset the connection."""
+
+    __slots__ = ("_since",)
+
+    state = State.LINGERING
+    keeps_alive = False
+
+    def __init__(self, connection: SocketConnection) -> None:
+        super().__init__(connection)
+        self._since = connection.env.loop.now
+
+    def on_readable(self) -> None:
+        """Drop what the peer sends, up to its end."""
+        if not self.connection.discard_input():
+            self.connection.close(CloseReason.PEER_CLOSED)
+
+    def on_deadline(self) -> None:
+        """Close, unless the peer's system is still taking what was sent."""
+        env = self.connection.env
+        if env.loop.now - self._since < env.stall and self.connection.delivers:
+            self.connection.extend_deadline()
+        else:
+            super().on_deadline()

@@ -1,0 +1,108 @@
+"""A connection whose peer has not proven its key yet.
+
+While the peer is silent, the connection costs an entry in the selector and a deadline. When something
+came, the handshake pool has its socket for a moment.
+
+Source: section 4 of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Callable, Optional, Protocol
+
+from offset_common.channel.connection import Connection
+from offset_common.constants import HANDSHAKE_TIMEOUT
+from offset_common.errors import HandshakeError, VersionError
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import Session, SocketConnection
+from offset_common.relay.handshake_pool import HandshakeJob, HandshakePool
+from offset_common.relay.lifecycle import State
+from offset_common.wire.frames import OldPeerError
+
+
+class EvictionGuard(Protocol):
+    """The part of admission control that a handshake needs."""
+
+    def protect(self, connection: SocketConnection) -> None:
+        """Do not evict `connection`."""
+
+    def unprotect(self, connection: SocketConnection) -> None:
+        """Let `connection` be evicted again."""
+
+
+class Handshake(Session):
+    """The state of a handshake between its turns in the pool.
+
+    Args:
+        connection: the connection.
+        pool: computes handshakes.
+        guard: keeps the connection from eviction while the pool has it.
+        authenticated: called with the connection once its key is proven.
+    """
+
+    __slots__ = ("_authenticated", "_deadline", "_guard", "_pool", "_protocol")
+
+    state = State.HANDSHAKE
+    keeps_alive = False
+
+    def __init__(
+        self,
+        connection: SocketConnection,
+        pool: HandshakePool,
+        guard: EvictionGuard,
+        authenticated: Callable[[SocketConnection], None],
+    ) -> None:
+        super().__init__(connection)
+        self._pool = pool
+        self._guard = guard
+        self._authenticated = authenticated
+        self._protocol: Optional[Connection] = None
+        self._deadline = time.monotonic() + HANDSHAKE_TIMEOUT
+
+    def on_readable(self) -> None:
+        """Give the socket to the handshake pool."""
+        connection = self.connection
+        call_soon = connection.env.loop.call_soon_threadsafe
+        job = HandshakeJob(
+            connection.lend_socket(),
+            connection.address.prefix,
+            self._deadline,
+            lambda job: call_soon(partial(self._take_back, job)),
+            self._protocol,
+        )
+        self._protocol = None
+        self._guard.protect(connection)
+        self._pool.submit(job)
+
+    def _take_back(self, job: HandshakeJob) -> None:
+        connection = self.connection
+        connection.add_traffic(job.received, job.sent)
+        if connection.closed:
+            return
+        self._guard.unprotect(connection)
+        try:
+            if job.error is not None:
+                self._fail(job.error)
+            elif job.ended:
+                connection.close(CloseReason.PEER_CLOSED)
+            elif job.established:
+                assert job.protocol is not None
+                connection.adopt(job.protocol, job.protocol.take_received())
+                self._authenticated(connection)
+            else:
+                self._protocol = job.protocol
+                connection.take_socket_back()
+        except Exception as error:
+            connection.fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, OldPeerError):
+            self.connection.close(CloseReason.OLD_PEER)
+        elif isinstance(error, VersionError):
+            self.connection.close(CloseReason.NOT_OFFSET, str(error))
+        elif isinstance(error, HandshakeError):
+            self.connection.close(CloseReason.HANDSHAKE_FAILED, str(error))
+        else:
+            self.connection.fail(error)

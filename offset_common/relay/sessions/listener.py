@@ -1,0 +1,88 @@
+"""A connection that takes connects for its key.
+
+Source: section 7 of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.lifecycle import State
+from offset_common.relay.sessions.message_session import MessageSession
+from offset_common.relay.sessions.pending_connect import PendingConnect
+from offset_common.wire.messages import IncomingConnection, RejectConnection
+
+ANNOUNCEMENTS_IN_TURN = 64
+
+
+class Listeners(Protocol):
+    """Knows the listeners and the connects that wait for them."""
+
+    def reject(self, listener: Listener, source: bytes) -> None:
+        """Close a connect from `source` that waits for `listener`."""
+
+    def listener_ended(self, listener: Listener) -> None:
+        """Forget `listener`."""
+
+    def has_pending(self, listener: Listener) -> bool:
+        """Return whether a connect waits for `listener`."""
+
+
+class Listener(MessageSession):
+    """Announces pending connects to the peer, and takes its rejections.
+
+    At most one high-water mark of announcements is queued for a peer that reads slowly. The others are made
+    when there is room, and only for connects that still wait.
+
+    Args:
+        connection: the connection.
+        owner: knows what waits for it.
+    """
+
+    __slots__ = ("_owner", "_unannounced")
+
+    state = State.LISTENER
+
+    def __init__(self, connection: SocketConnection, owner: Listeners) -> None:
+        super().__init__(connection)
+        self._owner = owner
+        self._unannounced: dict[PendingConnect, None] = {}  # in the order of arrival
+
+    def on_message(self, message: bytes) -> None:
+        """Reject a pending connect, the only thing that a listener asks for."""
+        self._owner.reject(self, RejectConnection.decode(message).public_key)
+
+    def announce(self, pending: Iterable[PendingConnect]) -> None:
+        """Tell the peer who wants to connect, now or when there is room."""
+        self._unannounced.update(dict.fromkeys(pending))
+        self.connection.poll_normally()  # perhaps the peer is gone, which ends those that wait for it
+        self._send_announcements()
+
+    def withdraw(self, pending: PendingConnect) -> None:
+        """Do not announce `pending` any more."""
+        self._unannounced.pop(pending, None)
+
+    def _send_announcements(self) -> None:
+        connection = self.connection
+        for _ in range(ANNOUNCEMENTS_IN_TURN):
+            if connection.closed or not self._unannounced:
+                return
+            if connection.output_room <= 0:
+                break
+            pending = next(iter(self._unannounced))
+            del self._unannounced[pending]
+            connection.send_message(IncomingConnection(pending.connection.key).encode())
+        connection.call_when_drained(self._send_announcements)
+
+    @property
+    def may_poll_coarsely(self) -> bool:
+        """Whether it may: nobody waits for what the peer sends."""
+        return not self._owner.has_pending(self)
+
+    def on_closed(self, reason: CloseReason) -> None:
+        """Forget the listener; connects that wait for it are closed."""
+        self._unannounced.clear()
+        self._owner.listener_ended(self)

@@ -1,0 +1,77 @@
+"""The slow path of the relay: frames are cut, decrypted, decoded and handled one by one.
+
+Tunnels have a fast path of their own (tunnel.py).
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from offset_common.channel.events import MessageReceived
+from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import Session
+from offset_common.wire.frames import frame_end
+
+READ_SIZE = 4 * 1024  # bytes read in one turn
+FRAMES_IN_TURN = 4
+
+
+class MessageSession(Session):
+    """A session that handles single messages."""
+
+    __slots__ = ()
+
+    def on_message(self, message: bytes) -> None:
+        """Handle one message of the peer."""
+        raise NotImplementedError
+
+    def has_room_for(self, frame_size: int) -> bool:
+        """Return whether a frame of so many bytes may be decoded now; where not, reading is paused."""
+        return True
+
+    def on_readable(self) -> None:
+        """Read, and handle what came."""
+        connection = self.connection
+        if not connection.reserve_frame():
+            return
+        data = connection.read(READ_SIZE)
+        if data is None:
+            connection.close(CloseReason.PEER_CLOSED)
+            return
+        if _whole_frame_end(data, 0) is None:
+            connection.keep(data, 0)
+            return
+        data = memoryview(bytes(data))  # a message may make another connection read into the shared buffer
+        start, backlog = self._handle_frames(data)
+        if not connection.closed:
+            connection.send_pending()
+        if not connection.closed:
+            connection.keep(data, start, backlog)
+
+    def _handle_frames(self, data: memoryview) -> tuple[int, bool]:
+        """Handle some frames; return where the rest begins, and whether there may be whole frames in it."""
+        connection = self.connection
+        protocol, now = connection.protocol, connection.env.loop.now
+        assert protocol is not None
+        start = 0
+        for _ in range(FRAMES_IN_TURN):
+            end = _whole_frame_end(data, start)
+            if end is None:
+                return start, False
+            if not self.has_room_for(end - start):
+                return start, True
+            event = protocol.receive_frame(bytes(data[start + FRAME_LENGTH_SIZE : end]), now)
+            start = end
+            if isinstance(event, MessageReceived):
+                self.on_message(event.data)
+                if connection.closed or connection.session is not self:
+                    break
+        return start, start < len(data)
+
+
+def _whole_frame_end(data: memoryview, start: int) -> Optional[int]:
+    if len(data) - start < FRAME_LENGTH_SIZE:
+        return None
+    end = frame_end(data, start, MAX_FRAME_SIZE)
+    return end if end <= len(data) else None

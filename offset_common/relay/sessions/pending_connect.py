@@ -1,0 +1,81 @@
+"""A connect that waits for its listener, and what the peer sends meanwhile.
+
+"C never learns that it waits, and may send at once: what it sends must be kept, in order, for the acceptor."
+
+Source: section 7 of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.lifecycle import State
+from offset_common.relay.limits import EARLY_DATA_SIZE
+from offset_common.relay.sessions.message_session import MessageSession
+from offset_common.wire.packing import max_unpacked_size
+
+MESSAGE_OVERHEAD = 512  # bytes counted for each early message: sending it later takes 10 us
+
+
+class PendingConnects(Protocol):
+    """Knows the pending connects."""
+
+    def connect_ended(self, pending: PendingConnect) -> None:
+        """Forget `pending`."""
+
+
+class PendingConnect(MessageSession):
+    """Keeps early data in order.
+
+    Args:
+        connection: the connection.
+        owner: knows which listener it waits for.
+    """
+
+    __slots__ = ("_early", "_owner", "_size")
+
+    state = State.PENDING_CONNECT
+
+    def __init__(self, connection: SocketConnection, owner: PendingConnects) -> None:
+        super().__init__(connection)
+        self._owner = owner
+        self._early: list[bytes] = []
+        self._size = 0  # bytes counted for early data
+
+    def on_readable(self) -> None:
+        """Read while there is room for early data; what comes later stays in the kernel."""
+        if self._size + max(0, self.connection.input.needs_reservation()) > EARLY_DATA_SIZE:
+            self.connection.pause_reading()  # until it is accepted
+        else:
+            super().on_readable()
+
+    def has_room_for(self, frame_size: int) -> bool:
+        """Return whether a frame may be decoded: a few bytes may become EARLY_DATA_SIZE."""
+        if self._size > EARLY_DATA_SIZE:
+            self.connection.pause_reading()
+            return False
+        size = max_unpacked_size(frame_size)
+        if not self.connection.account.fits(size):
+            self.connection.wait_for_space(self.connection, size)
+            return False
+        return True
+
+    def on_message(self, message: bytes) -> None:
+        """Keep a message for the acceptor."""
+        self._early.append(message)
+        self._size += len(message) + MESSAGE_OVERHEAD
+        self.connection.account.add(len(message) + MESSAGE_OVERHEAD)
+
+    def take_early_data(self) -> list[bytes]:
+        """Return the messages kept so far, and forget them."""
+        early, self._early = self._early, []
+        self.connection.account.add(-self._size)
+        self._size = 0
+        return early
+
+    def on_closed(self, reason: CloseReason) -> None:
+        """Forget the connect."""
+        self.take_early_data()
+        self._owner.connect_ended(self)

@@ -1,0 +1,181 @@
+"""Tunnel ends: what one peer sends is re-encrypted for the other, in order, bytes unchanged.
+
+An end whose output is over its high-water mark pauses the reading of the other end, never the keepalives.
+
+Source: section 7 of docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Optional
+
+from offset_common.channel.forwarder import Forwarder
+from offset_common.errors import LocalProtocolError
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import LARGE_READ, Session, SocketConnection, may_read
+from offset_common.relay.event_loop import READ
+from offset_common.relay.input_buffer import OWN_BUFFER_FROM, RECEIVE_BUFFER_SIZE
+from offset_common.relay.lifecycle import Event, State
+from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
+from offset_common.relay.sessions.closing import close_in_order
+from offset_common.relay.sessions.pending_connect import PendingConnect
+
+FIRST_FRAME_SIZE = 1 * KIB  # bytes, assumed while the size of the frames is not known
+HEAD_READ_SIZE = 2 * KIB  # bytes read for the start of a large frame, whose rest goes to its own buffer
+
+# Frames and bytes read in one turn: of a light connection and of a busy one while others wait for theirs,
+# and while nobody does.
+LIGHT_TURN = (4, LARGE_READ)
+BUSY_TURN = (16, 64 * KIB)
+LONE_TURN = (64, 512 * KIB)
+
+
+class Tunnel(Session):
+    """One end of a tunnel.
+
+    Args:
+        connection: the connection.
+        forwarder: re-encrypts, with buffers that all tunnels share.
+    """
+
+    __slots__ = ("_forwarder", "_frame_size", "_partner")
+
+    state = State.TUNNEL
+
+    def __init__(self, connection: SocketConnection, forwarder: Forwarder) -> None:
+        super().__init__(connection)
+        self._forwarder = forwarder
+        self._partner: Optional[Tunnel] = None
+        self._frame_size = FIRST_FRAME_SIZE  # bytes, on average of the last turn
+
+    def join(self, partner: Tunnel) -> None:
+        """Make `partner` the other end."""
+        self._partner = partner
+
+    def start(self) -> None:
+        """Begin to forward, with what was read before."""
+        connection = self.connection
+        if not connection.closed:
+            connection.resume_reading()
+            connection.env.loop.request_turn(connection, READ)
+
+    def on_readable(self) -> None:
+        """Read, and forward what came."""
+        connection = self.connection
+        while self._partner is not None:
+            sink = self._partner.connection
+            if not self._make_room(sink):
+                return
+            direct = connection.input.reads_directly
+            frames, size = self._turn_limits()
+            data = connection.read(may_read(min(size, sink.output_room)))
+            if data is None:
+                self.finish(CloseReason.PEER_CLOSED)
+                return
+            self._forward(data, sink, frames)
+            # The rest of a large frame that began just now is most likely there as well.
+            if direct or connection.input.backlog or not connection.input.needs_reservation():
+                return
+
+    def _make_room(self, sink: SocketConnection) -> bool:
+        """Return whether `sink` can take more; where not, reading is paused until it can."""
+        connection = self.connection
+        if connection.input.frame_reserved:
+            return True  # a frame that has its space is received to its end, or it would keep it
+        if connection.input and not connection.reserve_frame(sink):
+            return False
+        if sink.output_room > 0:
+            return True
+        if sink.output:
+            connection.pause_reading()
+            sink.call_when_drained(connection.resume_reading)
+        else:
+            connection.wait_for_space(sink, FREE_BUFFER_SIZE)
+        return False
+
+    def _forward(self, data: memoryview, sink: SocketConnection, frames: int) -> None:
+        connection = self.connection
+        source_protocol, sink_protocol = connection.protocol, sink.protocol
+        if source_protocol is None or sink_protocol is None:
+            raise LocalProtocolError("a tunnel end without protocol state")
+        result = self._forwarder.forward(
+            source_protocol, sink_protocol, data, connection.env.loop.now, frames
+        )
+        if result.output:
+            # "What it had sent is still delivered", also when the next frame is the peer's fault.
+            sink.write(result.output)
+        if result.error is not None:
+            raise result.error
+        if connection.session is self and not connection.closed:
+            connection.send_pending()
+        if connection.session is self and not connection.closed:
+            connection.keep(data, result.taken, result.more)
+            if result.frames:
+                self._frame_size = result.taken // result.frames
+
+    def _turn_limits(self) -> tuple[int, int]:
+        """Return how many frames may be forwarded, and how many bytes read, in this turn."""
+        frames, size = LONE_TURN
+        if self.connection.env.loop.turns:
+            frames, size = LIGHT_TURN if self.connection.light else BUSY_TURN
+        if self._frame_size >= OWN_BUFFER_FROM:
+            return frames, HEAD_READ_SIZE
+        return frames, min(self._frame_size * frames, size)
+
+    def finish(self, reason: CloseReason) -> None:
+        """End the tunnel; both peers still receive what is queued for them."""
+        partner, self._partner = self._partner, None
+        close_in_order(self.connection, reason)
+        if partner is not None:
+            partner.partner_ended()
+
+    def partner_ended(self) -> None:
+        """End this side of the tunnel, whose other end is gone."""
+        if self._partner is not None:
+            self._partner = None
+            close_in_order(self.connection, CloseReason.PARTNER_ENDED)
+
+    def leave(self) -> None:
+        """Separate the end from its partner: a worker process has both from now on."""
+        self._partner = None
+
+    def on_closed(self, reason: CloseReason) -> None:
+        """End the other side as well."""
+        partner, self._partner = self._partner, None
+        if partner is not None:
+            partner.partner_ended()
+
+
+class Tunnels:
+    """Makes tunnels in this process."""
+
+    def __init__(self) -> None:
+        self._forwarder = Forwarder(RECEIVE_BUFFER_SIZE, perf_counter)
+
+    def join(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
+        """Forward between a pending connect and its acceptor, early data first."""
+        for end in self.prepare(pending, acceptor):
+            end.start()
+
+    def prepare(self, pending: PendingConnect, acceptor: SocketConnection) -> tuple[Tunnel, Tunnel]:
+        """Make the two ends of a tunnel, and send the early data to the acceptor; `start` must follow."""
+        connect = Tunnel(pending.connection, self._forwarder)
+        accept = Tunnel(acceptor, self._forwarder)
+        connect.join(accept)
+        accept.join(connect)
+        early = pending.take_early_data()
+        pending.connection.change_session(Event.ACCEPTED, connect)
+        acceptor.change_session(Event.ACCEPT, accept)
+        assert acceptor.protocol is not None
+        for message in early:
+            acceptor.protocol.send(message, acceptor.env.loop.now)
+        acceptor.send_pending()
+        return connect, accept
+
+    def adopt(self, connect: SocketConnection, accept: SocketConnection) -> tuple[Tunnel, Tunnel]:
+        """Make a tunnel of two connections that another process has joined; `start` must follow."""
+        ends = Tunnel(connect, self._forwarder), Tunnel(accept, self._forwarder)
+        ends[0].join(ends[1])
+        ends[1].join(ends[0])
+        return ends

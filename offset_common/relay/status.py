@@ -1,0 +1,66 @@
+"""What a relay has at the moment, for operators and tests: SIGUSR1 asks for it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from offset_common.relay.admission import Admission
+from offset_common.relay.buffer_pool import BufferPool
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.event_loop import EventLoop
+from offset_common.relay.lifecycle import State
+from offset_common.relay.rendezvous import Rendezvous
+
+_DESCRIPTORS = Path("/proc/self/fd")
+
+
+class Described(Protocol):
+    """The parts of a relay that its state is in."""
+
+    loop: EventLoop
+    buffers: BufferPool
+    admission: Admission[SocketConnection]
+    rendezvous: Rendezvous
+    ended: Counter[CloseReason]
+    completed_handshakes: int
+    bugs: int
+
+
+def describe(relay: Described) -> dict[str, Any]:
+    """Return what there is now, then what there was since the start, as fields for the log."""
+    connections = relay.admission.all()
+    states = Counter(connection.session.state for connection in connections)
+    return {
+        "connections": len(connections),
+        "handshakes": states[State.HANDSHAKE],
+        "awaiting_init": states[State.AWAITING_INIT],
+        "listeners": states[State.LISTENER],
+        "pending_connects": states[State.PENDING_CONNECT],
+        "tunnels": states[State.TUNNEL],
+        "closing": states[State.FLUSHING] + states[State.LINGERING],
+        "registry_entries": len(relay.rendezvous.registry),
+        "buffered_bytes": relay.buffers.used,
+        "waiting_for_buffers": relay.buffers.waiting,
+        "deadlines": len(relay.loop.deadlines),
+        "descriptors": _count_descriptors(),
+        "threads": threading.active_count(),
+        "completed_handshakes": relay.completed_handshakes,
+        "bugs": relay.bugs,
+        "ended": _show(relay.ended.most_common()),
+    }
+
+
+def _show(counts: Iterable[tuple[CloseReason, int]]) -> str:
+    return ", ".join(f"{reason.value}: {count}" for reason, count in counts)
+
+
+def _count_descriptors() -> int:
+    try:
+        return len(list(_DESCRIPTORS.iterdir())) - 1  # without the one that reads the directory
+    except OSError:
+        return 0  # none left, or a system without /proc

@@ -1,0 +1,250 @@
+"""One worker process, as the front process sees it: its channel, its heartbeat and its tunnels."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+from offset_common.errors import LocalProtocolError
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.event_loop import READ, WRITE, EventLoop
+from offset_common.relay.limits import Limits
+from offset_common.relay.log import log_event
+from offset_common.relay.workers.process import FRONT_SIGNALS, HEARTBEAT_INTERVAL
+from offset_common.relay.workers.transfer import MAX_DATAGRAM, encode_pair, end_of, send_with_sockets
+
+MISSED_HEARTBEATS = 8  # after so many a worker hangs: 4 s
+MISSED_HEARTBEATS_AT_START = 60  # while the process starts: 30 s
+RESTART_DELAY = 1.0  # seconds from a worker's death to its successor, or to the next try
+LOAD_HALVES_IN = 1.0  # seconds until what a worker forwarded counts half
+END_TIMEOUT = 5.0  # seconds that a worker may take to end
+_PROJECT = Path(__file__).resolve().parent.parent.parent.parent
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Block the signals that a worker ignores: a new process inherits that, and unblocks them itself.
+
+    Otherwise a Ctrl-C would end a worker that has not set its handlers yet.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, FRONT_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+class WorkerHandle:
+    """One worker process, started again when it dies or hangs.
+
+    Args:
+        loop: the front process's.
+        limits: for a single worker.
+
+    Raises:
+        OSError: the process cannot be started.
+    """
+
+    def __init__(self, loop: EventLoop, limits: Limits) -> None:
+        self.connections: dict[int, SocketConnection] = {}
+        self._loop = loop
+        self._limits = limits
+        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._channel: Optional[socket.socket] = None
+        self._unsent: deque[bytes] = deque()  # commands
+        self._finishing: set[int] = set()
+        self._forwarded = 0.0  # bytes, those of long ago counted less
+        self._forwarded_at = 0.0
+        self._missed = 0  # heartbeats
+        self._missed_allowed = MISSED_HEARTBEATS_AT_START
+        self._restarts = True
+        self._start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process."""
+        return self._channel is not None
+
+    @property
+    def process_id(self) -> int:
+        """The process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def forwarded(self) -> int:
+        """Return how many bytes it forwarded lately."""
+        return int(self._forwarded * 0.5 ** ((self._loop.now - self._forwarded_at) / LOAD_HALVES_IN))
+
+    def take(self, connections: tuple[SocketConnection, SocketConnection], numbers: tuple[int, int]) -> bool:
+        """Give a tunnel to the process; return whether the process can have it."""
+        if self._channel is None or self._unsent or self._missed > 1:
+            return False  # it is busy; and a tunnel must not overtake earlier commands
+        try:
+            ends = [end_of(connection, number) for connection, number in zip(connections, numbers)]
+            datagram = encode_pair(ends[0], ends[1])
+            if datagram is None:
+                return False
+            send_with_sockets(self._channel, datagram, [each.sock.fileno() for each in connections])
+        except (LocalProtocolError, OSError):
+            return False  # a rekey is under way, or the channel is full
+        self.connections.update(zip(numbers, connections))
+        return True
+
+    def finish(self, number: int, reason: CloseReason) -> None:
+        """Let the process deliver what is queued for a connection, then close it."""
+        if number in self.connections and number not in self._finishing:
+            self._finishing.add(number)
+            self._command(number, "finish", reason)
+
+    def close(self, number: int, reason: CloseReason) -> None:
+        """Let the process close a connection, unless it has reported the end."""
+        if self._forget_connection(number) is not None:
+            self._command(number, "close", reason)
+
+    def on_ready(self, events: int) -> None:
+        """Send what waits, and take what the process reports."""
+        if events & WRITE:
+            self._send_unsent()
+        while self._channel is not None:
+            try:
+                datagram = self._channel.recv(MAX_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError:
+                datagram = b""
+            if datagram:
+                self._missed = 0
+                self._missed_allowed = MISSED_HEARTBEATS
+                self._take_report(json.loads(datagram))
+            else:
+                self._died("ended")
+
+    def on_deadline(self) -> None:
+        """Count a missed heartbeat, or start the process again."""
+        if self._channel is None:
+            self._start_again()
+            return
+        # Counted in calls, not in seconds: a relay that was stopped and continues blames no worker.
+        self._missed += 1
+        if self._missed > self._missed_allowed:
+            self._died("hangs")
+        else:
+            self._loop.deadlines.schedule(self, self._loop.now + HEARTBEAT_INTERVAL)
+
+    def start_no_more(self) -> None:
+        """Leave the process dead, should it die."""
+        self._restarts = False
+
+    def disconnect(self) -> None:
+        """Let the process end, which it does when its channel is closed."""
+        self._loop.deadlines.cancel(self)
+        self._close_channel()
+
+    def wait_for_end(self) -> None:
+        """Wait for the end of the process after `disconnect`."""
+        if self._process is not None:
+            try:
+                self._process.wait(END_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def _start(self) -> None:
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(ours.close)
+            with theirs:
+                ours.setblocking(False)
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_DATAGRAM)
+                self._loop.register(ours, READ, self)
+                undo.callback(self._loop.unregister, ours)
+                command = [sys.executable, "-m", "offset_common.relay.workers.process", str(theirs.fileno())]
+                command += [str(self._limits.stall), str(self._limits.buffers)]
+                with _signals_blocked():
+                    self._process = subprocess.Popen(
+                        command, pass_fds=[theirs.fileno()], cwd=_PROJECT, stdin=subprocess.DEVNULL
+                    )
+            undo.pop_all()
+        self._channel = ours
+        self._forwarded = 0.0
+        self._missed = 0
+        self._missed_allowed = MISSED_HEARTBEATS_AT_START
+        self._loop.deadlines.schedule(self, self._loop.now + HEARTBEAT_INTERVAL)
+
+    def _command(self, number: int, what: str, reason: CloseReason) -> None:
+        if self._channel is not None:
+            self._unsent.append(json.dumps({"do": what, "number": number, "reason": reason.name}).encode())
+            if len(self._unsent) == 1:
+                self._send_unsent()
+
+    def _send_unsent(self) -> None:
+        if self._channel is None:
+            return
+        try:
+            while self._unsent:
+                self._channel.send(self._unsent[0])
+                self._unsent.popleft()
+        except ConnectionError:
+            self._unsent.clear()  # the end of the channel is reported as well
+        except OSError:
+            pass  # the process is busy, or the system is: again a little later
+        self._loop.modify(self._channel, READ | WRITE if self._unsent else READ, self)
+
+    def _take_report(self, report: dict[str, Any]) -> None:
+        if "forwarded" in report:
+            self._forwarded = self.forwarded() + report["forwarded"]
+            self._forwarded_at = self._loop.now
+        elif "bug" in report:
+            log_event("bug in a worker", logging.ERROR, collapse="bug", traceback=report["bug"])
+        else:
+            connection = self._forget_connection(report["ended"])
+            if connection is not None:
+                connection.add_traffic(report["received"], report["sent"])
+                connection.close(CloseReason[report["reason"]], report["detail"])
+
+    def _died(self, how: str) -> None:
+        self._close_channel()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        log_event(f"worker {how}", logging.WARNING, collapse="worker", lost_tunnel_ends=len(self.connections))
+        connections, self.connections = list(self.connections.values()), {}
+        self._finishing.clear()
+        for connection in connections:
+            connection.close(CloseReason.WORKER_ENDED)
+        self._loop.deadlines.schedule(self, self._loop.now + RESTART_DELAY)
+
+    def _start_again(self) -> None:
+        if not self._restarts:
+            return
+        try:
+            self._start()
+        except OSError as error:
+            log_event(
+                "cannot start a worker",
+                logging.WARNING,
+                collapse="worker start",
+                error=error.strerror or str(error),
+            )
+            self._loop.deadlines.schedule(self, self._loop.now + RESTART_DELAY)
+
+    def _forget_connection(self, number: int) -> Optional[SocketConnection]:
+        self._finishing.discard(number)
+        return self.connections.pop(number, None)
+
+    def _close_channel(self) -> None:
+        self._unsent.clear()
+        if self._channel is not None:
+            self._loop.unregister(self._channel)
+            self._channel.close()
+            self._channel = None

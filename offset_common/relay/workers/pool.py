@@ -1,0 +1,123 @@
+"""The front process's side of the workers: which one gets a tunnel, and what became of it.
+
+The front process accepts, computes handshakes and holds listeners; tunnels go to worker processes. A worker
+that dies or hangs takes its tunnels with it and is started again. Where no worker can take a tunnel, the
+front process forwards for it itself.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from offset_common.errors import ServiceError
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import Session, SocketConnection
+from offset_common.relay.event_loop import EventLoop
+from offset_common.relay.lifecycle import Event, State
+from offset_common.relay.limits import Limits
+from offset_common.relay.sessions.pending_connect import PendingConnect
+from offset_common.relay.sessions.tunnel import Tunnel, Tunnels
+from offset_common.relay.workers.handle import WorkerHandle
+
+LOAD_COUNTS_FROM = 20  # bits: a worker that forwarded under a mebibyte lately counts as idle
+
+
+class RemoteTunnel(Session):
+    """A tunnel end that a worker process serves; only its account is left here.
+
+    Args:
+        connection: the connection, whose socket has moved.
+        worker: the process that has it.
+        number: what both processes know it by.
+    """
+
+    __slots__ = ("_number", "_worker")
+
+    state = State.TUNNEL
+    keeps_alive = False
+
+    def __init__(self, connection: SocketConnection, worker: WorkerHandle, number: int) -> None:
+        super().__init__(connection)
+        self._worker = worker
+        self._number = number
+
+    def finish(self, reason: CloseReason) -> None:
+        """Let the worker deliver what is queued, then close."""
+        self._worker.finish(self._number, reason)
+
+    def on_closed(self, reason: CloseReason) -> None:
+        """Let the worker close its socket, unless the worker reported the end."""
+        self._worker.close(self._number, reason)
+
+
+class WorkerPool:
+    """Gives tunnels to workers; takes the place of `Tunnels` in the front process.
+
+    Args:
+        loop: the front process's.
+        limits: for the whole relay.
+        count: how many workers.
+        local: serves what no worker can take.
+
+    Raises:
+        ServiceError: the system does not start so many processes.
+    """
+
+    def __init__(self, loop: EventLoop, limits: Limits, count: int, local: Tunnels) -> None:
+        self._loop = loop
+        self._local = local
+        share = limits._replace(buffers=max(1, limits.buffers // count))
+        self.workers: list[WorkerHandle] = []
+        self._next_number = 0
+        try:
+            for _ in range(count):
+                self.workers.append(WorkerHandle(loop, share))
+        except OSError as error:
+            self.stop()
+            raise ServiceError(
+                f"cannot start {count} worker processes: {error.strerror or error}; "
+                "choose fewer with --workers, or raise the limits of open files and processes"
+            ) from None
+
+    def join(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
+        """Let a worker forward between a pending connect and its acceptor, early data first."""
+        ends = self._local.prepare(pending, acceptor)
+        for end in ends:
+            end.connection.pause_reading()
+        # Not at once: the acceptor's unhandled input is kept only after this message.
+        self._loop.call_soon(partial(self._move, *ends))
+
+    def start_no_more(self) -> None:
+        """Start no worker again: the relay is about to stop."""
+        for worker in self.workers:
+            worker.start_no_more()
+
+    def stop(self) -> None:
+        """End the workers."""
+        for worker in self.workers:
+            worker.disconnect()
+        for worker in self.workers:
+            worker.wait_for_end()
+
+    def _move(self, connect: Tunnel, accept: Tunnel) -> None:
+        ends = (connect, accept)
+        connections = (connect.connection, accept.connection)
+        if any(end.connection.session is not end or end.connection.closed for end in ends):
+            return  # one of them ended, and with it the other
+        numbers = (self._next_number, self._next_number + 1)
+        self._next_number += 2
+        workers = sorted((worker for worker in self.workers if worker.alive), key=_load)
+        taker = next((worker for worker in workers if worker.take(connections, numbers)), None)
+        for end, connection, number in zip(ends, connections, numbers):
+            if taker is None:
+                end.start()
+            else:
+                end.leave()
+                connection.release()
+                connection.change_session(Event.MOVE, RemoteTunnel(connection, taker, number))
+
+
+def _load(worker: WorkerHandle) -> tuple[int, int]:
+    # What a worker forwarded is known half a second later. Workers with about the same load, or next to
+    # none, are filled evenly: otherwise all tunnels of that time would go to one.
+    return (worker.forwarded() >> LOAD_COUNTS_FROM).bit_length(), len(worker.connections)

@@ -1,0 +1,174 @@
+"""A worker process: it forwards for the tunnels that the front process gives it, and does nothing else.
+
+It reports to the front process in JSON datagrams: a heartbeat with the bytes forwarded since the last one,
+the end of each connection, and bugs. When the front process is gone, the worker ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections import deque
+from typing import Any
+
+from offset_common.channel.connection import Connection
+from offset_common.relay.addresses import PeerAddress
+from offset_common.relay.buffer_pool import BufferPool, return_large_blocks
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import Environment, SocketConnection
+from offset_common.relay.event_loop import READ, EventLoop
+from offset_common.relay.input_buffer import ReceiveBuffer
+from offset_common.relay.sessions.tunnel import Tunnels
+from offset_common.relay.workers.transfer import End, decode_pair, receive_with_sockets
+
+HEARTBEAT_INTERVAL = 0.5  # seconds
+RETRY_INTERVAL = 0.05  # seconds until a report is sent again that the front process did not take
+FRONT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that a terminal or a supervisor sends to all processes, and that the front process handles."""
+
+
+class Worker:
+    """Forwards for tunnels.
+
+    Args:
+        channel: a Unix socket of datagrams to the front process.
+        stall: seconds that a peer may leave its output unread.
+        buffers: bytes that the connections may buffer.
+    """
+
+    def __init__(self, channel: socket.socket, stall: float, buffers: int) -> None:
+        self._channel = channel
+        self._loop = EventLoop()
+        pool = BufferPool(buffers)
+        self._env = Environment(
+            self._loop, pool, ReceiveBuffer(), stall, self._connection_closed, self._report_bug
+        )
+        self._tunnels = Tunnels()
+        self._connections: dict[int, SocketConnection] = {}
+        self._numbers: dict[SocketConnection, int] = {}
+        self._reports: deque[bytes] = deque()
+        self._ended_bytes = 0  # received by connections that are gone
+        self._reported_bytes = 0
+        self._heartbeat_at = self._loop.now
+        channel.setblocking(False)
+        self._loop.register(channel, READ, self)
+        self._loop.add_periodic(lambda: pool.resume_waiting(self._loop.now), pool.next_time)
+        self._loop.add_periodic(self._send_reports, self._next_report)
+
+    def run(self) -> None:
+        """Serve until the front process is gone."""
+        self._loop.run()
+
+    def on_ready(self, events: int) -> None:
+        """Receive tunnels and commands."""
+        while True:
+            try:
+                datagram, descriptors = receive_with_sockets(self._channel)
+            except BlockingIOError:
+                return
+            except OSError:
+                datagram, descriptors = b"", []
+            if not datagram:
+                self._loop.stop()
+                return
+            if datagram.startswith(b"{"):
+                self._obey(json.loads(datagram))
+            else:
+                self._take_pair(decode_pair(datagram), descriptors)
+
+    def _take_pair(self, ends: list[End], descriptors: list[int]) -> None:
+        if len(descriptors) < len(ends):
+            self._refuse_pair(ends, descriptors)
+            return
+        connections = [
+            SocketConnection(self._env, socket.socket(fileno=descriptor), PeerAddress("", end.prefix))
+            for end, descriptor in zip(ends, descriptors)
+        ]
+        tunnels = self._tunnels.adopt(*connections)
+        for connection, end, tunnel in zip(connections, ends, tunnels):
+            self._connections[end.number] = connection
+            self._numbers[connection] = end.number
+            connection.adopt(Connection.import_state(end.state), end.input)
+            connection.start(tunnel)
+        for connection, end, tunnel in zip(connections, ends, tunnels):
+            if end.output:
+                connection.write(end.output)
+            tunnel.start()
+
+    def _refuse_pair(self, ends: list[End], descriptors: list[int]) -> None:
+        # This process had no descriptor left; those that did not arrive are closed already.
+        for descriptor in descriptors:
+            os.close(descriptor)
+        for end in ends:
+            self._report(
+                ended=end.number,
+                reason=CloseReason.CONNECTION_LOST.name,
+                detail="the worker has no descriptor left",
+                received=0,
+                sent=0,
+            )
+
+    def _obey(self, command: dict[str, Any]) -> None:
+        connection = self._connections.get(command["number"])
+        if connection is None:
+            return  # it ended while the command was on its way
+        reason = CloseReason[command["reason"]]
+        if command["do"] == "finish":
+            connection.session.finish(reason)
+        else:
+            connection.close(reason)
+
+    def _connection_closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
+        number = self._numbers.pop(connection)
+        del self._connections[number]
+        self._ended_bytes += connection.received
+        self._report(
+            ended=number,
+            reason=reason.name,
+            detail=detail,
+            received=connection.received,
+            sent=connection.sent,
+        )
+
+    def _report_bug(self, connection: SocketConnection, error: BaseException) -> None:
+        lines = traceback.format_exception(type(error), error, error.__traceback__)
+        self._report(bug="".join(lines).rstrip()[-8000:])
+
+    def _report(self, **values: Any) -> None:
+        self._reports.append(json.dumps(values).encode())
+
+    def _send_reports(self) -> None:
+        if self._loop.now >= self._heartbeat_at:
+            self._heartbeat_at = self._loop.now + HEARTBEAT_INTERVAL
+            total = self._ended_bytes + sum(each.received for each in self._numbers)
+            self._report(forwarded=total - self._reported_bytes)
+            self._reported_bytes = total
+        with contextlib.suppress(BlockingIOError):  # the front process is busy: again a little later
+            while self._reports:
+                self._channel.send(self._reports[0])
+                self._reports.popleft()
+
+    def _next_report(self) -> float:
+        return self._loop.now + RETRY_INTERVAL if self._reports else self._heartbeat_at
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the front process; the arguments: its channel's descriptor, stall limit and buffers."""
+    # The front process decides when to end, by closing its channel. It blocked these signals until now.
+    for number in FRONT_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FRONT_SIGNALS)
+    return_large_blocks()
+    channel = socket.socket(fileno=int(arguments[0]))
+    with contextlib.suppress(ConnectionError):
+        Worker(channel, float(arguments[1]), int(arguments[2])).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,93 @@
+"""How the two ends of a tunnel travel from the front process to a worker.
+
+One datagram of a Unix socket: a line of JSON, then the unhandled input and the unread output of both ends;
+the two sockets travel with it as descriptors (SCM_RIGHTS). The keys in it never leave the machine's memory.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import socket
+from typing import Any, NamedTuple, Optional
+
+from offset_common.relay.connection import SocketConnection
+
+MAX_DATAGRAM = 160 * 1024  # bytes: what a Unix socket's usual buffer takes at once
+
+
+class End(NamedTuple):
+    """One end of a tunnel on its way.
+
+    Args:
+        number: what both processes know it by.
+        prefix: the peer's address, as fairness counts by it.
+        state: the protocol state (`Connection.export_state`).
+        input: bytes that were received and not handled.
+        output: bytes that the peer has not read yet.
+    """
+
+    number: int
+    prefix: str
+    state: dict[str, Any]
+    input: bytes
+    output: bytes
+
+
+def end_of(connection: SocketConnection, number: int) -> End:
+    """Return what another process needs to serve `connection`.
+
+    Raises:
+        LocalProtocolError: the connection cannot move now.
+    """
+    assert connection.protocol is not None
+    state = connection.protocol.export_state()
+    prefix = connection.address.prefix
+    return End(number, prefix, state, connection.input.content(), connection.output.content())
+
+
+def encode_pair(connect: End, accept: End) -> Optional[bytes]:
+    """Return the datagram, or None where too much is buffered for one."""
+    ends = (connect, accept)
+    head = [[end.number, end.prefix, end.state, len(end.input), len(end.output)] for end in ends]
+    parts = [json.dumps(head).encode(), b"\n"]
+    for end in ends:
+        parts += [end.input, end.output]
+    datagram = b"".join(parts)
+    return datagram if len(datagram) <= MAX_DATAGRAM else None
+
+
+def decode_pair(datagram: bytes) -> list[End]:
+    """Return both ends, the connect's first."""
+    head, _, rest = datagram.partition(b"\n")
+    ends: list[End] = []
+    at = 0
+    for number, prefix, state, input_size, output_size in json.loads(head):
+        middle, end = at + input_size, at + input_size + output_size
+        ends.append(End(number, prefix, state, rest[at:middle], rest[middle:end]))
+        at = end
+    return ends
+
+
+def send_with_sockets(channel: socket.socket, datagram: bytes, descriptors: list[int]) -> None:
+    """Send a datagram and descriptors.
+
+    Raises:
+        OSError: the other process is gone, or too busy to take it now.
+    """
+    rights = array.array("i", descriptors)
+    channel.sendmsg([datagram], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+
+def receive_with_sockets(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """Return a datagram, empty at the end, and the descriptors that came with it.
+
+    Raises:
+        BlockingIOError: nothing came.
+    """
+    descriptors = array.array("i")
+    datagram, ancillary, _, _ = channel.recvmsg(MAX_DATAGRAM, socket.CMSG_SPACE(2 * descriptors.itemsize))
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    return datagram, list(descriptors)
