@@ -139,7 +139,7 @@ class SocketConnection(ReadyEntry):
         self._drained: Optional[Callable[[], None]] = None
         self._end_reason: Optional[CloseReason] = None  # set once only queued output is left to be sent
         self._polled_coarsely = False
-        self._read_all = True  # the last turn left nothing to read
+        self._read_all = True  # the last read left nothing in the socket
         self._watched = 0
 
     # Sessions.
@@ -192,7 +192,6 @@ class SocketConnection(ReadyEntry):
 
     def on_turn(self, events: int) -> bool:
         """Write what waits, read what came; an error ends this connection and nothing else."""
-        self._read_all = True
         try:
             if events & WRITE and not self.closed:
                 self._flush()
@@ -202,7 +201,7 @@ class SocketConnection(ReadyEntry):
             pass  # what made it ready is gone already
         except Exception as error:
             self.fail(error)
-        return not self._read_all or self.input.frame_reserved
+        return not self._read_all or self.input.backlog or self.input.frame_reserved
 
     def on_deadline(self) -> None:
         """Handle what the connection's deadline was for; an error ends this connection and nothing else."""
@@ -257,7 +256,6 @@ class SocketConnection(ReadyEntry):
         """
         self.input.keep(data, start, backlog)
         if backlog:
-            self._read_all = False
             self.env.loop.request_turn(self)
 
     def reserve_frame(self, sink: Optional[SocketConnection] = None) -> bool:

@@ -94,6 +94,8 @@ class EventLoop:
         self._coarse_selector = selectors.DefaultSelector()
         self._next_coarse_poll = math.inf
         self._tasks: deque[Callable[[], None]] = deque()
+        self._serving: Optional[ReadyEntry] = None
+        self._serve_again = False  # what has its turn wants another one
         self._stopped = False
         self._wake_up_sent = False
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -134,11 +136,12 @@ class EventLoop:
 
     def request_turn(self, entry: ReadyEntry, events: int = 0) -> None:
         """Give `entry` a turn, in its place in the fair queue."""
-        if entry.queued:
+        if entry.queued or entry is self._serving:
             entry._events |= events
         else:
             entry._events = events
             self.turns.push(entry)
+        self._serve_again |= entry is self._serving
 
     def call_soon(self, task: Callable[[], None]) -> None:
         """Run `task` in the next round."""
@@ -207,10 +210,15 @@ class EventLoop:
         turns = self.turns
         started = begun = perf_counter()
         while turns and begun - started < POLL_INTERVAL:
-            entry = turns.pop()
-            more = entry.on_turn(entry._events)
+            entry = self._serving = turns.pop()
+            self._serve_again = False
+            events, entry._events = entry._events, 0
+            more = entry.on_turn(events)
             ended = perf_counter()
+            self._serving = None
             turns.charge(entry, ended - begun, more)
+            if self._serve_again:
+                turns.push(entry)  # only now: its turn may have changed where it waits
             begun = ended
 
     def _run_tasks(self) -> None:

@@ -1,7 +1,7 @@
 """Start-time fair queueing: whoever has used least goes next, first among addresses, then inside them.
 
 An address that keeps a thousand connections busy gets the same share of the processor as an address with
-one. Inside an address, *light* connections (their last turn was short and left nothing to do) share one half
+one. Inside an address, *light* connections (their turns are short and leave nothing to do) share one half
 of the time and *busy* ones the other, so a small message does not wait for a thousand busy neighbours.
 
     all --> addresses --> light, busy --> connections
@@ -76,11 +76,12 @@ class QueueEntry:
         address: the flow of its address, from `FairQueue.address`.
     """
 
-    __slots__ = ("_address", "_flow", "_queued", "_used")
+    __slots__ = ("_address", "_flow", "_long", "_queued", "_used")
 
     def __init__(self, address: AddressFlow) -> None:
         self._address = address
         self._flow = address.light
+        self._long = False  # its last turn was long
         self._queued = False
         self._used = 0.0  # seconds, in the busy flow
 
@@ -102,7 +103,9 @@ class QueueEntry:
         flow.enqueue()
 
     def _charge(self, seconds: float, more: bool) -> None:
-        busy = more or seconds > LONG_TURN
+        long = seconds > LONG_TURN
+        busy = more or (long and self._long)  # one long turn may have been interrupted by the system
+        self._long = long
         flow = self._flow
         flow.charge(seconds)
         self._address.charge(seconds)
@@ -122,11 +125,12 @@ class FairQueue(Generic[E]):
 
     def __init__(self) -> None:
         self._root = Flow(None)
+        self._waiting = 0
         self._addresses: WeakValueDictionary[str, AddressFlow] = WeakValueDictionary()
 
     def __bool__(self) -> bool:
         """Whether an entry waits."""
-        return bool(self._root.waiting)
+        return self._waiting > 0
 
     def address(self, name: str) -> AddressFlow:
         """Return the flow of the address `name`, for the entries of its connections."""
@@ -139,6 +143,7 @@ class FairQueue(Generic[E]):
         """Let `entry` wait for a turn; one that waits already keeps its place."""
         if not entry._queued:
             entry._push()
+            self._waiting += 1
 
     def pop(self) -> E:
         """Take the entry whose turn it is; `charge` must follow before the next `pop`."""
@@ -147,6 +152,7 @@ class FairQueue(Generic[E]):
             flow.virtual_time, _, flow = heappop(flow.waiting)
         entry: E = flow
         entry._queued = False
+        self._waiting -= 1
         return entry
 
     def charge(self, entry: E, seconds: float, more: bool = False) -> None:

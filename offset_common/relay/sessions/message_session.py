@@ -14,7 +14,7 @@ from offset_common.relay.connection import Session
 from offset_common.wire.frames import frame_end
 
 READ_SIZE = 4 * 1024  # bytes read in one turn
-FRAMES_IN_TURN = 4
+LIGHT_FRAMES, BUSY_FRAMES = 1, 8  # frames handled in one turn of a light connection, and of a busy one
 
 
 class MessageSession(Session):
@@ -55,7 +55,7 @@ class MessageSession(Session):
         protocol, now = connection.protocol, connection.env.loop.now
         assert protocol is not None
         start = 0
-        for _ in range(FRAMES_IN_TURN):
+        for _ in range(LIGHT_FRAMES if connection.light else BUSY_FRAMES):
             end = _whole_frame_end(data, start)
             if end is None:
                 return start, False
