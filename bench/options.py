@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from typing import Callable, NamedTuple, Union
 
-from offset_common.errors import PersonError
+from offset_common.errors import OperatorError
 
 Figures = dict[str, Union[float, str]]
 """One row of the table: its name under "row", and the figures."""
 
 
-class SkippedError(PersonError):
+class SkippedError(OperatorError):
     """A row cannot be measured here."""
 
 

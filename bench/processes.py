@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any, Callable
 
-from offset_common.errors import PersonError
+from offset_common.errors import OperatorError
 
 PATIENCE = 120.0  # seconds for any one step of a child, before the benchmark gives up
 
@@ -50,14 +50,14 @@ class Child:
         """Wait for a value.
 
         Raises:
-            PersonError: none came in time, or the child ended.
+            OperatorError: none came in time, or the child ended.
         """
         if not self._pipe.poll(patience):
-            raise PersonError(f"a part of the benchmark did not finish within {patience:.0f} s")
+            raise OperatorError(f"a part of the benchmark did not finish within {patience:.0f} s")
         try:
             return self._pipe.recv()
         except EOFError:
-            raise PersonError("a part of the benchmark ended early; its error is above") from None
+            raise OperatorError("a part of the benchmark ended early; its error is above") from None
 
     def stop(self) -> None:
         """End the process, at once."""

@@ -83,7 +83,7 @@ def run_until_signal(side: Side) -> int:
 
 
 def make_serve(arguments: dict[str, Any]) -> Side:
-    """Make the serve that the arguments describe; PersonError if they cannot be."""
+    """Make the serve that the arguments describe; OperatorError if they cannot be."""
     most = read_number(arguments, "--max", 1, 1000)
     target = parse_address(arguments["--to"])
     allowed = frozenset(read_key("--allow", key) for key in arguments["--allow"])
@@ -92,7 +92,7 @@ def make_serve(arguments: dict[str, Any]) -> Side:
 
 
 def make_dial(arguments: dict[str, Any]) -> Side:
-    """Make the dial that the arguments describe, its port taken; PersonError if that cannot be."""
+    """Make the dial that the arguments describe, its port taken; OperatorError if that cannot be."""
     most = read_number(arguments, "--max", 1, 1000)
     patience = read_number(arguments, "--wait", 1, 3600)
     port = read_number(arguments, "--port", 0, 65535)

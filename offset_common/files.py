@@ -1,6 +1,6 @@
-"""The JSON files of Offset: read whole within a bound, written whole or not at all.
+"""Read and write files: reads have a size limit, writes are atomic and never overwrite.
 
-What each file holds is in identity.py and tickets.py.
+The content of each kind of file is defined in identity.py and tickets.py.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ AnyPath = Union[str, "os.PathLike[str]"]
 MAX_FILE_SIZE = 2**16  # bytes; the largest real one is under 1 KiB
 
 PRIVATE_MODE = 0o600
-PUBLIC_MODE = 0o666  # less what the umask takes away
+PUBLIC_MODE = 0o666  # before the umask
 
-# What systems answer when the file system, or a policy of theirs, has no hard links.
+# The errors of os.link on a file system, or under a policy, without hard links.
 _NO_HARD_LINKS = frozenset(
     {
         errno.EPERM,
@@ -39,13 +39,13 @@ _NO_HARD_LINKS = frozenset(
 
 
 def read_file(path: AnyPath) -> str:
-    """Read a whole text file.
+    """Return the content of a text file.
 
     Args:
         path: a regular file, a pipe or a device.
 
     Raises:
-        FileError: it cannot be read, is over MAX_FILE_SIZE bytes or is not UTF-8.
+        FileError: the file cannot be read, is over MAX_FILE_SIZE bytes or is not UTF-8.
     """
     name = _file_name(path)
     try:
@@ -54,7 +54,7 @@ def read_file(path: AnyPath) -> str:
     except (OSError, ValueError) as error:
         raise FileError(name, _reason(error)) from error
     if len(content) > MAX_FILE_SIZE:
-        raise FileError(name, f"is over {MAX_FILE_SIZE} bytes, which no Offset file is")
+        raise FileError(name, f"is over {MAX_FILE_SIZE} bytes, too large for an Offset file")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -62,7 +62,7 @@ def read_file(path: AnyPath) -> str:
 
 
 def _read_bounded(file: Any) -> bytes:
-    """Read to the end, or one byte over the limit: a pipe gives its content in pieces."""
+    """Read to the end, or to one byte over the limit. A pipe may return less than was asked for."""
     content = bytearray()
     while len(content) <= MAX_FILE_SIZE:
         piece = file.read(MAX_FILE_SIZE + 1 - len(content))
@@ -72,36 +72,37 @@ def _read_bounded(file: Any) -> bytes:
     return bytes(content)
 
 
-def write_new_file(path: AnyPath, text: str, *, private: bool) -> None:
-    """Make a file with this text; one that exists is left alone.
+def write_new_file(path: AnyPath, content: Union[str, bytes], *, private: bool) -> None:
+    """Write a new file atomically; never overwrite an existing one.
 
-    A crash at any moment leaves the whole file or none of that name.
+    A crash at any moment leaves either the complete file or no file of that name.
 
     Args:
-        path: a file that does not exist yet, in a folder that does.
-        text: the whole content, written as UTF-8.
-        private: only the owner may read it.
+        path: a file that does not exist yet, in a directory that does.
+        content: the whole content; a string is written as UTF-8.
+        private: make the file readable by its owner only.
 
     Raises:
-        FileError: it exists, or cannot be written.
+        FileError: the file exists or cannot be written.
     """
     name = _file_name(path)
     target = Path(name)
     temporary = target.parent / f".offset-{secrets.token_hex(8)}.tmp"
     try:
-        if os.path.lexists(name):  # a dangling link is in the way as well
+        if os.path.lexists(name):  # also true for a dangling symbolic link
             raise FileExistsError(errno.EEXIST, "")
         try:
-            _write_durably(temporary, text.encode("utf-8"), PRIVATE_MODE if private else PUBLIC_MODE)
+            data = content.encode("utf-8") if isinstance(content, str) else content
+            _write_durably(temporary, data, PRIVATE_MODE if private else PUBLIC_MODE)
             _publish(temporary, target)
         finally:
             with suppress(OSError):
                 temporary.unlink()
-        _sync_folder(target.parent)
+        _sync_directory(target.parent)
     except FileExistsError as error:
-        raise FileError(name, "exists already, and no file is ever overwritten") from error
+        raise FileError(name, "already exists; choose another name or remove it first") from error
     except FileNotFoundError as error:
-        raise FileError(name, f"there is no folder {str(target.parent)!r} to put it in") from error
+        raise FileError(name, f"the directory {str(target.parent)!r} is missing; create it first") from error
     except (OSError, ValueError) as error:
         raise FileError(name, _reason(error)) from error
 
@@ -115,7 +116,7 @@ def _write_durably(path: Path, content: bytes, mode: int) -> None:
 
 
 def _publish(temporary: Path, target: Path) -> None:
-    """Give the finished file its name, in one step that fails if the name is taken."""
+    """Give the finished file its final name in one step, which fails if that name exists."""
     try:
         os.link(temporary, target)
     except OSError as error:
@@ -125,7 +126,7 @@ def _publish(temporary: Path, target: Path) -> None:
 
 
 def _claim_and_replace(temporary: Path, target: Path) -> None:
-    """Without hard links: take the name with an empty file, then replace that file by the finished one."""
+    """Reserve the name with an empty file, then replace that file: the way without hard links."""
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE))
     try:
         temporary.replace(target)
@@ -134,10 +135,10 @@ def _claim_and_replace(temporary: Path, target: Path) -> None:
         raise
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable, where the system can."""
+def _sync_directory(directory: Path) -> None:
+    """Flush the new directory entry to disk, where the system supports it."""
     with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
@@ -147,20 +148,22 @@ def _sync_folder(folder: Path) -> None:
 def _file_name(path: AnyPath) -> str:
     name = os.fspath(path)
     if not name:
-        raise FileError("''", "is not the name of a file")
+        raise FileError("''", "is empty; give a file name")
     if name.endswith(os.sep):
-        raise FileError(name, "is the name of a folder, not of a file")
+        raise FileError(name, "is a directory name; give a file name")
     return name
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return f"{error.strerror}; run as the owner or change the mode with chmod"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error)  # a zero byte in the name is a ValueError
+    return str(error)  # a null byte in the name is a ValueError
 
 
 def json_text(values: Mapping[str, object]) -> str:
-    """Write the values as the original programs do: two-space indent, no newline at the end.
+    """Return the values as JSON in the format of the original programs: two-space indent, no final newline.
 
     Source: docs/protocol.md section 8.
     """
@@ -168,7 +171,7 @@ def json_text(values: Mapping[str, object]) -> str:
 
 
 class Fields:
-    """The fields of one JSON object, and where it was read, so that an error can name it.
+    """The fields of one JSON object and the name of its source, for error messages.
 
     Source: docs/protocol.md section 8: extra keys are ignored, missing ones are an error.
     """
@@ -179,50 +182,50 @@ class Fields:
 
     @classmethod
     def parse(cls, source: object, text: str) -> Fields:
-        """Read a JSON object.
+        """Parse a JSON object.
 
         Args:
-            source: what an error names: the path of the file, or words.
+            source: the path of the file, or another name for error messages.
             text: the JSON.
 
         Raises:
-            FileError: it is not one JSON object, or has a key twice.
+            FileError: the text is not a JSON object, or has a duplicate key.
         """
         if not text.strip():
             raise FileError(source, "is empty")
         if text.startswith("\ufeff"):
-            raise FileError(source, "starts with a byte order mark, which JSON must not")
+            raise FileError(source, "starts with a byte order mark; save it as UTF-8 without one")
         try:
             values = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
         except RecursionError as error:
-            raise FileError(source, "is not an Offset file: it is nested too deeply") from error
+            raise FileError(source, "is not an Offset file: its JSON is nested too deeply") from error
         except ValueError as error:
             raise FileError(source, f"is not JSON: {error}") from error
         if not isinstance(values, dict):
-            raise FileError(source, f"holds {_kind(values)}, not a JSON object")
+            raise FileError(source, f"contains {_kind(values)}, not a JSON object")
         return cls(source, values)
 
     def text(self, name: str) -> str:
-        """The string with this name; FileError if there is none."""
+        """Return a string field; raise FileError if it is missing or of another type."""
         value: str = self._value(name, str)
         return value
 
     def flag(self, name: str) -> bool:
-        """The true or false with this name; FileError if there is none."""
+        """Return a boolean field; raise FileError if it is missing or of another type."""
         value: bool = self._value(name, bool)
         return value
 
     def object(self, name: str) -> Fields:
-        """The object with this name; FileError if there is none."""
+        """Return an object field; raise FileError if it is missing or of another type."""
         return Fields(self.source, self._value(name, dict))
 
     def expect_empty(self, name: str, kind: type) -> None:
-        """Check that the list or object with this name is there, with nothing in it."""
+        """Raise FileError unless the field is an empty list or object, as `kind` says."""
         if self._value(name, kind):
             raise self.error(f'"{name}" is not empty')
 
     def error(self, reason: str) -> FileError:
-        """An error in this object, to be raised by whoever reads it."""
+        """Return a FileError that names the source of this object."""
         return FileError(self.source, reason)
 
     def _value(self, name: str, kind: type) -> Any:
@@ -236,7 +239,7 @@ class Fields:
 
 _KINDS = {
     str: "a string",
-    bool: "true or false",
+    bool: "a boolean",
     dict: "an object",
     list: "a list",
     int: "a number",
@@ -250,13 +253,13 @@ def _kind(value: object) -> str:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key that is there twice: which of the two another program would take is anyone's guess."""
+    """Reject duplicate keys: programs disagree on which of the two values counts."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("a key is in it twice")
+        raise ValueError("it has a duplicate key")
     return values
 
 
 def _no_constant(name: str) -> NoReturn:
-    """Refuse NaN and Infinity, which Python's reader takes and JSON does not have."""
-    raise ValueError(f"{name} is not a value")
+    """Reject NaN and Infinity, which Python accepts but JSON does not have."""
+    raise ValueError(f"{name} is not a JSON value")
