@@ -131,14 +131,11 @@ class _Option(NamedTuple):
     takes_value: bool
 
 
-_OPTION_LINE = re.compile(r"^ +(-\w)(?: [^\s,]+)?, (--[\w-]+)(?:[ =](\S+))?(?:  |$)", re.MULTILINE)
+_OPTION_LINE = re.compile(r"^ +(?:(-\w)(?: [^\s,]+)?, )?(--[\w-]+)(?:[ =](\S+))?(?:  |$)", re.MULTILINE)
 
 
 def _options(doc: str) -> list[_Option]:
-    return [_Option(short, long, bool(value)) for short, long, value in _OPTION_LINE.findall(doc)] + [
-        _Option("", long, bool(value))
-        for long, value in re.findall(r"^ +(--[\w-]+)(?:[ =](\S+))?  ", doc, re.M)
-    ]
+    return [_Option(short, long, bool(value)) for short, long, value in _OPTION_LINE.findall(doc)]
 
 
 def _docopt_message(error: DocoptExit) -> str:

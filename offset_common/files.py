@@ -23,20 +23,6 @@ MAX_FILE_SIZE = 2**16  # bytes; the largest real one is under 1 KiB
 PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o666  # before the umask
 
-# The errors of os.link on a file system, or under a policy, without hard links.
-_NO_HARD_LINKS = frozenset(
-    {
-        errno.EPERM,
-        errno.EACCES,
-        errno.ENOSYS,
-        errno.ENOTSUP,
-        errno.EOPNOTSUPP,
-        errno.EMLINK,
-        errno.EXDEV,
-        errno.EINVAL,
-    }
-)
-
 
 def read_file(path: AnyPath) -> str:
     """Return the content of a text file.
@@ -119,14 +105,12 @@ def _publish(temporary: Path, target: Path) -> None:
     """Give the finished file its final name in one step, which fails if that name exists."""
     try:
         os.link(temporary, target)
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        _claim_and_replace(temporary, target)
-
-
-def _claim_and_replace(temporary: Path, target: Path) -> None:
-    """Reserve the name with an empty file, then replace that file: the way without hard links."""
+        return
+    except FileExistsError:
+        raise
+    except OSError:
+        pass  # the file system has no hard links
+    # Reserve the name with an empty file, then replace that file.
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE))
     try:
         temporary.replace(target)

@@ -20,11 +20,11 @@ from offset_common.constants import KEEPALIVE_INTERVAL, REKEY_INTERVAL
 from offset_common.errors import PeerError
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
-from offset_common.tools.frames_seen import RECEIVED, SENT, Frame, FrameAssembler
+from offset_common.tools.frame_assembler import RECEIVED, SENT, Frame, FrameAssembler
 from offset_common.tools.meanings import meaning_of
-from offset_common.tools.parts import packed_parts, take_apart
+from offset_common.tools.dissector import dissect, packed_parts
 from offset_common.tools.relay_check import RelayCheck
-from offset_common.tools.terminal import Paint
+from offset_common.tools.terminal import Style
 from offset_common.tools.trace import TraceWatcher, frame_lines
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import (
@@ -141,7 +141,7 @@ def test_what_a_step_sends_stands_under_its_heading(ticket_file, capsys):
 
 def test_the_parts_of_a_frame_are_its_bytes_without_a_gap(seen):
     for frame in seen:
-        outermost = take_apart(frame)[0]
+        outermost = dissect(frame)[0]
         assert b"".join(part.data for part in outermost.parts) == encode_frame(frame.payload)
 
 
@@ -180,7 +180,7 @@ def test_the_originals_packed_messages_are_cut_without_a_gap_and_in_the_order_of
         payloads = [base64.b64decode(f["payload"]) for f in recorded["frames"] if f["direction"] == direction]
         parts = packed_parts(payloads[index], kind.decode(payloads[index]))
         assert b"".join(part.data for part in parts) == payloads[index]
-        named = [part.name for part in parts if part.paint is Paint.FIELD]
+        named = [part.name for part in parts if part.style is Style.FIELD]
         fields = ["dhPublicKey", "randNonce", "keySalt", "signature"]
         if kind is ExchangeRandNonce:
             fields = ["randNonce", "srcPublicKey", "optDestPublicKey"][: 3 if direction == SENT else 2]
@@ -251,7 +251,7 @@ def test_keepalives_and_rekeys_are_told_both_ways(talk):
     talk.exchange(REKEY_INTERVAL)
     assert talk.names() == [(SENT, "Rekey"), (RECEIVED, "Rekey")]
     for frame in talk.frames:
-        titles = [section.title for section in take_apart(frame)]
+        titles = [section.title for section in dissect(frame)]
         assert titles == ["frame", "ChannelMessage", "Rekey"]
 
 
@@ -273,7 +273,7 @@ def test_a_frame_that_cannot_be_read_is_told_as_such(payload, talk):
         talk.node.next_event(1.0)
     talk.assembler.finish()
     assert talk.names() == [(RECEIVED, "unreadable")]
-    assert b"".join(p.data for p in take_apart(talk.frames[0])[0].parts) == encode_frame(payload)
+    assert b"".join(p.data for p in dissect(talk.frames[0])[0].parts) == encode_frame(payload)
     assert frame_lines(1, talk.frames[0], colour=False)
 
 
@@ -291,7 +291,7 @@ def test_a_check_that_fails_shows_the_frames_up_to_there(running):
     ticket = RelayTicket(Identity.generate().public_key, running.ticket.address)
     check = RelayCheck(ticket, watcher, PATIENCE, measure=False)
     assert not check.run()
-    watcher.ends(check)
+    watcher.finished(check)
     assert conversation_of(watcher.lines) == {
         "listener -> relay": OPENING[:2],
         "listener <- relay": OPENING[:2],
@@ -307,7 +307,7 @@ def test_every_kind_of_frame_has_a_sentence_and_a_section_that_is_there(seen, ta
         assert meaning.sentence.endswith(".")
         assert re.search(rf"^##+ {re.escape(meaning.section)}\.? ", PROTOCOL, re.MULTILINE), name
     for frame in seen:
-        for section in take_apart(frame):
+        for section in dissect(frame):
             assert re.search(rf"^##+ {re.escape(section.section)}\.? ", PROTOCOL, re.MULTILINE)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Generic, Optional, TypeVar
+from typing import Any, Generic, Optional, TypeVar
 
 from offset_common.client.driver import CLOSE_TIMEOUT, Driver
 from offset_common.errors import ConnectionEnded
 
 Item = TypeVar("Item")
-AnyHandle = TypeVar("AnyHandle", bound="Handle[object]")
+AnyHandle = TypeVar("AnyHandle", bound="Handle[Any]")
 
 
 class Handle(ABC, Generic[Item]):
