@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -29,7 +30,7 @@ RECORDED = {
 }
 ALL = {**RECORDED, "my.ident": ["gen-ident"]}
 LONG = {"i": "idfile", "a": "address", "n": "nodeid", "p": "appid", "o": "output"}
-FORMS = {
+FORMS: dict[str, Callable[[str, str], list[str]]] = {
     "short": lambda letter, value: [f"-{letter}", value],
     "joined short": lambda letter, value: [f"-{letter}{value}"],
     "long": lambda letter, value: [f"--{LONG[letter]}", value],
