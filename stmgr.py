@@ -61,8 +61,13 @@ from offset_common.tickets import (
 VERSION = f"stmgr {__version__}"
 MIN_TIMEOUT, MAX_TIMEOUT = 0.1, 3600.0  # seconds
 
-# Option values by long option name. The docstring of a command is its help page.
+# Option values by long option name. The docstring of a command is its help page, without these options.
 Values = dict[str, Any]
+COMMON_OPTIONS = """
+
+Common options:
+  -h, --help     Show this page.
+  -V, --version  Show the version."""
 
 
 def gen_ident(values: Values) -> None:
@@ -75,8 +80,6 @@ def gen_ident(values: Values) -> None:
 
     Options:
       -o FILE, --output FILE  The identity file to create (.ident).
-      -h, --help              Show this page.
-      -V, --version           Show the version.
     """
     save_identity(Identity.generate(), values["--output"])
 
@@ -94,8 +97,6 @@ def relay_ticket(values: Values) -> None:
       -o FILE, --output FILE             The ticket to create (.relay).
       --qr                               Show the ticket as a QR code for the mobile app.
       --qr-output PICTURE                Save the QR code as a .png or .svg file.
-      -h, --help                         Show this page.
-      -V, --version                      Show the version.
     """
     ticket = _address_ticket(RelayTicket, values)
     with _qr_code(ticket, values):
@@ -113,8 +114,6 @@ def index_ticket(values: Values) -> None:
       -a HOST:PORT, --address HOST:PORT  The server's public address: index.example.com:1337,
                                          192.0.2.1:1337 or [2001:db8::1]:1337.
       -o FILE, --output FILE             The ticket to create (.index).
-      -h, --help                         Show this page.
-      -V, --version                      Show the version.
     """
     _address_ticket(IndexTicket, values).save(values["--output"])
 
@@ -130,8 +129,6 @@ def node_ticket(values: Values) -> None:
       -a HOST:PORT, --address HOST:PORT  The node's address for apps: node.example.com:1337,
                                          192.0.2.1:1337 or [2001:db8::1]:1337.
       -o FILE, --output FILE             The ticket to create (.ticket).
-      -h, --help                         Show this page.
-      -V, --version                      Show the version.
     """
     _address_ticket(NodeTicket, values).save(values["--output"])
 
@@ -151,8 +148,6 @@ def app_ticket(values: Values) -> None:
       --pbuyer                The app may make payments.
       --pseller               The app may receive payments.
       --pconfig               The app may change the node's settings.
-      -h, --help              Show this page.
-      -V, --version           Show the version.
     """
     permissions = Permissions(
         routes=values["--proutes"],
@@ -178,8 +173,6 @@ def node_entry(values: Values) -> None:
       -a HOST:PORT, --address HOST:PORT  The node's address for the app: node.example.com:1337,
                                          192.0.2.1:1337 or [2001:db8::1]:1337.
       -o FILE, --output FILE             The node entry to create (.rcard).
-      -h, --help                         Show this page.
-      -V, --version                      Show the version.
     """
     address = parse_address(values["--address"])
     node = load_identity(values["--nodeid"])
@@ -196,8 +189,6 @@ def init_node_db(values: Values) -> None:
     Options:
       -i FILE, --idfile FILE  The identity file of the node.
       -o FILE, --output FILE  The database to create.
-      -h, --help              Show this page.
-      -V, --version           Show the version.
     """
     NodeDatabase(load_identity(values["--idfile"]).public_key).save(values["--output"])
 
@@ -214,8 +205,6 @@ def show(values: Values) -> None:
     Options:
       --qr                 Show a ticket as a QR code for the mobile app.
       --qr-output PICTURE  Save the QR code as a .png or .svg file.
-      -h, --help           Show this page.
-      -V, --version        Show the version.
     """
     from offset_common.tools.show import describe, description_lines
     from offset_common.tools.terminal import print_line
@@ -242,8 +231,6 @@ def relay_check(values: Values) -> int:
       --trace            Show and explain every frame, and measure nothing.
       --json             Print one JSON object at the end, and nothing else.
       --timeout SECONDS  The time limit of each step.  [default: 8]
-      -h, --help         Show this page.
-      -V, --version      Show the version.
     """
     if values["--trace"] and values["--json"]:
         raise UsageError("--trace and --json cannot be used together; choose one")
@@ -298,7 +285,7 @@ def _page(name: Optional[str]) -> str:
     if name not in COMMANDS:
         suggestion = did_you_mean(name, [*COMMANDS, "help"])
         raise CommandLineError(f"unknown command {name!r}{suggestion}", _usage())
-    return inspect.getdoc(COMMANDS[name]) or ""
+    return inspect.cleandoc(COMMANDS[name].__doc__ or "") + COMMON_OPTIONS
 
 
 def _usage() -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 from offset_common.constants import MAX_ADDRESS_SIZE
 from offset_common.errors import UsageError
@@ -89,7 +89,7 @@ def _parse(text: str) -> Address:
     _check_characters(text)
     if text.startswith("["):
         host, port = _split_brackets(text)
-        _check_ipv6(host)
+        _check_ip(host, IPv6Address, f"has {host!r} in brackets, which is not an IPv6 address")
     else:
         host, port = _split_name(text)
         _check_name(host)
@@ -144,11 +144,11 @@ def _parse_port(text: str) -> int:
     return int(text)
 
 
-def _check_ipv6(host: str) -> None:
+def _check_ip(host: str, kind: type[Union[IPv4Address, IPv6Address]], reason: str) -> None:
     try:
-        IPv6Address(host)
+        kind(host)
     except ValueError:
-        raise _Invalid(f"has {host!r} in brackets, which is not an IPv6 address") from None
+        raise _Invalid(reason) from None
 
 
 def _check_name(host: str) -> None:
@@ -161,7 +161,7 @@ def _check_name(host: str) -> None:
         _check_label(label)
     # A host name never ends in a number (RFC 1123, section 2.1), so this must be an IPv4 address.
     if re.fullmatch(r"[0-9]+", labels[-1]):
-        _check_ipv4(host)
+        _check_ip(host, IPv4Address, f"has the host {host!r}, which is not an IPv4 address")
 
 
 def _encode_name(host: str) -> str:
@@ -181,10 +181,3 @@ def _check_label(label: str) -> None:
         raise _Invalid(f"has {stray.group()!r} in its host name; use letters, digits, '-' and '_'")
     if label.startswith("-") or label.endswith("-"):
         raise _Invalid("has a host name part that starts or ends with '-'")
-
-
-def _check_ipv4(host: str) -> None:
-    try:
-        IPv4Address(host)
-    except ValueError:
-        raise _Invalid(f"has the host {host!r}; an IPv4 address is four numbers from 0 to 255") from None

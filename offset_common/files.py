@@ -12,11 +12,12 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, Union
+from typing import Any, NoReturn, TypeVar, Union
 
 from offset_common.errors import FileError
 
 AnyPath = Union[str, "os.PathLike[str]"]
+Value = TypeVar("Value")
 
 MAX_FILE_SIZE = 2**16  # bytes; the largest real one is under 1 KiB
 
@@ -189,36 +190,27 @@ class Fields:
             raise FileError(source, f"contains {_kind(values)}, not a JSON object")
         return cls(source, values)
 
-    def text(self, name: str) -> str:
-        """Return a string field; raise FileError if it is missing or of another type."""
-        value: str = self._value(name, str)
-        return value
-
-    def flag(self, name: str) -> bool:
-        """Return a boolean field; raise FileError if it is missing or of another type."""
-        value: bool = self._value(name, bool)
-        return value
-
-    def object(self, name: str) -> Fields:
-        """Return an object field; raise FileError if it is missing or of another type."""
-        return Fields(self.source, self._value(name, dict))
-
-    def expect_empty(self, name: str, kind: type) -> None:
-        """Raise FileError unless the field is an empty list or object, as `kind` says."""
-        if self._value(name, kind):
-            raise self.error(f'"{name}" is not empty')
-
-    def error(self, reason: str) -> FileError:
-        """Return a FileError that names the source of this object."""
-        return FileError(self.source, reason)
-
-    def _value(self, name: str, kind: type) -> Any:
+    def get(self, name: str, kind: type[Value]) -> Value:
+        """Return a field; raise FileError if it is missing or of another type."""
         if name not in self._values:
             raise self.error(f'has no "{name}"')
         value = self._values[name]
         if type(value) is not kind:
             raise self.error(f'"{name}" is {_kind(value)}, not {_KINDS[kind]}')
         return value
+
+    def object(self, name: str) -> Fields:
+        """Return an object field; raise FileError if it is missing or of another type."""
+        return Fields(self.source, self.get(name, dict))
+
+    def expect_empty(self, name: str, kind: type) -> None:
+        """Raise FileError unless the field is an empty list or object, as `kind` says."""
+        if self.get(name, kind):
+            raise self.error(f'"{name}" is not empty')
+
+    def error(self, reason: str) -> FileError:
+        """Return a FileError that names the source of this object."""
+        return FileError(self.source, reason)
 
 
 _KINDS = {

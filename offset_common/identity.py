@@ -170,6 +170,6 @@ def read_key(fields: Fields, name: str, size: int) -> bytes:
         FileError: the field is missing or not a key of this size.
     """
     try:
-        return decode_key(fields.text(name), size)
+        return decode_key(fields.get(name, str), size)
     except UsageError as error:
         raise fields.error(f'"{name}" {error}') from error

@@ -125,7 +125,7 @@ class AppTicket(OffsetFile):
         public_key = read_key(fields, "publicKey", PUBLIC_KEY_SIZE)
         flags = fields.object("permissions")
         names = ("routes", "buyer", "seller", "config")
-        return cls(public_key, Permissions(**{name: flags.flag(name) for name in names}))
+        return cls(public_key, Permissions(**{name: flags.get(name, bool) for name in names}))
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,6 @@ class NodeDatabase(OffsetFile):
 
 def _read_address(fields: Fields, name: str) -> Address:
     try:
-        return parse_address(fields.text(name))
+        return parse_address(fields.get(name, str))
     except UsageError as error:
         raise fields.error(str(error)) from error

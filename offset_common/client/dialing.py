@@ -182,10 +182,6 @@ class Dialing:
         self.observer = observer
         self.connection = Connection(identity, time.monotonic(), ticket.public_key, observer=observer)
 
-    def close(self) -> None:
-        """Close the socket."""
-        self.sock.close()
-
     def exchange_versions(self, deadline: Deadline) -> None:
         """Send our version and first handshake message; receive the relay's version.
 
@@ -215,20 +211,17 @@ class Dialing:
     @contextmanager
     def _step(self, step: Step, failure: str, deadline: Deadline) -> Iterator[None]:
         """Close the socket and raise a ConnectError if the step fails."""
-        address = self.ticket.address
         try:
             yield
-        except PeerError as error:
-            self.close()
-            raise ConnectError(step, f"{address} {failure}: {error}") from error
-        except socket.timeout as error:
-            self.close()
-            reason = f"{address} did not finish the {step.value} in {deadline.seconds:g} s"
-            raise ConnectError(step, reason) from error
-        except OSError as error:
-            self.close()
-            reason = f"{address} ended the connection during the {step.value}: {error.strerror or error}"
-            raise ConnectError(step, reason) from error
+        except (PeerError, OSError) as error:
+            self.sock.close()
+            if isinstance(error, PeerError):
+                reason = f"{failure}: {error}"
+            elif isinstance(error, socket.timeout):
+                reason = f"did not finish the {step.value} in {deadline.seconds:g} s"
+            else:
+                reason = f"ended the connection during the {step.value}: {error.strerror or error}"
+            raise ConnectError(step, f"{self.ticket.address} {reason}") from error
 
     def _next_event(self) -> Optional[Event]:
         return self.connection.next_event(time.monotonic())

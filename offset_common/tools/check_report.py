@@ -12,7 +12,7 @@ from offset_common.tickets import RelayTicket
 from offset_common.tools.failures import outcome_lines
 from offset_common.tools.relay_check import Bulk, RelayCheck, RoundTrips, StepDone
 from offset_common.tools.terminal import Progress, Style, print_line, styled, wants_colour
-from offset_common.tools.trace import trace_to_output
+from offset_common.tools.trace import TraceWatcher
 
 STATUS_FAILED = 1
 STEP_WIDTH = 16
@@ -23,12 +23,13 @@ class LineWatcher:
     """Print a line for each completed step, and a progress line for the current one on a terminal.
 
     Args:
+        colour: use colours.
         lines: False to print the progress line only.
     """
 
-    def __init__(self, lines: bool = True) -> None:
+    def __init__(self, colour: bool, lines: bool) -> None:
         self._lines = lines
-        self._colour = wants_colour(sys.stdout)
+        self._colour = colour
         self._progress = Progress()
 
     def step_started(self, step: str, timeout: float) -> None:
@@ -74,7 +75,8 @@ def check_and_report(
     Returns:
         The exit status: 0, or 1 if a step failed.
     """
-    watcher = trace_to_output(short) if trace else LineWatcher(lines=not as_json)
+    colour = wants_colour(sys.stdout)
+    watcher = TraceWatcher(print_line, colour, short) if trace else LineWatcher(colour, lines=not as_json)
     if not as_json:
         print_line(f"relay {encode_key(ticket.public_key)} at {ticket.address}\n")
     check = RelayCheck(ticket, watcher, timeout, measure=not trace)
@@ -93,13 +95,7 @@ def json_report(check: RelayCheck) -> str:
         "publicKey": encode_key(check.ticket.public_key),
         "address": str(check.ticket.address),
         "steps": [{"step": s.name, "seconds": round(s.seconds, 6), "detail": s.detail} for s in check.steps],
-        "failure": failure
-        and {
-            "step": failure.step,
-            "cause": failure.cause.value,
-            "reason": failure.reason,
-            "advice": failure.advice,
-        },
+        "failure": failure and failure._asdict(),
         "roundTrip": check.round_trips
         and {
             "count": check.round_trips.number,

@@ -43,8 +43,6 @@ class TunnelMessage(NamedTuple):
 class Unreadable(NamedTuple):
     """A payload that cannot be decrypted or decoded; the connection is closed."""
 
-    size: int
-
 
 Layer = Union[Message, Version, TunnelMessage, Unreadable]
 
@@ -121,7 +119,7 @@ class FrameAssembler:
         payload = self._received_payload
         if payload is not None:
             self._received_payload = None
-            layers: list[Layer] = [*self._received_layers, Unreadable(len(payload))]
+            layers: list[Layer] = [*self._received_layers, Unreadable()]
             self._emit(Frame(self._connection, RECEIVED, payload, layers))
 
     def _sent(self, value: object) -> None:
@@ -154,7 +152,7 @@ class FrameAssembler:
             try:
                 result.append(self._decode(direction, inner.message))
             except PeerError:
-                result.append(Unreadable(len(inner.message)))
+                result.append(Unreadable())
         return result
 
     def _decode(self, direction: str, message: bytes) -> Layer:

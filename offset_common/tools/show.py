@@ -39,8 +39,8 @@ def describe(path: AnyPath) -> Description:
         FileError: the file cannot be read, or is not an Offset file.
     """
     fields = Fields.parse(path, read_file(path))
-    for name, is_there, read in _KINDS:
-        if _has(name, is_there, fields):
+    for name, kind, read in _KINDS:
+        if _has(fields, name, kind):
             return read(fields)
     raise FileError(path, "is not an Offset file: no field of one was found")
 
@@ -115,19 +115,18 @@ def _node_database(fields: Fields) -> Description:
 
 
 # Each kind of file, with a field that no later kind has. The order matters.
-_Getter = Callable[[Fields, str], object]
-_KINDS: list[tuple[str, _Getter, Callable[[Fields], Description]]] = [
-    ("privateKey", Fields.text, _identity),
-    ("appPrivateKey", Fields.text, _node_entry),
-    ("permissions", Fields.object, _app_ticket),
-    ("address", Fields.text, _address_ticket),
-    ("funder_state", Fields.object, _node_database),
+_KINDS: list[tuple[str, type, Callable[[Fields], Description]]] = [
+    ("privateKey", str, _identity),
+    ("appPrivateKey", str, _node_entry),
+    ("permissions", dict, _app_ticket),
+    ("address", str, _address_ticket),
+    ("funder_state", dict, _node_database),
 ]
 
 
-def _has(name: str, getter: _Getter, fields: Fields) -> bool:
+def _has(fields: Fields, name: str, kind: type) -> bool:
     try:
-        getter(fields, name)
+        fields.get(name, kind)
     except FileError:
         return False
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 import threading
 from typing import Callable
@@ -13,7 +12,7 @@ from offset_common.tools.failures import outcome_lines
 from offset_common.tools.frame_assembler import SENT, Frame, FrameAssembler
 from offset_common.tools.meanings import meaning_of
 from offset_common.tools.relay_check import RelayCheck, StepDone
-from offset_common.tools.terminal import Style, print_line, styled, wants_colour
+from offset_common.tools.terminal import Style, styled
 
 BYTES_PER_LINE = 16
 SHORTENED = {"ciphertext", "randPadding"}  # random bytes: only the first and last line are shown
@@ -33,9 +32,7 @@ class TraceWatcher:
         short: after the first connection, print only the names of the opening frames.
     """
 
-    def __init__(
-        self, write: Callable[[str], None] = print_line, colour: bool = False, short: bool = False
-    ) -> None:
+    def __init__(self, write: Callable[[str], None], colour: bool = False, short: bool = False) -> None:
         self._write = write
         self._colour = colour
         self._short = short
@@ -88,11 +85,6 @@ class TraceWatcher:
         for line in lines[:1] if self._short and repeated else lines:
             self._write(line)
         self._write("")
-
-
-def trace_to_output(short: bool = False) -> TraceWatcher:
-    """Return a watcher that prints to stdout, in colour if that is a terminal."""
-    return TraceWatcher(print_line, wants_colour(sys.stdout), short)
 
 
 def frame_lines(number: int, frame: Frame, colour: bool) -> list[str]:
