@@ -299,7 +299,7 @@ def _address_ticket(kind: type[AddressTicket], values: Values) -> AddressTicket:
 
 @contextmanager
 def _qr_code(ticket: Optional[AddressTicket], values: Values) -> Iterator[None]:
-    """Output the ticket's QR code after the body of the with statement; check that it can be done before."""
+    """Output the ticket's QR code after the body of a with statement; report errors before it runs."""
     picture = values["--qr-output"]
     if ticket is None or (not values["--qr"] and picture is None):
         yield

@@ -41,11 +41,11 @@ def read_file(path: AnyPath) -> str:
     except (OSError, ValueError) as error:
         raise FileError(name, _reason(error)) from error
     if len(content) > MAX_FILE_SIZE:
-        raise FileError(name, f"is over {MAX_FILE_SIZE} bytes, too large for an Offset file")
+        raise FileError(name, f"the file is over {MAX_FILE_SIZE} bytes, too large for an Offset file")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FileError(name, f"is not UTF-8 text (byte {error.start})") from error
+        raise FileError(name, f"not UTF-8 text (byte {error.start})") from error
 
 
 def _read_bounded(file: Any) -> bytes:
@@ -87,7 +87,7 @@ def write_new_file(path: AnyPath, content: Union[str, bytes], *, private: bool) 
                 temporary.unlink()
         _sync_directory(target.parent)
     except FileExistsError as error:
-        raise FileError(name, "already exists; choose another name or remove it first") from error
+        raise FileError(name, "the file already exists; choose another name or remove it first") from error
     except FileNotFoundError as error:
         raise FileError(name, f"the directory {str(target.parent)!r} is missing; create it first") from error
     except (OSError, ValueError) as error:
@@ -103,7 +103,7 @@ def _write_durably(path: Path, content: bytes, mode: int) -> None:
 
 
 def _publish(temporary: Path, target: Path) -> None:
-    """Give the finished file its final name in one step, which fails if that name exists."""
+    """Give the finished file its final name atomically; fail if that name exists."""
     try:
         os.link(temporary, target)
         return
@@ -133,9 +133,9 @@ def _sync_directory(directory: Path) -> None:
 def _file_name(path: AnyPath) -> str:
     name = os.fspath(path)
     if not name:
-        raise FileError("''", "is empty; give a file name")
+        raise FileError("''", "the file name is empty")
     if name.endswith(os.sep):
-        raise FileError(name, "is a directory name; give a file name")
+        raise FileError(name, "this is a directory name; give a file name")
     return name
 
 
@@ -177,23 +177,23 @@ class Fields:
             FileError: the text is not a JSON object, or has a duplicate key.
         """
         if not text.strip():
-            raise FileError(source, "is empty")
+            raise FileError(source, "the file is empty")
         if text.startswith("\ufeff"):
-            raise FileError(source, "starts with a byte order mark; save it as UTF-8 without one")
+            raise FileError(source, "the file starts with a byte order mark; save it without one")
         try:
             values = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
         except RecursionError as error:
-            raise FileError(source, "is not an Offset file: its JSON is nested too deeply") from error
+            raise FileError(source, "not an Offset file: its JSON is nested too deeply") from error
         except ValueError as error:
-            raise FileError(source, f"is not JSON: {error}") from error
+            raise FileError(source, f"not valid JSON: {error}") from error
         if not isinstance(values, dict):
-            raise FileError(source, f"contains {_kind(values)}, not a JSON object")
+            raise FileError(source, f"the file contains {_kind(values)}, not a JSON object")
         return cls(source, values)
 
     def get(self, name: str, kind: type[Value]) -> Value:
         """Return a field; raise FileError if it is missing or of another type."""
         if name not in self._values:
-            raise self.error(f'has no "{name}"')
+            raise self.error(f'the field "{name}" is missing')
         value = self._values[name]
         if type(value) is not kind:
             raise self.error(f'"{name}" is {_kind(value)}, not {_KINDS[kind]}')

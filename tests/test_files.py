@@ -72,7 +72,7 @@ def test_nothing_is_ever_overwritten(kind, tmp_path):
     else:
         path.symlink_to(tmp_path / ("other" if kind == "link to a file" else "nothing"))
     before = [(name, os.lstat(tmp_path / name).st_mtime_ns) for name in names(tmp_path)]
-    with pytest.raises(FileError, match="already exists; choose another name or remove it first"):
+    with pytest.raises(FileError, match="the file already exists; choose another name or remove it first"):
         write_new_file(path, "x", private=False)
     assert [(name, os.lstat(tmp_path / name).st_mtime_ns) for name in names(tmp_path)] == before
     assert (tmp_path / "other").read_text() == "mine"
@@ -153,7 +153,7 @@ def test_a_killed_writer_leaves_no_file_of_that_name(tmp_path, monkeypatch):
     ("name", "reason"),
     [
         ("none/a", "the directory '.*' is missing; create it first"),
-        ("none/", "is a directory name; give a file name"),
+        ("none/", "this is a directory name; give a file name"),
         ("file/a", "Not a directory"),
         ("x" * 300, "File name too long"),
         ("a\0b", "null (byte|character)"),
@@ -168,7 +168,7 @@ def test_an_unusable_file_name_is_explained(name, reason, tmp_path):
 
 @pytest.mark.parametrize("work", [read_file, lambda path: write_new_file(path, "x", private=False)])
 def test_an_empty_file_name_is_rejected(work):
-    with pytest.raises(FileError, match="'': is empty; give a file name"):
+    with pytest.raises(FileError, match="'': the file name is empty"):
         work("")
 
 
@@ -186,8 +186,8 @@ def test_a_directory_without_write_access_is_explained(code, advice, tmp_path, m
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"{\xff}", "is not UTF-8 text (byte 1)"),
-        (b" " * (MAX_FILE_SIZE + 1), "is over 65536 bytes, too large for an Offset file"),
+        (b"{\xff}", "not UTF-8 text (byte 1)"),
+        (b" " * (MAX_FILE_SIZE + 1), "the file is over 65536 bytes, too large for an Offset file"),
     ],
 )
 def test_content_of_no_offset_file_is_rejected(content, reason, tmp_path):
@@ -202,7 +202,7 @@ def test_the_size_limit_is_exact_and_holds_for_devices(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b" " * MAX_FILE_SIZE)
     assert len(read_file(path)) == MAX_FILE_SIZE
-    with pytest.raises(FileError, match="is over 65536 bytes"):
+    with pytest.raises(FileError, match="the file is over 65536 bytes"):
         read_file("/dev/zero")
 
 
@@ -231,24 +231,24 @@ def test_an_unreadable_file_is_named(name, reason, tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "is empty"),
-        (" \n", "is empty"),
+        ("", "the file is empty"),
+        (" \n", "the file is empty"),
         ("\ufeff{}", "byte order mark"),
-        ("hello", "is not JSON"),
-        ("{", "is not JSON"),
-        ("{} {}", "is not JSON"),
-        ("{'a': 1}", "is not JSON"),
-        ('{"a": NaN}', "is not JSON: NaN is not a JSON value"),
-        ('{"a": -Infinity}', "is not JSON: -Infinity is not a JSON value"),
-        ('{"a": 1, "a": 1}', "is not JSON: it has a duplicate key"),
-        ('{"a": ' + "9" * 5000 + "}", "is not JSON"),
+        ("hello", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ("{} {}", "not valid JSON"),
+        ("{'a': 1}", "not valid JSON"),
+        ('{"a": NaN}', "not valid JSON: NaN is not a JSON value"),
+        ('{"a": -Infinity}', "not valid JSON: -Infinity is not a JSON value"),
+        ('{"a": 1, "a": 1}', "not valid JSON: it has a duplicate key"),
+        ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
         ("[" * 60000, "is nested too deeply"),
         ('{"a":' * 10000, "is nested too deeply"),
-        ("[]", "contains a list, not a JSON object"),
-        ('"a"', "contains a string, not a JSON object"),
-        ("null", "contains null, not a JSON object"),
-        ("1", "contains a number, not a JSON object"),
-        ("true", "contains a boolean, not a JSON object"),
+        ("[]", "the file contains a list, not a JSON object"),
+        ('"a"', "the file contains a string, not a JSON object"),
+        ("null", "the file contains null, not a JSON object"),
+        ("1", "the file contains a number, not a JSON object"),
+        ("true", "the file contains a boolean, not a JSON object"),
     ],
 )
 def test_invalid_json_is_explained(text, reason):

@@ -147,11 +147,11 @@ def test_a_key_has_exactly_one_valid_text(text):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("{}", 'has no "privateKey"'),
+        ("{}", 'the field "privateKey" is missing'),
         ('{"privateKey": 5}', '"privateKey" is a number, not a string'),
         ('{"privateKey": null}', '"privateKey" is null, not a string'),
         ('{"privateKey": "AAAA"}', '"privateKey" has 4 characters; a 32-byte key has 43'),
-        ((FILES / "relay.relay").read_text(), 'has no "privateKey"'),
+        ((FILES / "relay.relay").read_text(), 'the field "privateKey" is missing'),
     ],
 )
 def test_an_invalid_identity_file_is_explained(content, reason, tmp_path):

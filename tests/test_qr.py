@@ -134,7 +134,7 @@ def test_another_picture_format_is_rejected(name, tmp_path, monkeypatch, capsys)
 def test_an_existing_picture_is_not_overwritten(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path(name).write_text("mine")
-    line = f"stmgr: {name}: already exists; choose another name or remove it first\n"
+    line = f"stmgr: {name}: the file already exists; choose another name or remove it first\n"
     assert run_stmgr(capsys, *MAKE, "a.relay", "--qr-output", name) == (1, "", line)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
 

@@ -92,7 +92,7 @@ def test_a_used_database_is_shown_with_its_key(tmp_path, capsys):
 def test_a_file_without_known_fields_is_rejected(content, tmp_path, capsys):
     path = tmp_path / "a"
     path.write_text(content)
-    line = f"stmgr: {path}: is not an Offset file: no field of one was found\n"
+    line = f"stmgr: {path}: not an Offset file: it has none of the known fields\n"
     assert run_stmgr(capsys, "show", path) == (1, "", line)
 
 

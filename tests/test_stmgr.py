@@ -98,7 +98,7 @@ def test_only_files_with_private_keys_are_private(name, tmp_path):
 def test_an_existing_file_is_not_overwritten(name, tmp_path, capsys):
     output = tmp_path / name
     output.write_text("mine")
-    line = f"stmgr: {output}: already exists; choose another name or remove it first\n"
+    line = f"stmgr: {output}: the file already exists; choose another name or remove it first\n"
     assert run_stmgr(capsys, *command(name, output)) == (1, "", line)
     assert output.read_text() == "mine"
 
@@ -181,10 +181,10 @@ def test_a_wrong_option_value_is_explained(line, reason, capsys):
 
 INVALID_FILES = {
     "missing": (None, "No such file or directory"),
-    "binary": (b"\xff\xfe\x00", "is not UTF-8 text (byte 0)"),
-    "no JSON": (b"hello", "is not JSON: Expecting value: line 1 column 1 (char 0)"),
-    "huge": (b" " * 10**6, "is over 65536 bytes, too large for an Offset file"),
-    "no key": (b"{}", 'has no "privateKey"'),
+    "binary": (b"\xff\xfe\x00", "not UTF-8 text (byte 0)"),
+    "no JSON": (b"hello", "not valid JSON: Expecting value: line 1 column 1 (char 0)"),
+    "huge": (b" " * 10**6, "the file is over 65536 bytes, too large for an Offset file"),
+    "no key": (b"{}", 'the field "privateKey" is missing'),
     "a number": (b'{"privateKey": 1}', '"privateKey" is a number, not a string'),
     "a short key": (b'{"privateKey": "AAAA"}', '"privateKey" has 4 characters; a 32-byte key has 43'),
 }
@@ -217,7 +217,7 @@ def test_an_invalid_identity_file_is_explained(line, kind, tmp_path, capsys):
 def test_an_invalid_ticket_file_is_explained(line, tmp_path, capsys):
     path = tmp_path / "a.relay"
     path.write_text('{"address": "h:1"}')
-    assert run_stmgr(capsys, *line, path) == (1, "", f'stmgr: {path}: has no "publicKey"\n')
+    assert run_stmgr(capsys, *line, path) == (1, "", f'stmgr: {path}: the field "publicKey" is missing\n')
 
 
 @pytest.mark.parametrize("name", ["relay.relay", "index.index", "node.ticket", "node.rcard"])

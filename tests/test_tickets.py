@@ -109,7 +109,7 @@ def test_a_missing_field_is_named(name, path):
     del holder[path[-1]]
     with pytest.raises(FileError) as caught:
         read(type(RECORDED[name]), values)
-    assert str(caught.value) == f'the.file: has no "{path[-1]}"'
+    assert str(caught.value) == f'the.file: the field "{path[-1]}" is missing'
 
 
 WRONG = {

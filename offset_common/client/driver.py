@@ -242,7 +242,7 @@ class Driver:
             self._stop_writing(error)
 
     def _encrypt(self, now: float) -> bool:
-        """Encrypt the next messages; return whether the program closed the connection and all are sent."""
+        """Encrypt the next messages; return True if `close` was called and none are left."""
         messages: list[bytes] = []
         size = 0
         with self._lock:

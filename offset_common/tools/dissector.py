@@ -169,7 +169,7 @@ def _pointers(data: bytes, first: bool) -> Part:
 
 
 def _find_words(payload: bytes, offset: int, words: bytes) -> Optional[tuple[int, int]]:
-    """Return the start of the first word and the end of the last one that are found, in order."""
+    """Return the offsets where the first word that is found starts, and where the last one ends."""
     start, at = None, offset
     for index in range(0, len(words), WORD_SIZE):
         found = payload.find(words[index : index + WORD_SIZE], at)

@@ -103,7 +103,7 @@ def check_picture(path: AnyPath) -> None:
     if Path(path).suffix[1:].lower() not in _PICTURE_OPTIONS:
         raise UsageError(f"{path}: unknown picture format; use a name that ends in .png or .svg")
     if os.path.lexists(path):
-        raise FileError(path, "already exists; choose another name or remove it first")
+        raise FileError(path, "the file already exists; choose another name or remove it first")
 
 
 def _check_terminal(width: int) -> None:

@@ -42,7 +42,7 @@ def describe(path: AnyPath) -> Description:
     for name, kind, read in _KINDS:
         if _has(fields, name, kind):
             return read(fields)
-    raise FileError(path, "is not an Offset file: no field of one was found")
+    raise FileError(path, "not an Offset file: it has none of the known fields")
 
 
 def description_lines(path: AnyPath, description: Description) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Optional, TextIO
 
 
 class Style(enum.Enum):
-    """A role of a piece of text; the value is the parameter of its ANSI escape sequence."""
+    """The role of a piece of text. The value is the parameter of its ANSI escape sequence."""
 
     HEADING = "1"
     GOOD = "1;32"
