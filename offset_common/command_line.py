@@ -154,32 +154,27 @@ def _explain(doc: str, usage: str, argv: Sequence[str], options_first: bool) -> 
         if token == "--" or (options_first and not token.startswith("-")):
             arguments += [token, *tokens]
         elif token.startswith("-") and token != "-":
-            option = _find(token, options)
-            if option is None:
-                return _unknown(token, options)
-            given.append(option.long)
-            if option.takes_value and token in (option.short, option.long[: len(token)]):
+            name, matches = _find(token, options)
+            if not matches:
+                suggestion = did_you_mean(token.partition("=")[0], [option.long for option in options])
+                return f"unknown option {name}{suggestion}"
+            if len(matches) > 1:
+                return f"{name} is ambiguous: use {' or '.join(option.long for option in matches)}"
+            given.append(matches[0].long)
+            if matches[0].takes_value and token in (matches[0].short, matches[0].long[: len(token)]):
                 next(tokens, None)
         else:
             arguments.append(token)
     return _mismatch(usage, given, arguments)
 
 
-def _find(token: str, options: list[_Option]) -> Optional[_Option]:
+def _find(token: str, options: list[_Option]) -> tuple[str, list[_Option]]:
+    """Return the option name in a token, and the options that it can stand for."""
+    if not token.startswith("--"):
+        return token[:2], [option for option in options if option.short == token[:2]]
     name = token.partition("=")[0]
-    if token.startswith("--"):
-        matches = [o for o in options if o.long == name] or [o for o in options if o.long.startswith(name)]
-    else:
-        matches = [o for o in options if o.short == token[:2]]
-    return matches[0] if len(matches) == 1 else None
-
-
-def _unknown(token: str, options: list[_Option]) -> str:
-    name = token.partition("=")[0] if token.startswith("--") else token[:2]
-    matches = [o.long for o in options if o.long.startswith(name)]
-    if token.startswith("--") and len(matches) > 1:
-        return f"{name} is ambiguous: use {' or '.join(matches)}"
-    return f"unknown option {name}{did_you_mean(token.partition('=')[0], [o.long for o in options])}"
+    exact = [option for option in options if option.long == name]
+    return name, exact or [option for option in options if option.long.startswith(name)]
 
 
 def _mismatch(usage: str, given: list[str], arguments: list[str]) -> str:

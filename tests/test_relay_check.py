@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import socket
 import subprocess
@@ -309,33 +308,3 @@ def test_other_commands_do_not_import_the_client(tmp_path):
         check=True,
     )
     assert done.stdout == "[]\n"
-
-
-README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTED = [
-    *re.findall(r"^python (stmgr\.py (?:relay-check|show) .*)$", README, re.MULTILINE),
-    *re.findall(r"`python (examples/read_the_protocol\.py.*?)`", README),
-]
-
-
-def test_the_readme_shows_these_commands():
-    assert len(DOCUMENTED) == 4
-
-
-@pytest.mark.parametrize("line", DOCUMENTED)
-def test_a_command_of_the_readme_works(line, running, tmp_path):
-    if "--qr" in line:
-        pytest.importorskip("segno", reason="needs the package segno")
-    (tmp_path / "relay").mkdir()
-    running.ticket.save(tmp_path / "relay" / "relay.relay")
-    script, *arguments = line.split()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert (tmp_path / "relay.png").exists() is ("relay.png" in line)

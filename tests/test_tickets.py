@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,13 +46,6 @@ def test_saved_files_match_the_original(name, tmp_path):
 @by_name
 def test_files_of_the_original_are_loaded(name):
     assert type(RECORDED[name]).load(FILES / name) == RECORDED[name]
-
-
-@by_name
-def test_only_files_with_private_keys_are_private(name, tmp_path):
-    RECORDED[name].save(tmp_path / name)
-    mode = stat.S_IMODE((tmp_path / name).stat().st_mode)
-    assert (mode == 0o600) is ("PrivateKey" in (FILES / name).read_text())
 
 
 def test_repr_does_not_show_the_private_key():
