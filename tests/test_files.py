@@ -190,7 +190,7 @@ def test_a_directory_without_write_access_is_explained(code, advice, tmp_path, m
         (b" " * (MAX_FILE_SIZE + 1), "the file is over 65536 bytes, too large for an Offset file"),
     ],
 )
-def test_content_of_no_offset_file_is_rejected(content, reason, tmp_path):
+def test_oversized_and_non_utf_8_files_are_rejected(content, reason, tmp_path):
     path = tmp_path / "a"
     path.write_bytes(content)
     with pytest.raises(FileError) as caught:

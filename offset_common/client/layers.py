@@ -122,7 +122,7 @@ class Layers:
         return None if event is None or isinstance(event, HandshakeCompleted) else event.data
 
     def _forward_end_to_end(self, now: float) -> None:
-        """Send what the end-to-end channel has queued through the relay."""
+        """Send the queued payloads of the end-to-end channel through the relay."""
         if self._end_to_end is not None:
             for payload in self._end_to_end.outgoing:
                 self._connection.send(payload, now)
