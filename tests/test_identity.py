@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offset_common.errors import FileError, UsageError
+from offset_common.errors import UsageError
 from offset_common.identity import (
     Identity,
     decode_key,
@@ -142,24 +142,6 @@ def test_a_key_has_exactly_one_valid_text(text):
     except UsageError:
         return
     assert encode_key(key) == text
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("{}", 'the field "privateKey" is missing'),
-        ('{"privateKey": 5}', '"privateKey" is a number, not a string'),
-        ('{"privateKey": null}', '"privateKey" is null, not a string'),
-        ('{"privateKey": "AAAA"}', '"privateKey" has 4 characters; a 32-byte key has 43'),
-        ((FILES / "relay.relay").read_text(), 'the field "privateKey" is missing'),
-    ],
-)
-def test_an_invalid_identity_file_is_explained(content, reason, tmp_path):
-    path = tmp_path / "a.ident"
-    path.write_text(content)
-    with pytest.raises(FileError) as caught:
-        load_identity(path)
-    assert str(caught.value) == f"{path}: {reason}"
 
 
 def test_unknown_fields_are_ignored(tmp_path):

@@ -18,12 +18,7 @@ from typing import Optional
 from offset_common.client.layers import Layers
 from offset_common.client.message_queue import MessageQueue
 from offset_common.constants import MAX_MESSAGE_SIZE
-from offset_common.errors import (
-    ConnectionEnded,
-    ConnectionLost,
-    LocalProtocolError,
-    OffsetError,
-)
+from offset_common.errors import ConnectionEnded, ConnectionLost, LocalProtocolError, OffsetError
 
 QUEUE_SIZE = 1024 * 1024  # bytes at which a queue is full, one for each direction
 READ_SIZE = 256 * 1024  # bytes read at once

@@ -89,11 +89,7 @@ def _app_ticket(fields: Fields) -> Description:
 
 
 # Relay, index and node tickets have the same fields: only the file extension differs.
-_EXTENSIONS = {
-    ".relay": "a relay ticket",
-    ".index": "an index server's ticket",
-    ".ticket": "a node ticket",
-}
+_EXTENSIONS = {".relay": "a relay ticket", ".index": "an index server's ticket", ".ticket": "a node ticket"}
 _ANY_TICKET = "a ticket of a relay, index server or node (they differ only in the file extension)"
 
 
