@@ -23,7 +23,6 @@ from tests.documents import (
     make_clone,
 )
 from tests.end_to_end.relay_process import RelayProcess
-from tools.pictures import draw
 
 PATIENCE = 20.0  # seconds for each step
 
@@ -130,22 +129,3 @@ def test_the_list_of_modules_is_complete() -> None:
     ]
     assert sorted(name for name in modules if name not in rooms) == []
     assert sorted(set(re.findall(r"\w+\.py", rooms)) - {*modules, "strelay.py", "stmgr.py"}) == []
-
-
-@pytest.mark.parametrize("source", sorted((ROOT / "docs/pictures").glob("*.txt")), ids=lambda path: path.stem)
-def test_a_picture_is_current_and_used(source: Path) -> None:
-    picture = source.with_suffix(".svg")
-    assert picture.read_text("utf-8") == draw(source.read_text("utf-8")), "make pictures"
-    assert f"](pictures/{picture.name})" in (ROOT / "docs/architecture.md").read_text("utf-8")
-
-
-def test_the_picture_of_modules_is_complete() -> None:
-    words = set(re.findall(r"\w+", (ROOT / "docs/pictures/rooms.txt").read_text("utf-8")))
-    for room in ("relay", "channel", "wire", "client"):
-        modules = {path.stem for path in (ROOT / "offset_common" / room).glob("*.py")} - {"__init__"}
-        assert modules <= words, room
-
-
-def test_an_invalid_picture_source_is_reported() -> None:
-    with pytest.raises(ValueError, match="line 2: no such thing: circle"):
-        draw("size 10 10\ncircle 1 1")

@@ -155,7 +155,7 @@ class Serve(Side):
             try:
                 self._listen()
             except (OSError, OffsetError) as error:
-                # Not after every success: another program may keep taking over the key.
+                # Only a long-lived listener resets the backoff: another program may keep taking over the key.
                 if time.monotonic() - started > STEADY_TIME:
                     backoff = Backoff()
                 delay = backoff.next()

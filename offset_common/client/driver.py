@@ -144,7 +144,7 @@ class Driver:
     def _run(self) -> None:
         error: OffsetError = ConnectionLost("a bug on this side ended the connection")
         try:
-            while self._round():
+            while self._run_once():
                 pass
             error = self._end_of_stream()
         except OffsetError as failure:
@@ -155,7 +155,7 @@ class Driver:
         finally:
             self._finish(error)
 
-    def _round(self) -> bool:
+    def _run_once(self) -> bool:
         """Do all pending work and wait once; return False at the end of the stream."""
         now = time.monotonic()
         if self._paused:
