@@ -62,7 +62,8 @@ def _read_bounded(file: Any) -> bytes:
 def write_new_file(path: AnyPath, content: Union[str, bytes], *, private: bool) -> None:
     """Write a new file atomically; never overwrite an existing one.
 
-    A crash at any moment leaves either the complete file or no file of that name.
+    A crash leaves either the complete file or no file of that name. Only on a file system without hard
+    links, it can leave an empty file.
 
     Args:
         path: a file that does not exist yet, in a directory that does.
