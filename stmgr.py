@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the files of Offset: identities, tickets, node entries and node databases.
+"""Create and inspect Offset files: identities, tickets, node entries and node databases.
 
 Usage:
   stmgr.py <command> [<option>...]
@@ -8,26 +8,26 @@ Usage:
   stmgr.py -V | --version
 
 Commands:
-  gen-ident     Make an identity: a private key, in a file that only you can read.
-  relay-ticket  Make the ticket of a relay, which nodes need to use it.
-  index-ticket  Make the ticket of an index server, which nodes need to use it.
-  node-ticket   Make the ticket of a node, which apps need to reach it.
-  app-ticket    Make the ticket of an app, which a node needs to let it in.
-  node-entry    Make the entry of a node for one app, private key of the app included.
-  init-node-db  Make the database of a node that has not run yet.
-  show          Show what is in a file, except for private keys.
-  relay-check   Check that a relay works: go through it the whole way as two nodes would.
+  gen-ident     Create an identity: a private key in a file that only you can read.
+  relay-ticket  Create the ticket of a relay. Nodes need it to use the relay.
+  index-ticket  Create the ticket of an index server. Nodes need it to use the server.
+  node-ticket   Create the ticket of a node. Apps need it to connect to the node.
+  app-ticket    Create the ticket of an app. A node needs it to admit the app.
+  node-entry    Create a node entry, with which one app can use a node.
+  init-node-db  Create the database of a new node.
+  show          Show the content of a file, except for private keys.
+  relay-check   Check that a relay works, by using it the way two nodes do.
   help          Show this page, or the page of a command.
 
 Options:
   -h, --help     Show this page; after a command, the page of that command.
   -V, --version  Show the version.
 
-No command ever overwrites a file. A command that makes files prints nothing but what it is asked to.
-The exit status is 0, 1 if a file cannot be read or made or the relay does not work, 2 if the command line
-is wrong.
+No command overwrites a file. Commands that create files print nothing unless they are asked to.
+The exit status is 0 for success, 1 if a file cannot be read or created or the relay does not work,
+and 2 if the command line is invalid.
 
-The relay, for example:
+For example, for a relay:
   stmgr.py gen-ident --output relay.ident
   stmgr.py relay-ticket --idfile relay.ident --address relay.example.com:1337 --output relay.relay
   stmgr.py relay-check relay.relay
@@ -61,41 +61,42 @@ from offset_common.tickets import (
 VERSION = f"stmgr {__version__}"
 MIN_TIMEOUT, MAX_TIMEOUT = 0.1, 3600.0  # seconds
 
-# The values of the options, by their long names. The docstring of a command is its help page.
+# Option values by long option name. The docstring of a command is its help page, without these options.
 Values = dict[str, Any]
+COMMON_OPTIONS = """
+
+Common options:
+  -h, --help     Show this page.
+  -V, --version  Show the version."""
 
 
 def gen_ident(values: Values) -> None:
-    """Make an identity: a private key, in a file that only you can read.
+    """Create an identity: a private key in a file that only you can read.
 
-    Whoever can read the file can be that identity. There is no way to get it back if it is lost.
+    Anyone who can read the file can act as this identity. A lost file cannot be restored.
 
     Usage:
       stmgr.py gen-ident --output FILE
 
     Options:
-      -o FILE, --output FILE  The identity file to make (.ident).
-      -h, --help              Show this page.
-      -V, --version           Show the version.
+      -o FILE, --output FILE  The identity file to create (.ident).
     """
     save_identity(Identity.generate(), values["--output"])
 
 
 def relay_ticket(values: Values) -> None:
-    """Make the ticket of a relay, which nodes need to use it.
+    """Create the ticket of a relay. Nodes need it to use the relay.
 
     Usage:
       stmgr.py relay-ticket --idfile FILE --address HOST:PORT --output FILE [--qr] [--qr-output PICTURE]
 
     Options:
       -i FILE, --idfile FILE             The identity file of the relay.
-      -a HOST:PORT, --address HOST:PORT  Where nodes reach the relay: relay.example.com:1337,
+      -a HOST:PORT, --address HOST:PORT  The relay's public address: relay.example.com:1337,
                                          192.0.2.1:1337 or [2001:db8::1]:1337.
-      -o FILE, --output FILE             The ticket to make (.relay).
-      --qr                               Show the ticket as a QR code, for the mobile app to scan.
-      --qr-output PICTURE                Make a picture of that QR code: a .png or .svg file.
-      -h, --help                         Show this page.
-      -V, --version                      Show the version.
+      -o FILE, --output FILE             The ticket to create (.relay).
+      --qr                               Show the ticket as a QR code for the mobile app.
+      --qr-output PICTURE                Save the QR code as a .png or .svg file.
     """
     ticket = _address_ticket(RelayTicket, values)
     with _qr_code(ticket, values):
@@ -103,56 +104,50 @@ def relay_ticket(values: Values) -> None:
 
 
 def index_ticket(values: Values) -> None:
-    """Make the ticket of an index server, which nodes need to use it.
+    """Create the ticket of an index server. Nodes need it to use the server.
 
     Usage:
       stmgr.py index-ticket --idfile FILE --address HOST:PORT --output FILE
 
     Options:
       -i FILE, --idfile FILE             The identity file of the index server.
-      -a HOST:PORT, --address HOST:PORT  Where nodes reach the index server: index.example.com:1337,
+      -a HOST:PORT, --address HOST:PORT  The server's public address: index.example.com:1337,
                                          192.0.2.1:1337 or [2001:db8::1]:1337.
-      -o FILE, --output FILE             The ticket to make (.index).
-      -h, --help                         Show this page.
-      -V, --version                      Show the version.
+      -o FILE, --output FILE             The ticket to create (.index).
     """
     _address_ticket(IndexTicket, values).save(values["--output"])
 
 
 def node_ticket(values: Values) -> None:
-    """Make the ticket of a node, which apps need to reach it.
+    """Create the ticket of a node. Apps need it to connect to the node.
 
     Usage:
       stmgr.py node-ticket --idfile FILE --address HOST:PORT --output FILE
 
     Options:
       -i FILE, --idfile FILE             The identity file of the node.
-      -a HOST:PORT, --address HOST:PORT  Where apps reach the node: node.example.com:1337,
+      -a HOST:PORT, --address HOST:PORT  The node's address for apps: node.example.com:1337,
                                          192.0.2.1:1337 or [2001:db8::1]:1337.
-      -o FILE, --output FILE             The ticket to make (.ticket).
-      -h, --help                         Show this page.
-      -V, --version                      Show the version.
+      -o FILE, --output FILE             The ticket to create (.ticket).
     """
     _address_ticket(NodeTicket, values).save(values["--output"])
 
 
 def app_ticket(values: Values) -> None:
-    """Make the ticket of an app, which a node needs to let it in.
+    """Create the ticket of an app. A node needs it to admit the app.
 
-    Without any of the last four options the app may only look on.
+    Without any of the last four options the app has read-only access.
 
     Usage:
       stmgr.py app-ticket --idfile FILE --output FILE [--proutes] [--pbuyer] [--pseller] [--pconfig]
 
     Options:
       -i FILE, --idfile FILE  The identity file of the app.
-      -o FILE, --output FILE  The ticket to make (.ticket).
-      --proutes               The app may ask for routes.
-      --pbuyer                The app may pay.
-      --pseller               The app may be paid.
-      --pconfig               The app may change the settings of the node.
-      -h, --help              Show this page.
-      -V, --version           Show the version.
+      -o FILE, --output FILE  The ticket to create (.ticket).
+      --proutes               The app may request routes.
+      --pbuyer                The app may make payments.
+      --pseller               The app may receive payments.
+      --pconfig               The app may change the node's settings.
     """
     permissions = Permissions(
         routes=values["--proutes"],
@@ -165,9 +160,9 @@ def app_ticket(values: Values) -> None:
 
 
 def node_entry(values: Values) -> None:
-    """Make the entry of a node for one app, private key of the app included.
+    """Create a node entry, with which one app can use a node.
 
-    The file is all that an app needs to use the node. Whoever can read it can be that app.
+    The file includes the app's private key: anyone who can read it can act as that app.
 
     Usage:
       stmgr.py node-entry --nodeid FILE --appid FILE --address HOST:PORT --output FILE
@@ -175,11 +170,9 @@ def node_entry(values: Values) -> None:
     Options:
       -n FILE, --nodeid FILE             The identity file of the node.
       -p FILE, --appid FILE              The identity file of the app.
-      -a HOST:PORT, --address HOST:PORT  Where the app reaches the node: node.example.com:1337,
+      -a HOST:PORT, --address HOST:PORT  The node's address for the app: node.example.com:1337,
                                          192.0.2.1:1337 or [2001:db8::1]:1337.
-      -o FILE, --output FILE             The node entry to make (.rcard).
-      -h, --help                         Show this page.
-      -V, --version                      Show the version.
+      -o FILE, --output FILE             The node entry to create (.rcard).
     """
     address = parse_address(values["--address"])
     node = load_identity(values["--nodeid"])
@@ -188,70 +181,62 @@ def node_entry(values: Values) -> None:
 
 
 def init_node_db(values: Values) -> None:
-    """Make the database of a node that has not run yet.
+    """Create the database of a new node.
 
     Usage:
       stmgr.py init-node-db --idfile FILE --output FILE
 
     Options:
       -i FILE, --idfile FILE  The identity file of the node.
-      -o FILE, --output FILE  The database to make.
-      -h, --help              Show this page.
-      -V, --version           Show the version.
+      -o FILE, --output FILE  The database to create.
     """
     NodeDatabase(load_identity(values["--idfile"]).public_key).save(values["--output"])
 
 
 def show(values: Values) -> None:
-    """Show what is in a file, except for private keys.
+    """Show the content of a file, except for private keys.
 
-    It tells what kind of file this is, its public key, and its address or permissions. Of a file with a
-    private key it shows the public key that belongs to it.
+    Shows the kind of file, its public key, and its address or permissions. For a private key, shows the
+    public key that belongs to it.
 
     Usage:
       stmgr.py show <file> [--qr] [--qr-output PICTURE]
 
     Options:
-      --qr                 Show a ticket as a QR code, for the mobile app to scan.
-      --qr-output PICTURE  Make a picture of that QR code: a .png or .svg file.
-      -h, --help           Show this page.
-      -V, --version        Show the version.
+      --qr                 Show a ticket as a QR code for the mobile app.
+      --qr-output PICTURE  Save the QR code as a .png or .svg file.
     """
-    from offset_common.tools.show import describe, look_into
-    from offset_common.tools.terminal import say_lines
+    from offset_common.tools.show import describe, description_lines
+    from offset_common.tools.terminal import print_line
 
     path = values["<file>"]
-    shown = look_into(path)
-    if shown.ticket is None:
-        if values["--qr"] or values["--qr-output"] is not None:
-            raise UsageError(f"{path}: is {shown.kind}; only a ticket with an address can be a QR code")
-        say_lines(describe(path, shown))
-        return
-    with _qr_code(shown.ticket, values):
-        say_lines(describe(path, shown))
+    description = describe(path)
+    if description.ticket is None and (values["--qr"] or values["--qr-output"] is not None):
+        raise UsageError(f"{path} is {description.kind}; choose a ticket with an address for a QR code")
+    with _qr_code(description.ticket, values):
+        for line in description_lines(path, description):
+            print_line(line)
 
 
 def relay_check(values: Values) -> int:
-    """Check that a relay works: go through it the whole way as two nodes would.
+    """Check that a relay works, by using it the way two nodes do.
 
-    Two nodes that are made up for this meet through the relay: one listens, the other connects, a message
-    passes each way, then round trips and throughput are measured. What fails is named, with what to look at.
+    Two temporary nodes use the relay: one listens, the other connects, and a message passes in each
+    direction. Then round trips and throughput are measured. A step that fails is reported with advice.
 
     Usage:
       stmgr.py relay-check <ticket> [--trace] [--json] [--timeout SECONDS]
 
     Options:
-      --trace            Show every frame, taken apart and explained; nothing is measured then.
-      --json             Print one JSON object at the end, for a program.
-      --timeout SECONDS  How long each step may take.  [default: 8]
-      -h, --help         Show this page.
-      -V, --version      Show the version.
+      --trace            Show and explain every frame, and measure nothing.
+      --json             Print one JSON object at the end, and nothing else.
+      --timeout SECONDS  The time limit of each step.  [default: 8]
     """
     if values["--trace"] and values["--json"]:
-        raise UsageError("--trace is for a reader and --json for a program: choose one")
+        raise UsageError("--trace and --json cannot be used together; choose one")
     timeout = _read_seconds(values, "--timeout")
     ticket = RelayTicket.load(values["<ticket>"])
-    # A node's side of the protocol: no other command needs it, and it takes its time to import.
+    # Imported here because no other command needs the client, which is slow to import.
     from offset_common.tools.check_report import check_and_report
 
     return check_and_report(ticket, timeout, trace=values["--trace"], as_json=values["--json"])
@@ -274,10 +259,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run stmgr.
 
     Args:
-        argv: the arguments, without the name of the program; None for those of the process.
+        argv: the arguments, without the program name; None for those of the process.
 
     Returns:
-        The exit status: 0, 1 for a file or a relay that does not work, 2 for the command line.
+        The exit status; see the help page.
     """
     arguments = sys.argv[1:] if argv is None else argv
     return run("stmgr", lambda: _execute(arguments))
@@ -287,24 +272,20 @@ def _execute(argv: Sequence[str]) -> Optional[int]:
     words = parse(_page(None), argv, VERSION, options_first=True)
     name, rest = words["<command>"], words["<option>"]
     if name == "help":
-        _show_help(rest)
+        print(_page(rest[0] if rest else None))
         return None
     page = _page(name)
     return COMMANDS[name](parse(page, [name, *rest], VERSION))
 
 
-def _show_help(names: Sequence[str]) -> None:
-    print(_page(names[0] if names else None))
-
-
 def _page(name: Optional[str]) -> str:
-    """The help page of a command, or of the whole program."""
+    """Return the help page of a command, or of the whole program."""
     if name is None or name == "help":
         return inspect.cleandoc(__doc__ or "")
     if name not in COMMANDS:
         suggestion = did_you_mean(name, [*COMMANDS, "help"])
-        raise CommandLineError(f"there is no command {name!r}{suggestion}", _usage())
-    return inspect.getdoc(COMMANDS[name]) or ""
+        raise CommandLineError(f"unknown command {name!r}{suggestion}", _usage())
+    return inspect.cleandoc(COMMANDS[name].__doc__ or "") + COMMON_OPTIONS
 
 
 def _usage() -> str:
@@ -317,13 +298,13 @@ def _address_ticket(kind: type[AddressTicket], values: Values) -> AddressTicket:
 
 
 @contextmanager
-def _qr_code(ticket: AddressTicket, values: Values) -> Iterator[None]:
-    """Show the ticket's QR code, or make a picture of it, after what is done within; refuse before it."""
+def _qr_code(ticket: Optional[AddressTicket], values: Values) -> Iterator[None]:
+    """Output the ticket's QR code after the body of a with statement; report errors before it runs."""
     picture = values["--qr-output"]
-    if not values["--qr"] and picture is None:
+    if ticket is None or (not values["--qr"] and picture is None):
         yield
         return
-    from offset_common.tools.qr import QrCode, check_picture  # only who wants one has to have segno
+    from offset_common.tools.qr import QrCode, check_picture  # needs segno, which is optional
 
     if picture is not None:
         check_picture(picture)
@@ -342,7 +323,7 @@ def _read_seconds(values: Values, option: str) -> float:
         seconds = 0.0
     if not MIN_TIMEOUT <= seconds <= MAX_TIMEOUT:
         limits = f"from {MIN_TIMEOUT:g} to {MAX_TIMEOUT:g}"
-        raise UsageError(f"{option} is a number of seconds {limits}, not {values[option]!r}")
+        raise UsageError(f"{option} {values[option]!r} is invalid; use a number of seconds {limits}")
     return seconds
 
 

@@ -89,7 +89,7 @@ def serve(arguments: dict[str, Any]) -> int:
     """Start the relay that the arguments describe, and serve.
 
     Raises:
-        PersonError: it cannot start.
+        OperatorError: it cannot start.
     """
     address = parse_listen_address(arguments["--laddr"])
     return_large_blocks()

@@ -13,7 +13,7 @@ from bench.relay_process import RelayProcess
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import HandshakeCompleted, MessageReceived
 from offset_common.constants import MAX_KEEPALIVE_PADDING_SENT
-from offset_common.errors import PersonError
+from offset_common.errors import OperatorError
 from offset_common.identity import Identity
 from offset_common.wire.messages import IncomingConnection, InitConnection, InitRole, KaMessage
 
@@ -161,4 +161,4 @@ def _connect(relay: RelayProcess, identity: Identity, target: bytes, listener: C
             assert IncomingConnection.decode(listener.receive()).public_key == identity.public_key
             return near
         near.close()
-    raise PersonError("the relay announces no connect to the listener")
+    raise OperatorError("the relay announces no connect to the listener")

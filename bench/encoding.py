@@ -16,7 +16,7 @@ from typing import Any, Callable, NamedTuple
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from offset_common.constants import FRAME_LENGTH_SIZE, NONCE_SIZE
-from offset_common.errors import PersonError
+from offset_common.errors import OperatorError
 from offset_common.wire.messages import ChannelMessage, KaMessage
 
 FIRST_SEGMENT_WORDS = 1024  # words: the original's message builder allocates them
@@ -39,7 +39,7 @@ def _schema() -> Any:
     try:
         import capnp
     except ImportError:
-        raise PersonError("the benchmark needs pycapnp: pip install pycapnp") from None
+        raise OperatorError("the benchmark needs pycapnp: pip install pycapnp") from None
     capnp.remove_import_hook()
     return capnp.load(str(Path(__file__).with_name("schema.capnp")))
 

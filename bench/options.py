@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Callable, NamedTuple, Union
 
-from offset_common.errors import PersonError
+from offset_common.errors import OperatorError
 
 Figures = dict[str, Union[float, str]]
 """One row of the table: its name under "row", and its figures."""
@@ -15,7 +15,7 @@ Report = Callable[[Figures], None]
 """Called with each row once it is measured."""
 
 
-class SkippedError(PersonError):
+class SkippedError(OperatorError):
     """A row that cannot be measured on this machine."""
 
 

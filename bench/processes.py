@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any, Callable
 
-from offset_common.errors import PersonError
+from offset_common.errors import OperatorError
 
 TIMEOUT = 120.0  # seconds for one step of a child
 
@@ -45,14 +45,14 @@ class Child:
         """Return the next value from the child.
 
         Raises:
-            PersonError: the child sent nothing within TIMEOUT, or ended.
+            OperatorError: the child sent nothing within TIMEOUT, or ended.
         """
         if not self._pipe.poll(TIMEOUT):
-            raise PersonError(f"a part of the benchmark did not finish within {TIMEOUT:.0f} s")
+            raise OperatorError(f"a part of the benchmark did not finish within {TIMEOUT:.0f} s")
         try:
             return self._pipe.recv()
         except EOFError:
-            raise PersonError("a part of the benchmark ended early; its error is above") from None
+            raise OperatorError("a part of the benchmark ended early; its error is above") from None
 
     def stop(self) -> None:
         """Kill the process."""

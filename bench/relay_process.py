@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Optional
 
 from bench.processes import cpu_seconds, memory_size, process_tree
-from offset_common.errors import PersonError
+from offset_common.errors import OperatorError
 from offset_common.identity import Identity, save_identity
 
 ROOT = Path(__file__).absolute().parent.parent
@@ -88,7 +88,7 @@ class RelayProcess:
                 self.port = port
                 return
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise PersonError(f"the relay did not start: {text.strip() or 'it printed nothing'}")
+                raise OperatorError(f"the relay did not start: {text.strip() or 'it printed nothing'}")
             time.sleep(0.01)
 
 

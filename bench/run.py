@@ -23,7 +23,7 @@ from bench.processes import raise_descriptor_limit
 from bench.report import NAME_WIDTH, format_row
 from bench.targets import CI_ALLOWANCE, missed
 from bench.tunnels import ONE_TUNNEL, measure_many_tunnels, measure_one_tunnel, measure_workers
-from offset_common.errors import PersonError, UsageError
+from offset_common.errors import OperatorError, UsageError
 
 Measure = Callable[[Options, Report], None]
 
@@ -96,7 +96,7 @@ def _measure_group(name: str, options: Options, check: bool) -> tuple[list[Figur
         MEASURES[name](options, rows.append)
     except SkippedError as error:
         print(f"{_eraser()}{name:<{NAME_WIDTH}} skipped: {error}", file=sys.stderr, flush=True)
-    except (PersonError, OSError) as error:
+    except (OperatorError, OSError) as error:
         print(f"{_eraser()}{name:<{NAME_WIDTH}} failed", file=sys.stderr, flush=True)
         return rows, [f"{name}: {error}"]
     return rows, missed(rows, CI_ALLOWANCE) if check else []

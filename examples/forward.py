@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Passes TCP connections through an Offset relay, encrypted end to end between two keys.
+"""Forward TCP connections through an Offset relay, encrypted end to end between two keys.
 
 Usage:
   forward.py serve --ticket FILE --idfile FILE --to HOST:PORT (--allow KEY)... [--max N]
@@ -8,24 +8,24 @@ Usage:
   forward.py -h | --help
   forward.py -V | --version
 
-The usual case, an ssh server behind one NAT and its user behind another:
+A common use, an ssh server behind one NAT and its user behind another:
   home$   forward.py serve --ticket relay.relay --idfile home.ident --to 127.0.0.1:22 --allow LAPTOPS_KEY
   laptop$ forward.py dial --ticket relay.relay --idfile laptop.ident --peer HOMES_KEY --port 2222
   laptop$ ssh -p 2222 localhost
 
-  serve lets the allowed keys reach one TCP server. dial listens for TCP connections and passes each
-  on to the peer. key prints the public key of an identity: what the other side is to be told.
+  serve gives the allowed keys access to one TCP server. dial listens for TCP connections and forwards
+  them to the peer. key prints the public key of an identity, which the other side needs.
 
   -t FILE, --ticket FILE  The ticket of the relay.
-  -i FILE, --idfile FILE  Who this side is: an identity, as `stmgr.py gen-ident` makes it.
-  --to HOST:PORT          The TCP server that callers reach.
-  --allow KEY             The public key of a dial that may reach it; give it again for one more.
-  --peer KEY              The public key of the serve to reach.
-  --port PORT             Where to listen for TCP connections; 0 takes a free port.
-  --bind IP               At which of this host's addresses. Whoever reaches it is let in as this
-                          side's key [default: 127.0.0.1].
-  --max N                 TCP connections at a time [default: 64].
-  --wait SECONDS          How long a TCP connection waits for the peer to be there [default: 30].
+  -i FILE, --idfile FILE  The identity of this side, created by `stmgr.py gen-ident`.
+  --to HOST:PORT          The TCP server.
+  --allow KEY             The public key of a dial that may connect; can be given more than once.
+  --peer KEY              The public key of the serve to connect to.
+  --port PORT             The port to listen on for TCP connections; 0 for a free one.
+  --bind IP               The address to listen on. Anyone who can connect to it uses this side's
+                          key [default: 127.0.0.1].
+  --max N                 The maximum number of TCP connections [default: 64].
+  --wait SECONDS          How long a TCP connection waits for the peer [default: 30].
   -h, --help              Show this page.
   -V, --version           Show the version.
 """
@@ -59,8 +59,8 @@ COMMANDS = ("serve", "dial", "key")
 def run_until_signal(side: Side) -> int:
     """Run until SIGTERM or SIGINT; return the exit status.
 
-    The signals are blocked in every thread and waited for here, so that none interrupts anything.
-    A second one ends the program at once.
+    All threads block the signals and the main thread waits for them, so no system call is interrupted.
+    A second signal kills the program.
     """
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -71,7 +71,7 @@ def run_until_signal(side: Side) -> int:
         try:
             side.run()
         finally:
-            if not side.stopping.is_set():  # a bug, which is on stderr with its traceback
+            if not side.stopping.is_set():  # a bug; its traceback is on stderr
                 failed.set()
                 signal.pthread_kill(main_thread, signal.SIGTERM)
 
@@ -83,28 +83,28 @@ def run_until_signal(side: Side) -> int:
 
 
 def make_serve(arguments: dict[str, Any]) -> Side:
-    """Make the serve that the arguments describe; PersonError if they cannot be."""
-    most = read_number(arguments, "--max", 1, 1000)
+    """Create a Serve from the arguments; raise OperatorError if they are invalid."""
+    limit = read_number(arguments, "--max", 1, 1000)
     target = parse_address(arguments["--to"])
     allowed = frozenset(read_key("--allow", key) for key in arguments["--allow"])
     ticket = RelayTicket.load(arguments["--ticket"])
-    return Serve(ticket, load_identity(arguments["--idfile"]), most, target, allowed)
+    return Serve(ticket, load_identity(arguments["--idfile"]), limit, target, allowed)
 
 
 def make_dial(arguments: dict[str, Any]) -> Side:
-    """Make the dial that the arguments describe, its port taken; PersonError if that cannot be."""
-    most = read_number(arguments, "--max", 1, 1000)
+    """Create a Dial from the arguments and open its port; raise OperatorError if that fails."""
+    limit = read_number(arguments, "--max", 1, 1000)
     patience = read_number(arguments, "--wait", 1, 3600)
     port = read_number(arguments, "--port", 0, 65535)
     peer = read_key("--peer", arguments["--peer"])
     ticket = RelayTicket.load(arguments["--ticket"])
     identity = load_identity(arguments["--idfile"])
     server = bind(arguments["--bind"], port)
-    return Dial(ticket, identity, most, peer, server, patience)
+    return Dial(ticket, identity, limit, peer, server, patience)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Listen for TCP connections; ServiceError if the system refuses."""
+    """Return a listening socket; raise ServiceError if the system refuses it."""
     address = parse_listen_address(str(Address(host, port)))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -114,7 +114,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def read_key(option: str, text: str) -> bytes:
-    """Read a public key of the command line; UsageError if it is none."""
+    """Return the public key given for an option; raise UsageError if it is invalid."""
     try:
         return decode_key(text, PUBLIC_KEY_SIZE)
     except UsageError as error:
@@ -122,10 +122,10 @@ def read_key(option: str, text: str) -> bytes:
 
 
 def read_number(arguments: dict[str, Any], option: str, least: int, most: int) -> int:
-    """Read a whole number of the command line; UsageError if it is none, or out of range."""
+    """Return the integer given for an option; raise UsageError if it is invalid or out of range."""
     text = arguments[option]
     if not text.isascii() or not text.isdigit() or not least <= int(text[:9]) <= most:
-        raise UsageError(f"{option} is a whole number from {least} to {most}, not {text!r}")
+        raise UsageError(f"{option} {text!r} is invalid; use a whole number from {least} to {most}")
     return int(text)
 
 
@@ -136,10 +136,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def page_for(words: Sequence[str]) -> str:
-    """Return the help page, with the usage of one command only, so that an error is about that one.
+    """Return the help page with the usage of the given command only, so that errors refer to it.
 
     Raises:
-        UsageError: there is no such command.
+        UsageError: the command is missing or unknown.
     """
     page = __doc__ or ""
     if {"-h", "--help", "-V", "--version"} & set(words):
@@ -147,9 +147,7 @@ def page_for(words: Sequence[str]) -> str:
     usage = page.partition("Usage:\n")[2].partition("\n\n")[0].splitlines(keepends=True)
     name = words[0] if words else ""
     if name not in COMMANDS:
-        reason = (
-            f"there is no command {name!r}{did_you_mean(name, COMMANDS)}" if name else "no command is given"
-        )
+        reason = f"unknown command {name!r}{did_you_mean(name, COMMANDS)}" if name else "no command is given"
         raise CommandLineError(reason, "Usage:\n" + "".join(usage).rstrip())
     for line in usage:
         if not line.startswith(f"  forward.py {name} "):
@@ -158,7 +156,7 @@ def page_for(words: Sequence[str]) -> str:
 
 
 def execute(arguments: dict[str, Any]) -> int:
-    """Do what the command line says; return the exit status."""
+    """Run the command; return the exit status."""
     if arguments.get("key"):
         print(encode_key(load_identity(arguments["--idfile"]).public_key))
         return 0

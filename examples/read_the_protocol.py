@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Read the protocol as it happens: two nodes meet through a relay, and every frame is taken apart.
+"""Show the protocol in action: two nodes connect through a relay, and every frame is explained.
 
 Usage:
   read_the_protocol.py [--short] [<ticket>]
 
-Without a ticket a relay of its own runs inside this program, for as long as it takes.
+Without a ticket, this program runs a relay of its own.
 
 Options:
-  --short        Show only once how a connection begins: all three begin alike.
+  --short        Show the opening frames only once: they are the same for all three connections.
   -h, --help     Show this page.
   -V, --version  Show the version.
 
-Each frame names the section of docs/protocol.md that tells more. There the same is printed as well.
+Each frame names the section of docs/protocol.md that explains it. Section 10 has an example of the output.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from offset_common.tools.check_report import check_and_report
 
 
 def main() -> int:
-    """Show the conversation; return the exit status."""
+    """Run the program; return the exit status."""
     return run("read_the_protocol", lambda: show(parse(__doc__, sys.argv[1:], __version__)))
 
 
 def show(values: dict[str, Any]) -> int:
-    """Show it with the relay of the ticket, or with one of our own."""
+    """Trace the relay of the ticket, or one that runs in this program."""
     short = values["--short"]
     if values["<ticket>"]:
         return trace(RelayTicket.load(values["<ticket>"]), short)
@@ -53,13 +53,13 @@ def show(values: dict[str, Any]) -> int:
 
 
 def trace(ticket: RelayTicket, short: bool) -> int:
-    """Let two nodes meet through the relay, and print what passes."""
+    """Connect two nodes through the relay and print every frame."""
     return check_and_report(ticket, HANDSHAKE_TIMEOUT, trace=True, short=short)
 
 
 @contextlib.contextmanager
 def own_relay() -> Iterator[RelayTicket]:
-    """Run a relay in a thread; give its ticket."""
+    """Run a relay in a thread and yield its ticket."""
     identity = Identity.generate()
     relay = Relay(identity, listen_on(Address("127.0.0.1", 0)), Limits(), Log(None))
     thread = threading.Thread(target=relay.serve)

@@ -1,4 +1,4 @@
-"""Addresses as people and tickets write them: host:port, where the host is a name, IPv4 or [IPv6].
+"""Addresses in text form: host:port, where the host is a name, an IPv4 address or an [IPv6] address.
 
 Source: docs/protocol.md sections 7.1 and 8.
 """
@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 from offset_common.constants import MAX_ADDRESS_SIZE
 from offset_common.errors import UsageError
 
 MAX_PORT = 65535
-MAX_NAME_SIZE = 253  # bytes of a host name, without the dot at its end
-MAX_LABEL_SIZE = 63  # bytes between two dots of it
-_QUOTED = 60  # characters of a refused address that an error shows
+MAX_NAME_SIZE = 253  # bytes of a host name, without a trailing dot
+MAX_LABEL_SIZE = 63  # bytes of one part of a host name
+_QUOTED = 60  # characters of an invalid address that the error shows
 
 
 class Address(NamedTuple):
-    """A host and a port, as socket.create_connection takes them; str() gives the text back.
+    """A host and a port, as socket.create_connection takes them; str() restores the parsed text.
 
-    The host is as it was written, an IPv6 address without its brackets.
+    Args:
+        host: as it was written; an IPv6 address without its brackets.
+        port: 0 to 65535.
     """
 
     host: str
@@ -31,63 +33,63 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class _Refusal(Exception):
-    """What is wrong with an address, as the rest of a sentence that begins with it."""
+class _Invalid(Exception):
+    """The reason why an address is invalid: the end of a sentence that starts with the address."""
 
 
 def parse_address(text: str) -> Address:
-    """Read where something can be reached.
+    """Parse an address to connect to.
 
     Args:
-        text: at most 256 bytes.
+        text: host:port, at most 256 bytes.
 
     Raises:
-        UsageError: it cannot be an address; the text says why.
+        UsageError: the address is invalid, or only usable for listening.
     """
     try:
         address = _parse(text)
         _check_reachable(address)
-    except _Refusal as refusal:
-        raise _usage_error(text, refusal) from None
+    except _Invalid as invalid:
+        raise _usage_error(text, invalid) from None
     return address
 
 
 def parse_listen_address(text: str) -> Address:
-    """Read where to listen: port 0 (any free port), every interface and IPv6 zones are possible here.
+    """Parse an address to listen on; it may have port 0, be a wildcard or have an IPv6 zone.
 
     Args:
-        text: at most 256 bytes.
+        text: host:port, at most 256 bytes.
 
     Raises:
-        UsageError: it cannot be an address; the text says why.
+        UsageError: the address is invalid.
     """
     try:
         if text.startswith(":") and text.count(":") == 1:
-            raise _Refusal("has no host; for every interface write 0.0.0.0 or [::] before the port")
+            raise _Invalid("has no host; write 0.0.0.0 or [::] before the port to listen on every interface")
         return _parse(text)
-    except _Refusal as refusal:
-        raise _usage_error(text, refusal) from None
+    except _Invalid as invalid:
+        raise _usage_error(text, invalid) from None
 
 
-def _usage_error(text: str, refusal: _Refusal) -> UsageError:
+def _usage_error(text: str, invalid: _Invalid) -> UsageError:
     shown = text if len(text) <= _QUOTED else text[:_QUOTED] + "..."
-    return UsageError(f"the address {shown!r} {refusal}")
+    return UsageError(f"the address {shown!r} {invalid}")
 
 
 def _check_reachable(address: Address) -> None:
     if address.port == 0:
-        raise _Refusal(f"has port 0; ports are 1 to {MAX_PORT}")
+        raise _Invalid(f"has port 0; use a port from 1 to {MAX_PORT}")
     if "%" in address.host:
-        raise _Refusal("has a zone (after the '%'), which means nothing on another machine")
+        raise _Invalid("has an IPv6 zone, which is valid on one machine only; remove the '%' and the zone")
     if address.host == "0.0.0.0" or (":" in address.host and IPv6Address(address.host).is_unspecified):
-        raise _Refusal("is for listening on every interface; nobody can connect to it")
+        raise _Invalid("can only be used for listening; give an address that peers can connect to")
 
 
 def _parse(text: str) -> Address:
     _check_characters(text)
     if text.startswith("["):
         host, port = _split_brackets(text)
-        _check_ipv6(host)
+        _check_ip(host, IPv6Address, f"has {host!r} in brackets, which is not an IPv6 address")
     else:
         host, port = _split_name(text)
         _check_name(host)
@@ -96,97 +98,86 @@ def _parse(text: str) -> Address:
 
 def _check_characters(text: str) -> None:
     if not text:
-        raise _Refusal("is empty")
+        raise _Invalid("is empty")
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_ADDRESS_SIZE:
-        raise _Refusal(f"has {size} bytes; {MAX_ADDRESS_SIZE} is the most that an address may have")
+        raise _Invalid(f"is {size} bytes long; the maximum is {MAX_ADDRESS_SIZE}")
     if not text.isprintable() or " " in text:
-        raise _Refusal("has a space or a character that cannot be printed in it")
+        raise _Invalid("contains a space or an unprintable character; remove it")
     if "://" in text:
-        raise _Refusal("is a URL; leave out everything up to '://'")
+        raise _Invalid("is a URL; remove everything up to '://'")
     if "/" in text:
-        raise _Refusal("has a '/' in it; only a host and a port belong here")
+        raise _Invalid("contains a '/'; write only a host and a port")
 
 
 def _split_brackets(text: str) -> tuple[str, str]:
     host, bracket, rest = text[1:].partition("]")
     if not bracket:
-        raise _Refusal("has a '[' without a ']'")
+        raise _Invalid("has a '[' but no ']'; write it as in [2001:db8::1]:1337")
     if not rest:
-        raise _Refusal("has no port; write it as in [2001:db8::1]:1337")
+        raise _Invalid("has no port; write it as in [2001:db8::1]:1337")
     if not rest.startswith(":"):
-        raise _Refusal("has something other than ':' and a port after the ']'")
+        raise _Invalid("must have ':' and a port after the ']'")
     return host, rest[1:]
 
 
 def _split_name(text: str) -> tuple[str, str]:
     if text.count(":") > 1:
-        raise _Refusal("has more than one ':'; an IPv6 address goes in brackets, as in [2001:db8::1]:1337")
+        raise _Invalid("has more than one ':'; put an IPv6 address in brackets, as in [2001:db8::1]:1337")
     host, colon, port = text.partition(":")
     if not colon:
-        raise _Refusal("has no port; write it as in relay.example.com:1337")
+        raise _Invalid("has no port; write it as in relay.example.com:1337")
     if not host:
-        raise _Refusal("has no host before the ':'")
+        raise _Invalid("has no host before the ':'; write it as in relay.example.com:1337")
     return host, port
 
 
 def _parse_port(text: str) -> int:
     if not text:
-        raise _Refusal("has no port after the ':'")
+        raise _Invalid("has no port after the ':'; write it as in relay.example.com:1337")
     if not re.fullmatch(r"[0-9]+", text):
-        raise _Refusal(f"has the port {text!r}, which is not a number")
+        raise _Invalid(f"has the port {text!r}, which is not a number")
     if text.startswith("0") and text != "0":
-        raise _Refusal(f"has the port {text}, which starts with a zero")
+        raise _Invalid(f"has the port {text}, which starts with a zero; remove the zero")
     if int(text) > MAX_PORT:
-        raise _Refusal(f"has the port {text}; ports are 1 to {MAX_PORT}")
+        raise _Invalid(f"has the port {text}; use a port from 1 to {MAX_PORT}")
     return int(text)
 
 
-def _check_ipv6(host: str) -> None:
+def _check_ip(host: str, kind: type[Union[IPv4Address, IPv6Address]], reason: str) -> None:
     try:
-        IPv6Address(host)
+        kind(host)
     except ValueError:
-        raise _Refusal(f"has {host!r} in the brackets, which is not an IPv6 address") from None
+        raise _Invalid(reason) from None
 
 
 def _check_name(host: str) -> None:
     name = host if host.isascii() else _encode_name(host)
     name = name[:-1] if name.endswith(".") else name
     if len(name) > MAX_NAME_SIZE:
-        raise _Refusal(f"has a host name of {len(name)} bytes; {MAX_NAME_SIZE} is the most that DNS takes")
+        raise _Invalid(f"has a host name of {len(name)} bytes; the DNS maximum is {MAX_NAME_SIZE}")
     labels = name.split(".")
     for label in labels:
         _check_label(label)
-    # A name never ends in a number (RFC 1123, section 2.1), so this is meant as IPv4.
+    # A host name never ends in a number (RFC 1123, section 2.1), so this must be an IPv4 address.
     if re.fullmatch(r"[0-9]+", labels[-1]):
-        _check_ipv4(host)
+        _check_ip(host, IPv4Address, f"has the host {host!r}, which is not an IPv4 address")
 
 
 def _encode_name(host: str) -> str:
     try:
         return host.encode("idna").decode("ascii")
     except UnicodeError:
-        raise _Refusal(f"has the host name {host!r}, which DNS cannot hold") from None
+        raise _Invalid(f"has the host name {host!r}, which is not valid in DNS") from None
 
 
 def _check_label(label: str) -> None:
     if not label:
-        raise _Refusal("has a host name with nothing before, after or between its dots")
+        raise _Invalid("has a host name with an empty part; remove the extra dot")
     if len(label) > MAX_LABEL_SIZE:
-        raise _Refusal(
-            f"has {len(label)} bytes between two dots; {MAX_LABEL_SIZE} is the most that DNS takes"
-        )
+        raise _Invalid(f"has a host name part of {len(label)} bytes; the DNS maximum is {MAX_LABEL_SIZE}")
     stray = re.search(r"[^A-Za-z0-9_-]", label)
     if stray:
-        raise _Refusal(f"has {stray.group()!r} in its host name")
+        raise _Invalid(f"has {stray.group()!r} in its host name; use letters, digits, '-' and '_'")
     if label.startswith("-") or label.endswith("-"):
-        raise _Refusal("has a '-' at the start or end of a part of its host name")
-
-
-def _check_ipv4(host: str) -> None:
-    try:
-        IPv4Address(host)
-    except ValueError:
-        raise _Refusal(
-            f"has the host {host!r}, which is meant as IPv4 but is not four numbers of 0 to 255"
-        ) from None
+        raise _Invalid("has a host name part that starts or ends with '-'")

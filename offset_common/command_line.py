@@ -1,7 +1,7 @@
-"""What the scripts share: reading a command line by its help page, and ending well.
+"""Parse command lines, report errors and set exit statuses, for all scripts.
 
-A script's help page is its grammar, read by docopt (docopt-ng, or docopt 0.6.2). Every option stands in it
-on a line of its own that begins with it, as in `  -o FILE, --output FILE  The file to make.`
+docopt (docopt-ng, or docopt 0.6.2) parses the arguments according to the help page. The help page describes
+each option on a line of its own, as in `  -o FILE, --output FILE  The file to make.`
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from docopt import DocoptExit, docopt
 
-from offset_common.errors import PersonError, UsageError
+from offset_common.errors import OperatorError, UsageError
 
 STATUS_FAILED = 1
-STATUS_INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
-STATUS_BROKEN_PIPE = 141  # and one that SIGPIPE ended
+STATUS_INTERRUPTED = 130  # as a shell reports a program that SIGINT killed
+STATUS_BROKEN_PIPE = 141  # the same for SIGPIPE
 
 
 class CommandLineError(UsageError):
-    """The arguments do not fit the help page.
+    """The arguments do not match the usage.
 
     Args:
         reason: a sentence without a full stop.
-        usage: the usage part of the help page.
+        usage: the usage section of the help page.
     """
 
     def __init__(self, reason: str, usage: str) -> None:
@@ -37,48 +37,45 @@ class CommandLineError(UsageError):
 
 
 def parse(doc: str, argv: Sequence[str], version: str, options_first: bool = False) -> dict[str, Any]:
-    """Read the arguments by the help page; --help and --version are answered here, and end the program.
+    """Parse the arguments according to the help page, and handle --help and --version.
 
     Args:
         doc: the help page.
-        argv: the arguments, without the name of the program.
+        argv: the arguments, without the program name.
         version: what --version prints.
-        options_first: leave everything after the first argument that is no option alone.
+        options_first: do not parse anything after the first positional argument.
 
     Returns:
-        The value of each option and argument by its name, as docopt gives them.
+        The values by option and argument name, as docopt returns them.
 
     Raises:
-        CommandLineError: the arguments do not fit.
-        SystemExit: --help or --version is done; run() takes it.
+        CommandLineError: the arguments do not match the usage.
+        SystemExit: --help or --version was printed; run() handles it.
     """
     try:
         return dict(docopt(doc, list(argv), True, version, options_first))
     except DocoptExit as error:
-        reason = _own_words(error) or _explain(doc, error.usage, argv, options_first)
+        reason = _docopt_message(error) or _explain(doc, error.usage, argv, options_first)
         raise CommandLineError(reason, error.usage.strip()) from None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence about a word that is not known: names the nearest one, if one is near."""
+    """Return "; did you mean ...?" with the known word closest to an unknown one, or an empty string."""
     names = list(known)
-    nearest = [name for name in names if name.startswith(word)] or difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    closest = [name for name in names if name.startswith(word)] or difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {closest[0]}?" if closest else ""
 
 
 def run(program: str, function: Callable[[], Optional[int]]) -> int:
-    """Run a script's work, and turn whatever a person can cause into a line on stderr and an exit status.
+    """Run a script's main function, report its error on stderr and return the exit status.
 
     Args:
-        program: the name that begins the line.
-        function: the work; returns the exit status, or None for 0.
-
-    Returns:
-        The exit status.
+        program: the name at the start of the error line.
+        function: the main function; returns the exit status, or None for 0.
     """
     try:
-        status = _finish(function)
-    except PersonError as error:
+        return _run_and_flush(function)
+    except OperatorError as error:
         report(program, error)
         return error.exit_status
     except KeyboardInterrupt:
@@ -90,12 +87,11 @@ def run(program: str, function: Callable[[], Optional[int]]) -> int:
         _drop_stdout()
         report(program, error)
         return STATUS_FAILED
-    return status
 
 
 def report(program: str, error: Exception) -> None:
-    """Write one line about the error to stderr; after a CommandLineError, the usage as well."""
-    text = f"{program}: {_printable(str(error))}\n"
+    """Write the error to stderr as one line; add the usage if it is a CommandLineError."""
+    text = f"{program}: {printable(str(error))}\n"
     if isinstance(error, CommandLineError):
         text += f"{error.usage}\n"
     if sys.stderr is not None:
@@ -104,8 +100,13 @@ def report(program: str, error: Exception) -> None:
             sys.stderr.flush()
 
 
-def _finish(function: Callable[[], Optional[int]]) -> int:
-    """Run to the end, the last byte of output included: an error there is an error as well."""
+def printable(text: str) -> str:
+    """Escape unprintable characters: a file name may contain newlines or terminal escape sequences."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _run_and_flush(function: Callable[[], Optional[int]]) -> int:
+    """Run the function, then flush stdout, so that a write error is reported like any other."""
     status: object
     try:
         status = function()
@@ -117,16 +118,11 @@ def _finish(function: Callable[[], Optional[int]]) -> int:
 
 
 def _drop_stdout() -> None:
-    """Send what is left of the output nowhere, or the interpreter would complain about it at its end."""
+    """Discard buffered output; otherwise the interpreter reports a write error when it exits."""
     with suppress(OSError, ValueError, AttributeError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-
-
-def _printable(text: str) -> str:
-    """Escape what would break the line or steer the terminal: a file may have any name."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 class _Option(NamedTuple):
@@ -135,24 +131,21 @@ class _Option(NamedTuple):
     takes_value: bool
 
 
-_OPTION_LINE = re.compile(r"^ +(-\w)(?: [^\s,]+)?, (--[\w-]+)(?:[ =](\S+))?(?:  |$)", re.MULTILINE)
+_OPTION_LINE = re.compile(r"^ +(?:(-\w)(?: [^\s,]+)?, )?(--[\w-]+)(?:[ =](\S+))?(?:  |$)", re.MULTILINE)
 
 
 def _options(doc: str) -> list[_Option]:
-    return [_Option(short, long, bool(value)) for short, long, value in _OPTION_LINE.findall(doc)] + [
-        _Option("", long, bool(value))
-        for long, value in re.findall(r"^ +(--[\w-]+)(?:[ =](\S+))?  ", doc, re.M)
-    ]
+    return [_Option(short, long, bool(value)) for short, long, value in _OPTION_LINE.findall(doc)]
 
 
-def _own_words(error: DocoptExit) -> str:
-    """What docopt itself says, unless it is about its own insides."""
-    words = str(error.code).replace(error.usage.strip(), "").strip()
-    return "" if words.startswith("Warning:") else words
+def _docopt_message(error: DocoptExit) -> str:
+    """Return docopt's own message, unless it is about docopt's internals."""
+    message = str(error.code).replace(error.usage.strip(), "").strip()
+    return "" if message.startswith("Warning:") else message
 
 
 def _explain(doc: str, usage: str, argv: Sequence[str], options_first: bool) -> str:
-    """Say why the arguments do not fit, for which docopt has no words."""
+    """Return why the arguments do not match the usage, where docopt has no message."""
     options = _options(doc)
     given: list[str] = []
     arguments: list[str] = []
@@ -161,41 +154,36 @@ def _explain(doc: str, usage: str, argv: Sequence[str], options_first: bool) -> 
         if token == "--" or (options_first and not token.startswith("-")):
             arguments += [token, *tokens]
         elif token.startswith("-") and token != "-":
-            option = _find(token, options)
-            if option is None:
-                return _unknown(token, options)
-            given.append(option.long)
-            if option.takes_value and token in (option.short, option.long[: len(token)]):
+            name, matches = _find(token, options)
+            if not matches:
+                suggestion = did_you_mean(token.partition("=")[0], [option.long for option in options])
+                return f"unknown option {name}{suggestion}"
+            if len(matches) > 1:
+                return f"{name} is ambiguous: use {' or '.join(option.long for option in matches)}"
+            given.append(matches[0].long)
+            if matches[0].takes_value and token in (matches[0].short, matches[0].long[: len(token)]):
                 next(tokens, None)
         else:
             arguments.append(token)
-    return _misfit(usage, given, arguments)
+    return _mismatch(usage, given, arguments)
 
 
-def _find(token: str, options: list[_Option]) -> Optional[_Option]:
+def _find(token: str, options: list[_Option]) -> tuple[str, list[_Option]]:
+    """Return the option name in a token, and the options that it can stand for."""
+    if not token.startswith("--"):
+        return token[:2], [option for option in options if option.short == token[:2]]
     name = token.partition("=")[0]
-    if token.startswith("--"):
-        fitting = [o for o in options if o.long == name] or [o for o in options if o.long.startswith(name)]
-    else:
-        fitting = [o for o in options if o.short == token[:2]]
-    return fitting[0] if len(fitting) == 1 else None
+    exact = [option for option in options if option.long == name]
+    return name, exact or [option for option in options if option.long.startswith(name)]
 
 
-def _unknown(token: str, options: list[_Option]) -> str:
-    name = token.partition("=")[0] if token.startswith("--") else token[:2]
-    several = [o.long for o in options if o.long.startswith(name)]
-    if token.startswith("--") and len(several) > 1:
-        return f"{name} may be {' or '.join(several)}"
-    return f"unknown option {name}{did_you_mean(token.partition('=')[0], [o.long for o in options])}"
-
-
-def _misfit(usage: str, given: list[str], arguments: list[str]) -> str:
-    """Compare what is given with the first line of the usage."""
+def _mismatch(usage: str, given: list[str], arguments: list[str]) -> str:
+    """Return the first difference between the arguments and the first usage line."""
     pattern = usage.partition(":")[2].strip().partition("\n")[0]
     repeatable = re.findall(r"(--[\w-]+)[^-]*?\.\.\.", pattern)
     repeated = [name for name in given if given.count(name) > 1 and name not in repeatable]
     if repeated:
-        return f"{repeated[0]} is given twice"
+        return f"{repeated[0]} is given more than once"
     required = re.sub(r"\[.*?\]", "", pattern)
     missing = [name for name in re.findall(r"--[\w-]+", required) if name not in given]
     words = pattern.split()
@@ -205,5 +193,5 @@ def _misfit(usage: str, given: list[str], arguments: list[str]) -> str:
         return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
     stray = others[len(re.findall(r"<[\w-]+>", pattern)) :]
     if stray:
-        return f"nothing is expected to be {stray[0]!r}"
-    return "the arguments do not fit the usage"
+        return f"unexpected argument {stray[0]!r}"
+    return "the arguments do not match the usage"

@@ -1,51 +1,51 @@
 """The exceptions of the project.
 
     OffsetError
-    ├── PersonError             what a person can mend; one line, then a non-zero status
-    │   ├── UsageError          the command line cannot mean anything         (status 2)
-    │   ├── FileError           a file cannot be read, understood or written  (status 1)
-    │   └── ServiceError        the system says no: address in use, no right  (status 1)
-    ├── LocalProtocolError      we broke our own rules: a bug on this side
-    ├── PeerError               the other side broke the protocol: ends its connection
-    │   ├── FrameError          a length that no frame may have, or an old peer
-    │   ├── DecodeError         bytes that are not the message they should be
-    │   ├── VersionError        another protocol version, or not Offset at all
+    ├── OperatorError           the operator can fix it; one line on stderr, non-zero exit status
+    │   ├── UsageError          the command line is invalid                       (status 2)
+    │   ├── FileError           a file cannot be read, parsed or written          (status 1)
+    │   └── ServiceError        the operating system refuses: port in use, limits (status 1)
+    ├── LocalProtocolError      this side broke the protocol: a bug
+    ├── PeerError               the peer broke the protocol; its connection is closed
+    │   ├── FrameError          an invalid frame length, or a peer older than 0.1.3
+    │   ├── DecodeError         bytes that are not a valid message
+    │   ├── VersionError        another protocol version, or not an Offset peer
     │   ├── HandshakeError      an identity that is not proven, or not the expected one
-    │   ├── DecryptionError     a message that is not the next one under the key
-    │   ├── RekeyError          more rekeys than a peer could need
-    │   └── SilenceError        nothing heard, or a step not done, for too long
-    └── ConnectionEnded         a node's connection through the relay is over
-        ├── ConnectError        it was never made: a step on the way failed
-        └── ConnectionLost      it was cut off, where an end in order would have told so
+    │   ├── DecryptionError     a ciphertext that is not the next valid one
+    │   ├── RekeyError          too many rekeys
+    │   └── SilenceError        a timeout: nothing received, or an overdue protocol step
+    └── ConnectionEnded         a client's connection through the relay was closed
+        ├── ConnectError        it could not be established
+        └── ConnectionLost      it ended early; messages may be missing
 
-Any exception outside this tree is a bug. No exception carries a key or a payload in its text.
+Any exception outside this tree is a bug. No exception text contains a private key or a payload.
 """
 
 from __future__ import annotations
 
 
 class OffsetError(Exception):
-    """The root of every exception that this project raises on purpose."""
+    """The base class of every exception that this project raises on purpose."""
 
 
-class PersonError(OffsetError):
-    """Something that the person at the command line can mend."""
+class OperatorError(OffsetError):
+    """An error that the person at the command line can fix."""
 
     exit_status = 1
 
 
-class UsageError(PersonError):
-    """The command line cannot mean anything."""
+class UsageError(OperatorError):
+    """The command line, or a value on it, is invalid."""
 
     exit_status = 2
 
 
-class FileError(PersonError):
-    """A file cannot be read, understood or written.
+class FileError(OperatorError):
+    """A file cannot be read, parsed or written.
 
     Args:
-        path: the file, as the person named it.
-        reason: one clause without a full stop, for a person.
+        path: the file, as given on the command line.
+        reason: one clause without a full stop.
     """
 
     def __init__(self, path: object, reason: str) -> None:
@@ -54,56 +54,56 @@ class FileError(PersonError):
         self.reason = reason
 
 
-class ServiceError(PersonError):
-    """The operating system refuses what the service needs, and the text says what to do."""
+class ServiceError(OperatorError):
+    """The operating system refuses a resource that the program needs."""
 
 
 class LocalProtocolError(OffsetError):
-    """This side tried something that the protocol does not allow: a bug on this side."""
+    """This side tried something that the protocol does not allow."""
 
 
 class PeerError(OffsetError):
-    """The other side broke the protocol; its connection ends, and nothing else does."""
+    """The peer broke the protocol. Only its own connection is closed."""
 
 
 class FrameError(PeerError):
-    """A frame that cannot be: over the limit, or in the four-byte form of an old peer."""
+    """A frame is over the size limit, or in the 4-byte form of a peer older than 0.1.3."""
 
 
 class DecodeError(PeerError):
-    """Bytes that are not the message they should be."""
+    """Bytes are not a valid message."""
 
 
 class VersionError(PeerError):
-    """The peer speaks another protocol version, or is not an Offset peer."""
+    """The peer uses another protocol version, or is not an Offset peer."""
 
 
 class HandshakeError(PeerError):
-    """The peer did not prove the identity that it has, or has another than expected."""
+    """The peer did not prove its identity, or has another one than expected."""
 
 
 class DecryptionError(PeerError):
-    """An encrypted message is too short, out of order, or not encrypted under the channel's key."""
+    """A ciphertext is too short, out of order, or fails authentication."""
 
 
 class RekeyError(PeerError):
-    """The peer asks for new keys more often than any peer needs."""
+    """The peer starts rekeys too often."""
 
 
 class SilenceError(PeerError):
-    """The peer was silent, or owed a step of the protocol, for longer than it may."""
+    """The peer sent nothing, or did not complete a protocol step, before the timeout."""
 
 
 class ConnectionEnded(OffsetError):
-    """A connection through the relay is over: the relay or the other node ended it."""
+    """A connection through the relay was closed by the relay, the other node or this program."""
 
 
 class ConnectError(ConnectionEnded):
-    """A connection was not made.
+    """A connection could not be established.
 
     Args:
-        step: the step on the way that failed, one of client.dialing.Step.
-        reason: one sentence without a full stop, for a person.
+        step: the step that failed, a client.dialing.Step.
+        reason: one sentence without a full stop.
     """
 
     def __init__(self, step: str, reason: str) -> None:
@@ -113,4 +113,4 @@ class ConnectError(ConnectionEnded):
 
 
 class ConnectionLost(ConnectionEnded):
-    """A connection was cut off: what was sent or received last may be missing."""
+    """A connection ended early: messages sent or received last may be missing."""

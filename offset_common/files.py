@@ -1,6 +1,6 @@
-"""The JSON files of Offset: read whole within a bound, written whole or not at all.
+"""Read and write files: reads have a size limit, writes are atomic and never overwrite.
 
-What each file holds is in identity.py and tickets.py.
+The content of each kind of file is defined in identity.py and tickets.py.
 """
 
 from __future__ import annotations
@@ -12,40 +12,27 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, Union
+from typing import Any, NoReturn, TypeVar, Union
 
 from offset_common.errors import FileError
 
 AnyPath = Union[str, "os.PathLike[str]"]
+Value = TypeVar("Value")
 
 MAX_FILE_SIZE = 2**16  # bytes; the largest real one is under 1 KiB
 
 PRIVATE_MODE = 0o600
-PUBLIC_MODE = 0o666  # less what the umask takes away
-
-# What systems answer when the file system, or a policy of theirs, has no hard links.
-_NO_HARD_LINKS = frozenset(
-    {
-        errno.EPERM,
-        errno.EACCES,
-        errno.ENOSYS,
-        errno.ENOTSUP,
-        errno.EOPNOTSUPP,
-        errno.EMLINK,
-        errno.EXDEV,
-        errno.EINVAL,
-    }
-)
+PUBLIC_MODE = 0o666  # before the umask
 
 
 def read_file(path: AnyPath) -> str:
-    """Read a whole text file.
+    """Return the content of a text file.
 
     Args:
         path: a regular file, a pipe or a device.
 
     Raises:
-        FileError: it cannot be read, is over MAX_FILE_SIZE bytes or is not UTF-8.
+        FileError: the file cannot be read, is over MAX_FILE_SIZE bytes or is not UTF-8.
     """
     name = _file_name(path)
     try:
@@ -54,15 +41,15 @@ def read_file(path: AnyPath) -> str:
     except (OSError, ValueError) as error:
         raise FileError(name, _reason(error)) from error
     if len(content) > MAX_FILE_SIZE:
-        raise FileError(name, f"is over {MAX_FILE_SIZE} bytes, which no Offset file is")
+        raise FileError(name, f"the file is over {MAX_FILE_SIZE} bytes, too large for an Offset file")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FileError(name, f"is not UTF-8 text (byte {error.start})") from error
+        raise FileError(name, f"not UTF-8 text (byte {error.start})") from error
 
 
 def _read_bounded(file: Any) -> bytes:
-    """Read to the end, or one byte over the limit: a pipe gives its content in pieces."""
+    """Read to the end, or to one byte over the limit. A pipe may return less than was asked for."""
     content = bytearray()
     while len(content) <= MAX_FILE_SIZE:
         piece = file.read(MAX_FILE_SIZE + 1 - len(content))
@@ -72,36 +59,38 @@ def _read_bounded(file: Any) -> bytes:
     return bytes(content)
 
 
-def write_new_file(path: AnyPath, text: str, *, private: bool) -> None:
-    """Make a file with this text; one that exists is left alone.
+def write_new_file(path: AnyPath, content: Union[str, bytes], *, private: bool) -> None:
+    """Write a new file atomically; never overwrite an existing one.
 
-    A crash at any moment leaves the whole file or none of that name.
+    A crash leaves either the complete file or no file of that name. Only on a file system without hard
+    links, it can leave an empty file.
 
     Args:
-        path: a file that does not exist yet, in a folder that does.
-        text: the whole content, written as UTF-8.
-        private: only the owner may read it.
+        path: a file that does not exist yet, in a directory that does.
+        content: the whole content; a string is written as UTF-8.
+        private: make the file readable by its owner only.
 
     Raises:
-        FileError: it exists, or cannot be written.
+        FileError: the file exists or cannot be written.
     """
     name = _file_name(path)
     target = Path(name)
     temporary = target.parent / f".offset-{secrets.token_hex(8)}.tmp"
     try:
-        if os.path.lexists(name):  # a dangling link is in the way as well
+        if os.path.lexists(name):  # also true for a dangling symbolic link
             raise FileExistsError(errno.EEXIST, "")
         try:
-            _write_durably(temporary, text.encode("utf-8"), PRIVATE_MODE if private else PUBLIC_MODE)
+            data = content.encode("utf-8") if isinstance(content, str) else content
+            _write_durably(temporary, data, PRIVATE_MODE if private else PUBLIC_MODE)
             _publish(temporary, target)
         finally:
             with suppress(OSError):
                 temporary.unlink()
-        _sync_folder(target.parent)
+        _sync_directory(target.parent)
     except FileExistsError as error:
-        raise FileError(name, "exists already, and no file is ever overwritten") from error
+        raise FileError(name, "the file already exists; choose another name or remove it first") from error
     except FileNotFoundError as error:
-        raise FileError(name, f"there is no folder {str(target.parent)!r} to put it in") from error
+        raise FileError(name, f"the directory {str(target.parent)!r} is missing; create it first") from error
     except (OSError, ValueError) as error:
         raise FileError(name, _reason(error)) from error
 
@@ -115,17 +104,15 @@ def _write_durably(path: Path, content: bytes, mode: int) -> None:
 
 
 def _publish(temporary: Path, target: Path) -> None:
-    """Give the finished file its name, in one step that fails if the name is taken."""
+    """Give the finished file its final name atomically; fail if that name exists."""
     try:
         os.link(temporary, target)
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        _claim_and_replace(temporary, target)
-
-
-def _claim_and_replace(temporary: Path, target: Path) -> None:
-    """Without hard links: take the name with an empty file, then replace that file by the finished one."""
+        return
+    except FileExistsError:
+        raise
+    except OSError:
+        pass  # the file system has no hard links
+    # Reserve the name with an empty file, then replace that file.
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE))
     try:
         temporary.replace(target)
@@ -134,10 +121,10 @@ def _claim_and_replace(temporary: Path, target: Path) -> None:
         raise
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable, where the system can."""
+def _sync_directory(directory: Path) -> None:
+    """Flush the new directory entry to disk, where the system supports it."""
     with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
@@ -147,20 +134,22 @@ def _sync_folder(folder: Path) -> None:
 def _file_name(path: AnyPath) -> str:
     name = os.fspath(path)
     if not name:
-        raise FileError("''", "is not the name of a file")
+        raise FileError("''", "the file name is empty")
     if name.endswith(os.sep):
-        raise FileError(name, "is the name of a folder, not of a file")
+        raise FileError(name, "this is a directory name; give a file name")
     return name
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return f"{error.strerror}; run as the owner or change the mode with chmod"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error)  # a zero byte in the name is a ValueError
+    return str(error)  # a null byte in the name is a ValueError
 
 
 def json_text(values: Mapping[str, object]) -> str:
-    """Write the values as the original programs do: two-space indent, no newline at the end.
+    """Return the values as JSON in the format of the original programs: two-space indent, no final newline.
 
     Source: docs/protocol.md section 8.
     """
@@ -168,7 +157,7 @@ def json_text(values: Mapping[str, object]) -> str:
 
 
 class Fields:
-    """The fields of one JSON object, and where it was read, so that an error can name it.
+    """The fields of one JSON object and the name of its source, for error messages.
 
     Source: docs/protocol.md section 8: extra keys are ignored, missing ones are an error.
     """
@@ -179,64 +168,55 @@ class Fields:
 
     @classmethod
     def parse(cls, source: object, text: str) -> Fields:
-        """Read a JSON object.
+        """Parse a JSON object.
 
         Args:
-            source: what an error names: the path of the file, or words.
+            source: the path of the file, or another name for error messages.
             text: the JSON.
 
         Raises:
-            FileError: it is not one JSON object, or has a key twice.
+            FileError: the text is not a JSON object, or has a duplicate key.
         """
         if not text.strip():
-            raise FileError(source, "is empty")
+            raise FileError(source, "the file is empty")
         if text.startswith("\ufeff"):
-            raise FileError(source, "starts with a byte order mark, which JSON must not")
+            raise FileError(source, "the file starts with a byte order mark; save it without one")
         try:
             values = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
         except RecursionError as error:
-            raise FileError(source, "is not an Offset file: it is nested too deeply") from error
+            raise FileError(source, "not an Offset file: its JSON is nested too deeply") from error
         except ValueError as error:
-            raise FileError(source, f"is not JSON: {error}") from error
+            raise FileError(source, f"not valid JSON: {error}") from error
         if not isinstance(values, dict):
-            raise FileError(source, f"holds {_kind(values)}, not a JSON object")
+            raise FileError(source, f"the file contains {_kind(values)}, not a JSON object")
         return cls(source, values)
 
-    def text(self, name: str) -> str:
-        """The string with this name; FileError if there is none."""
-        value: str = self._value(name, str)
-        return value
-
-    def flag(self, name: str) -> bool:
-        """The true or false with this name; FileError if there is none."""
-        value: bool = self._value(name, bool)
-        return value
-
-    def object(self, name: str) -> Fields:
-        """The object with this name; FileError if there is none."""
-        return Fields(self.source, self._value(name, dict))
-
-    def expect_empty(self, name: str, kind: type) -> None:
-        """Check that the list or object with this name is there, with nothing in it."""
-        if self._value(name, kind):
-            raise self.error(f'"{name}" is not empty')
-
-    def error(self, reason: str) -> FileError:
-        """An error in this object, to be raised by whoever reads it."""
-        return FileError(self.source, reason)
-
-    def _value(self, name: str, kind: type) -> Any:
+    def get(self, name: str, kind: type[Value]) -> Value:
+        """Return a field; raise FileError if it is missing or of another type."""
         if name not in self._values:
-            raise self.error(f'has no "{name}"')
+            raise self.error(f'the field "{name}" is missing')
         value = self._values[name]
         if type(value) is not kind:
             raise self.error(f'"{name}" is {_kind(value)}, not {_KINDS[kind]}')
         return value
 
+    def object(self, name: str) -> Fields:
+        """Return an object field; raise FileError if it is missing or of another type."""
+        return Fields(self.source, self.get(name, dict))
+
+    def expect_empty(self, name: str, kind: type) -> None:
+        """Raise FileError unless the field is an empty list or object, as `kind` says."""
+        if self.get(name, kind):
+            raise self.error(f'"{name}" is not empty')
+
+    def error(self, reason: str) -> FileError:
+        """Return a FileError that names the source of this object."""
+        return FileError(self.source, reason)
+
 
 _KINDS = {
     str: "a string",
-    bool: "true or false",
+    bool: "a boolean",
     dict: "an object",
     list: "a list",
     int: "a number",
@@ -250,13 +230,13 @@ def _kind(value: object) -> str:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key that is there twice: which of the two another program would take is anyone's guess."""
+    """Reject duplicate keys: programs disagree on which of the two values counts."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("a key is in it twice")
+        raise ValueError("it has a duplicate key")
     return values
 
 
 def _no_constant(name: str) -> NoReturn:
-    """Refuse NaN and Infinity, which Python's reader takes and JSON does not have."""
-    raise ValueError(f"{name} is not a value")
+    """Reject NaN and Infinity, which Python accepts but JSON does not have."""
+    raise ValueError(f"{name} is not a JSON value")

@@ -1,4 +1,4 @@
-"""An identity: an Ed25519 key pair, its file, and keys as text.
+"""Identities (Ed25519 key pairs), identity files, and keys as text.
 
 Source: docs/protocol.md sections 4 and 8.
 """
@@ -12,22 +12,19 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from offset_common.constants import PRIVATE_KEY_SIZE
 from offset_common.errors import UsageError
 from offset_common.files import AnyPath, Fields, json_text, read_file, write_new_file
 
+SHORT_KEY_SIZE = 8  # characters
+
 
 class Identity:
-    """A private key, and so the right to be its public key.
+    """An Ed25519 key pair; its public key is the identity.
 
-    Source: docs/protocol.md section 4: whoever can sign with a key is that identity.
+    Source: docs/protocol.md section 4.
     """
 
     __slots__ = ("_private_key", "public_key")
@@ -40,28 +37,28 @@ class Identity:
 
     @classmethod
     def generate(cls) -> Identity:
-        """Make a new identity from the system's randomness."""
+        """Return a new random identity."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Identity:
-        """Make the identity of a private key.
+        """Return the identity of a private key.
 
         Args:
             seed: 32 bytes, as in an identity file.
 
         Raises:
-            ValueError: it has another length.
+            ValueError: the seed has another length.
         """
         return cls(Ed25519PrivateKey.from_private_bytes(seed))
 
     @property
     def seed(self) -> bytes:
-        """The private key, 32 bytes: for writing files, and for nothing else."""
+        """The private key, 32 bytes. Use it only to write files."""
         return self._private_key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
 
     def sign(self, message: bytes) -> bytes:
-        """Sign a message; 64 bytes."""
+        """Return the 64-byte signature of a message."""
         return self._private_key.sign(message)
 
     def __repr__(self) -> str:
@@ -69,12 +66,12 @@ class Identity:
 
 
 def verify_signature(public_key: bytes, signature: bytes, message: bytes) -> bool:
-    """Tell whether this key made this signature of this message.
+    """Return whether a signature of a message is valid under a key.
 
     Args:
-        public_key: 32 bytes; of any other length, nothing verifies.
-        signature: 64 bytes; of any other length, it does not verify.
-        message: the bytes that were signed.
+        public_key: 32 bytes; False for any other length.
+        signature: 64 bytes; False for any other length.
+        message: the signed bytes.
     """
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
@@ -84,10 +81,10 @@ def verify_signature(public_key: bytes, signature: bytes, message: bytes) -> boo
 
 
 def load_identity(path: AnyPath) -> Identity:
-    """Read an identity file.
+    """Load an identity file.
 
     Raises:
-        FileError: it cannot be read, or is not an identity file.
+        FileError: the file cannot be read, or is not an identity file.
 
     Source: docs/protocol.md section 8.
     """
@@ -99,7 +96,7 @@ def save_identity(identity: Identity, path: AnyPath) -> None:
     """Write a new identity file that only its owner can read.
 
     Raises:
-        FileError: it exists, or cannot be written.
+        FileError: the file exists or cannot be written.
 
     Source: docs/protocol.md section 8.
     """
@@ -107,7 +104,7 @@ def save_identity(identity: Identity, path: AnyPath) -> None:
 
 
 def others_can_read(path: AnyPath) -> bool:
-    """Tell whether the file's mode lets its group or everybody read it; False if there is no such file."""
+    """Return whether the mode lets the group or all users read the file; False if it does not exist."""
     try:
         mode = Path(path).stat().st_mode
     except OSError:
@@ -116,48 +113,58 @@ def others_can_read(path: AnyPath) -> bool:
 
 
 def encode_key(key: bytes) -> str:
-    """Write a key as base64 in the URL alphabet, without padding.
+    """Return a key as base64 in the URL alphabet, without padding.
 
     Source: docs/protocol.md section 8.
     """
     return base64.urlsafe_b64encode(key).rstrip(b"=").decode("ascii")
 
 
+def short_key(key: bytes) -> str:
+    """Return the first 8 characters of a key's text, to identify a peer in a log line."""
+    return encode_key(key)[:SHORT_KEY_SIZE]
+
+
 def decode_key(text: str, size: int) -> bytes:
-    """Read a key from base64 in the URL alphabet, without padding.
+    """Return the key that a text encodes; see encode_key.
 
     Args:
-        text: exactly the text that encode_key gives for the key.
+        text: base64 in the URL alphabet, without padding.
         size: bytes of the key.
 
     Raises:
-        UsageError: it is another text; the error's text does not show it, it may be a secret.
+        UsageError: the text is invalid. The error does not quote it, because it may be a private key.
 
     Source: docs/protocol.md section 8: another length or alphabet is refused.
     """
     if text.endswith("="):
-        raise UsageError("ends in '=': keys are base64 without padding")
+        raise UsageError("ends in '='; write the key without padding")
     if "+" in text or "/" in text:
-        raise UsageError("has '+' or '/' in it: keys are base64 in the URL alphabet, with '-' and '_'")
+        raise UsageError("contains '+' or '/'; write the key in the URL alphabet, with '-' and '_'")
     stray = re.search(r"[^A-Za-z0-9_-]", text)
     if stray:
-        raise UsageError(f"is not base64 (character {stray.start() + 1})")
+        raise UsageError(f"is not base64: character {stray.start() + 1} is invalid")
     expected = len(encode_key(bytes(size)))
     if len(text) != expected:
-        raise UsageError(f"has {len(text)} characters, not the {expected} of a {size}-byte key")
+        raise UsageError(f"has {len(text)} characters; a {size}-byte key has {expected}")
     key = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if encode_key(key) != text:
-        raise UsageError("ends in a character that no key ends in")
+        raise UsageError("is not a key: its last character is invalid")
     return key
 
 
 def read_key(fields: Fields, name: str, size: int) -> bytes:
-    """Read the field of a file that holds a key.
+    """Return the key in a field of a file.
+
+    Args:
+        fields: the JSON object.
+        name: the field's name.
+        size: bytes of the key.
 
     Raises:
-        FileError: it is missing or not a key of this size.
+        FileError: the field is missing or not a key of this size.
     """
     try:
-        return decode_key(fields.text(name), size)
+        return decode_key(fields.get(name, str), size)
     except UsageError as error:
         raise fields.error(f'"{name}" {error}') from error

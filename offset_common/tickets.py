@@ -1,4 +1,4 @@
-"""The files that are made from identities: tickets, node entries, node databases.
+"""The files made from identities: tickets, node entries and node databases.
 
 Source: docs/protocol.md section 8.
 """
@@ -19,49 +19,49 @@ AnyFile = TypeVar("AnyFile", bound="OffsetFile")
 
 
 class OffsetFile(ABC):
-    """What all the files have in common: JSON both ways, load and save."""
+    """The base class of the files: conversion to and from JSON, load and save."""
 
-    private: ClassVar[bool] = False  # holds a private key
+    private: ClassVar[bool] = False  # contains a private key
 
     @abstractmethod
     def to_values(self) -> dict[str, object]:
-        """The JSON object, its keys in the order of the file."""
+        """Return the JSON object, its keys in file order."""
 
     @classmethod
     @abstractmethod
     def from_fields(cls: type[AnyFile], fields: Fields) -> AnyFile:
-        """Read the JSON object; FileError if it is not this kind of file."""
+        """Parse a JSON object; raise FileError if it is not this kind of file."""
 
     def to_json(self) -> str:
-        """The text of the file, byte for byte as the original programs write it."""
+        """Return the text of the file, byte for byte as the original programs write it."""
         return json_text(self.to_values())
 
     @classmethod
     def from_json(cls: type[AnyFile], text: str, source: object = "the text") -> AnyFile:
-        """Read the text of a file, from wherever it came.
+        """Parse the text of a file or QR code.
 
         Args:
-            text: the JSON; a QR code of a relay holds the same.
-            source: what an error names.
+            text: the JSON.
+            source: its name in error messages.
 
         Raises:
-            FileError: it is not this kind of file.
+            FileError: the text is not this kind of file.
         """
         return cls.from_fields(Fields.parse(source, text))
 
     @classmethod
     def load(cls: type[AnyFile], path: AnyPath) -> AnyFile:
-        """Read a file; FileError if it cannot be read or is not this kind of file."""
+        """Load a file; raise FileError if it cannot be read or is not this kind of file."""
         return cls.from_json(read_file(path), path)
 
     def save(self, path: AnyPath) -> None:
-        """Write a new file; FileError if it exists or cannot be written."""
+        """Write a new file; raise FileError if it exists or cannot be written."""
         write_new_file(path, self.to_json(), private=self.private)
 
 
 @dataclass(frozen=True)
 class AddressTicket(OffsetFile):
-    """A public key, and where whoever has its private key can be reached.
+    """A public key, and the address of the program that owns it.
 
     Args:
         public_key: 32 bytes.
@@ -84,20 +84,20 @@ AnyTicket = TypeVar("AnyTicket", bound=AddressTicket)
 
 
 class RelayTicket(AddressTicket):
-    """What a node needs to use a relay: the file ends in .relay."""
+    """A node uses a relay with this ticket. Its file name ends in .relay."""
 
 
 class IndexTicket(AddressTicket):
-    """What a node needs to use an index server: the file ends in .index."""
+    """A node uses an index server with this ticket. Its file name ends in .index."""
 
 
 class NodeTicket(AddressTicket):
-    """What an app needs to reach a node: the file ends in .ticket."""
+    """An app connects to a node with this ticket. Its file name ends in .ticket."""
 
 
 @dataclass(frozen=True)
 class Permissions:
-    """What an app may do with a node."""
+    """The permissions of an app at a node."""
 
     routes: bool = False
     buyer: bool = False
@@ -107,11 +107,11 @@ class Permissions:
 
 @dataclass(frozen=True)
 class AppTicket(OffsetFile):
-    """What a node needs to let an app in: the file ends in .ticket.
+    """A node admits an app with this ticket. Its file name ends in .ticket.
 
     Args:
         public_key: 32 bytes, the app's.
-        permissions: what the app may do.
+        permissions: those that the node grants.
     """
 
     public_key: bytes
@@ -125,12 +125,12 @@ class AppTicket(OffsetFile):
         public_key = read_key(fields, "publicKey", PUBLIC_KEY_SIZE)
         flags = fields.object("permissions")
         names = ("routes", "buyer", "seller", "config")
-        return cls(public_key, Permissions(**{name: flags.flag(name) for name in names}))
+        return cls(public_key, Permissions(**{name: flags.get(name, bool) for name in names}))
 
 
 @dataclass(frozen=True)
 class NodeEntry(OffsetFile):
-    """All that an app needs to use a node, its own private key included: the file ends in .rcard.
+    """An app uses a node with this entry, which includes the app's private key. Its name ends in .rcard.
 
     Args:
         node_public_key: 32 bytes.
@@ -162,7 +162,7 @@ class NodeEntry(OffsetFile):
 
 @dataclass(frozen=True)
 class NodeDatabase(OffsetFile):
-    """The database of a node that has not run yet; one that a node has used is refused.
+    """The database of a node that has not run yet. Loading one that was used is an error.
 
     Args:
         local_public_key: 32 bytes, the node's.
@@ -192,13 +192,8 @@ class NodeDatabase(OffsetFile):
         return cls(local_public_key)
 
 
-def load_relay_ticket(path: AnyPath) -> RelayTicket:
-    """Read a relay ticket; FileError if it cannot be read or is not one."""
-    return RelayTicket.load(path)
-
-
 def _read_address(fields: Fields, name: str) -> Address:
     try:
-        return parse_address(fields.text(name))
+        return parse_address(fields.get(name, str))
     except UsageError as error:
         raise fields.error(str(error)) from error

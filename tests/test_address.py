@@ -1,4 +1,4 @@
-"""Addresses: what is one, what is not, and what the person is told."""
+"""Addresses: which texts are valid, and how invalid ones are reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LONGEST_NAME = ".".join(["a" * 63] * 3 + ["b" * 55])  # 247 bytes: 253 with a po
     ],
 )
 @pytest.mark.parametrize("parse", [parse_address, parse_listen_address])
-def test_an_address_is_taken_apart_and_str_gives_its_text_back(parse, text, host, port):
+def test_str_restores_the_parsed_text(parse, text, host, port):
     address = parse(text)
     assert address == Address(host, port)
     assert str(address) == text
@@ -40,13 +40,13 @@ def test_an_address_is_taken_apart_and_str_gives_its_text_back(parse, text, host
 @pytest.mark.parametrize(
     "text", ["0.0.0.0:4567", "[::]:4567", "127.0.0.1:0", "[fe80::1%eth0]:4567", "localhost:0"]
 )
-def test_a_relay_may_listen_where_nobody_could_connect_to(text):
+def test_some_addresses_are_for_listening_only(text):
     assert str(parse_listen_address(text)) == text
     with pytest.raises(UsageError):
         parse_address(text)
 
 
-REFUSED = [
+INVALID = [
     ("", "is empty"),
     ("relay.example.com", "has no port"),
     ("1337", "has no port"),
@@ -59,60 +59,60 @@ REFUSED = [
     ("relay:٨٠", "has the port '٨٠', which is not a number"),
     ("relay:080", "starts with a zero"),
     ("relay:00", "starts with a zero"),
-    ("relay:65536", "ports are 1 to 65535"),
-    ("relay:99999999999999999999", "ports are 1 to 65535"),
-    ("::1:1337", "an IPv6 address goes in brackets"),
-    ("2001:db8::1", "an IPv6 address goes in brackets"),
+    ("relay:65536", "use a port from 1 to 65535"),
+    ("relay:99999999999999999999", "use a port from 1 to 65535"),
+    ("::1:1337", "put an IPv6 address in brackets"),
+    ("2001:db8::1", "put an IPv6 address in brackets"),
     ("host:80:90", "more than one ':'"),
     ("[::1]", "has no port; write it as in [2001:db8::1]:1337"),
-    ("[::1", "has a '[' without a ']'"),
+    ("[::1", "has a '[' but no ']'"),
     ("[::1]1337", "after the ']'"),
     ("[::1]:", "has no port after the ':'"),
-    ("[]:1337", "'' in the brackets, which is not an IPv6 address"),
-    ("[::g]:1337", "'::g' in the brackets, which is not an IPv6 address"),
-    ("[127.0.0.1]:1337", "'127.0.0.1' in the brackets, which is not an IPv6 address"),
-    ("[relay.example.com]:1337", "in the brackets, which is not an IPv6 address"),
-    ("[1:2:3:4:5:6:7:8:9]:1337", "in the brackets, which is not an IPv6 address"),
-    ("a" * 252 + ":1337", "has 257 bytes; 256 is the most"),
-    ("ü" * 126 + ":1337", "has 257 bytes; 256 is the most"),
-    (LONGEST_NAME + "b" * 7 + ":1", "has a host name of 254 bytes; 253 is the most"),
-    ("a" * 64 + ".example:1337", "has 64 bytes between two dots; 63 is the most"),
-    ("relay example:1337", "has a space"),
-    (" relay:1337", "has a space"),
-    ("relay:1337 ", "has a space"),
-    ("relay\t:1337", "has a space"),
-    ("relay:1337\n", "has a space"),
-    ("relay\x00:1337", "has a space or a character that cannot be printed"),
-    ("relay\u00a0x:1337", "has a space"),
-    ("relay\udcff:1337", "cannot be printed"),
+    ("[]:1337", "'' in brackets, which is not an IPv6 address"),
+    ("[::g]:1337", "'::g' in brackets, which is not an IPv6 address"),
+    ("[127.0.0.1]:1337", "'127.0.0.1' in brackets, which is not an IPv6 address"),
+    ("[relay.example.com]:1337", "which is not an IPv6 address"),
+    ("[1:2:3:4:5:6:7:8:9]:1337", "which is not an IPv6 address"),
+    ("a" * 252 + ":1337", "is 257 bytes long; the maximum is 256"),
+    ("ü" * 126 + ":1337", "is 257 bytes long; the maximum is 256"),
+    (LONGEST_NAME + "b" * 7 + ":1", "has a host name of 254 bytes; the DNS maximum is 253"),
+    ("a" * 64 + ".example:1337", "has a host name part of 64 bytes; the DNS maximum is 63"),
+    ("relay example:1337", "contains a space"),
+    (" relay:1337", "contains a space"),
+    ("relay:1337 ", "contains a space"),
+    ("relay\t:1337", "contains a space"),
+    ("relay:1337\n", "contains a space"),
+    ("relay\x00:1337", "contains a space or an unprintable character"),
+    ("relay\u00a0x:1337", "contains a space"),
+    ("relay\udcff:1337", "unprintable"),
     ("http://relay.example.com:1337", "is a URL"),
-    ("relay.example.com:1337/", "has a '/' in it"),
-    ("relay..com:1337", "nothing before, after or between its dots"),
-    (".relay:1337", "nothing before, after or between its dots"),
-    (".:1337", "nothing before, after or between its dots"),
-    ("relay.com..:1337", "nothing before, after or between its dots"),
+    ("relay.example.com:1337/", "contains a '/'"),
+    ("relay..com:1337", "has a host name with an empty part"),
+    (".relay:1337", "has a host name with an empty part"),
+    (".:1337", "has a host name with an empty part"),
+    ("relay.com..:1337", "has a host name with an empty part"),
     ("user@relay:1337", "has '@' in its host name"),
     ("a,b:1337", "has ',' in its host name"),
     ("relay]:1337", "has ']' in its host name"),
     ("*:1337", "has '*' in its host name"),
-    ("fe80::1%eth0:1337", "an IPv6 address goes in brackets"),
-    ("-relay.com:1337", "has a '-' at the start or end"),
-    ("relay-.com:1337", "has a '-' at the start or end"),
-    ("1.2.3.256:1337", "is meant as IPv4 but is not four numbers"),
-    ("1.2.3:1337", "is meant as IPv4"),
-    ("1.2.3.4.:1337", "is meant as IPv4"),
-    ("1.2.3.4.5:1337", "is meant as IPv4"),
-    ("relay.123:1337", "is meant as IPv4"),
-    ("127.1:1337", "is meant as IPv4"),
-    ("ü..example:1337", "which DNS cannot hold"),
-    ("ü" * 60 + ".example:1337", "which DNS cannot hold"),
-    ("\u2100.example:1337", "has '/' in its host name"),  # one sign that nameprep writes as a/c
+    ("fe80::1%eth0:1337", "put an IPv6 address in brackets"),
+    ("-relay.com:1337", "starts or ends with '-'"),
+    ("relay-.com:1337", "starts or ends with '-'"),
+    ("1.2.3.256:1337", "is not an IPv4 address"),
+    ("1.2.3:1337", "is not an IPv4 address"),
+    ("1.2.3.4.:1337", "is not an IPv4 address"),
+    ("1.2.3.4.5:1337", "is not an IPv4 address"),
+    ("relay.123:1337", "is not an IPv4 address"),
+    ("127.1:1337", "is not an IPv4 address"),
+    ("ü..example:1337", "which is not valid in DNS"),
+    ("ü" * 60 + ".example:1337", "which is not valid in DNS"),
+    ("\u2100.example:1337", "has '/' in its host name"),  # nameprep turns this character into a/c
 ]
 
 
 @pytest.mark.parametrize("parse", [parse_address, parse_listen_address])
-@pytest.mark.parametrize(("text", "reason"), REFUSED)
-def test_what_cannot_be_an_address_is_refused_with_a_sentence_that_says_why(parse, text, reason):
+@pytest.mark.parametrize(("text", "reason"), INVALID)
+def test_an_invalid_address_is_explained(parse, text, reason):
     with pytest.raises(UsageError) as caught:
         parse(text)
     sentence = str(caught.value)
@@ -125,26 +125,26 @@ def test_what_cannot_be_an_address_is_refused_with_a_sentence_that_says_why(pars
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("relay:0", "has port 0; ports are 1 to 65535"),
-        ("0.0.0.0:1337", "is for listening on every interface; nobody can connect to it"),
-        ("[::]:1337", "is for listening on every interface"),
-        ("[0:0::0]:1337", "is for listening on every interface"),
-        ("[fe80::1%eth0]:1337", "has a zone"),
+        ("relay:0", "has port 0; use a port from 1 to 65535"),
+        ("0.0.0.0:1337", "can only be used for listening"),
+        ("[::]:1337", "can only be used for listening"),
+        ("[0:0::0]:1337", "can only be used for listening"),
+        ("[fe80::1%eth0]:1337", "has an IPv6 zone"),
     ],
 )
-def test_a_ticket_cannot_hold_what_only_a_listener_can_use(text, reason):
+def test_a_ticket_rejects_addresses_for_listening(text, reason):
     with pytest.raises(UsageError, match="the address ") as caught:
         parse_address(text)
     assert reason in str(caught.value)
 
 
-def test_a_listen_address_without_a_host_is_told_how_to_mean_every_interface():
-    with pytest.raises(UsageError, match=r"for every interface write 0\.0\.0\.0 or \[::\]"):
+def test_a_missing_listen_host_is_explained():
+    with pytest.raises(UsageError, match=r"write 0\.0\.0\.0 or \[::\] before the port"):
         parse_listen_address(":4567")
 
 
 @given(st.text(alphabet="ab1.-_:[]%/@ 0ü\x00\udcff", max_size=40) | st.text(max_size=300))
-def test_any_text_is_an_address_that_gives_the_text_back_or_a_usage_error(text):
+def test_any_text_is_restored_or_a_usage_error(text):
     for parse in (parse_address, parse_listen_address):
         try:
             address = parse(text)

@@ -1,4 +1,4 @@
-"""What the scripts share: help pages as grammar, and ending well."""
+"""Command lines: parsing by help page, error reports and exit statuses."""
 
 from __future__ import annotations
 
@@ -27,54 +27,52 @@ Options:
 
 
 @pytest.mark.parametrize(
-    "argv",
-    [
-        ["-i", "a", "-l", "b"],
-        ["-ia", "-lb"],
-        ["--idfile", "a", "--laddr", "b"],
-        ["--laddr=b", "--idfile=a"],
-        ["--id", "a", "--la=b"],
-    ],
+    "line", ["-i a -l b", "-ia -lb", "--idfile a --laddr b", "--laddr=b --idfile=a", "--id a --la=b"]
 )
-def test_options_are_read_in_every_form(argv):
-    values = parse(PAGE, argv, "serve 1")
+def test_options_are_parsed_in_every_form(line):
+    values = parse(PAGE, line.split(), "serve 1")
     assert (values["--idfile"], values["--laddr"], values["--max-connections"]) == ("a", "b", "10")
 
 
 @pytest.mark.parametrize(
-    ("argv", "reason"),
+    ("line", "reason"),
     [
-        ([], "--idfile and --laddr are missing"),
-        (["-i", "a"], "--laddr is missing"),
-        (["-i"], "-i requires argument"),
-        (["-i", "a", "-l", "b", "--idfil", "c"], "--idfile is given twice"),
-        (["-i", "a", "-l", "b", "-x"], "unknown option -x"),
-        (["-i", "a", "-l", "b", "--queit"], "unknown option --queit; did you mean --quiet?"),
-        (["-i", "a", "--ladr=b"], "unknown option --ladr; did you mean --laddr?"),
-        (["-i", "a", "-l", "b", "--max-connection", "3", "--max-bufers=3"], "did you mean --max-buffers?"),
-        (["-i", "a", "-l", "b", "--zzz"], "unknown option --zzz"),
-        (["-i", "--ouput", "-l", "b", "stray"], "nothing is expected to be 'stray'"),
-        (["-i", "a", "-l", "b", "--", "stray"], "nothing is expected to be '--'"),
-        (["-i", "a", "-l", "b", "--quiet=3"], "--quiet must not have an argument"),
-        (["-i", "a", "-l", "b", "--quiet", "--max-connections"], "--max-connections requires argument"),
+        ("", "--idfile and --laddr are missing"),
+        ("-i a", "--laddr is missing"),
+        ("-i", "-i requires argument"),
+        ("-i a -l b --idfil c", "--idfile is given more than once"),
+        ("-i a -l b -x", "unknown option -x"),
+        ("-i a -l b --queit", "unknown option --queit; did you mean --quiet?"),
+        ("-i a --ladr=b", "unknown option --ladr; did you mean --laddr?"),
+        ("-i a -l b --max-connection 3 --max-bufers=3", "did you mean --max-buffers?"),
+        ("-i a -l b --zzz", "unknown option --zzz"),
+        ("-i --ouput -l b stray", "unexpected argument 'stray'"),
+        ("-i a -l b -- stray", "unexpected argument '--'"),
+        ("-i a -l b --quiet=3", "--quiet must not have an argument"),
+        ("-i a -l b --quiet --max-connections", "--max-connections requires argument"),
     ],
 )
-def test_arguments_that_do_not_fit_are_told_why_with_the_usage_and_status_2(argv, reason):
+def test_wrong_arguments_are_explained(line, reason):
     with pytest.raises(CommandLineError) as caught:
-        parse(PAGE, argv, "serve 1")
+        parse(PAGE, line.split(), "serve 1")
     assert reason in str(caught.value)
     assert caught.value.usage == "Usage:\n  serve.py --idfile FILE --laddr IP:PORT [options]"
-    assert caught.value.exit_status == 2
 
 
-def test_an_ambiguous_abbreviation_names_what_it_may_be():
+def test_an_ambiguous_abbreviation_lists_the_options():
     with pytest.raises(CommandLineError, match="--max-connections") as caught:
         parse(PAGE, ["-i", "a", "-l", "b", "--max", "3"], "serve 1")
     assert "--max-buffers" in str(caught.value)
 
 
+def test_a_repeatable_option_may_be_repeated():
+    page = "Usage:\n  several.py --to PLACE (--allow KEY)...\n\n  --to PLACE   Where.\n  --allow KEY  Who.\n"
+    with pytest.raises(UsageError, match="--to is missing"):
+        parse(page, ["--allow", "a", "--allow", "b"], "1")
+
+
 @pytest.mark.parametrize(
-    ("word", "end"),
+    ("word", "suggestion"),
     [
         ("gen-iden", "; did you mean gen-ident?"),
         ("gen", "; did you mean gen-ident?"),
@@ -82,8 +80,8 @@ def test_an_ambiguous_abbreviation_names_what_it_may_be():
         ("zzz", ""),
     ],
 )
-def test_a_mistyped_word_is_answered_with_the_nearest_one(word, end):
-    assert did_you_mean(word, ["gen-ident", "node-ticket"]) == end
+def test_the_closest_known_word_is_suggested(word, suggestion):
+    assert did_you_mean(word, ["gen-ident", "node-ticket"]) == suggestion
 
 
 def raising(error: BaseException):
@@ -98,7 +96,7 @@ def raising(error: BaseException):
     [
         (FileError("a.ident", "is empty"), 1, "prog: a.ident: is empty\n"),
         (ServiceError("port 80 is taken"), 1, "prog: port 80 is taken\n"),
-        (UsageError("the address is not one"), 2, "prog: the address is not one\n"),
+        (UsageError("the address is invalid"), 2, "prog: the address is invalid\n"),
         (CommandLineError("what", "Usage:\n  x"), 2, "prog: what\nUsage:\n  x\n"),
         (OSError(5, "Input/output error"), 1, "prog: [Errno 5] Input/output error\n"),
         (KeyboardInterrupt(), 130, ""),
@@ -106,12 +104,12 @@ def raising(error: BaseException):
         (SystemExit(3), 3, ""),
     ],
 )
-def test_each_end_has_its_status_and_its_line(error, status, line, capsys):
+def test_each_error_has_its_line_and_exit_status(error, status, line, capsys):
     assert run("prog", raising(error)) == status
     assert capsys.readouterr() == ("", line)
 
 
-def test_work_that_ends_well_has_the_status_that_it_returns(capsys):
+def test_a_returned_status_is_the_exit_status(capsys):
     assert run("prog", lambda: None) == 0
     assert run("prog", lambda: 7) == 7
     assert capsys.readouterr() == ("", "")
@@ -123,7 +121,7 @@ def test_a_bug_is_not_hidden():
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "bell\a", "lone\udcff", "\u2028"])
-def test_a_name_cannot_break_the_line_or_steer_the_terminal(name, capsys):
+def test_unprintable_characters_are_escaped(name, capsys):
     report("prog", FileError(name, "is empty"))
     line = capsys.readouterr().err
     assert line.endswith("is empty\n")
@@ -138,24 +136,7 @@ class BrokenStream(io.StringIO):
         raise BrokenPipeError(32, "Broken pipe")
 
 
-def test_a_closed_pipe_ends_the_program_quietly(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", BrokenStream())
-    assert run("prog", lambda: print("hello")) == 141
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.parametrize("stream", [None, BrokenStream()])
-def test_an_error_that_cannot_be_told_still_has_its_status(stream, monkeypatch):
+def test_the_status_is_set_even_without_stderr(stream, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     assert run("prog", raising(UsageError("what"))) == 2
-
-
-def test_an_option_that_may_be_repeated_is_not_blamed_for_one_that_is_missing() -> None:
-    page = """Usage:
-  several.py --to PLACE (--allow KEY)...
-
-  --to PLACE   Where.
-  --allow KEY  Who.
-"""
-    with pytest.raises(UsageError, match="--to is missing"):
-        parse(page, ["--allow", "a", "--allow", "b"], "1")

@@ -1,4 +1,4 @@
-"""README.md and docs/ say what is so."""
+"""README.md and docs/: commands work, links and file names exist, the list of modules is complete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.documents import (
 )
 from tests.end_to_end.relay_process import RelayProcess
 
-PATIENCE = 20.0  # seconds for anything
+PATIENCE = 20.0  # seconds for each step
 
 
 @pytest.fixture
@@ -32,14 +32,14 @@ def clone(tmp_path: Path) -> Path:
     return make_clone(tmp_path)
 
 
-def test_the_owners_commands_of_the_readme_make_a_relay_that_is_ready(clone: Path) -> None:
+def test_the_readme_commands_start_a_relay(clone: Path) -> None:
     *preparations, start = OWNERS_COMMANDS
     assert len(preparations) == 3
     for line in preparations:
         subprocess.run(line.split(), cwd=clone, env=environment(), check=True, timeout=PATIENCE)
     ticket = RelayTicket.load(clone / "relay/relay.relay")
     assert str(ticket.address) == "relay.example.com:4567"
-    # Whoever runs the tests may have a relay on that very port.
+    # The documented port may be in use on this machine.
     line = start.replace("0.0.0.0:4567", "127.0.0.1:0")
     assert line != start
     with subprocess.Popen(
@@ -58,7 +58,7 @@ def test_the_owners_commands_of_the_readme_make_a_relay_that_is_ready(clone: Pat
 
 @pytest.fixture
 def relay(clone: Path) -> Iterator[RelayProcess]:
-    """A relay whose ticket, and two nodes' identities, are where the readme's programs look for them."""
+    """A relay, with its ticket and two node identities in the files that the README's programs use."""
     (clone / "relay").mkdir()
     for name in ("relay/relay.ident", "listener.ident", "caller.ident"):
         stmgr(clone, "gen-ident", "--output", name)
@@ -79,16 +79,16 @@ def stmgr(directory: Path, *arguments: str) -> None:
 
 
 @pytest.mark.usefixtures("relay")
-def test_the_programs_of_the_readme_talk_to_each_other(clone: Path) -> None:
+def test_the_readme_programs_exchange_messages(clone: Path) -> None:
     listener, caller = PYTHON_PROGRAMS
     assert len(listener.splitlines()) == 10
     key = encode_key(load_identity(clone / "listener.ident").public_key)
     with subprocess.Popen([sys.executable, "-c", listener], cwd=clone, env=environment()) as listening:
         try:
-            said = ""
+            output = ""
             deadline = time.monotonic() + PATIENCE
-            # Nobody but the relay knows when the listener is there; who comes too early is turned away.
-            while "you said hello" not in said and listening.poll() is None and time.monotonic() < deadline:
+            # A connect before the listen is rejected, so it is retried.
+            while "you said hello" not in output and listening.poll() is None and time.monotonic() < deadline:
                 done = subprocess.run(
                     [sys.executable, "-c", caller],
                     cwd=clone,
@@ -98,21 +98,21 @@ def test_the_programs_of_the_readme_talk_to_each_other(clone: Path) -> None:
                     text=True,
                     timeout=PATIENCE,
                 )
-                said = done.stdout
-            assert "you said hello" in said
+                output = done.stdout
+            assert "you said hello" in output
         finally:
             listening.kill()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_a_link_inside_the_repository_leads_somewhere(document: str) -> None:
+def test_relative_links_have_a_target(document: str) -> None:
     path = ROOT / document
     for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text("utf-8")):
         assert (path.parent / link).exists(), link
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_a_file_that_a_document_names_with_its_path_is_there(document: str) -> None:
+def test_files_named_in_documents_exist(document: str) -> None:
     text = (ROOT / document).read_text("utf-8")
     for name in re.findall(
         r"(?<![\w./-])(?:offset_common|tests|tools|docs|wire|channel|relay|client)/[\w/.]*\w", text
@@ -121,7 +121,7 @@ def test_a_file_that_a_document_names_with_its_path_is_there(document: str) -> N
             assert any((root / name).exists() for root in (ROOT, ROOT / "offset_common")), name
 
 
-def test_the_map_of_rooms_names_every_module_and_no_other() -> None:
+def test_the_list_of_modules_is_complete() -> None:
     section = (ROOT / "docs/architecture.md").read_text("utf-8").split("\n## ")[1]
     rooms = "\n".join(line for line in section.splitlines() if line.startswith("    "))
     modules = [

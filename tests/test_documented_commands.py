@@ -1,7 +1,7 @@
-"""Every command line of README.md, docs/ and the other documents is run by a test; here are most of them.
+"""Every command line in README.md, docs/ and the other documents is tested.
 
-What a test elsewhere runs is listed with it, and what cannot be run with the reason. A command line that
-is not known here is a failure: it stands in a document, and nobody has tried it.
+Commands that another test runs are listed with that test, and commands that cannot be tested with the
+reason. An unknown command line in a document is a failure.
 """
 
 from __future__ import annotations
@@ -34,32 +34,30 @@ from tests.documents import (
 )
 from tests.end_to_end.relay_process import RelayProcess
 
-PATIENCE = 30.0  # seconds for anything
+PATIENCE = 30.0  # seconds for each command
 
 FORWARD = "tests/examples/test_forward_in_use.py"
 ELSEWHERE = {
-    **dict.fromkeys(
-        OWNERS_COMMANDS, "tests/test_documentation.py::test_the_owners_commands_of_the_readme_make"
-    ),
+    **dict.fromkeys(OWNERS_COMMANDS, "tests/test_documentation.py::test_the_readme_commands_start_a_relay"),
     **dict.fromkeys(FORWARDING_COMMANDS, f"{FORWARD}::test_the_commands_of_the_readme_lead_to_the_server"),
     "ssh -p 2222 localhost": f"{FORWARD}::test_ssh_works_through_it",
-    "pip install .": "tests/test_packaging.py::test_the_installed_commands_make_an_identity_and_a_relay",
+    "pip install .": "tests/test_packaging.py::test_the_installed_commands_work",
 }
-"""What another test runs: that test, or how its name begins."""
+"""Commands that another test runs, with that test or the start of its name."""
 
 NOT_RUN = {
-    r"apt-get install [a-z0-9 -]+": "it changes the machine; .ci/run does it",
-    r"journalctl -u offset-relay": "it needs systemd and the service",
-    r"systemctl [a-z -]+": "it needs systemd and the service",
-    r"bash \.ci/run": "it runs this",
-    r'\.venv/bin/python -m pytest -x -m "not slow"': "it runs this",
+    r"apt-get install [a-z0-9 -]+": "changes the system; .ci/run does it",
+    r"journalctl -u offset-relay": "needs systemd and the service",
+    r"systemctl [a-z -]+": "needs systemd and the service",
+    r"bash \.ci/run": "runs this test",
+    r'\.venv/bin/python -m pytest -x -m "not slow"': "runs this test",
 }
-"""What cannot be run here, and why."""
+"""Patterns of commands that are not tested, with the reason."""
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A clone with the identity of a relay that runs, and its ticket."""
+    """A clone with the identity and ticket of a running relay."""
     directory = make_clone(tmp_path_factory.mktemp("clone"))
     (directory / "relay").mkdir()
     run("python stmgr.py gen-ident --output relay/relay.ident", directory)
@@ -75,7 +73,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def run(line: str, directory: Path) -> str:
-    """Run a command line; return what it prints."""
+    """Run a command line; return its output."""
     words = [sys.executable if re.fullmatch(r"(\S*/)?python3?", word) else word for word in shlex.split(line)]
     done = subprocess.run(
         words, cwd=directory, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
@@ -85,12 +83,12 @@ def run(line: str, directory: Path) -> str:
 
 
 def run_script(line: str, directory: Path) -> None:
-    """Run stmgr.py or an example: with the ticket where a ticket is asked for."""
+    """Run stmgr.py or an example, with the relay's ticket in place of TICKET or FILE."""
     assert run(re.sub(r"\b(TICKET|FILE)\b", "relay/relay.relay", line), directory).strip() or "output" in line
 
 
 def start_relay(line: str, directory: Path) -> None:
-    """Run strelay.py until it is ready, on any port; or show its page."""
+    """Run strelay.py on a free port until it is ready, or check its --help or --version."""
     if "--help" in line or "--version" in line:
         assert run(line, directory).startswith("Runs an Offset relay" if "--help" in line else "0.")
         return
@@ -112,14 +110,14 @@ def start_relay(line: str, directory: Path) -> None:
 
 
 def check_bench(line: str, _directory: Path) -> None:
-    """See that the benchmark has these options; the slow test below runs it."""
+    """Check that the benchmark has these options; a slow test below runs it."""
     page = ast.get_docstring(ast.parse((ROOT / "bench/__main__.py").read_text("utf-8")))
     assert page is not None
     parse(page, shlex.split(line.partition("-m bench")[2]), "1")
 
 
 def check_make(line: str, directory: Path) -> None:
-    """See that the Makefile has these targets, documented, and these variables."""
+    """Check that the Makefile has these variables and documented targets."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for word in shlex.split(line):
         if word == "make":
@@ -134,12 +132,12 @@ def check_make(line: str, directory: Path) -> None:
 
 
 def collect(line: str, _directory: Path) -> None:
-    """See that pytest finds the tests; they are run with all others."""
+    """Check that pytest finds the tests."""
     assert "::test_" in run(f"{line} --collect-only -p no:cacheprovider", ROOT)
 
 
 def check_pip(line: str, _directory: Path) -> None:
-    """See that setup.py has the name and the extra, or asks for the package itself."""
+    """Check that setup.py defines the package and extra, or requires the package."""
     setup = (ROOT / "setup.py").read_text("utf-8")
     for word in shlex.split(line)[2:]:
         name, extra = re.fullmatch(r"([\w.-]+)(?:\[(\w+)\])?", word).groups()  # type: ignore[union-attr]
@@ -148,12 +146,12 @@ def check_pip(line: str, _directory: Path) -> None:
 
 
 def check_subcommand(line: str, directory: Path) -> None:
-    """See that an installed command has this subcommand."""
+    """Check that an installed script has this command."""
     run(f"python {line.split()[0]}.py {line.split()[1]} --help", directory)
 
 
-def show_state(line: str, directory: Path) -> None:
-    """Send that signal to a relay."""
+def request_state(line: str, directory: Path) -> None:
+    """Send the signal to a relay, and expect its state in the log."""
     relay = RelayProcess(directory / "relay/relay.ident")
     try:
         run(line.replace("PID", str(relay.process.pid)), directory)
@@ -169,14 +167,14 @@ KINDS: dict[str, Callable[[str, Path], None]] = {
     r"\S*python -m pytest tests/.*": collect,
     r"(?:[A-Z]+=\S+ )*make .*": check_make,
     r"pip install [^.].*": check_pip,
-    r"kill -USR1 PID": show_state,
+    r"kill -USR1 PID": request_state,
     r"stmgr [a-z-]+": check_subcommand,
 }
-"""How a command line of each kind is tried."""
+"""The test of each kind of command line, by pattern."""
 
 
 @pytest.mark.parametrize("line", command_lines())
-def test_a_command_line_of_the_documents_works(line: str, directory: Path) -> None:
+def test_a_documented_command_works(line: str, directory: Path) -> None:
     if line in ELSEWHERE:
         file, _, name = ELSEWHERE[line].partition("::")
         assert f"\ndef {name}" in (ROOT / file).read_text("utf-8")
@@ -184,26 +182,18 @@ def test_a_command_line_of_the_documents_works(line: str, directory: Path) -> No
     if any(re.fullmatch(pattern, line) for pattern in NOT_RUN):
         return
     kinds = [kind for pattern, kind in KINDS.items() if re.fullmatch(pattern, line)]
-    assert kinds, f"nobody knows how to try {line!r}"
+    assert kinds, f"no test for {line!r}"
     kinds[0](line, directory)
 
 
-def test_the_documents_have_the_command_lines_that_matter_most() -> None:
-    """The others are found in the same way: finding none would be finding nothing wrong."""
+def test_the_most_important_commands_are_found() -> None:
+    """If the search for commands found nothing, the test above would pass."""
     lines = command_lines()
-    for part in (
-        "make run",
-        "relay-check",
-        "--qr",
-        "show",
-        "forward.py dial",
-        "-m bench",
-        "strelay.py --idfile",
-    ):
+    for part in ("make run", "relay-check", "--qr", "show", "forward.py dial", "-m bench", "strelay.py -"):
         assert [line for line in lines if part in line], part
 
 
-def test_the_service_of_the_readme_starts_the_relay(directory: Path) -> None:
+def test_the_documented_service_starts_the_relay(directory: Path) -> None:
     (unit,) = UNIT
     (start,) = re.findall(r"ExecStart=/usr/bin/(python3 .*)", unit)
     line = start.replace("/opt/offset-relay/", "").replace("/var/lib/offset-relay/", "relay/")
@@ -212,18 +202,18 @@ def test_the_service_of_the_readme_starts_the_relay(directory: Path) -> None:
 
 
 def free_port() -> int:
-    """Return a port that nobody has at the moment."""
+    """Return an unused port."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port: int = sock.getsockname()[1]
         return port
 
 
 def printed_commands(text: str) -> Sequence[str]:
-    """Return the command lines that `make run` says may be tried."""
+    """Return the commands that `make run` suggests."""
     return re.findall(r"^    (\S*python\S* stmgr\.py .*)$", text, re.MULTILINE)
 
 
-def test_make_run_makes_what_is_missing_and_every_command_that_it_prints_works(tmp_path: Path) -> None:
+def test_make_run_creates_files_and_suggests_commands(tmp_path: Path) -> None:
     here = make_clone(tmp_path)
     address = f"127.0.0.1:{free_port()}"
     with subprocess.Popen(
@@ -236,9 +226,8 @@ def test_make_run_makes_what_is_missing_and_every_command_that_it_prints_works(t
     ) as process:
         try:
             assert process.stderr is not None and process.stdout is not None
-            assert process.stderr.readline().startswith(f"relay ready: listening on {address}, ")
-            said = os.read(process.stdout.fileno(), 1 << 16).decode()
-            commands = printed_commands(said)
+            assert process.stderr.readline().startswith(f"relay ready: address={address} ")
+            commands = printed_commands(os.read(process.stdout.fileno(), 1 << 16).decode())
             assert [line for line in commands if "relay-check relay/relay.relay" in line]
             assert [line for line in commands if "--qr" in line]
             for line in commands:

@@ -1,4 +1,4 @@
-"""Reading files within a bound, and writing them whole or not at all."""
+"""Files: reads have a size limit, writes are atomic and never overwrite."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from offset_common.errors import FileError
 from offset_common.files import MAX_FILE_SIZE, Fields, read_file, write_new_file
 
 
-def refusing(code: int) -> Callable[..., NoReturn]:
-    def refuse(*_args: object, **_kwargs: object) -> NoReturn:
+def failing(code: int) -> Callable[..., NoReturn]:
+    def fail(*_args: object, **_kwargs: object) -> NoReturn:
         raise OSError(code, os.strerror(code))
 
-    return refuse
+    return fail
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("private", [True, False])
-def test_a_new_file_holds_the_text_and_nothing_is_left_beside_it(private, tmp_path):
-    write_new_file(tmp_path / "a", "é\n", private=private)
-    assert (tmp_path / "a").read_bytes() == b"\xc3\xa9\n"
-    assert names(tmp_path) == ["a"]
+@pytest.fixture(params=[None, errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES])
+def link_error(request, monkeypatch):
+    """Run a test with hard links, and with each error of a file system without them."""
+    if request.param:
+        monkeypatch.setattr(os, "link", failing(request.param))
+    return request.param
 
 
+@pytest.mark.usefixtures("link_error")
+@pytest.mark.parametrize("content", ["é\n", b"\xc3\xa9\n"])
 @pytest.mark.parametrize(
     ("private", "umask", "mode"), [(True, 0, 0o600), (False, 0o022, 0o644), (False, 0o077, 0o600)]
 )
-@pytest.mark.parametrize("links", [True, False])
-def test_the_mode_is_for_the_owner_alone_or_what_the_umask_leaves(
-    private, umask, mode, links, tmp_path, monkeypatch
-):
-    if not links:
-        monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+def test_a_new_file_has_its_content_and_mode(content, private, umask, mode, tmp_path):
     before = os.umask(umask)
     try:
-        write_new_file(tmp_path / "a", "x", private=private)
+        write_new_file(tmp_path / "a", content, private=private)
     finally:
         os.umask(before)
+    assert (tmp_path / "a").read_bytes() == b"\xc3\xa9\n"
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
+    assert names(tmp_path) == ["a"]
 
 
-def test_a_private_file_is_never_readable_by_others_not_even_before_it_has_its_name(tmp_path, monkeypatch):
+def test_a_private_file_is_private_from_the_start(tmp_path, monkeypatch):
     modes = []
     monkeypatch.setattr(os, "fsync", lambda fd: modes.append(stat.S_IMODE(os.fstat(fd).st_mode)))
     before = os.umask(0)
@@ -61,54 +61,42 @@ def test_a_private_file_is_never_readable_by_others_not_even_before_it_has_its_n
     assert modes[0] == 0o600
 
 
-def make_file(path: Path) -> None:
-    path.write_text("mine")
+@pytest.mark.parametrize("kind", ["file", "directory", "link to a file", "dangling link"])
+def test_nothing_is_ever_overwritten(kind, tmp_path):
+    path = tmp_path / "a"
+    (tmp_path / "other").write_text("mine")
+    if kind == "file":
+        path.write_text("mine")
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / ("other" if kind == "link to a file" else "nothing"))
+    before = [(name, os.lstat(tmp_path / name).st_mtime_ns) for name in names(tmp_path)]
+    with pytest.raises(FileError, match="the file already exists; choose another name or remove it first"):
+        write_new_file(path, "x", private=False)
+    assert [(name, os.lstat(tmp_path / name).st_mtime_ns) for name in names(tmp_path)] == before
+    assert (tmp_path / "other").read_text() == "mine"
 
 
-def make_folder(path: Path) -> None:
-    path.mkdir()
-
-
-def make_link_to_nothing(path: Path) -> None:
-    path.symlink_to(path.parent / "nothing")
-
-
-def make_link_to_file(path: Path) -> None:
-    (path.parent / "other").write_text("mine")
-    path.symlink_to(path.parent / "other")
-
-
-@pytest.mark.parametrize("make", [make_file, make_folder, make_link_to_nothing, make_link_to_file])
-def test_whatever_exists_under_the_name_is_left_alone(make, tmp_path):
-    make(tmp_path / "a")
-    before = [(name, os.lstat(tmp_path / name)) for name in names(tmp_path)]
-    with pytest.raises(FileError, match="exists already"):
-        write_new_file(tmp_path / "a", "x", private=False)
-    after = [(name, os.lstat(tmp_path / name)) for name in names(tmp_path)]
-    assert [(name, status.st_mtime_ns, status.st_size) for name, status in before] == [
-        (name, status.st_mtime_ns, status.st_size) for name, status in after
-    ]
-
-
-@pytest.mark.parametrize("code", [None, errno.EPERM, errno.EOPNOTSUPP])
-def test_a_file_that_appears_while_ours_is_written_is_left_alone(code, tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", [None, errno.EPERM])
+def test_a_file_created_meanwhile_is_kept(code, tmp_path, monkeypatch):
     real_link = os.link
     target = tmp_path / "a"
 
     def link(source, destination):
         target.write_text("theirs")
         if code:
-            refusing(code)()
+            failing(code)()
         real_link(source, destination)
 
     monkeypatch.setattr(os, "link", link)
-    with pytest.raises(FileError, match="exists already"):
+    with pytest.raises(FileError, match="already exists"):
         write_new_file(target, "x", private=True)
     assert target.read_text() == "theirs"
     assert names(tmp_path) == ["a"]
 
 
-def test_of_many_writers_of_one_name_exactly_one_succeeds(tmp_path):
+def test_one_of_many_concurrent_writers_succeeds(tmp_path):
     start = threading.Barrier(8)
     won = []
 
@@ -129,18 +117,11 @@ def test_of_many_writers_of_one_name_exactly_one_succeeds(tmp_path):
     assert names(tmp_path) == ["a"]
 
 
-@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EACCES])
-def test_without_hard_links_the_file_is_made_all_the_same(code, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "link", refusing(code))
-    write_new_file(tmp_path / "a", "x", private=True)
-    assert (tmp_path / "a").read_text() == "x"
-    assert names(tmp_path) == ["a"]
-
-
-@pytest.mark.parametrize("where", ["fsync", "link"])
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
-def test_an_error_halfway_leaves_no_file_and_is_told_by_its_reason(where, code, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, where, refusing(code))
+@pytest.mark.parametrize("failures", [["fsync"], ["link", "replace"]])
+def test_a_failed_write_leaves_no_file(failures, code, tmp_path, monkeypatch):
+    for name in failures:
+        monkeypatch.setattr(Path if name == "replace" else os, name, failing(code))
     with pytest.raises(FileError) as caught:
         write_new_file(tmp_path / "a", "x", private=True)
     assert str(caught.value) == f"{tmp_path / 'a'}: {os.strerror(code)}"
@@ -148,7 +129,7 @@ def test_an_error_halfway_leaves_no_file_and_is_told_by_its_reason(where, code, 
 
 
 @pytest.mark.parametrize("where", ["fsync", "link"])
-def test_an_interrupt_halfway_leaves_no_file(where, tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_no_file(where, tmp_path, monkeypatch):
     def interrupt(*_args):
         raise KeyboardInterrupt
 
@@ -158,15 +139,7 @@ def test_an_interrupt_halfway_leaves_no_file(where, tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
-def test_without_hard_links_a_failed_replacement_leaves_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
-    monkeypatch.setattr(Path, "replace", refusing(errno.EIO))
-    with pytest.raises(FileError):
-        write_new_file(tmp_path / "a", "x", private=True)
-    assert names(tmp_path) == []
-
-
-def test_a_process_killed_before_the_name_is_given_leaves_no_file_of_that_name(tmp_path, monkeypatch):
+def test_a_killed_writer_leaves_no_file_of_that_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", lambda *_args: os._exit(9))
     child = os.fork()
     if child == 0:
@@ -179,14 +152,14 @@ def test_a_process_killed_before_the_name_is_given_leaves_no_file_of_that_name(t
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("none/a", "there is no folder"),
-        ("none/", "is the name of a folder, not of a file"),
+        ("none/a", "the directory '.*' is missing; create it first"),
+        ("none/", "this is a directory name; give a file name"),
         ("file/a", "Not a directory"),
         ("x" * 300, "File name too long"),
         ("a\0b", "null (byte|character)"),
     ],
 )
-def test_a_name_that_no_file_can_have_is_refused(name, reason, tmp_path):
+def test_an_unusable_file_name_is_explained(name, reason, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match=reason):
         write_new_file(f"{tmp_path}/{name}", "x", private=False)
@@ -194,27 +167,30 @@ def test_a_name_that_no_file_can_have_is_refused(name, reason, tmp_path):
 
 
 @pytest.mark.parametrize("work", [read_file, lambda path: write_new_file(path, "x", private=False)])
-def test_an_empty_name_is_refused(work):
-    with pytest.raises(FileError, match="'': is not the name of a file"):
+def test_an_empty_file_name_is_rejected(work):
+    with pytest.raises(FileError, match="'': the file name is empty"):
         work("")
 
 
-@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
-def test_a_folder_that_may_not_be_written_is_told_by_its_reason(code, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "open", refusing(code))
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(errno.EACCES, "; run as the owner or change the mode with chmod"), (errno.EROFS, "")],
+)
+def test_a_directory_without_write_access_is_explained(code, advice, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "open", failing(code))
     with pytest.raises(FileError) as caught:
         write_new_file(tmp_path / "a", "x", private=False)
-    assert str(caught.value) == f"{tmp_path / 'a'}: {os.strerror(code)}"
+    assert str(caught.value) == f"{tmp_path / 'a'}: {os.strerror(code)}{advice}"
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"{\xff}", "is not UTF-8 text (byte 1)"),
-        (b" " * (MAX_FILE_SIZE + 1), "is over 65536 bytes, which no Offset file is"),
+        (b"{\xff}", "not UTF-8 text (byte 1)"),
+        (b" " * (MAX_FILE_SIZE + 1), "the file is over 65536 bytes, too large for an Offset file"),
     ],
 )
-def test_what_no_offset_file_holds_is_not_read(content, reason, tmp_path):
+def test_oversized_and_non_utf_8_files_are_rejected(content, reason, tmp_path):
     path = tmp_path / "a"
     path.write_bytes(content)
     with pytest.raises(FileError) as caught:
@@ -222,14 +198,11 @@ def test_what_no_offset_file_holds_is_not_read(content, reason, tmp_path):
     assert str(caught.value) == f"{path}: {reason}"
 
 
-def test_a_file_of_the_largest_size_is_read(tmp_path):
+def test_the_size_limit_is_exact_and_holds_for_devices(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b" " * MAX_FILE_SIZE)
     assert len(read_file(path)) == MAX_FILE_SIZE
-
-
-def test_an_endless_file_is_refused_after_the_limit():
-    with pytest.raises(FileError, match="is over 65536 bytes"):
+    with pytest.raises(FileError, match="the file is over 65536 bytes"):
         read_file("/dev/zero")
 
 
@@ -248,45 +221,37 @@ def test_a_pipe_is_read_to_its_end():
     os.close(reader)
 
 
-def test_a_folder_or_a_missing_file_is_refused_by_name(tmp_path):
+@pytest.mark.parametrize(("name", "reason"), [(".", "Is a directory"), ("none", "No such file or directory")])
+def test_an_unreadable_file_is_named(name, reason, tmp_path):
     with pytest.raises(FileError) as caught:
-        read_file(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: Is a directory"
-    with pytest.raises(FileError) as caught:
-        read_file(tmp_path / "none")
-    assert str(caught.value) == f"{tmp_path / 'none'}: No such file or directory"
-
-
-def test_a_file_that_may_not_be_read_is_refused_by_name(monkeypatch):
-    monkeypatch.setattr(Path, "open", refusing(errno.EACCES))
-    with pytest.raises(FileError, match="secret: Permission denied"):
-        read_file("secret")
+        read_file(tmp_path / name)
+    assert str(caught.value) == f"{tmp_path / name}: {reason}"
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "is empty"),
-        (" \n", "is empty"),
+        ("", "the file is empty"),
+        (" \n", "the file is empty"),
         ("\ufeff{}", "byte order mark"),
-        ("hello", "is not JSON"),
-        ("{", "is not JSON"),
-        ("{} {}", "is not JSON"),
-        ("{'a': 1}", "is not JSON"),
-        ('{"a": NaN}', "is not JSON: NaN is not a value"),
-        ('{"a": -Infinity}', "is not JSON: -Infinity is not a value"),
-        ('{"a": 1, "a": 1}', "is not JSON: a key is in it twice"),
-        ('{"a": ' + "9" * 5000 + "}", "is not JSON"),
+        ("hello", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ("{} {}", "not valid JSON"),
+        ("{'a': 1}", "not valid JSON"),
+        ('{"a": NaN}', "not valid JSON: NaN is not a JSON value"),
+        ('{"a": -Infinity}', "not valid JSON: -Infinity is not a JSON value"),
+        ('{"a": 1, "a": 1}', "not valid JSON: it has a duplicate key"),
+        ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
         ("[" * 60000, "is nested too deeply"),
         ('{"a":' * 10000, "is nested too deeply"),
-        ("[]", "holds a list, not a JSON object"),
-        ('"a"', "holds a string, not a JSON object"),
-        ("null", "holds null, not a JSON object"),
-        ("1", "holds a number, not a JSON object"),
-        ("true", "holds true or false, not a JSON object"),
+        ("[]", "the file contains a list, not a JSON object"),
+        ('"a"', "the file contains a string, not a JSON object"),
+        ("null", "the file contains null, not a JSON object"),
+        ("1", "the file contains a number, not a JSON object"),
+        ("true", "the file contains a boolean, not a JSON object"),
     ],
 )
-def test_what_is_no_json_object_is_refused_by_name_and_reason(text, reason):
+def test_invalid_json_is_explained(text, reason):
     with pytest.raises(FileError, match=r"^the\.file: ") as caught:
         Fields.parse("the.file", text)
     assert reason in str(caught.value)

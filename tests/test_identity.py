@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offset_common.errors import FileError, UsageError
+from offset_common.errors import UsageError
 from offset_common.identity import (
     Identity,
     decode_key,
@@ -19,6 +17,7 @@ from offset_common.identity import (
     load_identity,
     others_can_read,
     save_identity,
+    short_key,
     verify_signature,
 )
 
@@ -34,7 +33,7 @@ SIGNATURE = bytes.fromhex(
 )
 
 
-def test_a_seed_gives_the_public_key_and_the_signature_of_rfc_8032():
+def test_keys_and_signatures_match_rfc_8032():
     identity = Identity.from_seed(SEED)
     assert identity.public_key == PUBLIC_KEY
     assert identity.sign(MESSAGE) == SIGNATURE
@@ -42,16 +41,16 @@ def test_a_seed_gives_the_public_key_and_the_signature_of_rfc_8032():
 
 
 @pytest.mark.parametrize("seed", [b"", bytes(31), bytes(33)])
-def test_a_seed_of_another_length_makes_no_identity(seed):
+def test_a_seed_of_another_length_is_rejected(seed):
     with pytest.raises(ValueError):
         Identity.from_seed(seed)
 
 
-def test_each_generated_identity_is_another():
+def test_generated_identities_are_unique():
     assert len({Identity.generate().public_key for _ in range(5)}) == 5
 
 
-def test_the_private_key_is_never_shown():
+def test_repr_does_not_show_the_private_key():
     identity = Identity.from_seed(SEED)
     for shown in (repr(identity), str(identity), f"{identity}"):
         assert encode_key(PUBLIC_KEY) in shown
@@ -59,7 +58,7 @@ def test_the_private_key_is_never_shown():
         assert SEED.hex() not in shown
 
 
-def test_a_signature_verifies_under_its_key_and_message_alone():
+def test_a_changed_signature_is_invalid():
     assert verify_signature(PUBLIC_KEY, SIGNATURE, MESSAGE)
     assert not verify_signature(PUBLIC_KEY, SIGNATURE, MESSAGE + b"x")
     assert not verify_signature(Identity.generate().public_key, SIGNATURE, MESSAGE)
@@ -80,47 +79,35 @@ def test_a_signature_verifies_under_its_key_and_message_alone():
         (b"\xff" * 32, SIGNATURE),
     ],
 )
-def test_a_key_or_signature_that_is_none_verifies_nothing(public_key, signature):
+def test_malformed_keys_and_signatures_are_invalid(public_key, signature):
     assert not verify_signature(public_key, signature, MESSAGE)
 
 
-def test_the_recorded_identity_has_the_public_key_of_the_recorded_ticket():
+def test_the_recorded_identity_matches_its_ticket():
     ticket = json.loads((FILES / "relay.relay").read_text())
     assert encode_key(load_identity(FILES / "relay.ident").public_key) == ticket["publicKey"]
 
 
 @pytest.mark.parametrize("name", ["relay.ident", "app.ident"])
-def test_an_identity_file_is_written_byte_for_byte_as_the_original_wrote_it(name, tmp_path):
+def test_identity_files_match_the_original(name, tmp_path):
     save_identity(load_identity(FILES / name), tmp_path / name)
     assert (tmp_path / name).read_bytes() == (FILES / name).read_bytes()
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_only_the_owner_can_read_a_new_identity_file(umask, tmp_path):
-    before = os.umask(umask)
-    try:
-        save_identity(Identity.generate(), tmp_path / "a.ident")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a.ident").stat().st_mode) == 0o600
-    assert not others_can_read(tmp_path / "a.ident")
-
-
 @pytest.mark.parametrize(("mode", "others"), [(0o600, False), (0o700, False), (0o640, True), (0o604, True)])
-def test_a_file_that_the_group_or_everybody_can_read_is_noticed(mode, others, tmp_path):
+def test_others_can_read_depends_on_the_mode(mode, others, tmp_path):
     path = tmp_path / "a.ident"
     path.write_text("{}")
     path.chmod(mode)
     assert others_can_read(path) is others
-
-
-def test_nobody_can_read_a_file_that_is_not_there(tmp_path):
-    assert not others_can_read(tmp_path / "none")
+    assert not others_can_read(tmp_path / "missing")
 
 
 @given(st.binary(max_size=80))
-def test_a_key_survives_being_written_as_text(key):
+def test_decoding_restores_an_encoded_key(key):
     assert decode_key(encode_key(key), len(key)) == key
+    assert encode_key(key).startswith(short_key(key))
+    assert len(short_key(key)) == min(8, len(encode_key(key)))
 
 
 KEY_TEXT = "XU-6phI6qBnJEL_LsWOlm750bF1ud0MPNFC3B7sVtos"
@@ -129,19 +116,19 @@ KEY_TEXT = "XU-6phI6qBnJEL_LsWOlm750bF1ud0MPNFC3B7sVtos"
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "has 0 characters, not the 43"),
-        (KEY_TEXT[:-1], "has 42 characters, not the 43 of a 32-byte key"),
-        (KEY_TEXT + "A", "has 44 characters, not the 43 of a 32-byte key"),
+        ("", "has 0 characters; a 32-byte key has 43"),
+        (KEY_TEXT[:-1], "has 42 characters; a 32-byte key has 43"),
+        (KEY_TEXT + "A", "has 44 characters; a 32-byte key has 43"),
         (KEY_TEXT + "=", "without padding"),
         (KEY_TEXT.replace("-", "+"), "URL alphabet"),
         (KEY_TEXT.replace("_", "/"), "URL alphabet"),
-        (KEY_TEXT.replace("-", " "), "is not base64 (character 3)"),
-        (KEY_TEXT + "\n", "is not base64 (character 44)"),
+        (KEY_TEXT.replace("-", " "), "is not base64: character 3 is invalid"),
+        (KEY_TEXT + "\n", "is not base64: character 44 is invalid"),
         (KEY_TEXT.replace("-", "é"), "is not base64"),
-        (KEY_TEXT[:-1] + "t", "ends in a character that no key ends in"),
+        (KEY_TEXT[:-1] + "t", "its last character is invalid"),
     ],
 )
-def test_a_key_in_another_text_is_refused_without_showing_it(text, reason):
+def test_an_invalid_key_is_explained_but_not_shown(text, reason):
     with pytest.raises(UsageError) as caught:
         decode_key(text, 32)
     assert reason in str(caught.value)
@@ -149,7 +136,7 @@ def test_a_key_in_another_text_is_refused_without_showing_it(text, reason):
 
 
 @given(st.text(alphabet="ABCDwxyz0189-_+/= \n", max_size=50))
-def test_a_text_is_the_one_text_of_a_key_or_refused(text):
+def test_a_key_has_exactly_one_valid_text(text):
     try:
         key = decode_key(text, 32)
     except UsageError:
@@ -157,25 +144,7 @@ def test_a_text_is_the_one_text_of_a_key_or_refused(text):
     assert encode_key(key) == text
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("{}", 'has no "privateKey"'),
-        ('{"privateKey": 5}', '"privateKey" is a number, not a string'),
-        ('{"privateKey": null}', '"privateKey" is null, not a string'),
-        ('{"privateKey": "AAAA"}', '"privateKey" has 4 characters, not the 43 of a 32-byte key'),
-        ((FILES / "relay.relay").read_text(), 'has no "privateKey"'),
-    ],
-)
-def test_a_file_that_is_no_identity_is_refused_by_its_name_and_the_reason(content, reason, tmp_path):
-    path = tmp_path / "a.ident"
-    path.write_text(content)
-    with pytest.raises(FileError) as caught:
-        load_identity(path)
-    assert str(caught.value) == f"{path}: {reason}"
-
-
-def test_extra_keys_in_an_identity_file_are_ignored(tmp_path):
+def test_unknown_fields_are_ignored(tmp_path):
     path = tmp_path / "a.ident"
     path.write_text(json.dumps({"name": "mine", "privateKey": encode_key(SEED), "more": [{}]}))
     assert load_identity(path).seed == SEED

@@ -1,4 +1,4 @@
-"""What is built from the project, installed where nothing else is, works."""
+"""The wheel and the sdist are complete, and work in a new environment."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ NOT_SOURCE = shutil.ignore_patterns(
 
 
 class Built(NamedTuple):
-    """What the build left: a wheel and an sdist."""
+    """The results of the build."""
 
     wheel: Path
     sdist: Path
 
 
 def run(*command: object, cwd: Path) -> str:
-    """Run a command outside of the project's own environment; return what it prints."""
+    """Run a command outside the project's environment; return its output."""
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
     }
@@ -52,14 +52,14 @@ def run(*command: object, cwd: Path) -> str:
 
 
 def new_environment(directory: Path) -> Path:
-    """Make an environment with pip alone; return its directory of commands."""
+    """Create an environment with only pip; return its bin directory."""
     venv.create(directory, with_pip=True)
     return directory / "bin"
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Wheel and sdist, built by pip and setuptools in a clean environment from a copy of the source."""
+    """A wheel and an sdist, built by pip and setuptools in a new environment from a copy of the source."""
     directory = tmp_path_factory.mktemp("build")
     source, output = directory / "source", directory / "dist"
     shutil.copytree(ROOT, source, ignore=lambda folder, names: {*NOT_SOURCE(folder, names), *_owners(folder)})
@@ -69,18 +69,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     output.mkdir()
     run(commands / "python", "-c", build, cwd=source)
     (sdist,) = output.glob("*.tar.gz")
-    # From the sdist, as an installer without a matching wheel does.
+    # From the sdist, like an installer without a matching wheel.
     run(commands / "python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", output, sdist, cwd=directory)
     (wheel,) = output.glob("*.whl")
     return Built(wheel, sdist)
 
 
 def _owners(folder: str) -> set[str]:
-    """The directory that `make run` makes: no part of the source."""
+    """Return the directory that `make run` creates, which is not part of the source."""
     return {"relay"} if Path(folder) == ROOT else set()
 
 
-def test_the_wheel_has_the_package_and_the_two_scripts_and_nothing_else(built: Built) -> None:
+def test_the_wheel_has_only_the_package_and_scripts(built: Built) -> None:
     names = zipfile.ZipFile(built.wheel).namelist()
     top = {name.split("/")[0] for name in names}
     assert top == {"offset_common", "stmgr.py", "strelay.py", f"offset_relay-{__version__}.dist-info"}
@@ -88,7 +88,7 @@ def test_the_wheel_has_the_package_and_the_two_scripts_and_nothing_else(built: B
     assert modules | {"offset_common/py.typed"} <= set(names)
 
 
-def test_the_installed_commands_make_an_identity_and_a_relay(built: Built, tmp_path: Path) -> None:
+def test_the_installed_commands_work(built: Built, tmp_path: Path) -> None:
     commands = new_environment(tmp_path / "environment")
     run(commands / "python", "-m", "pip", "install", "-q", built.wheel, cwd=tmp_path)
     assert __version__ in run(commands / "strelay", "--version", cwd=tmp_path)
@@ -106,9 +106,9 @@ def test_the_installed_commands_make_an_identity_and_a_relay(built: Built, tmp_p
     assert ready.startswith("relay ready: listening on 127.0.0.1:")
 
 
-def test_the_sdist_has_all_that_its_tests_need(built: Built, tmp_path: Path) -> None:
+def test_the_sdist_is_complete_enough_for_its_tests(built: Built, tmp_path: Path) -> None:
     with tarfile.open(built.sdist) as archive:
-        archive.extractall(tmp_path)  # our own, just built
+        archive.extractall(tmp_path)  # trusted: built by this test
     (source,) = tmp_path.iterdir()
     pytest_here = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     run(*pytest_here, "--collect-only", cwd=source)

@@ -1,10 +1,9 @@
-"""relay-check: goes the whole way through a relay, and says which step fails and what to look at."""
+"""stmgr relay-check: uses a relay like two nodes, and explains which step fails and why."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import socket
 import subprocess
@@ -34,9 +33,9 @@ from tests.client.relays import (
     wait_for_end,
     wait_until,
 )
+from tests.commands import ROOT, run_script
 from tests.terminals import run_in_terminal
 
-ROOT = Path(__file__).parent.parent
 STEPS = [
     "name lookup",
     "TCP connection",
@@ -48,7 +47,7 @@ STEPS = [
     "message there",
     "message back",
 ]
-MEASURED = ["round trips", "bulk"]
+MEASUREMENTS = ["round trips", "bulk"]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ Check = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Check:
-    """Run relay-check with a ticket; give its status and its output."""
+    """Run relay-check with a ticket; return its status and output."""
 
     def run(ticket: RelayTicket, *options: str) -> tuple[int, str]:
         path = tmp_path / "a.relay"
@@ -87,33 +86,28 @@ def steps_of(out: str) -> list[str]:
     return re.findall(r"^  ok  ([A-Za-z ]*\w) +\d+\.\d ms", out, re.MULTILINE)
 
 
-def test_a_relay_that_works_is_gone_through_step_by_step_and_measured(running, check):
+def test_a_working_relay_is_checked_and_measured(running, check):
     status, out = check(running.ticket)
     assert status == 0
     assert out.startswith(f"relay {encode_key(running.ticket.public_key)} at {running.ticket.address}\n")
     assert steps_of(out) == STEPS
-    assert re.search(r"^round trip, .*: p50 \d+\.\d ms, p99 \d+\.\d ms \(20 messages\)$", out, re.MULTILINE)
+    assert re.search(r"^round trip .*: p50 \d+\.\d ms, p99 \d+\.\d ms \(20 messages\)$", out, re.MULTILINE)
     assert re.search(r"^throughput, one way: [1-9]\d*\.\d MB/s for 0\.\d s", out, re.MULTILINE)
     assert out.endswith("\nthe relay works\n")
     assert "\x1b" not in out
-
-
-def test_the_check_leaves_no_connection_behind(running, check):
-    assert check(running.ticket)[0] == 0
+    # All connections and their threads are closed.
     wait_until(lambda: not running.relay.lobby.origins.all())
-    wait_until(
-        lambda: not [t for t in threading.enumerate() if t.name in ("offset tunnel", "offset listener")]
-    )
+    names = ("offset tunnel", "offset listener")
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name in names])
 
 
-def test_the_json_report_has_every_step_and_measurement(running, check):
+def test_the_json_report_has_all_steps_and_measurements(running, check):
     status, out = check(running.ticket, "--json")
     report = json.loads(out)
     assert (status, report["ok"], report["failure"]) == (0, True, None)
     assert report["publicKey"] == encode_key(running.ticket.public_key)
     assert report["address"] == str(running.ticket.address)
-    assert [step["step"] for step in report["steps"]] == STEPS + MEASURED
-    assert all(0 <= step["seconds"] < PATIENCE for step in report["steps"])
+    assert [step["step"] for step in report["steps"]] == STEPS + MEASUREMENTS
     assert report["roundTrip"]["count"] == 20
     assert 0 < report["roundTrip"]["p50"] <= report["roundTrip"]["p99"] < PATIENCE
     bulk = report["bulk"]
@@ -121,13 +115,13 @@ def test_the_json_report_has_every_step_and_measurement(running, check):
     assert bulk["bytesPerSecond"] == pytest.approx(bulk["bytes"] / bulk["seconds"], rel=1e-3)
 
 
-def test_a_connect_that_comes_before_the_listen_is_tried_again(running, check, monkeypatch):
+def test_a_connect_before_the_listen_is_retried(running, check, monkeypatch):
     connected = []
     real = connect
 
     def connect_to_another_first(ticket, identity, public_key, **options):
         connected.append(public_key)
-        # What a relay answers to one that comes too early: the same as to one for a node that is not there.
+        # The relay treats a connect that is too early like one to an unknown key.
         key = Identity.generate().public_key if len(connected) == 1 else public_key
         return real(ticket, identity, key, **options)
 
@@ -135,67 +129,61 @@ def test_a_connect_that_comes_before_the_listen_is_tried_again(running, check, m
     status, out = check(running.ticket)
     assert status == 0
     assert len(connected) == 2
-    assert "announced to the listener, at try 2" in out
+    assert "announced to the listener, attempt 2" in out
 
 
-def failed(check: Check, ticket: RelayTicket, *options: str) -> dict[str, str]:
-    """Run it both ways; return the failure of the JSON report after a look at the lines."""
+def failure_of(check: Check, ticket: RelayTicket, step: str, cause: Cause, *options: str) -> dict[str, str]:
+    """Run the check in both formats and expect a failure; return it as in the JSON report."""
     lines_status, out = check(ticket, *options)
     json_status, report = check(ticket, "--json", *options)
-    assert (lines_status, json_status) == (1, 1)
+    assert (lines_status, json_status, json.loads(report)["ok"]) == (1, 1, False)
     failure: dict[str, str] = json.loads(report)["failure"]
-    assert f"  FAILED  {failure['step']}\n" in out
-    assert steps_of(out) == STEPS[: STEPS.index(failure["step"])]
-    assert f"\nwhat to look at: {failure['advice']}\n" in out
-    assert "{" not in out, "a gap that was not filled"
-    assert json.loads(report)["ok"] is False
+    assert (failure["step"], failure["cause"]) == (step, cause.value)
+    assert f"  FAILED  {step}\n" in out
+    assert steps_of(out) == STEPS[: STEPS.index(step)]
+    assert f"\nwhat to check: {failure['advice']}\n" in out
+    assert "{" not in out, "an unfilled placeholder"
     return failure
 
 
-def test_a_relay_with_another_key_is_told_with_both_keys(running, check):
+def test_a_wrong_key_is_reported_with_both_keys(running, check):
     ticket = RelayTicket(Identity.generate().public_key, running.ticket.address)
-    failure = failed(check, ticket)
-    assert (failure["step"], failure["cause"]) == ("handshake", Cause.WRONG_KEY.value)
-    assert failure["reason"] == (
-        f"the relay at {ticket.address} has another identity: it says that its key is"
-        f" {encode_key(running.ticket.public_key)}, and the ticket's is {encode_key(ticket.public_key)}"
-    )
+    failure = failure_of(check, ticket, "handshake", Cause.WRONG_KEY)
+    found, expected = encode_key(running.ticket.public_key), encode_key(ticket.public_key)
+    reason = f"another identity: its key is {found}, but the key in the ticket is {expected}"
+    assert failure["reason"] == f"the relay at {ticket.address} has {reason}"
 
 
-def test_a_port_where_nothing_listens_is_told_as_such(check):
-    with socket.create_server((LOCALHOST, 0)) as server:
-        port = server.getsockname()[1]
-    failure = failed(check, ticket_for(port))
-    assert (failure["step"], failure["cause"]) == ("TCP connection", Cause.NOTHING_LISTENS.value)
+def test_a_closed_port_is_reported(check):
+    port = closed_port()
+    failure = failure_of(check, ticket_for(port), "TCP connection", Cause.NOTHING_LISTENS)
     assert str(port) in failure["advice"]
 
 
-def test_a_port_that_does_not_answer_is_told_as_such(check):
+def test_a_port_that_does_not_answer_is_reported(check):
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.create_server((LOCALHOST, 0), backlog=0))
         address = server.getsockname()
         with contextlib.suppress(socket.timeout):
-            for _ in range(50):  # until the queue is full: then the system leaves connections unanswered
+            for _ in range(50):  # fill the accept queue; then the system does not answer
                 stack.enter_context(socket.create_connection(address, timeout=0.2))
-            pytest.skip("this system answers whatever its queue holds")
-        failure = failed(check, ticket_for(address[1]), "--timeout", "0.2")
-    assert (failure["step"], failure["cause"]) == ("TCP connection", Cause.NO_ANSWER.value)
+            pytest.skip("this system answers even when the accept queue is full")
+        failure_of(check, ticket_for(address[1]), "TCP connection", Cause.NO_ANSWER, "--timeout", "0.2")
 
 
-def test_a_name_that_does_not_resolve_is_told_as_such(check, monkeypatch):
+def test_a_name_that_does_not_resolve_is_reported(check, monkeypatch):
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    failure = failed(check, ticket_for(1337, "relay.example"))
-    assert (failure["step"], failure["cause"]) == ("name lookup", Cause.NAME.value)
+    failure = failure_of(check, ticket_for(1337, "relay.example"), "name lookup", Cause.NAME)
     assert failure["reason"] == "the name relay.example does not resolve: Name or service not known"
     assert "relay.example" in failure["advice"]
 
 
 @contextlib.contextmanager
-def server_of_all(serve: Callable[[socket.socket], object]) -> Iterator[RelayTicket]:
-    """Let `serve` have every connection, each in a thread."""
+def server_with(serve: Callable[[socket.socket], object]) -> Iterator[RelayTicket]:
+    """Run a server that calls `serve` with each connection in a thread; yield its ticket."""
     with socket.create_server((LOCALHOST, 0)) as server:
         threads: list[threading.Thread] = []
 
@@ -221,7 +209,7 @@ def server_of_all(serve: Callable[[socket.socket], object]) -> Iterator[RelayTic
 
 
 @pytest.mark.parametrize(
-    ("said", "step", "cause"),
+    ("answer", "step", "cause"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "version", Cause.NOT_A_RELAY),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "version", Cause.NOT_A_RELAY),
@@ -230,88 +218,49 @@ def server_of_all(serve: Callable[[socket.socket], object]) -> Iterator[RelayTic
         (encode_frame(b"\0\0\0\1"), "version", Cause.OTHER_PROTOCOL),
         (encode_frame(bytes(4)), "handshake", Cause.ENDED),
         (encode_frame(bytes(4)) + encode_frame(b"\xffgarbage"), "handshake", Cause.NOT_PROVEN),
+        (None, "version", Cause.ENDED),
     ],
 )
-def test_what_is_no_relay_of_today_is_told_by_what_it_said(said, step, cause, check):
+def test_another_server_is_recognized_by_its_answer(answer, step, cause, check):
     def serve(sock: socket.socket) -> None:
-        sock.sendall(said)
-        wait_for_end(sock)
+        if answer is None:
+            sock.recv(1)  # and close
+        else:
+            sock.sendall(answer)
+            wait_for_end(sock)
 
-    with server_of_all(serve) as ticket:
-        failure = failed(check, ticket, "--timeout", "0.3")
-    assert (failure["step"], failure["cause"]) == (step, cause.value)
-
-
-def test_a_server_that_hangs_up_at_once_is_told_as_such(check):
-    def serve(sock: socket.socket) -> None:
-        sock.recv(1)
-
-    with server_of_all(serve) as ticket:
-        failure = failed(check, ticket)
-    assert (failure["step"], failure["cause"]) == ("version", Cause.ENDED.value)
-
-
-@contextlib.contextmanager
-def relay_that(serve: Callable[[FakeRelay], object]) -> Iterator[RelayTicket]:
-    """Let `serve` have every connection after its InitConnection."""
-    identity = Identity.generate()
-    with server_of_all(lambda sock: serve(FakeRelay(sock, identity))) as ticket:
-        yield RelayTicket(identity.public_key, ticket.address)
-
-
-def test_a_relay_whose_listener_and_connector_do_not_meet_is_told_as_such(check):
-    with relay_that(lambda relay: wait_for_end(relay.sock)) as ticket:
-        failure = failed(check, ticket, "--timeout", "0.3")
-    assert (failure["step"], failure["cause"]) == ("connect", Cause.NOT_ANNOUNCED.value)
-
-
-def test_a_relay_that_ends_every_connection_is_told_as_such(check):
-    with relay_that(lambda relay: None) as ticket:
-        failure = failed(check, ticket, "--timeout", "1")
-    assert (failure["step"], failure["cause"]) == ("connect", Cause.ENDED.value)
-
-
-def test_a_tunnel_through_which_nothing_passes_is_told_as_such(running, check, monkeypatch):
-    monkeypatch.setattr(Tunnel, "send", lambda *_: None)
-    failure = failed(check, running.ticket, "--timeout", "0.2")
-    assert (failure["step"], failure["cause"]) == ("message there", Cause.NO_MESSAGE.value)
-
-
-def test_a_tunnel_that_changes_a_message_is_told_as_such(running, check, monkeypatch):
-    real = Tunnel.receive
-    monkeypatch.setattr(Tunnel, "receive", lambda *given: real(*given) + b"!")
-    failure = failed(check, running.ticket)
-    assert failure["step"] == "message there"
-    assert failure["reason"] == "the tunnel gave another message than was sent into it"
+    with server_with(serve) as ticket:
+        failure_of(check, ticket, step, cause, "--timeout", "0.3")
 
 
 @pytest.mark.parametrize(
-    ("line", "reason"),
+    ("serve", "cause", "timeout"),
     [
-        ("relay-check", "<ticket> is missing"),
-        ("relay-check a b", "nothing is expected to be 'b'"),
-        ("relay-chekc a", "there is no command 'relay-chekc'; did you mean relay-check?"),
-        ("relay-check a --jsno", "unknown option --jsno; did you mean --json?"),
-        ("relay-check a --json --trace", "--trace is for a reader and --json for a program: choose one"),
-        ("relay-check a --timeout x", "--timeout is a number of seconds from 0.1 to 3600, not 'x'"),
-        ("relay-check a --timeout nan", "--timeout is a number of seconds from 0.1 to 3600, not 'nan'"),
-        ("relay-check a --timeout 0", "--timeout is a number of seconds from 0.1 to 3600, not '0'"),
+        (lambda relay: wait_for_end(relay.sock), Cause.NOT_ANNOUNCED, "0.3"),
+        (lambda relay: None, Cause.ENDED, "1"),
     ],
+    ids=["nothing is announced", "every connection is closed"],
 )
-def test_a_wrong_command_line_is_told_why_with_status_2(line, reason, capsys):
-    assert stmgr.main(line.split()) == 2
-    out, err = capsys.readouterr()
-    assert (out, err.splitlines()[0]) == ("", f"stmgr: {reason}")
+def test_a_relay_that_does_not_connect_nodes_is_reported(serve, cause, timeout, check):
+    identity = Identity.generate()
+    with server_with(lambda sock: serve(FakeRelay(sock, identity))) as server:
+        ticket = RelayTicket(identity.public_key, server.address)
+        failure_of(check, ticket, "connect", cause, "--timeout", timeout)
 
 
-def test_what_is_no_ticket_is_one_line_with_status_1(tmp_path, capsys):
-    path = tmp_path / "a.relay"
-    path.write_text("{}")
-    assert stmgr.main(["relay-check", str(path), "--json"]) == 1
-    assert capsys.readouterr() == ("", f'stmgr: {path}: has no "publicKey"\n')
+def test_a_tunnel_that_loses_messages_is_reported(running, check, monkeypatch):
+    monkeypatch.setattr(Tunnel, "send", lambda *_: None)
+    failure_of(check, running.ticket, "message there", Cause.NO_MESSAGE, "--timeout", "0.2")
 
 
-# The rest needs a process of its own.
+def test_a_tunnel_that_changes_messages_is_reported(running, check, monkeypatch):
+    real = Tunnel.receive
+    monkeypatch.setattr(Tunnel, "receive", lambda *given: real(*given) + b"!")
+    failure = failure_of(check, running.ticket, "message there", Cause.ENDED)
+    assert failure["reason"] == "the message that arrived is not the one that was sent"
+
+
+# The following tests need a process of their own.
 
 
 def closed_port() -> int:
@@ -320,37 +269,32 @@ def closed_port() -> int:
         return port
 
 
-def command(tmp_path: Path, *options: str) -> list[object]:
-    """A command line that fails soon."""
-    ticket = tmp_path / "a.relay"
-    RelayTicket(Identity.generate().public_key, Address(LOCALHOST, closed_port())).save(ticket)
-    return [sys.executable, ROOT / "stmgr.py", "relay-check", ticket, *options]
+@pytest.fixture
+def bad_ticket(tmp_path: Path) -> Path:
+    """A ticket with which every check fails at once."""
+    path = tmp_path / "a.relay"
+    RelayTicket(Identity.generate().public_key, Address(LOCALHOST, closed_port())).save(path)
+    return path
 
 
-def test_a_terminal_is_told_what_is_under_way_and_the_line_is_wiped_away(tmp_path):
-    status, shown = run_in_terminal(command(tmp_path))
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_terminal_shows_progress_and_colour(colour, bad_ticket):
+    command = [sys.executable, ROOT / "stmgr.py", "relay-check", bad_ticket]
+    status, shown = run_in_terminal(command, environment={} if colour else {"NO_COLOR": "1"})
     assert status == 1
     assert "\r\x1b[K  TCP connection ... (at most 8 s)\r\x1b[K" in shown
-    assert "\x1b[1;31mFAILED\x1b[0m  TCP connection" in shown
-
-
-def test_no_color_leaves_the_colours_out(tmp_path):
-    _, shown = run_in_terminal(command(tmp_path), environment={"NO_COLOR": "1"})
-    assert "FAILED  TCP connection" in shown
-    assert "\x1b[1;31m" not in shown
+    assert ("\x1b[1;31mFAILED\x1b[0m  TCP connection" if colour else "\x1b[K  FAILED  TCP") in shown
 
 
 @pytest.mark.parametrize("options", [[], ["--json"], ["--trace"]])
-def test_a_pipe_gets_no_progress_and_no_colour(options, tmp_path):
-    done = subprocess.run(
-        [str(word) for word in command(tmp_path, *options)], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "\x1b" not in done.stdout
-    assert "\r" not in done.stdout
+def test_a_pipe_gets_no_progress_and_no_colour(options, bad_ticket):
+    status, out, err = run_script("stmgr.py", "relay-check", bad_ticket, *options)
+    assert (status, err) == (1, "")
+    assert "\x1b" not in out
+    assert "\r" not in out
 
 
-def test_the_other_commands_do_not_import_a_nodes_side(tmp_path):
+def test_other_commands_do_not_import_the_client(tmp_path):
     program = (
         "import sys, stmgr; status = stmgr.main(sys.argv[1:]);"
         " print([name for name in sys.modules if name.startswith(('offset_common.client', 'segno'))]);"
@@ -364,43 +308,3 @@ def test_the_other_commands_do_not_import_a_nodes_side(tmp_path):
         check=True,
     )
     assert done.stdout == "[]\n"
-
-
-README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTED = [
-    *re.findall(r"^python (stmgr\.py (?:relay-check|show) .*)$", README, re.MULTILINE),
-    *re.findall(r"`python (examples/read_the_protocol\.py.*?)`", README),
-]
-
-
-def test_the_readme_has_command_lines_for_all_of_this():
-    assert len(DOCUMENTED) == 4
-
-
-@pytest.mark.parametrize("line", DOCUMENTED)
-def test_a_command_line_of_the_readme_works(line, running, tmp_path):
-    if "--qr" in line:
-        pytest.importorskip("segno", reason="needs the package segno")
-    (tmp_path / "relay").mkdir()
-    running.ticket.save(tmp_path / "relay" / "relay.relay")
-    script, *arguments = line.split()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert (tmp_path / "relay.png").exists() is ("relay.png" in line)
-
-
-@pytest.mark.parametrize("name", ["relay-check", "show"])
-def test_its_page_stands_in_the_help_by_its_first_sentence(name, capsys):
-    stmgr.main(["help", name])
-    page = capsys.readouterr().out
-    stmgr.main(["help"])
-    assert f"  {name:13} {page.splitlines()[0]}\n" in capsys.readouterr().out
-    assert max(len(line) for line in page.splitlines()) <= 110
-    assert page.isascii()

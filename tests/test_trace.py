@@ -1,12 +1,8 @@
-"""The trace of a check: every frame, taken apart without loss, and docs/protocol.md shows the same."""
+"""The trace of a check: complete and dissected without gaps, as docs/protocol.md shows it."""
 
 from __future__ import annotations
 
-import base64
-import json
-import os
 import re
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,32 +11,23 @@ from pathlib import Path
 import pytest
 
 import stmgr
-from offset_common.channel.connection import Connection
-from offset_common.constants import KEEPALIVE_INTERVAL, REKEY_INTERVAL
-from offset_common.errors import PeerError
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
-from offset_common.tools.frames_seen import RECEIVED, SENT, Frame, FrameAssembler
+from offset_common.tools.dissector import dissect
+from offset_common.tools.frame_assembler import SENT, Frame
 from offset_common.tools.meanings import meaning_of
-from offset_common.tools.parts import packed_parts, take_apart
 from offset_common.tools.relay_check import RelayCheck
-from offset_common.tools.terminal import Paint
-from offset_common.tools.trace import TraceWatcher, frame_lines
+from offset_common.tools.trace import TraceWatcher
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import (
-    ExchangeDh,
     ExchangeRandNonce,
     IncomingConnection,
-    InitConnection,
-    InitRole,
-    RejectConnection,
 )
-from tests.client.relays import PATIENCE, RunningRelay, tunnel_pair
+from tests.client.relays import PATIENCE, RunningRelay
+from tests.commands import ROOT, run_script
 from tests.terminals import run_in_terminal
 
-ROOT = Path(__file__).parent.parent
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text("utf-8")
-HANDSHAKES = json.loads((ROOT / "tests" / "vectors" / "handshake.json").read_text())
 
 OPENING = ["version", "ExchangeRandNonce", "ExchangeDh"]
 CONVERSATION = {
@@ -51,13 +38,13 @@ CONVERSATION = {
     "acceptor -> relay": [*OPENING, "InitConnection accept", "tunnel message"],
     "acceptor <- relay": [*OPENING, "tunnel message"],
 }
-"""What two nodes and a relay must say to each other to meet: sections 2, 4 and 7 of docs/protocol.md."""
+"""The frames with which two nodes connect through a relay: sections 2, 4 and 7 of docs/protocol.md."""
 
 HEADING = re.compile(r"^frame (\d+): (\w+ (?:->|<-) relay): (.+)$")
 
 
 def conversation_of(lines: list[str]) -> dict[str, list[str]]:
-    """The names of the frames, in order for each connection and direction."""
+    """Return the names of the frames, in order, by connection and direction."""
     names: dict[str, list[str]] = defaultdict(list)
     numbers = []
     for heading in filter(None, map(HEADING.match, lines)):
@@ -68,7 +55,7 @@ def conversation_of(lines: list[str]) -> dict[str, list[str]]:
 
 
 def shape_of(lines: list[str]) -> dict[str, list[str]]:
-    """For each frame that is shown in full, by direction and name: its layers and the names of its parts."""
+    """Return the names of the layers and parts of each complete frame, by direction and frame name."""
     shapes: dict[str, list[str]] = {}
     shape: list[str] = []
     for line in lines:
@@ -100,7 +87,7 @@ def ticket_file(running: RunningRelay, tmp_path: Path) -> Path:
 
 
 class Collector(TraceWatcher):
-    """A trace that keeps its frames as well."""
+    """A trace that stores its lines and frames."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -120,7 +107,7 @@ def seen(running: RunningRelay) -> list[Frame]:
     return watcher.frames
 
 
-def test_the_trace_shows_all_that_passes_until_two_nodes_have_met(ticket_file, capsys):
+def test_the_trace_shows_the_whole_conversation(ticket_file, capsys):
     assert stmgr.main(["relay-check", str(ticket_file), "--trace"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -130,7 +117,7 @@ def test_the_trace_shows_all_that_passes_until_two_nodes_have_met(ticket_file, c
     assert out.isascii()
 
 
-def test_what_a_step_sends_stands_under_its_heading(ticket_file, capsys):
+def test_frames_appear_under_the_heading_of_their_step(ticket_file, capsys):
     stmgr.main(["relay-check", str(ticket_file), "--trace"])
     steps = re.split(r"^== ", capsys.readouterr().out, flags=re.MULTILINE)
     inits = {
@@ -139,24 +126,23 @@ def test_what_a_step_sends_stands_under_its_heading(ticket_file, capsys):
     assert (inits["listen"], inits["connect"], inits["accept"]) == (["listen"], ["connect"], ["accept"])
 
 
-def test_the_parts_of_a_frame_are_its_bytes_without_a_gap(seen):
+def test_the_parts_of_a_frame_contain_all_its_bytes(seen):
     for frame in seen:
-        outermost = take_apart(frame)[0]
+        outermost = dissect(frame)[0]
         assert b"".join(part.data for part in outermost.parts) == encode_frame(frame.payload)
 
 
-def test_what_the_relay_has_of_the_tunnel_is_what_both_nodes_see(seen):
-    """Each message of the tunnel leaves one node and reaches the other, under another nonce and key."""
+def test_tunnel_messages_are_encrypted_again_by_the_relay(seen):
     passed = [frame for frame in seen if frame.name == "tunnel message"]
     there, came, back, arrived = passed
-    # Without the ChannelMessage: the relay may give it another padding.
+    # Without the ChannelMessage, because the relay may change its padding.
     assert there.layers[1:] == came.layers[1:]
     assert back.layers[1:] == arrived.layers[1:]
     assert there.payload != came.payload
     assert [frame.payload[:12] for frame in (there, came)] == [b"\1" + bytes(11), bytes(12)]
 
 
-def test_the_keys_in_the_frames_are_those_of_the_nodes_and_of_the_ticket(seen, running):
+def test_frames_contain_the_keys_of_nodes_and_ticket(seen, running):
     first = {
         (frame.connection, frame.direction): frame.layers[0] for frame in seen if frame.name == OPENING[1]
     }
@@ -171,127 +157,12 @@ def test_the_keys_in_the_frames_are_those_of_the_nodes_and_of_the_ticket(seen, r
     assert sent["listener"].src_public_key == sent["acceptor"].src_public_key
 
 
-@pytest.mark.parametrize("recorded", HANDSHAKES)
-@pytest.mark.parametrize(("index", "kind"), [(1, ExchangeRandNonce), (2, ExchangeDh)])
-def test_the_originals_packed_messages_are_cut_without_a_gap_and_in_the_order_of_the_fields(
-    recorded, index, kind
-):
-    for direction in (SENT, RECEIVED):
-        payloads = [base64.b64decode(f["payload"]) for f in recorded["frames"] if f["direction"] == direction]
-        parts = packed_parts(payloads[index], kind.decode(payloads[index]))
-        assert b"".join(part.data for part in parts) == payloads[index]
-        named = [part.name for part in parts if part.paint is Paint.FIELD]
-        fields = ["dhPublicKey", "randNonce", "keySalt", "signature"]
-        if kind is ExchangeRandNonce:
-            fields = ["randNonce", "srcPublicKey", "optDestPublicKey"][: 3 if direction == SENT else 2]
-        assert named == fields
-
-
-class Conversation:
-    """A node and a relay in memory; what the node sees is put together into frames."""
-
-    def __init__(self) -> None:
-        self.frames: list[Frame] = []
-        relay, node = Identity.generate(), Identity.generate()
-        self.assembler = FrameAssembler("node", self.frames.append)
-        self.relay = Connection(relay, 0.0)
-        self.node = Connection(node, 0.0, relay.public_key, observer=self.assembler.observe)
-        self.exchange(0.0)
-
-    def exchange(self, now: float) -> None:
-        """Let everything that is sent arrive."""
-        moved = True
-        while moved:
-            moved = False
-            for one, other in ((self.node, self.relay), (self.relay, self.node)):
-                data = one.data_to_send()
-                other.receive_data(data)
-                while other.next_event(now) is not None:
-                    pass
-                moved = moved or bool(data)
-
-    def names(self) -> list[tuple[str, str]]:
-        return [(frame.direction, frame.name) for frame in self.frames]
-
-
-@pytest.fixture
-def talk() -> Conversation:
-    conversation = Conversation()
-    assert sorted(conversation.names()) == sorted((way, name) for way in (SENT, RECEIVED) for name in OPENING)
-    conversation.frames.clear()
-    return conversation
-
-
-def test_a_listeners_messages_are_told_by_their_direction(talk):
-    key = Identity.generate().public_key
-    talk.node.send(InitConnection(InitRole.LISTEN).encode(), 1.0)
-    talk.exchange(1.0)
-    talk.relay.send(IncomingConnection(key).encode(), 2.0)
-    talk.exchange(2.0)
-    talk.node.send(RejectConnection(key).encode(), 3.0)
-    talk.exchange(3.0)
-    assert talk.names() == [
-        (SENT, "InitConnection listen"),
-        (RECEIVED, "IncomingConnection"),
-        (SENT, "RejectConnection"),
-    ]
-    assert key[:16].hex(" ") in "\n".join(frame_lines(1, talk.frames[-1], colour=False))
-
-
-def test_keepalives_and_rekeys_are_told_both_ways(talk):
-    now = KEEPALIVE_INTERVAL
-    talk.node.handle_time(now)
-    talk.relay.handle_time(now)
-    talk.exchange(now)
-    assert sorted(talk.names()) == [(RECEIVED, "keepAlive"), (SENT, "keepAlive")]
-    talk.frames.clear()
-    talk.node.channel.mark_received(REKEY_INTERVAL)
-    talk.node.channel.last_sent = REKEY_INTERVAL
-    talk.node.handle_time(REKEY_INTERVAL)
-    talk.exchange(REKEY_INTERVAL)
-    assert talk.names() == [(SENT, "Rekey"), (RECEIVED, "Rekey")]
-    for frame in talk.frames:
-        titles = [section.title for section in take_apart(frame)]
-        assert titles == ["frame", "ChannelMessage", "Rekey"]
-
-
-def test_frames_that_leave_together_are_told_each_with_its_own_layers(talk):
-    talk.node.send(InitConnection(InitRole.CONNECT, bytes(32)).encode(), 1.0)
-    for number in range(3):
-        talk.node.send(b"message %d" % number, 1.0)
-    assert talk.frames == []
-    assert not talk.assembler.settled
-    talk.exchange(1.0)
-    assert talk.assembler.settled
-    assert [frame.layers[-1] for frame in talk.frames[1:]] == [(b"message %d" % n,) for n in range(3)]
-
-
-@pytest.mark.parametrize("payload", [b"", b"x" * 27, b"x" * 300])
-def test_a_frame_that_cannot_be_read_is_told_as_such(payload, talk):
-    talk.node.receive_data(encode_frame(payload))
-    with pytest.raises(PeerError):
-        talk.node.next_event(1.0)
-    talk.assembler.finish()
-    assert talk.names() == [(RECEIVED, "unreadable")]
-    assert b"".join(p.data for p in take_apart(talk.frames[0])[0].parts) == encode_frame(payload)
-    assert frame_lines(1, talk.frames[0], colour=False)
-
-
-def test_a_message_of_the_relay_that_is_none_is_told_as_such(talk):
-    talk.node.send(InitConnection(InitRole.LISTEN).encode(), 1.0)
-    talk.exchange(1.0)
-    talk.relay.send(b"no message of a relay", 2.0)
-    talk.exchange(2.0)
-    assert talk.names()[-1] == (RECEIVED, "unreadable")
-    assert frame_lines(1, talk.frames[-1], colour=False)
-
-
-def test_a_check_that_fails_shows_the_frames_up_to_there(running):
+def test_a_failed_check_shows_the_frames_before_it(running):
     watcher = Collector()
     ticket = RelayTicket(Identity.generate().public_key, running.ticket.address)
     check = RelayCheck(ticket, watcher, PATIENCE, measure=False)
     assert not check.run()
-    watcher.ends(check)
+    watcher.finished(check)
     assert conversation_of(watcher.lines) == {
         "listener -> relay": OPENING[:2],
         "listener <- relay": OPENING[:2],
@@ -299,7 +170,7 @@ def test_a_check_that_fails_shows_the_frames_up_to_there(running):
     assert any("has another identity" in line for line in watcher.lines)
 
 
-def test_every_kind_of_frame_has_a_sentence_and_a_section_that_is_there(seen, talk):
+def test_every_frame_has_a_meaning_and_a_valid_section(seen):
     names = {(frame.name, frame.direction) for frame in seen}
     names |= {(name, SENT) for name in ("RejectConnection", "keepAlive", "Rekey", "unreadable")}
     for name, direction in names:
@@ -307,42 +178,29 @@ def test_every_kind_of_frame_has_a_sentence_and_a_section_that_is_there(seen, ta
         assert meaning.sentence.endswith(".")
         assert re.search(rf"^##+ {re.escape(meaning.section)}\.? ", PROTOCOL, re.MULTILINE), name
     for frame in seen:
-        for section in take_apart(frame):
+        for section in dissect(frame):
             assert re.search(rf"^##+ {re.escape(section.section)}\.? ", PROTOCOL, re.MULTILINE)
 
 
-def test_an_observer_changes_nothing_for_a_tunnel_end_to_end(running):
-    with tunnel_pair(running, end_to_end=True) as (one, other):
-        one.send(b"hello")
-        assert other.receive(PATIENCE) == b"hello"
-
-
-# The rest needs a process of its own.
+# The following tests need a process of their own.
 
 
 def read_the_protocol(*arguments: object) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "read_the_protocol.py", *map(str, arguments)],
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "\x1b" not in done.stdout
-    return done.stdout.splitlines()
+    status, out, err = run_script("examples/read_the_protocol.py", *arguments, PYTHONIOENCODING="ascii")
+    assert (status, err) == (0, "")
+    assert "\x1b" not in out
+    return out.splitlines()
 
 
 def walk_through() -> list[str]:
-    """What docs/protocol.md shows of the program's output."""
+    """Return the program's output as docs/protocol.md shows it."""
     section = PROTOCOL.partition("## 10. A walk-through")[2]
     block = re.search(r"^```text\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     assert block is not None
     return block[1].splitlines()
 
 
-def test_the_walk_through_of_the_document_is_what_the_program_prints():
+def test_the_documented_walk_through_is_current():
     printed, documented = read_the_protocol("--short"), walk_through()
     assert conversation_of(documented) == conversation_of(printed) == CONVERSATION
     assert shape_of(documented) == shape_of(printed)
@@ -352,7 +210,7 @@ def test_the_walk_through_of_the_document_is_what_the_program_prints():
     assert [line for line in documented if line.startswith("== ")] == headings
 
 
-def test_in_short_the_opening_is_shown_once_and_in_full_each_time():
+def test_short_output_shows_the_opening_frames_once():
     def shown_in_full(lines: list[str]) -> dict[str, int]:
         counts: dict[str, int] = defaultdict(int)
         for heading, below in zip(lines, lines[1:]):
@@ -367,14 +225,14 @@ def test_in_short_the_opening_is_shown_once_and_in_full_each_time():
     assert shape_of(short) == shape_of(full)
 
 
-def test_the_example_reads_the_protocol_of_any_relay(ticket_file, running):
+def test_the_example_works_with_any_relay(ticket_file, running):
     lines = read_the_protocol(ticket_file)
     assert str(running.ticket.address) in lines[0]
     assert conversation_of(lines) == CONVERSATION
 
 
 @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}])
-def test_a_terminal_gets_colour_unless_it_is_not_wanted(environment):
+def test_a_terminal_gets_colour_unless_no_color_is_set(environment):
     command = [sys.executable, ROOT / "examples" / "read_the_protocol.py", "--short"]
     status, shown = run_in_terminal(command, environment=environment)
     assert status == 0

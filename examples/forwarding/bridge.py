@@ -1,19 +1,19 @@
-"""A TCP connection and the tunnel that continues it.
+"""Connect a TCP connection to a tunnel.
 
-A tunnel carries messages and has one end for both directions; a TCP connection carries bytes and ends
-each way by itself. Hence the first byte of every message says what it is:
+A tunnel carries messages, and closing it closes both directions. A TCP connection carries bytes, and each
+direction is closed separately. So the first byte of every message is its type:
 
     0 DATA  bytes of the TCP connection, in order
-    1 END   nothing more comes this way (the TCP side was half-closed); the other way goes on
+    1 END   the TCP side was half-closed: no more data in this direction
 
-Who has sent END and hears it as well closes the tunnel. A tunnel that ends earlier was cut off, by a
-node, a network or the relay: the TCP connection is then reset, so that half a file never looks like a
-whole one. The relay cannot make up an END, it has not the keys.
+A side that has sent and received END closes the tunnel. If a tunnel closes without END in both
+directions, a node, a network or the relay interrupted it. The TCP connection is then reset, so that a
+truncated file never looks complete. The relay cannot forge an END, because the tunnel is end to end.
 
-Each way has a thread that waits for the slower side, so nothing is read that cannot be passed on:
+Each direction has a thread, which reads no more than it can forward:
 
-    TCP --> _send    --> tunnel    waits while the tunnel's queue is full
-    TCP <-- _receive <-- tunnel    waits while the TCP side does not read
+    TCP --> _send    --> tunnel    blocks while the tunnel's queue is full
+    TCP <-- _receive <-- tunnel    blocks while the TCP peer does not read
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from offset_common.errors import DecodeError, OffsetError
 
 DATA = 0
 END = 1
-CHUNK_SIZE = 64 * 1024  # bytes of TCP in one message at most
-LINGER_NONE = struct.pack("ii", 0, 0)  # closing delivers what is left
-LINGER_RESET = struct.pack("ii", 1, 0)  # closing resets
+CHUNK_SIZE = 64 * 1024  # bytes of TCP in one message, at most
+LINGER_NONE = struct.pack("ii", 0, 0)  # close() delivers pending bytes
+LINGER_RESET = struct.pack("ii", 1, 0)  # close() resets the connection
 
 
 class Bridge:
-    """A TCP connection and the tunnel that continues it.
+    """A TCP connection and its tunnel.
 
     Args:
-        sock: the TCP connection, made ready by `prepare`; closed by `run`.
-        tunnel: end to end; closed by `run`.
+        sock: the TCP connection, prepared by `prepare`; `run` closes it.
+        tunnel: an end-to-end tunnel; `run` closes it.
     """
 
     def __init__(self, sock: socket.socket, tunnel: Tunnel) -> None:
@@ -54,7 +54,7 @@ class Bridge:
         self.finished = threading.Event()
 
     def run(self) -> str:
-        """Pass bytes both ways to the end; return how that was, for the log."""
+        """Forward bytes in both directions until the end; return a summary for the log."""
         sender = threading.Thread(target=self._send, daemon=True)
         sender.start()
         self._receive()
@@ -68,21 +68,21 @@ class Bridge:
         return f"{how} ({self._sent} bytes to the peer, {self._received} from it)"
 
     def cut_off(self, reason: str) -> None:
-        """End both without an END; `run` then returns."""
+        """Close both connections without END; `run` then returns."""
         with self._lock:
             self._failure = self._failure or reason
         self._tunnel.close(timeout=0)
-        # This wakes `recv` and tells the TCP peer nothing: what it must see is the reset, not an end.
+        # This wakes `recv` but sends nothing: the TCP peer must see a reset, not an orderly end.
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RD)
 
     def _send(self) -> None:
         try:
-            self._pass_to_tunnel()
+            self._forward_to_tunnel()
         except (OSError, OffsetError) as error:
             self.cut_off(reason_of(error))
 
-    def _pass_to_tunnel(self) -> None:
+    def _forward_to_tunnel(self) -> None:
         message = memoryview(bytearray(1 + CHUNK_SIZE))
         message[0] = DATA
         while True:
@@ -93,23 +93,23 @@ class Bridge:
                 break
             self._tunnel.send(message[: 1 + size])
             self._sent += size
-        # Said first: as soon as it is sent, the peer may close the tunnel.
+        # Set before the send: the peer may close the tunnel as soon as it receives the END.
         self._end_sent = True
         self._tunnel.send(bytes([END]))
 
     def _receive(self) -> None:
         try:
-            # After an END as well: it is here that the end of the tunnel shows.
+            # Continue after the peer's END: only `receive` reports that the tunnel was closed.
             while not (self._end_sent and self._end_received):
-                self._pass_to_socket(self._tunnel.receive())
+                self._forward_to_socket(self._tunnel.receive())
         except (OSError, OffsetError) as error:
             if not (self._end_sent and self._end_received):
                 self.cut_off(reason_of(error))
 
-    def _pass_to_socket(self, message: bytes) -> None:
+    def _forward_to_socket(self, message: bytes) -> None:
         kind = message[0] if message else None
         if self._end_received or kind not in (DATA, END) or (kind == END and len(message) > 1):
-            raise DecodeError("the peer sent what forward.py does not send")
+            raise DecodeError("the peer sent an invalid message; check that it runs forward.py")
         if kind == DATA:
             self._sock.sendall(memoryview(message)[1:])
             self._received += len(message) - 1
@@ -119,10 +119,10 @@ class Bridge:
 
 
 def prepare(sock: socket.socket) -> None:
-    """Make a TCP connection ready for a bridge.
+    """Prepare a TCP connection for a bridge.
 
-    Closing it resets it until `Bridge.run` knows better, even if it is the system that closes it because this
-    process died.
+    Until `Bridge.run` finishes, closing the socket resets the connection. This also applies when the system
+    closes it because this process was killed.
     """
     sock.settimeout(None)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -131,7 +131,7 @@ def prepare(sock: socket.socket) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Return what went wrong, in words for a person."""
+    """Return the text of an error, without the number of a system error."""
     if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno)
     return str(error)

@@ -1,6 +1,6 @@
-"""The two sides: serve listens at the relay, dial listens for TCP; each connection gets a tunnel of its own.
+"""The two sides of forward.py: serve listens at the relay, dial listens for TCP connections.
 
-So nobody waits for anybody else's bytes, and a slow reader holds back its own sender only.
+Each TCP connection has its own tunnel and threads, so a slow one does not delay the others.
 
 Source: section 7 of docs/protocol.md.
 """
@@ -14,6 +14,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from functools import partial
 from typing import Callable, Optional
 
 from examples.forwarding.bridge import Bridge, prepare, reason_of
@@ -24,56 +25,59 @@ from offset_common.errors import ConnectError, OffsetError, ServiceError
 from offset_common.identity import Identity, encode_key
 from offset_common.tickets import RelayTicket
 
-FIRST_DELAY = 0.25  # seconds before the first new try
-MAX_DELAY = 30.0  # seconds between tries at most
-STEADY_TIME = 30.0  # seconds after which a listener's end starts the delays anew
-ACCEPT_PAUSE = 0.25  # seconds without accepting after the system ran out of something
-TARGET_TIMEOUT = 10.0  # seconds for the TCP server to answer
-STOP_TIMEOUT = 2.0  # seconds for the connections to end when the program does
-REFUSALS_LOGGED = 10  # in REFUSALS_WINDOW: anyone who has the relay's ticket can ask
-REFUSALS_WINDOW = 60.0  # seconds
+FIRST_DELAY = 0.25  # seconds before the first retry
+MAX_DELAY = 30.0  # seconds between retries, at most
+STEADY_TIME = 30.0  # seconds; after a listener lived this long, the delays start again at FIRST_DELAY
+ACCEPT_PAUSE = 0.25  # seconds without accepting after accept() failed
+TARGET_TIMEOUT = 10.0  # seconds to connect to the TCP server
+STOP_TIMEOUT = 2.0  # seconds to close all connections when the program stops
+REJECTIONS_LOGGED = 10  # per REJECTIONS_WINDOW, because anyone with the relay's ticket can connect
+REJECTIONS_WINDOW = 60.0  # seconds
 STOPPED = "forward.py was stopped"
 
 _log_lock = threading.Lock()
 
 
 def log(text: str) -> None:
-    """Write one line to stderr; a terminal or pipe that is gone is no reason to end."""
+    """Write one line to stderr; ignore errors, as the terminal or pipe may be closed."""
     with _log_lock, suppress(OSError, ValueError):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
 
 class Backoff:
-    """How long to wait before each new try: twice as long each time, less a part by chance.
+    """The delay before each retry: exponential backoff with jitter.
 
-    The chance keeps many who lost the same relay from coming back all at once.
+    The jitter keeps many nodes that lost the same relay from reconnecting at the same moment.
+
+    Args:
+        random_fraction: returns a number from 0 to 1.
     """
 
-    def __init__(self, chance: Callable[[], float] = random.random) -> None:
-        self._chance = chance
+    def __init__(self, random_fraction: Callable[[], float] = random.random) -> None:
+        self._random_fraction = random_fraction
         self._delay = FIRST_DELAY
 
     def next(self) -> float:
-        """Return the seconds to wait now."""
+        """Return the next delay in seconds."""
         delay = self._delay
         self._delay = min(MAX_DELAY, delay * 2)
-        return delay * (1 + self._chance()) / 2
+        return delay * (1 + self._random_fraction()) / 2
 
 
 class Side(ABC):
-    """What serve and dial have in common: so many connections at a time, each in threads of its own.
+    """The base class of serve and dial: runs a limited number of bridges in threads.
 
     Args:
-        ticket: of the relay.
-        identity: who this side is.
-        most: connections at a time.
+        ticket: the relay's.
+        identity: this side's.
+        limit: the maximum number of connections.
     """
 
-    def __init__(self, ticket: RelayTicket, identity: Identity, most: int) -> None:
+    def __init__(self, ticket: RelayTicket, identity: Identity, limit: int) -> None:
         self.ticket = ticket
         self.identity = identity
-        self.slots = threading.BoundedSemaphore(most)
+        self.slots = threading.BoundedSemaphore(limit)
         self.stopping = threading.Event()
         self._lock = threading.Lock()
         self._bridges: set[Bridge] = set()
@@ -81,10 +85,10 @@ class Side(ABC):
 
     @abstractmethod
     def run(self) -> None:
-        """Take connections until `stop`."""
+        """Forward connections until `stop`."""
 
     def stop(self) -> None:
-        """Take no more connections, and cut off those that there are."""
+        """Accept no more connections, and cut off all existing ones."""
         self.stopping.set()
         deadline = Deadline(STOP_TIMEOUT)
         with self._lock:
@@ -94,23 +98,23 @@ class Side(ABC):
         for bridge in bridges:
             bridge.finished.wait(deadline.left())
 
-    def begin(self, origin: str, join: Callable[[str], Bridge]) -> None:
-        """Forward one connection, in a thread; its slot is taken already.
+    def start(self, origin: str, make_bridge: Callable[[str], Bridge]) -> None:
+        """Forward one connection in a thread. The caller has acquired its slot.
 
         Args:
-            origin: where it is from, for the log.
-            join: makes the bridge, or raises why not; given the connection's name.
+            origin: the client, for the log.
+            make_bridge: gets the connection's name and returns its bridge, or raises an error.
         """
         self._count += 1
         name = f"connection {self._count}"
         log(f"{name}: from {origin}")
-        threading.Thread(target=self._forward, args=(name, join), daemon=True).start()
+        threading.Thread(target=self._forward, args=(name, make_bridge), daemon=True).start()
 
-    def _forward(self, name: str, join: Callable[[str], Bridge]) -> None:
+    def _forward(self, name: str, make_bridge: Callable[[str], Bridge]) -> None:
         try:
-            log(f"{name}: {self._run(join(name))}")
+            log(f"{name}: {self._run(make_bridge(name))}")
         except (OSError, OffsetError) as error:
-            log(f"{name}: not made: {reason_of(error)}")
+            log(f"{name}: failed: {reason_of(error)}")
         finally:
             self.slots.release()
 
@@ -127,35 +131,35 @@ class Side(ABC):
 
 
 class Serve(Side):
-    """Lets those who are allowed reach one TCP server.
+    """Connect the allowed keys to one TCP server.
 
     Args:
-        target: the TCP server.
+        target: the address of the TCP server.
         allowed: public keys, 32 bytes each.
     """
 
     def __init__(
-        self, ticket: RelayTicket, identity: Identity, most: int, target: Address, allowed: frozenset[bytes]
+        self, ticket: RelayTicket, identity: Identity, limit: int, target: Address, allowed: frozenset[bytes]
     ) -> None:
-        super().__init__(ticket, identity, most)
+        super().__init__(ticket, identity, limit)
         self._target = target
         self._allowed = allowed
         self._listener: Optional[Listener] = None
-        self._refusals = 0
-        self._refusals_since = 0.0
+        self._rejections = 0
+        self._rejections_since = 0.0
 
     def run(self) -> None:
         backoff = Backoff()
         while not self.stopping.is_set():
-            began = time.monotonic()
+            started = time.monotonic()
             try:
                 self._listen()
             except (OSError, OffsetError) as error:
-                # A listener that another one keeps taking over does not count as a success.
-                if time.monotonic() - began > STEADY_TIME:
+                # Only a long-lived listener resets the backoff: another program may keep taking over the key.
+                if time.monotonic() - started > STEADY_TIME:
                     backoff = Backoff()
                 delay = backoff.next()
-                log(f"not listening: {reason_of(error)}; trying again in {delay:.1f} s")
+                log(f"not listening: {reason_of(error)}; retrying in {delay:.1f} s")
                 self.stopping.wait(delay)
 
     def stop(self) -> None:
@@ -166,7 +170,7 @@ class Serve(Side):
     def _listen(self) -> None:
         with listen(self.ticket, self.identity) as self._listener:
             log(
-                f"forward ready: {self._target} for {len(self._allowed)} allowed, "
+                f"forward ready: serving {self._target} to {len(self._allowed)} keys, "
                 f"public key {encode_key(self.identity.public_key)}, through {self.ticket.address}"
             )
             for incoming in self._listener:
@@ -176,16 +180,16 @@ class Serve(Side):
         key = encode_key(incoming.public_key)
         if incoming.public_key not in self._allowed:
             incoming.reject()
-            self._log_refusal(f"refused: {key} is not allowed")
+            self._log_rejection(f"rejected: {key} is not allowed")
         elif not self.slots.acquire(blocking=False):
             incoming.reject()
-            self._log_refusal(f"refused for now: {key}, as many connections as --max says are open")
+            self._log_rejection(f"rejected: {key}, the limit of --max is reached")
         else:
-            self.begin(key, lambda name: self._join(incoming))
+            self.start(key, lambda _name: self._accept(incoming))
 
-    def _join(self, incoming: Incoming) -> Bridge:
-        # So far only the relay says who it is. The tunnel is first: it is there when the caller has
-        # proven its key to us, and nobody else makes us touch the TCP server.
+    def _accept(self, incoming: Incoming) -> Bridge:
+        # So far only the relay has verified the key. The end-to-end handshake proves it to this side,
+        # and comes before the TCP server sees a connection.
         tunnel = incoming.accept(end_to_end=True)
         try:
             sock = socket.create_connection(self._target, TARGET_TIMEOUT)
@@ -195,36 +199,36 @@ class Serve(Side):
             raise ServiceError(f"no TCP connection to {self._target}: {reason_of(error)}") from error
         return Bridge(sock, tunnel)
 
-    def _log_refusal(self, text: str) -> None:
+    def _log_rejection(self, text: str) -> None:
         now = time.monotonic()
-        if now - self._refusals_since > REFUSALS_WINDOW:
-            if self._refusals > REFUSALS_LOGGED:
-                log(f"refused {self._refusals - REFUSALS_LOGGED} more in that minute")
-            self._refusals, self._refusals_since = 0, now
-        self._refusals += 1
-        if self._refusals <= REFUSALS_LOGGED:
+        if now - self._rejections_since > REJECTIONS_WINDOW:
+            if self._rejections > REJECTIONS_LOGGED:
+                log(f"rejected {self._rejections - REJECTIONS_LOGGED} more in the last minute")
+            self._rejections, self._rejections_since = 0, now
+        self._rejections += 1
+        if self._rejections <= REJECTIONS_LOGGED:
             log(text)
 
 
 class Dial(Side):
-    """Passes on the TCP connections that come to one port.
+    """Forward the TCP connections to one port.
 
     Args:
-        peer: the public key of the serve to reach, 32 bytes.
-        server: the listening socket.
-        patience: seconds that a connection waits for the peer.
+        peer: 32 bytes, the public key of the serve to connect to.
+        server: a listening socket.
+        patience: seconds that a TCP connection waits for the peer.
     """
 
     def __init__(
         self,
         ticket: RelayTicket,
         identity: Identity,
-        most: int,
+        limit: int,
         peer: bytes,
         server: socket.socket,
         patience: float,
     ) -> None:
-        super().__init__(ticket, identity, most)
+        super().__init__(ticket, identity, limit)
         self._peer = peer
         self._server = server
         self._patience = patience
@@ -235,27 +239,24 @@ class Dial(Side):
             f"public key {encode_key(self.identity.public_key)}, to {encode_key(self._peer)}"
         )
         while not self.stopping.is_set():
-            self.slots.acquire()  # over the limit they wait in the system's queue
+            self.slots.acquire()  # at the limit, new connections wait in the accept queue of the system
             try:
                 sock, address = self._server.accept()
             except OSError as error:
                 self.slots.release()
                 if not self.stopping.is_set():
-                    log(f"no TCP connection taken: {reason_of(error)}")
+                    log(f"cannot accept a TCP connection: {reason_of(error)}")
                     self.stopping.wait(ACCEPT_PAUSE)
             else:
-                self._take(sock, str(Address(*address[:2])))
+                self.start(str(Address(*address[:2])), partial(self._connect_bridge, sock))
 
     def stop(self) -> None:
         self.stopping.set()
         with suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)  # wakes `accept`, as closing would not
+            self._server.shutdown(socket.SHUT_RDWR)  # wakes `accept`; close() would not
         super().stop()
 
-    def _take(self, sock: socket.socket, origin: str) -> None:
-        self.begin(origin, lambda name: self._join(sock, name))
-
-    def _join(self, sock: socket.socket, name: str) -> Bridge:
+    def _connect_bridge(self, sock: socket.socket, name: str) -> Bridge:
         try:
             prepare(sock)
             return Bridge(sock, self._connect(name))
@@ -264,10 +265,10 @@ class Dial(Side):
             raise
 
     def _connect(self, name: str) -> Tunnel:
-        """Connect to the peer; as long as it or the relay is not there, again and again."""
+        """Connect to the peer; retry while the peer or the relay is not available."""
         deadline = Deadline(self._patience)
         backoff = Backoff()
-        told = False
+        logged = False
         while True:
             try:
                 return connect(
@@ -281,9 +282,9 @@ class Dial(Side):
             except ConnectError as error:
                 delay = backoff.next()
                 if error.step is Step.END_TO_END or delay >= deadline.left():
-                    raise  # somebody else is there in the peer's name, or the time is up
-                if not told:
-                    log(f"{name}: not yet: {error}; trying on for {deadline.left():.0f} s")
-                told = True
+                    raise  # another program uses the peer's key, or the time is up
+                if not logged:
+                    log(f"{name}: not connected: {error}; retrying for {deadline.left():.0f} s")
+                logged = True
                 if self.stopping.wait(delay):
                     raise

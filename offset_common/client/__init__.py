@@ -1,4 +1,4 @@
-"""A node's side of the relay, blocking: listen, connect, accept.
+"""A node's side of the relay protocol, with a blocking interface: listen, connect, accept.
 
     with listen(ticket, identity) as listener:
         for incoming in listener:
@@ -10,9 +10,8 @@
         print(tunnel.receive())
         tunnel.send(b"hello to you")
 
-Every connection has a thread of its own (driver.py), so keepalives go on whatever the program does
-meanwhile. Any method may be called from any thread. The steps on the way to a connection can be
-taken one by one as well (dialing.py), to time or to trace them.
+Each connection has its own thread (driver.py), which sends keepalives whatever the program does. All
+methods are thread-safe. To time or trace a connection attempt, call its steps one by one (dialing.py).
 """
 
 from __future__ import annotations

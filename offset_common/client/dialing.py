@@ -1,8 +1,8 @@
-"""The steps from a ticket to a proven connection with its relay, one by one or all at once.
+"""The steps from a ticket to an authenticated connection with its relay.
 
     find_addresses --> open_socket --> Dialing.exchange_versions --> Dialing.complete_handshake
 
-Each step ends in time, and its failure is a ConnectError that names it.
+`dial` runs all of them. Each step has a timeout; a failure is a ConnectError that names the step.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import enum
 import socket
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any, Callable, Optional
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Optional, Union
 
 from offset_common.address import Address
 from offset_common.channel.connection import Connection
@@ -23,11 +24,11 @@ from offset_common.errors import ConnectError, PeerError
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
 
-READ_SIZE = 4096  # bytes, more than a handshake has
+READ_SIZE = 4096  # bytes, more than a whole handshake
 
 
 class Step(str, enum.Enum):
-    """What must succeed, in this order, before messages pass."""
+    """The steps to a tunnel, in order."""
 
     NAME = "name lookup"
     TCP = "TCP connection"
@@ -37,21 +38,20 @@ class Step(str, enum.Enum):
     END_TO_END = "end-to-end handshake"
 
 
-class SocketAddress:
-    """One address of a host, as the system's lookup gives it.
+class SocketAddress(NamedTuple):
+    """One address of a host, as the system resolver returns it.
 
     Args:
         family: the address family of the socket.
-        sockaddr: what socket.connect takes.
+        sockaddr: the argument of socket.connect.
     """
 
-    def __init__(self, family: socket.AddressFamily, sockaddr: Any) -> None:
-        self.family = family
-        self.sockaddr = sockaddr
+    family: socket.AddressFamily
+    sockaddr: Any
 
 
 class Deadline:
-    """One time budget that several steps share.
+    """A time limit that several steps share.
 
     Args:
         seconds: from now.
@@ -62,7 +62,7 @@ class Deadline:
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Return the seconds that are left, 0.0 once it is over."""
+        """Return the remaining seconds, at least 0.0."""
         return max(0.0, self._end - time.monotonic())
 
 
@@ -72,16 +72,16 @@ def dial(
     timeout: float = HANDSHAKE_TIMEOUT,
     observer: Optional[Observer] = None,
 ) -> Dialing:
-    """Take all the steps to a relay.
+    """Connect to a relay and complete the handshake.
 
     Args:
-        ticket: where the relay is, and the key that it must prove.
-        identity: who we are.
-        timeout: seconds for all of it.
-        observer: told of every payload and of the value of every layer as it passes, or None.
+        ticket: the relay's address and the key that it must prove.
+        identity: this node's.
+        timeout: seconds for all steps together.
+        observer: called with every payload and every message of each layer, or None.
 
     Raises:
-        ConnectError: a step failed; its text is a sentence for a person.
+        ConnectError: a step failed.
 
     Source: sections 2 and 4 of docs/protocol.md.
     """
@@ -94,46 +94,42 @@ def dial(
 
 
 def find_addresses(address: Address, deadline: Deadline) -> list[SocketAddress]:
-    """Look up the host of `address`.
+    """Resolve the host of an address.
 
     Raises:
-        ConnectError: it has no address, or nobody answers in time.
+        ConnectError: the host does not resolve, or the resolver does not answer in time.
     """
-    outcome: list[Callable[[], list[SocketAddress]]] = []
-    # The system's lookup knows no timeout, so it gets a thread that may be left behind.
-    thread = threading.Thread(target=lambda: outcome.append(_look_up(address)), daemon=True)
+    result: list[Union[list[SocketAddress], ConnectError]] = []
+    # The system resolver has no timeout, so it runs in a thread that can be abandoned.
+    thread = threading.Thread(target=lambda: result.append(_resolve(address)), daemon=True)
     thread.start()
     thread.join(deadline.left())
-    if not outcome:
+    if not result:
         raise ConnectError(Step.NAME, f"looking up {address.host} took more than {deadline.seconds:g} s")
-    return outcome[0]()
+    if isinstance(result[0], ConnectError):
+        raise result[0]
+    return result[0]
 
 
-def _look_up(address: Address) -> Callable[[], list[SocketAddress]]:
+def _resolve(address: Address) -> Union[list[SocketAddress], ConnectError]:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "not a name"
-        failure = ConnectError(Step.NAME, f"the name {address.host} does not resolve: {reason}")
-        return lambda: _raise(failure)
-    addresses = [SocketAddress(family, sockaddr) for family, _, _, _, sockaddr in found]
-    return lambda: addresses
-
-
-def _raise(error: Exception) -> Any:
-    raise error
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not a valid host name"
+        return ConnectError(Step.NAME, f"the name {address.host} does not resolve: {reason}")
+    return [SocketAddress(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
 def open_socket(address: Address, found: Sequence[SocketAddress], deadline: Deadline) -> socket.socket:
-    """Open a TCP connection to the first of the addresses that answers.
+    """Open a TCP connection to the first address that accepts it.
 
     Args:
-        address: what an error names.
-        found: what `find_addresses` gave.
-        deadline: an address that is silent leaves an equal share of the time to each of the others.
+        address: the name in error messages.
+        found: the result of `find_addresses`.
+        deadline: shared by all addresses; one that does not answer uses only its equal share.
 
     Raises:
-        ConnectError: none of them answers in time.
+        ConnectError: no address accepts the connection in time.
     """
     reason = "it has no address"
     for index, each in enumerate(found):
@@ -162,15 +158,15 @@ def _open(address: SocketAddress, timeout: float) -> socket.socket:
 
 
 class Dialing:
-    """A TCP connection to a relay on its way through version and handshake.
+    """A TCP connection to a relay during version exchange and handshake.
 
-    A step that fails closes the socket. After the last step the socket and the connection are the caller's.
+    A step that fails closes the socket. After the last step, the caller owns `sock` and `connection`.
 
     Args:
-        sock: connected; closed by a step that fails.
-        ticket: whose key the relay must prove.
-        identity: who we are.
-        observer: told of every payload and of the value of every layer as it passes, or None.
+        sock: a connected socket.
+        ticket: the relay's address and the key that it must prove.
+        identity: this node's.
+        observer: called with every payload and every message of each layer, or None.
     """
 
     def __init__(
@@ -186,51 +182,46 @@ class Dialing:
         self.observer = observer
         self.connection = Connection(identity, time.monotonic(), ticket.public_key, observer=observer)
 
-    def close(self) -> None:
-        """Give up the connection."""
-        self.sock.close()
-
     def exchange_versions(self, deadline: Deadline) -> None:
-        """Send our version, and our first handshake message with it; take the relay's version.
+        """Send our version and first handshake message; receive the relay's version.
 
         Raises:
-            ConnectError: it is no relay, or one that speaks another version.
+            ConnectError: the peer is not a relay, or uses another protocol version.
         """
-        try:
-            self._exchange_versions(deadline)
-        except PeerError as error:
-            raise self._failure(
-                Step.VERSION, f"{self.ticket.address} is no relay that we can talk to: {error}"
-            ) from error
-        except OSError as error:
-            raise self._network_failure(Step.VERSION, error, deadline) from error
+        with self._step(Step.VERSION, "is not a relay that this program can use", deadline):
+            self._send(deadline)
+            # Read the version frame only, so that an invalid handshake message fails the next step.
+            missing = FRAME_LENGTH_SIZE + VERSION_SIZE
+            while missing:
+                missing -= self._receive(missing, deadline)
+                self._next_event()
 
     def complete_handshake(self, deadline: Deadline) -> None:
-        """Prove our identity, and have the relay prove the ticket's.
+        """Prove our identity, and verify that the relay has the ticket's key.
 
         Raises:
-            ConnectError: it did not.
+            ConnectError: the relay did not prove its identity.
         """
-        try:
+        with self._step(Step.HANDSHAKE, "did not prove the identity of its ticket", deadline):
             while self._next_event() is None:
                 self._send(deadline)
                 self._receive(READ_SIZE, deadline)
             self._send(deadline)
-        except PeerError as error:
-            raise self._failure(
-                Step.HANDSHAKE,
-                f"the relay at {self.ticket.address} did not prove the identity of its ticket: {error}",
-            ) from error
-        except OSError as error:
-            raise self._network_failure(Step.HANDSHAKE, error, deadline) from error
 
-    def _exchange_versions(self, deadline: Deadline) -> None:
-        self._send(deadline)
-        # Not a byte more than the version is read, so that this step says nothing about the next.
-        missing = FRAME_LENGTH_SIZE + VERSION_SIZE
-        while missing:
-            missing -= self._receive(missing, deadline)
-            self._next_event()
+    @contextmanager
+    def _step(self, step: Step, failure: str, deadline: Deadline) -> Iterator[None]:
+        """Close the socket and raise a ConnectError if the step fails."""
+        try:
+            yield
+        except (PeerError, OSError) as error:
+            self.sock.close()
+            if isinstance(error, PeerError):
+                reason = f"{failure}: {error}"
+            elif isinstance(error, socket.timeout):
+                reason = f"did not finish the {step.value} in {deadline.seconds:g} s"
+            else:
+                reason = f"ended the connection during the {step.value}: {error.strerror or error}"
+            raise ConnectError(step, f"{self.ticket.address} {reason}") from error
 
     def _next_event(self) -> Optional[Event]:
         return self.connection.next_event(time.monotonic())
@@ -245,7 +236,7 @@ class Dialing:
         self._set_timeout(deadline)
         data = self.sock.recv(most)
         if not data:
-            raise ConnectionAbortedError("it closed")
+            raise ConnectionAbortedError("the peer closed it")
         self.connection.receive_data(data)
         return len(data)
 
@@ -254,14 +245,3 @@ class Dialing:
         if not left:
             raise socket.timeout
         self.sock.settimeout(left)
-
-    def _network_failure(self, step: Step, error: OSError, deadline: Deadline) -> ConnectError:
-        address = self.ticket.address
-        if isinstance(error, socket.timeout):
-            return self._failure(step, f"{address} did not finish the {step.value} in {deadline.seconds:g} s")
-        reason = error.strerror or str(error)
-        return self._failure(step, f"{address} ended the connection during the {step.value}: {reason}")
-
-    def _failure(self, step: Step, reason: str) -> ConnectError:
-        self.close()
-        return ConnectError(step, reason)

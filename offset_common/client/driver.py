@@ -1,11 +1,10 @@
-"""The thread that runs one connection of a node, and the two queues between it and the program.
+"""The thread that runs one client connection, and the two queues between it and the program.
 
-    send()    --> messages to send  --> layers --> socket      a full queue makes `send` wait
-    receive() <-- messages received <-- layers <-- socket      a full queue stops the reading
+    send()    --> messages to send  --> layers --> socket      a full queue blocks `send`
+    receive() <-- messages received <-- layers <-- socket      a full queue pauses reading
 
-Only the thread touches the layers and the socket, so there is no lock around protocol state; the lock
-guards the queues. Keepalives go on while a queue is full, and the peer's silence is not counted while
-we do not read.
+Only the thread uses the layers and the socket, so protocol state needs no lock; the lock guards the
+queues. Keepalives are sent even while a queue is full, and the idle timeout stops while reading is paused.
 """
 
 from __future__ import annotations
@@ -14,76 +13,28 @@ import selectors
 import socket
 import threading
 import time
-from collections import deque
 from typing import Optional
 
 from offset_common.client.layers import Layers
+from offset_common.client.message_queue import MessageQueue
 from offset_common.constants import MAX_MESSAGE_SIZE
-from offset_common.errors import (
-    ConnectionEnded,
-    ConnectionLost,
-    LocalProtocolError,
-    OffsetError,
-)
+from offset_common.errors import ConnectionEnded, ConnectionLost, LocalProtocolError, OffsetError
 
-QUEUE_SIZE = 1024 * 1024  # bytes of messages, each way, over which a queue is full
-MESSAGE_COST = 64  # bytes counted for each message besides its content
+QUEUE_SIZE = 1024 * 1024  # bytes at which a queue is full, one for each direction
 READ_SIZE = 256 * 1024  # bytes read at once
-WRITE_SIZE = 256 * 1024  # bytes of messages sealed at once
-CLOSE_TIMEOUT = 5.0  # seconds that `close` waits for what was sent to be taken
-
-
-class MessageQueue:
-    """Messages in order, and whether there are as many as there may be.
-
-    Args:
-        size: bytes over which it is full.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._messages: deque[bytes] = deque()
-        self._size = size
-        self._used = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._messages)
-
-    @property
-    def full(self) -> bool:
-        """Whether nothing more should be put in; one message always goes in."""
-        return self._used >= self._size
-
-    @property
-    def half_empty(self) -> bool:
-        """Whether it is worth while to fill it again."""
-        return self._used <= self._size // 2
-
-    def put(self, message: bytes) -> None:
-        """Add a message at the end."""
-        self._messages.append(message)
-        self._used += len(message) + MESSAGE_COST
-
-    def take(self) -> bytes:
-        """Remove and return the first message."""
-        message = self._messages.popleft()
-        self._used -= len(message) + MESSAGE_COST
-        return message
-
-    def clear(self) -> None:
-        """Forget all messages."""
-        self._messages.clear()
-        self._used = 0
+WRITE_SIZE = 256 * 1024  # bytes of messages encrypted at once
+CLOSE_TIMEOUT = 5.0  # seconds that `close` waits for the delivery
 
 
 class Driver:
-    """A connection with its thread, for one program.
+    """A connection and its thread.
 
     Args:
-        sock: connected; the thread's from now on.
-        layers: what runs on it; the thread's from now on.
-        name: of the thread.
-        ended: what is raised once the relay has ended the connection.
-        never_met: what is raised instead if nothing came from the other node before.
+        sock: a connected socket; the thread now owns it.
+        layers: the protocol layers; the thread now owns them.
+        name: the thread's name.
+        ended: the exception to raise after the relay closed the connection.
+        not_joined: the exception to raise instead if nothing had arrived from the other node.
     """
 
     def __init__(
@@ -92,13 +43,13 @@ class Driver:
         layers: Layers,
         name: str,
         ended: ConnectionEnded,
-        never_met: Optional[ConnectionEnded] = None,
+        not_joined: Optional[ConnectionEnded] = None,
     ) -> None:
         self._sock = sock
         self._layers = layers
         self._ended = ended
-        self._never_met = never_met
-        # Shared with the program's threads, under the lock.
+        self._not_joined = not_joined
+        # Shared with the program's threads, guarded by the lock.
         self._lock = threading.Lock()
         self._can_receive = threading.Condition(self._lock)
         self._can_send = threading.Condition(self._lock)
@@ -110,11 +61,11 @@ class Driver:
         self._closing = False
         self._woken = False
         self._finished = False
-        # The thread's own.
-        self._out = memoryview(b"")  # what the socket did not take yet
-        self._drained = False  # all that was read is made into messages
-        self._paused = False  # the program leaves so much unread that we do not read
-        self._half_closed = False  # nothing more is written
+        # Used by the thread only.
+        self._out = memoryview(b"")  # bytes that the socket has not accepted yet
+        self._drained = False  # all bytes read were decoded
+        self._paused = False  # reading is paused because the receive queue is full
+        self._half_closed = False  # the sending direction is shut down
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_writer.setblocking(False)
         self._sock.setblocking(False)
@@ -124,13 +75,13 @@ class Driver:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    # For the program's threads.
+    # Called from the program's threads.
 
     def wait_ready(self, timeout: float) -> bool:
-        """Wait until messages may pass; return whether that came in time.
+        """Wait until messages can be sent; return False after the timeout in seconds.
 
         Raises:
-            ConnectionEnded, PeerError: it cannot come any more.
+            ConnectionEnded, PeerError: the connection ended before.
         """
         with self._lock:
             self._can_receive.wait_for(lambda: self._ready or self._receiving_ended, timeout)
@@ -142,19 +93,19 @@ class Driver:
         """Queue one message; see Tunnel.send."""
         if len(message) > MAX_MESSAGE_SIZE:
             raise LocalProtocolError(
-                f"a message of {len(message)} bytes, where {MAX_MESSAGE_SIZE} is the most"
+                f"a message of {len(message)} bytes is too large; the maximum is {MAX_MESSAGE_SIZE}"
             )
         with self._lock:
             done = self._can_send.wait_for(lambda: self._sending_ended or not self._to_send.full, timeout)
             if self._sending_ended:
                 raise self._sending_ended.with_traceback(None)
             if not done:
-                raise TimeoutError(f"the connection took no message for {timeout:g} s")
+                raise TimeoutError(f"the send queue stayed full for {timeout:g} s")
             self._to_send.put(message)
             self._wake()
 
     def receive(self, timeout: Optional[float]) -> bytes:
-        """Take one message; see Tunnel.receive."""
+        """Return one message; see Tunnel.receive."""
         with self._lock:
             self._can_receive.wait_for(lambda: self._received or self._receiving_ended, timeout)
             if self._received:
@@ -165,10 +116,10 @@ class Driver:
                 return message
             if self._receiving_ended:
                 raise self._receiving_ended.with_traceback(None)
-            raise TimeoutError(f"no message came within {timeout:g} s")
+            raise TimeoutError(f"no message arrived within {timeout:g} s")
 
     def close(self, timeout: float) -> None:
-        """Deliver what was sent and end the connection; see Tunnel.close."""
+        """Deliver what was sent and close the connection; see Handle.close."""
         with self._lock:
             if not self._closing:
                 self._closing = True
@@ -188,28 +139,28 @@ class Driver:
         self._can_receive.notify_all()
         self._can_send.notify_all()
 
-    # For the connection's thread.
+    # Called from the connection's thread.
 
     def _run(self) -> None:
         error: OffsetError = ConnectionLost("a bug on this side ended the connection")
         try:
-            while self._round():
+            while self._run_once():
                 pass
             error = self._end_of_stream()
         except OffsetError as failure:
             error = failure
         except OSError as failure:
             lost = ConnectionLost(f"the connection was lost: {failure.strerror or failure}")
-            error = self._never_met or lost
+            error = self._not_joined or lost
         finally:
             self._finish(error)
 
-    def _round(self) -> bool:
-        """Do all there is to do and wait once; return whether there is more to come."""
+    def _run_once(self) -> bool:
+        """Do all pending work and wait once; return False at the end of the stream."""
         now = time.monotonic()
         if self._paused:
-            self._layers.mark_received(now)
-        self._take_received(now)
+            self._layers.restart_idle_timeout(now)
+        self._decode(now)
         self._layers.handle_time(now)
         self._write(now)
         for key, _ in self._wait(now):
@@ -217,7 +168,7 @@ class Driver:
                 with self._lock:
                     self._woken = False
                     self._wake_reader.recv(64)
-        # Whatever ended the wait: nobody is called silent before all that came is read.
+        # Read after every wait: the idle timeout must not expire while received bytes are unread.
         return not self._drained or self._read()
 
     def _wait(self, now: float) -> list[tuple[selectors.SelectorKey, int]]:
@@ -237,7 +188,7 @@ class Driver:
         return self._selector.select(max(0.0, self._layers.next_deadline() - now))
 
     def _read(self) -> bool:
-        """Read once; return whether the peer's end is still to come."""
+        """Read once; return False at the end of the stream."""
         try:
             data = self._sock.recv(READ_SIZE)
         except BlockingIOError:
@@ -247,8 +198,8 @@ class Driver:
             self._drained = False
         return bool(data)
 
-    def _take_received(self, now: float) -> None:
-        """Make messages of what was read, as many as the queue takes."""
+    def _decode(self, now: float) -> None:
+        """Decode received bytes into messages until the receive queue is full."""
         with self._lock:
             self._paused = self._received.full or (self._paused and not self._received.half_empty)
         while not self._drained and not self._paused:
@@ -263,16 +214,16 @@ class Driver:
                 self._paused = self._received.full
             self._drained = message is None
             if message is not None or self._layers.end_to_end_ready:
-                self._never_met = None
+                self._not_joined = None
 
     def _write(self, now: float) -> None:
-        """Seal some of what the program sends and write once; half-close after the last of it."""
+        """Encrypt some queued messages and write once; half-close after the last of them."""
         if self._half_closed:
             self._layers.data_to_send()
             return
         last = False
         if not self._out:
-            last = self._seal(now)
+            last = self._encrypt(now)
             self._out = memoryview(self._layers.data_to_send())
         try:
             if self._out:
@@ -285,8 +236,8 @@ class Driver:
         except OSError as error:
             self._stop_writing(error)
 
-    def _seal(self, now: float) -> bool:
-        """Seal the next messages; return whether the program has sent its last."""
+    def _encrypt(self, now: float) -> bool:
+        """Encrypt the next messages; return True if `close` was called and none are left."""
         messages: list[bytes] = []
         size = 0
         with self._lock:
@@ -306,7 +257,7 @@ class Driver:
             return self._closing or (self._ready and bool(self._to_send))
 
     def _stop_writing(self, error: OSError) -> None:
-        # The peer may have said something before it ended: that is still read, to its end.
+        # Keep reading: the peer may have sent messages before it closed the connection.
         self._half_closed = True
         self._out = memoryview(b"")
         with self._lock:
@@ -318,7 +269,7 @@ class Driver:
     def _end_of_stream(self) -> OffsetError:
         if self._layers.has_partial:
             return ConnectionLost("the connection was cut off within a message")
-        return self._never_met or self._ended
+        return self._not_joined or self._ended
 
     def _finish(self, error: OffsetError) -> None:
         with self._lock:
@@ -329,8 +280,3 @@ class Driver:
             self._wake_writer.close()
         self._selector.close()
         self._sock.close()
-
-
-def is_orderly(error: OffsetError) -> bool:
-    """Whether a connection ended as connections should: nothing is missing."""
-    return type(error) is ConnectionEnded

@@ -1,16 +1,18 @@
-"""The layers of a node's connection: the channel to the relay and, where wanted, one end to end above it.
+"""The layers of a node's connection: the channel to the relay and, if wanted, one to the other node.
 
     messages of the program
      └─ KeepaliveChannel with the other node   only end to end
          └─ Connection with the relay
 
-Neither sockets nor a clock in here: it is driven as a Connection is.
+Like Connection, this class has neither sockets nor a clock.
 
 Source: section 0 of docs/protocol.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Optional
 
 from offset_common.channel.connection import Connection
@@ -24,37 +26,37 @@ class Layers:
     """Messages over an established connection with a relay.
 
     Args:
-        connection: its handshake is done.
-        end_to_end: the second channel, just made; None where the relay may read along.
-        now: seconds, of the clock that every later `now` is of.
+        connection: its handshake is complete.
+        end_to_end: a new channel to the other node, or None if the relay may read the messages.
+        now: seconds, from the same clock as every later `now`.
     """
 
     def __init__(self, connection: Connection, end_to_end: Optional[KeepaliveChannel], now: float) -> None:
         self._connection = connection
         self._end_to_end = end_to_end
-        self._send_end_to_end(now)
+        self._forward_end_to_end(now)
 
     @property
     def ready(self) -> bool:
-        """Whether messages may pass: end to end, not before the other node is proven."""
+        """Whether messages can be sent: end to end, not before that handshake is complete."""
         return self._end_to_end is None or self._end_to_end.state is ChannelState.READY
 
     @property
     def end_to_end_ready(self) -> bool:
-        """Whether there is a second channel, and the other node is proven on it."""
+        """Whether there is an end-to-end channel and its handshake is complete."""
         return self._end_to_end is not None and self.ready
 
     @property
     def has_partial(self) -> bool:
-        """Whether a part of a frame waits for the rest."""
+        """Whether a partial frame was received."""
         return self._connection.received_size > 0
 
     def receive_data(self, data: bytes) -> None:
-        """Take the bytes that came, cut in any way; `next_message` tells what they mean."""
+        """Add bytes from the socket, in pieces of any size; `next_message` decodes them."""
         self._connection.receive_data(data)
 
     def next_message(self, now: float) -> Optional[bytes]:
-        """Return the next message of what came so far, or None until more comes.
+        """Return the next complete message, or None if more bytes are needed.
 
         Raises:
             PeerError: the relay or the other node broke the protocol.
@@ -72,7 +74,7 @@ class Layers:
                 return message
 
     def send(self, message: bytes, now: float) -> None:
-        """Send one message; `data_to_send` gives the bytes.
+        """Encrypt one message; `data_to_send` returns the bytes.
 
         Raises:
             LocalProtocolError: not `ready` yet.
@@ -81,62 +83,64 @@ class Layers:
             self._connection.send(message, now)
         else:
             self._end_to_end.send(message, now)
-            self._send_end_to_end(now)
+            self._forward_end_to_end(now)
 
     def data_to_send(self) -> bytes:
-        """Return, once, the bytes that are to be sent now."""
+        """Return the bytes to write to the socket, and forget them."""
         return self._connection.data_to_send()
 
     def next_deadline(self) -> float:
-        """Return the time, in seconds, at which `handle_time` has something to do at the earliest."""
+        """Return the earliest time, in seconds, at which `handle_time` has work to do."""
         deadline = self._connection.next_deadline()
         if self._end_to_end is not None and self.ready:
             deadline = min(deadline, self._end_to_end.next_deadline())
         return deadline
 
     def handle_time(self, now: float) -> None:
-        """Do what is due at `now`, on both layers.
+        """Send keepalives, start rekeys and check timeouts on both layers.
 
         Raises:
-            SilenceError: nothing came for too long.
+            SilenceError: nothing was received for too long.
         """
         self._connection.handle_time(now)
-        # Until the other node is proven, it may have to be waited for as long as the program likes.
+        # Before the end-to-end handshake, the caller's own timeout applies.
         if self._end_to_end is not None and self.ready:
-            try:
+            with _naming_the_layer():
                 self._end_to_end.handle_time(now)
-            except PeerError as error:
-                raise _end_to_end_error(error) from error
-            self._send_end_to_end(now)
+            self._forward_end_to_end(now)
 
-    def mark_received(self, now: float) -> None:
-        """Do not count anybody's silence up to `now`: it was us who did not listen."""
+    def restart_idle_timeout(self, now: float) -> None:
+        """Restart the idle timeout on both layers, because this side was not reading until `now`."""
         self._connection.channel.mark_received(now)
         if self._end_to_end is not None:
             self._end_to_end.mark_received(now)
 
     def _receive_end_to_end(self, channel: KeepaliveChannel, payload: bytes, now: float) -> Optional[bytes]:
-        try:
+        with _naming_the_layer():
             event = channel.receive_payload(payload, now)
-        except PeerError as error:
-            raise _end_to_end_error(error) from error
-        self._send_end_to_end(now)
+        self._forward_end_to_end(now)
         return None if event is None or isinstance(event, HandshakeCompleted) else event.data
 
-    def _send_end_to_end(self, now: float) -> None:
+    def _forward_end_to_end(self, now: float) -> None:
+        """Send the queued payloads of the end-to-end channel through the relay."""
         if self._end_to_end is not None:
             for payload in self._end_to_end.outgoing:
                 self._connection.send(payload, now)
             self._end_to_end.outgoing.clear()
 
 
-def _end_to_end_error(error: PeerError) -> PeerError:
-    return type(error)(f"end to end: {error}")
+@contextmanager
+def _naming_the_layer() -> Iterator[None]:
+    """Prefix the text of a PeerError with the name of the end-to-end layer."""
+    try:
+        yield
+    except PeerError as error:
+        raise type(error)(f"end to end: {error}") from error
 
 
 def observer_end_to_end(observer: Optional[Observer]) -> Optional[Observer]:
-    """Return an observer for the channel between the nodes, which tells `observer` what is end to end."""
+    """Return an observer for the end-to-end channel, which adds "end to end" to each direction."""
     if observer is None:
         return None
-    tell = observer
-    return lambda direction, value: tell(f"{direction} end to end", value)
+    observe = observer
+    return lambda direction, value: observe(f"{direction} end to end", value)

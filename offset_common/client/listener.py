@@ -1,4 +1,4 @@
-"""A listener: is told of the nodes that connect to its key, and accepts or rejects them.
+"""A listener: receives the connects to its key, and accepts or rejects them.
 
 Source: section 7 of docs/protocol.md.
 """
@@ -6,28 +6,27 @@ Source: section 7 of docs/protocol.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from types import TracebackType
 from typing import Optional
 
 from offset_common.channel.secure_channel import Observer
 from offset_common.client.dialing import Dialing, dial
-from offset_common.client.driver import CLOSE_TIMEOUT, Driver, is_orderly
+from offset_common.client.driver import Driver
+from offset_common.client.handle import Handle
 from offset_common.client.layers import Layers
 from offset_common.client.tunnel import Tunnel, accept
 from offset_common.constants import HANDSHAKE_TIMEOUT
-from offset_common.errors import ConnectionEnded, ConnectionLost, PeerError
+from offset_common.errors import ConnectionLost, PeerError
 from offset_common.identity import Identity, encode_key
 from offset_common.tickets import RelayTicket
 from offset_common.wire.messages import IncomingConnection, InitConnection, InitRole, RejectConnection
 
 
 class Incoming:
-    """A node that wants to connect; it waits 32 s for an answer.
+    """A pending connect from another node. The relay drops it after 32 s without an answer.
 
     Args:
-        listener: that was told of it.
-        public_key: 32 bytes, of that node, proven to the relay.
+        listener: the listener that received it.
+        public_key: 32 bytes, the other node's; the relay verified it.
     """
 
     def __init__(self, listener: Listener, public_key: bytes) -> None:
@@ -41,7 +40,7 @@ class Incoming:
         timeout: float = HANDSHAKE_TIMEOUT,
         observer: Optional[Observer] = None,
     ) -> Tunnel:
-        """Accept it, on a new connection to the relay; see the function `accept`."""
+        """Accept the connect on a new connection to the relay; see the function `accept`."""
         listener = self._listener
         return accept(
             listener.relay,
@@ -53,10 +52,10 @@ class Incoming:
         )
 
     def reject(self) -> None:
-        """Turn it away.
+        """Reject the connect.
 
         Raises:
-            ConnectionEnded: the listener is over, and with it all that waited for it.
+            ConnectionEnded: the listener was closed, and with it all pending connects.
         """
         self._listener.reject(self.public_key)
 
@@ -64,30 +63,34 @@ class Incoming:
         return f"<Incoming from {encode_key(self.public_key)}>"
 
 
-class Listener:
-    """A connection on which the relay tells who wants to connect; made by `listen`.
+class Listener(Handle[Incoming]):
+    """A connection on which the relay announces connects; created by `listen`.
+
+    Iterating yields each Incoming until `close`. After `close`, the relay closes all pending connects,
+    but existing tunnels stay open. An accept may then arrive at the relay too late; data from the
+    tunnel, or an end-to-end handshake, proves that it was in time.
 
     Args:
         relay: the ticket of the relay.
-        identity: for whose key it listens.
+        identity: this node's; the listener receives connects to its key.
         driver: runs the connection.
     """
 
     def __init__(self, relay: RelayTicket, identity: Identity, driver: Driver) -> None:
+        super().__init__(driver)
         self.relay = relay
         self.identity = identity
-        self._driver = driver
 
     def receive(self, timeout: Optional[float] = None) -> Incoming:
-        """Return the next node that wants to connect.
+        """Return the next connect.
 
         Args:
-            timeout: seconds to wait at most, or None.
+            timeout: seconds to wait, or None to wait forever.
 
         Raises:
-            TimeoutError: none came in time.
-            ConnectionEnded: the listener was closed; ConnectionLost if it was not this side that did.
-            PeerError: it is over because the relay broke the protocol.
+            TimeoutError: no connect arrived in time.
+            ConnectionEnded: the listener was closed; ConnectionLost if the relay closed it.
+            PeerError: the relay broke the protocol.
         """
         message = self._driver.receive(timeout)
         try:
@@ -97,48 +100,15 @@ class Listener:
             raise
 
     def reject(self, public_key: bytes) -> None:
-        """Turn a node away that waits; does nothing if it does not.
+        """Reject the pending connect of a node; do nothing if there is none.
 
         Args:
-            public_key: 32 bytes.
+            public_key: 32 bytes, the other node's.
 
         Raises:
-            ConnectionEnded: the listener is over.
+            ConnectionEnded: the listener was closed.
         """
         self._driver.send(RejectConnection(public_key).encode(), None)
-
-    def __iter__(self) -> Iterator[Incoming]:
-        """Give the nodes that want to connect until `close`; any other end raises what `receive` raises."""
-        while True:
-            try:
-                incoming = self.receive()
-            except ConnectionEnded as error:
-                if is_orderly(error):
-                    return
-                raise
-            yield incoming
-
-    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Stop listening; who still waits is turned away by the relay, tunnels live on.
-
-        An accept may reach the relay after this, and find that nobody waits: what came through its
-        tunnel, or an accept end to end, shows that it was in time.
-
-        Args:
-            timeout: seconds to wait for the relay to take what was sent.
-        """
-        self._driver.close(timeout)
-
-    def __enter__(self) -> Listener:
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Listener for {encode_key(self.identity.public_key)} at {self.relay.address}>"
@@ -151,16 +121,16 @@ def listen(
     timeout: float = HANDSHAKE_TIMEOUT,
     observer: Optional[Observer] = None,
 ) -> Listener:
-    """Listen for nodes that connect to our key. An earlier listener for the same key is ended.
+    """Listen for connects to our key. The relay closes an older listener for the same key.
 
     Args:
-        ticket: of the relay.
-        identity: who we are.
-        timeout: seconds to reach the relay.
-        observer: told of what passes on every layer, or None; called in the connection's thread.
+        ticket: the relay's.
+        identity: this node's.
+        timeout: seconds to connect to the relay.
+        observer: called in the connection's thread with what passes on each layer, or None.
 
     Raises:
-        ConnectError: a step failed; its text is a sentence for a person.
+        ConnectError: a step failed.
 
     Source: section 7 of docs/protocol.md.
     """
@@ -168,10 +138,10 @@ def listen(
 
 
 def start_listener(dialing: Dialing) -> Listener:
-    """Make a proven connection a listener: the last step of `listen`.
+    """Turn an authenticated connection into a listener: the last step of `listen`.
 
     Args:
-        dialing: all its steps are done; the listener's from now on.
+        dialing: all its steps are done; the listener now owns its socket.
     """
     now = time.monotonic()
     dialing.connection.send(InitConnection(InitRole.LISTEN).encode(), now)
@@ -180,7 +150,7 @@ def start_listener(dialing: Dialing) -> Listener:
         Layers(dialing.connection, None, now),
         "offset listener",
         ConnectionLost(
-            "the relay ended the listening: it stops, or another program listens for the same key"
+            "the relay closed the listener: it is stopping, or another program listens for the same key"
         ),
     )
     return Listener(dialing.ticket, dialing.identity, driver)

@@ -1,4 +1,4 @@
-"""How a check of a relay is told: line by line to a person, or as JSON to a program."""
+"""Report a relay check: lines for a person, or JSON for a program."""
 
 from __future__ import annotations
 
@@ -9,120 +9,93 @@ from typing import Optional
 from offset_common.channel.secure_channel import Observer
 from offset_common.identity import encode_key
 from offset_common.tickets import RelayTicket
+from offset_common.tools.failures import outcome_lines
 from offset_common.tools.relay_check import Bulk, RelayCheck, RoundTrips, StepDone
-from offset_common.tools.terminal import Paint, Progress, painted, say, say_lines, wants_colour
-from offset_common.tools.trace import trace_to_output
+from offset_common.tools.terminal import Progress, Style, print_line, styled, wants_colour
+from offset_common.tools.trace import TraceWatcher
 
 STATUS_FAILED = 1
 STEP_WIDTH = 16
-MEASURED = ("round trips", "bulk")  # steps whose line says more than how long they took
+MEASUREMENTS = ("round trips", "bulk")  # steps that are reported by a line of their own
 
 
 class LineWatcher:
-    """Prints a line for each step when it is done, and on a terminal one for the step under way.
+    """Print a line for each completed step, and a progress line for the current one on a terminal.
 
     Args:
-        lines: False for the terminal's line alone.
+        colour: use colours.
+        lines: False to print the progress line only.
     """
 
-    def __init__(self, lines: bool = True) -> None:
+    def __init__(self, colour: bool, lines: bool) -> None:
         self._lines = lines
-        self._colour = wants_colour(sys.stdout)
+        self._colour = colour
         self._progress = Progress()
 
-    def begins(self, step: str, timeout: float) -> None:
-        """Show what is under way."""
+    def step_started(self, step: str, timeout: float) -> None:
+        """Show the progress line."""
         self._progress.show(f"  {step} ... (at most {timeout:g} s)")
 
-    def done(self, step: StepDone) -> None:
-        """Print its line."""
+    def step_done(self, step: StepDone) -> None:
+        """Print the line of the step."""
         self._progress.clear()
-        if self._lines and step.name not in MEASURED:
-            say(step_line(step, self._colour))
+        if self._lines and step.name not in MEASUREMENTS:
+            mark = styled("ok", Style.GOOD, self._colour)
+            time = _milliseconds(step.seconds)
+            print_line(f"  {mark}  {step.name:<{STEP_WIDTH}}{time:>12}  {step.detail}".rstrip())
 
     def observer(self, connection: str) -> Optional[Observer]:
-        """Return None: nobody wants to see the frames."""
+        """Return None: this watcher does not show frames."""
         return None
 
-    def ends(self, check: RelayCheck) -> None:
-        """Print what came of it."""
+    def finished(self, check: RelayCheck) -> None:
+        """Print the measurements and the outcome."""
         self._progress.clear()
         if self._lines:
-            for line in closing_lines(check, self._colour):
-                say(line)
+            if check.round_trips:
+                print_line(_round_trips_line(check.round_trips))
+            if check.bulk:
+                print_line(_bulk_line(check.bulk))
+            for line in outcome_lines(check.failure, self._colour):
+                print_line(line)
 
 
 def check_and_report(
     ticket: RelayTicket, timeout: float, *, trace: bool = False, short: bool = False, as_json: bool = False
 ) -> int:
-    """Check a relay and print what comes of it, as it comes.
+    """Check a relay and print the results as they arrive.
 
     Args:
-        ticket: of the relay.
-        timeout: seconds that each step may take.
+        ticket: the relay's.
+        timeout: seconds for each step.
         trace: print every frame, and measure nothing.
-        short: of a trace, show only once how a connection begins.
-        as_json: print one JSON object at the end and nothing else.
+        short: in a trace, print the opening frames of the first connection only.
+        as_json: print nothing but one JSON object at the end.
 
     Returns:
         The exit status: 0, or 1 if a step failed.
     """
-    watcher = trace_to_output(short) if trace else LineWatcher(lines=not as_json)
+    colour = wants_colour(sys.stdout)
+    watcher = TraceWatcher(print_line, colour, short) if trace else LineWatcher(colour, lines=not as_json)
     if not as_json:
-        say(opening_line(ticket))
-        say("")
+        print_line(f"relay {encode_key(ticket.public_key)} at {ticket.address}\n")
     check = RelayCheck(ticket, watcher, timeout, measure=not trace)
     works = check.run()
-    watcher.ends(check)
+    watcher.finished(check)
     if as_json:
-        say_lines(json_report(check))
+        print_line(json_report(check))
     return 0 if works else STATUS_FAILED
 
 
-def opening_line(ticket: RelayTicket) -> str:
-    """Return what is checked, for a person."""
-    return f"relay {encode_key(ticket.public_key)} at {ticket.address}"
-
-
-def step_line(step: StepDone, colour: bool) -> str:
-    """Return the line of a step that succeeded."""
-    mark = painted("ok", Paint.GOOD, colour)
-    return f"  {mark}  {step.name:<{STEP_WIDTH}}{_milliseconds(step.seconds):>12}  {step.detail}".rstrip()
-
-
-def closing_lines(check: RelayCheck, colour: bool) -> list[str]:
-    """Return the measurements and the outcome, or what failed and what to look at."""
-    lines = []
-    if check.round_trips:
-        lines.append(_round_trips_line(check.round_trips))
-    if check.bulk:
-        lines.append(_bulk_line(check.bulk))
-    if check.failure is None:
-        return [*lines, painted("the relay works", Paint.GOOD, colour)]
-    mark = painted("FAILED", Paint.BAD, colour)
-    return [
-        *lines,
-        f"  {mark}  {check.failure.step}",
-        f"what happened: {check.failure.reason}",
-        f"what to look at: {check.failure.advice}",
-    ]
-
-
 def json_report(check: RelayCheck) -> str:
-    """Return the whole check as one JSON object; times are seconds."""
+    """Return the check as one JSON object. Times are in seconds."""
     failure = check.failure
     report = {
         "ok": failure is None,
         "publicKey": encode_key(check.ticket.public_key),
         "address": str(check.ticket.address),
         "steps": [{"step": s.name, "seconds": round(s.seconds, 6), "detail": s.detail} for s in check.steps],
-        "failure": failure
-        and {
-            "step": failure.step,
-            "cause": failure.cause.value,
-            "reason": failure.reason,
-            "advice": failure.advice,
-        },
+        "failure": failure and failure._asdict(),
         "roundTrip": check.round_trips
         and {
             "count": check.round_trips.number,
@@ -141,13 +114,13 @@ def json_report(check: RelayCheck) -> str:
 
 def _round_trips_line(times: RoundTrips) -> str:
     p50, p99 = _milliseconds(times.p50), _milliseconds(times.p99)
-    return f"round trip, node to node and back: p50 {p50}, p99 {p99} ({times.number} messages)"
+    return f"round trip between the nodes: p50 {p50}, p99 {p99} ({times.number} messages)"
 
 
 def _bulk_line(bulk: Bulk) -> str:
     return (
         f"throughput, one way: {bulk.rate / 1e6:.1f} MB/s for {bulk.seconds:.1f} s"
-        " (both nodes are this program, which seals and opens all of it)"
+        " (this program is both nodes, so it encrypts and decrypts all of it)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Why a check of a relay failed, and what to look at: an entry for each thing that goes wrong."""
+"""Explain why a step of a relay check failed, and what the user can check."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from offset_common.client.dialing import Step
 from offset_common.errors import ConnectError, OffsetError, VersionError
 from offset_common.identity import encode_key
 from offset_common.tickets import RelayTicket
+from offset_common.tools.terminal import Style, styled
 from offset_common.wire.frames import OldPeerError
 
 
 class Cause(str, enum.Enum):
-    """What went wrong, for a program; the values are part of `relay-check --json`."""
+    """The kinds of failures. The values are part of the `relay-check --json` format."""
 
     NAME = "name does not resolve"
     NOTHING_LISTENS = "nothing listens"
@@ -32,14 +33,18 @@ class Cause(str, enum.Enum):
     NO_MESSAGE = "message did not come"
 
 
+class NotAnnouncedError(TimeoutError):
+    """The relay did not announce a connect to the listener."""
+
+
 class Failure(NamedTuple):
-    """A failed step, for a person.
+    """A failed step.
 
     Args:
         step: its name.
-        cause: what went wrong.
+        cause: the kind of failure.
         reason: one sentence without a full stop.
-        advice: what to look at.
+        advice: what the user can check, without a full stop.
     """
 
     step: str
@@ -49,39 +54,38 @@ class Failure(NamedTuple):
 
 
 def explain(step: str, error: Exception, ticket: RelayTicket) -> Failure:
-    """Find out what an error in a step means.
+    """Return the cause of an error, with a reason and advice.
 
     Args:
         step: the name of the step.
-        error: an OffsetError, or a TimeoutError of a message that did not come.
-        ticket: of the relay.
+        error: an OffsetError, or the TimeoutError of a message that did not arrive.
+        ticket: the relay's.
     """
+    reason = str(error)
     if isinstance(error, ConnectError):
-        cause = _cause_on_the_way(error)
-        reason = error.reason
-        peer = error.__cause__
-        if isinstance(peer, WrongPeerError):
-            reason = _wrong_key(peer, ticket)
+        cause = _connect_cause(error)
+        if isinstance(error.__cause__, WrongPeerError):
+            reason = _wrong_key(error.__cause__, ticket)
+    elif isinstance(error, NotAnnouncedError):
+        cause = Cause.NOT_ANNOUNCED
     else:
         cause = Cause.ENDED if isinstance(error, OffsetError) else Cause.NO_MESSAGE
-        reason = str(error)
     advice = _ADVICE[cause].format(host=ticket.address.host, port=ticket.address.port)
     return Failure(step, cause, reason, advice)
 
 
-def not_announced(step: str, seconds: float, ticket: RelayTicket) -> Failure:
-    """The failure of a connect of which the listener is not told.
+def outcome_lines(failure: Optional[Failure], colour: bool) -> list[str]:
+    """Return the last lines of a check: success, or the failure with its reason and advice."""
+    if failure is None:
+        return [styled("the relay works", Style.GOOD, colour)]
+    return [
+        f"  {styled('FAILED', Style.BAD, colour)}  {failure.step}",
+        f"what happened: {failure.reason}",
+        f"what to check: {failure.advice}",
+    ]
 
-    Args:
-        step: the name of the step.
-        seconds: how long it was tried.
-        ticket: of the relay.
-    """
-    reason = f"the relay at {ticket.address} did not announce the connect to the listener in {seconds:g} s"
-    return Failure(step, Cause.NOT_ANNOUNCED, reason, _ADVICE[Cause.NOT_ANNOUNCED])
 
-
-def _cause_on_the_way(error: ConnectError) -> Cause:
+def _connect_cause(error: ConnectError) -> Cause:
     if error.step == Step.NAME:
         return Cause.NAME
     if error.step == Step.TCP:
@@ -97,7 +101,7 @@ def _cause_on_the_way(error: ConnectError) -> Cause:
 
 
 def _tcp_cause(reason: str) -> Cause:
-    # The dialing tells the system's own words, or that the time was over.
+    # The reason is the system's error text, or "no answer" after the timeout.
     if os.strerror(errno.ECONNREFUSED) in reason:
         return Cause.NOTHING_LISTENS
     if "no answer" in reason or os.strerror(errno.ETIMEDOUT) in reason:
@@ -117,50 +121,47 @@ def _version_cause(peer: Optional[BaseException]) -> Cause:
 
 def _wrong_key(error: WrongPeerError, ticket: RelayTicket) -> str:
     return (
-        f"the relay at {ticket.address} has another identity: it says that its key is"
-        f" {encode_key(error.found)}, and the ticket's is {encode_key(error.expected)}"
+        f"the relay at {ticket.address} has another identity: its key is"
+        f" {encode_key(error.found)}, but the key in the ticket is {encode_key(error.expected)}"
     )
 
 
 _ADVICE = {
-    Cause.NAME: "is {host} spelled as its owner says, and does this machine's DNS resolve other names?",
+    Cause.NAME: "check the spelling of {host}, and whether this machine can resolve other names",
     Cause.NOTHING_LISTENS: (
-        "the machine answers, but no program has port {port}: does the relay run, is {port} the port of its"
-        " --laddr, and does the router, if there is one, pass the port on to the right machine?"
+        "the machine answers, but no program listens on port {port}: check that the relay is running, that"
+        " its --laddr has port {port}, and that a router in between forwards the port to the right machine"
     ),
     Cause.NO_ANSWER: (
-        "is {host} still the relay's address, and does each firewall on the way let TCP to port {port} in?"
-        " Behind a router, the port must be passed on; and many routers do not let their own network in"
-        " by the public address: then check from elsewhere"
+        "check that {host} is still the relay's address, that all firewalls in between allow TCP to port"
+        " {port}, and that its router forwards the port. Many routers do not forward connections from their"
+        " own network to their public address: in that case, run this check from another network"
     ),
-    Cause.UNREACHABLE: "has this machine a way to {host} at all? Other addresses on the internet may tell",
+    Cause.UNREACHABLE: "check whether this machine has a route to {host} and can reach other hosts",
     Cause.NOT_A_RELAY: (
-        "port {port} is probably another program's, such as a web server: compare it with the"
-        " relay's --laddr."
-        " A relay with no connection left for this machine may look the same"
+        "another program, such as a web server, probably uses port {port}: compare it with the relay's"
+        " --laddr. A relay that is at its connection limit for this machine can look the same"
     ),
-    Cause.OLDER_PROTOCOL: (
-        "the relay is of a release before 0.1.3, which nodes of today cannot use: it needs a newer one"
-    ),
-    Cause.OTHER_PROTOCOL: "the relay is made for other nodes than those of today: which release is it?",
+    Cause.OLDER_PROTOCOL: "the relay is older than release 0.1.3, and current nodes cannot use it: update it",
+    Cause.OTHER_PROTOCOL: "the relay's release does not work with current nodes: check which one it is",
     Cause.WRONG_KEY: (
-        "is this the relay's newest ticket? If the relay is yours, make a ticket from the identity file that"
-        " it runs with (stmgr.py relay-ticket), or start it with the identity that the ticket was made from."
-        " If neither fits, something else answers at this address: do not trust it"
+        "check that this is the relay's newest ticket. If the relay is yours, make a new ticket from the"
+        " identity file that it uses (stmgr.py relay-ticket), or start it with the identity file that the"
+        " ticket was made from. Otherwise another program answers at this address: do not trust it"
     ),
     Cause.NOT_PROVEN: (
-        "whatever answers at {host} does not speak the relay's protocol to the end: does something on the"
-        " way change what passes, such as a proxy?"
+        "the program at {host} does not complete the handshake: check whether something in between, such as"
+        " a proxy, changes the data"
     ),
     Cause.ENDED: (
-        "the relay hung up: its log has a line with the reason. It may have no connection left, in all or"
-        " for this machine's address, or be about to stop; or a proxy on the way cuts connections off"
+        "the relay closed the connection: its log has a line with the reason. It may be at its connection"
+        " limit, in total or for this address, or stopping; or a proxy in between closes connections"
     ),
     Cause.NOT_ANNOUNCED: (
-        "listening and connecting are both possible, but they do not meet: is there more than one relay"
-        " behind the address, as behind a load balancer?"
+        "listening and connecting both work, but not together: check whether the address leads to more than"
+        " one relay, for example through a load balancer"
     ),
     Cause.NO_MESSAGE: (
-        "the tunnel is there and nothing passes: the relay's log, and its machine's load, may tell why"
+        "the tunnel exists but no data passes: check the relay's log and the load of its machine"
     ),
 }

@@ -1,76 +1,71 @@
-"""Why each frame is sent, in one sentence, and the section of docs/protocol.md that tells more."""
+"""The purpose of each frame in one sentence, with the section of docs/protocol.md that explains it."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from offset_common.tools.frames_seen import RECEIVED, SENT
+from offset_common.tools.frame_assembler import RECEIVED, SENT
 
 
 class Meaning(NamedTuple):
-    """One sentence and the number of a section."""
+    """A sentence and a section number."""
 
     sentence: str
     section: str
 
 
 def meaning_of(name: str, direction: str) -> Meaning:
-    """Return why a frame is sent.
+    """Return the purpose of a frame.
 
     Args:
-        name: as Frame.name gives it.
-        direction: as Frame.direction.
+        name: a Frame.name.
+        direction: SENT or RECEIVED.
     """
     return _BY_DIRECTION.get((name, direction)) or _BY_NAME[name]
 
 
 _BY_NAME = {
-    "version": Meaning(
-        "Each side says which version of the protocol it speaks, at once and without waiting.", "2"
-    ),
+    "version": Meaning("Each side sends its protocol version at once, without waiting for the other.", "2"),
     "InitConnection listen": Meaning(
-        "The first message says what the connection is for: this one takes connects for the node's key.", "7"
-    ),
-    "InitConnection connect": Meaning(
-        "The first message says what the connection is for: to be joined with the node that has this key.",
+        "The first message defines the role of the connection: this one receives connects to the node's key.",
         "7",
     ),
+    "InitConnection connect": Meaning(
+        "The first message defines the role of the connection: this one asks for the node with this key.", "7"
+    ),
     "InitConnection accept": Meaning(
-        "On a connection of its own the listening node takes the connect of this key: both become a tunnel.",
+        "On a new connection, the listening node accepts the connect from this key; they become a tunnel.",
         "7",
     ),
     "IncomingConnection": Meaning(
-        "The relay tells the listener the key, proven to the relay, of the node that wants in.", "7"
+        "The relay announces a connect to the listener, with the verified key of the node that connects.", "7"
     ),
-    "RejectConnection": Meaning("The listener turns away the connect of this key.", "7"),
-    "keepAlive": Meaning("A sign of life, because nothing was sent for a while.", "6"),
-    "Rekey": Meaning("Half of a new key exchange: after an hour the channel gets new keys.", "5.1"),
+    "RejectConnection": Meaning("The listener rejects the connect from this key.", "7"),
+    "keepAlive": Meaning("Keeps the connection open after 16 s without another message.", "6"),
+    "Rekey": Meaning("One half of a new key exchange; a channel changes its keys every hour.", "5.1"),
     "unreadable": Meaning(
-        "This is not what it should be: no message of the protocol, or not sealed under the key.", "3"
+        "Not a valid message, or not encrypted under the channel's key; the connection is closed.", "3"
     ),
 }
 
 _BY_DIRECTION = {
     ("ExchangeRandNonce", SENT): Meaning(
-        "The node says who it is and whom it expects, and gives the relay a random number to sign.", "4"
+        "The node sends its key, the key that it expects of the relay, and a nonce for the relay to sign.",
+        "4",
     ),
     ("ExchangeRandNonce", RECEIVED): Meaning(
-        "The relay says who it is, expects nobody in particular, and gives the node a random number to sign.",
-        "4",
+        "The relay sends its key and a nonce for the node to sign; it expects no particular key.", "4"
     ),
     ("ExchangeDh", SENT): Meaning(
-        "The node signs the relay's random number, which proves its key, and adds half of a fresh secret.",
-        "4",
+        "The node signs the relay's nonce, which proves its key, and sends its half of a key exchange.", "4"
     ),
     ("ExchangeDh", RECEIVED): Meaning(
-        "The relay signs the node's random number, which proves its key; both halves give keys to seal with.",
-        "4",
+        "The relay signs the node's nonce, which proves its key; both halves give the encryption keys.", "4"
     ),
     ("tunnel message", SENT): Meaning(
-        "Whatever goes into one end of the tunnel, as one message; a connector need not wait for the accept.",
-        "7",
+        "Data for the other end of the tunnel; a connector may send it before the accept.", "7"
     ),
     ("tunnel message", RECEIVED): Meaning(
-        "The other end's message as it was, sealed again by the relay for this connection.", "7"
+        "Data from the other end, unchanged; the relay encrypted it again for this connection.", "7"
     ),
 }

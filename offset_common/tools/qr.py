@@ -1,4 +1,4 @@
-"""A ticket as a QR code, for the mobile app to scan: on the terminal, or as a picture.
+"""A ticket as a QR code for the mobile app, on the terminal or in a picture file.
 
 Source: section 8 of docs/protocol.md: the text of the code is the JSON of the ticket.
 """
@@ -16,23 +16,25 @@ from offset_common.files import AnyPath, write_new_file
 from offset_common.tickets import AddressTicket
 from offset_common.tools.terminal import is_terminal, wants_colour
 
-QUIET_ZONE = 4  # modules of light around the code, which a reader needs
-PICTURE_SCALE = 8  # pixels of a module
-PICTURES = (".png", ".svg")
+QUIET_ZONE = 4  # modules; the light border that QR code readers need
+PICTURE_SCALE = 8  # pixels per module
 
 _BLOCKS = {(False, False): "█", (False, True): "▀", (True, False): "▄", (True, True): " "}
-"""The character of an upper and a lower module, light ones drawn: they may be dark."""
+"""A character for two modules, one above the other. It draws the light ones; True is dark."""
 
-# Black on white whatever the terminal's own colours are; without colours, the ink is the light.
+# Fixed colours, because those of the terminal are unknown: the blocks are white on black.
 _WHITE_ON_BLACK = "\033[38;5;231;48;5;16m"
-_PLAIN = "\033[0m"
+_RESET = "\033[0m"
+
+# Options of segno by file type. An SVG needs its own background, to be readable on a dark page.
+_PICTURE_OPTIONS: dict[str, dict[str, object]] = {"png": {}, "svg": {"light": "white"}}
 
 
 class QrCode:
     """The QR code of one ticket.
 
     Args:
-        ticket: whose JSON it holds, byte for byte as in its file.
+        ticket: the code contains its JSON, byte for byte as in its file.
 
     Raises:
         ServiceError: the package segno is not installed.
@@ -40,101 +42,80 @@ class QrCode:
 
     def __init__(self, ticket: AddressTicket) -> None:
         try:
-            import segno  # an extra: only who wants a QR code needs it
+            import segno  # an optional dependency
         except ImportError:
             raise ServiceError(
-                "a QR code needs the package segno: pip install 'offset-relay[qr]', or pip install segno"
+                "a QR code needs the package segno: pip install 'offset-relay[qr]',"
+                " or apt-get install python3-segno"
             ) from None
-        # The lowest error correction makes the fewest modules; more is used where it costs none.
+        # The lowest error correction gives the smallest code; segno raises it where that is free.
         self._code: Any = segno.make_qr(ticket.to_json(), error="l")
 
     def rows(self) -> list[list[bool]]:
-        """Return the modules, quiet zone included, from the top; True is dark."""
+        """Return the rows of modules from the top, with the quiet zone; True is dark."""
         return [[bool(module) for module in row] for row in self._code.matrix_iter(border=QUIET_ZONE)]
 
     def text(self, colour: bool) -> str:
-        """Return it as lines of block characters, two rows of modules a line.
+        """Return the code as lines of block characters, with two rows of modules in each line.
 
         Args:
-            colour: the terminal has colours; without, its background must be dark.
+            colour: set the colours. Without them the terminal's background must be dark.
         """
         rows = self.rows()
         if len(rows) % 2:
             rows.append([False] * len(rows[0]))
         lines = ["".join(_BLOCKS[pair] for pair in zip(*rows[at : at + 2])) for at in range(0, len(rows), 2)]
         if colour:
-            lines = [f"{_WHITE_ON_BLACK}{line}{_PLAIN}" for line in lines]
+            lines = [f"{_WHITE_ON_BLACK}{line}{_RESET}" for line in lines]
         return "\n".join(lines)
 
     def show(self) -> None:
-        """Print it.
+        """Print the code.
 
         Raises:
-            ServiceError: the terminal is too narrow, or has no block characters.
+            ServiceError: the terminal is too narrow, or its encoding has no block characters.
         """
         _check_terminal(len(self.rows()))
         print(self.text(wants_colour(sys.stdout)))
 
     def save(self, path: AnyPath) -> None:
-        """Write it as a new picture, of the kind that the ending of the name says.
+        """Write the code to a new picture file, in the format of its extension.
 
         Raises:
-            UsageError: the name ends neither in .png nor in .svg.
-            FileError: it exists, or cannot be written.
+            UsageError: the extension is neither .png nor .svg.
+            FileError: the file exists or cannot be written.
         """
         check_picture(path)
         kind = Path(path).suffix[1:].lower()
         content = io.BytesIO()
-        self._code.save(content, kind=kind, scale=PICTURE_SCALE, border=QUIET_ZONE, **_LOOK[kind])
-        if kind == "svg":
-            write_new_file(path, content.getvalue().decode("utf-8"), private=False)
-        else:
-            _write_new_bytes(path, content.getvalue())
-
-
-# A background of its own: a code on a dark page could not be read.
-_LOOK: dict[str, dict[str, object]] = {"png": {}, "svg": {"light": "white"}}
+        options = _PICTURE_OPTIONS[kind]
+        self._code.save(content, kind=kind, scale=PICTURE_SCALE, border=QUIET_ZONE, **options)
+        write_new_file(path, content.getvalue(), private=False)
 
 
 def check_picture(path: AnyPath) -> None:
-    """Refuse a name that no picture can be written to, before anything else is made.
+    """Check the name of a picture file, so that an invalid one is reported before any file is written.
 
     Raises:
-        UsageError: the name ends neither in .png nor in .svg.
-        FileError: it exists.
+        UsageError: the extension is neither .png nor .svg.
+        FileError: the file exists.
     """
-    if Path(path).suffix.lower() not in PICTURES:
-        raise UsageError(f"{path}: a picture's name ends in {' or '.join(PICTURES)}")
+    if Path(path).suffix[1:].lower() not in _PICTURE_OPTIONS:
+        raise UsageError(f"{path}: unknown picture format; use a name that ends in .png or .svg")
     if os.path.lexists(path):
-        raise FileError(path, "exists already, and no file is ever overwritten")
+        raise FileError(path, "the file already exists; choose another name or remove it first")
 
 
 def _check_terminal(width: int) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    instead = "make a picture instead, with --qr-output FILE.png"
+    instead = "make a picture with --qr-output FILE.png"
     try:
         "".join(_BLOCKS.values()).encode(encoding)
     except UnicodeEncodeError:
-        raise ServiceError(f"the output's encoding, {encoding}, has no block characters: {instead}") from None
+        raise ServiceError(f"the output encoding {encoding} has no block characters; {instead}") from None
     if is_terminal(sys.stdout):
         columns = os.get_terminal_size(sys.stdout.fileno()).columns
         if 0 < columns < width:
             raise ServiceError(
-                f"the QR code needs {width} columns and the terminal has {columns}: widen it, or {instead}"
+                f"the QR code needs {width} columns but the terminal has {columns}; widen it, or {instead}"
             )
-
-
-def _write_new_bytes(path: AnyPath, content: bytes) -> None:
-    target = Path(path)
-    try:
-        with target.open("xb") as file:
-            try:
-                file.write(content)
-                file.flush()
-            except BaseException:
-                target.unlink()
-                raise
-    except FileExistsError as error:
-        raise FileError(path, "exists already, and no file is ever overwritten") from error
-    except (OSError, ValueError) as error:
-        raise FileError(path, getattr(error, "strerror", None) or str(error)) from error

@@ -1,10 +1,10 @@
-"""Goes through a relay the whole way as two nodes would, step by step, and measures it.
+"""Check a relay step by step, the way two nodes use it, and measure it.
 
     listener:   name lookup, TCP connection, version, handshake, listen
-    connector:  connect to the listener's key --> the listener is told
-    listener:   accept, on a connection of its own --> a message each way, round trips, bulk
+    connector:  connect to the listener's key --> announced to the listener
+    listener:   accept, on a new connection --> a message in each direction, round trips, bulk
 
-Both nodes are made up for the check: nobody else meets them.
+Both nodes have new random identities, so the check does not affect any real node.
 
 Source: sections 2, 4 and 7 of docs/protocol.md.
 """
@@ -15,7 +15,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from typing import Callable, NamedTuple, Optional, Protocol
+from typing import Callable, NamedTuple, Optional, Protocol, Union
 
 from offset_common.channel.secure_channel import Observer
 from offset_common.client import (
@@ -33,15 +33,15 @@ from offset_common.client import (
 from offset_common.errors import ConnectionEnded, OffsetError, PeerError
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
-from offset_common.tools.failures import Failure, explain, not_announced
+from offset_common.tools.failures import Failure, NotAnnouncedError, explain
 
-ROUND_TRIPS = 200  # messages there and back, at most
+ROUND_TRIPS = 200  # messages in each direction, at most
 ROUND_TRIP_SIZE = 64  # bytes of each
 ROUND_TRIP_SECONDS = 2.0  # seconds for all of them, at most
 BULK_SIZE = 32 * 1024  # bytes of a message
 BULK_SECONDS = 2.0
-GLANCE = 0.05  # seconds between two looks at whether a connect came too early
-RETRY = 0.1  # seconds before another connect
+POLL_INTERVAL = 0.05  # seconds between checks whether the relay closed a connect that came too early
+RETRY_DELAY = 0.1  # seconds before the next connect
 THERE = b"hello from the connector"
 BACK = b"hello to you from the listener"
 
@@ -50,9 +50,9 @@ class StepDone(NamedTuple):
     """A step that succeeded.
 
     Args:
-        name: of the step.
-        seconds: that it took.
-        detail: what else there is to say, or nothing.
+        name: its name.
+        seconds: its duration.
+        detail: additional information, or an empty string.
     """
 
     name: str
@@ -61,7 +61,7 @@ class StepDone(NamedTuple):
 
 
 class RoundTrips(NamedTuple):
-    """The times of messages there and back, in seconds."""
+    """The number of round trips and percentiles of their times in seconds."""
 
     number: int
     p50: float
@@ -69,46 +69,42 @@ class RoundTrips(NamedTuple):
 
 
 class Bulk(NamedTuple):
-    """What passed in one direction as fast as it would, in bytes and seconds."""
+    """The bytes received in one direction, and the seconds this took."""
 
     size: int
     seconds: float
 
     @property
     def rate(self) -> float:
-        """Bytes a second."""
+        """Bytes per second."""
         return self.size / self.seconds
 
 
 class Watcher(Protocol):
-    """Is told how the check goes, as it goes."""
+    """Receives the progress of a check."""
 
-    def begins(self, step: str, timeout: float) -> None:
-        """A step begins, which takes `timeout` seconds at most."""
+    def step_started(self, step: str, timeout: float) -> None:
+        """Handle the start of a step that may take `timeout` seconds."""
 
-    def done(self, step: StepDone) -> None:
-        """It succeeded."""
+    def step_done(self, step: StepDone) -> None:
+        """Handle the success of a step."""
 
     def observer(self, connection: str) -> Optional[Observer]:
-        """What is to be told of the frames of a connection: "listener", "connector" or "acceptor"."""
+        """Return an observer for "listener", "connector" or "acceptor", or None."""
 
 
-class StepFailed(Exception):
-    """Ends the check; does not leave this module."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.reason)
-        self.failure = failure
+class _StepFailed(Exception):
+    """Stops the check. The failure is in RelayCheck.failure."""
 
 
 class RelayCheck:
     """One check of one relay.
 
     Args:
-        ticket: of the relay.
-        watcher: is told how it goes.
-        timeout: seconds that each step may take.
-        measure: whether round trips and bulk are measured at the end.
+        ticket: the relay's.
+        watcher: receives the progress.
+        timeout: seconds for each step.
+        measure: measure round trips and throughput after the other steps.
     """
 
     def __init__(self, ticket: RelayTicket, watcher: Watcher, timeout: float, measure: bool = True) -> None:
@@ -120,32 +116,29 @@ class RelayCheck:
         self._watcher = watcher
         self._timeout = timeout
         self._measure = measure
-        self._node = Identity.generate()  # listens, and accepts
-        self._other = Identity.generate()  # connects
-        self._open = contextlib.ExitStack()
+        self._listening_node = Identity.generate()
+        self._connecting_node = Identity.generate()
+        self._connections = contextlib.ExitStack()
 
     def run(self) -> bool:
-        """Go the whole way, or to the first step that fails; return whether all succeeded."""
-        try:
-            with self._open:
-                self._go()
-        except StepFailed as failed:
-            self.failure = failed.failure
+        """Run all steps, or up to the first that fails; return whether all succeeded."""
+        with contextlib.suppress(_StepFailed), self._connections:
+            self._run_steps()
         return self.failure is None
 
-    def _go(self) -> None:
+    def _run_steps(self) -> None:
         listener = self._listen()
         connector, incoming = self._connect(listener)
-        with self._step("accept") as say:
+        with self._step("accept") as add_detail:
             acceptor = accept(
                 self.ticket,
-                self._node,
+                self._listening_node,
                 incoming.public_key,
                 timeout=self._timeout,
                 observer=self._watcher.observer("acceptor"),
             )
-            self._close_later(acceptor)
-            say("on a connection of its own")
+            self._close_at_end(acceptor)
+            add_detail("on a new connection")
         with self._step("message there"):
             connector.send(THERE)
             self._expect(acceptor, THERE)
@@ -159,87 +152,88 @@ class RelayCheck:
                 self.bulk = measure_bulk(connector, acceptor, self._timeout)
 
     def _listen(self) -> Listener:
-        """Take the steps to the relay one by one, and listen."""
-        with self._step("name lookup") as say:
+        """Connect to the relay step by step, and listen."""
+        with self._step("name lookup") as add_detail:
             found = find_addresses(self.ticket.address, Deadline(self._timeout))
-            say(", ".join(dict.fromkeys(str(each.sockaddr[0]) for each in found)))
-        with self._step("TCP connection") as say:
+            add_detail(", ".join(dict.fromkeys(str(each.sockaddr[0]) for each in found)))
+        with self._step("TCP connection") as add_detail:
             sock = open_socket(self.ticket.address, found, Deadline(self._timeout))
             host, port, *_ = sock.getpeername()
-            say(f"to {host} port {port}")
-        dialing = Dialing(sock, self.ticket, self._node, self._watcher.observer("listener"))
+            add_detail(f"to {host} port {port}")
+        dialing = Dialing(sock, self.ticket, self._listening_node, self._watcher.observer("listener"))
         with self._step("version"):
             dialing.exchange_versions(Deadline(self._timeout))
-        with self._step("handshake") as say:
+        with self._step("handshake") as add_detail:
             dialing.complete_handshake(Deadline(self._timeout))
-            say("the relay proved the key of the ticket")
-        with self._step("listen") as say:
+            add_detail("the relay proved the key in the ticket")
+        with self._step("listen") as add_detail:
             listener = start_listener(dialing)
-            self._close_later(listener)
-            say("asked for; a relay does not answer that")
+            self._close_at_end(listener)
+            add_detail("sent; a relay does not answer it")
         return listener
 
     def _connect(self, listener: Listener) -> tuple[Tunnel, Incoming]:
-        """Connect until the listener is told: the relay may not have come to its listen before."""
+        """Connect until the listener receives it: the relay may process the listen after the connect."""
         deadline = Deadline(self._timeout)
-        with self._step("connect") as say:
-            tries = 0
+        with self._step("connect") as add_detail:
+            attempts = 0
             while deadline.left():
-                tries += 1
+                attempts += 1
                 tunnel = connect(
                     self.ticket,
-                    self._other,
-                    self._node.public_key,
+                    self._connecting_node,
+                    self._listening_node.public_key,
                     timeout=self._timeout,
                     observer=self._watcher.observer("connector"),
                 )
-                self._close_later(tunnel)
+                self._close_at_end(tunnel)
                 incoming = wait_for_incoming(listener, tunnel, deadline)
                 if incoming is not None:
-                    say("announced to the listener" + (f", at try {tries}" if tries > 1 else ""))
+                    add_detail(
+                        "announced to the listener" + (f", attempt {attempts}" if attempts > 1 else "")
+                    )
                     return tunnel, incoming
-                time.sleep(min(RETRY, deadline.left()))
-            raise StepFailed(not_announced("connect", self._timeout, self.ticket))
+                time.sleep(min(RETRY_DELAY, deadline.left()))
+            raise NotAnnouncedError(
+                f"the relay at {self.ticket.address} did not announce the connect within {self._timeout:g} s"
+            )
 
     def _expect(self, tunnel: Tunnel, message: bytes) -> None:
         if tunnel.receive(self._timeout) != message:
-            raise PeerError("the tunnel gave another message than was sent into it")
+            raise PeerError("the message that arrived is not the one that was sent")
 
-    def _close_later(self, connection: object) -> None:
-        # Without waiting for the delivery: all that matters has come by then.
-        assert isinstance(connection, (Tunnel, Listener))
-        self._open.callback(connection.close, 0)
+    def _close_at_end(self, connection: Union[Tunnel, Listener]) -> None:
+        self._connections.callback(connection.close, 0)  # all messages that matter have arrived by then
 
     @contextlib.contextmanager
     def _step(self, name: str, timeout: Optional[float] = None) -> Iterator[Callable[[str], None]]:
-        self._watcher.begins(name, timeout or self._timeout)
+        self._watcher.step_started(name, timeout or self._timeout)
         detail: list[str] = []
         start = time.perf_counter()
         try:
             yield detail.append
         except (OffsetError, TimeoutError) as error:
-            raise StepFailed(explain(name, error, self.ticket)) from error
+            self.failure = explain(name, error, self.ticket)
+            raise _StepFailed from error
         done = StepDone(name, time.perf_counter() - start, "".join(detail))
         self.steps.append(done)
-        self._watcher.done(done)
+        self._watcher.step_done(done)
 
 
 def wait_for_incoming(listener: Listener, tunnel: Tunnel, deadline: Deadline) -> Optional[Incoming]:
-    """Return the connect as the listener is told of it, or None if the relay turned it away.
+    """Return the connect that the listener receives, or None if the relay closed it.
 
     Args:
-        listener: is to be told.
-        tunnel: of the connect.
-        deadline: None once it is over, too.
+        listener: receives the connect.
+        tunnel: the tunnel of the connect.
+        deadline: return None after it.
 
     Raises:
-        ConnectionEnded: the listener is over.
+        ConnectionEnded: the listener was closed.
     """
     while deadline.left():
-        try:
-            return listener.receive(min(GLANCE, deadline.left()))
-        except TimeoutError:
-            pass
+        with contextlib.suppress(TimeoutError):
+            return listener.receive(min(POLL_INTERVAL, deadline.left()))
         try:
             tunnel.receive(0)
         except TimeoutError:
@@ -253,9 +247,9 @@ def measure_round_trips(one: Tunnel, other: Tunnel, timeout: float) -> RoundTrip
     """Send messages from one end to the other and back, one at a time.
 
     Args:
-        one: where the time is taken.
-        other: where they turn round.
-        timeout: seconds for each.
+        one: sends first; the time is measured here.
+        other: returns each message.
+        timeout: seconds for each message.
     """
     times: list[float] = []
     end = time.perf_counter() + ROUND_TRIP_SECONDS
@@ -271,15 +265,15 @@ def measure_round_trips(one: Tunnel, other: Tunnel, timeout: float) -> RoundTrip
 
 
 def measure_bulk(sender: Tunnel, receiver: Tunnel, timeout: float) -> Bulk:
-    """Send as fast as it goes for BULK_SECONDS, and count what came out at the other end by then.
+    """Send as fast as possible for BULK_SECONDS, and count the bytes received in that time.
 
     Args:
-        sender: the end where messages go in.
-        receiver: the end where they are counted.
-        timeout: seconds without a message after which the tunnel is called stuck.
+        sender: sends the messages; it is closed at the end.
+        receiver: receives and counts them.
+        timeout: seconds to wait for each message.
     """
-    over = threading.Event()
-    thread = threading.Thread(target=_keep_sending, args=(sender, over), daemon=True)
+    stop = threading.Event()
+    thread = threading.Thread(target=_keep_sending, args=(sender, stop), daemon=True)
     start = time.perf_counter()
     size = 0
     thread.start()
@@ -287,15 +281,15 @@ def measure_bulk(sender: Tunnel, receiver: Tunnel, timeout: float) -> Bulk:
         while time.perf_counter() - start < BULK_SECONDS:
             size += len(receiver.receive(timeout))
     finally:
-        over.set()
+        stop.set()
         seconds = time.perf_counter() - start
-        sender.close(0)  # ends a send that waits for room
+        sender.close(0)  # wakes a blocked send
         thread.join()
     return Bulk(size, seconds)
 
 
-def _keep_sending(sender: Tunnel, over: threading.Event) -> None:
+def _keep_sending(sender: Tunnel, stop: threading.Event) -> None:
     message = bytes(BULK_SIZE)
     with contextlib.suppress(OffsetError):
-        while not over.is_set():
+        while not stop.is_set():
             sender.send(message)

@@ -1,4 +1,4 @@
-"""What a terminal gets and a pipe does not: colour, and lines that say what is being waited for."""
+"""Terminal output: styles and a progress line, both left out when the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import Optional, TextIO
 
 
-class Paint(enum.Enum):
-    """What a piece of text is; the values are the numbers of the escape sequence that shows it so."""
+class Style(enum.Enum):
+    """The role of a piece of text. The value is the parameter of its ANSI escape sequence."""
 
     HEADING = "1"
     GOOD = "1;32"
@@ -23,7 +23,7 @@ class Paint(enum.Enum):
 
 
 def is_terminal(stream: Optional[TextIO]) -> bool:
-    """Tell whether somebody looks at what is written there."""
+    """Return whether a stream is a terminal; False if it is closed or None."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:  # closed
@@ -31,22 +31,17 @@ def is_terminal(stream: Optional[TextIO]) -> bool:
 
 
 def wants_colour(stream: Optional[TextIO]) -> bool:
-    """Tell whether to write colours: to a terminal that has them, unless NO_COLOR says otherwise."""
+    """Return whether to write colours: to a terminal that supports them, unless NO_COLOR is set."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def painted(text: str, paint: Optional[Paint], colour: bool) -> str:
-    """Return the text in its colour, or as it is where there is none to be."""
-    return f"\033[{paint.value}m{text}\033[0m" if colour and paint else text
+def styled(text: str, style: Optional[Style], colour: bool) -> str:
+    """Return the text in a style, or unchanged without a style or colours."""
+    return f"\033[{style.value}m{text}\033[0m" if colour and style else text
 
 
-def printable(text: object) -> str:
-    """Return the text with everything escaped that would steer the terminal: a file may have any name."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
-
-
-def say(text: str) -> None:
-    """Write one line to the output at once; what its encoding does not have is escaped."""
+def print_line(text: str) -> None:
+    """Print one line and flush; escape characters that the output encoding does not have."""
     stream = sys.stdout
     if stream is not None:
         encoding = stream.encoding or "utf-8"
@@ -54,28 +49,18 @@ def say(text: str) -> None:
         stream.flush()
 
 
-def say_lines(text: str) -> None:
-    """Write lines to the output, each as `say` does."""
-    for line in text.split("\n"):
-        say(line)
-
-
 class Progress:
-    """One line on the terminal's error output about what is under way, wiped away when it is done.
+    """A temporary line on stderr about the current step, shown only on a terminal."""
 
-    Args:
-        wanted: False where nothing is to be shown, terminal or not.
-    """
-
-    def __init__(self, wanted: bool = True) -> None:
-        self._shown = wanted and is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+    def __init__(self) -> None:
+        self._shown = is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
 
     def show(self, text: str) -> None:
         """Replace the line."""
         self._write(f"\r\033[K{text}")
 
     def clear(self) -> None:
-        """Wipe the line away; whatever else is written comes after this."""
+        """Erase the line; call this before any other output."""
         self._write("\r\033[K")
 
     def _write(self, text: str) -> None:

@@ -44,9 +44,9 @@ def test_closing_delivers_what_was_sent_and_ends_the_other_side(running, end_to_
             connected.send(message)
         connected.close()
         assert received.result(PATIENCE) == messages
-        with pytest.raises(ConnectionEnded, match="ended the tunnel"):
+        with pytest.raises(ConnectionEnded, match="closed the tunnel"):
             accepted.receive(PATIENCE)
-        with pytest.raises(ConnectionEnded, match="ended the tunnel"):
+        with pytest.raises(ConnectionEnded, match="closed the tunnel"):
             accepted.send(b"too late")
 
 
@@ -90,9 +90,9 @@ def test_a_rejected_connect_ends(running):
     with running.listen(node) as listener, connect_to(running, node) as connected:
         connected.send(b"nobody reads this")
         listener.receive(PATIENCE).reject()
-        with refused(Step.CONNECT, "turned the connect away"):
+        with refused(Step.CONNECT, "rejected the connect"):
             connected.receive(PATIENCE)
-        with refused(Step.CONNECT, "turned the connect away"):
+        with refused(Step.CONNECT, "rejected the connect"):
             list(connected)
 
 
@@ -106,7 +106,7 @@ def test_a_connect_to_nobody_ends_with_a_clear_error(running, end_to_end):
 @both_ways
 def test_an_accept_of_nobody_ends_with_a_clear_error(running, end_to_end):
     nobody = Identity.generate().public_key
-    with pytest.raises(ConnectionEnded, match="its connect waits no longer"):
+    with pytest.raises(ConnectionEnded, match="its connect is no longer pending"):
         accept(running.ticket, Identity.generate(), nobody, end_to_end=end_to_end).receive(PATIENCE)
 
 

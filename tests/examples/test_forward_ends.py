@@ -34,7 +34,7 @@ def test_a_target_that_does_not_answer_resets_the_connection_and_is_named(settin
         serving = setting.serve(nobody.getsockname()[1])
         with reach(setting.dial()[1]) as sock:
             wait_for_reset(sock)
-        serving.wait_for(r"connection 1: not made: no TCP connection to 127\.0\.0\.1:\d+: Connection refused")
+        serving.wait_for(r"connection 1: failed: no TCP connection to 127\.0\.0\.1:\d+: Connection refused")
 
 
 def test_a_server_that_resets_its_connection_resets_ours(setting: Setting) -> None:
@@ -72,7 +72,7 @@ def test_serve_comes_back_by_itself_when_the_relay_does(tmp_path: Path) -> None:
                 assert exchange(sock, b"before") == b"before"
                 first.stop(signal.SIGKILL)
                 wait_for_reset(sock)
-            serving.wait_for("^not listening: .*; trying again in 0")
+            serving.wait_for("^not listening: .*; retrying in 0")
             with reach(port) as waiting:  # while there is no relay
                 second = RelayProcess(identity, f"{LOCALHOST}:{first.port}")
                 try:
@@ -94,10 +94,10 @@ def test_serve_and_dial_may_be_there_before_the_relay(tmp_path: Path) -> None:
         ends.callback(setting.end)
         allowed = encode_key(setting.laptop.public_key)
         serving = setting.start("serve", "home", "--to", f"{LOCALHOST}:{target}", "--allow", allowed)
-        serving.wait_for("^not listening: no TCP connection to .*: Connection refused; trying again in ")
+        serving.wait_for("^not listening: no TCP connection to .*: Connection refused; retrying in ")
         dialing, port = setting.dial()
         sock = ends.enter_context(reach(port))
-        dialing.wait_for("connection 1: not yet: no TCP connection to .*; trying on for 30 s")
+        dialing.wait_for("connection 1: not connected: no TCP connection to .*; retrying for 30 s")
         again = RelayProcess(identity, f"{LOCALHOST}:{relay.port}")
         ends.callback(again.end)
         ends.callback(setting.end)
@@ -112,7 +112,7 @@ def test_a_connection_does_not_wait_for_a_relay_longer_than_told(tmp_path: Path)
         dialing, port = setting.dial("--wait", "1")
         with reach(port) as sock:
             wait_for_reset(sock)
-        dialing.wait_for("connection 1: not made: no TCP connection to ")
+        dialing.wait_for("connection 1: failed: no TCP connection to ")
     finally:
         setting.end()
 
@@ -139,7 +139,7 @@ def test_a_message_that_forward_does_not_send_cuts_the_connection_off(
                 with contextlib.suppress(OffsetError):
                     for message in messages:
                         tunnel.send(message)
-                dialing.wait_for("connection 1: cut off: the peer sent what forward.py does not send")
+                dialing.wait_for("connection 1: cut off: the peer sent an invalid message")
                 with pytest.raises(OffsetError):
                     tunnel.receive(PATIENCE)
 
@@ -160,7 +160,7 @@ def test_a_signal_ends_serve_while_it_waits_for_a_relay(tmp_path: Path) -> None:
     serving = setting.start(
         "serve", "home", "--to", "127.0.0.1:9", "--allow", encode_key(setting.laptop.public_key)
     )
-    serving.wait_for("trying again", count=2)
+    serving.wait_for("retrying in", count=2)
     assert serving.stop() == 0
 
 

@@ -18,8 +18,8 @@ def test_a_key_that_is_not_allowed_is_refused_and_named(setting: Setting) -> Non
         dialing, port = setting.dial("--wait", "1")
         with reach(port) as sock:
             wait_for_reset(sock)
-        serving.wait_for(f"^refused: {encode_key(setting.laptop.public_key)} is not allowed$")
-        dialing.wait_for("connection 1: not made: .*turned the connect away")
+        serving.wait_for(f"^rejected: {encode_key(setting.laptop.public_key)} is not allowed$")
+        dialing.wait_for("connection 1: failed: .*rejected the connect")
     assert reached == []
 
 
@@ -33,7 +33,7 @@ def test_refusals_do_not_fill_the_log(setting: Setting) -> None:
         port = setting.dial()[1]
         with reach(port) as sock:
             assert exchange(sock, b"after all of them") == b"after all of them"
-        assert len([line for line in serving.lines if line.startswith("refused: ")]) == 10
+        assert len([line for line in serving.lines if line.startswith("rejected: ")]) == 10
 
 
 def test_who_is_the_peer_by_the_relays_word_alone_gets_nothing(setting: Setting) -> None:
@@ -45,7 +45,7 @@ def test_who_is_the_peer_by_the_relays_word_alone_gets_nothing(setting: Setting)
             with listener.receive(PATIENCE).accept() as plain:
                 impostor_says(plain, Identity.generate())
                 wait_for_reset(sock)
-        dialing.wait_for("connection 1: not made: the other node did not prove its key: .*another identity")
+        dialing.wait_for("connection 1: failed: the other node did not prove its key: .*another identity")
 
 
 def test_a_caller_that_does_not_prove_its_key_end_to_end_does_not_reach_the_server(setting: Setting) -> None:
@@ -54,7 +54,7 @@ def test_a_caller_that_does_not_prove_its_key_end_to_end_does_not_reach_the_serv
         serving = setting.serve(target)
         with connect(setting.ticket, setting.laptop, setting.home.public_key) as plain:
             impostor_says(plain, Identity.generate())
-            serving.wait_for("connection 1: not made: the other node did not prove its key: .*another id")
+            serving.wait_for("connection 1: failed: the other node did not prove its key: .*another id")
     assert reached == []
 
 

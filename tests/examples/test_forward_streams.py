@@ -156,7 +156,7 @@ def test_over_the_most_connections_the_next_waits_until_one_ends(setting: Settin
             # Whichever of the two came first has the only place.
             second.sendall(b"b")
             first.sendall(b"a")
-            serving.wait_for("refused for now: .*, as many connections as --max says")
+            serving.wait_for("rejected: .*, the limit of --max is reached")
             serving.wait_for("connection 1: from")
             ready = wait_for_either(first, second)
             assert ready.recv(1) == (b"a" if ready is first else b"b")

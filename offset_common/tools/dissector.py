@@ -1,16 +1,16 @@
-"""A frame taken apart into its layers, and each layer into named parts with their bytes.
+"""Dissect a frame into its layers, and each layer into named parts with their bytes.
 
-Source: sections 1 to 7 of docs/protocol.md, as each layer names.
+Source: sections 1 to 7 of docs/protocol.md; each Section names its own.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-from offset_common.constants import ENCRYPTION_OVERHEAD, FRAME_LENGTH_SIZE, NONCE_SIZE, TAG_SIZE
+from offset_common.constants import FRAME_LENGTH_SIZE, NONCE_SIZE, ENCRYPTION_OVERHEAD, TAG_SIZE
 from offset_common.identity import encode_key
-from offset_common.tools.frames_seen import Frame, Layer, TunnelMessage, Unreadable, Version
-from offset_common.tools.terminal import Paint
+from offset_common.tools.frame_assembler import Frame, Layer, TunnelMessage, Unreadable, Version
+from offset_common.tools.terminal import Style
 from offset_common.wire.capnp import fixed_words
 from offset_common.wire.fields import Message
 from offset_common.wire.messages import (
@@ -27,19 +27,19 @@ from offset_common.wire.packing import WORD_SIZE
 
 
 class Part(NamedTuple):
-    """Some bytes with a name.
+    """A named part of a layer.
 
     Args:
-        name: a field's own, or what the bytes are.
-        data: may be empty where only the note says something.
-        note: their value, for a person.
-        paint: how they look on a terminal.
+        name: the name of a protocol field, or a description.
+        data: bytes; empty if only the note matters.
+        note: a readable form of the value.
+        style: the style on a terminal.
     """
 
     name: str
     data: bytes
     note: str = ""
-    paint: Optional[Paint] = None
+    style: Optional[Style] = None
 
 
 class Section(NamedTuple):
@@ -47,7 +47,7 @@ class Section(NamedTuple):
 
     Args:
         title: the name of the layer.
-        section: of docs/protocol.md.
+        section: a section number of docs/protocol.md.
         parts: in the order of the bytes, or of the fields.
     """
 
@@ -56,11 +56,11 @@ class Section(NamedTuple):
     parts: list[Part]
 
 
-def take_apart(frame: Frame) -> list[Section]:
-    """Return the layers of a frame, from the socket up."""
+def dissect(frame: Frame) -> list[Section]:
+    """Return the layers of a frame, outermost first."""
     outer = frame.layers[0]
     length = len(frame.payload)
-    header = Part("length", length.to_bytes(FRAME_LENGTH_SIZE, "big"), f"{length} bytes follow", Paint.LENGTH)
+    header = Part("length", length.to_bytes(FRAME_LENGTH_SIZE, "big"), f"{length} bytes follow", Style.LENGTH)
     sections = [Section("frame", "1", [header, *_payload_parts(frame.payload, outer)])]
     for layer in frame.layers:
         sections += _sections_of(layer)
@@ -74,9 +74,9 @@ def _payload_parts(payload: bytes, outer: Layer) -> list[Part]:
         nonce, tag = payload[:NONCE_SIZE], payload[-TAG_SIZE:]
         number = int.from_bytes(nonce, "little")
         return [
-            Part("nonce", nonce, f"message {number} under this key", Paint.NONCE),
-            Part("ciphertext", payload[NONCE_SIZE:-TAG_SIZE], "the ChannelMessage, sealed"),
-            Part("tag", tag, "proves that nothing was changed", Paint.TAG),
+            Part("nonce", nonce, f"message {number} under this key", Style.NONCE),
+            Part("ciphertext", payload[NONCE_SIZE:-TAG_SIZE], "the encrypted ChannelMessage"),
+            Part("tag", tag, "authenticates the ciphertext", Style.TAG),
         ]
     if isinstance(outer, (ExchangeRandNonce, ExchangeDh)):
         return packed_parts(payload, outer)
@@ -88,26 +88,25 @@ def _sections_of(layer: Layer) -> list[Section]:
         return []
     if isinstance(layer, TunnelMessage):
         note = ascii(layer.data.decode("utf-8", "replace"))[1:-1]
-        return [Section("message of a node to the other", "7", [Part("bytes", layer.data, note)])]
+        return [Section("data between the nodes", "7", [Part("bytes", layer.data, note)])]
     if isinstance(layer, ChannelMessage):
         return _channel_message(layer)
     if isinstance(layer, KaMessage):
         if layer.message is None:
-            return [Section("KaMessage", "6", [Part("keepAlive", b"", "without content")])]
-        return [Section("KaMessage", "6", [Part("message", layer.message, _packed_note(layer.message))])]
+            return [Section("KaMessage", "6", [Part("keepAlive", b"", "no content")])]
+        note = f"{len(layer.message)} bytes of the layer above"
+        return [Section("KaMessage", "6", [Part("message", layer.message, note)])]
     if isinstance(layer, InitConnection):
         name = layer.role.name.lower()
-        part = (
-            Part(name, b"", "without content") if layer.public_key is None else _key(name, layer.public_key)
-        )
-        return [Section("InitConnection", "7", [part])]
+        key = layer.public_key
+        return [Section("InitConnection", "7", [_key(name, key) if key else Part(name, b"", "no content")])]
     if isinstance(layer, (IncomingConnection, RejectConnection)):
         return [Section(type(layer).__name__, "7", [_key("publicKey", layer.public_key)])]
     return [Section(type(layer).__name__, "4", _fields_of(layer))]
 
 
 def _channel_message(message: ChannelMessage) -> list[Section]:
-    padding = Part("randPadding", message.rand_padding, "without meaning")
+    padding = Part("randPadding", message.rand_padding, "random, ignored")
     if isinstance(message.content, Rekey):
         return [
             Section("ChannelMessage", "5", [padding]),
@@ -117,41 +116,37 @@ def _channel_message(message: ChannelMessage) -> list[Section]:
     return [Section("ChannelMessage", "5", [padding, user])]
 
 
-def _packed_note(message: bytes) -> str:
-    return f"{len(message)} bytes of the layer above"
-
-
 def _fields_of(message: Message) -> list[Part]:
-    return [_field(protocol_name(name), value) for name, value in vars(message).items()]
+    return [_field(_protocol_name(name), value) for name, value in vars(message).items()]
 
 
 def _field(name: str, value: Optional[bytes]) -> Part:
     if value is None:
         return Part(name, b"", "empty")
-    if name in ("srcPublicKey", "optDestPublicKey", "publicKey"):
+    if name in ("srcPublicKey", "optDestPublicKey"):
         return _key(name, value)
-    return Part(name, value, "", Paint.FIELD)
+    return Part(name, value, "", Style.FIELD)
 
 
 def _key(name: str, key: bytes) -> Part:
-    return Part(name, key, f"in a ticket {encode_key(key)}", Paint.FIELD)
+    return Part(name, key, f"in base64: {encode_key(key)}", Style.FIELD)
 
 
-def protocol_name(attribute: str) -> str:
-    """Return the name that a field has in the protocol: rand_nonce is randNonce."""
+def _protocol_name(attribute: str) -> str:
+    """Return the field's name in the protocol: rand_nonce becomes randNonce."""
     first, *others = attribute.split("_")
     return first + "".join(word.capitalize() for word in others)
 
 
 def packed_parts(payload: bytes, message: Message) -> list[Part]:
-    """Cut a packed message where its fields begin and end; what is between them are pointers.
+    """Split a packed message into its fields and the pointers between them.
 
-    A field's words stand in it with their bytes reversed, the number of the words that follow the first
-    between them. A word with zeros in it may be packed in another way and is then not marked.
+    In a packed field, the bytes of each word are reversed, and a count byte may follow the first word. A
+    word that contains zero bytes can be packed in another way, and is then not found.
 
     Args:
         payload: the packed message.
-        message: what it was read as.
+        message: the decoded message.
     """
     parts: list[Part] = []
     at = 0
@@ -159,10 +154,10 @@ def packed_parts(payload: bytes, message: Message) -> list[Part]:
         found = _find_words(payload, at, fixed_words(value)) if value else None
         if found is None:
             continue
-        begin, end = found
-        if begin > at:
-            parts.append(_pointers(payload[at:begin], first=not parts))
-        parts.append(Part(protocol_name(name), payload[begin:end], "words reversed, packed", Paint.FIELD))
+        start, end = found
+        if start > at:
+            parts.append(_pointers(payload[at:start], first=not parts))
+        parts.append(Part(_protocol_name(name), payload[start:end], "words reversed, packed", Style.FIELD))
         at = end
     if at < len(payload):
         parts.append(_pointers(payload[at:], first=not parts))
@@ -173,12 +168,12 @@ def _pointers(data: bytes, first: bool) -> Part:
     return Part("pointers", data, "segment table, root, pointers" if first else "")
 
 
-def _find_words(payload: bytes, start: int, words: bytes) -> Optional[tuple[int, int]]:
-    """Return where the first of the words begins and the last that follows it ends."""
-    begin, at = None, start
+def _find_words(payload: bytes, offset: int, words: bytes) -> Optional[tuple[int, int]]:
+    """Return the offsets where the first word that is found starts, and where the last one ends."""
+    start, at = None, offset
     for index in range(0, len(words), WORD_SIZE):
         found = payload.find(words[index : index + WORD_SIZE], at)
         if found >= 0:
-            begin = found if begin is None else begin
+            start = found if start is None else start
             at = found + WORD_SIZE
-    return None if begin is None else (begin, at)
+    return None if start is None else (start, at)

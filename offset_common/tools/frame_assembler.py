@@ -1,7 +1,7 @@
-"""Puts what a connection's observer is told together, frame by frame.
+"""Assemble frames, with the messages that they contain, from the calls to a connection's observer.
 
-Nothing is decoded here a second time: the channel tells of every payload and of the value of every layer
-as it passes. Only what is inside a KaMessage is opened, by the same classes that nodes open it with.
+The channel reports every payload and every decoded message, so they are not decoded again here. Only the
+content of a KaMessage is decoded, because its type depends on the role of the connection.
 
 Source: section 0 of docs/protocol.md.
 """
@@ -29,33 +29,31 @@ SENT, RECEIVED = "sent", "received"
 
 
 class Version(NamedTuple):
-    """The payload of the first frame each way."""
+    """The payload of the first frame in each direction."""
 
     number: int
 
 
 class TunnelMessage(NamedTuple):
-    """What one node sends to the other: the relay passes it on as it is."""
+    """Data from one node to the other, which the relay forwards unchanged."""
 
     data: bytes
 
 
 class Unreadable(NamedTuple):
-    """A payload that is not what it should be; it ends the connection."""
-
-    size: int
+    """A payload that cannot be decrypted or decoded; the connection is closed."""
 
 
 Layer = Union[Message, Version, TunnelMessage, Unreadable]
 
 
 class Frame(NamedTuple):
-    """A frame with the values of its layers.
+    """A frame and its decoded layers.
 
     Args:
         connection: the name of the connection.
-        direction: SENT or RECEIVED, as the node sees it.
-        payload: its bytes, without the length before them.
+        direction: SENT or RECEIVED, from the node's side.
+        payload: bytes, without the frame's length prefix.
         layers: from the outermost to the innermost.
     """
 
@@ -66,7 +64,7 @@ class Frame(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is: the name of its innermost message."""
+        """The name of the innermost message."""
         inner = self.layers[-1]
         if isinstance(inner, InitConnection):
             return f"InitConnection {inner.role.name.lower()}"
@@ -80,33 +78,34 @@ class Frame(NamedTuple):
 
 
 class FrameAssembler:
-    """Listens to one connection of a node, and gives whole frames.
+    """Observe one connection of a node and emit complete frames.
 
-    What is sent is told value by value, innermost first, and later, as it leaves, by its payload. What is
-    received is told by its payload, then by its values, outermost first.
+    For a sent frame, the observer is called with each message, innermost first, and later with the payload
+    when it leaves. For a received frame, it is called with the payload, then with each message, outermost
+    first.
 
     Args:
         connection: its name.
-        emit: gets each frame.
+        emit: called with each frame.
     """
 
     def __init__(self, connection: str, emit: Callable[[Frame], None]) -> None:
         self._connection = connection
         self._emit = emit
         self._role: Optional[InitRole] = None
-        self._sent_layers: list[Message] = []  # of the frame that is being made
-        self._to_leave: deque[list[Message]] = deque()  # the layers of frames that have not left yet
-        self._received_payload: Optional[bytes] = None  # whose values are still to be told
+        self._sent_layers: list[Message] = []  # of the frame that is being encoded
+        self._queued: deque[list[Message]] = deque()  # the layers of encoded frames that have not left yet
+        self._received_payload: Optional[bytes] = None  # waits for its messages
         self._received_layers: list[Message] = []
-        self._versions: set[str] = set()  # the directions in which the version has passed
+        self._versions: set[str] = set()  # the directions in which the version was seen
 
     @property
     def settled(self) -> bool:
-        """Whether everything that was sent has left."""
-        return not self._to_leave
+        """Whether all sent frames have left."""
+        return not self._queued
 
     def observe(self, direction: str, value: object) -> None:
-        """Take what the observer of a Connection is told."""
+        """Process one call of a Connection's observer."""
         if isinstance(value, bytes) and direction in (SENT, RECEIVED) and direction not in self._versions:
             self._versions.add(direction)
             self._emit(Frame(self._connection, direction, value, [Version(int.from_bytes(value, "big"))]))
@@ -116,21 +115,21 @@ class FrameAssembler:
             self._received(value)
 
     def finish(self) -> None:
-        """Give the frame whose values were never told, if there is one."""
+        """Emit a received payload that has no complete messages as an unreadable frame."""
         payload = self._received_payload
         if payload is not None:
             self._received_payload = None
-            layers: list[Layer] = [*self._received_layers, Unreadable(len(payload))]
+            layers: list[Layer] = [*self._received_layers, Unreadable()]
             self._emit(Frame(self._connection, RECEIVED, payload, layers))
 
     def _sent(self, value: object) -> None:
         if isinstance(value, bytes):
-            layers = self._to_leave.popleft()
-            self._emit(Frame(self._connection, SENT, value, self._with_message(SENT, layers)))
+            layers = self._queued.popleft()
+            self._emit(Frame(self._connection, SENT, value, self._with_content(SENT, layers)))
         elif isinstance(value, Message):
             self._sent_layers.insert(0, value)
             if not isinstance(value, KaMessage):
-                self._to_leave.append(self._sent_layers)
+                self._queued.append(self._sent_layers)
                 self._sent_layers = []
 
     def _received(self, value: object) -> None:
@@ -141,22 +140,22 @@ class FrameAssembler:
         elif isinstance(value, Message) and self._received_payload is not None:
             self._received_layers.append(value)
             if _is_innermost(value):
-                layers = self._with_message(RECEIVED, self._received_layers)
+                layers = self._with_content(RECEIVED, self._received_layers)
                 self._emit(Frame(self._connection, RECEIVED, self._received_payload, layers))
                 self._received_payload = None
 
-    def _with_message(self, direction: str, layers: list[Message]) -> list[Layer]:
-        """Add what is inside the KaMessage, by the role that the connection has."""
+    def _with_content(self, direction: str, layers: list[Message]) -> list[Layer]:
+        """Return the layers, with the decoded content of the KaMessage appended."""
         inner = layers[-1]
-        opened: list[Layer] = [*layers]
+        result: list[Layer] = [*layers]
         if isinstance(inner, KaMessage) and inner.message is not None:
             try:
-                opened.append(self._open(direction, inner.message))
+                result.append(self._decode(direction, inner.message))
             except PeerError:
-                opened.append(Unreadable(len(inner.message)))
-        return opened
+                result.append(Unreadable())
+        return result
 
-    def _open(self, direction: str, message: bytes) -> Layer:
+    def _decode(self, direction: str, message: bytes) -> Layer:
         if self._role is None:
             init = InitConnection.decode(message)
             self._role = init.role

@@ -1,0 +1,43 @@
+"""Run stmgr, in this process or as a program of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import stmgr
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = ROOT / "tests" / "vectors" / "files"  # made by the original stmgr
+
+
+class Outcome(NamedTuple):
+    """The exit status and the output of a command."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run_stmgr(capsys: pytest.CaptureFixture[str], *words: object) -> Outcome:
+    """Run a stmgr command in this process."""
+    status = stmgr.main([str(word) for word in words])
+    return Outcome(status, *capsys.readouterr())
+
+
+def run_script(script: str, *words: object, **environment: str) -> Outcome:
+    """Run a script of the project as a program, with additional environment variables."""
+    done = subprocess.run(
+        [sys.executable, ROOT / script, *map(str, words)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
