@@ -32,7 +32,7 @@ from offset_common.constants import HANDSHAKE_TIMEOUT
 from offset_common.identity import Identity
 from offset_common.relay.limits import Limits
 from offset_common.relay.listening import listen_on
-from offset_common.relay.log import Log
+from offset_common.relay.log import RelayLog
 from offset_common.relay.server import Relay
 from offset_common.tickets import RelayTicket
 from offset_common.tools.check_report import check_and_report
@@ -61,13 +61,13 @@ def trace(ticket: RelayTicket, short: bool) -> int:
 def own_relay() -> Iterator[RelayTicket]:
     """Run a relay in a thread and yield its ticket."""
     identity = Identity.generate()
-    relay = Relay(identity, listen_on(Address("127.0.0.1", 0)), Limits(), Log(None))
+    relay = Relay(identity, listen_on(Address("127.0.0.1", 0)), Limits(), RelayLog(None))
     thread = threading.Thread(target=relay.serve)
     thread.start()
     try:
         yield RelayTicket(identity.public_key, parse_address(relay.addresses[0]))
     finally:
-        relay.loop.adopt(lambda: relay.stop(drain=0))
+        relay.loop.call_soon_threadsafe(lambda: relay.stop(drain=0))
         thread.join()
 
 

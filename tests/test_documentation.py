@@ -52,7 +52,7 @@ def test_the_readme_commands_start_a_relay(clone: Path) -> None:
             assert relay.wait(PATIENCE) == 0
         finally:
             relay.kill()
-    assert ready.startswith("relay ready: listening on 127.0.0.1:")
+    assert ready.startswith("relay ready: address=127.0.0.1:")
     assert ready.endswith(f"public key {encode_key(ticket.public_key)}\n")
 
 

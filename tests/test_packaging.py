@@ -103,7 +103,7 @@ def test_the_installed_commands_work(built: Built, tmp_path: Path) -> None:
             assert relay.wait(20) == 0
         finally:
             relay.kill()
-    assert ready.startswith("relay ready: listening on 127.0.0.1:")
+    assert ready.startswith("relay ready: address=127.0.0.1:")
 
 
 def test_the_sdist_is_complete_enough_for_its_tests(built: Built, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-from offset_common.constants import FRAME_LENGTH_SIZE, NONCE_SIZE, ENCRYPTION_OVERHEAD, TAG_SIZE
+from offset_common.constants import ENCRYPTION_OVERHEAD, FRAME_LENGTH_SIZE, NONCE_SIZE, TAG_SIZE
 from offset_common.identity import encode_key
 from offset_common.tools.frame_assembler import Frame, Layer, TunnelMessage, Unreadable, Version
 from offset_common.tools.terminal import Style

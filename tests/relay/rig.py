@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Callable, NamedTuple, Optional
 
+from offset_common.relay.link import Link
+from offset_common.relay.reasons import CloseReason
+
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import HandshakeCompleted, MessageReceived
 from offset_common.identity import Identity
 from offset_common.relay.limits import Limits
-from offset_common.relay.link import Link
 from offset_common.relay.log import Log
-from offset_common.relay.reasons import CloseReason
 from offset_common.relay.server import Relay
 from offset_common.wire.messages import IncomingConnection, InitConnection, InitRole, RejectConnection
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-from offset_common.constants import MAX_FRAME_SIZE
 from offset_common.relay.buffers import (
     AGED,
     LARGE_FRAMES_SHARE,
@@ -17,6 +15,8 @@ from offset_common.relay.buffers import (
     Budget,
     SpareBuffers,
 )
+
+from offset_common.constants import MAX_FRAME_SIZE
 from offset_common.relay.limits import FREE_BUFFER_SIZE, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
 
 

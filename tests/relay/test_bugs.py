@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Callable
 
 import pytest
-
-from offset_common.channel.connection import Connection
 from offset_common.relay.handshakes import HandshakePool
 from offset_common.relay.link import Link
 from offset_common.relay.reasons import CloseReason
+
+from offset_common.channel.connection import Connection
 from offset_common.relay.registry import Registry
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.rig import Mate, Rig

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 
 import pytest
-
 from offset_common.relay.link import Link
+
 from offset_common.wire.messages import InitRole
 from tests.relay.rig import Rig
 

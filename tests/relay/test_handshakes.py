@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
+from offset_common.relay.handshakes import HandshakePool
 
 from offset_common.errors import ServiceError
 from offset_common.identity import Identity
-from offset_common.relay.handshakes import HandshakePool
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import Log
 from offset_common.relay.server import Relay

@@ -6,10 +6,10 @@ import os
 import random
 
 import pytest
+from offset_common.relay.reasons import CloseReason
 
 from offset_common.constants import IDLE_TIMEOUT
 from offset_common.relay.limits import LINGER_TIMEOUT, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, Limits
-from offset_common.relay.reasons import CloseReason
 from offset_common.wire.messages import InitConnection, InitRole, KaMessage
 from tests.relay.rig import Rig, running
 from tests.wire.layout import LIST, STRUCT, elements, packed, sections, word

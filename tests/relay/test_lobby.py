@@ -8,15 +8,15 @@ import threading
 import time
 
 import pytest
+from offset_common.relay.handshakes import HandshakeJob, HandshakePool
+from offset_common.relay.lobby import ListeningSocket
+from offset_common.relay.reasons import CloseReason
 
 from offset_common.channel.connection import VERSION_FRAME, Connection
 from offset_common.channel.events import HandshakeCompleted
 from offset_common.constants import HANDSHAKE_TIMEOUT
 from offset_common.identity import Identity
-from offset_common.relay.handshakes import HandshakeJob, HandshakePool
 from offset_common.relay.limits import Limits
-from offset_common.relay.lobby import ListeningSocket
-from offset_common.relay.reasons import CloseReason
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.rig import Rig, running
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-
 from offset_common.relay.loop import READ, Loop
 
 

@@ -7,11 +7,11 @@ from typing import Optional, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from offset_common.relay.limits import Limits
 from offset_common.relay.link import Link
 from offset_common.relay.origins import OVERDRAFT, Counts, Origins, origin_of, show_address
 from offset_common.relay.reasons import CloseReason
+
+from offset_common.relay.limits import Limits
 
 
 class FakeLink:

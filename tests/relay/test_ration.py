@@ -6,10 +6,10 @@ import os
 import time
 
 import pytest
-
 from offset_common.relay.link import Link
 from offset_common.relay.ration import Ration
 from offset_common.relay.reasons import CloseReason
+
 from offset_common.wire.capnp import data_pointer, discriminant_word, segment_table, struct_pointer
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage

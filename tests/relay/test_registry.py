@@ -8,9 +8,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from offset_common.relay.reasons import CloseReason
 
 from offset_common.relay.limits import Limits
-from offset_common.relay.reasons import CloseReason
 from offset_common.relay.registry import Action, Announce, Close, Join, Registry
 
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 
 import pytest
+from offset_common.relay.buffers import PATIENCE_WITH_KEEPERS
+from offset_common.relay.reasons import CloseReason
+from offset_common.relay.roles import Fights
 
 from offset_common.constants import IDLE_TIMEOUT, INIT_TIMEOUT, KEEPALIVE_INTERVAL, WAITING_CONNECT_TIMEOUT
 from offset_common.identity import Identity
 from offset_common.relay import roles
-from offset_common.relay.buffers import PATIENCE_WITH_KEEPERS
 from offset_common.relay.limits import (
     EARLY_DATA_SIZE,
     LISTENER_CHANGE_DELAY,
     LISTENER_CHANGES_IN_WINDOW,
     LISTENER_CHANGES_WINDOW,
 )
-from offset_common.relay.reasons import CloseReason
 from offset_common.relay.registry import Announce
-from offset_common.relay.roles import Fights
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage
 from offset_common.wire.packing import pack_sparse

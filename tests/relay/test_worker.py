@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from offset_common.relay.handover import encode_pair, end_of, send_with_sockets
-from offset_common.relay.limits import MIB
 from offset_common.relay.worker import Worker
+
+from offset_common.relay.limits import MIB
 from tests.relay.rig import Rig
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
-
-from offset_common.errors import ServiceError
 from offset_common.relay.handover import MAX_DATAGRAM, receive_with_sockets
-from offset_common.relay.limits import MIB, Limits
 from offset_common.relay.reasons import CloseReason
 from offset_common.relay.worker_pool import LOAD_HALVES_IN, RESTART_DELAY, STUCK_AFTER, WorkerPool
+
+from offset_common.errors import ServiceError
+from offset_common.relay.limits import MIB, Limits
 from tests.relay.rig import Mate, Rig
 
 FILLING = b'{"do": "nothing"}'

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Callable
 
 from offset_common.relay.reasons import CloseReason
+
 from tests.end_to_end.relay_process import RelayProcess
 
 MIB = 1 << 20
