@@ -53,7 +53,7 @@ def test_the_readme_commands_start_a_relay(clone: Path) -> None:
         finally:
             relay.kill()
     assert ready.startswith("relay ready: address=127.0.0.1:")
-    assert ready.endswith(f"public key {encode_key(ticket.public_key)}\n")
+    assert ready.endswith(f"public_key={encode_key(ticket.public_key)}\n")
 
 
 @pytest.fixture

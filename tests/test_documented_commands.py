@@ -90,7 +90,7 @@ def run_script(line: str, directory: Path) -> None:
 def start_relay(line: str, directory: Path) -> None:
     """Run strelay.py on a free port until it is ready, or check its --help or --version."""
     if "--help" in line or "--version" in line:
-        assert run(line, directory).startswith("Runs an Offset relay" if "--help" in line else "0.")
+        assert run(line, directory).startswith("Run an Offset relay" if "--help" in line else "0.")
         return
     words = shlex.split(line)
     words[0] = sys.executable
@@ -155,7 +155,7 @@ def request_state(line: str, directory: Path) -> None:
     relay = RelayProcess(directory / "relay/relay.ident")
     try:
         run(line.replace("PID", str(relay.process.pid)), directory)
-        assert "connections 0" in relay.wait_for_line("^state: ")
+        assert "connections=0" in relay.wait_for_line("^relay state: ")
     finally:
         relay.end()
 
