@@ -103,7 +103,7 @@ fuzz: $(VENV)/dev.stamp ## give ten minutes of random input to all decoders; FUZ
 soak: $(VENV)/dev.stamp ## let 200 nodes use a relay for SECONDS (600) and check every byte; also SEED=, WORKERS=
 	$(VENV)/bin/python -m tests.soak --seconds $(SECONDS) --workers $(WORKERS) $(if $(SEED),--seed $(SEED))
 
-# `make attack`: arguments for pytest, for example ATTACK="-k silence".
+# `make attack`: arguments for pytest, for example ATTACK="-k silence"; the proxy test runs for ATTACK_PROXY seconds (20).
 ATTACK ?= tests/attack
 
 attack: $(VENV)/dev.stamp ## attack a relay and check that others are not disturbed; ATTACK="-k silence" for less

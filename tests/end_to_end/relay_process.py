@@ -21,7 +21,7 @@ import pytest
 from tests.end_to_end.peer import Place
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-READY = re.compile(r"^relay ready: listening on (.*), public key ([A-Za-z0-9_-]{43})$")
+READY = re.compile(r"^relay ready: address=(\S+) public_key=([A-Za-z0-9_-]{43})$")
 PATIENCE = 20.0  # seconds that the process may take for anything
 
 
@@ -70,7 +70,7 @@ class RelayProcess:
         self._reader.start()
         ready = READY.match(self.wait_for_line("ready"))
         assert ready is not None, self.lines
-        self.addresses = ready[1].split(" and ")
+        self.addresses = ready[1].split(",")
         self.public_key = base64.urlsafe_b64decode(ready[2] + "=")
         self.port = int(self.addresses[0].rpartition(":")[2])
 
