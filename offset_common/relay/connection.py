@@ -89,6 +89,21 @@ class Session:
         return False
 
 
+class Ended(Session):
+    """What a connection has when it has ended, or not begun: one for all, so that it is not kept alive."""
+
+    __slots__ = ()
+
+    state = State.CLOSED
+    keeps_alive = False
+
+    def __init__(self) -> None:
+        """Belong to no connection."""
+
+
+ENDED = Ended()
+
+
 class SocketConnection(ReadyEntry):
     """A connection from its acceptance to its end.
 
@@ -130,7 +145,7 @@ class SocketConnection(ReadyEntry):
         self.output = OutputBuffer(self.account)
         self.protocol: Optional[Connection] = None
         self.key = b""  # of the peer, once it is proven
-        self.session: Session = Session(self)
+        self.session: Session = ENDED
         self.received = 0  # bytes
         self.sent = 0
         self.started_at = env.loop.now
@@ -455,6 +470,7 @@ class SocketConnection(ReadyEntry):
             reason = self._end_reason
         self.env.closed(self, reason, detail)
         self.session.on_closed(reason)
+        self.session = ENDED
 
     def release(self) -> None:
         """Close the socket and give back all memory; only the account of its traffic stays."""

@@ -177,13 +177,15 @@ class EventLoop:
         """Run one round: wait for something to happen, and handle it."""
         events = self._selector.select(self._time_to_wait())
         self.now = self._clock()
+        started = perf_counter()
         self._collect(events)
         if self.now >= self._next_coarse_poll:
             self._collect(self._coarse_selector.select(0))
             watched = len(self._coarse_selector.get_map()) > 0
             self._next_coarse_poll = math.floor(self.now) + COARSE_INTERVAL if watched else math.inf
         if self.turns:
-            self._run_turns()
+            # With thousands of ready connections, collecting them takes long itself.
+            self._run_turns(max(POLL_INTERVAL, perf_counter() - started))
         if self._tasks:
             self._run_tasks()
         for expired in self.deadlines.take_expired(self.now):
@@ -206,10 +208,11 @@ class EventLoop:
             else:
                 watcher.on_ready(mask)
 
-    def _run_turns(self) -> None:
+    def _run_turns(self, seconds: float) -> None:
         turns = self.turns
-        started = begun = perf_counter()
-        while turns and begun - started < POLL_INTERVAL:
+        begun = perf_counter()
+        end = begun + seconds
+        while turns and begun < end:
             entry = self._serving = turns.pop()
             self._serve_again = False
             events, entry._events = entry._events, 0

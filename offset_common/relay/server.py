@@ -173,8 +173,9 @@ class Relay:
             obstacle.close(CloseReason.EVICTED)
         connection = SocketConnection(self._env, sock, address)
         self.admission.enter(connection, address.prefix)
+        session = Handshake(connection, self._handshakes, self.admission.protect, self._authenticated)
         try:
-            connection.start(Handshake(connection, self._handshakes, self.admission, self._authenticated))
+            connection.start(session)
             connection.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)
         except Exception as error:
             connection.fail(error)
