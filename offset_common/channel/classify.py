@@ -41,6 +41,7 @@ MAX_PADDING_KEPT = 768  # bytes; more is not worth encrypting and sending again
 _MAX_WORDS = MAX_FRAME_SIZE // WORD_SIZE
 _OUTER_ALLOWANCE = max_unpacked_size(0, data_fields=2)
 _INNER_ALLOWANCE = max_unpacked_size(0)
+_MAX_SHORT = 3000  # packed bytes: one run of user data, and padding that is kept
 _MAX_STEPS = 300  # to walk one object; a mebibyte of random bytes takes 120
 _FULL_RUN = 1 + WORD_SIZE + 1 + (MAX_RUN - 1) * WORD_SIZE  # packed bytes of the longest run
 _HEAD_SIZE = 56  # bytes of user data: the words of a KaMessage before its payload, packed
@@ -91,7 +92,7 @@ def classify(packed: Packed, size: int) -> Optional[Content]:
     Returns: AS_IT_IS, or the content to write behind less padding; None if the slow path must decide.
     """
     try:
-        if _is_short_message(packed, size):
+        if size <= _MAX_SHORT and _is_short_message(packed, size):
             return AS_IT_IS
         sizes, at = _read_table(packed)
         if sum(sizes) * WORD_SIZE <= size + _OUTER_ALLOWANCE:
@@ -176,10 +177,7 @@ def _classify(p: Packed, size: int, sizes: tuple[int, ...], at: int) -> Optional
         near_padding, padding, at = _read_begin(p, at)
     # The first segment has the padding, the union, ->user and user data, unless one of them is far.
     padding_words = (padding + 7) >> 3
-    if p[at] == 0xFF and p[at + 9] == padding_words - 1:
-        at += 2 + 8 * padding_words
-    elif padding:
-        at = _skip(p, at, padding_words)
+    at = _skip(p, at, padding_words)
     union = at
     if p[at] != 1 or p[at + 1] != 1:  # `user`
         return None
@@ -189,10 +187,7 @@ def _classify(p: Packed, size: int, sizes: tuple[int, ...], at: int) -> Optional
         words = (length + 7) >> 3
         if high & 7 != _BYTES or sizes[0] != 5 + padding_words + words:
             return None
-        if p[at] == 0xFF and p[at + 9] == words - 1:
-            at += 2 + 8 * words
-        else:
-            at = _skip(p, at, words)
+        at = _skip(p, at, words)
     elif low != _FAR or high != len(sizes) - 1 or sizes[0] != 5 + padding_words:
         return None
     union_end = at
@@ -268,8 +263,6 @@ def _is_message(user: Packed, length: int) -> bool:
         return False
     if len(user) < length:
         return (words + 5) * WORD_SIZE <= length + _INNER_ALLOWANCE
-    if words and user[at] == 0xFF and user[at + 9] == words - 1:
-        return at + 2 + 8 * words <= length
     return _skip(user, at, words) <= length
 
 
