@@ -143,7 +143,7 @@ CHUNKS = st.lists(st.tuples(st.booleans(), st.sampled_from((1, 5, 255, 256, 257,
 def test_runs_of_all_kinds_are_walked(padding_chunks, user_chunks, behind):
     chance = random.Random(1)
 
-    def fill(chunks):
+    def fill(chunks: list[tuple[bool, int]]) -> bytes:
         return b"".join(bytes(8 * words) if zeros else chance.randbytes(8 * words) for zeros, words in chunks)
 
     padding = fill(padding_chunks)[:65_535]
