@@ -58,20 +58,11 @@ def frame_end(data: Buffer, start: int, limit: int) -> int:
         FrameError: it announces a larger one.
     """
     length: int = _LENGTH.unpack_from(data, start)[0]
-    check_length(length, limit)
-    return start + FRAME_LENGTH_SIZE + length
-
-
-def check_length(length: int, limit: int) -> None:
-    """Reject a frame over the limit before any of it is buffered.
-
-    Raises:
-        FrameError: `OldPeerError` or `FrameTooLargeError`.
-    """
     if length > limit:
         if length == _OLD_PEER_LENGTH:
             raise OldPeerError
         raise FrameTooLargeError(length, limit)
+    return start + FRAME_LENGTH_SIZE + length
 
 
 class FrameReader:
@@ -102,29 +93,15 @@ class FrameReader:
         Raises:
             FrameError: the frame's length is over the limit.
         """
-        length = self.next_length()
-        if length is None:
+        if len(self) < FRAME_LENGTH_SIZE:
             return None
-        begin = self._start + FRAME_LENGTH_SIZE
-        end = begin + length
+        end = frame_end(self._buffer, self._start, self.limit)
         if end > len(self._buffer):
             return None
-        payload = bytes(memoryview(self._buffer)[begin:end])
+        payload = bytes(memoryview(self._buffer)[self._start + FRAME_LENGTH_SIZE : end])
         self._start = end
         self._forget_returned()
         return payload
-
-    def next_length(self) -> Optional[int]:
-        """Return the length of the next payload, or None while it is not known yet.
-
-        Raises:
-            FrameError: it is over the limit.
-        """
-        if len(self._buffer) - self._start < FRAME_LENGTH_SIZE:
-            return None
-        length: int = _LENGTH.unpack_from(self._buffer, self._start)[0]
-        check_length(length, self.limit)
-        return length
 
     def take_all(self) -> bytes:
         """Return, and forget, all bytes that have not been returned yet."""
