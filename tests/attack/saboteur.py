@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import strelay
-from offset_common.channel import connection, handshake, resealing
+from offset_common.channel import connection, forwarder, handshake
 from offset_common.identity import Identity
 from offset_common.relay import deadlines, forwarding, handshakes, inbox, link, lobby, registry, roles, server
 from offset_common.wire import messages
@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[Any, str]] = {
     "registry": (registry.Registry, "connect"),
     "join": (forwarding.Tunnels, "serve"),
     "forwarding": (forwarding.Tunnels, "process"),
-    "resealing": (resealing.Resealer, "reseal"),
+    "forwarder": (forwarder.Forwarder, "forward"),
     "inbox": (inbox.Inbox, "keep"),
     "output": (link.Link, "write"),
     "time": (link.Link, "schedule"),
