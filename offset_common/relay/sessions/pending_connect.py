@@ -14,7 +14,7 @@ from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import EARLY_DATA_SIZE
 from offset_common.relay.sessions.message_session import MessageSession
-from offset_common.wire.packing import max_unpacked_size
+from offset_common.wire.messages import max_payload_size
 
 MESSAGE_OVERHEAD = 512  # bytes counted for each early message: sending it later takes 10 us
 
@@ -49,7 +49,7 @@ class PendingConnect(MessageSession):
         if self._size > EARLY_DATA_SIZE:
             self.connection.pause_reading()
             return False
-        size = max_unpacked_size(frame_size)
+        size = max_payload_size(frame_size)
         if not self.connection.account.fits(size):
             self.connection.wait_for_space(self.connection, size)
             return False
