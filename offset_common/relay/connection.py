@@ -59,6 +59,7 @@ class Session:
 
     state: State
     keeps_alive = True  # keepalives are sent, and a silent peer is closed
+    may_poll_coarsely = False  # it does not matter if the peer's next message is noticed a second later
 
     def __init__(self, connection: SocketConnection) -> None:
         self.connection = connection
@@ -82,11 +83,6 @@ class Session:
 
     def on_closed(self, reason: CloseReason) -> None:
         """Release what the session holds elsewhere: the connection ended."""
-
-    @property
-    def may_poll_coarsely(self) -> bool:
-        """Whether it does if the peer's next message is noticed a second later."""
-        return False
 
 
 class Ended(Session):
@@ -212,6 +208,8 @@ class SocketConnection(ReadyEntry):
                 self._flush()
             if self._watched & READ and (events & READ or self.input.backlog):
                 self.session.on_readable()
+            if self.session.may_poll_coarsely and self._watched == READ and not self.input:
+                self._poll_coarsely()
         except BlockingIOError:
             pass  # what made it ready is gone already
         except Exception as error:
@@ -396,16 +394,16 @@ class SocketConnection(ReadyEntry):
                 self.protocol.channel.mark_received(now)
             self.protocol.handle_time(now)
             self.send_pending()
-            if self._watched == READ and self.session.may_poll_coarsely:
-                self._poll_coarsely()
         if not self.closed:
             self._schedule()
 
     def _poll_coarsely(self) -> None:
-        self._watch(0)
-        self._polled_coarsely = True
-        self.env.loop.register_coarse(self.sock, self)
-        self._watched = READ
+        if not self._polled_coarsely:
+            self._watch(0)
+            self.env.loop.register_coarse(self.sock, self)
+            self._polled_coarsely = True
+            self._watched = READ
+            self._schedule()
 
     # The end.
 

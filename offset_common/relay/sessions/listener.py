@@ -75,8 +75,8 @@ class Listener(MessageSession):
         connection.call_when_drained(self._send_announcements)
 
     @property
-    def may_poll_coarsely(self) -> bool:
-        """Whether it may: nobody waits for what the peer sends."""
+    def may_poll_coarsely(self) -> bool:  # type: ignore[override]
+        """Whether nobody waits for what the peer sends."""
         return not self._has_pending(self)
 
     def on_closed(self, reason: CloseReason) -> None:
