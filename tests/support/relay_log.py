@@ -32,6 +32,10 @@ class Reason:
     IDLE = "nothing received for too long"
     INIT_TIMEOUT = "no InitConnection in time"
     KEY_LIMIT = "connections of that key"
+    NORMAL = (
+        "the peer closed|connection was lost|other end of the tunnel ended|nothing received for too long|nobody"
+        "|no such connect|rejected|listener ended|a newer listener"
+    )
     NOT_OFFSET = "not an Offset peer"
     OLD_PEER = "peer older than 0.1.3"
     PARTNER_ENDED = "other end of the tunnel ended"
@@ -118,7 +122,8 @@ def parse_state(line: str) -> Optional[State]:
     figures = _counts(old["figures"], " ", "; ")
     since = _counts(old["since"] or "", " ", "; ")
     renamed = {name.replace(" ", "_").replace("bytes_buffered", "buffered_bytes"): n for name, n in figures.items()}
-    return State({**renamed, "bugs": since.pop("bugs", 0)}, since)
+    totals = {"bugs": since.pop("bugs", 0), "completed_handshakes": since.pop("handshakes", 0)}
+    return State({**renamed, **totals}, since)
 
 
 def is_failure(line: str) -> bool:
