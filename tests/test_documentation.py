@@ -22,7 +22,7 @@ from tests.documents import (
     environment,
     make_clone,
 )
-from tests.end_to_end.relay_process import RelayProcess
+from tests.support.relay_process import RelayProcess
 from tools.pictures import draw
 
 PATIENCE = 20.0  # seconds for anything

@@ -31,7 +31,7 @@ from tests.documents import (
     environment,
     make_clone,
 )
-from tests.end_to_end.relay_process import RelayProcess
+from tests.support.relay_process import RelayProcess
 
 PATIENCE = 30.0  # seconds for anything
 

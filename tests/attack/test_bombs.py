@@ -198,7 +198,9 @@ def test_bombs_after_the_handshake_are_cheap(
     costs: dict[str, float] = {}
     for make in BOMBS:
         peers = ROLES[role](swarm)
-        costs[make.__name__] = cpu_seconds_of(attack, lambda: send_to_all(swarm, peers, deliver, make(64 * 1024)))
+        costs[make.__name__] = cpu_seconds_of(
+            attack, lambda: send_to_all(swarm, peers, deliver, make(64 * 1024))
+        )
         swarm.leave()
     print({name: f"{cost * 1000:.2f} ms" for name, cost in costs.items()})
     assert {name: cost for name, cost in costs.items() if cost >= MAX_SECONDS} == {}

@@ -15,8 +15,8 @@ import pytest
 
 from tests.attack.harness import Attack
 from tests.support.peer import Endpoint, Node, make_tunnel
+from tests.support.process import wait_until
 from tests.support.proxy import Proxy
-from tests.support.relay_process import wait_until
 from tests.support.swarm import Swarm, SwarmPeer
 
 PROXY_SECONDS = float(os.environ.get("ATTACK_PROXY", 20.0))

@@ -78,7 +78,9 @@ SPOILT = [
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_short_or_spoilt_frames_end_their_connection(attack: Attack, role: Callable[[Swarm], SwarmPeer]) -> None:
+def test_short_or_spoilt_frames_end_their_connection(
+    attack: Attack, role: Callable[[Swarm], SwarmPeer]
+) -> None:
     swarm = attack.swarm()
     peers = []
     for size in range(SEAL_OVERHEAD):

@@ -114,7 +114,9 @@ def make_longer(data: bytes, chance: random.Random) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spoil", [flip_a_bit, cut_short, make_longer])
-def test_spoilt_handshakes_hurt_nobody(attack: Attack, spoil: Callable[[bytes, random.Random], bytes]) -> None:
+def test_spoilt_handshakes_hurt_nobody(
+    attack: Attack, spoil: Callable[[bytes, random.Random], bytes]
+) -> None:
     seed = int(os.environ.get("ATTACK_SEED", random.randrange(1 << 30)))
     print(f"ATTACK_SEED={seed}")
     chance = random.Random(seed)

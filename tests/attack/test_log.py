@@ -57,7 +57,12 @@ def test_ends_are_counted_by_reason(attack: Attack) -> None:
 
 def test_no_secret_is_logged(attack: Attack) -> None:
     swarm = attack.swarm()
-    for sent in (bytes(100), b"GET / HTTP/1.1\r\n\r\n", VERSION_FRAME + b"\xff" * 60, VERSION_FRAME + frame(b"")):
+    for sent in (
+        bytes(100),
+        b"GET / HTTP/1.1\r\n\r\n",
+        VERSION_FRAME + b"\xff" * 60,
+        VERSION_FRAME + frame(b""),
+    ):
         for peer in swarm.dial(20):
             peer.send_bytes(sent)
     for peer in swarm.prove(20):

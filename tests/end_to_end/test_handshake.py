@@ -51,7 +51,9 @@ def test_peer_may_expect_no_particular_key(new_node: NewNode) -> None:
 
 
 @pytest.mark.parametrize(("data", "reason"), GARBAGE.values(), ids=list(GARBAGE))
-def test_garbage_is_closed_and_logged(relay: RelayProcess, new_node: NewNode, data: bytes, reason: str) -> None:
+def test_garbage_is_closed_and_logged(
+    relay: RelayProcess, new_node: NewNode, data: bytes, reason: str
+) -> None:
     peer = new_node().dial()
     peer.send_bytes(data)
     peer.wait_for_close()

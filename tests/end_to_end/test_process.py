@@ -21,16 +21,9 @@ import pytest
 
 from tests.support.channel import KeyPair
 from tests.support.peer import Endpoint, Node, assert_listening, make_tunnel
+from tests.support.process import PATIENCE, ROOT, wait_until
 from tests.support.relay_log import Reason
-from tests.support.relay_process import (
-    LOCALHOST,
-    PATIENCE,
-    ROOT,
-    StartRelay,
-    command,
-    wait_until,
-    write_identity,
-)
+from tests.support.relay_process import LOCALHOST, StartRelay, command, write_identity
 
 F_SETPIPE_SZ = 1031  # of Linux; Python has the name since 3.10
 KEY = r"[A-Za-z0-9_-]{43}"
@@ -43,7 +36,9 @@ def meet(relay: Endpoint) -> None:
 
 
 @contextlib.contextmanager
-def unwatched(directory: Path, closed: str = "", log: int = subprocess.DEVNULL) -> Iterator[tuple[int, Endpoint]]:
+def unwatched(
+    directory: Path, closed: str = "", log: int = subprocess.DEVNULL
+) -> Iterator[tuple[int, Endpoint]]:
     """Run a relay whose log the test doesn't read; check that it stops with status 0.
 
     Args:
@@ -240,7 +235,9 @@ def test_relay_serves_without_a_standard_error(tmp_path: Path, closed: str) -> N
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o640, 1), (0o604, 1), (0o660, 1)])
-def test_readable_identity_is_warned_about(start_relay: StartRelay, tmp_path: Path, mode: int, warned: int) -> None:
+def test_readable_identity_is_warned_about(
+    start_relay: StartRelay, tmp_path: Path, mode: int, warned: int
+) -> None:
     identity = write_identity(tmp_path)
     identity.chmod(mode)
     relay = start_relay(identity=identity)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.relay_process import PATIENCE, ROOT, RelayProcess, command, without_root, write_identity
+from tests.support.process import PATIENCE, ROOT
+from tests.support.relay_process import RelayProcess, command, without_root, write_identity
 
 UNPRIVILEGED_PORTS = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
@@ -39,7 +40,8 @@ def test_foreign_address_is_reported(tmp_path: Path, address: str) -> None:
 
 
 @pytest.mark.skipif(
-    UNPRIVILEGED_PORTS.exists() and int(UNPRIVILEGED_PORTS.read_text()) <= 1, reason="every port is free for all"
+    UNPRIVILEGED_PORTS.exists() and int(UNPRIVILEGED_PORTS.read_text()) <= 1,
+    reason="every port is free for all",
 )
 def test_privileged_port_is_reported(tmp_path: Path) -> None:
     status, message = fail_to_start(write_identity(tmp_path), address="127.0.0.1:1", prefix=without_root())

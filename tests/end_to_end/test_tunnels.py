@@ -125,7 +125,9 @@ def test_data_right_behind_an_accept_arrives(new_node: NewNode) -> None:
     assert len(far.receive()) == 30_000
 
 
-@pytest.mark.parametrize("words", [[b""], [b"x" * 10], [os.urandom(900_000)] * 3], ids=["empty", "small", "large"])
+@pytest.mark.parametrize(
+    "words", [[b""], [b"x" * 10], [os.urandom(900_000)] * 3], ids=["empty", "small", "large"]
+)
 def test_last_words_are_delivered_before_the_end(ends: tuple[Peer, Peer], words: list[bytes]) -> None:
     near, far = ends
     with ThreadPoolExecutor(1) as pool:

@@ -10,9 +10,19 @@ from pathlib import Path
 import pytest
 
 from tests.support.channel import WrongAnswer
-from tests.support.peer import Ended, Node, Peer, assert_joined, exchange, make_tunnel, receive_count, send_all
+from tests.support.peer import (
+    Ended,
+    Node,
+    Peer,
+    assert_joined,
+    exchange,
+    make_tunnel,
+    receive_count,
+    send_all,
+)
+from tests.support.process import wait_until
 from tests.support.relay_log import Reason
-from tests.support.relay_process import NewNode, RelayProcess, StartRelay, wait_until
+from tests.support.relay_process import NewNode, RelayProcess, StartRelay
 
 RELAY_OPTIONS = ("--workers", "2")
 

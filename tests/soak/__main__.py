@@ -38,7 +38,17 @@ from tests.support.relay_process import RelayProcess, write_identity
 
 PROGRESS_INTERVAL = 5.0  # seconds
 EVERYTHING_HAPPENS = 4000.0  # seconds times nodes in which each of these happens
-ACTIONS = ("tunnels", "messages", "rejects", "hang-ups", "rekeys", "stalls", "drops", "vanishings", "leavings")
+ACTIONS = (
+    "tunnels",
+    "messages",
+    "rejects",
+    "hang-ups",
+    "rekeys",
+    "stalls",
+    "drops",
+    "vanishings",
+    "leavings",
+)
 RARE_ACTIONS = ("listens anew", "pauses", "freezings")
 
 

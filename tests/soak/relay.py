@@ -43,7 +43,9 @@ class SoakedRelay:
             return [f"the relay ended with status {self.relay.process.returncode}"]
         if self.growth() > MAX_GROWTH:
             return [f"the relay grew by {self.growth() / MIB:.0f} MiB"]
-        alarming = [line for line in list(self.relay.lines) if is_failure(line) or Reason.WORKER_ENDED in line]
+        alarming = [
+            line for line in list(self.relay.lines) if is_failure(line) or Reason.WORKER_ENDED in line
+        ]
         return [f"the relay's log has {line!r}" for line in alarming[:3]]
 
     def faults_afterwards(self, connections: int, frozen: int) -> list[str]:
@@ -60,7 +62,9 @@ class SoakedRelay:
         if self._resources() != self._resources_before:
             faults.append(f"before: {self._resources_before}; after: {self._resources()}")
         state = self.relay.state()
-        faults += [f"{n} connections: {why}" for why, n in state.ended.items() if not re.search(Reason.NORMAL, why)]
+        faults += [
+            f"{n} connections: {why}" for why, n in state.ended.items() if not re.search(Reason.NORMAL, why)
+        ]
         silent = sum(n for why, n in state.ended.items() if Reason.IDLE in why)
         if silent > frozen:
             faults.append(f"{silent} connections ended for silence, {frozen} were silent")

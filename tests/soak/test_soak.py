@@ -13,7 +13,8 @@ import pytest
 from tests.soak.__main__ import soak
 from tests.soak.payloads import Payloads, WrongPayload
 from tests.soak.simulation import Simulation
-from tests.support.relay_process import ROOT, StartRelay, start_relay
+from tests.support.process import ROOT
+from tests.support.relay_process import StartRelay, start_relay
 
 __all__ = ["start_relay"]
 

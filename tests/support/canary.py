@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 from offset_common.wire.messages import InitRole
 from tests.support.peer import Endpoint, Node, Peer, make_tunnel
-from tests.support.relay_process import ROOT, RelayProcess, resident_bytes
+from tests.support.process import ROOT
+from tests.support.relay_process import RelayProcess, resident_bytes
 
 ROUND_TRIP_PAUSE = 0.01  # seconds between the messages of the tunnel
 NEWCOMER_PAUSE = 0.2  # seconds between pairs of newcomers

@@ -54,9 +54,13 @@ def channel_message(user: bytes, padding: int, released: bool) -> bytes:
     if released:
         return encode(ChannelMessage(noise, user))
     words = -(-padding // 8)
-    head = struct.pack("<iHHiI", 0, 0, 2, 1 << 2 | 1, padding << 3 | 2) + struct.pack("<iHH", words << 2, 1, 1)
+    head = struct.pack("<iHHiI", 0, 0, 2, 1 << 2 | 1, padding << 3 | 2) + struct.pack(
+        "<iHH", words << 2, 1, 1
+    )
     content = _ONE_WORD + _data_pointer(len(user))
-    return _table(5 + words + -(-len(user) // 8)) + _pack(head) + literal(noise) + _pack(content) + literal(user)
+    return (
+        _table(5 + words + -(-len(user) // 8)) + _pack(head) + literal(noise) + _pack(content) + literal(user)
+    )
 
 
 def ka_message(message: Optional[bytes], released: bool) -> bytes:

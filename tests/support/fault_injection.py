@@ -26,9 +26,9 @@ class PlantedError(Exception):
     """Nothing in the relay expects this."""
 
 
-def inject(fault: str) -> tuple[str, ...]:
-    """Return the prefix that runs a relay with a fault."""
-    return (sys.executable, "-m", __spec__.name, fault)
+def inject(*faults: str) -> tuple[str, ...]:
+    """Return the prefix that runs a relay with faults."""
+    return (sys.executable, "-m", __spec__.name, ",".join(faults))
 
 
 def concerns_victim(value: object, depth: int = SEARCH_DEPTH) -> bool:
@@ -52,7 +52,7 @@ def plant(place: str) -> None:
     for parent in parents:
         owner = getattr(owner, parent)
     if number:
-        setattr(owner, name, float(number))
+        setattr(owner, name, float(number) if "." in number else int(number))
         return
     original = getattr(owner, name)
     calls = itertools.count(1)
@@ -69,5 +69,6 @@ def plant(place: str) -> None:
 
 
 if __name__ == "__main__":
-    plant(sys.argv[1])
+    for fault in sys.argv[1].split(","):
+        plant(fault)
     sys.exit(strelay.main(sys.argv[4:]))

@@ -12,7 +12,9 @@ FAILURE = re.compile(r"Traceback|bug of the relay|relay failed")
 FIELD = re.compile(r'(\w+)=("[^"]*"|\S*)')
 
 # Before the log had key=value fields. These go once the relay writes the lines above.
-OLD_READY = re.compile(r"^relay ready: listening on (?P<addresses>.*), public key (?P<key>[A-Za-z0-9_-]{43})$")
+OLD_READY = re.compile(
+    r"^relay ready: listening on (?P<addresses>.*), public key (?P<key>[A-Za-z0-9_-]{43})$"
+)
 OLD_STATE = re.compile(r"^state: (?P<figures>.*?)(; since the start: (?P<since>.*))?$")
 OLD_ENDED = re.compile(
     r"^ended (?P<address>\S+)( key=(?P<key>\S+))? (?P<role>[a-z ]+): (?P<reason>.*), "
@@ -121,7 +123,9 @@ def parse_state(line: str) -> Optional[State]:
         return None
     figures = _counts(old["figures"], " ", "; ")
     since = _counts(old["since"] or "", " ", "; ")
-    renamed = {name.replace(" ", "_").replace("bytes_buffered", "buffered_bytes"): n for name, n in figures.items()}
+    renamed = {
+        name.replace(" ", "_").replace("bytes_buffered", "buffered_bytes"): n for name, n in figures.items()
+    }
     totals = {"bugs": since.pop("bugs", 0), "completed_handshakes": since.pop("handshakes", 0)}
     return State({**renamed, **totals}, since)
 

@@ -8,10 +8,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,10 +19,9 @@ import pytest
 from offset_common.address import Address
 from offset_common.tickets import RelayTicket
 from tests.support.peer import Endpoint, Node
+from tests.support.process import ROOT, LoggedProcess
 from tests.support.relay_log import ConnectionEnd, State, is_failure, parse_end, parse_ready, parse_state
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 20.0  # seconds that the process may take for anything
 LOCALHOST = "127.0.0.1"
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -55,15 +51,7 @@ def without_root() -> list[str]:
     return [setpriv, "--bounding-set=-all", "--inh-caps=-all"]
 
 
-def wait_until(condition: Callable[[], object], what: str = "the condition", seconds: float = PATIENCE) -> None:
-    """Wait until a condition holds; fail if it doesn't in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come true in {seconds:g} s"
-        time.sleep(0.005)
-
-
-class RelayProcess:
+class RelayProcess(LoggedProcess):
     """A running relay; a thread collects its log.
 
     Args:
@@ -81,51 +69,13 @@ class RelayProcess:
         prefix: Sequence[str] = (),
     ) -> None:
         self.identity = identity
-        self.process = subprocess.Popen(
-            [*prefix, *command(identity, address, *options)],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        self.lines: list[str] = []
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._collect, daemon=True)
-        self._reader.start()
+        super().__init__([*prefix, *command(identity, address, *options)])
         ready = parse_ready(self.wait_for_line("^relay ready"))
         assert ready is not None, self.lines
         self.addresses = ready.addresses
         self.public_key = base64.urlsafe_b64decode(ready.public_key + "=")
         self.port = int(self.addresses[0].rpartition(":")[2])
         self.ticket = RelayTicket(self.public_key, Address(LOCALHOST, self.port))
-
-    def _collect(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._changed:
-                self.lines.append(line.decode().rstrip("\n"))
-                self._changed.notify_all()
-        with self._changed:
-            self._changed.notify_all()
-
-    # The log.
-
-    def wait_for(self, find: Callable[[Sequence[str]], object], what: str) -> None:
-        """Wait until `find` returns something true for the lines of the log."""
-        deadline = time.monotonic() + PATIENCE
-        with self._changed:
-            while not find(self.lines):
-                left = deadline - time.monotonic() if self._reader.is_alive() else 0.0
-                assert left > 0, f"{what} did not come: {self.lines[-10:]}"
-                self._changed.wait(min(left, 0.5))
-
-    def wait_for_line(self, pattern: str, count: int = 1) -> str:
-        """Return the first line that matches, once `count` lines do."""
-        self.wait_for(lambda _: self.count_lines(pattern) >= count, f"{count} x {pattern!r}")
-        return next(line for line in self.lines if re.search(pattern, line))
-
-    def count_lines(self, pattern: str) -> int:
-        """Return the number of lines that match."""
-        return sum(1 for line in self.lines if re.search(pattern, line))
 
     def ends(self, port: Optional[int] = None, role: str = "", reason: str = "") -> list[ConnectionEnd]:
         """Return the ended connections of a port, role and reason (a regular expression)."""
@@ -165,24 +115,14 @@ class RelayProcess:
         return Endpoint((host, self.port), self.public_key)
 
     @property
-    def pid(self) -> int:
-        """Return the process id."""
-        return self.process.pid
-
-    @property
-    def alive(self) -> bool:
-        """Return whether the process runs."""
-        return self.process.poll() is None
+    def workers(self) -> list[int]:
+        """Return the process ids of its workers."""
+        return self.children
 
     @property
     def pids(self) -> list[int]:
         """Return the process ids of the relay and of its workers."""
         return [self.pid, *self.workers]
-
-    @property
-    def workers(self) -> list[int]:
-        """Return the process ids of its workers."""
-        return [int(child) for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
     @property
     def memory(self) -> int:
@@ -204,25 +144,6 @@ class RelayProcess:
         """Return the processor seconds that it and its workers have used."""
         stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self.pids]
         return sum(int(fields[11]) + int(fields[12]) for fields in stats) / TICKS
-
-    def stop(self, number: int = signal.SIGTERM) -> Optional[int]:
-        """Send a signal; return the exit status."""
-        self.process.send_signal(number)
-        try:
-            return self.process.wait(PATIENCE)
-        finally:
-            self.kill()
-
-    def kill(self) -> None:
-        """Make sure that the process and its workers are gone, and its log is read."""
-        if self.alive:
-            for worker in self.workers:
-                os.kill(worker, signal.SIGKILL)
-            self.process.kill()
-        self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
-        if self.process.stderr is not None and not self._reader.is_alive():
-            self.process.stderr.close()
 
     def stop_cleanly(self) -> None:
         """Stop it with SIGTERM; fail unless the status is 0 and no bug was logged."""
