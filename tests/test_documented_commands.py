@@ -31,6 +31,7 @@ from tests.documents import (
     environment,
     make_clone,
 )
+from tests.support.relay_log import parse_state
 from tests.support.relay_process import RelayProcess
 
 PATIENCE = 30.0  # seconds for anything
@@ -70,7 +71,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     try:
         yield directory
     finally:
-        relay.end()
+        relay.kill()
 
 
 def run(line: str, directory: Path) -> str:
@@ -156,9 +157,9 @@ def show_state(line: str, directory: Path) -> None:
     relay = RelayProcess(directory / "relay/relay.ident")
     try:
         run(line.replace("PID", str(relay.process.pid)), directory)
-        assert "connections 0" in relay.wait_for_line("^state: ")
+        relay.wait_for(lambda lines: any(map(parse_state, lines)), "the state")
     finally:
-        relay.end()
+        relay.kill()
 
 
 KINDS: dict[str, Callable[[str, Path], None]] = {

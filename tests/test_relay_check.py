@@ -25,16 +25,14 @@ from offset_common.tickets import RelayTicket
 from offset_common.tools import relay_check
 from offset_common.tools.failures import Cause
 from offset_common.wire.frames import encode_frame
-from tests.client.relays import (
-    LOCALHOST,
-    PATIENCE,
-    FakeRelay,
-    RunningRelay,
-    ticket_for,
-    wait_for_end,
-    wait_until,
-)
+from tests.support.channel import KeyPair
+from tests.support.client import play_relay, ticket_for, wait_for_end
+from tests.support.peer import Peer
+from tests.support.process import PATIENCE, wait_until
+from tests.support.relay_process import LOCALHOST, relay
 from tests.terminals import run_in_terminal
+
+__all__ = ["relay"]
 
 ROOT = Path(__file__).parent.parent
 STEPS = [
@@ -49,13 +47,6 @@ STEPS = [
     "message back",
 ]
 MEASURED = ["round trips", "bulk"]
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningRelay]:
-    relay = RunningRelay()
-    yield relay
-    relay.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +78,10 @@ def steps_of(out: str) -> list[str]:
     return re.findall(r"^  ok  ([A-Za-z ]*\w) +\d+\.\d ms", out, re.MULTILINE)
 
 
-def test_a_relay_that_works_is_gone_through_step_by_step_and_measured(running, check):
-    status, out = check(running.ticket)
+def test_a_relay_that_works_is_gone_through_step_by_step_and_measured(relay, check):
+    status, out = check(relay.ticket)
     assert status == 0
-    assert out.startswith(f"relay {encode_key(running.ticket.public_key)} at {running.ticket.address}\n")
+    assert out.startswith(f"relay {encode_key(relay.ticket.public_key)} at {relay.ticket.address}\n")
     assert steps_of(out) == STEPS
     assert re.search(r"^round trip, .*: p50 \d+\.\d ms, p99 \d+\.\d ms \(20 messages\)$", out, re.MULTILINE)
     assert re.search(r"^throughput, one way: [1-9]\d*\.\d MB/s for 0\.\d s", out, re.MULTILINE)
@@ -98,20 +89,20 @@ def test_a_relay_that_works_is_gone_through_step_by_step_and_measured(running, c
     assert "\x1b" not in out
 
 
-def test_the_check_leaves_no_connection_behind(running, check):
-    assert check(running.ticket)[0] == 0
-    wait_until(lambda: not running.relay.lobby.origins.all())
+def test_the_check_leaves_no_connection_behind(relay, check):
+    assert check(relay.ticket)[0] == 0
+    wait_until(lambda: not relay.state().figures["connections"])
     wait_until(
         lambda: not [t for t in threading.enumerate() if t.name in ("offset tunnel", "offset listener")]
     )
 
 
-def test_the_json_report_has_every_step_and_measurement(running, check):
-    status, out = check(running.ticket, "--json")
+def test_the_json_report_has_every_step_and_measurement(relay, check):
+    status, out = check(relay.ticket, "--json")
     report = json.loads(out)
     assert (status, report["ok"], report["failure"]) == (0, True, None)
-    assert report["publicKey"] == encode_key(running.ticket.public_key)
-    assert report["address"] == str(running.ticket.address)
+    assert report["publicKey"] == encode_key(relay.ticket.public_key)
+    assert report["address"] == str(relay.ticket.address)
     assert [step["step"] for step in report["steps"]] == STEPS + MEASURED
     assert all(0 <= step["seconds"] < PATIENCE for step in report["steps"])
     assert report["roundTrip"]["count"] == 20
@@ -121,7 +112,7 @@ def test_the_json_report_has_every_step_and_measurement(running, check):
     assert bulk["bytesPerSecond"] == pytest.approx(bulk["bytes"] / bulk["seconds"], rel=1e-3)
 
 
-def test_a_connect_that_comes_before_the_listen_is_tried_again(running, check, monkeypatch):
+def test_a_connect_that_comes_before_the_listen_is_tried_again(relay, check, monkeypatch):
     connected = []
     real = connect
 
@@ -132,7 +123,7 @@ def test_a_connect_that_comes_before_the_listen_is_tried_again(running, check, m
         return real(ticket, identity, key, **options)
 
     monkeypatch.setattr(relay_check, "connect", connect_to_another_first)
-    status, out = check(running.ticket)
+    status, out = check(relay.ticket)
     assert status == 0
     assert len(connected) == 2
     assert "announced to the listener, at try 2" in out
@@ -152,13 +143,13 @@ def failed(check: Check, ticket: RelayTicket, *options: str) -> dict[str, str]:
     return failure
 
 
-def test_a_relay_with_another_key_is_told_with_both_keys(running, check):
-    ticket = RelayTicket(Identity.generate().public_key, running.ticket.address)
+def test_a_relay_with_another_key_is_told_with_both_keys(relay, check):
+    ticket = RelayTicket(Identity.generate().public_key, relay.ticket.address)
     failure = failed(check, ticket)
     assert (failure["step"], failure["cause"]) == ("handshake", Cause.WRONG_KEY.value)
     assert failure["reason"] == (
         f"the relay at {ticket.address} has another identity: it says that its key is"
-        f" {encode_key(running.ticket.public_key)}, and the ticket's is {encode_key(ticket.public_key)}"
+        f" {encode_key(relay.ticket.public_key)}, and the ticket's is {encode_key(ticket.public_key)}"
     )
 
 
@@ -252,11 +243,11 @@ def test_a_server_that_hangs_up_at_once_is_told_as_such(check):
 
 
 @contextlib.contextmanager
-def relay_that(serve: Callable[[FakeRelay], object]) -> Iterator[RelayTicket]:
+def relay_that(serve: Callable[[Peer], object]) -> Iterator[RelayTicket]:
     """Let `serve` have every connection after its InitConnection."""
-    identity = Identity.generate()
-    with server_of_all(lambda sock: serve(FakeRelay(sock, identity))) as ticket:
-        yield RelayTicket(identity.public_key, ticket.address)
+    keys = KeyPair()
+    with server_of_all(lambda sock: serve(play_relay(sock, keys))) as ticket:
+        yield RelayTicket(keys.public_key, ticket.address)
 
 
 def test_a_relay_whose_listener_and_connector_do_not_meet_is_told_as_such(check):
@@ -271,16 +262,16 @@ def test_a_relay_that_ends_every_connection_is_told_as_such(check):
     assert (failure["step"], failure["cause"]) == ("connect", Cause.ENDED.value)
 
 
-def test_a_tunnel_through_which_nothing_passes_is_told_as_such(running, check, monkeypatch):
+def test_a_tunnel_through_which_nothing_passes_is_told_as_such(relay, check, monkeypatch):
     monkeypatch.setattr(Tunnel, "send", lambda *_: None)
-    failure = failed(check, running.ticket, "--timeout", "0.2")
+    failure = failed(check, relay.ticket, "--timeout", "0.2")
     assert (failure["step"], failure["cause"]) == ("message there", Cause.NO_MESSAGE.value)
 
 
-def test_a_tunnel_that_changes_a_message_is_told_as_such(running, check, monkeypatch):
+def test_a_tunnel_that_changes_a_message_is_told_as_such(relay, check, monkeypatch):
     real = Tunnel.receive
     monkeypatch.setattr(Tunnel, "receive", lambda *given: real(*given) + b"!")
-    failure = failed(check, running.ticket)
+    failure = failed(check, relay.ticket)
     assert failure["step"] == "message there"
     assert failure["reason"] == "the tunnel gave another message than was sent into it"
 
@@ -378,11 +369,11 @@ def test_the_readme_has_command_lines_for_all_of_this():
 
 
 @pytest.mark.parametrize("line", DOCUMENTED)
-def test_a_command_line_of_the_readme_works(line, running, tmp_path):
+def test_a_command_line_of_the_readme_works(line, relay, tmp_path):
     if "--qr" in line:
         pytest.importorskip("segno", reason="needs the package segno")
     (tmp_path / "relay").mkdir()
-    running.ticket.save(tmp_path / "relay" / "relay.relay")
+    relay.ticket.save(tmp_path / "relay" / "relay.relay")
     script, *arguments = line.split()
     done = subprocess.run(
         [sys.executable, str(ROOT / script), *arguments],

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,8 +34,12 @@ from offset_common.wire.messages import (
     InitRole,
     RejectConnection,
 )
-from tests.client.relays import PATIENCE, RunningRelay, tunnel_pair
+from tests.support.client import tunnel_pair
+from tests.support.process import PATIENCE
+from tests.support.relay_process import RelayProcess, relay
 from tests.terminals import run_in_terminal
+
+__all__ = ["relay"]
 
 ROOT = Path(__file__).parent.parent
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text("utf-8")
@@ -62,6 +65,8 @@ def conversation_of(lines: list[str]) -> dict[str, list[str]]:
     numbers = []
     for heading in filter(None, map(HEADING.match, lines)):
         numbers.append(int(heading[1]))
+        if heading[3] == OPENING[0]:
+            names[heading[2]].clear()  # a connect that came before the listen is tried again
         names[heading[2]].append(heading[3])
     assert numbers == list(range(1, len(numbers) + 1))
     return dict(names)
@@ -85,17 +90,10 @@ def shape_of(lines: list[str]) -> dict[str, list[str]]:
     return {name: shape for name, shape in shapes.items() if shape}
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningRelay]:
-    relay = RunningRelay()
-    yield relay
-    relay.stop()
-
-
 @pytest.fixture
-def ticket_file(running: RunningRelay, tmp_path: Path) -> Path:
+def ticket_file(relay: RelayProcess, tmp_path: Path) -> Path:
     path = tmp_path / "a.relay"
-    running.ticket.save(path)
+    relay.ticket.save(path)
     return path
 
 
@@ -113,10 +111,10 @@ class Collector(TraceWatcher):
 
 
 @pytest.fixture
-def seen(running: RunningRelay) -> list[Frame]:
+def seen(relay: RelayProcess) -> list[Frame]:
     """The frames of one check."""
     watcher = Collector()
-    assert RelayCheck(running.ticket, watcher, PATIENCE, measure=False).run()
+    assert RelayCheck(relay.ticket, watcher, PATIENCE, measure=False).run()
     return watcher.frames
 
 
@@ -156,14 +154,14 @@ def test_what_the_relay_has_of_the_tunnel_is_what_both_nodes_see(seen):
     assert [frame.payload[:12] for frame in (there, came)] == [b"\1" + bytes(11), bytes(12)]
 
 
-def test_the_keys_in_the_frames_are_those_of_the_nodes_and_of_the_ticket(seen, running):
+def test_the_keys_in_the_frames_are_those_of_the_nodes_and_of_the_ticket(seen, relay):
     first = {
         (frame.connection, frame.direction): frame.layers[0] for frame in seen if frame.name == OPENING[1]
     }
     sent = {name: message for (name, direction), message in first.items() if direction == SENT}
     for message in sent.values():
         assert isinstance(message, ExchangeRandNonce)
-        assert message.opt_dest_public_key == running.ticket.public_key
+        assert message.opt_dest_public_key == relay.ticket.public_key
     incoming = next(frame.layers[-1] for frame in seen if frame.name == "IncomingConnection")
     assert isinstance(incoming, IncomingConnection)
     assert isinstance(sent["connector"], ExchangeRandNonce)
@@ -286,9 +284,9 @@ def test_a_message_of_the_relay_that_is_none_is_told_as_such(talk):
     assert frame_lines(1, talk.frames[-1], colour=False)
 
 
-def test_a_check_that_fails_shows_the_frames_up_to_there(running):
+def test_a_check_that_fails_shows_the_frames_up_to_there(relay):
     watcher = Collector()
-    ticket = RelayTicket(Identity.generate().public_key, running.ticket.address)
+    ticket = RelayTicket(Identity.generate().public_key, relay.ticket.address)
     check = RelayCheck(ticket, watcher, PATIENCE, measure=False)
     assert not check.run()
     watcher.ends(check)
@@ -311,8 +309,8 @@ def test_every_kind_of_frame_has_a_sentence_and_a_section_that_is_there(seen, ta
             assert re.search(rf"^##+ {re.escape(section.section)}\.? ", PROTOCOL, re.MULTILINE)
 
 
-def test_an_observer_changes_nothing_for_a_tunnel_end_to_end(running):
-    with tunnel_pair(running, end_to_end=True) as (one, other):
+def test_an_observer_changes_nothing_for_a_tunnel_end_to_end(relay):
+    with tunnel_pair(relay, end_to_end=True) as (one, other):
         one.send(b"hello")
         assert other.receive(PATIENCE) == b"hello"
 
@@ -367,9 +365,9 @@ def test_in_short_the_opening_is_shown_once_and_in_full_each_time():
     assert shape_of(short) == shape_of(full)
 
 
-def test_the_example_reads_the_protocol_of_any_relay(ticket_file, running):
+def test_the_example_reads_the_protocol_of_any_relay(ticket_file, relay):
     lines = read_the_protocol(ticket_file)
-    assert str(running.ticket.address) in lines[0]
+    assert str(relay.ticket.address) in lines[0]
     assert conversation_of(lines) == CONVERSATION
 
 

@@ -111,18 +111,6 @@ def test_broken_connections_leave_nothing_behind(
     attack.check()
 
 
-@pytest.mark.parametrize("both", [False, True])
-def test_half_closed_ends_deliver_everything(attack: Attack, both: bool) -> None:
-    swarm = attack.swarm()
-    near, far = swarm.tunnels(1)[0]
-    for end in (near, far) if both else (near,):
-        end.push(10000, 3)
-        end.half_close()
-    assert swarm.all_end([near, far])
-    assert both or far.numbers == [0, 1, 2]
-    attack.check()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(PROXY_SECONDS + 100.0)
 def test_delayed_and_split_data_arrives_unchanged(attack: Attack) -> None:

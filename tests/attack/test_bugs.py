@@ -54,8 +54,12 @@ def test_bug_ends_one_connection(start_attack: StartAttack, place: str) -> None:
 
 
 def test_failing_event_loop_ends_the_process(start_attack: StartAttack) -> None:
-    attack = start_attack(prefix=inject(f"{LOOP}@3"), canary=False)
-    attack.swarm().dial()
+    attack = start_attack(prefix=inject(f"{LOOP}@5"), canary=False)
+    swarm = attack.swarm()
+    swarm.dial(5)
+    for peer in swarm.peers:
+        peer.start_handshake()
+    swarm.all_end(swarm.peers)
     assert attack.relay.process.wait(10.0) == EXIT_SOFTWARE
     attack.relay.wait_for_line("PlantedError")
     assert_no_secret(attack.relay)

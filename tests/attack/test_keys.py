@@ -23,7 +23,7 @@ _ORDER_8 = (
 SMALL_ORDER_KEYS = [
     (y | sign).to_bytes(32, "little") for y in (0, 1, _P - 1, _P, _P + 1, *_ORDER_8) for sign in (0, _SIGN)
 ]
-"""The 14 encodings of the Ed25519 points of small order: y = 0, 1, -1, also unreduced, and the points of order 8."""
+"""The 14 encodings of the Ed25519 points of small order: y = 0, 1, -1, also unreduced, and order 8."""
 ATTEMPTS = 20  # handshakes with each key; about one signature in four can be forged
 
 

@@ -76,7 +76,7 @@ def assert_no_secret(relay: RelayProcess) -> None:
     """Check that the private key is in no line of the log, in whatever form."""
     text = json.loads(relay.identity.read_text())["privateKey"]
     seed = base64.urlsafe_b64decode(text + "=")
-    numbers = {str(int.from_bytes(seed, order)) for order in ("big", "little")}  # type: ignore[arg-type]
+    numbers = {str(int.from_bytes(seed, order)) for order in ("big", "little")}
     forms = {text[:20], base64.b64encode(seed).decode()[:20], seed.hex()[:20], seed[::-1].hex()[:20]}
     forms |= {repr(seed)[2:-1], str(list(seed)), *numbers}
     log = "\n".join(relay.lines)

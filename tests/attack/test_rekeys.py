@@ -1,4 +1,4 @@
-"""Rekeys: more than are answered, inside early data, and on both sides at once under full traffic.
+"""Rekeys: more than are answered, and on both sides at once under full traffic.
 
 ATTACK_REKEY_SECONDS is how long the traffic lasts: 60 by default.
 """
@@ -48,22 +48,6 @@ def test_endless_rekeys_end_their_connection(attack: Attack, role: str, waits: b
             assert swarm.run(lambda: all(is_rekeyed(peer) for peer in peers), 3.0)
     assert swarm.all_end(peers, 3.0)
     assert not waits or attack.relay.wait_for_end(reason=Reason.REKEYS)
-    attack.check()
-
-
-def test_early_data_may_include_a_rekey(attack: Attack) -> None:
-    swarm = attack.swarm()
-    listener = swarm.listen()
-    (caller,) = swarm.connect(1, listener.keys.public_key)
-    caller.send(b"old key")
-    caller.start_rekey()
-    caller.send(b"still the old key")
-    assert swarm.run(lambda: is_rekeyed(caller))
-    caller.send(b"new key")
-    acceptor = swarm.accept(listener, caller.keys.public_key)
-    assert swarm.run(lambda: acceptor.messages == [b"old key", b"still the old key", b"new key"])
-    acceptor.send(b"back")
-    assert swarm.run(lambda: caller.messages == [b"back"])
     attack.check()
 
 

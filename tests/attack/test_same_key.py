@@ -15,20 +15,6 @@ FIGHT = 6.0  # seconds
 MAX_LINES = 40  # of the log, about takeovers
 
 
-def test_vanished_listener_is_replaced(attack: Attack) -> None:
-    swarm = attack.swarm()
-    vanished = swarm.listen()
-    vanished.stop_reading()  # nothing tells the relay that it is gone
-    listener = swarm.listen(vanished.keys)
-    (caller,) = swarm.connect(1, listener.keys.public_key)
-    assert swarm.run(lambda: bool(listener.messages))
-    acceptor = swarm.accept(listener, caller.keys.public_key)
-    caller.send(b"there")
-    assert swarm.run(lambda: acceptor.messages == [b"there"])
-    attack.relay.wait_for_end(reason=Reason.REPLACED)
-    attack.check()
-
-
 @pytest.mark.slow
 def test_two_programs_with_one_key_cost_little(attack: Attack) -> None:
     swarm = attack.swarm()
@@ -37,7 +23,7 @@ def test_two_programs_with_one_key_cost_little(attack: Attack) -> None:
     cpu_seconds, deadline = attack.relay.cpu_seconds, time.monotonic() + FIGHT
     while time.monotonic() < deadline:
         fighters += swarm.prove(1, [keys], then=lambda peer: peer.init(InitRole.LISTEN))
-        swarm.run(lambda: fighters[-2].ended, 1.0)
+        swarm.all_end(fighters[-2:-1], 1.0)
     assert swarm.run(lambda: [peer.ended for peer in fighters[-2:]] == [True, False])
     assert attack.relay.cpu_seconds - cpu_seconds < FIGHT / 2
     assert len(attack.relay.ends(reason=Reason.REPLACED)) < MAX_LINES

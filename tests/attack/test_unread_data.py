@@ -58,17 +58,6 @@ def test_early_data_stays_within_the_budget(attack: Attack, count: int) -> None:
     attack.check()
 
 
-def test_reader_that_resumes_gets_everything_in_order(attack: Attack) -> None:
-    swarm = attack.swarm()
-    ((near, far),) = push_unread(swarm, 1, MIB // 2, ATTACKER)
-    swarm.run_for(1.5)
-    assert near.unsent_bytes and not near.ended
-    far.resume_reading()
-    assert swarm.run(lambda: len(far.messages) == 513, 30.0)
-    assert far.numbers == list(range(513))
-    attack.check()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [50, 1000])
 @pytest.mark.parametrize("size", [1 * KIB, 256 * KIB, 1 * MIB - 4 * KIB])

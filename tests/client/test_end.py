@@ -103,14 +103,17 @@ def test_accept_of_nobody_is_reported(relay, end_to_end):
 def test_dead_relay_ends_listeners_and_tunnels(start_relay):
     relay = start_relay()
     node = Identity.generate()
-    with start_listening(relay, node) as listener, connect_to(relay, node) as connected:
-        with listener.receive(PATIENCE).accept() as accepted:
-            connected.send(b"hello")
-            assert accepted.receive(PATIENCE) == b"hello"
-            relay.stop(signal.SIGKILL)
-            for each in (accepted, listener):
-                with pytest.raises(ConnectionEnded):
-                    each.receive(PATIENCE)
+    with (
+        start_listening(relay, node) as listener,
+        connect_to(relay, node) as connected,
+        listener.receive(PATIENCE).accept() as accepted,
+    ):
+        connected.send(b"hello")
+        assert accepted.receive(PATIENCE) == b"hello"
+        relay.stop(signal.SIGKILL)
+        for each in (accepted, listener):
             with pytest.raises(ConnectionEnded):
-                while True:
-                    connected.send(bytes(1000), timeout=PATIENCE)
+                each.receive(PATIENCE)
+        with pytest.raises(ConnectionEnded):
+            while True:
+                connected.send(bytes(1000), timeout=PATIENCE)

@@ -1,1 +1,1 @@
-"""A soak: a simulation of 200 nodes uses a relay for minutes, and the relay is afterwards as it was before."""
+"""A soak: 200 simulated nodes use a relay for minutes, and the relay is afterwards as it was before."""

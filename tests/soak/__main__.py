@@ -114,7 +114,7 @@ def _progress(simulation: Simulation, relay: SoakedRelay, seconds: float) -> str
     actions = ", ".join(f"{count[action]} {action}" for action in (*ACTIONS, *RARE_ACTIONS))
     memory = f"{relay.growth() / MIB:+.1f} MiB" if relay.relay.alive else "gone"
     return (
-        f"{seconds:5.0f} s: {sum(1 for _ in simulation.connections())} connections of {count['connections']}, "
+        f"{seconds:5.0f} s: {len(list(simulation.connections()))} connections of {count['connections']}, "
         f"{count['bytes'] / 1e6:.0f} MB, {actions}; relay {memory}"
     )
 

@@ -48,8 +48,9 @@ class Connection(SwarmPeer):
     def __repr__(self) -> str:
         other = f" {self.other.number}" if self.other else ""
         return (
-            f"<port {self.port}, node {self.node.number}, {self.role.name.lower()}{other}, stream {self.stream}, "
-            f"{self.simulation.now - self.started:.1f} s, {self.sent} out, {self.received} in>"
+            f"<port {self.port}, node {self.node.number}, {self.role.name.lower()}{other}, "
+            f"stream {self.stream}, {self.simulation.now - self.started:.1f} s, "
+            f"{self.sent} out, {self.received} in>"
         )
 
     @property

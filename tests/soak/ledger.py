@@ -1,4 +1,4 @@
-"""The record of both sides of everything: which tunnels exist, and whether the relay may close a connection."""
+"""The record of both sides: which tunnels exist, and whether the relay may close a connection."""
 
 from __future__ import annotations
 

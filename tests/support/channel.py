@@ -125,7 +125,9 @@ class Channel:
         self._exchange = _Exchange()
         self._pending: Optional[_Exchange] = None
         self._old_receiving: Optional[_Direction] = None
-        self._next = self._receive_version if version else self._receive_nonce
+        self._next: Callable[[bytes], Optional[bytes]] = (
+            self._receive_version if version else self._receive_nonce
+        )
 
     # The handshake, section 4.
 

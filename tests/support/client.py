@@ -118,17 +118,18 @@ def fake_server(serve: Callable[[socket.socket], object]) -> Iterator[RelayTicke
         served.result(PATIENCE)
 
 
+def play_relay(sock: socket.socket, keys: KeyPair) -> Peer:
+    """Do a relay's part up to the InitConnection of the other side."""
+    peer = Peer(sock, Channel(keys)).handshake()
+    peer.receive()
+    return peer
+
+
 @contextlib.contextmanager
 def fake_relay(serve: Callable[[Peer], object]) -> Iterator[RelayTicket]:
     """Let `serve` play the relay on the first connection, after its InitConnection."""
     keys = KeyPair()
-
-    def run(sock: socket.socket) -> None:
-        peer = Peer(sock, Channel(keys)).handshake()
-        peer.receive()
-        serve(peer)
-
-    with fake_server(run) as ticket:
+    with fake_server(lambda sock: serve(play_relay(sock, keys))) as ticket:
         yield RelayTicket(keys.public_key, ticket.address)
 
 

@@ -4,7 +4,8 @@
     python -m tests.support.fault_injection MODULE:CLASS.METHOD@N PYTHON strelay.py OPTION...
     python -m tests.support.fault_injection MODULE:CONSTANT=NUMBER PYTHON strelay.py OPTION...
 
-The method fails if one of its arguments concerns the victim, a peer with a known key; or from its Nth call on.
+The method fails if one of its arguments concerns the victim, a peer with a known key, or from its Nth
+call on. Several faults are separated by commas.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ class Reason:
     INIT_TIMEOUT = "no InitConnection in time"
     KEY_LIMIT = "connections of that key"
     NORMAL = (
-        "the peer closed|connection was lost|other end of the tunnel ended|nothing received for too long|nobody"
-        "|no such connect|rejected|listener ended|a newer listener"
+        "the peer closed|connection was lost|other end of the tunnel ended|nothing received for too long"
+        "|nobody|no such connect|rejected|listener ended|a newer listener"
     )
     NOT_OFFSET = "not an Offset peer"
     OLD_PEER = "peer older than 0.1.3"
