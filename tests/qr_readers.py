@@ -1,4 +1,4 @@
-"""Readers of QR codes that know nothing of the one that draws them, and pictures for them to read."""
+"""Independent readers of QR codes, and pictures for them to read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 Rows = list[list[bool]]
-"""A picture: rows of pixels from the top, True is dark."""
+"""A picture: rows of pixels from the top; True is dark."""
 
 SCALE = 4  # pixels of a module
 
@@ -52,7 +52,7 @@ def read_file_with_zbar(path: Path) -> str:
 
 
 def _read_with_zxing(picture: Rows) -> str:
-    import zxingcpp  # a wheel that not every Python has
+    import zxingcpp  # not every Python has this wheel
 
     pixels = memoryview(_pixels(picture)).cast("B", (len(picture), len(picture[0])))
     (found,) = zxingcpp.read_barcodes(pixels)
@@ -70,7 +70,7 @@ def enlarged(picture: Rows, scale: int = SCALE) -> Rows:
 
 
 def picture_of_blocks(text: str, ink_is_dark: bool) -> Rows:
-    """Return what a terminal shows: two pixels for each block character, one above the other."""
+    """Return the picture that a terminal shows: each block character is two pixels, one above the other."""
     upper, lower = "█▀", "█▄"
     rows: Rows = []
     for line in text.split("\n"):

@@ -41,8 +41,8 @@ ELSEWHERE = {
     **dict.fromkeys(
         OWNERS_COMMANDS, "tests/test_documentation.py::test_the_owners_commands_of_the_readme_make"
     ),
-    **dict.fromkeys(FORWARDING_COMMANDS, f"{FORWARD}::test_the_commands_of_the_readme_lead_to_the_server"),
-    "ssh -p 2222 localhost": f"{FORWARD}::test_ssh_works_through_it",
+    **dict.fromkeys(FORWARDING_COMMANDS, f"{FORWARD}::test_readme_commands_reach_the_server"),
+    "ssh -p 2222 localhost": f"{FORWARD}::test_ssh_works",
     "pip install .": "tests/test_packaging.py::test_the_installed_commands_make_an_identity_and_a_relay",
 }
 """What another test runs: that test, or how its name begins."""
