@@ -6,18 +6,18 @@ import pytest
 
 from tests.attack import ATTACKER
 from tests.attack.harness import Attack
-from tests.support.encoding import ka_message
+from tests.support.encoding import channel_message, frame, ka_message
 from tests.support.swarm import SwarmPeer
 
+SMALL_KEEPALIVE = channel_message(ka_message(None, released=False), padding=0, released=False)
 MAX_ROUND_TRIP = 0.5  # seconds, for the slowest of a bystander; the design says 0.05, the machine may be busy
 
 
 def keepalives(peer: SwarmPeer, count: int) -> bytes:
     """Return the frames of many small keepalives."""
     assert peer.channel is not None
-    user = ka_message(None, released=False)
-    payloads = [peer.channel.seal_user(user, padding=0) for _ in range(count)]
-    return b"".join(len(payload).to_bytes(8, "big") + payload for payload in payloads)
+    seal = peer.channel.sending.seal
+    return b"".join(frame(seal(SMALL_KEEPALIVE)) for _ in range(count))
 
 
 @pytest.mark.slow
