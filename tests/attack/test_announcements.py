@@ -13,7 +13,8 @@ from tests.attack.harness import Attack
 from tests.support.channel import KeyPair
 from tests.support.encoding import decode, encode
 from tests.support.relay_log import Reason
-from tests.support.swarm import Swarm, SwarmPeer, count_open
+from tests.support.swarm import Swarm, count_open
+from tests.support.swarm_peer import SwarmPeer
 
 KEYS, PER_KEY = 16, 256  # the places that wait for one listener: 4,096 by default
 

@@ -16,7 +16,8 @@ from tests.attack import ATTACKER
 from tests.attack.harness import Attack
 from tests.support.encoding import VERSION_FRAME, frame
 from tests.support.relay_log import Reason
-from tests.support.swarm import Swarm, SwarmPeer
+from tests.support.swarm import Swarm
+from tests.support.swarm_peer import SwarmPeer
 
 MAX_SECONDS = 0.01  # of the relay's processor for each bomb, on average; the decoder is to stop after 0.005
 COUNT = 60  # of each bomb

@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.attack.harness import Attack
-from tests.support.peer import Endpoint, Node, make_tunnel
+from tests.support.node import Endpoint, Node, make_tunnel
 from tests.support.process import wait_until
 from tests.support.proxy import Proxy
-from tests.support.swarm import Swarm, SwarmPeer
+from tests.support.swarm import Swarm
+from tests.support.swarm_peer import SwarmPeer
 
 PROXY_SECONDS = float(os.environ.get("ATTACK_PROXY", 20.0))
 COUNT = 50  # connections at each step

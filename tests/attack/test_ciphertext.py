@@ -11,7 +11,8 @@ from offset_common.constants import SEAL_OVERHEAD
 from tests.attack.harness import Attack
 from tests.support.encoding import frame
 from tests.support.relay_log import Reason
-from tests.support.swarm import Swarm, SwarmPeer
+from tests.support.swarm import Swarm
+from tests.support.swarm_peer import SwarmPeer
 
 
 def awaiting_init(swarm: Swarm) -> SwarmPeer:

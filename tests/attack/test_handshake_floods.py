@@ -18,8 +18,9 @@ from tests.attack import ATTACKER, BYSTANDER
 from tests.attack.harness import Attack
 from tests.support.channel import Channel, KeyPair
 from tests.support.encoding import VERSION_FRAME, frame
-from tests.support.peer import TIMEOUT, Endpoint, Peer
-from tests.support.swarm import SwarmPeer
+from tests.support.node import Endpoint
+from tests.support.peer import TIMEOUT, Peer
+from tests.support.swarm_peer import SwarmPeer
 
 CLIENTS = 16
 SECONDS = 10.0

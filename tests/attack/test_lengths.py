@@ -8,7 +8,7 @@ from offset_common.constants import MAX_FRAME_SIZE, MAX_HANDSHAKE_FRAME_SIZE
 from tests.attack import ATTACKER, BYSTANDER
 from tests.attack.harness import MIB, Attack
 from tests.attack.test_ciphertext import ROLES
-from tests.support.swarm import SwarmPeer
+from tests.support.swarm_peer import SwarmPeer
 
 LENGTHS = [MAX_FRAME_SIZE + 1, 2**31, 2**40, 2**63, 2**64 - 1]
 BEHIND = 64 * MIB

@@ -7,7 +7,7 @@ import pytest
 from tests.attack import ATTACKER
 from tests.attack.harness import Attack
 from tests.support.encoding import channel_message, frame, ka_message
-from tests.support.swarm import SwarmPeer
+from tests.support.swarm_peer import SwarmPeer
 
 SMALL_KEEPALIVE = channel_message(ka_message(None, released=False), padding=0, released=False)
 MAX_ROUND_TRIP = 0.5  # seconds, for the slowest of a bystander; the design says 0.05, the machine may be busy

@@ -16,7 +16,8 @@ from tests.attack.conftest import StartAttack
 from tests.attack.harness import Attack
 from tests.support.fault_injection import inject
 from tests.support.relay_log import Reason
-from tests.support.swarm import Swarm, SwarmPeer
+from tests.support.swarm import Swarm
+from tests.support.swarm_peer import SwarmPeer
 
 SECONDS = float(os.environ.get("ATTACK_REKEY_SECONDS", 60.0))
 INTERVAL = 16  # seconds between the relay's rekeys, instead of an hour

@@ -11,7 +11,7 @@ from offset_common.constants import HANDSHAKE_TIMEOUT, INIT_TIMEOUT
 from tests.attack.harness import Attack
 from tests.support.encoding import VERSION_FRAME
 from tests.support.relay_log import Reason
-from tests.support.swarm import SwarmPeer
+from tests.support.swarm_peer import SwarmPeer
 
 LATE = 3.0  # seconds that a deadline may be late under attack
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.channel import KeyPair
-from tests.support.peer import Endpoint, Node, assert_listening, make_tunnel
+from tests.support.node import Endpoint, Node, assert_listening, make_tunnel
 from tests.support.process import PATIENCE, ROOT, wait_until
 from tests.support.relay_log import Reason
 from tests.support.relay_process import LOCALHOST, StartRelay, command, write_identity

@@ -10,7 +10,7 @@ import pytest
 
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.support.encoding import encode
-from tests.support.peer import Node, assert_joined, assert_listening, make_tunnel
+from tests.support.node import Node, assert_joined, assert_listening, make_tunnel
 from tests.support.relay_process import NewNode, RelayProcess
 
 

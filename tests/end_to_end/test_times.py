@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.peer import Ended, Peer, make_tunnel
+from tests.support.node import make_tunnel
+from tests.support.peer import Ended, Peer
 from tests.support.relay_log import Reason
 from tests.support.relay_process import NewNode, RelayProcess
 

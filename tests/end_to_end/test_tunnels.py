@@ -12,16 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from offset_common.wire.messages import InitRole
-from tests.support.peer import (
-    TIMEOUT,
-    Peer,
-    assert_joined,
-    at_once,
-    exchange,
-    make_tunnel,
-    receive_count,
-    send_all,
-)
+from tests.support.node import assert_joined, at_once, exchange, make_tunnel, receive_count, send_all
+from tests.support.peer import TIMEOUT, Peer
 from tests.support.relay_process import NewNode, RelayProcess
 
 MIB = 1 << 20

@@ -10,16 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.channel import WrongAnswer
-from tests.support.peer import (
-    Ended,
-    Node,
-    Peer,
-    assert_joined,
-    exchange,
-    make_tunnel,
-    receive_count,
-    send_all,
-)
+from tests.support.node import Node, assert_joined, exchange, make_tunnel, receive_count, send_all
+from tests.support.peer import Ended, Peer
 from tests.support.process import wait_until
 from tests.support.relay_log import Reason
 from tests.support.relay_process import NewNode, RelayProcess, StartRelay

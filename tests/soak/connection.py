@@ -9,7 +9,7 @@ from offset_common.wire.messages import IncomingConnection, InitRole
 from tests.soak.payloads import WrongPayload
 from tests.support.channel import WrongAnswer
 from tests.support.encoding import decode
-from tests.support.swarm import Buffer, SwarmPeer
+from tests.support.swarm_peer import Buffer, SwarmPeer
 
 if TYPE_CHECKING:
     from tests.soak.node import Node
@@ -28,7 +28,8 @@ class Connection(SwarmPeer):
     """
 
     def __init__(self, node: Node, role: InitRole, other: Optional[Node] = None) -> None:
-        super().__init__(node.simulation.swarm, node.simulation.swarm.open_socket(), node.keys)
+        swarm = node.simulation.swarm
+        super().__init__(swarm.open_socket(), node.keys, swarm.relay.public_key, swarm.watch)
         self.node = node
         self.role = role
         self.other = other
@@ -117,7 +118,7 @@ class Connection(SwarmPeer):
     def update_interest(self) -> None:
         """Register for what there is to do, unless the node is frozen."""
         if self.node.frozen:
-            self.swarm.watch(self, 0)
+            self.simulation.swarm.watch(self, 0)
         else:
             super().update_interest()
 
@@ -161,7 +162,7 @@ class Connection(SwarmPeer):
 
     def handle_send_error(self) -> None:
         """Read what the relay sent before it closed the connection."""
-        self._out.clear()
+        self.discard_unsent()
         self.reads = True
 
     def close(self) -> None:

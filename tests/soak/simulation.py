@@ -11,7 +11,7 @@ from tests.soak.connection import Connection
 from tests.soak.ledger import Ledger
 from tests.soak.node import Node
 from tests.soak.payloads import Payloads
-from tests.support.peer import Endpoint
+from tests.support.node import Endpoint
 from tests.support.swarm import Swarm
 
 TICK = 1.0  # seconds between two looks at every connection

@@ -20,7 +20,8 @@ import time
 from typing import Any, NamedTuple
 
 from offset_common.wire.messages import InitRole
-from tests.support.peer import Endpoint, Node, Peer, make_tunnel
+from tests.support.node import Endpoint, Node, make_tunnel
+from tests.support.peer import Peer
 from tests.support.process import ROOT
 from tests.support.relay_process import RelayProcess, resident_bytes
 

@@ -18,7 +18,7 @@ import pytest
 
 from offset_common.address import Address
 from offset_common.tickets import RelayTicket
-from tests.support.peer import Endpoint, Node
+from tests.support.node import Endpoint, Node
 from tests.support.process import ROOT, LoggedProcess
 from tests.support.relay_log import ConnectionEnd, State, is_failure, parse_end, parse_ready, parse_state
 
