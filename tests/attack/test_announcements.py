@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
 from offset_common.wire.messages import IncomingConnection, InitRole, RejectConnection
@@ -13,7 +11,7 @@ from tests.attack.harness import Attack
 from tests.support.channel import KeyPair
 from tests.support.encoding import decode, encode
 from tests.support.relay_log import Reason
-from tests.support.swarm import Swarm, count_open
+from tests.support.swarm import count_open
 from tests.support.swarm_peer import SwarmPeer
 
 KEYS, PER_KEY = 16, 256  # the places that wait for one listener: 4,096 by default
@@ -59,19 +57,12 @@ def test_one_address_leaves_places_before_a_listener(attack: Attack) -> None:
     attack.check()
 
 
-def open_slow_listener(swarm: Swarm) -> SwarmPeer:
-    """Return a listener that has a small receive buffer and reads nothing."""
-    listener = swarm.listen()
-    listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    listener.stop_reading()
-    return listener
-
-
 @pytest.mark.slow
 def test_slow_listener_survives_connects_that_come_and_go(start_attack: StartAttack) -> None:
     attack = start_attack("--socket-buffer", "16")
-    swarm, attackers = attack.swarm(), attack.swarm()
-    listener = open_slow_listener(swarm)
+    swarm, attackers = attack.swarm(receive_buffer=4096), attack.swarm()
+    listener = swarm.listen()
+    listener.stop_reading()
     rounds, connects = 20, 200
     for _ in range(rounds):
         attackers.connect(connects, listener.keys.public_key, source=ATTACKER)

@@ -25,10 +25,12 @@ class Swarm:
 
     Args:
         relay: the relay's address and key.
+        receive_buffer: bytes of the kernel's receive buffer of each connection; None for the default.
     """
 
-    def __init__(self, relay: Endpoint) -> None:
+    def __init__(self, relay: Endpoint, receive_buffer: Optional[int] = None) -> None:
         self.relay = relay
+        self._receive_buffer = receive_buffer
         self.peers: list[SwarmPeer] = []
         self._selector = selectors.DefaultSelector()
         self._masks: dict[SwarmPeer, int] = {}
@@ -63,6 +65,8 @@ class Swarm:
         sock = socket.socket()
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         if source != DEFAULT_SOURCE:
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((source, 0))
