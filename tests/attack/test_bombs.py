@@ -217,5 +217,5 @@ def test_expensive_packing_ends_its_connection(attack: Attack, words: int, body:
         assert end.channel is not None
         end.send_frame(end.channel.sending.seal(bomb))
     assert swarm.all_end(ends)
-    attack.relay.wait_for_end(ends[0].port, reason=Reason.PROTOCOL_ERROR)
+    attack.relay.wait_for_end(role="tunnel", reason=Reason.PROTOCOL_ERROR)
     attack.check()

@@ -52,7 +52,7 @@ class Report(NamedTuple):
         return (
             f"{len(self.newcomers)} newcomers, slowest {max(self.newcomers) * 1000:.0f} ms; "
             f"{len(self.round_trips)} round trips, p99 {self.p99 * 1000:.1f} ms, "
-            f"slowest {max(self.round_trips, default=0.0) * 1000:.0f} ms; memory {self.memory / (1 << 20):.1f} MiB"
+            f"slowest {max(self.round_trips) * 1000:.0f} ms; memory {self.memory / (1 << 20):.1f} MiB"
         )
 
 
