@@ -31,7 +31,7 @@ from tests.documents import (
     environment,
     make_clone,
 )
-from tests.support.relay_log import parse_state
+from tests.support.relay_log import parse_ready, parse_state
 from tests.support.relay_process import RelayProcess
 
 PATIENCE = 30.0  # seconds for anything
@@ -236,7 +236,8 @@ def test_make_run_makes_what_is_missing_and_every_command_that_it_prints_works(t
     ) as process:
         try:
             assert process.stderr is not None and process.stdout is not None
-            assert process.stderr.readline().startswith(f"relay ready: listening on {address}, ")
+            ready = parse_ready(process.stderr.readline())
+            assert ready is not None and ready.addresses == [address]
             said = os.read(process.stdout.fileno(), 1 << 16).decode()
             commands = printed_commands(said)
             assert [line for line in commands if "relay-check relay/relay.relay" in line]

@@ -85,7 +85,7 @@ class State(NamedTuple):
 
 def parse_ready(line: str) -> Optional[Ready]:
     """Return what a line says if it is the ready line."""
-    found = READY.match(line) or OLD_READY.match(line)
+    found = READY.match(line.rstrip()) or OLD_READY.match(line.rstrip())
     return Ready(re.split(",| and ", found["addresses"]), found["key"]) if found else None
 
 
