@@ -9,7 +9,6 @@ import pytest
 from offset_common.errors import ConnectionLost
 from offset_common.identity import Identity
 from tests.support.client import (
-    connect_to,
     start_listening,
 )
 from tests.support.process import PATIENCE
@@ -31,15 +30,3 @@ def test_newer_listener_ends_the_older(relay):
         pytest.raises(ConnectionLost, match="another"),
     ):
         list(older)
-
-
-def test_tunnels_outlive_their_listener(relay):
-    node = Identity.generate()
-    with start_listening(relay, node) as listener:
-        connected = connect_to(relay, node)
-        accepted = listener.receive(PATIENCE).accept()
-        accepted.send(b"joined")
-        assert connected.receive(PATIENCE) == b"joined"
-    with connected, accepted:
-        accepted.send(b"still here")
-        assert connected.receive(PATIENCE) == b"still here"

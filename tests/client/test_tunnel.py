@@ -7,17 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from offset_common.client import Incoming, connect
 from offset_common.constants import MAX_MESSAGE_SIZE
 from offset_common.errors import LocalProtocolError
-from offset_common.identity import Identity
 from tests.support.client import (
     NUMBER_SIZE,
     both_ways,
-    connect_to,
     fill,
     send_all,
-    start_listening,
     tunnel_pair,
 )
 from tests.support.process import PATIENCE
@@ -36,16 +32,6 @@ def test_every_size_arrives_unchanged_both_ways(relay, end_to_end):
         assert at_connected.result(PATIENCE) == other
         for sender in senders:
             sender.result(PATIENCE)
-
-
-def test_early_messages_arrive_in_order(relay):
-    node = Identity.generate()
-    messages = [b"%d" % number * 300 for number in range(500)]  # more than a relay keeps
-    with start_listening(relay, node) as listener, connect_to(relay, node) as connected:
-        for message in messages:
-            connected.send(message)
-        with listener.receive(PATIENCE).accept() as accepted:
-            assert [accepted.receive(PATIENCE) for _ in messages] == messages
 
 
 def test_each_threads_messages_keep_their_order(relay):
@@ -86,29 +72,3 @@ def test_send_waits_for_a_slow_reader(relay):
             assert accepted.receive(PATIENCE)[:NUMBER_SIZE] == number
         connected.send(b"there is room again", timeout=PATIENCE)
         assert accepted.receive(PATIENCE) == b"there is room again"
-
-
-@both_ways
-def test_many_tunnels_keep_their_messages_apart(relay, end_to_end):
-    node, count = Identity.generate(), 25
-    with start_listening(relay, node) as listener, ThreadPoolExecutor(2 * count) as pool:
-
-        def answer(incoming: Incoming) -> None:
-            with incoming.accept(end_to_end=end_to_end) as tunnel:
-                for message in tunnel:
-                    tunnel.send(tunnel.peer_public_key + message)
-
-        def ask(_: int) -> bool:
-            identity = Identity.generate()
-            with connect(relay.ticket, identity, node.public_key, end_to_end=end_to_end) as tunnel:
-                for number in range(5):
-                    tunnel.send(b"%d" % number)
-                return all(
-                    tunnel.receive(PATIENCE) == identity.public_key + b"%d" % number for number in range(5)
-                )
-
-        asking = [pool.submit(ask, number) for number in range(count)]
-        answering = [pool.submit(answer, listener.receive(PATIENCE)) for _ in range(count)]
-        assert all(each.result(PATIENCE) for each in asking)
-        for each in answering:
-            each.result(PATIENCE)

@@ -62,11 +62,11 @@ def test_caller_without_the_allowed_key_is_rejected(setting: Setting) -> None:
 
         def attempt() -> bool:
             # The relay may not know the listener yet; then it closes the connect.
-            with connect(setting.ticket, setting.laptop, setting.home.public_key) as plain:
-                with contextlib.suppress(OffsetError):
-                    InnerPeer(plain, KeyPair())
-                    while True:
-                        plain.receive(PATIENCE)
+            plain = connect(setting.ticket, setting.laptop, setting.home.public_key)
+            with plain, contextlib.suppress(OffsetError):
+                InnerPeer(plain, KeyPair())
+                while True:
+                    plain.receive(PATIENCE)
             return serving.count_lines(refusal) == 1
 
         wait_until(attempt, "a refusal")
