@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,12 @@ from offset_common.wire.messages import (
     ExchangeRandNonce,
     IncomingConnection,
 )
-from tests.client.relays import PATIENCE, RunningRelay
 from tests.commands import ROOT, run_script
+from tests.support.process import PATIENCE
+from tests.support.relay_process import RelayProcess, relay
 from tests.terminals import run_in_terminal
+
+__all__ = ["relay"]
 
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text("utf-8")
 
@@ -72,17 +74,10 @@ def shape_of(lines: list[str]) -> dict[str, list[str]]:
     return {name: shape for name, shape in shapes.items() if shape}
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningRelay]:
-    relay = RunningRelay()
-    yield relay
-    relay.stop()
-
-
 @pytest.fixture
-def ticket_file(running: RunningRelay, tmp_path: Path) -> Path:
+def ticket_file(relay: RelayProcess, tmp_path: Path) -> Path:
     path = tmp_path / "a.relay"
-    running.ticket.save(path)
+    relay.ticket.save(path)
     return path
 
 
@@ -100,10 +95,10 @@ class Collector(TraceWatcher):
 
 
 @pytest.fixture
-def seen(running: RunningRelay) -> list[Frame]:
+def seen(relay: RelayProcess) -> list[Frame]:
     """The frames of one check."""
     watcher = Collector()
-    assert RelayCheck(running.ticket, watcher, PATIENCE, measure=False).run()
+    assert RelayCheck(relay.ticket, watcher, PATIENCE, measure=False).run()
     return watcher.frames
 
 
@@ -142,14 +137,14 @@ def test_tunnel_messages_are_encrypted_again_by_the_relay(seen):
     assert [frame.payload[:12] for frame in (there, came)] == [b"\1" + bytes(11), bytes(12)]
 
 
-def test_frames_contain_the_keys_of_nodes_and_ticket(seen, running):
+def test_frames_contain_the_keys_of_nodes_and_ticket(seen, relay):
     first = {
         (frame.connection, frame.direction): frame.layers[0] for frame in seen if frame.name == OPENING[1]
     }
     sent = {name: message for (name, direction), message in first.items() if direction == SENT}
     for message in sent.values():
         assert isinstance(message, ExchangeRandNonce)
-        assert message.opt_dest_public_key == running.ticket.public_key
+        assert message.opt_dest_public_key == relay.ticket.public_key
     incoming = next(frame.layers[-1] for frame in seen if frame.name == "IncomingConnection")
     assert isinstance(incoming, IncomingConnection)
     assert isinstance(sent["connector"], ExchangeRandNonce)
@@ -157,9 +152,9 @@ def test_frames_contain_the_keys_of_nodes_and_ticket(seen, running):
     assert sent["listener"].src_public_key == sent["acceptor"].src_public_key
 
 
-def test_a_failed_check_shows_the_frames_before_it(running):
+def test_a_failed_check_shows_the_frames_before_it(relay):
     watcher = Collector()
-    ticket = RelayTicket(Identity.generate().public_key, running.ticket.address)
+    ticket = RelayTicket(Identity.generate().public_key, relay.ticket.address)
     check = RelayCheck(ticket, watcher, PATIENCE, measure=False)
     assert not check.run()
     watcher.finished(check)
@@ -225,9 +220,9 @@ def test_short_output_shows_the_opening_frames_once():
     assert shape_of(short) == shape_of(full)
 
 
-def test_the_example_works_with_any_relay(ticket_file, running):
+def test_the_example_works_with_any_relay(ticket_file, relay):
     lines = read_the_protocol(ticket_file)
-    assert str(running.ticket.address) in lines[0]
+    assert str(relay.ticket.address) in lines[0]
     assert conversation_of(lines) == CONVERSATION
 
 

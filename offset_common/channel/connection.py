@@ -1,9 +1,9 @@
-"""The layers put together: one connection between a node and a relay, as a state machine.
+"""One connection between a node and a relay, all layers together, as a state machine.
 
     from the socket --> receive_data(bytes), then next_event() until None --> events
     send(message), handle_time(now) --> data_to_send() --> to the socket
 
-Nothing in here knows of sockets or clocks: bytes and times come in by arguments.
+There are no sockets and no clock here: bytes and times are arguments.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from offset_common.identity import Identity
 from offset_common.wire.frames import Buffer, FrameReader, FrameTooLargeError, encode_frame
 
 VERSION_FRAME = encode_frame(PROTOCOL_VERSION.to_bytes(VERSION_SIZE, "big"))
-"""What each side sends as soon as the TCP connection is up (section 2 of docs/protocol.md)."""
+"""The frame that each side sends as soon as the TCP connection is up (section 2 of docs/protocol.md)."""
 
 
 class Connection:
     """One side of a connection between a node and a relay.
 
     Args:
-        identity: who we are.
-        now: seconds, of the clock that every later `now` is of.
+        identity: our own.
+        now: seconds, by the same clock as every later `now`.
         expected_peer: the public key that the peer must have; None on the relay's side.
         random_bytes: the source of randomness.
-        observer: told of every payload and of the value of every layer as it passes, or None.
+        observer: called with every payload, and with the value of every layer, as they pass; or None.
         version_sent: whether the caller has sent `VERSION_FRAME` already.
     """
 
@@ -60,16 +60,16 @@ class Connection:
             self.channel.outgoing.insert(0, VERSION_FRAME[-VERSION_SIZE:])
 
     def export_state(self) -> dict[str, Any]:
-        """Return all that another process needs to go on with this connection, as JSON can carry it.
+        """Return all that another process needs to continue this connection, in a form for JSON.
 
         Raises:
-            LocalProtocolError: the handshake is not done, or a rekey of ours is not answered yet.
+            LocalProtocolError: the handshake is not done, or our own rekey is not answered yet.
         """
         return self.channel.export_state()
 
     @classmethod
     def import_state(cls, state: dict[str, Any]) -> Connection:
-        """Go on with a connection where `export_state` of another process on this machine left it."""
+        """Continue a connection where `export_state` of another process on this machine left it."""
         connection = cls.__new__(cls)
         connection.channel = KeepaliveChannel.import_state(state)
         connection._frames = FrameReader(limit=MAX_FRAME_SIZE)
@@ -102,22 +102,22 @@ class Connection:
 
     @property
     def received_size(self) -> int:
-        """The bytes that came and are not made into events yet."""
+        """How many received bytes have not become events yet."""
         return len(self._frames)
 
     def receive_data(self, data: Buffer) -> None:
-        """Take the bytes that came, cut in any way; `next_event` tells what they mean."""
+        """Take received bytes, cut in any way; `next_event` returns their meaning."""
         self._frames.receive_data(data)
 
     def take_received(self) -> bytes:
-        """Return, and forget, the bytes that are not made into events yet."""
+        """Return, and forget, the received bytes that have not become events yet."""
         return self._frames.take_all()
 
     def next_event(self, now: float) -> Optional[Event]:
-        """Return the next event of what came so far, or None until more comes.
+        """Return the next event of the received bytes, or None until more come.
 
         Raises:
-            PeerError: the peer broke the protocol. What came before that was told before.
+            PeerError: the peer broke the protocol; earlier events have been returned before.
             LocalProtocolError: the connection failed before.
         """
         if self.channel.state is ChannelState.FAILED:
@@ -129,7 +129,7 @@ class Connection:
             raise
 
     def receive_frame(self, payload: bytes, now: float) -> Optional[Event]:
-        """Take one whole payload; return the event it is, or None for one that is consumed here.
+        """Take one whole payload; return its event, or None if it has none.
 
         Raises:
             PeerError: the peer broke the protocol.
@@ -159,7 +159,7 @@ class Connection:
         self.channel.send(message, now, sparse)
 
     def data_to_send(self) -> bytes:
-        """Return, once, the bytes that are to be sent now."""
+        """Return, once, the bytes to send now."""
         outgoing = self.channel.outgoing
         if not outgoing:
             return b""
@@ -172,14 +172,14 @@ class Connection:
         return b"".join(parts)
 
     def next_deadline(self) -> float:
-        """Return the time, in seconds, at which `handle_time` has something to do at the earliest."""
+        """Return the earliest time, in seconds, at which `handle_time` has something to do."""
         return self.channel.next_deadline()
 
     def handle_time(self, now: float) -> None:
-        """Do what is due at `now`.
+        """Send a keepAlive or start a rekey if it is time for that.
 
         Raises:
-            SilenceError: nothing came from the peer for too long.
+            SilenceError: nothing came from the peer for 32 s.
         """
         self.channel.handle_time(now)
 

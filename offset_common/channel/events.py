@@ -1,4 +1,4 @@
-"""What a connection tells the layer above, one event at a time."""
+"""The events that a connection reports to the layer above."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple, Union
 
 
 class HandshakeCompleted(NamedTuple):
-    """The peer is proven and messages may pass; comes once, first.
+    """The peer is proven and messages can pass; the first event, once.
 
     Args:
         peer_public_key: 32 bytes.
@@ -19,7 +19,7 @@ class MessageReceived(NamedTuple):
     """The peer sent a `message` of the keepalive layer.
 
     Args:
-        data: its bytes, of the layer above.
+        data: bytes of the layer above.
     """
 
     data: bytes

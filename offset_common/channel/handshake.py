@@ -98,7 +98,7 @@ class Handshake:
     """One side of a handshake, a step at a time.
 
     Args:
-        identity: who we are.
+        identity: our own.
         expected_peer: the public key that the peer must have, or None to accept any.
         random_bytes: the source of randomness.
     """

@@ -41,14 +41,14 @@ class ChannelState(enum.Enum):
 
 
 class KeepaliveChannel:
-    """Byte strings to and from a proven peer, with proof that both still live.
+    """Byte strings to and from a proven peer, with keepalives in both directions.
 
     Args:
-        identity: who we are.
-        now: seconds, of the clock that every later `now` is of.
-        expected_peer: the public key that the peer must have, or None where anyone may come.
+        identity: our own.
+        now: seconds, by the same clock as every later `now`.
+        expected_peer: the public key that the peer must have, or None to accept any.
         random_bytes: the source of randomness.
-        observer: told of the value of every layer as it passes, or None.
+        observer: called with the value of every layer as it passes, or None.
     """
 
     __slots__ = (
@@ -77,23 +77,23 @@ class KeepaliveChannel:
         self._secure: Optional[SecureChannel] = None
         self._state = ChannelState.RAND_NONCE
         self._handshake: Optional[Handshake] = Handshake(identity, expected_peer, random_bytes)
-        self.outgoing: list[bytes] = []  # payloads in the order they must be sent
+        self.outgoing: list[bytes] = []  # payloads, in the order to send them
         first = self._handshake.first_message()
         self._observe("sent", first)
         self.outgoing.append(first.encode())
 
     def export_state(self) -> dict[str, Any]:
-        """Return all that another process needs to go on with this channel, as JSON can carry it.
+        """Return all that another process needs to continue this channel, in a form for JSON.
 
         Raises:
-            LocalProtocolError: the handshake is not done, or a rekey of ours is not answered yet.
+            LocalProtocolError: the handshake is not done, or our own rekey is not answered yet.
         """
         state = self.secure_channel.export_state()
         return {**state, "last_received": self.last_received, "last_sent": self.last_sent}
 
     @classmethod
     def import_state(cls, state: dict[str, Any], random_bytes: RandomBytes = os.urandom) -> KeepaliveChannel:
-        """Go on with a channel where `export_state` of another process on this machine left it."""
+        """Continue a channel where `export_state` of another process on this machine left it."""
         channel = cls.__new__(cls)
         channel.last_received = state["last_received"]
         channel.last_sent = state["last_sent"]
@@ -122,10 +122,10 @@ class KeepaliveChannel:
         return self._secure
 
     def receive_payload(self, payload: bytes, now: float) -> Optional[Event]:
-        """Take the peer's next payload; return the event it is, or None for one that this layer consumes.
+        """Take the peer's next payload; return its event, or None if it has none.
 
         Raises:
-            PeerError: the peer broke the protocol; the channel cannot be used any more.
+            PeerError: the peer broke the protocol; the channel has failed.
             LocalProtocolError: the channel failed before.
         """
         try:
@@ -155,7 +155,7 @@ class KeepaliveChannel:
         self.last_sent = now
 
     def next_deadline(self) -> float:
-        """Return the time, in seconds, at which `handle_time` has something to do at the earliest."""
+        """Return the earliest time, in seconds, at which `handle_time` has something to do."""
         if self._secure is None:
             return self.last_received + IDLE_TIMEOUT
         return min(
@@ -163,7 +163,7 @@ class KeepaliveChannel:
         )
 
     def handle_time(self, now: float) -> None:
-        """Send a keepAlive or start a rekey where it is time for that.
+        """Send a keepAlive or start a rekey if it is time for that.
 
         Raises:
             SilenceError: nothing came from the peer for 32 s.
@@ -182,7 +182,7 @@ class KeepaliveChannel:
             self.last_sent = now
 
     def fail(self) -> None:
-        """Take nothing more from the peer and send nothing more to it: a layer found a fault of the peer."""
+        """Stop receiving and sending: the peer broke the protocol."""
         self._state = ChannelState.FAILED
 
     def mark_received(self, now: float) -> None:
@@ -227,7 +227,7 @@ class KeepaliveChannel:
 
     def _receive_user(self, user: bytes) -> Optional[Event]:
         if user == _KEEPALIVE and self._observer is None:
-            return None  # as every known encoder writes it
+            return None  # the bytes that every known encoder writes
         value = KaMessage.decode(user)
         self._observe("received", value)
         return None if value.message is None else MessageReceived(value.message)

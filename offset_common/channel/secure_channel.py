@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any, Callable, Optional, Union
 
 from offset_common.channel.cipher import CipherState
+from offset_common.channel.classify import find_short_user
 from offset_common.channel.handshake import ChannelKeys, DhExchange, RandomBytes
 from offset_common.constants import (
     MAX_PADDING_SENT,
@@ -35,7 +36,7 @@ class SecureChannel:
     Args:
         keys: what the handshake gave.
         peer_public_key: 32 bytes, proven by the handshake.
-        now: seconds, of the clock that every later `now` is of.
+        now: seconds, by the same clock as every later `now`.
         random_bytes: the source of randomness.
         observer: called with every ChannelMessage that passes, or None.
     """
@@ -73,10 +74,10 @@ class SecureChannel:
         self._observer = observer
 
     def export_state(self) -> dict[str, Any]:
-        """Return all that another process needs to continue with this channel, in a form for JSON.
+        """Return all that another process needs to continue this channel, in a form for JSON.
 
         Raises:
-            LocalProtocolError: a rekey of ours is not answered yet.
+            LocalProtocolError: our own rekey is not answered yet.
         """
         if self._pending is not None:
             raise LocalProtocolError("a channel cannot move while its rekey is pending")
@@ -91,7 +92,7 @@ class SecureChannel:
 
     @classmethod
     def import_state(cls, state: dict[str, Any], random_bytes: RandomBytes) -> SecureChannel:
-        """Continue with a channel where `export_state` of another process left it."""
+        """Continue a channel where `export_state` of another process left it."""
         keys = ChannelKeys(bytes.fromhex(state["sending"][0]), bytes.fromhex(state["receiving"][0]))
         channel = cls(keys, bytes.fromhex(state["peer_public_key"]), 0.0, random_bytes)
         channel.sending = CipherState.import_state(state["sending"])
@@ -107,15 +108,20 @@ class SecureChannel:
         self._encrypt(user, max_padding)
 
     def receive(self, payload: bytes, now: float) -> Optional[bytes]:
-        """Decrypt the peer's next message; return the user's bytes, or None for a rekey.
+        """Decrypt the peer's next message; return its user data, or None for a rekey.
 
         Raises:
             DecryptionError: not the next message under the channel's key.
             DecodeError: the plaintext is no ChannelMessage.
-            RekeyError: one rekey too many.
+            RekeyError: the peer starts rekeys too often.
             HandshakeError: a rekey with a key of small order.
         """
-        message = ChannelMessage.decode(self._decrypt(payload))
+        plaintext = self._decrypt(payload)
+        if self._observer is None:
+            user = find_short_user(plaintext)  # a keepAlive without unpacking 32 KiB of padding
+            if user is not None:
+                return user
+        message = ChannelMessage.decode(plaintext)
         if self._observer:
             self._observer("received", message)
         if isinstance(message.content, Rekey):
@@ -124,7 +130,7 @@ class SecureChannel:
         return message.content
 
     def start_rekey(self, now: float) -> None:
-        """Ask the peer for new keys, unless an answer to the last time is still to come."""
+        """Ask the peer for new keys, unless the last request is not answered yet."""
         self.rekey_at = now + REKEY_INTERVAL
         if self._pending is None:
             self._pending = DhExchange(self._random_bytes)

@@ -105,14 +105,12 @@ class Admission(Generic[C]):
         self._unauthenticated.add(connection)
         self._evictable.add(address, connection)
 
-    def protect(self, connection: C) -> None:
-        """Do not evict `connection` while the handshake pool has it."""
-        self._evictable.discard(self._connections[connection], connection)
-
-    def unprotect(self, connection: C) -> None:
-        """Let `connection` be evicted again."""
-        address = self._connections.get(connection)
-        if address is not None:
+    def protect(self, connection: C, protected: bool) -> None:
+        """Do not evict `connection` while the handshake pool has it, or let it be evicted again."""
+        address = self._connections[connection]
+        if protected:
+            self._evictable.discard(address, connection)
+        else:
             self._evictable.add(address, connection)
 
     def authenticate(self, connection: C, key: bytes) -> Optional[CloseReason]:
@@ -126,7 +124,7 @@ class Admission(Generic[C]):
 
     def settle(self, connection: C) -> None:
         """Never evict `connection` from now on: it has a role."""
-        self.protect(connection)
+        self._evictable.discard(self._connections[connection], connection)
 
     def leave(self, connection: C) -> None:
         """Forget a connection that ended."""

@@ -14,7 +14,8 @@ IEEE/ACM Transactions on Networking, 1998.
 from __future__ import annotations
 
 import ctypes
-from typing import Callable, Optional
+import math
+from typing import Callable
 from weakref import WeakValueDictionary
 
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
@@ -147,9 +148,9 @@ class BufferPool:
             if account.fits(size) and self._waiting.pop(waiter, None) is not None:
                 resume()
 
-    def next_time(self) -> Optional[float]:
-        """Return when `resume_waiting` has something to do, or None."""
-        return self._next_scan if self._waiting and self._released else None
+    def next_time(self) -> float:
+        """Return when `resume_waiting` has something to do."""
+        return self._next_scan if self._waiting and self._released else math.inf
 
 
 class SpareBuffers:

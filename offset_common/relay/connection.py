@@ -59,6 +59,7 @@ class Session:
 
     state: State
     keeps_alive = True  # keepalives are sent, and a silent peer is closed
+    may_poll_coarsely = False  # it does not matter if the peer's next message is noticed a second later
 
     def __init__(self, connection: SocketConnection) -> None:
         self.connection = connection
@@ -83,10 +84,20 @@ class Session:
     def on_closed(self, reason: CloseReason) -> None:
         """Release what the session holds elsewhere: the connection ended."""
 
-    @property
-    def may_poll_coarsely(self) -> bool:
-        """Whether it does if the peer's next message is noticed a second later."""
-        return False
+
+class Ended(Session):
+    """What a connection has when it has ended, or not begun: one for all, so that it is not kept alive."""
+
+    __slots__ = ()
+
+    state = State.CLOSED
+    keeps_alive = False
+
+    def __init__(self) -> None:
+        """Belong to no connection."""
+
+
+ENDED = Ended()
 
 
 class SocketConnection(ReadyEntry):
@@ -130,7 +141,7 @@ class SocketConnection(ReadyEntry):
         self.output = OutputBuffer(self.account)
         self.protocol: Optional[Connection] = None
         self.key = b""  # of the peer, once it is proven
-        self.session: Session = Session(self)
+        self.session: Session = ENDED
         self.received = 0  # bytes
         self.sent = 0
         self.started_at = env.loop.now
@@ -197,6 +208,8 @@ class SocketConnection(ReadyEntry):
                 self._flush()
             if self._watched & READ and (events & READ or self.input.backlog):
                 self.session.on_readable()
+            if self.session.may_poll_coarsely and self._watched == READ and not self.input:
+                self._poll_coarsely()
         except BlockingIOError:
             pass  # what made it ready is gone already
         except Exception as error:
@@ -381,16 +394,16 @@ class SocketConnection(ReadyEntry):
                 self.protocol.channel.mark_received(now)
             self.protocol.handle_time(now)
             self.send_pending()
-            if self._watched == READ and self.session.may_poll_coarsely:
-                self._poll_coarsely()
         if not self.closed:
             self._schedule()
 
     def _poll_coarsely(self) -> None:
-        self._watch(0)
-        self._polled_coarsely = True
-        self.env.loop.register_coarse(self.sock, self)
-        self._watched = READ
+        if not self._polled_coarsely:
+            self._watch(0)
+            self.env.loop.register_coarse(self.sock, self)
+            self._polled_coarsely = True
+            self._watched = READ
+            self._schedule()
 
     # The end.
 
@@ -455,6 +468,7 @@ class SocketConnection(ReadyEntry):
             reason = self._end_reason
         self.env.closed(self, reason, detail)
         self.session.on_closed(reason)
+        self.session = ENDED
 
     def release(self) -> None:
         """Close the socket and give back all memory; only the account of its traffic stays."""

@@ -8,7 +8,8 @@ no bookkeeping here.
 from __future__ import annotations
 
 import heapq
-from typing import Generic, Optional, TypeVar
+import math
+from typing import Generic, TypeVar
 
 TICK = 0.25  # seconds: a deadline is met at most this much late
 
@@ -48,11 +49,11 @@ class Deadlines(Generic[T]):
         if tick is not None:
             self._ticks[tick].discard(item)
 
-    def next_time(self) -> Optional[float]:
-        """Return the time of the next deadline in seconds, or None."""
+    def next_time(self) -> float:
+        """Return the time of the next deadline in seconds; infinite where there is none."""
         while self._order and not self._ticks[self._order[0]]:
             del self._ticks[heapq.heappop(self._order)]
-        return self._order[0] * TICK if self._order else None
+        return self._order[0] * TICK if self._order else math.inf
 
     def take_expired(self, now: float) -> list[T]:
         """Return, and forget, the items whose deadline has passed."""

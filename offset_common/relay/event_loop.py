@@ -89,7 +89,7 @@ class EventLoop:
         self.now = clock()
         self.deadlines: Deadlines[Timed] = Deadlines()
         self.turns: FairQueue[ReadyEntry] = FairQueue()
-        self._periodic: list[tuple[Callable[[], None], Callable[[], Optional[float]]]] = []
+        self._periodic: list[tuple[Callable[[], None], Callable[[], float]]] = []
         self._selector = selectors.DefaultSelector()
         self._coarse_selector = selectors.DefaultSelector()
         self._next_coarse_poll = math.inf
@@ -108,8 +108,8 @@ class EventLoop:
         """A descriptor that wakes the loop when a byte is written to it, for signal.set_wakeup_fd."""
         return self._wake_writer.fileno()
 
-    def add_periodic(self, task: Callable[[], None], next_time: Callable[[], Optional[float]]) -> None:
-        """Call `task` in every round; `next_time` returns when the next round must begin, or None."""
+    def add_periodic(self, task: Callable[[], None], next_time: Callable[[], float]) -> None:
+        """Call `task` in every round; `next_time` returns when the next round must begin at the latest."""
         self._periodic.append((task, next_time))
 
     def register(self, sock: socket.socket, events: int, watcher: Watcher) -> None:
@@ -177,13 +177,15 @@ class EventLoop:
         """Run one round: wait for something to happen, and handle it."""
         events = self._selector.select(self._time_to_wait())
         self.now = self._clock()
+        started = perf_counter()
         self._collect(events)
         if self.now >= self._next_coarse_poll:
             self._collect(self._coarse_selector.select(0))
             watched = len(self._coarse_selector.get_map()) > 0
             self._next_coarse_poll = math.floor(self.now) + COARSE_INTERVAL if watched else math.inf
         if self.turns:
-            self._run_turns()
+            # With thousands of ready connections, collecting them takes long itself.
+            self._run_turns(max(POLL_INTERVAL, perf_counter() - started))
         if self._tasks:
             self._run_tasks()
         for expired in self.deadlines.take_expired(self.now):
@@ -206,10 +208,11 @@ class EventLoop:
             else:
                 watcher.on_ready(mask)
 
-    def _run_turns(self) -> None:
+    def _run_turns(self, seconds: float) -> None:
         turns = self.turns
-        started = begun = perf_counter()
-        while turns and begun - started < POLL_INTERVAL:
+        begun = perf_counter()
+        end = begun + seconds
+        while turns and begun < end:
             entry = self._serving = turns.pop()
             self._serve_again = False
             events, entry._events = entry._events, 0
@@ -230,7 +233,7 @@ class EventLoop:
     def _time_to_wait(self) -> float:
         if self._tasks or self.turns:
             return 0.0
-        times = [self._next_coarse_poll, self.deadlines.next_time()]
-        times += [next_time() for _, next_time in self._periodic]
-        now = self._clock()
-        return max(0.0, min(LONGEST_WAIT, *(when - now for when in times if when is not None)))
+        first = min(self._next_coarse_poll, self.deadlines.next_time())
+        for _, next_time in self._periodic:
+            first = min(first, next_time())
+        return min(LONGEST_WAIT, max(0.0, first - self._clock()))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import select
@@ -78,14 +79,14 @@ class RepeatFilter(logging.Filter):
         self._clock = clock
         self._written: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by kind, then address
         self._left_out: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self.window_end: Optional[float] = None
+        self.window_end = math.inf
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to write a record."""
         kind, address = getattr(record, "collapse", None), getattr(record, "collapse_by", "")
         if kind is None:
             return True
-        if self.window_end is None:
+        if self.window_end == math.inf:
             self.window_end = self._clock() + WINDOW
         written, left_out = self._written[kind], self._left_out[kind]
         if written[address] < LINES_PER_ADDRESS and sum(written.values()) < LINES_PER_KIND:
@@ -104,7 +105,7 @@ class RepeatFilter(logging.Filter):
                 log_event("repeated lines left out", kind=kind, count=total, addresses=known, most_from=most)
         self._written.clear()
         self._left_out.clear()
-        self.window_end = None
+        self.window_end = math.inf
 
 
 class RelayLog(logging.Handler):
@@ -151,13 +152,13 @@ class RelayLog(logging.Handler):
                     self._pending += f"warning: log lines lost: count={self._lost}\n".encode()
                     self._lost = 0
 
-    def next_deadline(self) -> Optional[float]:
-        """Return when `handle_time` has summaries to write, or None."""
+    def next_deadline(self) -> float:
+        """Return when `handle_time` has summaries to write."""
         return self._repeats.window_end
 
     def handle_time(self, now: float) -> None:
         """Log summaries of repeated lines if their window is over."""
-        if self._repeats.window_end is not None and now >= self._repeats.window_end:
+        if now >= self._repeats.window_end:
             self._repeats.end_window()
 
     def close(self) -> None:

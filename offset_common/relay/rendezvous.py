@@ -45,15 +45,21 @@ class Rendezvous:
 
     def enter(self, connection: SocketConnection) -> None:
         """Take a connection whose peer is authenticated."""
-        connection.change_session(Event.AUTHENTICATE, AwaitingInit(connection, self))
+        connection.change_session(
+            Event.AUTHENTICATE, AwaitingInit(connection, self._listen, self._connect, self._accept)
+        )
         connection.take_socket_back()
         # The InitConnection may have come right behind the handshake.
         connection.env.loop.request_turn(connection, READ)
 
-    def listen(self, connection: SocketConnection) -> None:
+    def forget(self, connection: SocketConnection) -> None:
+        """Forget a connection that ended, whatever it was."""
+        self.registry.remove_tunnel_end(connection)
+
+    def _listen(self, connection: SocketConnection) -> None:
         """Make `connection` the listener of its key: the newest one wins."""
         self._settled(connection)
-        listener = Listener(connection, self)
+        listener = Listener(connection, self._reject, self._listener_ended, self._has_pending)
         connection.change_session(Event.LISTEN, listener)
         replaced, pending = self.registry.listen(listener, connection.key)
         if replaced is not None:
@@ -61,10 +67,10 @@ class Rendezvous:
         # They were announced to the older listener, perhaps to nobody alive.
         listener.announce(pending)
 
-    def connect(self, connection: SocketConnection, target: bytes) -> None:
+    def _connect(self, connection: SocketConnection, target: bytes) -> None:
         """Let `connection` wait for the listener of `target`."""
         self._settled(connection)
-        pending = PendingConnect(connection, self)
+        pending = PendingConnect(connection, self._connect_ended)
         connection.change_session(Event.CONNECT, pending)
         connect = Connect(connection.key, target, connection.address.prefix)
         decision = self.registry.connect(pending, connect)
@@ -77,7 +83,7 @@ class Rendezvous:
             evicted.connection.close(CloseReason.LIMIT_PENDING)
         listener.announce([pending])
 
-    def accept(self, connection: SocketConnection, source: bytes) -> None:
+    def _accept(self, connection: SocketConnection, source: bytes) -> None:
         """Join `connection` with the oldest pending connect from `source` to its key."""
         self._settled(connection)
         pending = self.registry.accept(connection.key, source)
@@ -89,7 +95,7 @@ class Rendezvous:
             self.registry.add_tunnel_end(end, end.key)
         self._tunnels.join(pending, connection)
 
-    def reject(self, listener: Listener, source: bytes) -> None:
+    def _reject(self, listener: Listener, source: bytes) -> None:
         """Close the oldest connect from `source` that waits for `listener`."""
         key = listener.connection.key
         pending = self.registry.reject(key, source)
@@ -97,24 +103,20 @@ class Rendezvous:
             self._withdraw(pending, key)
             pending.connection.close(CloseReason.REJECTED)
 
-    def has_pending(self, listener: Listener) -> bool:
+    def _has_pending(self, listener: Listener) -> bool:
         """Return whether a connect waits for `listener`."""
         return self.registry.has_pending(listener.connection.key)
 
-    def listener_ended(self, listener: Listener) -> None:
+    def _listener_ended(self, listener: Listener) -> None:
         """Close the connects that wait for `listener`; its tunnels live on."""
         for pending in self.registry.remove_listener(listener, listener.connection.key):
             pending.connection.close(CloseReason.LISTENER_ENDED)
 
-    def connect_ended(self, pending: PendingConnect) -> None:
+    def _connect_ended(self, pending: PendingConnect) -> None:
         """Forget `pending`."""
         listener = self.registry.remove_connect(pending)
         if listener is not None:
             listener.withdraw(pending)
-
-    def forget(self, connection: SocketConnection) -> None:
-        """Forget a connection that ended, whatever it was."""
-        self.registry.remove_tunnel_end(connection)
 
     def _withdraw(self, pending: PendingConnect, key: bytes) -> None:
         listener = self.registry.listener_of(key)

@@ -34,6 +34,7 @@ from offset_common.relay.status import describe
 
 SHOWN_KEY_SIZE = 8  # characters of a key in the log
 FLUSH_TIME = 2.0  # seconds for the last output after the drain
+DRAIN_CHECK_INTERVAL = 0.1  # seconds
 
 
 class Relay:
@@ -85,7 +86,6 @@ class Relay:
         self._drained = False  # every connection was told to finish
         self.loop.add_periodic(lambda: self.buffers.resume_waiting(self.loop.now), self.buffers.next_time)
         self.loop.add_periodic(self._write_log, self._next_log_time)
-        self.loop.add_periodic(self._drain, self._next_drain_time)
 
     @property
     def addresses(self) -> list[str]:
@@ -111,6 +111,7 @@ class Relay:
             self.loop.stop()
             return
         self._drain_until = self.loop.now + drain
+        self.loop.add_periodic(self._drain, lambda: self.loop.now + DRAIN_CHECK_INTERVAL)
         log_event("stopping", drain_seconds=f"{drain:g}")
         self._stop_accepting()
         self._restart_no_workers()
@@ -173,8 +174,9 @@ class Relay:
             obstacle.close(CloseReason.EVICTED)
         connection = SocketConnection(self._env, sock, address)
         self.admission.enter(connection, address.prefix)
+        session = Handshake(connection, self._handshakes, self.admission.protect, self._authenticated)
         try:
-            connection.start(Handshake(connection, self._handshakes, self.admission, self._authenticated))
+            connection.start(session)
             connection.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)
         except Exception as error:
             connection.fail(error)
@@ -231,13 +233,12 @@ class Relay:
         if self._log.pending:
             self._log.flush()
 
-    def _next_log_time(self) -> Optional[float]:
+    def _next_log_time(self) -> float:
         # Lines that nobody reads now are tried again a little later.
         return self.loop.now + 1.0 if self._log.pending else self._log.next_deadline()
 
     def _drain(self) -> None:
-        if self._drain_until is None:
-            return
+        assert self._drain_until is not None
         connections = self.admission.all()
         if not connections or self.loop.now >= self._drain_until + FLUSH_TIME:
             self.loop.stop()
@@ -246,9 +247,6 @@ class Relay:
             for connection in connections:
                 if connection.session.state is State.TUNNEL:
                     connection.session.finish(CloseReason.SHUTDOWN)
-
-    def _next_drain_time(self) -> Optional[float]:
-        return None if self._drain_until is None else max(self._drain_until, self.loop.now + 0.1)
 
 
 def raise_descriptor_limit() -> int:

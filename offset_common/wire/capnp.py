@@ -1,11 +1,11 @@
-"""Cap'n Proto messages: reading any that a peer may send, and the words of those that we send.
+"""Cap'n Proto messages: a reader for any that a peer may send, and the words of ours.
 
 A message is a table of segment sizes and the segments. A segment is made of words of eight bytes; a
 pointer is one word, and leads to a struct, to a list, or as a far pointer into another segment.
 
 The reader trusts nothing. Every object must lie inside its segment, and all objects that are read
-together may not be larger than the message, so neither a cycle nor many pointers to one object buy
-more work than their bytes pay for.
+together may not be larger than the message; so cycles, or many pointers to one object, cause no more work
+than their bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from offset_common.constants import MAX_FRAME_SIZE
 from offset_common.errors import DecodeError
 from offset_common.wire.packing import MAX_RUNS, WORD_SIZE, max_unpacked_size, unpack
 
-MAX_SEGMENTS = 511  # what the original accepts
+MAX_SEGMENTS = 511  # the limit of the original
 
 # The two low bits of a pointer.
 _STRUCT, _LIST, _FAR = 0, 1, 2
@@ -32,7 +32,7 @@ _WORDS_LITTLE_ENDIAN = tuple(struct.Struct(f"<{count}Q") for count in range(9))
 
 
 class Segments:
-    """The unpacked segments of one message, and what may still be read of them.
+    """The unpacked segments of one message, and a budget of what may still be read.
 
     Args:
         content: all segments, one after the other.
@@ -47,7 +47,7 @@ class Segments:
         self.budget = len(content)  # bytes; objects of an honest message do not overlap
 
     def claim(self, bound: tuple[int, int], start: int, size: int) -> None:
-        """Refuse an object that leaves its segment, or that makes the total larger than the message."""
+        """Reject an object that leaves its segment, or that makes the total larger than the message."""
         if start < bound[0] or start + size > bound[1]:
             raise DecodeError("a pointer leads out of its segment")
         self.budget -= size
@@ -57,8 +57,8 @@ class Segments:
     def land(self, at: int) -> tuple[int, int, tuple[int, int]]:
         """Follow the far pointer at `at`.
 
-        Returns: where the pointer is that says what the object is, where the object starts that its
-        offset counts from, and the bounds of the object's segment.
+        Returns: the position of the pointer that describes the object, the start of the object, and the
+        bounds of its segment.
         """
         low, bound = self._far_pointer(at)
         pad = bound[0] + (low >> 3) * WORD_SIZE
@@ -235,26 +235,26 @@ def _read_segment_table(packed: bytes) -> tuple[list[int], int]:
 
 
 def segment_table(words: int) -> bytes:
-    """Make the table of a message of one segment of so many words."""
+    """Return the segment table of a message with one segment of `words` words."""
     return _FAR_POINTER.pack(0, words)
 
 
 def struct_pointer(offset: int, data_words: int, pointer_count: int) -> bytes:
-    """Make a pointer to a struct that starts `offset` words after the pointer's end."""
+    """Return a pointer to a struct that starts `offset` words after the pointer's end."""
     return _STRUCT_POINTER.pack(offset << 2 | _STRUCT, data_words, pointer_count)
 
 
 def data_pointer(offset: int, size: int) -> bytes:
-    """Make a pointer to a Data of `size` bytes that starts `offset` words after the pointer's end."""
+    """Return a pointer to a Data of `size` bytes that starts `offset` words after the pointer's end."""
     return _LIST_POINTER.pack(offset << 2 | _LIST, size << 3 | _BYTE_ELEMENTS)
 
 
 def discriminant_word(value: int) -> bytes:
-    """Make the data section of a struct that has nothing there but its union's choice."""
+    """Return the data section of a struct that only has a union's choice there."""
     return value.to_bytes(WORD_SIZE, "little")
 
 
 def fixed_words(value: bytes) -> bytes:
-    """Make the words of a fixed byte string, given and read big endian."""
+    """Return the words of a fixed byte string, which is given big endian."""
     count = len(value) // WORD_SIZE
     return _WORDS_LITTLE_ENDIAN[count].pack(*_WORDS_BIG_ENDIAN[count].unpack(value))

@@ -1,4 +1,4 @@
-"""What all messages of the protocol are made of: their common base, and their fixed byte strings.
+"""The parts that all messages of the protocol share: their base class, and fixed byte strings.
 
 Source: section 3.1 of docs/protocol.md.
 """
@@ -15,7 +15,7 @@ Buffer = Union[bytes, bytearray, memoryview]
 
 
 class Message:
-    """What all messages share: they are equal when their fields are, and never show what they hold."""
+    """A message: equal to another one with equal fields; its repr shows no content."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -32,13 +32,13 @@ def _shown(value: object) -> str:
 
 
 def check_size(name: str, value: bytes, size: int) -> None:
-    """Refuse a value of another size; raises LocalProtocolError."""
+    """Raise LocalProtocolError if a value has another size."""
     if len(value) != size:
         raise LocalProtocolError(f"{name} has {len(value)} bytes, not {size}")
 
 
 def packed_head(words: int, *head: bytes) -> bytes:
-    """Pack the segment table of a message of `words` words, and the words with which it begins.
+    """Pack the segment table of a message of `words` words, and its first words.
 
     The table is packed by itself: section 3.3.
     """

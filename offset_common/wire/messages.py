@@ -1,10 +1,10 @@
 """The messages of the protocol, one class each: section 3.1 of docs/protocol.md.
 
-`encode` gives the packed bytes that a frame, or a layer above, carries; `decode` reads any form of the
+`encode` returns the packed bytes that a frame, or the layer below, carries; `decode` reads any form of the
 same message that a peer may choose, and raises DecodeError for everything else.
 
-What is always the same in a message (its pointers, mostly) is packed once, when this module is loaded.
-The rest are byte strings that look random, and go out as literal runs.
+The constant parts of a message (mostly pointers) are packed once, when this module is loaded. The rest are
+byte strings that look random, and are packed as literal runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _P = TypeVar("_P", bound="_PublicKeyMessage")
 
 
 class ExchangeRandNonce(Message):
-    """The first message of a handshake: who I am, and a nonce for the peer to sign.
+    """The first message of a handshake: the identity of its sender, and a nonce for the peer to sign.
 
     Args:
         rand_nonce: 16 bytes.
@@ -70,7 +70,7 @@ class ExchangeRandNonce(Message):
         self.opt_dest_public_key = opt_dest_public_key
 
     def encode(self) -> bytes:
-        """Make the payload of a frame."""
+        """Return the payload of a frame."""
         always = packed_fixed(self.rand_nonce) + packed_fixed(self.src_public_key)
         if self.opt_dest_public_key is None:
             return self._HEAD + always
@@ -122,7 +122,7 @@ class ExchangeDh(Message):
         self.signature = signature
 
     def encode(self) -> bytes:
-        """Make the payload of a frame."""
+        """Return the payload of a frame."""
         return (
             self._HEAD
             + packed_fixed(self.dh_public_key)
@@ -246,7 +246,7 @@ class ChannelMessage(Message):
 
 
 class KaMessage(Message):
-    """A sign of life, or bytes of the layer above.
+    """A keepAlive, or bytes of the layer above.
 
     Args:
         message: None for keepAlive.
@@ -261,10 +261,10 @@ class KaMessage(Message):
         self.message = message
 
     def encode(self, pack_message: Callable[[bytes], bytes] = pack_literal) -> bytes:
-        """Make the user data of a ChannelMessage.
+        """Return the user data of a ChannelMessage.
 
         Args:
-            pack_message: how to pack the message; `pack_sparse` for one that may be zeros mostly.
+            pack_message: how to pack the message; `pack_sparse` if it may be mostly zero bytes.
         """
         if self.message is None:
             return self._KEEP_ALIVE
@@ -291,7 +291,7 @@ class KaMessage(Message):
 
 
 class InitRole(enum.Enum):
-    """What a connection to the relay is for; the values are the union's."""
+    """The role of a connection to the relay; the values are the union's."""
 
     LISTEN = 0
     ACCEPT = 1
@@ -299,10 +299,10 @@ class InitRole(enum.Enum):
 
 
 class InitConnection(Message):
-    """The first message of a connection to the relay: what it is for.
+    """The first message of a connection to the relay: its role.
 
     Args:
-        role: decides what the connection becomes.
+        role: of the connection.
         public_key: 32 bytes, the other node's key; None for LISTEN.
 
     Source: section 7.
@@ -316,14 +316,14 @@ class InitConnection(Message):
 
     def __init__(self, role: InitRole, public_key: Optional[bytes] = None) -> None:
         if (role is InitRole.LISTEN) is not (public_key is None):
-            raise LocalProtocolError("a listen has no public key, accept and connect have one")
+            raise LocalProtocolError("a listen has no public key; accept and connect have one")
         if public_key is not None:
             check_size("public_key", public_key, constants.PUBLIC_KEY_SIZE)
         self.role = role
         self.public_key = public_key
 
     def encode(self) -> bytes:
-        """Make the message of a KaMessage."""
+        """Return the message of a KaMessage."""
         if self.public_key is None:
             return self._LISTEN
         return self._HEADS[self.role] + packed_fixed(self.public_key)
@@ -342,7 +342,7 @@ class InitConnection(Message):
 
 
 class _PublicKeyMessage(Message):
-    """A message that is one public key."""
+    """A message with one public key."""
 
     _HEAD = packed_head(7, struct_pointer(0, 0, 1), struct_pointer(0, 0, 1))
 
@@ -351,7 +351,7 @@ class _PublicKeyMessage(Message):
         self.public_key = public_key
 
     def encode(self) -> bytes:
-        """Make the message of a KaMessage."""
+        """Return the message of a KaMessage."""
         return self._HEAD + packed_fixed(self.public_key)
 
     @classmethod
@@ -362,7 +362,7 @@ class _PublicKeyMessage(Message):
 
 
 class RejectConnection(_PublicKeyMessage):
-    """A listener turns away the waiting connect of a node.
+    """A listener rejects the pending connect of a node.
 
     Args:
         public_key: 32 bytes, that node's key.
@@ -372,7 +372,7 @@ class RejectConnection(_PublicKeyMessage):
 
 
 class IncomingConnection(_PublicKeyMessage):
-    """The relay tells a listener which node wants to connect.
+    """The relay announces to a listener that a node wants to connect.
 
     Args:
         public_key: 32 bytes, that node's key.

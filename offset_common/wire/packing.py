@@ -1,8 +1,8 @@
 """Cap'n Proto's packed encoding: zero bytes left out, eight bytes at a time.
 
-A word becomes a tag, whose bit i says whether byte i is there, and the bytes that are there. Two tags
-are followed by a count byte: 0x00 by the number of further zero words, 0xff (after its eight bytes) by
-the number of further words that stand as they are.
+A word becomes a tag, whose bit i is set if byte i is not zero, and its nonzero bytes. Two tags are
+followed by a count byte: 0x00 by the number of further zero words, 0xff (after its eight bytes) by the
+number of further words that follow unpacked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DATA_ALLOWANCE = 70 * 1024  # bytes
 MAX_RUNS = DATA_ALLOWANCE // WORD_SIZE  # for each Data; one takes about 0.3 us to unpack
 
 PACKED_SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))
-"""The packed bytes of a single word, by its tag; where a count follows, that is one more."""
+"""The packed bytes of a single word, by its tag; a count is one more."""
 
 _ZERO_RUNS = re.compile(rb"\x00{64,}")  # `pack` finds shorter ones itself
 
@@ -69,13 +69,13 @@ def pack(words: bytes) -> bytes:
 
 
 def pack_word(word: bytes) -> bytes:
-    """Pack one word of which some bytes are zero and some are not: a pointer, or a segment table."""
+    """Pack one word that has zero and nonzero bytes, such as a pointer or a segment table."""
     flags = int.from_bytes(word.translate(_NONZERO_TO_ONE), "little")
     return bytes((flags * _GATHER_BITS >> 56 & 0xFF,)) + word.translate(None, b"\x00")
 
 
 def _equal_tags(tags: list[int], at: int, tag: int) -> int:
-    """Count the tags from `at` on that equal `tag`, up to what a count byte can say."""
+    """Count the tags from `at` on that equal `tag`, at most 255."""
     end = at
     limit = min(len(tags), at + MAX_RUN - 1)
     while end < limit and tags[end] == tag:
@@ -84,12 +84,12 @@ def _equal_tags(tags: list[int], at: int, tag: int) -> int:
 
 
 def pack_literal(content: bytes) -> bytes:
-    """Pack bytes as runs that stand as they are, without looking at them.
+    """Pack bytes as literal runs, whatever they are.
 
     Args:
-        content: any number of bytes; zero bytes fill the last word.
+        content: any number of bytes; the last word is filled with zero bytes.
 
-    Source: section 3.3, the choice for a large Data.
+    Source: section 3.3, the choice for large Data.
     """
     content += _ZEROS[-len(content) % WORD_SIZE]
     if len(content) <= MAX_RUN * WORD_SIZE:
@@ -106,10 +106,10 @@ def pack_literal(content: bytes) -> bytes:
 
 
 def pack_sparse(content: bytes) -> bytes:
-    """Pack bytes that may be zeros mostly, in time for those that are not.
+    """Pack bytes that may be mostly zero bytes, in time proportional to the others.
 
     Args:
-        content: any number of bytes; zero bytes fill the last word.
+        content: any number of bytes; the last word is filled with zero bytes.
 
     Source: section 3.3.
     """

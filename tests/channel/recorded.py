@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -19,7 +20,8 @@ from offset_common.wire import messages
 from tests.channel.peers import Randomness
 from tests.wire import oracle
 
-_FOLDER = Path(__file__).parents[1] / "vectors"
+FOLDER = Path(__file__).parents[1] / "vectors"
+HANDSHAKE_FRAMES = 3  # version, ExchangeRandNonce, ExchangeDh
 
 
 class Frame(NamedTuple):
@@ -51,6 +53,18 @@ class Recording:
         """The payloads of one direction, in order."""
         return [frame.payload for frame in self.frames if frame.direction == direction]
 
+    def plaintexts(self, direction: str) -> Iterator[bytes]:
+        """Decrypt the messages of one direction, under the keys of the rekey once they fit."""
+        name = {"sent": "sending_key", "received": "receiving_key"}[direction]
+        keys = [self.bytes_of(key) for key in (name, f"rekey_{name}") if key in self._fields]
+        counter = 0
+        for payload in self.payloads(direction)[HANDSHAKE_FRAMES:]:
+            if payload[:12] != counter.to_bytes(12, "little"):
+                del keys[0]
+                counter = 0
+            yield ChaCha20Poly1305(keys[0]).decrypt(counter.to_bytes(12, "little"), payload[12:], None)
+            counter += 1
+
     def connection(self, observer: Optional[Observer] = None) -> Connection:
         """Our connection with the secrets that the recorded one had."""
         first = oracle.read(messages.ExchangeRandNonce, self.payloads("sent")[1])
@@ -69,7 +83,7 @@ class Recording:
 
 def load(name: str) -> list[Recording]:
     """The recordings of one file."""
-    found = json.loads((_FOLDER / name).read_text())
+    found = json.loads((FOLDER / name).read_text())
     return [Recording(fields) for fields in (found if isinstance(found, list) else [found])]
 
 

@@ -7,6 +7,8 @@ import random
 from typing import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from offset_common.channel import cipher
 from offset_common.channel.events import MessageReceived
@@ -224,6 +226,25 @@ def test_strange_plaintexts_get_the_same_verdict(seed):
         plaintext = lying_message(chance) if chance.random() < 0.5 else random_plaintext(chance)
         stream += tunnel.frame(mutate(plaintext, chance) if chance.random() < 0.3 else plaintext)
     assert_both_paths_agree(stream, [])
+
+
+CONTENT = st.one_of(st.binary(max_size=3000), st.builds(bytes, st.integers(0, 9000)))
+CHANGES = st.lists(st.tuples(st.integers(0, 80) | st.integers(0, 9000), st.integers(0, 255)), max_size=2)
+
+
+@given(CONTENT, CONTENT, st.sampled_from([*ENCODERS, as_unknown]), CHANGES)
+@settings(max_examples=250, deadline=None)
+def test_both_paths_and_the_oracle_agree(payload, padding, encode, changes):
+    packed = bytearray(encode(payload, padding))
+    for at, value in changes:
+        packed[at % len(packed)] = value
+    slow, fast = assert_both_paths_agree(Tunnel().frame(bytes(packed)), [])
+    if fast.payloads:
+        outer = oracle.read(ChannelMessage, bytes(packed))
+        assert isinstance(outer, ChannelMessage) and isinstance(outer.content, bytes)
+        assert oracle.read(KaMessage, outer.content) == KaMessage(*fast.payloads)
+    if not changes:
+        assert fast.payloads == slow.payloads == [payload]
 
 
 def test_messages_around_the_end_of_our_own_rekey():

@@ -171,12 +171,6 @@ def test_our_own_key_is_refused(expected):
         handshake.receive_rand_nonce(ExchangeRandNonce(bytes(16), RELAY.public_key))
 
 
-def test_echo_is_refused():
-    dialled = relay()
-    with pytest.raises(HandshakeError, match="our own public key"):
-        receive(dialled, dialled.data_to_send())
-
-
 def test_crossed_connections_prove_nothing():
     one, other = relay(), Connection(RELAY, 0.0, None, Randomness(4))
     for_other, for_one = one.data_to_send(), other.data_to_send()

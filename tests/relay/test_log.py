@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pty
 import socket
@@ -301,7 +302,7 @@ def test_lines_without_output_go_nowhere(
         log.close()
     log_event("anything", logging.ERROR, collapse="kind")
     assert not log.pending
-    assert log.next_deadline() is None
+    assert log.next_deadline() == math.inf
     log.flush()
     log.close()
     assert read_available(pipe[0]) == b""
@@ -344,7 +345,7 @@ def test_repeats_are_summarised_after_the_window(output: Output) -> None:
     output.log.handle_time(output.clock.now + WINDOW - 0.1)
     assert output.lines() == []
     assert output.end_window() == ["repeated lines left out: kind=refused count=1234"]
-    assert output.log.next_deadline() is None
+    assert output.log.next_deadline() == math.inf
 
 
 def test_each_window_starts_anew(output: Output) -> None:
@@ -364,7 +365,7 @@ def test_other_lines_are_never_collapsed(output: Output) -> None:
     for _ in range(1000):
         log_event("listener ready")
     assert output.lines() == ["listener ready"] * 1000
-    assert output.log.next_deadline() is None
+    assert output.log.next_deadline() == math.inf
 
 
 def test_repeats_are_counted_by_address(output: Output) -> None:

@@ -11,8 +11,8 @@ from offset_common.wire.frames import (
     FrameReader,
     FrameTooLargeError,
     OldPeerError,
-    check_length,
     encode_frame,
+    frame_end,
 )
 
 LIMIT = 1000
@@ -102,15 +102,6 @@ def test_large_stream_is_freed_as_it_is_read():
     assert len(reader) == 0
 
 
-def test_length_is_known_before_the_payload():
-    reader = FrameReader(LIMIT)
-    reader.receive_data(encode_frame(bytes(7))[:7])
-    assert reader.next_length() is None
-    reader.receive_data(encode_frame(bytes(7))[7:8])
-    assert reader.next_length() == 7
-    assert reader.next_frame() is None
-
-
 def test_payload_of_the_limit_is_given():
     reader = FrameReader(LIMIT)
     reader.receive_data(encode_frame(bytes(LIMIT)))
@@ -146,8 +137,9 @@ def test_four_byte_lengths_of_old_peers_are_recognized():
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**33))
 def test_only_lengths_over_the_limit_are_refused(length, limit):
+    data = b"before" + length.to_bytes(8, "big")
     if length <= limit:
-        check_length(length, limit)
+        assert frame_end(data, 6, limit) == 14 + length
         return
     with pytest.raises(FrameError):
-        check_length(length, limit)
+        frame_end(data, 6, limit)

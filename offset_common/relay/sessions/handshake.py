@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Callable, Optional, Protocol
+from typing import Callable, Optional
 
 from offset_common.channel.connection import Connection
 from offset_common.constants import HANDSHAKE_TIMEOUT
@@ -22,27 +22,17 @@ from offset_common.relay.lifecycle import State
 from offset_common.wire.frames import OldPeerError
 
 
-class EvictionGuard(Protocol):
-    """The part of admission control that a handshake needs."""
-
-    def protect(self, connection: SocketConnection) -> None:
-        """Do not evict `connection`."""
-
-    def unprotect(self, connection: SocketConnection) -> None:
-        """Let `connection` be evicted again."""
-
-
 class Handshake(Session):
     """The state of a handshake between its turns in the pool.
 
     Args:
         connection: the connection.
         pool: computes handshakes.
-        guard: keeps the connection from eviction while the pool has it.
+        in_pool: called with the connection and whether the pool has it: it must not be evicted meanwhile.
         authenticated: called with the connection once its key is proven.
     """
 
-    __slots__ = ("_authenticated", "_deadline", "_guard", "_pool", "_protocol")
+    __slots__ = ("_authenticated", "_deadline", "_in_pool", "_pool", "_protocol")
 
     state = State.HANDSHAKE
     keeps_alive = False
@@ -51,12 +41,12 @@ class Handshake(Session):
         self,
         connection: SocketConnection,
         pool: HandshakePool,
-        guard: EvictionGuard,
+        in_pool: Callable[[SocketConnection, bool], None],
         authenticated: Callable[[SocketConnection], None],
     ) -> None:
         super().__init__(connection)
         self._pool = pool
-        self._guard = guard
+        self._in_pool = in_pool
         self._authenticated = authenticated
         self._protocol: Optional[Connection] = None
         self._deadline = time.monotonic() + HANDSHAKE_TIMEOUT
@@ -73,7 +63,7 @@ class Handshake(Session):
             self._protocol,
         )
         self._protocol = None
-        self._guard.protect(connection)
+        self._in_pool(connection, True)
         self._pool.submit(job)
 
     def _take_back(self, job: HandshakeJob) -> None:
@@ -81,7 +71,7 @@ class Handshake(Session):
         connection.add_traffic(job.received, job.sent)
         if connection.closed:
             return
-        self._guard.unprotect(connection)
+        self._in_pool(connection, False)
         try:
             if job.error is not None:
                 self._fail(job.error)

@@ -6,7 +6,7 @@ Source: section 7 of docs/protocol.md.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Callable
 
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
@@ -18,19 +18,6 @@ from offset_common.wire.messages import IncomingConnection, RejectConnection
 ANNOUNCEMENTS_IN_TURN = 64
 
 
-class Listeners(Protocol):
-    """Knows the listeners and the connects that wait for them."""
-
-    def reject(self, listener: Listener, source: bytes) -> None:
-        """Close a connect from `source` that waits for `listener`."""
-
-    def listener_ended(self, listener: Listener) -> None:
-        """Forget `listener`."""
-
-    def has_pending(self, listener: Listener) -> bool:
-        """Return whether a connect waits for `listener`."""
-
-
 class Listener(MessageSession):
     """Announces pending connects to the peer, and takes its rejections.
 
@@ -39,21 +26,31 @@ class Listener(MessageSession):
 
     Args:
         connection: the connection.
-        owner: knows what waits for it.
+        reject: called with the key whose pending connect the peer rejects.
+        ended: called when the listener ends.
+        has_pending: returns whether a connect waits for the listener.
     """
 
-    __slots__ = ("_owner", "_unannounced")
+    __slots__ = ("_ended", "_has_pending", "_reject", "_unannounced")
 
     state = State.LISTENER
 
-    def __init__(self, connection: SocketConnection, owner: Listeners) -> None:
+    def __init__(
+        self,
+        connection: SocketConnection,
+        reject: Callable[[Listener, bytes], None],
+        ended: Callable[[Listener], None],
+        has_pending: Callable[[Listener], bool],
+    ) -> None:
         super().__init__(connection)
-        self._owner = owner
+        self._reject = reject
+        self._ended = ended
+        self._has_pending = has_pending
         self._unannounced: dict[PendingConnect, None] = {}  # in the order of arrival
 
     def on_message(self, message: bytes) -> None:
         """Reject a pending connect, the only thing that a listener asks for."""
-        self._owner.reject(self, RejectConnection.decode(message).public_key)
+        self._reject(self, RejectConnection.decode(message).public_key)
 
     def announce(self, pending: Iterable[PendingConnect]) -> None:
         """Tell the peer who wants to connect, now or when there is room."""
@@ -78,11 +75,11 @@ class Listener(MessageSession):
         connection.call_when_drained(self._send_announcements)
 
     @property
-    def may_poll_coarsely(self) -> bool:
-        """Whether it may: nobody waits for what the peer sends."""
-        return not self._owner.has_pending(self)
+    def may_poll_coarsely(self) -> bool:  # type: ignore[override]
+        """Whether nobody waits for what the peer sends."""
+        return not self._has_pending(self)
 
     def on_closed(self, reason: CloseReason) -> None:
         """Forget the listener; connects that wait for it are closed."""
         self._unannounced.clear()
-        self._owner.listener_ended(self)
+        self._ended(self)

@@ -7,23 +7,16 @@ Source: section 7 of docs/protocol.md.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Callable
 
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import EARLY_DATA_SIZE
 from offset_common.relay.sessions.message_session import MessageSession
-from offset_common.wire.packing import max_unpacked_size
+from offset_common.wire.messages import max_payload_size
 
 MESSAGE_OVERHEAD = 512  # bytes counted for each early message: sending it later takes 10 us
-
-
-class PendingConnects(Protocol):
-    """Knows the pending connects."""
-
-    def connect_ended(self, pending: PendingConnect) -> None:
-        """Forget `pending`."""
 
 
 class PendingConnect(MessageSession):
@@ -31,16 +24,16 @@ class PendingConnect(MessageSession):
 
     Args:
         connection: the connection.
-        owner: knows which listener it waits for.
+        ended: called when the connect ends before it is accepted.
     """
 
-    __slots__ = ("_early", "_owner", "_size")
+    __slots__ = ("_early", "_ended", "_size")
 
     state = State.PENDING_CONNECT
 
-    def __init__(self, connection: SocketConnection, owner: PendingConnects) -> None:
+    def __init__(self, connection: SocketConnection, ended: Callable[[PendingConnect], None]) -> None:
         super().__init__(connection)
-        self._owner = owner
+        self._ended = ended
         self._early: list[bytes] = []
         self._size = 0  # bytes counted for early data
 
@@ -56,7 +49,7 @@ class PendingConnect(MessageSession):
         if self._size > EARLY_DATA_SIZE:
             self.connection.pause_reading()
             return False
-        size = max_unpacked_size(frame_size)
+        size = max_payload_size(frame_size)
         if not self.connection.account.fits(size):
             self.connection.wait_for_space(self.connection, size)
             return False
@@ -78,4 +71,4 @@ class PendingConnect(MessageSession):
     def on_closed(self, reason: CloseReason) -> None:
         """Forget the connect."""
         self.take_early_data()
-        self._owner.connect_ended(self)
+        self._ended(self)

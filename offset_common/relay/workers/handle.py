@@ -26,7 +26,6 @@ from offset_common.relay.workers.transfer import MAX_DATAGRAM, encode_pair, end_
 MISSED_HEARTBEATS = 8  # after so many a worker hangs: 4 s
 MISSED_HEARTBEATS_AT_START = 60  # while the process starts: 30 s
 RESTART_DELAY = 1.0  # seconds from a worker's death to its successor, or to the next try
-LOAD_HALVES_IN = 1.0  # seconds until what a worker forwarded counts half
 END_TIMEOUT = 5.0  # seconds that a worker may take to end
 _PROJECT = Path(__file__).resolve().parent.parent.parent.parent
 
@@ -63,27 +62,16 @@ class WorkerHandle:
         self._channel: Optional[socket.socket] = None
         self._unsent: deque[bytes] = deque()  # commands
         self._finishing: set[int] = set()
-        self._forwarded = 0.0  # bytes, those of long ago counted less
-        self._forwarded_at = 0.0
         self._missed = 0  # heartbeats
         self._missed_allowed = MISSED_HEARTBEATS_AT_START
         self._restarts = True
         self._start()
 
     @property
-    def alive(self) -> bool:
-        """Whether there is a process."""
-        return self._channel is not None
-
-    @property
     def process_id(self) -> int:
         """The process's id."""
         assert self._process is not None
         return self._process.pid
-
-    def forwarded(self) -> int:
-        """Return how many bytes it forwarded lately."""
-        return int(self._forwarded * 0.5 ** ((self._loop.now - self._forwarded_at) / LOAD_HALVES_IN))
 
     def take(self, connections: tuple[SocketConnection, SocketConnection], numbers: tuple[int, int]) -> bool:
         """Give a tunnel to the process; return whether the process can have it."""
@@ -176,7 +164,6 @@ class WorkerHandle:
                     )
             undo.pop_all()
         self._channel = ours
-        self._forwarded = 0.0
         self._missed = 0
         self._missed_allowed = MISSED_HEARTBEATS_AT_START
         self._loop.deadlines.schedule(self, self._loop.now + HEARTBEAT_INTERVAL)
@@ -201,12 +188,9 @@ class WorkerHandle:
         self._loop.modify(self._channel, READ | WRITE if self._unsent else READ, self)
 
     def _take_report(self, report: dict[str, Any]) -> None:
-        if "forwarded" in report:
-            self._forwarded = self.forwarded() + report["forwarded"]
-            self._forwarded_at = self._loop.now
-        elif "bug" in report:
+        if "bug" in report:
             log_event("bug in a worker", logging.ERROR, collapse="bug", traceback=report["bug"])
-        else:
+        elif "ended" in report:
             connection = self._forget_connection(report["ended"])
             if connection is not None:
                 connection.add_traffic(report["received"], report["sent"])

@@ -19,8 +19,6 @@ from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.relay.sessions.tunnel import Tunnel, Tunnels
 from offset_common.relay.workers.handle import WorkerHandle
 
-LOAD_COUNTS_FROM = 20  # bits: a worker that forwarded under a mebibyte lately counts as idle
-
 
 class RemoteTunnel(Session):
     """A tunnel end that a worker process serves; only its account is left here.
@@ -106,7 +104,7 @@ class WorkerPool:
             return  # one of them ended, and with it the other
         numbers = (self._next_number, self._next_number + 1)
         self._next_number += 2
-        workers = sorted((worker for worker in self.workers if worker.alive), key=_load)
+        workers = sorted(self.workers, key=lambda worker: len(worker.connections))
         taker = next((worker for worker in workers if worker.take(connections, numbers)), None)
         for end, connection, number in zip(ends, connections, numbers):
             if taker is None:
@@ -115,9 +113,3 @@ class WorkerPool:
                 end.leave()
                 connection.release()
                 connection.change_session(Event.MOVE, RemoteTunnel(connection, taker, number))
-
-
-def _load(worker: WorkerHandle) -> tuple[int, int]:
-    # What a worker forwarded is known half a second later. Workers with about the same load, or next to
-    # none, are filled evenly: otherwise all tunnels of that time would go to one.
-    return (worker.forwarded() >> LOAD_COUNTS_FROM).bit_length(), len(worker.connections)

@@ -1,7 +1,7 @@
 """A worker process: it forwards for the tunnels that the front process gives it, and does nothing else.
 
-It reports to the front process in JSON datagrams: a heartbeat with the bytes forwarded since the last one,
-the end of each connection, and bugs. When the front process is gone, the worker ends.
+It reports to the front process in JSON datagrams: a heartbeat, the end of each connection, and bugs. When
+the front process is gone, the worker ends.
 """
 
 from __future__ import annotations
@@ -52,8 +52,6 @@ class Worker:
         self._connections: dict[int, SocketConnection] = {}
         self._numbers: dict[SocketConnection, int] = {}
         self._reports: deque[bytes] = deque()
-        self._ended_bytes = 0  # received by connections that are gone
-        self._reported_bytes = 0
         self._heartbeat_at = self._loop.now
         channel.setblocking(False)
         self._loop.register(channel, READ, self)
@@ -126,7 +124,6 @@ class Worker:
     def _connection_closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
         number = self._numbers.pop(connection)
         del self._connections[number]
-        self._ended_bytes += connection.received
         self._report(
             ended=number,
             reason=reason.name,
@@ -145,9 +142,7 @@ class Worker:
     def _send_reports(self) -> None:
         if self._loop.now >= self._heartbeat_at:
             self._heartbeat_at = self._loop.now + HEARTBEAT_INTERVAL
-            total = self._ended_bytes + sum(each.received for each in self._numbers)
-            self._report(forwarded=total - self._reported_bytes)
-            self._reported_bytes = total
+            self._report(alive=True)
         with contextlib.suppress(BlockingIOError):  # the front process is busy: again a little later
             while self._reports:
                 self._channel.send(self._reports[0])

@@ -1,0 +1,119 @@
+"""Everything that the tests read out of the relay's log lines."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Optional
+
+READY = re.compile(r"^relay ready: address=(?P<addresses>\S+) public_key=(?P<key>[A-Za-z0-9_-]{43})$")
+STATE = re.compile(r"^relay state: (?P<fields>.*)$")
+ENDED = re.compile(r"^connection ended: (?P<fields>.*)$")
+FAILURE = re.compile(r"Traceback|^error: ")
+FIELD = re.compile(r'(\w+)=("[^"]*"|\S*)')
+
+
+class Reason:
+    """Regular expressions for the reasons that tests look for in the ends of connections."""
+
+    ACCEPT_TIMEOUT = "not accepted in time"
+    ADDRESS_LIMIT = "connections from that address"
+    EVICTED = "evicted at a limit"
+    HANDSHAKE_FAILED = "handshake failed"
+    HANDSHAKE_TIMEOUT = "no handshake in time"
+    IDLE = "nothing received for too long"
+    INIT_TIMEOUT = "no InitConnection in time"
+    KEY_LIMIT = "connections of that key"
+    NORMAL = (
+        "the peer closed|connection was lost|other end of the tunnel ended|nothing received for too long"
+        "|no listener|no pending connect|rejected|listener ended|a newer listener|not accepted"
+    )
+    NOT_OFFSET = "not an Offset peer"
+    OLD_PEER = "peer older than 0.1.3"
+    PARTNER_ENDED = "other end of the tunnel ended"
+    PEER_CLOSED = "the peer closed"
+    PENDING_LIMIT = "too many pending connects"
+    PROTOCOL_ERROR = "the peer broke the protocol"
+    REKEYS = "rekeys within"
+    REPLACED = "replaced by a newer listener"
+    SERVER_FULL = "connections in all"
+    STALLED = "did not read for too long"
+    TUNNEL_LIMIT = "tunnels of that key"
+    WORKER_ENDED = "worker process ended"
+
+
+class Ready(NamedTuple):
+    """What the line says that the relay writes once it listens."""
+
+    addresses: list[str]
+    public_key: str  # base64url
+
+
+class ConnectionEnd(NamedTuple):
+    """What the line says that each connection leaves."""
+
+    address: str
+    key: str
+    role: str
+    reason: str
+    received: int  # bytes
+    sent: int  # bytes
+    seconds: float
+
+    @property
+    def port(self) -> int:
+        """Return the peer's port."""
+        return int(self.address.rpartition(":")[2])
+
+
+class State(NamedTuple):
+    """What the relay reports on SIGUSR1."""
+
+    figures: dict[str, int]
+    ended: dict[str, int]  # connections for each reason, since the start
+
+
+def parse_ready(line: str) -> Optional[Ready]:
+    """Return what a line says if it is the ready line."""
+    found = READY.match(line.rstrip())
+    return Ready(found["addresses"].split(","), found["key"]) if found else None
+
+
+def parse_end(line: str) -> Optional[ConnectionEnd]:
+    """Return what a line says if it is about the end of a connection."""
+    found = ENDED.match(line)
+    if not found:
+        return None
+    fields = _fields(found["fields"])
+    return ConnectionEnd(
+        fields["address"],
+        fields["key"],
+        fields["role"],
+        fields["reason"],
+        int(fields["received"]),
+        int(fields["sent"]),
+        float(fields["seconds"]),
+    )
+
+
+def parse_state(line: str) -> Optional[State]:
+    """Return what a line says if it is the state line."""
+    found = STATE.match(line)
+    if not found:
+        return None
+    fields = _fields(found["fields"])
+    ended = _counts(fields.pop("ended", ""), ": ", ", ")
+    return State({name: int(value) for name, value in fields.items()}, ended)
+
+
+def is_failure(line: str) -> bool:
+    """Return whether a line reports a bug of the relay."""
+    return FAILURE.search(line) is not None
+
+
+def _fields(text: str) -> dict[str, str]:
+    return {name: value.strip('"') for name, value in FIELD.findall(text)}
+
+
+def _counts(text: str, sign: str, separator: str) -> dict[str, int]:
+    pairs = (part.rpartition(sign) for part in text.split(separator) if part)
+    return {name: int(count) for name, _, count in pairs}
