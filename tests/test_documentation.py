@@ -74,7 +74,7 @@ def relay(clone: Path) -> Iterator[RelayProcess]:
     try:
         yield process
     finally:
-        process.end()
+        process.kill()
 
 
 def stmgr(directory: Path, *arguments: str) -> None:

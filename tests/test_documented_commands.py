@@ -70,7 +70,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     try:
         yield directory
     finally:
-        relay.end()
+        relay.kill()
 
 
 def run(line: str, directory: Path) -> str:
@@ -91,7 +91,7 @@ def run_script(line: str, directory: Path) -> None:
 def start_relay(line: str, directory: Path) -> None:
     """Run strelay.py on a free port until it is ready, or check its --help or --version."""
     if "--help" in line or "--version" in line:
-        assert run(line, directory).startswith("Runs an Offset relay" if "--help" in line else "0.")
+        assert run(line, directory).startswith("Run an Offset relay" if "--help" in line else "0.")
         return
     words = shlex.split(line)
     words[0] = sys.executable
