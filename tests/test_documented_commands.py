@@ -70,7 +70,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     try:
         yield directory
     finally:
-        relay.end()
+        relay.kill()
 
 
 def run(line: str, directory: Path) -> str:
