@@ -61,7 +61,9 @@ def test_silent_relay_ends_the_connection(monkeypatch):
 @both_ways
 def test_keepalives_go_on_while_nobody_reads(start_relay, monkeypatch, end_to_end):
     module = "offset_common.channel.keepalive"
-    relay = start_relay(prefix=inject(f"{module}:IDLE_TIMEOUT=0.8", f"{module}:KEEPALIVE_INTERVAL=0.2"))
+    times = (f"{module}:IDLE_TIMEOUT=0.8", f"{module}:KEEPALIVE_INTERVAL=0.2")
+    coarse = [f"offset_common.relay.{module}:COARSE_INTERVAL=0.1" for module in ("event_loop", "connection")]
+    relay = start_relay(prefix=inject(*times, *coarse))
     monkeypatch.setattr(keepalive, "IDLE_TIMEOUT", 0.8)
     monkeypatch.setattr(keepalive, "KEEPALIVE_INTERVAL", 0.2)
     monkeypatch.setattr(driver, "QUEUE_SIZE", 1000)

@@ -88,7 +88,7 @@ def parse_end(line: str) -> Optional[ConnectionEnd]:
         fields["address"],
         fields["key"],
         fields["role"],
-        fields["reason"],
+        f"{fields['reason']} {fields.get('detail', '')}".rstrip(),
         int(fields["received"]),
         int(fields["sent"]),
         float(fields["seconds"]),
