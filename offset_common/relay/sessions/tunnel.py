@@ -13,7 +13,7 @@ from typing import Optional
 from offset_common.channel.forwarder import Forwarder
 from offset_common.errors import LocalProtocolError
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import LARGE_READ, Session, SocketConnection, may_read
+from offset_common.relay.connection import LARGE_READ, ConnectionSession, SocketConnection
 from offset_common.relay.event_loop import READ
 from offset_common.relay.input_buffer import OWN_BUFFER_FROM, RECEIVE_BUFFER_SIZE
 from offset_common.relay.lifecycle import Event, State
@@ -31,7 +31,7 @@ BUSY_TURN = (32, 64 * KIB)
 LONE_TURN = (64, 512 * KIB)
 
 
-class Tunnel(Session):
+class Tunnel(ConnectionSession):
     """One end of a tunnel.
 
     Args:
@@ -69,7 +69,7 @@ class Tunnel(Session):
                 return
             direct = connection.input.reads_directly
             frames, size = self._turn_limits()
-            data = connection.read(may_read(min(size, sink.output_room)))
+            data = connection.read(max(FREE_BUFFER_SIZE, min(size, sink.output_room)))
             if data is None:
                 self.finish(CloseReason.PEER_CLOSED)
                 return
@@ -126,9 +126,11 @@ class Tunnel(Session):
     def finish(self, reason: CloseReason) -> None:
         """End the tunnel; both peers still receive what is queued for them."""
         partner, self._partner = self._partner, None
-        close_in_order(self.connection, reason)
-        if partner is not None:
-            partner.partner_ended()
+        try:
+            close_in_order(self.connection, reason)
+        finally:
+            if partner is not None:
+                partner.partner_ended()
 
     def partner_ended(self) -> None:
         """End this side of the tunnel, whose other end is gone."""
