@@ -25,7 +25,7 @@ LOGGER.setLevel(logging.INFO)
 LOGGER.addHandler(logging.NullHandler())  # without any handler, logging itself prints warnings, and may block
 
 WINDOW = 60.0  # seconds
-LINES_PER_ADDRESS = 20  # of one kind in a window
+LINES_PER_ADDRESS = 10  # of one kind in a window
 LINES_PER_KIND = 100  # over all addresses, in a window
 MAX_ADDRESSES = 500  # remembered for a kind in a window; others are counted without their address
 MAX_PENDING = 256 * 1024  # bytes

@@ -33,6 +33,7 @@ from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.status import describe
 
 SHOWN_KEY_SIZE = 8  # characters of a key in the log
+EVICTED_AT_ONCE = 16  # connections without a role, when the system has no descriptor left
 FLUSH_TIME = 2.0  # seconds for the last output after the drain
 DRAIN_CHECK_INTERVAL = 0.1  # seconds
 
@@ -198,9 +199,10 @@ class Relay:
             collapse="resources",
             error=error.strerror or str(error),
         )
-        oldest = self.admission.next_to_evict()
-        if oldest is not None:
-            oldest.close(CloseReason.EVICTED)
+        for _ in range(EVICTED_AT_ONCE):
+            oldest = self.admission.next_to_evict()
+            if oldest is not None:
+                oldest.close(CloseReason.EVICTED)
 
     # The way out.
 

@@ -16,7 +16,7 @@ PLACES = [
     "offset_common.wire.messages:IncomingConnection.encode",
     "offset_common.channel.handshake:Handshake.receive_rand_nonce",
     "offset_common.channel.connection:Connection.receive_frame",
-    "offset_common.relay.handshake_pool:HandshakeJob._shake_hands",
+    "offset_common.relay.admission:Admission.authenticate",
     "offset_common.relay.registry:Registry.connect",
     "offset_common.relay.rendezvous:Rendezvous._connect",
     "offset_common.relay.sessions.tunnel:Tunnels.prepare",

@@ -9,11 +9,12 @@ import pytest
 from offset_common.channel.connection import Connection
 from offset_common.channel.forwarder import Forwarder
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import Session, SocketConnection
+from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.handshake_pool import HandshakeJob
 from offset_common.relay.registry import Registry
 from offset_common.relay.rendezvous import Rendezvous
+from offset_common.relay.session import Session
 from offset_common.relay.sessions.awaiting_init import AwaitingInit
 from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.wire.messages import InitConnection, InitRole

@@ -78,7 +78,9 @@ def test_peer_that_does_not_close_is_closed_after_lingering(harness: Harness) ->
 def unacknowledged(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Let the peer's system not acknowledge what was sent, until the list is empty."""
     answers = [True]
-    monkeypatch.setattr("offset_common.relay.connection.has_unacknowledged_data", lambda sock: bool(answers))
+    monkeypatch.setattr(
+        "offset_common.relay.connection.SocketConnection.has_unacknowledged_data", lambda _: bool(answers)
+    )
     return answers
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from offset_common.errors import LocalProtocolError
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import Session, SocketConnection
+from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.lifecycle import Event, State, deadline_of, diagram, next_state
 from offset_common.wire.messages import InitRole
 from tests.relay.harness import IN_TIME, LATE, Harness, running
@@ -97,11 +97,11 @@ def journeys(monkeypatch: pytest.MonkeyPatch) -> Journeys:
     recorded: Journeys = {}
     start, change, close = SocketConnection.start, SocketConnection.change_session, SocketConnection.close
 
-    def record_start(connection: SocketConnection, session: Session) -> None:
+    def record_start(connection: SocketConnection, session: ConnectionSession) -> None:
         recorded[connection] = [session.state]
         start(connection, session)
 
-    def record_change(connection: SocketConnection, event: Event, session: Session) -> None:
+    def record_change(connection: SocketConnection, event: Event, session: ConnectionSession) -> None:
         before = connection.session.state
         change(connection, event, session)
         assert AFTER[before, event] is session.state
