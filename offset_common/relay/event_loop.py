@@ -72,11 +72,12 @@ class _WakeUp:
         self._sock = sock
 
     def on_ready(self, events: int) -> None:
-        self._loop.wake_up_received()
         try:
             self._sock.recv(4096)
         except BlockingIOError:
             pass
+        # Only now: the byte of a thread that came in between would be gone, and its flag still set.
+        self._loop.wake_up_received()
 
 
 class EventLoop:

@@ -33,7 +33,6 @@ from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.status import describe
 
 SHOWN_KEY_SIZE = 8  # characters of a key in the log
-EVICTED_AT_ONCE = 16  # connections without a role, when the system has no descriptor left
 FLUSH_TIME = 2.0  # seconds for the last output after the drain
 DRAIN_CHECK_INTERVAL = 0.1  # seconds
 
@@ -192,17 +191,17 @@ class Relay:
         else:
             self.rendezvous.enter(connection)
 
-    def _out_of_resources(self, error: OSError) -> None:
+    def _out_of_resources(self, error: OSError) -> bool:
         log_event(
             "cannot accept for a moment",
             logging.WARNING,
             collapse="resources",
             error=error.strerror or str(error),
         )
-        for _ in range(EVICTED_AT_ONCE):
-            oldest = self.admission.next_to_evict()
-            if oldest is not None:
-                oldest.close(CloseReason.EVICTED)
+        oldest = self.admission.next_to_evict()
+        if oldest is not None:
+            oldest.close(CloseReason.EVICTED)
+        return oldest is not None
 
     # The way out.
 
