@@ -33,7 +33,9 @@ READ_SIZE = 4096  # bytes; both handshake messages of a peer are under 400
 STACK_SIZE = 512 * 1024  # bytes of address space for each thread
 JOB_COST = 1.0  # for the fair queue: one job costs as much as another
 
-_TIMEOUT = struct.pack("ll", int(PATIENCE), int(PATIENCE % 1 * 1_000_000))
+# A 32-bit system with 64-bit times has another option number and another struct timeval.
+_TIMEVAL = "=qq" if socket.SO_RCVTIMEO == 66 else "ll"
+_TIMEOUT = struct.pack(_TIMEVAL, int(PATIENCE), int(PATIENCE % 1 * 1_000_000))
 
 
 def prepare_socket(sock: socket.socket) -> None:
