@@ -14,7 +14,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
 _GROUND = {"constants", "errors", "__init__"}
-_SHARED = {"address", "command_line", "files", "identity", "tickets"} | _GROUND
+_FILES = {"fields", "file_access", "file_kinds", "files", "identity", "tickets"}
+_SHARED = {"address", "command_line", "option_values"} | _FILES | _GROUND
 _ROOMS = _SHARED | {"wire", "channel"}
 
 MAY_IMPORT = {
@@ -23,24 +24,30 @@ MAY_IMPORT = {
     "errors": set[str](),
     "address": _GROUND,
     "command_line": _GROUND,
-    "files": _GROUND,
-    "identity": _GROUND | {"files"},
-    "tickets": _GROUND | {"address", "files", "identity"},
+    "option_values": _GROUND,
+    "requirements": set[str](),
+    "file_access": set[str](),
+    "file_kinds": set[str](),
+    "files": _GROUND | {"file_access", "file_kinds"},
+    "fields": _GROUND | {"file_kinds"},
+    "identity": _GROUND | {"fields", "file_kinds", "files"},
+    "tickets": _GROUND | {"address", "fields", "file_kinds", "files", "identity"},
     "wire": _GROUND,
     "channel": _GROUND | {"wire", "identity"},
     "relay": _ROOMS,
     "client": _ROOMS,
     "tools": _ROOMS | {"client"},
-    "strelay.py": _ROOMS | {"relay"},
-    "stmgr.py": _SHARED | {"client", "tools"},
+    "commands": _ROOMS | {"relay", "client", "tools"},
+    "strelay.py": {"__init__", "requirements", "commands"},
+    "stmgr.py": {"__init__", "requirements", "commands"},
 }
 """For each room, and each file beside the rooms: which others it may import."""
 
 IMPORTED_ONLY_BY = {
-    "cryptography": {"identity", "channel"},
+    "cryptography": {"identity", "channel", "requirements"},
     "docopt": {"command_line"},
     "selectors": {"relay", "client"},
-    "socket": {"relay", "client", "tools"},
+    "socket": {"relay", "client", "tools", "requirements", "commands"},
     "threading": {"relay", "client", "tools"},
     "time": {"relay", "client", "tools"},
     "asyncio": set[str](),
