@@ -36,6 +36,22 @@ def test_options_are_parsed_in_every_form(line):
 
 
 @pytest.mark.parametrize(
+    ("line", "idfile", "laddr"),
+    [
+        (["-i=a=b", "-l=c"], "a=b", "c"),
+        (["-i", "=a", "-l=="], "=a", "="),
+        (["-i", "-l=c", "-l", "d"], "-l=c", "d"),
+        (["--idfile", "-i=a", "-l=c"], "-i=a", "c"),
+        (["--idfile=-i=a", "-l=c"], "-i=a", "c"),
+        (["-i=", "-l=c"], "", "c"),
+    ],
+)
+def test_an_equals_sign_follows_a_short_option(line, idfile, laddr):
+    values = parse(PAGE, line, "serve 1")
+    assert (values["--idfile"], values["--laddr"]) == (idfile, laddr)
+
+
+@pytest.mark.parametrize(
     ("line", "reason"),
     [
         ("", "--idfile and --laddr are missing"),

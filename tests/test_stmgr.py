@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from typing import Callable
 import pytest
 
 import stmgr
+from offset_common.command_line import as_started
 from offset_common.commands.manage_files import COMMANDS, VERSION
 from offset_common.identity import load_identity
 from tests.commands import FILES, ROOT, run_stmgr
@@ -34,6 +36,7 @@ LONG = {"i": "idfile", "a": "address", "n": "nodeid", "p": "appid", "o": "output
 FORMS: dict[str, Callable[[str, str], list[str]]] = {
     "short": lambda letter, value: [f"-{letter}", value],
     "joined short": lambda letter, value: [f"-{letter}{value}"],
+    "short with =": lambda letter, value: [f"-{letter}={value}"],
     "long": lambda letter, value: [f"--{LONG[letter]}", value],
     "long with =": lambda letter, value: [f"--{LONG[letter]}={value}"],
     "abbreviated": lambda letter, value: [f"--{LONG[letter][:2]}", value],
@@ -163,6 +166,14 @@ def test_a_wrong_command_line_is_explained(line, reason, tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("line", [[], ["zzz"], ["help", "zzz"], ["--", "zzz"]])
+def test_without_a_known_command_all_are_listed(line, capsys):
+    err = run_stmgr(capsys, *line).err
+    assert "\n\nCommands:\n" in err
+    for name in [*COMMANDS, "help"]:
+        assert re.search(rf"^  {name} +[A-Z].*\.$", err, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -248,6 +259,30 @@ def test_the_script_runs_in_any_directory(tmp_path):
     assert process.communicate() == (b"", b"")
     assert process.returncode == 0
     assert load_identity(tmp_path / "a.ident")
+
+
+@pytest.mark.parametrize("name", ["stmgr", "stmgr.py", "offset-files"])
+@pytest.mark.parametrize("line", [["--help"], ["relay-ticket", "--help"], []], ids=" ".join)
+def test_pages_have_the_name_that_started_the_program(line, name, tmp_path):
+    (tmp_path / name).symlink_to(ROOT / "stmgr.py")
+    done = subprocess.run(
+        [sys.executable, tmp_path / name, *line], capture_output=True, text=True, check=False
+    )
+    page = done.stdout + done.stderr
+    assert re.search(rf"\nUsage:\n  {re.escape(name)} ", page)
+    assert set(re.findall(r"\b(?:offset-files|stmgr|strelay)(?:\.py)?(?= [a-z-])", page)) <= {name, "stmgr"}
+    assert ("stmgr.py" in page) is (name == "stmgr.py")
+
+
+@pytest.mark.parametrize("name", ["two words", "<x>", "-c", "[a]"])
+def test_a_name_that_is_no_word_is_not_shown(name, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [f"/bin/{name}"])
+    assert as_started("Usage:\n  stmgr.py x", "stmgr.py") == "Usage:\n  stmgr.py x"
+
+
+def test_an_installed_command_mentions_installed_commands(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/strelay"])
+    assert as_started("strelay.py: see stmgr.py", "strelay.py") == "strelay: see stmgr"
 
 
 def test_a_file_name_that_is_not_utf_8_is_escaped(tmp_path):

@@ -131,9 +131,7 @@ def read_workers(arguments: dict[str, Any]) -> int:
         return available_cores() if can_share else 1
     workers = read_count("--workers", arguments["--workers"], MAX_WORKERS)
     if workers > 1 and not can_share:
-        raise UsageError(
-            f"--workers {workers} is not possible on this system; use --workers 1"
-        )
+        raise UsageError(f"--workers {workers} is not possible on this system; use --workers 1")
     return workers
 
 
