@@ -48,12 +48,9 @@ Limits for one key:
 
 # This file must parse on old Pythons; offset_common/requirements.py says why.
 
-import os
 import sys
 
 from offset_common import requirements
-
-STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed, a supervisor starts it again
 
 
 def main(argv=None):
@@ -66,7 +63,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    status = main()
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    os._exit(status) if status == STATUS_SOFTWARE else sys.exit(status)
+    sys.exit(main())

@@ -69,10 +69,8 @@ def as_started(page: str, script: str) -> str:
         script: the file name of the script of the page, such as "stmgr.py".
     """
     name = Path(sys.argv[0]).name
-    if not re.fullmatch(
-        r"\w[\w.-]*", name
-    ):  # the page is a grammar, in which other characters have a meaning
-        return page
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        return page  # the page is a grammar, in which other characters have a meaning
     if not name.endswith(".py"):  # installed as commands
         page = page.replace("stmgr.py", "stmgr").replace("strelay.py", "strelay")
         script = script[: -len(".py")]

@@ -11,21 +11,37 @@ import os
 import shlex
 import stat
 from pathlib import Path
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 _AnyPath = Union[str, "os.PathLike[str]"]
 
+_EVERY_USER = "every user can read the private key"
 _ACL = "system.posix_acl_access"  # the extended attribute of Linux that holds an ACL
 
 
-def exposure(path: _AnyPath) -> Optional[str]:
+class Exposure(NamedTuple):
+    """A warning about a private key; str() gives one sentence without a full stop.
+
+    Args:
+        reason: who can read the key.
+        advice: what to do.
+    """
+
+    reason: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.advice}"
+
+
+def exposure(path: _AnyPath) -> Optional[Exposure]:
     """Return a warning if more users than needed can read a file with a private key.
 
     Args:
         path: an existing file.
 
     Returns:
-        A sentence without a full stop, or None if the file is private, missing or in a system without owners.
+        The warning, or None if the file is private, missing or on a system without owners.
     """
     try:
         status = Path(path).stat()
@@ -36,15 +52,15 @@ def exposure(path: _AnyPath) -> Optional[str]:
     if status.st_uid != os.geteuid():
         # The group, or an ACL, is what lets this process read it; only the rest of the world is too much.
         if status.st_mode & stat.S_IROTH:
-            return "every user can read the private key; ask the owner of the file to change that"
+            return Exposure(_EVERY_USER, "ask the owner of the file to change that")
         return None
     if _has_acl(path):
         # The group bits of the mode are the mask of the ACL here.
         if status.st_mode & stat.S_IROTH:
-            return f"every user can read the private key; run: chmod o-r {shlex.quote(str(path))}"
+            return Exposure(_EVERY_USER, f"run chmod o-r {shlex.quote(str(path))}")
         return None
     if status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        return f"other users can read the private key; run: chmod 600 {shlex.quote(str(path))}"
+        return Exposure("other users can read the private key", f"run chmod 600 {shlex.quote(str(path))}")
     return None
 
 

@@ -52,15 +52,13 @@ def read_file(path: AnyPath) -> str:
     if other_kind is not None:
         raise FileError(name, other_kind)
     if len(content) > MAX_FILE_SIZE:
-        raise FileError(
-            name, f"the file is over {MAX_FILE_SIZE} bytes, too large for an Offset file; check its name"
-        )
+        reason = f"the file is over {MAX_FILE_SIZE} bytes, too large for an Offset file; check its name"
+        raise FileError(name, reason)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FileError(
-            name, f"not UTF-8 text (byte {error.start}); save it as UTF-8 in the editor"
-        ) from error
+        reason = f"not UTF-8 text (byte {error.start}); save it as UTF-8 in the editor"
+        raise FileError(name, reason) from error
 
 
 def _open_to_read(name: str) -> Any:
@@ -70,18 +68,21 @@ def _open_to_read(name: str) -> Any:
     # Opening a pipe that has no writer would wait forever.
     descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     try:
-        if (
-            stat.S_ISFIFO(os.fstat(descriptor).st_mode)
-            and not select.select([descriptor], [], [], PIPE_TIMEOUT)[0]
-        ):
-            raise FileError(
-                name, f"this is a pipe, and nothing wrote into it for {PIPE_TIMEOUT:g} s; give a regular file"
-            )
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode) and not _wait_for_writer(descriptor):
+            reason = f"this is a pipe, and nothing wrote into it for {PIPE_TIMEOUT:g} s; give a regular file"
+            raise FileError(name, reason)
         os.set_blocking(descriptor, True)
         return os.fdopen(descriptor, "rb", buffering=0)
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _wait_for_writer(descriptor: int) -> bool:
+    """Wait until a pipe can be read; return False after PIPE_TIMEOUT."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(PIPE_TIMEOUT * 1000))
 
 
 def _read_bounded(file: Any) -> bytes:

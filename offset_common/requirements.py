@@ -79,8 +79,7 @@ def algorithm_problem():
             return (
                 "the package cryptography has no %s (%s), perhaps because its OpenSSL is in FIPS mode;"
                 " use the one from pip, which has its own OpenSSL (%s), or Debian's on a system without"
-                " FIPS mode (%s)"
-                % (name, reason, PIP, APT)
+                " FIPS mode (%s)" % (name, reason, PIP, APT)
             )
     return ""
 

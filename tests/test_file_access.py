@@ -38,7 +38,7 @@ def test_a_private_file_causes_no_warning(mode, path):
 @pytest.mark.parametrize("mode", [0o440, 0o640, 0o604, 0o644])
 def test_the_owner_is_advised_to_chmod(mode, path):
     path.chmod(mode)
-    assert exposure(path) == f"other users can read the private key; run: chmod 600 {path}"
+    assert str(exposure(path)) == f"other users can read the private key; run chmod 600 {path}"
 
 
 def test_the_advice_can_be_pasted(tmp_path):
@@ -47,7 +47,7 @@ def test_the_advice_can_be_pasted(tmp_path):
     path.chmod(0o644)
     advice = exposure(path)
     assert advice is not None
-    assert os.system(advice.partition("run: ")[2]) == 0
+    assert os.system(advice.advice.partition("run ")[2]) == 0
     assert exposure(path) is None
 
 
@@ -62,7 +62,9 @@ def test_a_service_may_read_by_group_or_acl(mode, path, monkeypatch):
 def test_only_the_owner_is_told_to_chmod(path, monkeypatch):
     path.chmod(0o444)
     run_as_other_user(monkeypatch)
-    assert exposure(path) == "every user can read the private key; ask the owner of the file to change that"
+    assert (
+        str(exposure(path)) == "every user can read the private key; ask the owner of the file to change that"
+    )
 
 
 def test_the_mask_of_an_acl_is_not_taken_for_the_group(path, monkeypatch):
@@ -74,7 +76,7 @@ def test_the_mask_of_an_acl_is_not_taken_for_the_group(path, monkeypatch):
 def test_the_owner_of_a_file_with_an_acl_keeps_the_acl(path, monkeypatch):
     path.chmod(0o644)
     give_acl(monkeypatch)
-    assert exposure(path) == f"every user can read the private key; run: chmod o-r {path}"
+    assert str(exposure(path)) == f"every user can read the private key; run chmod o-r {path}"
 
 
 def test_a_missing_file_or_system_without_owners_is_silent(path, monkeypatch):
@@ -86,7 +88,7 @@ def test_a_missing_file_or_system_without_owners_is_silent(path, monkeypatch):
 
 def test_show_has_one_warning_that_fits(path, capsys, monkeypatch):
     path.chmod(0o644)
-    line = f"  Warning: other users can read the private key; run: chmod 600 {path}"
+    line = f"  Warning: other users can read the private key; run chmod 600 {path}"
     assert [text for text in run_stmgr(capsys, "show", path).out.splitlines() if "Warning:" in text] == [line]
     run_as_other_user(monkeypatch)
     assert "chmod" not in run_stmgr(capsys, "show", path).out

@@ -1,4 +1,4 @@
-"""Run the relay that a command line describes. The command line itself is the help page in strelay.py."""
+"""Run the relay that a command line describes. The help page in strelay.py is its grammar."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 from offset_common import __version__
 from offset_common.address import parse_listen_address
-from offset_common.command_line import as_started, parse, printable, run
+from offset_common.command_line import as_started, parse, run
 from offset_common.errors import UsageError
 from offset_common.file_access import exposure
 from offset_common.identity import load_identity
@@ -40,11 +40,16 @@ def run_strelay(page: str, argv: Optional[Sequence[str]]) -> int:
         The exit status.
     """
     fill_standard_descriptors()
-    if argv is None:
-        page = as_started(page, "strelay.py")
-        argv = sys.argv[1:]
-    arguments = argv
-    return run("strelay", lambda: serve(parse(page, arguments, VERSION)))
+    if argv is not None:
+        return run("strelay", lambda: serve(parse(page, argv, VERSION)))
+    page = as_started(page, "strelay.py")
+    status = run("strelay", lambda: serve(parse(page, sys.argv[1:], VERSION)))
+    if status == STATUS_SOFTWARE:
+        # The threads of a relay that failed may never end, and a normal exit waits for them.
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def fill_standard_descriptors() -> None:
@@ -72,7 +77,7 @@ def serve(arguments: dict[str, Any]) -> int:
     log = RelayLog()
     warning = exposure(arguments["--idfile"])
     if warning is not None:
-        log_event(printable(warning), logging.WARNING, file=arguments["--idfile"])
+        log_event(warning.reason, logging.WARNING, file=arguments["--idfile"], advice=warning.advice)
     relay = Relay(identity, listen_on(address, limits.socket_buffer), limits, log, workers=workers)
     try:
         with stop_on_signals(relay, drain):

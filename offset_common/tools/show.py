@@ -64,7 +64,7 @@ def description_lines(path: AnyPath, description: Description) -> list[str]:
         lines.append("  The file also contains a private key, which is not shown. Keep it secret.")
         warning = exposure(path)
         if warning:
-            lines.append(f"  Warning: {printable(warning)}")
+            lines.append(f"  Warning: {printable(str(warning))}")
     return lines
 
 
