@@ -39,33 +39,46 @@ class _Invalid(Exception):
 
 
 def parse_address(text: str) -> Address:
-    """Parse an address to connect to, for a new ticket or on a command line.
+    """Parse an address to connect to.
 
     Args:
         text: host:port, at most 256 bytes.
 
     Raises:
-        UsageError: the address is invalid, only usable for listening, or not resolved by every released node.
+        UsageError: the address is invalid, or only usable for listening.
     """
     try:
         if text.isascii() and text.isdigit():
             raise _Invalid(f"is only a port; write a host before it, as in relay.example.com:{text}")
         address = _parse(text)
-        if "_" in address.host:
-            raise _Invalid(
-                "has '_' in its host name, which not every resolver accepts; use letters, digits and '-'"
-            )
         _check_reachable(address)
     except _Invalid as invalid:
         raise _usage_error(text, invalid) from None
     return address
 
 
+def parse_public_address(text: str) -> Address:
+    """Parse the address for a new ticket, which must resolve everywhere.
+
+    Args:
+        text: host:port, at most 256 bytes.
+
+    Raises:
+        UsageError: the address is invalid, only usable for listening, or has '_' in its name.
+    """
+    address = parse_address(text)
+    if "_" in address.host:
+        invalid = _Invalid(
+            "has '_' in its host name, which not every resolver accepts; use letters, digits and '-'"
+        )
+        raise _usage_error(text, invalid)
+    return address
+
+
 def parse_ticket_address(text: str) -> Address:
     """Parse the address in a ticket that may have been given out already.
 
-    Names with '_' are accepted. An IPv6 address may lack its brackets: the port is after the last colon, as
-    for the original programs.
+    An IPv6 address may lack its brackets: the port is after the last colon, as for the original programs.
 
     Args:
         text: host:port, at most 256 bytes.
@@ -254,6 +267,6 @@ def _check_label(label: str) -> None:
         raise _Invalid(f"has a host name part of {len(label)} bytes; the DNS maximum is {MAX_LABEL_SIZE}")
     stray = re.search(r"[^A-Za-z0-9_-]", label)
     if stray:
-        raise _Invalid(f"has {stray.group()!r} in its host name; use letters, digits and '-'")
+        raise _Invalid(f"has {stray.group()!r} in its host name; use letters, digits, '-' and '_'")
     if label.startswith("-") or label.endswith("-"):
         raise _Invalid("has a host name part that starts or ends with '-'")

@@ -14,6 +14,8 @@ from offset_common.file_kinds import FileKind, advice_for, kind_of_fields, kind_
 
 Value = TypeVar("Value")
 
+_ADVICE = "copy the file again, or make a new one"
+
 
 def json_text(values: Mapping[str, object]) -> str:
     """Return the values as JSON in the format of the original programs: two-space indent, no final newline.
@@ -53,15 +55,17 @@ class Fields:
         """
         text = text[1:] if text.startswith("\ufeff") else text
         if not text.strip():
-            raise FileError(source, "the file is empty; copy it again, or use a backup")
+            raise FileError(source, f"the file is empty; {_ADVICE}")
         try:
             values = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
         except RecursionError as error:
-            raise FileError(source, "not an Offset file: its JSON is nested too deeply") from error
+            raise FileError(
+                source, "not an Offset file: its JSON is nested too deeply; check its name"
+            ) from error
         except ValueError as error:
-            raise FileError(source, kind_of_text(text) or f"not valid JSON: {error}") from error
+            raise FileError(source, kind_of_text(text) or f"not valid JSON: {error}; {_ADVICE}") from error
         if not isinstance(values, dict):
-            raise FileError(source, f"the file contains {_kind(values)}, not a JSON object")
+            raise FileError(source, f"the file contains {_kind(values)}, not a JSON object; check its name")
         return cls(source, values, wanted)
 
     def kind(self) -> Optional[FileKind]:
@@ -71,10 +75,10 @@ class Fields:
     def get(self, name: str, kind: type[Value]) -> Value:
         """Return a field; raise FileError if it is missing or of another type."""
         if name not in self._values:
-            raise self.error(self._other_kind() or f'the field "{name}" is missing')
+            raise self.error(self._other_kind() or f'the field "{name}" is missing; {_ADVICE}')
         value = self._values[name]
         if type(value) is not kind:
-            raise self.error(f'"{name}" is {_kind(value)}, not {_KINDS[kind]}')
+            raise self.error(f'"{name}" is {_kind(value)}, not {_KINDS[kind]}; {_ADVICE}')
         return value
 
     def object(self, name: str) -> Fields:

@@ -133,7 +133,9 @@ def write_new_file(path: AnyPath, content: Union[str, bytes], *, private: bool) 
 
 
 def _write_durably(path: Path, content: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    # Without O_BINARY, Windows would change the ends of lines.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offset_common.address import Address, parse_address, parse_listen_address, parse_ticket_address
+from offset_common.address import (
+    Address,
+    parse_address,
+    parse_listen_address,
+    parse_public_address,
+    parse_ticket_address,
+)
 from offset_common.errors import UsageError
 
 LONGEST_NAME = ".".join(["a" * 63] * 3 + ["b" * 55])  # 247 bytes: 253 with a port of five digits
@@ -18,6 +24,7 @@ LONGEST_NAME = ".".join(["a" * 63] * 3 + ["b" * 55])  # 247 bytes: 253 with a po
         ("relay.example.com:1337", "relay.example.com", 1337),
         ("localhost:1", "localhost", 1),
         ("relay.example.com.:65535", "relay.example.com.", 65535),
+        ("my_relay:80", "my_relay", 80),
         ("127.0.0.1:8900", "127.0.0.1", 8900),
         ("1.2.3.example:8900", "1.2.3.example", 8900),
         ("[2001:db8::1]:1337", "2001:db8::1", 1337),
@@ -180,14 +187,10 @@ def test_a_name_outside_ascii_is_refused_with_its_ascii(parse, host, forms):
         assert form in str(caught.value)
 
 
-def test_an_underscore_is_refused_in_new_addresses():
+def test_an_underscore_is_refused_in_new_tickets():
     with pytest.raises(UsageError, match="has '_' in its host name, which not every resolver accepts"):
-        parse_address("my_relay.example:80")
-
-
-def test_an_underscore_in_a_ticket_is_accepted():
-    assert parse_ticket_address("my_relay.example:80") == Address("my_relay.example", 80)
-    assert parse_listen_address("my_relay:80") == Address("my_relay", 80)
+        parse_public_address("my_relay.example:80")
+    assert parse_public_address("my-relay.example:80") == Address("my-relay.example", 80)
 
 
 @pytest.mark.parametrize(

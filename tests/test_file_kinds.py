@@ -15,8 +15,8 @@ KEY = json.loads(TICKET)["publicKey"]
 
 CANNOT_READ = {
     "a directory": (None, "this is a directory; give the name of a file in it"),
-    "empty": (b"", "the file is empty; copy it again, or use a backup"),
-    "only a byte order mark": (b"\xef\xbb\xbf", "the file is empty; copy it again, or use a backup"),
+    "empty": (b"", "the file is empty; copy the file again, or make a new one"),
+    "only a byte order mark": (b"\xef\xbb\xbf", "the file is empty; copy the file again, or make a new one"),
     "a TOML identity": (b"private_key = 'AAAA'\n", "a TOML identity of a release up to 0.1.2"),
     "a TOML ticket": (b'public_key = "A"\naddress = "h:1"\n', "a TOML ticket of a release up to 0.1.2"),
     "a TOML app ticket": (

@@ -191,13 +191,14 @@ def test_a_wrong_option_value_is_explained(line, reason, capsys):
     assert run_stmgr(capsys, *line.split()) == (2, "", f"stmgr: {reason}\n")
 
 
+ADVICE = "copy the file again, or make a new one"
 INVALID_FILES = {
     "missing": (None, "there is no file of this name; check the name and the directory"),
     "binary": (b"\x00\xff", "the file is binary, not an Offset file; check its name"),
-    "no JSON": (b"hello", "not valid JSON: Expecting value: line 1 column 1 (char 0)"),
+    "no JSON": (b"hello", f"not valid JSON: Expecting value: line 1 column 1 (char 0); {ADVICE}"),
     "huge": (b" " * 10**6, "the file is over 65536 bytes, too large for an Offset file; check its name"),
-    "no key": (b"{}", 'the field "privateKey" is missing'),
-    "a number": (b'{"privateKey": 1}', '"privateKey" is a number, not a string'),
+    "no key": (b"{}", f'the field "privateKey" is missing; {ADVICE}'),
+    "a number": (b'{"privateKey": 1}', f'"privateKey" is a number, not a string; {ADVICE}'),
     "a short key": (b'{"privateKey": "AAAA"}', '"privateKey" has 4 characters; a 32-byte key has 43'),
 }
 
@@ -229,12 +230,16 @@ def test_an_invalid_identity_file_is_explained(line, kind, tmp_path, capsys):
 def test_an_invalid_ticket_file_is_explained(line, tmp_path, capsys):
     path = tmp_path / "a.relay"
     path.write_text('{"address": "h:1"}')
-    assert run_stmgr(capsys, *line, path) == (1, "", f'stmgr: {path}: the field "publicKey" is missing\n')
+    assert run_stmgr(capsys, *line, path) == (
+        1,
+        "",
+        f'stmgr: {path}: the field "publicKey" is missing; {ADVICE}\n',
+    )
 
 
 @pytest.mark.parametrize("name", ["relay.relay", "index.index", "node.ticket", "node.rcard"])
 @pytest.mark.parametrize(
-    "address", ["relay.example.com", "::1:1337", "0.0.0.0:1", "a b:1", "-a:1", "x" * 300, ""]
+    "address", ["relay.example.com", "::1:1337", "0.0.0.0:1", "a b:1", "-a:1", "x" * 300, "", "ü:1", "a_b:1"]
 )
 def test_an_invalid_address_is_explained(name, address, tmp_path, capsys):
     line = command(name, tmp_path / name)

@@ -103,7 +103,10 @@ def test_a_missing_field_is_named(name, path):
     del holder[path[-1]]
     with pytest.raises(FileError) as caught:
         read(type(RECORDED[name]), values)
-    assert str(caught.value) == f'the.file: the field "{path[-1]}" is missing'
+    assert (
+        str(caught.value)
+        == f'the.file: the field "{path[-1]}" is missing; copy the file again, or make a new one'
+    )
 
 
 WRONG = {

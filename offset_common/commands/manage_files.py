@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Callable, Optional
 
 from offset_common import __version__
-from offset_common.address import parse_address
+from offset_common.address import parse_public_address
 from offset_common.command_line import CommandLineError, as_started, did_you_mean, parse, run
 from offset_common.errors import UsageError
 from offset_common.fields import Fields
@@ -147,7 +147,7 @@ def node_entry(values: Values) -> None:
       -o FILE, --output FILE             The node entry to create (.rcard).
       --pkcs8                            Write the key in the form that programs up to release 0.1.10 read.
     """
-    address = parse_address(values["--address"])
+    address = parse_public_address(values["--address"])
     node = load_identity(values["--nodeid"])
     app = load_identity(values["--appid"])
     NodeEntry(node.public_key, address, app.seed, _key_form(values)).save(values["--output"])
@@ -298,7 +298,7 @@ def _key_form(values: Values) -> KeyForm:
 
 
 def _address_ticket(kind: type[AddressTicket], values: Values) -> AddressTicket:
-    address = parse_address(values["--address"])
+    address = parse_public_address(values["--address"])
     return kind(load_identity(values["--idfile"]).public_key, address)
 
 
