@@ -15,7 +15,7 @@ Commands:
   app-ticket    Create the ticket of an app. A node needs it to admit the app.
   node-entry    Create a node entry, with which one app can use a node.
   init-node-db  Create the database of a new node.
-  convert-key   Copy an identity or node entry, with its private key in the other form.
+  convert-key   Copy an identity or node entry, and write its private key in another form.
   show          Show the content of a file, except for private keys.
   relay-check   Check that a relay works, by using it the way two nodes do.
   help          Show this page, or the page of a command.

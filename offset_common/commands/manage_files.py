@@ -167,7 +167,7 @@ def init_node_db(values: Values) -> None:
 
 
 def convert_key(values: Values) -> None:
-    """Copy an identity or node entry, with its private key in the other form.
+    """Copy an identity or node entry, and write its private key in another form.
 
     The key itself, its public key and all tickets stay the same. Programs up to release 0.1.10 read only the
     PKCS#8 form, release 0.1.11 only the form without it. This program reads both.
