@@ -94,11 +94,11 @@ class QueueEntry:
         """Whether it is light: its turns should stay short."""
         return self._flow is self._address.light
 
-    def _push(self) -> None:
+    def _push(self, sequence: int) -> None:
         flow = self._flow
         self._queued = True
         self._used = max(self._used, flow.virtual_time)
-        heappush(flow.waiting, (self._used, next(_sequence), self))
+        heappush(flow.waiting, (self._used, sequence, self))
         flow.enqueue(self._address)
         self._address.enqueue(self._address.root)
 
@@ -122,9 +122,14 @@ E = TypeVar("E", bound=QueueEntry)
 
 
 class FairQueue(Generic[E]):
-    """Entries that wait for their turn. An address is forgotten together with its last entry."""
+    """Entries that wait for their turn. An address is forgotten together with its last entry.
 
-    def __init__(self) -> None:
+    Args:
+        newest_first: among light entries of one address the newest goes first, not the oldest.
+    """
+
+    def __init__(self, newest_first: bool = False) -> None:
+        self._sequence = itertools.count(step=-1 if newest_first else 1)
         self._root = Flow()
         self._waiting = 0
         self._addresses: WeakValueDictionary[str, AddressFlow] = WeakValueDictionary()
@@ -143,7 +148,7 @@ class FairQueue(Generic[E]):
     def push(self, entry: E) -> None:
         """Let `entry` wait for a turn; one that waits already keeps its place."""
         if not entry._queued:
-            entry._push()
+            entry._push(next(self._sequence))
             self._waiting += 1
 
     def pop(self) -> E:

@@ -7,6 +7,7 @@ connection goes back to the event loop with its state, and returns when its peer
 peers cost no thread, however many they are.
 
 Jobs are queued fairly by address (fair_queue.py): an address that floods the relay waits for its own jobs.
+Of one address the newest is next: where more come than can be served, some are in time, not all too late.
 
 A thread owns the socket from `submit` until it calls `done`, and touches nothing else.
 
@@ -148,7 +149,7 @@ class HandshakePool:
 
     def __init__(self, identity: Identity, threads: int) -> None:
         self._identity = identity
-        self._queue: FairQueue[_Queued] = FairQueue()
+        self._queue: FairQueue[_Queued] = FairQueue(newest_first=True)
         self._changed = threading.Condition()
         self._closed = False
         self._threads: list[threading.Thread] = []
