@@ -83,7 +83,7 @@ class _WakeUp:
 
 
 class EventLoop:
-    """Waits for sockets and deadlines, and calls whoever they belong to.
+    """Waits for sockets and deadlines, and calls their owners.
 
     Args:
         clock: seconds, growing steadily.
@@ -220,19 +220,19 @@ class EventLoop:
 
     def _run_turns(self, seconds: float) -> None:
         turns = self.turns
-        begun = perf_counter()
-        end = begun + seconds
-        while turns and begun < end:
+        started = perf_counter()
+        end = started + seconds
+        while turns and started < end:
             entry = self._serving = turns.pop()
             self._serve_again = False
             events, entry._events = entry._events, 0
             more = entry.on_turn(events)
             ended = perf_counter()
             self._serving = None
-            turns.charge(entry, ended - begun, more)
+            turns.charge(entry, ended - started, more)
             if self._serve_again:
                 turns.push(entry)  # only now: its turn may have changed where it waits
-            begun = ended
+            started = ended
 
     def _run_tasks(self) -> None:
         # Tasks that these add run in the next round.

@@ -1,13 +1,12 @@
 """Handshakes in a pool of threads, on blocking sockets.
 
 A handshake is the only work of a relay that is always long for one message: four public-key operations,
-140 us. A thread takes a connection whose peer has sent something, and blocks for what comes next. A peer
-that keeps it waiting gives up its thread: after `PATIENCE`, or at once while others are queued, the
-connection goes back to the event loop with its state, and returns when its peer has sent more. So silent
-peers cost no thread, however many they are.
+140 us. A thread takes a connection whose peer has sent something, and blocks for the next message. It waits
+for `PATIENCE`, or not at all while other jobs are queued. Then the connection goes back to the event loop
+with its state, and returns when its peer has sent more. Silent peers therefore occupy no thread.
 
 Jobs are queued fairly by address (fair_queue.py): an address that floods the relay waits for its own jobs.
-Of one address the newest is next: where more come than can be served, some are in time, not all too late.
+Within an address the newest job is next: under overload, some handshakes finish in time instead of none.
 
 A thread owns the socket from `submit` until it calls `done`, and touches nothing else.
 
@@ -91,7 +90,7 @@ class HandshakeJob:
         self.sent = 0
 
     def run(self, identity: Identity, waits: Callable[[], bool]) -> None:
-        """Bring the handshake as far as the peer lets it; what came of it is in the attributes.
+        """Continue the handshake until the peer must send more; the attributes hold the result.
 
         Args:
             identity: the relay's.
@@ -145,7 +144,7 @@ class HandshakePool:
         threads: how many.
 
     Raises:
-        ServiceError: the system does not start so many threads.
+        ServiceError: the system refuses to start this number of threads.
     """
 
     def __init__(self, identity: Identity, threads: int) -> None:

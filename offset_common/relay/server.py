@@ -49,7 +49,7 @@ class Relay:
         workers: processes that forward for tunnels; with 1 this one does.
 
     Raises:
-        ServiceError: the system does not start so many processes or threads.
+        ServiceError: the system refuses to start this number of processes or threads.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Relay:
             self.close()
 
     def stop(self, drain: float) -> None:
-        """Accept no more connections, let tunnels go on for `drain` seconds, then end them in order.
+        """Stop accepting, let tunnels continue for `drain` seconds, then end them gracefully.
 
         A second call ends everything at once.
         """
@@ -120,11 +120,11 @@ class Relay:
                 connection.close(CloseReason.SHUTDOWN)
 
     def show_state(self) -> None:
-        """Log one line about what there is at the moment."""
+        """Log one line with the present state."""
         log_event("relay state", **describe(self))
 
     def close(self) -> None:
-        """End what is left, and release every descriptor and thread."""
+        """Close all connections and release every descriptor and thread."""
         self._handshakes.close()
         self._stop_accepting()
         for connection in self.admission.all():
@@ -261,7 +261,7 @@ def raise_descriptor_limit() -> int:
 
 @contextlib.contextmanager
 def stop_on_signals(relay: Relay, drain: float) -> Iterator[None]:
-    """Make SIGTERM and SIGINT stop the relay in order, a second one at once, and SIGUSR1 log its state."""
+    """Make SIGTERM and SIGINT stop the relay gracefully, a second one at once; SIGUSR1 logs its state."""
     call_soon = relay.loop.call_soon_threadsafe
     previous_wakeup = signal.set_wakeup_fd(relay.loop.wake_descriptor, warn_on_full_buffer=False)
     previous = {
