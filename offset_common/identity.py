@@ -125,31 +125,35 @@ def short_key(key: bytes) -> str:
     return encode_key(key)[:SHORT_KEY_SIZE]
 
 
-def decode_key(text: str, size: int) -> bytes:
+def decode_key(text: str, size: int, name: str = "the key") -> bytes:
     """Return the key that a text encodes; see encode_key.
 
     Args:
         text: base64 in the URL alphabet, without padding.
         size: bytes of the key.
+        name: the subject of error messages.
 
     Raises:
         UsageError: the text is invalid. The error does not quote it, because it may be a private key.
+        TypeError: the text is not a str.
 
     Source: docs/protocol.md section 8: another length or alphabet is refused.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a str, not {type(text).__name__}")
     if text.endswith("="):
-        raise UsageError("ends in '='; write the key without padding")
+        raise UsageError(f"{name} ends in '='; write the key without padding")
     if "+" in text or "/" in text:
-        raise UsageError("contains '+' or '/'; write the key in the URL alphabet, with '-' and '_'")
+        raise UsageError(f"{name} contains '+' or '/'; write the key in the URL alphabet, with '-' and '_'")
     stray = re.search(r"[^A-Za-z0-9_-]", text)
     if stray:
-        raise UsageError(f"is not base64: character {stray.start() + 1} is invalid")
+        raise UsageError(f"{name} is not base64: character {stray.start() + 1} is invalid")
     expected = len(encode_key(bytes(size)))
     if len(text) != expected:
-        raise UsageError(f"has {len(text)} characters; a {size}-byte key has {expected}")
+        raise UsageError(f"{name} has {len(text)} characters; a {size}-byte key has {expected}")
     key = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if encode_key(key) != text:
-        raise UsageError("is not a key: its last character is invalid")
+        raise UsageError(f"{name} is not a key: its last character is invalid")
     return key
 
 
@@ -165,6 +169,6 @@ def read_key(fields: Fields, name: str, size: int) -> bytes:
         FileError: the field is missing or not a key of this size.
     """
     try:
-        return decode_key(fields.get(name, str), size)
+        return decode_key(fields.get(name, str), size, f'"{name}"')
     except UsageError as error:
-        raise fields.error(f'"{name}" {error}') from error
+        raise fields.error(str(error)) from error

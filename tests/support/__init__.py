@@ -1,0 +1,8 @@
+"""What the tests that see the relay from outside share.
+
+`encoding.py` and `channel.py` are a second implementation of the protocol; `peer.py` drives it on a
+blocking socket, `node.py` opens several such connections, `swarm.py` drives many in one thread.
+`process.py` and `relay_process.py` run programs and the relay, `relay_log.py` reads the relay's log.
+`canary.py` measures how others are served; `fault_injection.py` and `proxy.py` disturb. `client.py` is for
+tests of the package's own client.
+"""

@@ -1,0 +1,108 @@
+"""A process whose standard error is collected line by line."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Optional
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 20.0  # seconds that a process may take for anything
+
+
+def wait_until(condition: Callable[[], object], what: str = "it", seconds: float = PATIENCE) -> None:
+    """Wait until a condition holds; fail if it doesn't in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come in {seconds:g} s"
+        time.sleep(0.005)
+
+
+class LoggedProcess:
+    """A running command; a thread collects what it writes to standard error.
+
+    Args:
+        arguments: the command line.
+        directory: the working directory.
+    """
+
+    def __init__(self, arguments: Sequence[str], directory: Path = ROOT) -> None:
+        self.process = subprocess.Popen(
+            arguments, cwd=directory, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._collect, daemon=True)
+        self._reader.start()
+
+    def _collect(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._changed:
+                self.lines.append(line.decode().rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait_for(self, find: Callable[[Sequence[str]], object], what: str) -> None:
+        """Wait until `find` returns something true for the lines."""
+        deadline = time.monotonic() + PATIENCE
+        with self._changed:
+            while not find(self.lines):
+                left = deadline - time.monotonic() if self._reader.is_alive() else 0.0
+                assert left > 0, f"{what} did not come: {self.lines[-10:]}"
+                self._changed.wait(min(left, 0.5))
+
+    def wait_for_line(self, pattern: str, count: int = 1) -> str:
+        """Return the first line that matches, once `count` lines do."""
+        self.wait_for(lambda _: self.count_lines(pattern) >= count, f"{count} x {pattern!r}")
+        return next(line for line in self.lines if re.search(pattern, line))
+
+    def count_lines(self, pattern: str) -> int:
+        """Return the number of lines that match."""
+        return sum(1 for line in self.lines if re.search(pattern, line))
+
+    @property
+    def pid(self) -> int:
+        """Return the process id."""
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Return whether the process runs."""
+        return self.process.poll() is None
+
+    @property
+    def children(self) -> list[int]:
+        """Return the process ids of its children."""
+        task = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        return [int(child) for child in task.read_text().split()]
+
+    def stop(self, number: int = signal.SIGTERM) -> Optional[int]:
+        """Send a signal; return the exit status."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until the process ends; return the exit status."""
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """Make sure that the process and its children are gone, and its lines are read."""
+        if self.alive:
+            for child in self.children:
+                os.kill(child, signal.SIGKILL)
+            self.process.kill()
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        if self.process.stderr is not None and not self._reader.is_alive():
+            self.process.stderr.close()
