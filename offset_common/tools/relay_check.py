@@ -33,7 +33,7 @@ from offset_common.client.dialing import SocketAddress
 from offset_common.errors import ConnectionEnded, OffsetError, PeerError
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
-from offset_common.tools.address_check import MAX_ADDRESSES, AddressResult, check_addresses, failure_of_some
+from offset_common.tools.address_check import AddressResult, check_addresses, failure_of_some
 from offset_common.tools.failures import Failure, NotAnnouncedError, explain
 from offset_common.tools.measurements import (
     BULK_SECONDS,
@@ -169,9 +169,8 @@ class RelayCheck:
             if failures and not working:
                 self.failure = failures[0]
                 raise _StepFailed
-            more = (
-                f", {len(set(found)) - MAX_ADDRESSES} not checked" if len(set(found)) > MAX_ADDRESSES else ""
-            )
+            unchecked = len(set(found)) - len(self.addresses)
+            more = f", {unchecked} not checked" if unchecked else ""
             add_detail(f"{len(working)} of {len(self.addresses)} work{more}")
         return working or found
 
