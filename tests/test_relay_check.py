@@ -17,24 +17,22 @@ import pytest
 
 import stmgr
 from offset_common.address import Address
-from offset_common.client import Tunnel, connect
+from offset_common.client import Tunnel
 from offset_common.errors import PeerError
 from offset_common.identity import Identity, encode_key
 from offset_common.tickets import RelayTicket
-from offset_common.tools import relay_check
+from offset_common.tools import measurements, relay_check
 from offset_common.tools.failures import Cause
 from offset_common.wire.frames import encode_frame
-from tests.client.relays import (
-    LOCALHOST,
-    PATIENCE,
-    FakeRelay,
-    RunningRelay,
-    ticket_for,
-    wait_for_end,
-    wait_until,
-)
+from offset_common.wire.messages import InitConnection, InitRole
 from tests.commands import ROOT, run_script
+from tests.support.channel import KeyPair
+from tests.support.client import client_threads, play_relay, ticket_for, wait_for_end
+from tests.support.process import PATIENCE, wait_until
+from tests.support.relay_process import LOCALHOST, relay
 from tests.terminals import run_in_terminal
+
+__all__ = ["relay"]
 
 STEPS = [
     "name lookup",
@@ -50,17 +48,10 @@ STEPS = [
 MEASUREMENTS = ["round trips", "bulk"]
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningRelay]:
-    relay = RunningRelay()
-    yield relay
-    relay.stop()
-
-
 @pytest.fixture(autouse=True)
 def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_check, "BULK_SECONDS", 0.05)
-    monkeypatch.setattr(relay_check, "ROUND_TRIPS", 20)
+    monkeypatch.setattr(measurements, "BULK_SECONDS", 0.05)
+    monkeypatch.setattr(measurements, "ROUND_TRIPS", 20)
 
 
 Check = Callable[..., tuple[int, str]]
@@ -86,47 +77,71 @@ def steps_of(out: str) -> list[str]:
     return re.findall(r"^  ok  ([A-Za-z ]*\w) +\d+\.\d ms", out, re.MULTILINE)
 
 
-def test_a_working_relay_is_checked_and_measured(running, check):
-    status, out = check(running.ticket)
+def test_a_working_relay_is_checked_and_measured(relay, check):
+    status, out = check(relay.ticket)
     assert status == 0
-    assert out.startswith(f"relay {encode_key(running.ticket.public_key)} at {running.ticket.address}\n")
+    assert out.startswith(f"relay {encode_key(relay.ticket.public_key)} at {relay.ticket.address}\n")
     assert steps_of(out) == STEPS
     assert re.search(r"^round trip .*: p50 \d+\.\d ms, p99 \d+\.\d ms \(20 messages\)$", out, re.MULTILINE)
     assert re.search(r"^throughput, one way: [1-9]\d*\.\d MB/s for 0\.\d s", out, re.MULTILINE)
     assert out.endswith("\nthe relay works\n")
     assert "\x1b" not in out
-    # All connections and their threads are closed.
-    wait_until(lambda: not running.relay.lobby.origins.all())
-    names = ("offset tunnel", "offset listener")
-    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name in names])
 
 
-def test_the_json_report_has_all_steps_and_measurements(running, check):
-    status, out = check(running.ticket, "--json")
+def test_the_check_closes_all_connections_without_a_reset(relay, check):
+    before = len(relay.ends())
+    assert check(relay.ticket)[0] == 0
+    wait_until(lambda: len(relay.ends()) == before + 3)
+    assert {end.reason for end in relay.ends()[before:]} <= {
+        "the peer closed",
+        "the other end of the tunnel ended",
+    }
+    wait_until(lambda: not client_threads())
+
+
+def test_the_bulk_transfer_is_bounded(relay, check, monkeypatch):
+    monkeypatch.setattr(measurements, "BULK_SECONDS", PATIENCE)
+    monkeypatch.setattr(measurements, "BULK_LIMIT", 10 * measurements.BULK_SIZE)
+    _, out = check(relay.ticket, "--json")
+    assert json.loads(out)["bulk"]["bytes"] == 10 * measurements.BULK_SIZE
+
+
+def test_a_quick_check_does_not_send_bulk_data(relay, check):
+    before = len(relay.ends())
+    status, out = check(relay.ticket, "--quick", "--json")
+    report = json.loads(out)
+    assert (status, report["bulk"], report["roundTrip"]["count"]) == (0, None, 20)
+    wait_until(lambda: len(relay.ends()) == before + 3)
+    assert max(end.received for end in relay.ends()[before:]) < measurements.BULK_SIZE
+
+
+def test_the_json_report_has_all_steps_and_measurements(relay, check):
+    status, out = check(relay.ticket, "--json")
     report = json.loads(out)
     assert (status, report["ok"], report["failure"]) == (0, True, None)
-    assert report["publicKey"] == encode_key(running.ticket.public_key)
-    assert report["address"] == str(running.ticket.address)
+    assert report["publicKey"] == encode_key(relay.ticket.public_key)
+    assert report["address"] == str(relay.ticket.address)
     assert [step["step"] for step in report["steps"]] == STEPS + MEASUREMENTS
     assert report["roundTrip"]["count"] == 20
     assert 0 < report["roundTrip"]["p50"] <= report["roundTrip"]["p99"] < PATIENCE
     bulk = report["bulk"]
-    assert bulk["bytes"] >= relay_check.BULK_SIZE
+    assert bulk["bytes"] >= measurements.BULK_SIZE
     assert bulk["bytesPerSecond"] == pytest.approx(bulk["bytes"] / bulk["seconds"], rel=1e-3)
 
 
-def test_a_connect_before_the_listen_is_retried(running, check, monkeypatch):
+def test_a_connect_before_the_listen_is_retried(relay, check, monkeypatch):
     connected = []
-    real = connect
+    real = relay_check.start_tunnel
 
-    def connect_to_another_first(ticket, identity, public_key, **options):
-        connected.append(public_key)
-        # The relay treats a connect that is too early like one to an unknown key.
-        key = Identity.generate().public_key if len(connected) == 1 else public_key
-        return real(ticket, identity, key, **options)
+    def connect_to_another_first(dialing, init, **options):
+        if init.role is InitRole.CONNECT:
+            connected.append(init)
+            if len(connected) == 1:  # the relay treats a connect that is too early like one to an unknown key
+                init = InitConnection(InitRole.CONNECT, Identity.generate().public_key)
+        return real(dialing, init, **options)
 
-    monkeypatch.setattr(relay_check, "connect", connect_to_another_first)
-    status, out = check(running.ticket)
+    monkeypatch.setattr(relay_check, "start_tunnel", connect_to_another_first)
+    status, out = check(relay.ticket)
     assert status == 0
     assert len(connected) == 2
     assert "announced to the listener, attempt 2" in out
@@ -146,10 +161,10 @@ def failure_of(check: Check, ticket: RelayTicket, step: str, cause: Cause, *opti
     return failure
 
 
-def test_a_wrong_key_is_reported_with_both_keys(running, check):
-    ticket = RelayTicket(Identity.generate().public_key, running.ticket.address)
+def test_a_wrong_key_is_reported_with_both_keys(relay, check):
+    ticket = RelayTicket(Identity.generate().public_key, relay.ticket.address)
     failure = failure_of(check, ticket, "handshake", Cause.WRONG_KEY)
-    found, expected = encode_key(running.ticket.public_key), encode_key(ticket.public_key)
+    found, expected = encode_key(relay.ticket.public_key), encode_key(ticket.public_key)
     reason = f"another identity: its key is {found}, but the key in the ticket is {expected}"
     assert failure["reason"] == f"the relay at {ticket.address} has {reason}"
 
@@ -242,21 +257,21 @@ def test_another_server_is_recognized_by_its_answer(answer, step, cause, check):
     ids=["nothing is announced", "every connection is closed"],
 )
 def test_a_relay_that_does_not_connect_nodes_is_reported(serve, cause, timeout, check):
-    identity = Identity.generate()
-    with server_with(lambda sock: serve(FakeRelay(sock, identity))) as server:
-        ticket = RelayTicket(identity.public_key, server.address)
+    keys = KeyPair()
+    with server_with(lambda sock: serve(play_relay(sock, keys))) as server:
+        ticket = RelayTicket(keys.public_key, server.address)
         failure_of(check, ticket, "connect", cause, "--timeout", timeout)
 
 
-def test_a_tunnel_that_loses_messages_is_reported(running, check, monkeypatch):
+def test_a_tunnel_that_loses_messages_is_reported(relay, check, monkeypatch):
     monkeypatch.setattr(Tunnel, "send", lambda *_: None)
-    failure_of(check, running.ticket, "message there", Cause.NO_MESSAGE, "--timeout", "0.2")
+    failure_of(check, relay.ticket, "message there", Cause.NO_MESSAGE, "--timeout", "0.2")
 
 
-def test_a_tunnel_that_changes_messages_is_reported(running, check, monkeypatch):
+def test_a_tunnel_that_changes_messages_is_reported(relay, check, monkeypatch):
     real = Tunnel.receive
     monkeypatch.setattr(Tunnel, "receive", lambda *given: real(*given) + b"!")
-    failure = failure_of(check, running.ticket, "message there", Cause.ENDED)
+    failure = failure_of(check, relay.ticket, "message there", Cause.ENDED)
     assert failure["reason"] == "the message that arrived is not the one that was sent"
 
 

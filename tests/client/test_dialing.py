@@ -1,4 +1,4 @@
-"""The steps to a relay: each by itself, and each failure told as what it is."""
+"""The steps of dialing a relay, one by one, and the error of each."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ExchangeRandNonce, KaMessage
-from tests.client.relays import (
-    LOCALHOST,
-    PATIENCE,
+from tests.support.client import (
     fake_server,
     refused,
     ticket_for,
     wait_for_end,
-    wait_until,
 )
+from tests.support.process import PATIENCE, wait_until
+from tests.support.relay_process import LOCALHOST
 
 
-def test_every_step_can_be_taken_by_itself_and_traced(running):
+def test_steps_can_be_taken_one_by_one(relay):
     seen: list[object] = []
     deadline = Deadline(PATIENCE)
-    ticket = running.ticket
+    ticket = relay.ticket
     found = find_addresses(ticket.address, deadline)
     sock = open_socket(ticket.address, found, deadline)
     dialing = Dialing(sock, ticket, Identity.generate(), lambda direction, value: seen.append(value))
@@ -48,13 +47,13 @@ def test_every_step_can_be_taken_by_itself_and_traced(running):
         wait_until(lambda: any(isinstance(value, KaMessage) for value in seen))
 
 
-def test_a_relay_with_another_key_is_refused_with_a_sentence(running):
-    ticket = RelayTicket(Identity.generate().public_key, running.ticket.address)
+def test_relay_with_another_key_is_rejected(relay):
+    ticket = RelayTicket(Identity.generate().public_key, relay.ticket.address)
     with refused(Step.HANDSHAKE, r"did not prove the identity of its ticket: .*another identity"):
         listen(ticket, Identity.generate())
 
 
-def test_a_name_that_does_not_resolve_is_told_as_such(monkeypatch):
+def test_unknown_name_is_reported(monkeypatch):
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -63,7 +62,7 @@ def test_a_name_that_does_not_resolve_is_told_as_such(monkeypatch):
         dial(ticket_for(1337, "relay.example"), Identity.generate())
 
 
-def test_a_lookup_that_hangs_ends_in_time(monkeypatch):
+def test_hanging_lookup_times_out(monkeypatch):
     release = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(PATIENCE) and [])
     try:
@@ -73,19 +72,19 @@ def test_a_lookup_that_hangs_ends_in_time(monkeypatch):
         release.set()
 
 
-def test_a_port_where_nobody_listens_is_told_as_such():
+def test_closed_port_is_reported():
     with socket.create_server((LOCALHOST, 0)) as server:
         port = server.getsockname()[1]
     with refused(Step.TCP, f"no TCP connection to {LOCALHOST}:{port}: .*refused"):
         dial(ticket_for(port), Identity.generate())
 
 
-def test_a_second_address_is_tried_when_the_first_refuses(running):
+def test_second_address_is_tried(relay):
     with socket.create_server((LOCALHOST, 0)) as server:
         refused = find_addresses(Address(*server.getsockname()), Deadline(PATIENCE))
-    found = refused + find_addresses(running.ticket.address, Deadline(PATIENCE))
-    with open_socket(running.ticket.address, found, Deadline(PATIENCE)) as sock:
-        assert sock.getpeername()[1] == running.ticket.address.port
+    found = refused + find_addresses(relay.ticket.address, Deadline(PATIENCE))
+    with open_socket(relay.ticket.address, found, Deadline(PATIENCE)) as sock:
+        assert sock.getpeername()[1] == relay.ticket.address.port
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,7 @@ def test_a_second_address_is_tried_when_the_first_refuses(running):
     [
         (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
-            "not a relay that this program can use: not an Offset peer",
+            "no relay that we can talk to: not an Offset peer",
             Step.VERSION,
         ),
         (b"SSH-2", "did not finish the version in 0.2 s", Step.VERSION),
@@ -105,7 +104,7 @@ def test_a_second_address_is_tried_when_the_first_refuses(running):
         (encode_frame(bytes(4)) + encode_frame(b"\xffgarbage"), "did not prove the identity", Step.HANDSHAKE),
     ],
 )
-def test_who_is_no_relay_is_told_by_the_step_and_in_time(said, sentence, step):
+def test_other_servers_are_reported_by_step(said, sentence, step):
     def serve(sock: socket.socket) -> None:
         sock.sendall(said)
         wait_for_end(sock)
@@ -114,6 +113,6 @@ def test_who_is_no_relay_is_told_by_the_step_and_in_time(said, sentence, step):
         dial(ticket, Identity.generate(), timeout=0.2)
 
 
-def test_a_relay_that_hangs_up_at_once_is_told_as_such():
+def test_relay_that_hangs_up_is_reported():
     with fake_server(lambda sock: None) as ticket, refused(Step.VERSION, "ended the connection during the"):
         dial(ticket, Identity.generate(), timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""A connection's thread: a relay that misbehaves, keepalives, new keys."""
+"""The thread of a connection: misbehaving relays and keepalives."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ import pytest
 
 from offset_common.channel import keepalive
 from offset_common.client import connect, driver, listen
-from offset_common.errors import ConnectionLost, DecryptionError, SilenceError
+from offset_common.errors import ConnectionLost, SealError, SilenceError
 from offset_common.identity import Identity
-from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import KaMessage
-from tests.client.relays import (
-    PATIENCE,
-    FakeRelay,
+from tests.support.client import (
     both_ways,
+    client_threads,
     connect_to,
     fake_relay,
-    threads,
+    start_listening,
     wait_for_end,
-    wait_until,
 )
+from tests.support.fault_injection import inject
+from tests.support.peer import Peer
+from tests.support.process import PATIENCE, wait_until
 
 
-def test_a_message_that_is_cut_off_is_a_lost_connection():
-    def serve(relay: FakeRelay) -> None:
-        relay.connection.send(b"whole", 0.0)
-        relay.connection.send(b"cut off", 0.0)
-        relay.sock.sendall(relay.connection.data_to_send()[:-1])
+def test_truncated_message_is_a_lost_connection():
+    def serve(relay: Peer) -> None:
+        relay.send(b"whole")
+        relay.hold()
+        relay.send(b"cut off")
+        relay.send_bytes(relay.take_held()[:-1])
 
     with fake_relay(serve) as ticket, connect(ticket, Identity.generate(), bytes(32)) as tunnel:
         assert tunnel.receive(PATIENCE) == b"whole"
@@ -36,29 +37,31 @@ def test_a_message_that_is_cut_off_is_a_lost_connection():
             list(tunnel)
 
 
-def test_what_came_before_a_broken_message_is_still_received():
-    def serve(relay: FakeRelay) -> None:
-        relay.connection.send(b"whole", 0.0)
-        relay.sock.sendall(relay.connection.data_to_send() + encode_frame(bytes(50)))
+def test_messages_before_a_broken_one_are_received():
+    def serve(relay: Peer) -> None:
+        relay.send(b"whole")
+        relay.send_frame(bytes(50))
         wait_for_end(relay.sock)
 
     with fake_relay(serve) as ticket, connect(ticket, Identity.generate(), bytes(32)) as tunnel:
-        wait_until(lambda: threads() == 0)
+        wait_until(lambda: client_threads() == 0)
         assert tunnel.receive(PATIENCE) == b"whole"
-        with pytest.raises(DecryptionError):
+        with pytest.raises(SealError):
             tunnel.receive(PATIENCE)
-        with pytest.raises(DecryptionError):
+        with pytest.raises(SealError):
             tunnel.send(b"")
 
 
-def test_a_relay_that_falls_silent_ends_the_connection(monkeypatch):
+def test_silent_relay_ends_the_connection(monkeypatch):
     monkeypatch.setattr(keepalive, "IDLE_TIMEOUT", 0.2)
     with fake_relay(lambda relay: wait_for_end(relay.sock)) as ticket, pytest.raises(SilenceError):
         listen(ticket, Identity.generate()).receive(PATIENCE)
 
 
 @both_ways
-def test_keepalives_go_on_while_nobody_reads(running, monkeypatch, end_to_end):
+def test_keepalives_go_on_while_nobody_reads(start_relay, monkeypatch, end_to_end):
+    module = "offset_common.channel.keepalive"
+    relay = start_relay(prefix=inject(f"{module}:IDLE_TIMEOUT=0.8", f"{module}:KEEPALIVE_INTERVAL=0.2"))
     monkeypatch.setattr(keepalive, "IDLE_TIMEOUT", 0.8)
     monkeypatch.setattr(keepalive, "KEEPALIVE_INTERVAL", 0.2)
     monkeypatch.setattr(driver, "QUEUE_SIZE", 1000)
@@ -69,9 +72,9 @@ def test_keepalives_go_on_while_nobody_reads(running, monkeypatch, end_to_end):
             counts[direction] = counts.get(direction, 0) + 1
 
     node = Identity.generate()
-    with running.listen(node) as listener, ThreadPoolExecutor() as pool:
+    with start_listening(relay, node) as listener, ThreadPoolExecutor() as pool:
         connecting = pool.submit(
-            connect, running.ticket, Identity.generate(), node.public_key, end_to_end=end_to_end
+            connect, relay.ticket, Identity.generate(), node.public_key, end_to_end=end_to_end
         )
         with listener.receive(PATIENCE).accept(end_to_end=end_to_end, observer=observer) as accepted:
             connected = connecting.result(PATIENCE)
@@ -86,6 +89,6 @@ def test_keepalives_go_on_while_nobody_reads(running, monkeypatch, end_to_end):
             assert [accepted.receive(PATIENCE) for _ in messages] == messages
             connected.close()
         # The listener, too, was left alone all the time.
-        again = connect_to(running, node)
+        again = connect_to(relay, node)
         listener.receive(PATIENCE).reject()
         again.close()

@@ -1,28 +1,35 @@
-"""The second channel, between the nodes."""
+"""The inner channel, between the nodes."""
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Optional
 
-from offset_common.channel.events import HandshakeCompleted, MessageReceived
-from offset_common.channel.keepalive import KeepaliveChannel
-from offset_common.client import Step, Tunnel, connect
+from offset_common.client import Step, connect
 from offset_common.identity import Identity
 from offset_common.wire.messages import KaMessage, Rekey
-from tests.client.relays import PATIENCE, both_ways, connect_to, refused
+from tests.support.channel import KeyPair
+from tests.support.client import (
+    InnerPeer,
+    both_ways,
+    connect_to,
+    refused,
+    start_listening,
+)
+from tests.support.fault_injection import inject
+from tests.support.process import PATIENCE
 
 
-def test_end_to_end_the_relay_sees_nothing_of_the_messages(running):
+def test_relay_sees_no_plaintext(relay):
     node, other, seen = Identity.generate(), Identity.generate(), []
 
     def observer(direction: str, value: object) -> None:
         seen.append((direction, value))
 
-    with running.listen(node) as listener, ThreadPoolExecutor() as pool:
+    with start_listening(relay, node) as listener, ThreadPoolExecutor() as pool:
         accepting = pool.submit(lambda: listener.receive(PATIENCE).accept(end_to_end=True))
         with (
-            connect(running.ticket, other, node.public_key, end_to_end=True, observer=observer) as connected,
+            connect(relay.ticket, other, node.public_key, end_to_end=True, observer=observer) as connected,
             accepting.result(PATIENCE) as accepted,
         ):
             connected.send(b"for you alone")
@@ -33,56 +40,37 @@ def test_end_to_end_the_relay_sees_nothing_of_the_messages(running):
             assert b"for you alone" not in (value.message or b"")
 
 
-class NodeByHand:
-    """The end-to-end channel over a tunnel of the plain kind, step by step."""
-
-    def __init__(self, tunnel: Tunnel, identity: Identity, expected_peer: Optional[bytes] = None) -> None:
-        self.tunnel = tunnel
-        self.channel = KeepaliveChannel(identity, 0.0, expected_peer)
-        self.flush()
-
-    def flush(self) -> None:
-        for payload in self.channel.outgoing:
-            self.tunnel.send(payload)
-        self.channel.outgoing.clear()
-
-    def event(self) -> object:
-        while True:
-            event = self.channel.receive_payload(self.tunnel.receive(PATIENCE), 0.0)
-            self.flush()
-            if event is not None:
-                return event
-
-
-def test_the_channel_end_to_end_is_a_secure_channel_over_the_tunnels_messages(running):
-    node, other = Identity.generate(), Identity.generate()
-    with running.listen(node) as listener, ThreadPoolExecutor() as pool:
-        connecting = pool.submit(connect, running.ticket, other, node.public_key, end_to_end=True)
+def test_inner_channel_interoperates_with_a_test_peer(relay):
+    seed, other = os.urandom(32), Identity.generate()
+    node = Identity.from_seed(seed)
+    with start_listening(relay, node) as listener, ThreadPoolExecutor() as pool:
+        connecting = pool.submit(connect, relay.ticket, other, node.public_key, end_to_end=True)
         with listener.receive(PATIENCE).accept() as plain:
-            by_hand = NodeByHand(plain, node, other.public_key)
-            assert by_hand.event() == HandshakeCompleted(other.public_key)
+            inner = InnerPeer(plain, KeyPair(seed), other.public_key)
+            while not inner.channel.established:
+                inner.receive_any()
             with connecting.result(PATIENCE) as connected:
                 connected.send(b"to a node")
-                assert by_hand.event() == MessageReceived(b"to a node")
-                by_hand.channel.secure_channel.start_rekey(0.0)
-                by_hand.channel.send(b"under old keys", 0.0)
-                by_hand.flush()
+                assert inner.receive_any() == b"to a node"
+                inner.start_rekey()
+                inner.send(b"under old keys")
                 assert connected.receive(PATIENCE) == b"under old keys"
                 connected.send(b"under new keys")
-                assert by_hand.event() == MessageReceived(b"under new keys")
-                assert not by_hand.channel.secure_channel.rekey_pending
+                assert inner.receive_any() is None and not inner.channel.rekey_pending
+                assert inner.receive_any() == b"under new keys"
 
 
 @both_ways
-def test_new_keys_change_nothing_for_the_messages(running, monkeypatch, end_to_end):
+def test_rekeys_change_no_messages(start_relay, monkeypatch, end_to_end):
+    relay = start_relay(prefix=inject("offset_common.channel.secure_channel:MAX_REKEYS_IN_WINDOW=1000"))
     seen: list[object] = []
     node = Identity.generate()
     monkeypatch.setattr("offset_common.channel.secure_channel.REKEY_INTERVAL", 0.15)
     monkeypatch.setattr("offset_common.channel.secure_channel.MAX_REKEYS_IN_WINDOW", 1000)
-    with running.listen(node) as listener, ThreadPoolExecutor() as pool:
+    with start_listening(relay, node) as listener, ThreadPoolExecutor() as pool:
         connecting = pool.submit(
             connect,
-            running.ticket,
+            relay.ticket,
             Identity.generate(),
             node.public_key,
             end_to_end=end_to_end,
@@ -100,35 +88,33 @@ def test_new_keys_change_nothing_for_the_messages(running, monkeypatch, end_to_e
             connected.close()
 
 
-def test_an_impostor_end_to_end_is_refused(running):
+def test_impostor_that_accepts_is_rejected(relay):
     node = Identity.generate()
-    with running.listen(node) as listener, ThreadPoolExecutor() as pool:
-        connecting = pool.submit(
-            connect, running.ticket, Identity.generate(), node.public_key, end_to_end=True
-        )
+    with start_listening(relay, node) as listener, ThreadPoolExecutor() as pool:
+        connecting = pool.submit(connect, relay.ticket, Identity.generate(), node.public_key, end_to_end=True)
         with listener.receive(PATIENCE).accept() as plain:
-            NodeByHand(plain, Identity.generate())
+            InnerPeer(plain, KeyPair())
             with refused(Step.END_TO_END, r"did not prove its key: .*another identity"):
                 connecting.result(PATIENCE)
 
 
-def test_an_impostor_that_connects_is_refused_by_the_acceptor(running):
+def test_impostor_that_connects_is_rejected(relay):
     node = Identity.generate()
-    with running.listen(node) as listener, connect_to(running, node) as plain:
-        NodeByHand(plain, Identity.generate())
+    with start_listening(relay, node) as listener, connect_to(relay, node) as plain:
+        InnerPeer(plain, KeyPair())
         with refused(Step.END_TO_END, "another identity"):
             listener.receive(PATIENCE).accept(end_to_end=True)
 
 
-def test_a_node_that_is_not_end_to_end_is_refused(running):
+def test_node_without_inner_channel_is_rejected(relay):
     node = Identity.generate()
-    with running.listen(node) as listener, connect_to(running, node) as plain:
+    with start_listening(relay, node) as listener, connect_to(relay, node) as plain:
         plain.send(b"hello")
         with refused(Step.END_TO_END, "did not prove its key"):
             listener.receive(PATIENCE).accept(end_to_end=True)
 
 
-def test_end_to_end_the_accept_is_waited_for_as_long_as_is_asked_for(running):
+def test_accept_timeout_is_kept(relay):
     node = Identity.generate()
-    with running.listen(node), refused(Step.END_TO_END, r"within 0\.1 s"):
-        connect(running.ticket, Identity.generate(), node.public_key, end_to_end=True, accept_timeout=0.1)
+    with start_listening(relay, node), refused(Step.END_TO_END, r"within 0\.1 s"):
+        connect(relay.ticket, Identity.generate(), node.public_key, end_to_end=True, accept_timeout=0.1)

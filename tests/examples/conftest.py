@@ -7,23 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.relay_process import RelayProcess, write_identity
 from tests.examples.programs import Setting
+from tests.support.relay_process import RelayProcess, relay, start_relay
 
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    process = RelayProcess(write_identity(tmp_path_factory.mktemp("relay")))
-    try:
-        yield process
-    finally:
-        process.end()
+__all__ = ["relay", "setting", "start_relay"]
 
 
 @pytest.fixture
 def setting(tmp_path: Path, relay: RelayProcess) -> Iterator[Setting]:
+    """The files and programs of one test."""
     setting = Setting(tmp_path, relay)
-    try:
-        yield setting
-    finally:
-        setting.end()
+    yield setting
+    setting.close()

@@ -1,74 +1,24 @@
-"""What the tests of examples/forward.py share: its processes, the TCP servers and clients at their ends."""
+"""The processes of examples/forward.py, and the TCP servers and clients at their ends."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-import signal
 import socket
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Optional
 
 import pytest
 
-from offset_common.address import Address
 from offset_common.identity import Identity, encode_key, save_identity
-from offset_common.tickets import RelayTicket
-from tests.end_to_end.relay_process import RelayProcess
+from tests.support.process import ROOT, LoggedProcess
+from tests.support.relay_process import LOCALHOST, RelayProcess
 
-ROOT = Path(__file__).resolve().parents[2]
 FORWARD = str(ROOT / "examples" / "forward.py")
-LOCALHOST = "127.0.0.1"
 PATIENCE = 15.0  # seconds after which something that must come is missing
-
-
-class Program:
-    """One forward.py that runs; what it writes is collected in a thread."""
-
-    def __init__(self, *arguments: str, directory: Path = Path("/")) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, FORWARD, *arguments], cwd=directory, stderr=subprocess.PIPE, text=True
-        )
-        self.lines: list[str] = []
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._collect, daemon=True)
-        self._reader.start()
-
-    def _collect(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._changed:
-                self.lines.append(line.rstrip("\n"))
-                self._changed.notify_all()
-
-    def wait_for(self, pattern: str, count: int = 1) -> str:
-        """Return the last of the first `count` lines that match."""
-
-        def found() -> list[str]:
-            return [line for line in self.lines if re.search(pattern, line)]
-
-        with self._changed:
-            came = self._changed.wait_for(lambda: len(found()) >= count, PATIENCE)
-            assert came, f"{pattern!r} did not come {count} times: {self.lines[-20:]}"
-            return found()[count - 1]
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal; return the status with which it ends."""
-        self.process.send_signal(number)
-        return self.wait()
-
-    def wait(self) -> int:
-        try:
-            return self.process.wait(PATIENCE)
-        finally:
-            self.process.kill()
-            self._reader.join(PATIENCE)
-            assert self.process.stderr is not None
-            self.process.stderr.close()
 
 
 class Setting:
@@ -76,55 +26,65 @@ class Setting:
 
     def __init__(self, directory: Path, relay: RelayProcess) -> None:
         self.directory = directory
-        self.ticket = RelayTicket(relay.public_key, Address(LOCALHOST, relay.port))
+        self.ticket = relay.ticket
         self.ticket.save(directory / "relay.relay")
         self.home, self.laptop = self.identity("home"), self.identity("laptop")
-        self.programs: list[Program] = []
+        self.programs: list[LoggedProcess] = []
 
     def identity(self, name: str) -> Identity:
+        """Write and return a new identity."""
         identity = Identity.generate()
         save_identity(identity, self.directory / f"{name}.ident")
         return identity
 
-    def start(self, command: str, name: str, *options: str) -> Program:
-        files = ("--ticket", str(self.directory / "relay.relay"))
-        identity = ("--idfile", str(self.directory / f"{name}.ident"))
-        self.programs.append(Program(command, *files, *identity, *options))
+    def run(self, *arguments: str, directory: Path = Path("/")) -> LoggedProcess:
+        """Start forward.py."""
+        self.programs.append(LoggedProcess([sys.executable, FORWARD, *arguments], directory))
         return self.programs[-1]
 
-    def serve(self, port: int, *options: str, allow: Optional[Identity] = None) -> Program:
-        """Let the laptop, or another, reach a port; return when the relay has been told."""
+    def start(self, command: str, name: str, *options: str) -> LoggedProcess:
+        """Start one side with an identity of this setting."""
+        ticket, identity = self.directory / "relay.relay", self.directory / f"{name}.ident"
+        return self.run(command, "--ticket", str(ticket), "--idfile", str(identity), *options)
+
+    def start_serve(self, port: int, *options: str, allow: Optional[Identity] = None) -> LoggedProcess:
+        """Let the laptop, or another key, reach a port."""
         allowed = encode_key((allow or self.laptop).public_key)
-        program = self.start("serve", "home", "--to", f"{LOCALHOST}:{port}", "--allow", allowed, *options)
-        program.wait_for("^forward ready: ")
+        return self.start("serve", "home", "--to", f"{LOCALHOST}:{port}", "--allow", allowed, *options)
+
+    def serve(self, port: int, *options: str, allow: Optional[Identity] = None) -> LoggedProcess:
+        """Let the laptop, or another key, reach a port; return once it is ready."""
+        program = self.start_serve(port, *options, allow=allow)
+        program.wait_for_line("^forward ready: ")
         return program
 
-    def dial(self, *options: str, name: str = "laptop") -> tuple[Program, int]:
-        """Start the other side; return it and the port at which it listens."""
+    def dial(self, *options: str, name: str = "laptop") -> tuple[LoggedProcess, int]:
+        """Start the other side; return it and the port on which it listens."""
         peer = encode_key(self.home.public_key)
         program = self.start("dial", name, "--peer", peer, "--port", "0", *options)
-        ready = re.match(r"forward ready: listening on 127\.0\.0\.1:(\d+), ", program.wait_for("ready"))
-        assert ready is not None
-        return program, int(ready[1])
+        return program, port_of(program.wait_for_line("ready"))
 
     def both(self, port: int) -> int:
         """Start both sides; return the port that leads to `port`."""
         self.serve(port)
         return self.dial()[1]
 
-    def end(self) -> None:
-        """Stop all in order, and check that nothing went wrong in their lives."""
+    def close(self) -> None:
+        """End every program."""
         for program in self.programs:
-            if program.process.returncode is None:
-                program.stop()
-        for program in self.programs:
-            assert program.process.returncode in (0, -signal.SIGKILL), program.lines
-            assert not [line for line in program.lines if "Traceback" in line], "\n".join(program.lines)
+            program.kill()
+
+
+def port_of(ready: str) -> int:
+    """Return the port in the ready line of the dialing side."""
+    found = re.search(r"127\.0\.0\.1:(\d+)", ready)
+    assert found is not None
+    return int(found[1])
 
 
 @contextlib.contextmanager
 def server(answer: Callable[[socket.socket], object]) -> Iterator[int]:
-    """A TCP server with a thread for each connection; `answer` has it, and it is closed afterwards."""
+    """Yield the port of a TCP server that lets `answer` have each connection, in a thread, and closes it."""
 
     def run(sock: socket.socket) -> None:
         with sock, contextlib.suppress(ConnectionError):
@@ -145,35 +105,39 @@ def server(answer: Callable[[socket.socket], object]) -> Iterator[int]:
 
 
 def echo(sock: socket.socket) -> None:
+    """Send back everything."""
     while data := sock.recv(65536):
         sock.sendall(data)
 
 
 def reach(port: int) -> socket.socket:
+    """Connect to a port."""
     return socket.create_connection((LOCALHOST, port), PATIENCE)
 
 
 def read_all(sock: socket.socket) -> bytes:
+    """Read until the end of the stream."""
     return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
 def exchange(sock: socket.socket, data: bytes) -> bytes:
-    """Send bytes to an echo, and return as many."""
+    """Send bytes to an echo server; return as many."""
     sock.sendall(data)
     return read_exactly(sock, len(data))
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
+    """Read `size` bytes."""
     received = bytearray()
     while len(received) < size:
         more = sock.recv(size - len(received))
-        assert more, f"the end came after {len(received)} of {size} bytes"
+        assert more, f"the stream ended after {len(received)} of {size} bytes"
         received += more
     return bytes(received)
 
 
 def wait_for_reset(sock: socket.socket) -> None:
-    """Read until the connection is reset; its end in order is a failure."""
+    """Read until the connection is reset; fail if it ends in order."""
     with pytest.raises(ConnectionResetError):
         while sock.recv(65536):
             pass

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import LOCALHOST, PATIENCE, ROOT, Program, Setting, echo, exchange, reach, server
+from tests.examples.programs import PATIENCE, Setting, echo, exchange, port_of, reach, server
+from tests.support.process import ROOT
+from tests.support.relay_process import LOCALHOST
 
 README = (ROOT / "README.md").read_text("utf-8")
 README_COMMANDS = re.findall(
@@ -20,7 +22,7 @@ README_COMMANDS = re.findall(
 )
 
 
-def test_the_commands_of_the_readme_lead_to_the_server(setting: Setting, tmp_path: Path) -> None:
+def test_readme_commands_reach_the_server(setting: Setting, tmp_path: Path) -> None:
     here = tmp_path / "here"
     (here / "relay").mkdir(parents=True)
     setting.ticket.save(here / "relay/relay.relay")
@@ -45,11 +47,8 @@ def test_the_commands_of_the_readme_lead_to_the_server(setting: Setting, tmp_pat
         for line in README_COMMANDS:
             script, command, *options = (other.get(word, word) for word in line.split())
             if command in ("serve", "dial"):
-                setting.programs.append(Program(command, *options, directory=here))
-                ready = setting.programs[-1].wait_for("^forward ready: ")
-        found = re.search(r"127\.0\.0\.1:(\d+), ", ready)
-        assert found is not None
-        with reach(int(found[1])) as sock:
+                ready = setting.run(command, *options, directory=here).wait_for_line("^forward ready: ")
+        with reach(port_of(ready)) as sock:
             assert exchange(sock, b"hello") == b"hello"
 
 
@@ -57,7 +56,7 @@ SSHD = shutil.which("sshd", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin
 
 
 @pytest.mark.skipif(not (SSHD and shutil.which("ssh")), reason="needs ssh and sshd")
-def test_ssh_works_through_it(setting: Setting) -> None:
+def test_ssh_works(setting: Setting) -> None:
     assert SSHD is not None
     directory = setting.directory
     for name in ("host", "user"):

@@ -1,4 +1,4 @@
-"""examples/forward.py passes every byte, both ways, as TCP itself would."""
+"""examples/forward.py passes every byte, both ways, as TCP would."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from queue import Queue
 from urllib.request import urlopen
 
 from tests.examples.programs import (
-    LOCALHOST,
     PATIENCE,
     Setting,
     echo,
@@ -26,9 +25,10 @@ from tests.examples.programs import (
     read_exactly,
     server,
 )
+from tests.support.relay_process import LOCALHOST
 
 
-def test_several_downloads_at_once_from_an_http_server_are_whole(setting: Setting) -> None:
+def test_parallel_downloads_are_complete(setting: Setting) -> None:
     served = setting.directory / "served"
     served.mkdir()
     digests = {}
@@ -54,7 +54,7 @@ def test_several_downloads_at_once_from_an_http_server_are_whole(setting: Settin
         http.shutdown()
 
 
-def test_a_server_that_answers_after_the_end_of_the_request_is_heard(setting: Setting) -> None:
+def test_answer_after_the_end_of_the_request_arrives(setting: Setting) -> None:
     with server(lambda sock: sock.sendall(hashlib.sha256(read_all(sock)).digest())) as target:
         with reach(setting.both(target)) as sock:
             request = os.urandom(300_000)
@@ -62,10 +62,10 @@ def test_a_server_that_answers_after_the_end_of_the_request_is_heard(setting: Se
             sock.shutdown(socket.SHUT_WR)
             assert read_all(sock) == hashlib.sha256(request).digest()
         for program in setting.programs:
-            program.wait_for("connection 1: ended")
+            program.wait_for_line("connection 1: ended")
 
 
-def test_a_client_that_writes_on_after_the_servers_end_is_heard(setting: Setting) -> None:
+def test_request_after_the_end_of_the_answer_arrives(setting: Setting) -> None:
     heard: Queue[bytes] = Queue()
 
     def answer(sock: socket.socket) -> None:
@@ -76,13 +76,13 @@ def test_a_client_that_writes_on_after_the_servers_end_is_heard(setting: Setting
     with server(answer) as target:
         with reach(setting.both(target)) as sock:
             assert read_all(sock) == b"go on"
-            sock.sendall(b"as you say")
+            sock.sendall(b"more")
         for program in setting.programs:
-            program.wait_for("connection 1: ended")
-        assert heard.get(timeout=PATIENCE) == b"as you say"
+            program.wait_for_line("connection 1: ended")
+        assert heard.get(timeout=PATIENCE) == b"more"
 
 
-def test_much_goes_both_ways_at_the_same_time(setting: Setting) -> None:
+def test_bulk_data_passes_both_ways_at_once(setting: Setting) -> None:
     size = 16_000_000
     content = os.urandom(size)
     with server(echo) as target, reach(setting.both(target)) as sock, ThreadPoolExecutor() as pool:
@@ -91,8 +91,8 @@ def test_much_goes_both_ways_at_the_same_time(setting: Setting) -> None:
         sending.result(PATIENCE)
 
 
-def test_a_byte_is_not_held_back_for_more(setting: Setting) -> None:
-    """The server says nothing after the first of two bytes: its acknowledgement of that takes 40 ms."""
+def test_single_bytes_are_not_delayed(setting: Setting) -> None:
+    # The server answers the first of two bytes with nothing but a delayed acknowledgement, after 40 ms.
     first_came = threading.Semaphore(0)
 
     def answer(sock: socket.socket) -> None:
@@ -114,7 +114,7 @@ def test_a_byte_is_not_held_back_for_more(setting: Setting) -> None:
         assert sorted(times)[40] < 0.03
 
 
-def test_a_reader_that_stops_holds_back_its_own_sender_and_nobody_else(setting: Setting) -> None:
+def test_stopped_reader_holds_up_only_its_sender(setting: Setting) -> None:
     sent = [0]
     stalled = threading.Event()
 
@@ -133,11 +133,11 @@ def test_a_reader_that_stops_holds_back_its_own_sender_and_nobody_else(setting: 
             slow.sendall(b"f")
             other.sendall(b"e")
             assert exchange(other, b"beside it") == b"beside it"
-            assert stalled.wait(PATIENCE), f"{sent[0]} bytes were taken, and no end of it"
+            assert stalled.wait(PATIENCE), f"{sent[0]} bytes were taken, without an end"
             assert exchange(other, b"still") == b"still"
 
 
-def test_many_connections_at_once_are_kept_apart(setting: Setting) -> None:
+def test_many_connections_keep_their_data_apart(setting: Setting) -> None:
     with server(echo) as target, contextlib.ExitStack() as open_sockets:
         port = setting.both(target)
         socks = [open_sockets.enter_context(reach(port)) for _ in range(40)]
@@ -147,17 +147,17 @@ def test_many_connections_at_once_are_kept_apart(setting: Setting) -> None:
             assert read_exactly(sock, 8) == b"%08d" % number
 
 
-def test_over_the_most_connections_the_next_waits_until_one_ends(setting: Setting) -> None:
+def test_connection_over_the_limit_waits(setting: Setting) -> None:
     with server(echo) as target:
         serving = setting.serve(target, "--max", "1")
         _, port = setting.dial()
         with reach(port) as second, contextlib.ExitStack() as first_open:
             first = first_open.enter_context(reach(port))
-            # Whichever of the two came first has the only place.
+            # The one that came first has the only place.
             second.sendall(b"b")
             first.sendall(b"a")
-            serving.wait_for("rejected: .*, the limit of --max is reached")
-            serving.wait_for("connection 1: from")
+            serving.wait_for_line("refused for now: .*, as many connections as --max says")
+            serving.wait_for_line("connection 1: from")
             ready = wait_for_either(first, second)
             assert ready.recv(1) == (b"a" if ready is first else b"b")
             rest = second if ready is first else first
