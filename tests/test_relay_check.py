@@ -17,7 +17,7 @@ import pytest
 
 import stmgr
 from offset_common.address import Address
-from offset_common.client import Tunnel
+from offset_common.client import Tunnel, start_tunnel
 from offset_common.errors import PeerError
 from offset_common.identity import Identity, encode_key
 from offset_common.tickets import RelayTicket
@@ -131,7 +131,7 @@ def test_the_json_report_has_all_steps_and_measurements(relay, check):
 
 def test_a_connect_before_the_listen_is_retried(relay, check, monkeypatch):
     connected = []
-    real = relay_check.start_tunnel
+    real = start_tunnel
 
     def connect_to_another_first(dialing, init, **options):
         if init.role is InitRole.CONNECT:

@@ -5,27 +5,30 @@ from __future__ import annotations
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import stmgr
+from offset_common.address import Address
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
 from offset_common.tools.dissector import dissect
 from offset_common.tools.frame_assembler import SENT, Frame
 from offset_common.tools.meanings import meaning_of
 from offset_common.tools.relay_check import RelayCheck
-from offset_common.tools.trace import TraceWatcher
+from offset_common.tools.trace import TraceWatcher, frame_lines
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import (
     ExchangeRandNonce,
     IncomingConnection,
 )
-from tests.client.relays import PATIENCE, RunningRelay
 from tests.commands import ROOT, run_script
+from tests.support.process import PATIENCE
+from tests.support.relay_process import RelayProcess, relay
 from tests.terminals import run_in_terminal
+
+__all__ = ["relay"]
 
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text("utf-8")
 
@@ -72,17 +75,10 @@ def shape_of(lines: list[str]) -> dict[str, list[str]]:
     return {name: shape for name, shape in shapes.items() if shape}
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[RunningRelay]:
-    relay = RunningRelay()
-    yield relay
-    relay.stop()
-
-
 @pytest.fixture
-def ticket_file(running: RunningRelay, tmp_path: Path) -> Path:
+def ticket_file(relay: RelayProcess, tmp_path: Path) -> Path:
     path = tmp_path / "a.relay"
-    running.ticket.save(path)
+    relay.ticket.save(path)
     return path
 
 
@@ -100,10 +96,10 @@ class Collector(TraceWatcher):
 
 
 @pytest.fixture
-def seen(running: RunningRelay) -> list[Frame]:
+def seen(relay: RelayProcess) -> list[Frame]:
     """The frames of one check."""
     watcher = Collector()
-    assert RelayCheck(running.ticket, watcher, PATIENCE, measure=False).run()
+    assert RelayCheck(relay.ticket, watcher, PATIENCE, round_trips=False, bulk=False).run()
     return watcher.frames
 
 
@@ -142,14 +138,14 @@ def test_tunnel_messages_are_encrypted_again_by_the_relay(seen):
     assert [frame.payload[:12] for frame in (there, came)] == [b"\1" + bytes(11), bytes(12)]
 
 
-def test_frames_contain_the_keys_of_nodes_and_ticket(seen, running):
+def test_frames_contain_the_keys_of_nodes_and_ticket(seen, relay):
     first = {
         (frame.connection, frame.direction): frame.layers[0] for frame in seen if frame.name == OPENING[1]
     }
     sent = {name: message for (name, direction), message in first.items() if direction == SENT}
     for message in sent.values():
         assert isinstance(message, ExchangeRandNonce)
-        assert message.opt_dest_public_key == running.ticket.public_key
+        assert message.opt_dest_public_key == relay.ticket.public_key
     incoming = next(frame.layers[-1] for frame in seen if frame.name == "IncomingConnection")
     assert isinstance(incoming, IncomingConnection)
     assert isinstance(sent["connector"], ExchangeRandNonce)
@@ -157,10 +153,10 @@ def test_frames_contain_the_keys_of_nodes_and_ticket(seen, running):
     assert sent["listener"].src_public_key == sent["acceptor"].src_public_key
 
 
-def test_a_failed_check_shows_the_frames_before_it(running):
+def test_a_failed_check_shows_the_frames_before_it(relay):
     watcher = Collector()
-    ticket = RelayTicket(Identity.generate().public_key, running.ticket.address)
-    check = RelayCheck(ticket, watcher, PATIENCE, measure=False)
+    ticket = RelayTicket(Identity.generate().public_key, relay.ticket.address)
+    check = RelayCheck(ticket, watcher, PATIENCE, round_trips=False, bulk=False)
     assert not check.run()
     watcher.finished(check)
     assert conversation_of(watcher.lines) == {
@@ -225,9 +221,9 @@ def test_short_output_shows_the_opening_frames_once():
     assert shape_of(short) == shape_of(full)
 
 
-def test_the_example_works_with_any_relay(ticket_file, running):
+def test_the_example_works_with_any_relay(ticket_file, relay):
     lines = read_the_protocol(ticket_file)
-    assert str(running.ticket.address) in lines[0]
+    assert str(relay.ticket.address) in lines[0]
     assert conversation_of(lines) == CONVERSATION
 
 
@@ -238,3 +234,35 @@ def test_a_terminal_gets_colour_unless_no_color_is_set(environment):
     assert status == 0
     assert ("\x1b[" in shown) is not bool(environment)
     assert conversation_of(re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()) == CONVERSATION
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100])
+def test_a_trace_fits_the_terminal(columns, ticket_file):
+    command = [sys.executable, ROOT / "stmgr.py", "relay-check", ticket_file, "--trace"]
+    status, shown = run_in_terminal(command, columns=columns)
+    lines = re.sub(r"\x1b\[[0-9;]*[mK]", "", shown).replace("\r", "").splitlines()
+    assert status == 0
+    assert [line for line in lines if len(line) > columns] == []
+    assert shown.count("ExchangeDh") > 6
+
+
+def test_a_failed_trace_fits_the_terminal(tmp_path):
+    path = tmp_path / "a.relay"
+    RelayTicket(bytes(32), Address("127.0.0.1", 1)).save(path)
+    command = [sys.executable, ROOT / "stmgr.py", "relay-check", path, "--trace"]
+    status, shown = run_in_terminal(command, columns=60)
+    lines = re.sub(r"\x1b\[[0-9;]*[mK]", "", shown).replace("\r", "").splitlines()
+    assert status == 1
+    assert [line for line in lines if len(line) > 60] == []
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 108])
+def test_a_narrow_trace_shows_the_same_bytes(width, seen):
+    def bytes_of(lines: list[str]) -> str:
+        return "".join(re.findall(r"(?<= )[0-9a-f]{2}(?= |$)", "\n".join(lines), re.MULTILINE))
+
+    frame = next(each for each in seen if each.name == "InitConnection connect")
+    signature = next(each for each in seen if each.name == "ExchangeDh").layers[0].signature
+    shown = bytes_of(frame_lines(1, next(e for e in seen if e.name == "ExchangeDh"), False, width))
+    assert signature.hex() in shown
+    assert frame.layers[-1].public_key.hex() in bytes_of(frame_lines(1, frame, False, width))

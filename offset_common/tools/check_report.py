@@ -17,7 +17,7 @@ from offset_common.tools.address_check import AddressResult
 from offset_common.tools.failures import outcome_lines
 from offset_common.tools.measurements import Bulk, RoundTrips
 from offset_common.tools.relay_check import RelayCheck, StepDone
-from offset_common.tools.terminal import Progress, Style, print_line, styled, text_width, wants_colour
+from offset_common.tools.terminal import Progress, Style, print_line, styled, text_width, wants_colour, wrap
 from offset_common.tools.trace import TEXT_WIDTH, TraceWatcher
 
 STATUS_FAILED = 1
@@ -104,13 +104,17 @@ def check_and_report(
         The exit status: 0, or 1 if the relay does not work.
     """
     colour = wants_colour(sys.stdout)
+    width = text_width(sys.stdout, TEXT_WIDTH)
     watcher: Union[TraceWatcher, LineWatcher]
     if report is Report.TRACE:
-        watcher = TraceWatcher(print_line, colour, short, text_width(sys.stdout, TEXT_WIDTH))
+        watcher = TraceWatcher(print_line, colour, short, width)
     else:
         watcher = LineWatcher(colour, lines=report is Report.STEPS)
-    if report in (Report.STEPS, Report.TRACE):
-        print_line(f"relay {encode_key(ticket.public_key)} at {ticket.address}\n")
+    title = f"relay {encode_key(ticket.public_key)} at {ticket.address}"
+    if report is Report.TRACE:
+        print_line("\n".join(wrap(title, width)) + "\n")
+    elif report is Report.STEPS:
+        print_line(f"{title}\n")
     measure = report is not Report.TRACE
     check = RelayCheck(ticket, watcher, timeout, round_trips=measure, bulk=measure and not quick)
     try:

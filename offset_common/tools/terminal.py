@@ -6,6 +6,7 @@ import enum
 import os
 import shutil
 import sys
+import textwrap
 from contextlib import suppress
 from typing import Optional, TextIO
 
@@ -46,6 +47,11 @@ def text_width(stream: Optional[TextIO], most: int) -> int:
     if not is_terminal(stream):
         return most
     return min(most, shutil.get_terminal_size((most, 0)).columns)
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Return a text as lines of at most `width` columns; an escape sequence in it counts as text."""
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
 
 
 def styled(text: str, style: Optional[Style], colour: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import threading
 from collections.abc import Sequence
 from typing import Callable
@@ -14,7 +13,7 @@ from offset_common.tools.failures import outcome_lines
 from offset_common.tools.frame_assembler import SENT, Frame, FrameAssembler
 from offset_common.tools.meanings import meaning_of
 from offset_common.tools.relay_check import RelayCheck, StepDone
-from offset_common.tools.terminal import Style, styled
+from offset_common.tools.terminal import Style, styled, wrap
 
 BYTES_PER_LINE = (16, 8, 4)  # the first that fits
 SHORTENED = {"ciphertext", "randPadding"}  # random bytes: only the first and last line are shown
@@ -96,7 +95,7 @@ class TraceWatcher:
                 self._write_wrapped(line)
 
     def _write_wrapped(self, text: str) -> None:
-        for line in _wrap(text, self._width) if len(text) > self._width else [text]:
+        for line in wrap(text, self._width):
             self._write(line)
 
     def _print(self, frame: Frame) -> None:
@@ -122,8 +121,8 @@ def frame_lines(number: int, frame: Frame, colour: bool, width: int = TEXT_WIDTH
     arrow = "->" if frame.direction == SENT else "<-"
     heading = f"frame {number}: {frame.connection} {arrow} relay: {frame.name}"
     meaning = meaning_of(frame.name, frame.direction)
-    explanation = _wrap(f"{meaning.sentence} (section {meaning.section})", width - 2)
-    lines = [styled(line, Style.HEADING, colour) for line in _wrap(heading, width)]
+    explanation = wrap(f"{meaning.sentence} (section {meaning.section})", width - 2)
+    lines = [styled(line, Style.HEADING, colour) for line in wrap(heading, width)]
     lines += [f"  {line}" for line in explanation]
     for depth, section in enumerate(dissect(frame)):
         lines += _section_lines(section, depth, colour, width)
@@ -132,7 +131,8 @@ def frame_lines(number: int, frame: Frame, colour: bool, width: int = TEXT_WIDTH
 
 def _section_lines(section: Section, depth: int, colour: bool, width: int) -> list[str]:
     indent = "  " * (depth + 1)
-    lines = [styled(f"{indent}{section.title} (section {section.section})", Style.QUIET, colour)]
+    title = wrap(f"{section.title} (section {section.section})", width - len(indent))
+    lines = [styled(f"{indent}{line}", Style.QUIET, colour) for line in title]
     for part in section.parts:
         lines += _part_lines(part, indent + "  ", colour, width)
     return lines
@@ -156,14 +156,10 @@ def _part_lines(part: Part, indent: str, colour: bool, width: int) -> list[str]:
         if start + column + len(note) <= width:
             lines[0] += " " * (column - len(rows[0]) if rows else 0) + note
         else:
-            lines += [" " * start + line for line in _wrap(note, width - start)]
+            lines += [" " * start + line for line in wrap(note, width - start)]
     return [line.rstrip() for line in lines]
 
 
 def _bytes_per_line(width: int) -> int:
     space = width - MAX_INDENT - NAME_WIDTH
     return next((size for size in BYTES_PER_LINE if size * 3 - 1 <= space), BYTES_PER_LINE[-1])
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False)

@@ -83,13 +83,13 @@ def test_failed_end_to_end_handshake_holds_nothing(
     monkeypatch.setattr(driver, "END_TIMEOUT", PATIENCE)
     home = Identity.generate()
     with start_listening(relay, home) as listener:
-        with connect(relay.ticket, Identity.generate(), home.public_key) as silent:
-            incoming = listener.receive(PATIENCE)
-            before = client_threads()
-            with pytest.raises(ConnectError):
-                incoming.accept(end_to_end=True, timeout=0.3)
-            assert client_threads() <= before
-            silent.abort()
+        silent = connect(relay.ticket, Identity.generate(), home.public_key)
+        incoming = listener.receive(PATIENCE)
+        before = client_threads()
+        with pytest.raises(ConnectError):
+            incoming.accept(end_to_end=True, timeout=0.3)
+        assert client_threads() <= before
+        silent.abort()
 
 
 def test_orderly_end_does_not_wait_for_the_bound(

@@ -16,7 +16,6 @@ from offset_common.client import (
     RelayTicket,
     RelayUnreachable,
     Server,
-    Tunnel,
     WrongRelay,
     accept,
     connect,
@@ -24,6 +23,7 @@ from offset_common.client import (
     listen,
     tunnel,
 )
+from offset_common.constants import WAITING_CONNECT_TIMEOUT
 from offset_common.errors import UsageError
 from tests.support.client import both_ways, fake_relay, fake_server, start_listening, ticket_for
 from tests.support.process import PATIENCE
@@ -56,7 +56,7 @@ def test_rejected_connect_is_refused(relay: RelayProcess, end_to_end: bool) -> N
 def test_connect_that_the_relay_ends_late_is_not_accepted(
     end_to_end: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tunnel, "NOT_ACCEPTED_MARGIN", tunnel.WAITING_CONNECT_TIMEOUT - 0.2)
+    monkeypatch.setattr(tunnel, "NOT_ACCEPTED_MARGIN", WAITING_CONNECT_TIMEOUT - 0.2)
     late = threading.Event()
     with fake_relay(lambda _: late.wait(0.4)) as ticket, pytest.raises(NotAccepted):
         call(ticket, Identity.generate().public_key, end_to_end)
@@ -86,13 +86,14 @@ def test_relay_with_another_key_is_the_wrong_relay(relay: RelayProcess) -> None:
 
 
 def test_web_server_is_the_wrong_relay() -> None:
-    with fake_server(lambda sock: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as ticket:
-        with pytest.raises(WrongRelay):
-            listen(ticket, Identity.generate())
+    answer = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    with fake_server(lambda sock: sock.sendall(answer)) as ticket, pytest.raises(WrongRelay):
+        listen(ticket, Identity.generate())
 
 
 TICKET, ME, KEY = ticket_for(1), Identity.generate(), Identity.generate().public_key
 TEXT: Any = "a"
+ONE_KEY: Any = KEY
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ TEXT: Any = "a"
         (lambda: connect(TICKET, ME, TEXT), "peer_public_key must be bytes, not str; use decode_key"),
         (lambda: connect(TICKET, ME, KEY, accept_timeout=TEXT), "a timeout must be a number of seconds"),
         (lambda: accept(TICKET, ME, TEXT), "source_public_key must be bytes, not str"),
-        (lambda: Server(TICKET, ME, print, allow=KEY), "allow must be a list or a set"),
+        (lambda: Server(TICKET, ME, print, allow=ONE_KEY), "allow must be a list or a set"),
         (lambda: Server(TICKET, ME, print, allow=[TEXT]), "a key of allow must be bytes, not str"),
         (lambda: Server(TICKET, ME, TEXT, allow=None), "handler must be a function"),
         (lambda: decode_key(b"a", 32), "the key must be a str, not bytes"),  # type: ignore[arg-type]
@@ -116,17 +117,17 @@ def test_wrong_argument_type_is_named(mistake: Callable[[], object], message: st
 
 
 def test_key_of_the_wrong_size_is_named() -> None:
-    with pytest.raises(ValueError, match="^peer_public_key must have 32 bytes, not 31$"):
+    with pytest.raises(ValueError, match=r"^peer_public_key must have 32 bytes, not 31$"):
         connect(TICKET, ME, KEY[:31])
 
 
 def test_text_is_no_message(relay: RelayProcess) -> None:
-    with connect(relay.ticket, ME, KEY) as caller:
-        with pytest.raises(TypeError, match="^a message must be bytes, not str; encode text$"):
-            Tunnel.send(caller, TEXT)
+    reason = "a message must be bytes, not str; encode text"
+    with connect(relay.ticket, ME, KEY) as caller, pytest.raises(TypeError, match=reason):
+        caller.send(TEXT)
 
 
 @pytest.mark.parametrize("text", ["", "short", "a=", "a+", "a b", "A" * 42 + "B"])
 def test_key_errors_name_their_subject(text: str) -> None:
-    with pytest.raises(UsageError, match="^the key of Alice "):
+    with pytest.raises(UsageError, match=r"^the key of Alice "):
         decode_key(text, 32, "the key of Alice")

@@ -20,10 +20,10 @@ from offset_common.client import (
     Tunnel,
     backoff,
     connect,
-    dialing,
     driver,
     serve,
 )
+from offset_common.constants import HANDSHAKE_TIMEOUT
 from tests.support.client import client_threads, fill
 from tests.support.node import Node
 from tests.support.process import PATIENCE, wait_until
@@ -117,11 +117,10 @@ def test_crashing_caller_does_not_end_the_server(relay: RelayProcess, start_serv
 def test_silent_caller_delays_nobody(relay: RelayProcess, start_server: StartServer) -> None:
     running = start_server(relay.ticket)
     assert running.answers(b"warm")
-    with running.call(end_to_end=False):
+    with running.call(end_to_end=False), running.call() as tunnel:
         # The silent caller's handshake takes 8 s to time out; the next caller is served before that.
-        with running.call() as tunnel:
-            tunnel.send(b"at once")
-            assert tunnel.receive(dialing.HANDSHAKE_TIMEOUT / 2) == b"at once"
+        tunnel.send(b"at once")
+        assert tunnel.receive(HANDSHAKE_TIMEOUT / 2) == b"at once"
 
 
 def test_failing_handler_ends_only_its_caller(
@@ -178,9 +177,9 @@ def test_caller_counts_until_its_connection_is_gone(
     running = start_server(relay.ticket, handle, max_callers=1, end_to_end=False)
     with Node(relay.endpoint()) as node:
         wait_until(lambda: lingers(node, running, returned), "a caller that never finishes")
-        with connect(relay.ticket, Identity.generate(), running.identity.public_key) as second:
-            with pytest.raises(ConnectRefused):
-                second.receive(PATIENCE)
+        second = connect(relay.ticket, Identity.generate(), running.identity.public_key)
+        with second, pytest.raises(ConnectRefused):
+            second.receive(PATIENCE)
         returned.clear()
         wait_until(lambda: lingers(node, running, returned), "a free place")
 

@@ -6,6 +6,7 @@ import io
 import pickle
 import shutil
 from collections.abc import Iterable
+from typing import Optional
 
 import pytest
 
@@ -20,10 +21,10 @@ from tests.support.relay_process import RelayProcess
 class Recorder:
     """A tunnel that yields given messages, then an error, and records what is sent."""
 
-    def __init__(self, messages: Iterable[bytes] = (), error: OffsetError = ConnectionEnded("closed")) -> None:
+    def __init__(self, messages: Iterable[bytes] = (), error: Optional[OffsetError] = None) -> None:
         self.sent: list[bytes] = []
         self._messages = list(messages)
-        self._error = error
+        self._error = error or ConnectionEnded("closed")
 
     def send(self, message: memoryview, timeout: object = None) -> None:
         self.sent.append(bytes(message))

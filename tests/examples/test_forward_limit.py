@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import threading
 
 import pytest
 
 from examples.forwarding.sides import Serve
 from offset_common.address import Address
-from offset_common.client import ConnectError, ConnectRefused, Identity, Tunnel, connect, driver
+from offset_common.client import ConnectError, ConnectRefused, Tunnel, connect, driver
 from tests.examples.programs import PATIENCE, Setting, server
 from tests.support.process import wait_until
 from tests.support.relay_process import LOCALHOST
 
-RESET = struct.pack("ii", 1, 0)
 
+def test_tunnel_that_lingers_counts(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(driver, "END_TIMEOUT", 7.0)  # longer than `close` waits before the line
+    stalled = threading.Event()
+    shown: list[str] = []
 
-def test_tunnel_that_lingers_counts(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "END_TIMEOUT", 3.0)
-    cut = threading.Event()
-
-    def flood_and_reset(sock: socket.socket) -> None:
+    def flood(sock: socket.socket) -> None:
+        sock.settimeout(0.5)
         with contextlib.suppress(socket.timeout):
-            sock.settimeout(0.5)
             while True:  # until the caller, which reads nothing, holds up everything
                 sock.sendall(bytes(65536))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        sock.close()
-        cut.set()
+        stalled.set()
+
+    def is_shown(text: str) -> bool:
+        shown.append(capsys.readouterr().err)
+        return text in "".join(shown)
 
     def call() -> Tunnel:
         key = setting.home.public_key
@@ -43,7 +45,7 @@ def test_tunnel_that_lingers_counts(setting: Setting, monkeypatch: pytest.Monkey
         return False
 
     callers: list[Tunnel] = []
-    with server(flood_and_reset) as target:
+    with server(flood) as target:
         side = Serve(
             setting.ticket,
             setting.home,
@@ -54,7 +56,9 @@ def test_tunnel_that_lingers_counts(setting: Setting, monkeypatch: pytest.Monkey
         serving = threading.Thread(target=side.run, daemon=True)
         serving.start()
         wait_until(reached, "the first connection")
-        assert cut.wait(PATIENCE)
+        assert stalled.wait(PATIENCE)
+        callers[0].send(b"no message of forward.py")
+        wait_until(lambda: is_shown("connection 1: cut off"), "the end of the first connection")
         with pytest.raises(ConnectRefused):
             call()
         wait_until(reached, "a free place")
