@@ -24,7 +24,7 @@ QR = ["segno"]
 # What the suite needs on any Python, and what it has for oracles: wheels of the oracles come later for some.
 TEST = ["pytest", "pytest-cov", "pytest-timeout", "hypothesis", *QR]
 ORACLES = ["pycapnp", 'zxing-cpp; python_version >= "3.10"']  # Cap'n Proto; a reader of QR codes beside zbar
-CHECK = ["ruff", "mypy"]
+CHECK = ["ruff", "mypy", 'import-linter; python_version >= "3.10"']
 # What draws docs/performance.svg.
 PLOTS = ["matplotlib"]
 

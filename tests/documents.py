@@ -22,18 +22,18 @@ _COMMAND = re.compile(rf"(?:[A-Z]+=\S+ )*(?:{_PROGRAMS})(?: .*)?")
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 OWNERS_COMMANDS = re.findall(r"^    (mkdir relay|python st(?:mgr|relay)\.py .*)$", README, re.MULTILINE)
-"""The commands that create and start a relay by hand."""
+"""Commands that make and start a relay by hand."""
 FORWARDING_COMMANDS = re.findall(
     r"^ +(python (?:stmgr|examples/forward)\.py .*\b(?:home|laptop)\.ident.*)$", README, re.MULTILINE
 )
-"""The commands that forward ssh."""
+"""Commands of the section about forwarding."""
 PYTHON_PROGRAMS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 UNIT = re.findall(r"^    \[Unit\]\n(?:(?:    .*)?\n)+", README, re.MULTILINE)
-"""The systemd unit file."""
+"""The unit file for systemd."""
 
 
 def _code(text: str) -> Iterator[str]:
-    """Yield the lines of code blocks and the inline code of a document."""
+    """Yield the lines of a document that are code, and the code within its sentences."""
     for language, block in _FENCE.findall(text):
         if language == "sh":
             yield from block.splitlines()
@@ -46,7 +46,7 @@ def _code(text: str) -> Iterator[str]:
 
 
 def command_lines() -> list[str]:
-    """Return each command line of the documents once, without comments."""
+    """Return every command line of the documents once, without comments."""
     found = []
     for document in DOCUMENTS:
         for line in _code((ROOT / document).read_text("utf-8")):
@@ -57,7 +57,7 @@ def command_lines() -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return an environment in which `python` is this interpreter and can import the project."""
+    """Return an environment with the `python` that runs the tests, in which the project can be imported."""
     here = str(Path(sys.executable).parent)
     return {
         **os.environ,
@@ -68,7 +68,7 @@ def environment() -> dict[str, str]:
 
 
 def make_clone(directory: Path) -> Path:
-    """Fill a directory with links to the project, so that it looks like a new clone."""
+    """Make `directory` look like a fresh clone; return it."""
     for path in ROOT.iterdir():
         if not path.name.startswith(".") and path.name != "relay":
             (directory / path.name).symlink_to(path)

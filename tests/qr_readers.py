@@ -1,4 +1,4 @@
-"""Independent QR code readers, and conversion of each output format to their input."""
+"""Independent readers of QR codes, and pictures for them to read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 Rows = list[list[bool]]
 """A picture: rows of pixels from the top; True is dark."""
 
-SCALE = 4  # pixels per module
+SCALE = 4  # pixels of a module
 
 READERS = [
     pytest.param(
@@ -45,14 +45,14 @@ def _read_with_zbar(picture: Rows, directory: Path) -> str:
 
 
 def read_file_with_zbar(path: Path) -> str:
-    """Return the text of the one QR code in a picture file."""
+    """Return the text of the one QR code in the picture of a file."""
     command = ["zbarimg", "--quiet", "--raw", "--oneshot", "-Sdisable", "-Sqrcode.enable", str(path)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60)
     return done.stdout.decode("utf-8").removesuffix("\n")
 
 
 def _read_with_zxing(picture: Rows) -> str:
-    import zxingcpp  # has no wheel for some Python versions
+    import zxingcpp  # not every Python has this wheel
 
     pixels = memoryview(_pixels(picture)).cast("B", (len(picture), len(picture[0])))
     (found,) = zxingcpp.read_barcodes(pixels)
@@ -65,12 +65,12 @@ def _pixels(picture: Rows) -> bytes:
 
 
 def enlarged(picture: Rows, scale: int = SCALE) -> Rows:
-    """Return the picture with `scale` by `scale` pixels for each pixel."""
+    """Return the picture with `scale` pixels for each."""
     return [[dark for dark in row for _ in range(scale)] for row in picture for _ in range(scale)]
 
 
 def picture_of_blocks(text: str, ink_is_dark: bool) -> Rows:
-    """Return the picture on a terminal: two pixels for each block character, one above the other."""
+    """Return the picture that a terminal shows: each block character is two pixels, one above the other."""
     upper, lower = "█▀", "█▄"
     rows: Rows = []
     for line in text.split("\n"):
@@ -80,7 +80,7 @@ def picture_of_blocks(text: str, ink_is_dark: bool) -> Rows:
 
 
 def picture_of_png(content: bytes) -> Rows:
-    """Return the picture of a PNG with one bit per pixel and simple filters."""
+    """Return the picture of a PNG with one bit a pixel and simple filters."""
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     at, packed = 8, b""
     width = height = 0
@@ -89,7 +89,7 @@ def picture_of_png(content: bytes) -> Rows:
         data = content[at + 8 : at + 8 + length]
         if kind == b"IHDR":
             width, height, depth, colour = struct.unpack_from(">IIBB", data)
-            assert (depth, colour) == (1, 0), "one grey bit per pixel"
+            assert (depth, colour) == (1, 0), "one bit of grey"
         elif kind == b"IDAT":
             packed += data
         at += 12 + length
@@ -99,7 +99,7 @@ def picture_of_png(content: bytes) -> Rows:
     line = bytes(stride - 1)
     for top in range(0, height * stride, stride):
         kind_of_filter, filtered = lines[top], lines[top + 1 : top + stride]
-        assert kind_of_filter in (0, 2), "no filter, or the difference to the line above"
+        assert kind_of_filter in (0, 2), "none, or the difference to the line above"
         line = bytes((new + kind_of_filter // 2 * old) % 256 for new, old in zip(filtered, line))
         bits = "".join(f"{byte:08b}" for byte in line)
         rows.append([bit == "0" for bit in bits[:width]])
@@ -107,7 +107,7 @@ def picture_of_png(content: bytes) -> Rows:
 
 
 def picture_of_svg(text: str) -> Rows:
-    """Return the picture of an SVG that draws runs of dark modules as strokes; one pixel per module."""
+    """Return the picture of an SVG that draws runs of dark modules as strokes, one module a pixel."""
     size = re.search(r'viewBox="0 0 (\d+) (\d+)"|<svg[^>]* width="(\d+)" height="(\d+)"', text)
     assert size is not None
     scale = re.search(r'transform="scale\((\d+)\)"', text)
@@ -115,7 +115,7 @@ def picture_of_svg(text: str) -> Rows:
     if scale:
         width, height = width // int(scale[1]), height // int(scale[1])
     line = re.search(r'<path[^>]*class="qrline"[^>]*>', text)
-    assert line is not None and 'stroke="#000"' in line[0], "dark modules"
+    assert line is not None and 'stroke="#000"' in line[0], "the dark modules"
     stroke = re.search(r' d="([^"]*)"', line[0])
     assert stroke is not None
     rows = [[False] * width for _ in range(height)]

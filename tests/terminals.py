@@ -1,4 +1,4 @@
-"""Run a process on a pseudo-terminal."""
+"""A terminal for a process to write to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Optional
 def run_in_terminal(
     command: Sequence[object], columns: int = 120, environment: Optional[dict[str, str]] = None
 ) -> tuple[int, str]:
-    """Run a command on a new pseudo-terminal; return its status and output."""
+    """Run a command on a terminal of its own; return its status and its output."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     clean = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
@@ -31,7 +31,7 @@ def run_in_terminal(
         try:
             while piece := os.read(ours, 65536):
                 written += piece
-        except OSError:  # raised when no process has the terminal open any more
+        except OSError:  # EIO: no process has the terminal open any more
             pass
         status = process.wait(60)
     os.close(ours)

@@ -22,7 +22,8 @@ from tests.documents import (
     environment,
     make_clone,
 )
-from tests.end_to_end.relay_process import RelayProcess
+from tests.support.relay_log import parse_ready
+from tests.support.relay_process import RelayProcess
 
 PATIENCE = 20.0  # seconds for each step
 
@@ -52,8 +53,10 @@ def test_the_readme_commands_start_a_relay(clone: Path) -> None:
             assert relay.wait(PATIENCE) == 0
         finally:
             relay.kill()
-    assert ready.startswith("relay ready: address=127.0.0.1:")
-    assert ready.endswith(f"public key {encode_key(ticket.public_key)}\n")
+    parsed = parse_ready(ready)
+    assert parsed is not None
+    assert parsed.addresses[0].startswith("127.0.0.1:")
+    assert parsed.public_key == encode_key(ticket.public_key)
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ def relay(clone: Path) -> Iterator[RelayProcess]:
     try:
         yield process
     finally:
-        process.end()
+        process.kill()
 
 
 def stmgr(directory: Path, *arguments: str) -> None:

@@ -32,15 +32,16 @@ from tests.documents import (
     environment,
     make_clone,
 )
-from tests.end_to_end.relay_process import RelayProcess
+from tests.support.relay_log import parse_ready, parse_state
+from tests.support.relay_process import RelayProcess
 
 PATIENCE = 30.0  # seconds for each command
 
 FORWARD = "tests/examples/test_forward_in_use.py"
 ELSEWHERE = {
     **dict.fromkeys(OWNERS_COMMANDS, "tests/test_documentation.py::test_the_readme_commands_start_a_relay"),
-    **dict.fromkeys(FORWARDING_COMMANDS, f"{FORWARD}::test_the_commands_of_the_readme_lead_to_the_server"),
-    "ssh -p 2222 localhost": f"{FORWARD}::test_ssh_works_through_it",
+    **dict.fromkeys(FORWARDING_COMMANDS, f"{FORWARD}::test_readme_commands_reach_the_server"),
+    "ssh -p 2222 localhost": f"{FORWARD}::test_ssh_works",
     "pip install .": "tests/test_packaging.py::test_the_installed_commands_work",
 }
 """Commands that another test runs, with that test or the start of its name."""
@@ -69,7 +70,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     try:
         yield directory
     finally:
-        relay.end()
+        relay.kill()
 
 
 def run(line: str, directory: Path) -> str:
@@ -90,7 +91,7 @@ def run_script(line: str, directory: Path) -> None:
 def start_relay(line: str, directory: Path) -> None:
     """Run strelay.py on a free port until it is ready, or check its --help or --version."""
     if "--help" in line or "--version" in line:
-        assert run(line, directory).startswith("Runs an Offset relay" if "--help" in line else "0.")
+        assert run(line, directory).startswith("Run an Offset relay" if "--help" in line else "0.")
         return
     words = shlex.split(line)
     words[0] = sys.executable
@@ -155,9 +156,9 @@ def request_state(line: str, directory: Path) -> None:
     relay = RelayProcess(directory / "relay/relay.ident")
     try:
         run(line.replace("PID", str(relay.process.pid)), directory)
-        assert "connections 0" in relay.wait_for_line("^state: ")
+        relay.wait_for(lambda lines: any(map(parse_state, lines)), "the state")
     finally:
-        relay.end()
+        relay.kill()
 
 
 KINDS: dict[str, Callable[[str, Path], None]] = {
@@ -226,7 +227,8 @@ def test_make_run_creates_files_and_suggests_commands(tmp_path: Path) -> None:
     ) as process:
         try:
             assert process.stderr is not None and process.stdout is not None
-            assert process.stderr.readline().startswith(f"relay ready: address={address} ")
+            ready = parse_ready(process.stderr.readline())
+            assert ready is not None and ready.addresses == [address]
             commands = printed_commands(os.read(process.stdout.fileno(), 1 << 16).decode())
             assert [line for line in commands if "relay-check relay/relay.relay" in line]
             assert [line for line in commands if "--qr" in line]

@@ -1,116 +1,176 @@
-"""The rooms of the package stay apart: imports point one way, and only some rooms touch the outside."""
+"""How the package is cut: imports point one way without cycles, and every state has one owner."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "offset_common"
-SCRIPTS = ("strelay.py", "stmgr.py")
+SCRIPTS = [ROOT / "strelay.py", ROOT / "stmgr.py"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
-_GROUND = {"constants", "errors", "__init__"}
-_SHARED = {"address", "command_line", "files", "identity", "tickets"} | _GROUND
-_ROOMS = _SHARED | {"wire", "channel"}
-
-MAY_IMPORT = {
-    "__init__": set[str](),
-    "constants": set[str](),
-    "errors": set[str](),
-    "address": _GROUND,
-    "command_line": _GROUND,
-    "files": _GROUND,
-    "identity": _GROUND | {"files"},
-    "tickets": _GROUND | {"address", "files", "identity"},
-    "wire": _GROUND,
-    "channel": _GROUND | {"wire", "identity"},
-    "relay": _ROOMS,
-    "client": _ROOMS,
-    "tools": _ROOMS | {"client"},
-    "strelay.py": _ROOMS | {"relay"},
-    "stmgr.py": _SHARED | {"client", "tools"},
-}
-"""For each room, and each file beside the rooms: which others it may import."""
-
 IMPORTED_ONLY_BY = {
-    "cryptography": {"identity", "channel"},
+    "cryptography": {"identity", "channel", "requirements"},
     "docopt": {"command_line"},
     "selectors": {"relay", "client"},
-    "socket": {"relay", "client", "tools"},
+    "socket": {"relay", "client", "tools", "requirements", "commands"},
     "threading": {"relay", "client", "tools"},
     "time": {"relay", "client", "tools"},
     "asyncio": set[str](),
 }
+"""For some modules: the folders and files of the package that may import them."""
+
+PUBLIC_IN_LIBRARIES = {"_replace", "_asdict", "_fields", "_make", "_exit"}
+"""Private only by their names: of named tuples, and of `os`."""
+
+ASSIGNED_IN_LIBRARIES = {"propagate"}
+"""Attributes that `logging` wants to be assigned."""
 
 
 def name_of(path: Path) -> str:
-    """The path as it is shown."""
+    """Return the path as it is shown."""
     return str(path.relative_to(ROOT))
 
 
-def room_of(path: Path) -> str:
-    """The room that a file is in, or the file's own name."""
-    if path.parent == ROOT:
-        return path.name
-    first = path.relative_to(PACKAGE).parts[0]
-    return first[: -len(".py")] if first.endswith(".py") else first
+def part_of(path: Path) -> str:
+    """Return the folder of the package that a file is in, or the file's own name."""
+    return path.relative_to(PACKAGE).parts[0].replace(".py", "")
 
 
-def imports_of(path: Path) -> set[str]:
-    """The full names of all modules that a file imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def imports_in(tree: ast.AST) -> set[str]:
+    """Return the full names of all modules that are imported, anywhere in a file."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name_of(path)} has a relative import"
+            assert node.level == 0, "a relative import"
             assert node.module is not None
             found.add(node.module)
-            if node.module == PACKAGE.name:
-                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-def rooms_imported_by(path: Path) -> set[str]:
-    """The rooms, other than its own, that a file imports from."""
-    parts = [name.split(".") for name in imports_of(path)]
-    known = {file.stem for file in PACKAGE.glob("*.py")} | {room.name for room in PACKAGE.iterdir()}
-    rooms = {p[1] for p in parts if p[0] == PACKAGE.name and len(p) > 1 and p[1] in known}
-    return rooms - {room_of(path)}
+def test_layers_and_cycles() -> None:
+    """The contracts are in pyproject.toml; imports under TYPE_CHECKING count."""
+    pytest.importorskip("importlinter", reason="import-linter needs Python 3.10")
+    program = "import importlinter.cli; raise SystemExit(importlinter.cli.lint_imports(no_cache=True))"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+    assert " 0 broken" in result.stdout
 
 
-ALL = [*(ROOT / name for name in SCRIPTS), *FILES]
-
-
-@pytest.mark.parametrize("path", ALL, ids=name_of)
-def test_imports_point_one_way(path):
-    assert rooms_imported_by(path) <= MAY_IMPORT[room_of(path)]
-
-
-@pytest.mark.parametrize("path", ALL, ids=name_of)
-def test_only_some_rooms_touch_the_outside(path):
-    outside = {name.split(".")[0] for name in imports_of(path)} & set(IMPORTED_ONLY_BY)
-    assert {name for name in outside if room_of(path) not in IMPORTED_ONLY_BY[name]} == set()
-
-
-def test_nothing_imports_a_script():
-    scripts = {Path(name).stem for name in SCRIPTS}
-    assert [name_of(path) for path in ALL if imports_of(path) & scripts] == []
-
-
-def test_the_table_of_what_may_be_imported_has_no_way_back():
-    """Taking away, again and again, what imports nothing that is left, leaves nothing."""
-    left = {room: set(others) for room, others in MAY_IMPORT.items()}
-    while left:
-        free = {room for room, others in left.items() if not others & set(left)}
-        assert free, f"these import each other: {sorted(left)}"
-        left = {room: others for room, others in left.items() if room not in free}
+def test_workers_are_imported_only_inside_a_function_of_server() -> None:
+    workers = "offset_common.relay.workers"
+    importers = {path for path in FILES if any(name.startswith(workers) for name in imports_in(parse(path)))}
+    outside = {name_of(path) for path in importers if (PACKAGE / "relay" / "workers") not in path.parents}
+    assert outside == {"offset_common/relay/server.py"}
+    body = parse(PACKAGE / "relay" / "server.py").body
+    at_top = [node for node in body if isinstance(node, (ast.Import, ast.ImportFrom, ast.If))]
+    assert not any(name.startswith(workers) for node in at_top for name in imports_in(node))
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_file_has_at_most_400_lines(path):
-    assert len(path.read_text().splitlines()) <= MAX_LINES
+def test_only_some_parts_touch_the_outside(path: Path) -> None:
+    outside = {name.split(".")[0] for name in imports_in(parse(path))} & set(IMPORTED_ONLY_BY)
+    assert {name for name in outside if part_of(path) not in IMPORTED_ONLY_BY[name]} == set()
+
+
+def test_scripts_import_their_own_parts_and_nothing_imports_them() -> None:
+    relay, manager = (
+        {name.split(".")[1] for name in imports_in(parse(path)) if name.startswith("offset_common.")}
+        for path in SCRIPTS
+    )
+    assert not relay & {"client", "tools"}
+    assert not manager & {"relay", "channel", "wire"}
+    names = {path.stem for path in SCRIPTS}
+    assert [name_of(path) for path in FILES if imports_in(parse(path)) & names] == []
+
+
+# Ownership: an attribute is assigned, and a private one is used, only where its class is.
+
+
+def is_own(node: ast.Attribute) -> bool:
+    """Return whether the attribute is one of self or cls."""
+    return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+
+
+def names_defined_in(tree: ast.Module) -> set[str]:
+    """Return the attributes, methods and functions that the classes and the module itself define."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_own(node):
+            names.add(node.attr)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == "__slots__" for target in node.targets
+        ):
+            names |= {str(each.value) for each in ast.walk(node.value) if isinstance(each, ast.Constant)}
+    return names
+
+
+def foreign_attributes(tree: ast.Module) -> Iterator[ast.Attribute]:
+    """Yield the uses of attributes, not of self, whose names the file does not define."""
+    names = names_defined_in(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not is_own(node) and node.attr not in names:
+            yield node
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *FILES], ids=name_of)
+def test_attributes_are_assigned_where_their_class_is(path: Path) -> None:
+    assigned = [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in foreign_attributes(parse(path))
+        if isinstance(node.ctx, (ast.Store, ast.Del))
+        and not node.attr.startswith("__")
+        and node.attr not in ASSIGNED_IN_LIBRARIES
+    ]
+    assert assigned == []
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *FILES], ids=name_of)
+def test_private_attributes_are_used_where_their_class_is(path: Path) -> None:
+    used = [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in foreign_attributes(parse(path))
+        if node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and node.attr not in PUBLIC_IN_LIBRARIES
+    ]
+    assert used == []
+
+
+def test_only_the_buffer_pool_changes_its_counters() -> None:
+    """`count` is how an account reports to its pool; all others call `Account.add`."""
+    callers = [
+        f"{name_of(path)}, line {node.lineno}"
+        for path in FILES
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Attribute)
+        and node.attr == "count"
+        and ast.unparse(node.value).split(".")[-1].lstrip("_") in ("pool", "buffers")
+    ]
+    assert {caller.split(",")[0] for caller in callers} == {"offset_common/relay/buffer_pool.py"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_file_length(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= MAX_LINES

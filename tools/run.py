@@ -17,7 +17,7 @@ from typing import Optional
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from offset_common.address import Address, parse_address  # noqa: E402
+from offset_common.address import Address, parse_public_address  # noqa: E402
 from offset_common.command_line import run  # noqa: E402
 from offset_common.errors import UsageError  # noqa: E402
 from offset_common.identity import Identity, load_identity, save_identity  # noqa: E402
@@ -34,7 +34,7 @@ OUTSIDE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 def main() -> int:
     """Create what is missing, then replace this process with the relay."""
     text = os.environ.get("ADDRESS", "")
-    given = parse_address(text) if text else None
+    given = parse_public_address(text) if text else None
     IDENTITY.parent.mkdir(exist_ok=True)
     identity = load_or_create_identity()
     ticket = load_or_create_ticket(identity, given)

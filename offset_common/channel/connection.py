@@ -142,7 +142,7 @@ class Connection:
             return None
         event = self.channel.receive_payload(payload, now)
         if isinstance(event, HandshakeCompleted):
-            self._frames.limit = MAX_FRAME_SIZE
+            self._frames.set_limit(MAX_FRAME_SIZE)
         return event
 
     def send(self, message: bytes, now: float, sparse: bool = False) -> None:
@@ -207,4 +207,4 @@ class Connection:
         if version != PROTOCOL_VERSION:
             self.channel.fail()
             raise VersionError(f"protocol version {version}, where only {PROTOCOL_VERSION} is spoken")
-        self._frames.limit = MAX_HANDSHAKE_FRAME_SIZE
+        self._frames.set_limit(MAX_HANDSHAKE_FRAME_SIZE)

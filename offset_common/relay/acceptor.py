@@ -26,7 +26,8 @@ class Acceptor:
         sock: bound and listening, non-blocking.
         rate: connections accepted each second at most.
         accepted: called with each new socket and its peer's address.
-        out_of_resources: called with the error when the system has no descriptor or memory.
+        out_of_resources: called with the error when the system has no descriptor or memory; returns
+            whether it released some.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Acceptor:
         sock: socket.socket,
         rate: int,
         accepted: Callable[[socket.socket, SystemAddress], None],
-        out_of_resources: Callable[[OSError], None],
+        out_of_resources: Callable[[OSError], bool],
     ) -> None:
         self.sock = sock
         self._loop = loop
@@ -60,8 +61,7 @@ class Acceptor:
                 sock, address = self.sock.accept()
             except OSError as error:
                 # Other errors (ECONNABORTED, ...) concern that one connection.
-                if error.errno in _OUT_OF_RESOURCES:
-                    self._out_of_resources(error)
+                if error.errno in _OUT_OF_RESOURCES and not self._out_of_resources(error):
                     self._pause(self._loop.now + ACCEPT_PAUSE)
                 return
             self._count += 1

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from typing import Callable
+from typing import Callable, Optional
 from weakref import WeakValueDictionary
 
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
@@ -68,15 +68,27 @@ class Account:
             self._address.held += change
             self._pool.count(change)
 
-    def fits(self, size: int) -> bool:
-        """Return whether the rule allows the connection `size` more bytes."""
+    def fits(self, size: int, beside: Optional[Account] = None) -> bool:
+        """Return whether the rule allows the connection `size` more bytes.
+
+        Args:
+            size: bytes.
+            beside: the account of the connection that sends them to this one, if there is one.
+        """
         size += self._held - FREE_BUFFER_SIZE if self._held < FREE_BUFFER_SIZE else 0
         # However small an operator made the pool, one frame may always be under way.
-        return size <= 0 or size <= self._allowed() or not self._pool.used
+        return size <= 0 or size <= self._allowed() or not self._others(beside)
 
     def available(self) -> int:
         """Return how many more bytes the rule allows the connection."""
         return max(0, FREE_BUFFER_SIZE - self._held) + max(0, self._allowed())
+
+    def _others(self, beside: Optional[Account]) -> int:
+        """Return the bytes that all others hold."""
+        own = max(0, self._held - FREE_BUFFER_SIZE)
+        if beside is not None and beside is not self:
+            own += max(0, beside._held - FREE_BUFFER_SIZE)
+        return self._pool.used - own
 
     def _allowed(self) -> int:
         # Each further byte is one less that is free, one more of the address and one more of the connection.
@@ -133,6 +145,10 @@ class BufferPool:
         """
         self._waiting[waiter] = (account, size, resume)
 
+    def is_waiting(self, waiter: Account) -> bool:
+        """Return whether `waiter` waits for room."""
+        return waiter in self._waiting
+
     def stop_waiting(self, waiter: Account) -> None:
         """Forget `waiter`, whether it waits or not."""
         self._waiting.pop(waiter, None)
@@ -145,7 +161,7 @@ class BufferPool:
         if len(self._waiting) > SCAN_ALL_UP_TO:
             self._next_scan = now + SCAN_INTERVAL
         for waiter, (account, size, resume) in list(self._waiting.items()):
-            if account.fits(size) and self._waiting.pop(waiter, None) is not None:
+            if account.fits(size, waiter) and self._waiting.pop(waiter, None) is not None:
                 resume()
 
     def next_time(self) -> float:

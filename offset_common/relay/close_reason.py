@@ -15,7 +15,7 @@ class CloseReason(enum.Enum):
     PARTNER_ENDED = "the other end of the tunnel ended"
     PROTOCOL_ERROR = "the peer broke the protocol"
     OLD_PEER = "peer older than 0.1.3"
-    NOT_OFFSET = "not an Offset peer, or another protocol version"
+    NOT_OFFSET = "not an Offset peer or another protocol version"
     HANDSHAKE_FAILED = "the handshake failed"
     HANDSHAKE_TIMEOUT = "no handshake in time"
     INIT_TIMEOUT = "no InitConnection in time"

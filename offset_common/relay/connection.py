@@ -17,15 +17,15 @@ from offset_common.channel.connection import Connection
 from offset_common.relay.addresses import PeerAddress
 from offset_common.relay.buffer_pool import BufferPool
 from offset_common.relay.close_reason import CloseReason, reason_of
-from offset_common.relay.event_loop import COARSE_INTERVAL, READ, WRITE, EventLoop, ReadyEntry
+from offset_common.relay.event_loop import COARSE_INTERVAL, READ, WRITE, EventLoop
 from offset_common.relay.input_buffer import RECEIVE_BUFFER_SIZE, InputBuffer, ReceiveBuffer
-from offset_common.relay.lifecycle import Event, State, deadline_of, next_state
-from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
-from offset_common.relay.output_buffer import Buffer, OutputBuffer, has_unacknowledged_data
+from offset_common.relay.lifecycle import Event, deadline_of, next_state
+from offset_common.relay.limits import KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
+from offset_common.relay.output_buffer import Buffer, OutputBuffer
+from offset_common.relay.session import Ended, Session
+from offset_common.relay.watched_socket import NO_WAIT, WatchedSocket
 
 LARGE_READ = 72 * KIB  # bytes: a message of a released node has up to 64 KiB of padding
-
-_NO_WAIT = socket.MSG_DONTWAIT  # the sockets block: handshake_pool.py says why
 
 
 class Environment(NamedTuple):
@@ -48,59 +48,7 @@ class Environment(NamedTuple):
     report_bug: Callable[[SocketConnection, BaseException], None]
 
 
-class Session:
-    """What a connection is for at the moment; each role has its own class, with the role's state.
-
-    Args:
-        connection: the connection that has this session.
-    """
-
-    __slots__ = ("connection",)
-
-    state: State
-    keeps_alive = True  # keepalives are sent, and a silent peer is closed
-    may_poll_coarsely = False  # it does not matter if the peer's next message is noticed a second later
-
-    def __init__(self, connection: SocketConnection) -> None:
-        self.connection = connection
-
-    def on_readable(self) -> None:
-        """Read from the connection, and handle what came."""
-        raise NotImplementedError
-
-    def on_deadline(self) -> None:
-        """Handle the end of the state's deadline."""
-        deadline = deadline_of(self.state)
-        assert deadline is not None
-        self.connection.close(deadline.reason)
-
-    def finish(self, reason: CloseReason) -> None:
-        """End in order: what is queued for the peer may still be sent."""
-        self.connection.close(reason)
-
-    def on_output_sent(self) -> None:
-        """Handle that the socket took all output."""
-
-    def on_closed(self, reason: CloseReason) -> None:
-        """Release what the session holds elsewhere: the connection ended."""
-
-
-class Ended(Session):
-    """What a connection has when it has ended, or not begun: one for all, so that it is not kept alive."""
-
-    __slots__ = ()
-
-    state = State.CLOSED
-    keeps_alive = False
-
-    def __init__(self) -> None:
-        """Belong to no connection."""
-
-
-ENDED = Ended()
-
-
-class SocketConnection(ReadyEntry):
+class SocketConnection(WatchedSocket):
     """A connection from its acceptance to its end.
 
     Args:
@@ -113,9 +61,7 @@ class SocketConnection(ReadyEntry):
         "_deadline",
         "_drained",
         "_end_reason",
-        "_polled_coarsely",
         "_read_all",
-        "_watched",
         "account",
         "address",
         "closed",
@@ -127,21 +73,19 @@ class SocketConnection(ReadyEntry):
         "received",
         "sent",
         "session",
-        "sock",
         "started_at",
     )
 
     def __init__(self, env: Environment, sock: socket.socket, address: PeerAddress) -> None:
-        super().__init__(env.loop, address.prefix)
+        super().__init__(env.loop, sock, address.prefix)
         self.env = env
-        self.sock = sock
         self.address = address
         self.account = env.buffers.open_account(address.prefix)
         self.input = InputBuffer(self.account, env.receive_buffer)
         self.output = OutputBuffer(self.account)
         self.protocol: Optional[Connection] = None
         self.key = b""  # of the peer, once it is proven
-        self.session: Session = ENDED
+        self.session: ConnectionSession = ENDED
         self.received = 0  # bytes
         self.sent = 0
         self.started_at = env.loop.now
@@ -149,19 +93,15 @@ class SocketConnection(ReadyEntry):
         self._deadline = math.inf  # of the state
         self._drained: Optional[Callable[[], None]] = None
         self._end_reason: Optional[CloseReason] = None  # set once only queued output is left to be sent
-        self._polled_coarsely = False
         self._read_all = True  # the last read left nothing in the socket
-        self._watched = 0
 
-    # Sessions.
-
-    def start(self, session: Session) -> None:
+    def start(self, session: ConnectionSession) -> None:
         """Begin with the first session, and watch the socket."""
         self.session = session
-        self._watch(READ)
+        self.watch(READ)
         self.extend_deadline()
 
-    def change_session(self, event: Event, session: Session) -> None:
+    def change_session(self, event: Event, session: ConnectionSession) -> None:
         """Replace the session, as the table in lifecycle.py has it.
 
         Raises:
@@ -195,7 +135,7 @@ class SocketConnection(ReadyEntry):
         self._schedule()
 
     def cancel_deadline(self) -> None:
-        """Let the connection stay in its state for any time."""
+        """Allow the state for any time."""
         self._deadline = math.inf
         self._schedule()
 
@@ -206,10 +146,10 @@ class SocketConnection(ReadyEntry):
         try:
             if events & WRITE and not self.closed:
                 self._flush()
-            if self._watched & READ and (events & READ or self.input.backlog):
+            if self.reading and (events & READ or self.input.backlog):
                 self.session.on_readable()
-            if self.session.may_poll_coarsely and self._watched == READ and not self.input:
-                self._poll_coarsely()
+            if self.session.may_poll_coarsely and not self.input and self.poll_coarsely():
+                self._schedule()
         except BlockingIOError:
             pass  # what made it ready is gone already
         except Exception as error:
@@ -250,7 +190,7 @@ class SocketConnection(ReadyEntry):
         if self.input.backlog:
             return view[:fill]
         try:
-            count = self.sock.recv_into(view[fill:end], 0, _NO_WAIT)
+            count = self.sock.recv_into(view[fill:end], 0, NO_WAIT)
         except BlockingIOError:
             return view[:fill]
         if not count:
@@ -281,7 +221,7 @@ class SocketConnection(ReadyEntry):
         if not size:
             return True
         for each in (self,) if sink is None else (self, sink):
-            if not each.account.fits(size):
+            if not each.account.fits(size, self.account):
                 self.wait_for_space(each, size)
                 return False
         self.input.reserve_frame()
@@ -290,25 +230,27 @@ class SocketConnection(ReadyEntry):
     def wait_for_space(self, holder: SocketConnection, size: int) -> None:
         """Pause reading until there is space for `size` bytes in the account of `holder`."""
         self.pause_reading()
+        if self.protocol is not None:
+            self.protocol.channel.mark_received(self.env.loop.now)
         self.env.buffers.wait(self.account, holder.account, size, self.resume_reading)
 
     def pause_reading(self) -> None:
         """Leave input in the kernel; the peer's silence does not count meanwhile."""
-        self._watch(self._watched & ~READ)
+        self.watch_less(READ)
 
     def resume_reading(self) -> None:
         """Read on after `pause_reading`."""
-        if self.closed or self._watched & READ:
+        if self.closed or self.reading:
             return
-        self._watch(self._watched | READ)
+        self.watch_more(READ)
         self.env.loop.request_turn(self, READ)
         if self.protocol is not None:
             self.protocol.channel.mark_received(self.env.loop.now)
 
     def poll_normally(self) -> None:
         """Read at once again after coarse polling, beginning now."""
-        if self._polled_coarsely:
-            self._watch(READ)
+        if self.polled_coarsely:
+            self.watch(READ)
             self.on_turn(READ)
 
     # Writing.
@@ -331,7 +273,7 @@ class SocketConnection(ReadyEntry):
         taken = 0
         if not self.output:
             try:
-                taken = self.sock.send(data, _NO_WAIT)
+                taken = self.sock.send(data, NO_WAIT)
             except BlockingIOError:
                 pass
             except OSError as error:
@@ -340,7 +282,7 @@ class SocketConnection(ReadyEntry):
             self.sent += taken
             if taken == len(data):
                 return
-            self._watch(self._watched | WRITE)
+            self.watch_more(WRITE)
             data = memoryview(data)[taken:]
         self.output.append(data, self.env.loop.now)
         self._schedule()
@@ -362,7 +304,7 @@ class SocketConnection(ReadyEntry):
         if self.output:
             self.sent += self.output.write_to(self.sock, self.env.loop.now)
         if not self.output:
-            self._watch(self._watched & ~WRITE)
+            self.watch_less(WRITE)
             self.session.on_output_sent()
         if self._drained is not None and len(self.output) <= OUTPUT_LOW_WATER:
             callback, self._drained = self._drained, None
@@ -379,7 +321,7 @@ class SocketConnection(ReadyEntry):
         if when == math.inf:
             self.env.loop.deadlines.cancel(self)
         else:
-            if self._polled_coarsely:
+            if self.polled_coarsely:
                 when = math.ceil(when / COARSE_INTERVAL) * COARSE_INTERVAL
             self.env.loop.deadlines.schedule(self, when)
 
@@ -390,35 +332,27 @@ class SocketConnection(ReadyEntry):
         elif self.output and now - self.output.moved_at >= self.env.stall:
             self.close(CloseReason.STALLED)
         elif self.session.keeps_alive and self.protocol is not None:
-            if not self._watched & READ and not self._polled_coarsely:
+            if not self.reading and not self.env.buffers.is_waiting(self.account):
                 self.protocol.channel.mark_received(now)
             self.protocol.handle_time(now)
             self.send_pending()
         if not self.closed:
             self._schedule()
 
-    def _poll_coarsely(self) -> None:
-        if not self._polled_coarsely:
-            self._watch(0)
-            self.env.loop.register_coarse(self.sock, self)
-            self._polled_coarsely = True
-            self._watched = READ
-            self._schedule()
-
     # The end.
 
     def lend_socket(self) -> socket.socket:
         """Return the socket for the use of another thread; nothing happens here until it is back."""
-        self._watch(0)
+        self.watch(0)
         self.env.loop.deadlines.cancel(self)
         return self.sock
 
     def take_socket_back(self) -> None:
         """Watch the socket again after `lend_socket`; the state's deadline is as before."""
-        self._watch(READ | WRITE if self.output else READ)
+        self.watch(READ | WRITE if self.output else READ)
         self._schedule()
 
-    def begin_close(self, reason: CloseReason, session: Session) -> None:
+    def begin_close(self, reason: CloseReason, session: ConnectionSession) -> None:
         """Deliver what is queued, then close: the peer receives every byte before the end.
 
         Args:
@@ -431,29 +365,8 @@ class SocketConnection(ReadyEntry):
         self.input.clear()
         # Input is read and dropped: closing a socket with unread bytes in it would reset the connection,
         # and could cost the peer what was sent last.
-        self._watch(self._watched | READ)
+        self.watch_more(READ)
         self.change_session(Event.FINISH, session)
-
-    def shut_down_writing(self) -> None:
-        """Close our direction of the connection.
-
-        Raises:
-            OSError: the connection is lost.
-        """
-        self.sock.shutdown(socket.SHUT_WR)
-
-    @property
-    def delivers(self) -> bool:
-        """Whether the peer's system has not acknowledged all that was sent."""
-        return has_unacknowledged_data(self.sock)
-
-    def discard_input(self) -> bool:
-        """Read once, and drop what came; return False at the peer's end.
-
-        Raises:
-            OSError: the connection is lost, or (BlockingIOError) nothing came.
-        """
-        return bool(self.sock.recv_into(self.env.receive_buffer.view, 0, _NO_WAIT))
 
     def close(self, reason: CloseReason, detail: str = "") -> None:
         """End the connection now."""
@@ -472,7 +385,7 @@ class SocketConnection(ReadyEntry):
 
     def release(self) -> None:
         """Close the socket and give back all memory; only the account of its traffic stays."""
-        self._watch(0)
+        self.watch(0)
         self.env.loop.deadlines.cancel(self)
         self.env.buffers.stop_waiting(self.account)
         self.input.clear()
@@ -481,23 +394,6 @@ class SocketConnection(ReadyEntry):
         self.sock.close()
         self.protocol = None
 
-    def _watch(self, events: int) -> None:
-        loop = self.env.loop
-        if self._polled_coarsely:
-            loop.unregister_coarse(self.sock)
-            self._polled_coarsely = False
-            self._watched = 0
-        if events == self._watched:
-            return
-        if not self._watched:
-            loop.register(self.sock, events, self)
-        elif not events:
-            loop.unregister(self.sock)
-        else:
-            loop.modify(self.sock, events, self)
-        self._watched = events
 
-
-def may_read(size: int) -> int:
-    """Return how many bytes may be read where `size` may be queued: small messages always pass."""
-    return max(size, FREE_BUFFER_SIZE)
+ConnectionSession = Session[SocketConnection]
+ENDED = Ended[SocketConnection]()

@@ -67,7 +67,8 @@ Watcher = Union[Handler, ReadyEntry]
 class _WakeUp:
     """The reading end of the wake-up socketpair."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, loop: EventLoop, sock: socket.socket) -> None:
+        self._loop = loop
         self._sock = sock
 
     def on_ready(self, events: int) -> None:
@@ -75,6 +76,8 @@ class _WakeUp:
             self._sock.recv(4096)
         except BlockingIOError:
             pass
+        # Only now: the byte of a thread that came in between would be gone, and its flag still set.
+        self._loop.wake_up_received()
 
 
 class EventLoop:
@@ -101,7 +104,7 @@ class EventLoop:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
-        self.register(self._wake_reader, READ, _WakeUp(self._wake_reader))
+        self.register(self._wake_reader, READ, _WakeUp(self, self._wake_reader))
 
     @property
     def wake_descriptor(self) -> int:
@@ -160,6 +163,10 @@ class EventLoop:
             self._wake_writer.send(b"\0")
         except OSError:
             pass  # the socket is full of wake-ups already, or the loop is closed
+
+    def wake_up_received(self) -> None:
+        """Send a byte for the next task again."""
+        self._wake_up_sent = False
 
     def stop(self) -> None:
         """Make `run` return after the present round."""
@@ -225,7 +232,6 @@ class EventLoop:
             begun = ended
 
     def _run_tasks(self) -> None:
-        self._wake_up_sent = False
         # Tasks that these add run in the next round.
         for _ in range(len(self._tasks)):
             self._tasks.popleft()()

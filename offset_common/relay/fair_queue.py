@@ -1,8 +1,8 @@
 """Start-time fair queueing: whoever has used least goes next, first among addresses, then inside them.
 
 An address that keeps a thousand connections busy gets the same share of the processor as an address with
-one. Inside an address, *light* connections (their turns are short and leave nothing to do) share one half
-of the time and *busy* ones the other, so a small message does not wait for a thousand busy neighbours.
+one. Inside an address, *light* connections (their turns are short and leave nothing to do) have four fifths
+of the time and *busy* ones the rest, so a small message does not wait for a thousand busy neighbours.
 
     all --> addresses --> light, busy --> connections
 
@@ -17,56 +17,55 @@ from __future__ import annotations
 
 import itertools
 from heapq import heappop, heappush
-from typing import Any, Generic, Optional, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 LONG_TURN = 0.001  # seconds
+LIGHT_WEIGHT = 4  # a light connection has so many times the share of the busy ones
 
 _sequence = itertools.count()  # equal start tags go in the order of arrival
 
 
 class Flow:
-    """A group of flows or entries with a share of its parent's time.
+    """A group of flows or entries with a share of its parent's time."""
 
-    Args:
-        parent: the flow that it belongs to, None for the root.
-    """
+    __slots__ = ("queued", "used", "virtual_time", "waiting")
 
-    __slots__ = ("__weakref__", "parent", "queued", "used", "virtual_time", "waiting")
-
-    def __init__(self, parent: Optional[Flow]) -> None:
-        self.parent = parent
+    def __init__(self) -> None:
         self.queued = False  # among the parent's waiting, or having its turn
         self.used = 0.0  # seconds
         self.virtual_time = 0.0  # the start tag of the child that went last
         self.waiting: list[tuple[float, int, Any]] = []  # a heap of start tag, sequence, child
 
-    def enqueue(self) -> None:
-        """Wait among the parent's children."""
-        parent = self.parent
-        if parent is not None and not self.queued:
+    def enqueue(self, parent: Flow) -> None:
+        """Wait among the children of `parent`."""
+        if not self.queued:
             self.queued = True
             self.used = max(self.used, parent.virtual_time)
             heappush(parent.waiting, (self.used, next(_sequence), self))
-            parent.enqueue()
 
-    def charge(self, seconds: float) -> None:
+    def charge(self, seconds: float, parent: Flow) -> None:
         """Count the cost of a turn, and wait for the next one where a child does."""
         self.used += seconds
         self.queued = False
         if self.waiting:
-            self.enqueue()
+            self.enqueue(parent)
 
 
 class AddressFlow(Flow):
-    """The flow of one address."""
+    """The flow of one address.
 
-    __slots__ = ("busy", "light")
+    Args:
+        root: the flow of all.
+    """
 
-    def __init__(self, parent: Flow) -> None:
-        super().__init__(parent)
-        self.light = Flow(self)
-        self.busy = Flow(self)
+    __slots__ = ("__weakref__", "busy", "light", "root")
+
+    def __init__(self, root: Flow) -> None:
+        super().__init__()
+        self.root = root
+        self.light = Flow()
+        self.busy = Flow()
 
 
 class QueueEntry:
@@ -95,21 +94,23 @@ class QueueEntry:
         """Whether it is light: its turns should stay short."""
         return self._flow is self._address.light
 
-    def _push(self) -> None:
+    def _push(self, sequence: int) -> None:
         flow = self._flow
         self._queued = True
         self._used = max(self._used, flow.virtual_time)
-        heappush(flow.waiting, (self._used, next(_sequence), self))
-        flow.enqueue()
+        heappush(flow.waiting, (self._used, sequence, self))
+        flow.enqueue(self._address)
+        self._address.enqueue(self._address.root)
 
     def _charge(self, seconds: float, more: bool) -> None:
         long = seconds > LONG_TURN
         busy = more or (long and self._long)  # one long turn may have been interrupted by the system
         self._long = long
         flow = self._flow
-        flow.charge(seconds)
-        self._address.charge(seconds)
-        if busy and flow is self._address.busy:
+        light = flow is self._address.light
+        flow.charge(seconds / LIGHT_WEIGHT if light else seconds, self._address)
+        self._address.charge(seconds, self._address.root)
+        if busy and not light:
             self._used += seconds
         else:
             self._used = 0.0
@@ -121,10 +122,15 @@ E = TypeVar("E", bound=QueueEntry)
 
 
 class FairQueue(Generic[E]):
-    """Entries that wait for their turn. An address is forgotten together with its last entry."""
+    """Entries that wait for their turn. An address is forgotten together with its last entry.
 
-    def __init__(self) -> None:
-        self._root = Flow(None)
+    Args:
+        newest_first: among light entries of one address the newest goes first, not the oldest.
+    """
+
+    def __init__(self, newest_first: bool = False) -> None:
+        self._sequence = itertools.count(step=-1 if newest_first else 1)
+        self._root = Flow()
         self._waiting = 0
         self._addresses: WeakValueDictionary[str, AddressFlow] = WeakValueDictionary()
 
@@ -142,7 +148,7 @@ class FairQueue(Generic[E]):
     def push(self, entry: E) -> None:
         """Let `entry` wait for a turn; one that waits already keeps its place."""
         if not entry._queued:
-            entry._push()
+            entry._push(next(self._sequence))
             self._waiting += 1
 
     def pop(self) -> E:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import socket
-import termios
 from typing import Optional, Union
 
 from offset_common.relay.buffer_pool import Account
-
-_INT_SIZE = 4  # bytes, of the system's int
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -69,11 +65,3 @@ class OutputBuffer:
         """Drop what waits."""
         self._account.add(-len(self))
         self._buffer = None
-
-
-def has_unacknowledged_data(sock: socket.socket) -> bool:
-    """Return whether the peer's system has not acknowledged all that was written to `sock`."""
-    try:
-        return any(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_INT_SIZE)))
-    except OSError:
-        return False  # a system that cannot report it

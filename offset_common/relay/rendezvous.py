@@ -93,7 +93,11 @@ class Rendezvous:
         self._withdraw(pending, connection.key)
         for end in (pending.connection, connection):
             self.registry.add_tunnel_end(end, end.key)
-        self._tunnels.join(pending, connection)
+        try:
+            self._tunnels.join(pending, connection)
+        except Exception:
+            pending.connection.close(CloseReason.PARTNER_ENDED)  # the caller ends the acceptor
+            raise
 
     def _reject(self, listener: Listener, source: bytes) -> None:
         """Close the oldest connect from `source` that waits for `listener`."""

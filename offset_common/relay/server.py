@@ -191,7 +191,7 @@ class Relay:
         else:
             self.rendezvous.enter(connection)
 
-    def _out_of_resources(self, error: OSError) -> None:
+    def _out_of_resources(self, error: OSError) -> bool:
         log_event(
             "cannot accept for a moment",
             logging.WARNING,
@@ -201,6 +201,7 @@ class Relay:
         oldest = self.admission.next_to_evict()
         if oldest is not None:
             oldest.close(CloseReason.EVICTED)
+        return oldest is not None
 
     # The way out.
 

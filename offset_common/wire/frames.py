@@ -69,15 +69,19 @@ class FrameReader:
     """Takes received bytes and returns whole payloads.
 
     Args:
-        limit: bytes that the payload of the next frame may have; may be changed at any time.
+        limit: bytes that the payload of the next frame may have.
     """
 
-    __slots__ = ("_buffer", "_start", "limit")
+    __slots__ = ("_buffer", "_limit", "_start")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self._limit = limit
         self._buffer = bytearray()
         self._start = 0  # of the first byte that has not been returned yet
+
+    def set_limit(self, limit: int) -> None:
+        """Change the bytes that the payload of the next frame may have."""
+        self._limit = limit
 
     def __len__(self) -> int:
         """Count the bytes that have not been returned yet."""
@@ -95,7 +99,7 @@ class FrameReader:
         """
         if len(self) < FRAME_LENGTH_SIZE:
             return None
-        end = frame_end(self._buffer, self._start, self.limit)
+        end = frame_end(self._buffer, self._start, self._limit)
         if end > len(self._buffer):
             return None
         payload = bytes(memoryview(self._buffer)[self._start + FRAME_LENGTH_SIZE : end])

@@ -1,5 +1,8 @@
-"""What a stranger may do to a relay, done to it, while somebody watches that the others are served.
+"""What a stranger may do to a relay, while a canary checks that others are served.
 
-`siege.py` has the relay and the watch beside it, `watch.py` is the watch, a process of its own,
-`crowd.py` are the strangers. Each test file is one way to attack.
+`harness.py` has the relay, the canary and the swarms of attackers; each test file is one kind of attack.
+Attackers that should not share the canary's address come from 127.0.0.2 and above.
 """
+
+ATTACKER = "127.0.0.2"
+BYSTANDER = "127.0.0.3"

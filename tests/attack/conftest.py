@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Callable
 
 import pytest
 
-from tests.attack.siege import Siege
+from tests.attack.harness import Attack
+from tests.support.relay_process import RelayProcess, write_identity
 
-BeginSiege = Callable[..., Siege]
+StartAttack = Callable[..., Attack]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _many_descriptors() -> None:
-    """Let the attackers have as many sockets as they may."""
+    """Let the attackers have as many sockets as the system allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @pytest.fixture
-def begin_siege(tmp_path: Path) -> Iterator[BeginSiege]:
-    """Start a relay and the watch; at the end all that must hold is checked."""
-    sieges: list[Siege] = []
+def start_attack(tmp_path: Path) -> Iterator[StartAttack]:
+    """Start a relay and a canary beside it."""
+    attacks: list[Attack] = []
 
-    def begin(*options: str, prefix: Sequence[str] = (), mode: int = 0o600, watched: bool = True) -> Siege:
-        sieges.append(Siege(tmp_path, options, prefix, mode))
-        return sieges[-1].begin() if watched else sieges[-1]
+    def start(*options: str, prefix: Sequence[str] = (), canary: bool = True) -> Attack:
+        relay = RelayProcess(write_identity(tmp_path), options=options, prefix=prefix)
+        attacks.append(Attack(relay))
+        if canary:
+            attacks[-1].start_canary()
+        return attacks[-1]
 
-    try:
-        yield begin
-        for each in sieges:
-            each.finish()
-    finally:
-        for each in sieges:
-            each.give_up()
+    yield start
+    for attack in attacks:
+        attack.close()
 
 
 @pytest.fixture
-def siege(begin_siege: BeginSiege) -> Siege:
-    """A relay with its defaults, and the watch."""
-    return begin_siege()
+def attack(start_attack: StartAttack) -> Attack:
+    """A relay with its default limits, and a canary."""
+    return start_attack()

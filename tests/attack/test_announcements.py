@@ -1,55 +1,97 @@
-"""Very many connects for one listener."""
+"""Very many connects for one listener, and a listener that reads slowly or not at all."""
 
 from __future__ import annotations
 
 import pytest
 
-from offset_common.identity import Identity
-from offset_common.wire.messages import IncomingConnection, InitRole
-from tests.attack.conftest import BeginSiege
-from tests.attack.siege import Siege
+from offset_common.wire.messages import IncomingConnection, InitRole, RejectConnection
+from tests.attack import ATTACKER, BYSTANDER
+from tests.attack.conftest import StartAttack
+from tests.attack.harness import Attack
+from tests.support.channel import KeyPair
+from tests.support.encoding import decode, encode
+from tests.support.relay_log import Reason
+from tests.support.swarm import count_open
+from tests.support.swarm_peer import SwarmPeer
+
+KEYS, PER_KEY = 16, 256  # the places that wait for one listener: 4,096 by default
+
+
+def announced(listener: SwarmPeer) -> list[bytes]:
+    """Return the keys that were announced to a listener."""
+    return [decode(IncomingConnection, message).public_key for message in listener.messages]
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
-def test_connects_within_a_moment_are_all_announced(siege: Siege, count: int) -> None:
-    crowd = siege.crowd()
-    listener = crowd.listen()
-    callers = crowd.connect(count, listener.identity.public_key)
-    assert crowd.run(lambda: len(listener.messages) >= count)
-    announced = [IncomingConnection.decode(message).public_key for message in listener.messages]
-    assert sorted(announced) == sorted(each.identity.public_key for each in callers)
+def test_all_connects_of_a_moment_are_announced(attack: Attack, count: int) -> None:
+    swarm = attack.swarm()
+    listener = swarm.listen()
+    callers = swarm.connect(count, listener.keys.public_key)
+    assert swarm.run(lambda: len(listener.messages) >= count)
+    assert sorted(announced(listener)) == sorted(caller.keys.public_key for caller in callers)
+    attack.check()
 
 
-def test_connects_over_the_limit_of_a_listener_are_closed_at_once(begin_siege: BeginSiege) -> None:
-    siege = begin_siege("--waiting-for", "100")
-    crowd = siege.crowd()
-    listener = crowd.listen()
-    callers = crowd.connect(200, listener.identity.public_key)
-    assert crowd.run(lambda: sum(each.ended for each in callers) == 100, 3.0)
-    assert len(listener.messages) == 100
-    siege.relay.wait_for_line("too many waiting connects")
+def test_connects_over_the_listener_limit_are_closed(start_attack: StartAttack) -> None:
+    attack = start_attack("--waiting-for", "100")
+    swarm = attack.swarm()
+    listener = swarm.listen()
+    callers = swarm.connect(200, listener.keys.public_key)
+    assert swarm.run(lambda: count_open(callers) == 100, 3.0)
+    attack.relay.wait_for_end(reason=f"{Reason.PENDING_LIMIT}|{Reason.EVICTED}")
+    attack.check()
 
 
-def test_a_listener_that_reads_nothing_is_closed_before_its_announcements_fill_the_memory(
-    siege: Siege,
-) -> None:
-    crowd = siege.crowd()
-    listener = crowd.listen()
+@pytest.mark.slow
+def test_one_address_leaves_places_before_a_listener(attack: Attack) -> None:
+    swarm = attack.swarm()
+    listener = swarm.listen()
+    for _ in range(KEYS):
+        swarm.connect(PER_KEY, listener.keys.public_key, [KeyPair()], ATTACKER)
+    (caller,) = swarm.connect(1, listener.keys.public_key, source=BYSTANDER)
+    assert swarm.run(lambda: caller.keys.public_key in announced(listener)[-1:] or caller.ended)
+    assert not caller.ended
+    acceptor = swarm.accept(listener, caller.keys.public_key)
+    acceptor.send(b"accepted")
+    assert swarm.run(lambda: caller.messages == [b"accepted"])
+    attack.check()
+
+
+@pytest.mark.slow
+def test_slow_listener_survives_connects_that_come_and_go(start_attack: StartAttack) -> None:
+    attack = start_attack("--socket-buffer", "16")
+    swarm, attackers = attack.swarm(receive_buffer=4096), attack.swarm()
+    listener = swarm.listen()
     listener.stop_reading()
-    key = listener.identity.public_key
-    caller = Identity.generate()
-    for _ in range(8):
-        crowd.connect(200, key, [caller])
-        for each in crowd.visitors:
-            if each is not listener:
-                each.end()
-        crowd.visitors = [listener]
+    rounds, connects = 20, 200
+    for _ in range(rounds):
+        attackers.connect(connects, listener.keys.public_key, source=ATTACKER)
+        attackers.leave()
+        listener.send(None)
+    assert not listener.ended
+    listener.resume_reading()
+    (caller,) = swarm.connect(1, listener.keys.public_key, source=BYSTANDER)
+    assert swarm.run(lambda: caller.keys.public_key in announced(listener)[-1:])
+    print(f"\n  {len(listener.messages)} of {rounds * connects} announcements were sent")
+    assert len(listener.messages) < rounds * connects / 2
+    attack.check()
 
 
-def test_rejections_of_nobody_without_end_cost_only_their_sender(siege: Siege) -> None:
-    crowd = siege.crowd()
-    listener = crowd.listen()
-    for _ in range(20000):
-        listener.seal(InitRole.LISTEN.name.encode() if False else IncomingConnection(bytes(32)).encode())
-    listener.send_connection()
-    crowd.run(lambda: not listener.waiting_to_send)
+def test_rejections_of_unknown_keys_are_ignored(attack: Attack) -> None:
+    swarm = attack.swarm()
+    listener = swarm.listen(source=ATTACKER)
+    rejection = encode(RejectConnection(bytes(32)))
+    listener.send_bytes(b"".join(listener.seal(rejection) for _ in range(20_000)))
+    assert swarm.run(lambda: not listener.unsent_bytes)
+    swarm.connect(1, listener.keys.public_key, source=ATTACKER)
+    assert swarm.run(lambda: bool(listener.messages))
+    attack.check()
+
+
+@pytest.mark.slow
+def test_many_listeners_of_one_key_take_nothing_from_others(attack: Attack) -> None:
+    swarm = attack.swarm()
+    listeners = swarm.prove(400, [KeyPair()], then=lambda peer: peer.init(InitRole.LISTEN))
+    assert swarm.run(lambda: count_open(listeners) == 1)
+    assert not listeners[-1].ended
+    attack.check()

@@ -1,109 +1,79 @@
-"""Rekeys: as many as are answered, inside early data, and both sides at once under full traffic."""
+"""Rekeys: more than are answered, and on both sides at once under full traffic.
+
+ATTACK_REKEY_SECONDS is how long the traffic lasts: 60 by default.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
 from offset_common.wire.messages import InitRole
-from tests.attack.conftest import BeginSiege
-from tests.attack.crowd import Visitor
-from tests.attack.siege import Siege
-from tests.attack.supplies import numbers, push
+from tests.attack.conftest import StartAttack
+from tests.attack.harness import Attack
+from tests.support.fault_injection import inject
+from tests.support.relay_log import Reason
+from tests.support.swarm import Swarm
+from tests.support.swarm_peer import SwarmPeer
 
 SECONDS = float(os.environ.get("ATTACK_REKEY_SECONDS", 60.0))
-INTERVAL = 16.0  # seconds between rekeys, instead of an hour, so that there are some
-MOST_REKEYS = 8  # that a stranger can bring the relay to answer
+INTERVAL = 16  # seconds between the relay's rekeys, instead of an hour
+MAX_REKEYS = 8  # that a stranger can bring the relay to answer
 
 
-def start_rekey(visitor: Visitor) -> None:
-    """Ask for new keys."""
-    assert visitor.connection is not None
-    visitor.connection.secure_channel.start_rekey(time.monotonic())
-    visitor.send_connection()
+def is_rekeyed(peer: SwarmPeer) -> bool:
+    """Return whether the relay has answered, or ended the connection."""
+    return peer.ended or peer.channel is None or not peer.channel.rekey_pending
 
 
-def rekey_is_done(visitor: Visitor) -> bool:
-    """Say whether the relay has answered."""
-    return visitor.ended or visitor.connection is None or not visitor.connection.secure_channel.rekey_pending
+ROLES: dict[str, Callable[[Swarm], list[SwarmPeer]]] = {
+    "awaiting init": lambda swarm: swarm.prove(16),
+    "listener": lambda swarm: swarm.prove(16, then=lambda peer: peer.init(InitRole.LISTEN)),
+    "tunnel": lambda swarm: [near for near, _ in swarm.tunnels(16)],
+}
 
 
-@pytest.mark.parametrize("role", ["newcomer", "listener", "tunnel"])
-def test_who_asks_for_new_keys_without_end_is_ended(siege: Siege, role: str) -> None:
-    crowd = siege.crowd()
-    if role == "tunnel":
-        visitors = [near for near, _ in crowd.tunnels(16)]
-    else:
-        visitors = crowd.prove(
-            16, then=lambda each: each.init(InitRole.LISTEN) if role == "listener" else None
-        )
-    rounds = 0
-    while not all(each.ended for each in visitors) and rounds < 50:
-        rounds += 1
-        for visitor in visitors:
-            if not visitor.ended and visitor.connection is not None:
-                start_rekey(visitor)
-        assert crowd.run(lambda: all(rekey_is_done(each) for each in visitors), 3.0)
-    assert rounds <= MOST_REKEYS
-    siege.relay.wait_for_line("more than . rekeys within")
-
-
-def test_rekeys_sent_without_waiting_for_an_answer_end_their_connection_only(siege: Siege) -> None:
-    crowd = siege.crowd()
-    for visitor in crowd.prove(20):
-        assert visitor.connection is not None
-        for _ in range(200):
-            visitor.connection.secure_channel._pending = None
-            visitor.connection.secure_channel.start_rekey(time.monotonic())
-        visitor.send_connection()
-    assert crowd.all_end(crowd.visitors, 2.0)
-
-
-def test_early_data_may_have_a_rekey_inside(siege: Siege) -> None:
-    crowd = siege.crowd()
-    listener = crowd.listen()
-    (caller,) = crowd.connect(1, listener.identity.public_key)
-    caller.seal((0).to_bytes(8, "big"))
-    start_rekey(caller)
-    caller.send((1).to_bytes(8, "big"))
-    assert crowd.run(lambda: rekey_is_done(caller))
-    caller.send((2).to_bytes(8, "big"))
-    (acceptor,) = crowd.prove(
-        1, [listener.identity], then=lambda each: each.init(InitRole.ACCEPT, caller.identity.public_key)
-    )
-    assert crowd.run(lambda: len(acceptor.messages) == 3)
-    assert numbers(acceptor.messages) == [0, 1, 2]
-    acceptor.send(b"back")
-    assert crowd.run(lambda: caller.messages == [b"back"])
+@pytest.mark.parametrize("waits", [True, False], ids=["waits for answers", "does not wait"])
+@pytest.mark.parametrize("role", ROLES)
+def test_endless_rekeys_end_their_connection(attack: Attack, role: str, waits: bool) -> None:
+    swarm = attack.swarm()
+    peers = ROLES[role](swarm)
+    for _ in range(MAX_REKEYS):
+        for peer in peers:
+            if not peer.ended and peer.channel is not None:
+                peer.start_rekey()
+        if waits:
+            assert swarm.run(lambda: all(is_rekeyed(peer) for peer in peers), 3.0)
+    assert swarm.all_end(peers, 3.0)
+    assert not waits or attack.relay.wait_for_end(reason=Reason.REKEYS)
+    attack.check()
 
 
 @pytest.mark.slow
-def test_both_sides_may_start_a_rekey_at_once_under_full_traffic(begin_siege: BeginSiege) -> None:
-    hurried = (sys.executable, "-m", "tests.attack.hurried", str(INTERVAL))
-    siege = begin_siege(prefix=hurried)
-    crowd = siege.crowd()
-    pairs = crowd.tunnels(3)
-    ends = [each for pair in pairs for each in pair]
+@pytest.mark.timeout(SECONDS + 60.0)
+def test_both_sides_may_rekey_at_once_under_full_traffic(start_attack: StartAttack) -> None:
+    fault = f"offset_common.channel.secure_channel:REKEY_INTERVAL={INTERVAL}"
+    attack = start_attack(prefix=inject(fault))
+    swarm = attack.swarm()
+    ends = [end for pair in swarm.tunnels(3) for end in pair]
     for end in ends:
-        push(end, 4096, 1 << 40)
-    deadline, next_rekey, received = (
-        time.monotonic() + SECONDS,
-        time.monotonic() + INTERVAL - 0.05,
-        [0] * len(ends),
-    )
+        end.push(4096, 1 << 40)
+    received = [0] * len(ends)
+    deadline, next_rekey = time.monotonic() + SECONDS, time.monotonic() + INTERVAL - 0.05
     while time.monotonic() < deadline:
-        crowd.run_for(0.05)
+        swarm.run_for(0.05)
         if time.monotonic() >= next_rekey:
-            next_rekey += INTERVAL + 1.0
+            next_rekey += INTERVAL + 1
             for end in ends:
-                start_rekey(end)
+                end.start_rekey()
         for place, end in enumerate(ends):
-            count = len(end.messages)
-            assert numbers(end.messages) == list(range(received[place], received[place] + count))
-            received[place] += count
+            expected = range(received[place], received[place] + len(end.messages))
+            assert end.numbers == list(expected)
+            received[place] = expected.stop
             end.messages.clear()
-    assert not any(each.ended for each in ends)
+    assert not any(end.ended for end in ends)
     assert min(received) > 1000
+    attack.check()

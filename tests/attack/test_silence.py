@@ -1,53 +1,76 @@
-"""Peers that connect, or prove who they are, and then say nothing."""
+"""Peers that send nothing at some step, or next to nothing."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
 from offset_common.constants import HANDSHAKE_TIMEOUT, INIT_TIMEOUT
-from tests.attack.conftest import BeginSiege
-from tests.attack.siege import Siege
+from tests.attack.harness import Attack
+from tests.support.encoding import VERSION_FRAME
+from tests.support.relay_log import Reason
+from tests.support.swarm_peer import SwarmPeer
 
-LATE = 1.5  # seconds that a deadline may be late under attack
-VERSION_FRAME = bytes(7) + b"\x04" + bytes(4)
+LATE = 3.0  # seconds that a deadline may be late under attack
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(2000, marks=pytest.mark.slow)])
-def test_who_is_silent_after_the_handshake_holds_up_nobody(siege: Siege, count: int) -> None:
-    crowd = siege.crowd()
-    proven = crowd.prove(count)
+def test_silence_after_the_handshake_delays_nobody(attack: Attack, count: int) -> None:
+    swarm = attack.swarm()
+    proven = swarm.prove(count)
     assert len(proven) == count
-    assert crowd.all_end(proven, INIT_TIMEOUT + LATE)
-    siege.relay.wait_for_line("no InitConnection in time", min(count, 8))
+    assert swarm.all_end(proven, INIT_TIMEOUT + LATE)
+    attack.relay.wait_for_end(reason=Reason.INIT_TIMEOUT)
+    attack.check()
+
+
+def send_nothing(peer: SwarmPeer) -> None:
+    pass
+
+
+def send_two_bytes(peer: SwarmPeer) -> None:
+    peer.send_bytes(bytes(2))
+
+
+def send_the_version(peer: SwarmPeer) -> None:
+    peer.send_bytes(VERSION_FRAME)
+
+
+def stop_before_the_proof(peer: SwarmPeer) -> None:
+    peer.start_handshake()
+    peer.fall_silent()
+
+
+def send_without_end(peer: SwarmPeer) -> None:
+    """Send a byte every tenth of a second, of a frame that is too long to be finished in time."""
+    peer.send_bytes(VERSION_FRAME + (2000).to_bytes(8, "big"))
+    last = time.monotonic()
+
+    def next_byte() -> bytes:
+        nonlocal last
+        if time.monotonic() - last < 0.1:
+            raise BlockingIOError
+        last = time.monotonic()
+        return b"\0"
+
+    peer.supply(next_byte)
+
+
+STEPS = [send_nothing, send_two_bytes, send_the_version, stop_before_the_proof]
 
 
 @pytest.mark.slow
-def test_sockets_that_send_nothing_hold_up_nobody(siege: Siege) -> None:
-    crowd, began = siege.crowd(), time.monotonic()
-    silent = crowd.dial(2000)
-    assert crowd.all_end(silent, HANDSHAKE_TIMEOUT + LATE - (time.monotonic() - began))
-    siege.relay.wait_for_line("no handshake in time", 1)
-
-
-@pytest.mark.slow
-def test_who_stops_within_the_handshake_holds_up_nobody(siege: Siege) -> None:
-    crowd, began = siege.crowd(), time.monotonic()
-    for visitor in crowd.dial(600):
-        visitor.send_bytes(bytes(2))
-    for visitor in crowd.dial(200):
-        visitor.send_bytes(VERSION_FRAME)
-    for visitor in crowd.dial(600):
-        visitor.begin_handshake()
-        visitor.connection = None  # says nothing more
-    assert crowd.all_end(crowd.visitors, HANDSHAKE_TIMEOUT + LATE - (time.monotonic() - began))
-
-
-def test_the_silent_give_way_oldest_first_where_they_are_too_many(begin_siege: BeginSiege) -> None:
-    siege = begin_siege("--unproven", "100")
-    crowd = siege.crowd()
-    first = crowd.dial(100)
-    crowd.dial(300)
-    assert crowd.all_end(first, 2.0)
-    siege.relay.wait_for_line("gave way", 1)
+@pytest.mark.parametrize(
+    ("steps", "count"), [(STEPS, 2000), ([send_without_end], 100)], ids=["silent", "a byte at a time"]
+)
+def test_unfinished_handshakes_delay_nobody(
+    attack: Attack, steps: list[Callable[[SwarmPeer], None]], count: int
+) -> None:
+    swarm, start = attack.swarm(), time.monotonic()
+    for number, peer in enumerate(swarm.dial(count)):
+        steps[number % len(steps)](peer)
+    assert swarm.all_end(swarm.peers, start + HANDSHAKE_TIMEOUT + LATE - time.monotonic())
+    attack.relay.wait_for_end(reason=Reason.HANDSHAKE_TIMEOUT)
+    attack.check()

@@ -1,6 +1,6 @@
 """Readers that pause, for a while or for ever.
 
-ATTACK_PAUSE is how many seconds one pauses for a while: 45 by default.
+ATTACK_PAUSE is how many seconds the pause of a while takes: 45 by default.
 """
 
 from __future__ import annotations
@@ -10,71 +10,63 @@ import time
 
 import pytest
 
-from offset_common.channel.keepalive import _KEEPALIVE
-from tests.attack.conftest import BeginSiege
-from tests.attack.crowd import Visitor
-from tests.attack.siege import MIB, Siege
-from tests.attack.supplies import numbers, push
+from tests.attack.conftest import StartAttack
+from tests.attack.harness import MIB, Attack
+from tests.support.relay_log import Reason
 
 PAUSE = float(os.environ.get("ATTACK_PAUSE", 45.0))
 KEEPALIVE = 5.0  # seconds between the keepalives that both ends send
 PUSHED = 64  # messages
+SIZE = MIB - 4096  # bytes of each
 STALL = 5.0  # seconds
 
 
-def send_keepalive(visitor: Visitor) -> None:
-    """Send a keepAlive, behind what was to be sent before."""
-    assert visitor.connection is not None
-    visitor.connection.secure_channel.send(_KEEPALIVE)
-    visitor.send_connection()
-
-
 @pytest.mark.slow
-def test_a_reader_may_pause_while_the_other_pushes_and_both_send_keepalives(siege: Siege) -> None:
-    crowd = siege.crowd()
-    near, far = crowd.tunnels(1)[0]
+def test_reader_may_pause_while_keepalives_go_on(attack: Attack) -> None:
+    swarm = attack.swarm()
+    near, far = swarm.tunnels(1)[0]
     far.stop_reading()
-    push(near, 1 * MIB, PUSHED)
+    near.push(SIZE, PUSHED)
     end = time.monotonic() + PAUSE
     while time.monotonic() < end:
-        crowd.run_for(min(KEEPALIVE, end - time.monotonic()))
-        send_keepalive(near)
-        send_keepalive(far)
-    assert near.waiting_to_send
+        swarm.run_for(min(KEEPALIVE, end - time.monotonic()))
+        near.send(None)
+        far.send(None)
+    assert near.unsent_bytes
     far.resume_reading()
-    assert crowd.run(lambda: len(far.messages) == PUSHED, 20.0)
-    assert numbers(far.messages) == list(range(PUSHED))
+    assert swarm.run(lambda: len(far.messages) == PUSHED, 20.0)
+    assert far.numbers == list(range(PUSHED))
     far.send(b"still here")
-    assert crowd.run(lambda: near.messages == [b"still here"])
+    assert swarm.run(lambda: near.messages == [b"still here"])
+    attack.check()
 
 
 @pytest.mark.slow
-def test_a_reader_that_pauses_for_ever_is_ended_after_the_stall_limit_and_its_partner_is_told(
-    begin_siege: BeginSiege,
-) -> None:
-    siege = begin_siege("--stall", str(STALL))
-    crowd = siege.crowd()
-    near, far = crowd.tunnels(1)[0]
+def test_stalled_reader_ends_its_tunnel(start_attack: StartAttack) -> None:
+    attack = start_attack("--stall", str(STALL))
+    swarm = attack.swarm()
+    near, far = swarm.tunnels(1)[0]
     far.stop_reading()
-    push(near, 1 * MIB, PUSHED)
-    assert not crowd.all_end([near], STALL - 1.0)
-    assert crowd.all_end([near], 3.0)
-    siege.relay.wait_for_line("tunnel: the peer did not read for too long")
-    siege.relay.wait_for_line("tunnel: the other end of the tunnel ended")
+    near.push(SIZE, PUSHED)
+    assert not swarm.all_end([near], STALL - 1.0)
+    assert swarm.all_end([near], 5.0)
+    attack.relay.wait_for_end(far.port, "tunnel", Reason.STALLED)
+    attack.check()
 
 
 @pytest.mark.slow
-def test_a_reader_that_takes_a_little_now_and_then_is_not_stalled(begin_siege: BeginSiege) -> None:
-    siege = begin_siege("--stall", "2")
-    crowd = siege.crowd()
-    near, far = crowd.tunnels(1)[0]
+def test_slow_reader_is_not_stalled(start_attack: StartAttack) -> None:
+    attack = start_attack("--stall", "2")
+    swarm = attack.swarm()
+    near, far = swarm.tunnels(1)[0]
     far.stop_reading()
-    push(near, 1 * MIB, 24)
+    near.push(SIZE, 24)
     for _ in range(6):
-        crowd.run_for(1.0)
+        swarm.run_for(1.0)
         far.resume_reading()
-        crowd.run(lambda: len(far.messages) >= 24, 0.02)
+        swarm.run(lambda: len(far.messages) >= 24, 0.02)
         far.stop_reading()
     far.resume_reading()
-    assert crowd.run(lambda: len(far.messages) == 24)
+    assert swarm.run(lambda: len(far.messages) == 24)
     assert not near.ended
+    attack.check()

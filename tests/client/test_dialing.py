@@ -92,7 +92,7 @@ def test_second_address_is_tried(relay):
     [
         (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
-            "no relay that we can talk to: not an Offset peer",
+            "not a relay that this program can use: not an Offset peer",
             Step.VERSION,
         ),
         (b"SSH-2", "did not finish the version in 0.2 s", Step.VERSION),

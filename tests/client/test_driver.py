@@ -8,7 +8,7 @@ import pytest
 
 from offset_common.channel import keepalive
 from offset_common.client import connect, driver, listen
-from offset_common.errors import ConnectionLost, SealError, SilenceError
+from offset_common.errors import ConnectionLost, DecryptionError, SilenceError
 from offset_common.identity import Identity
 from offset_common.wire.messages import KaMessage
 from tests.support.client import (
@@ -46,9 +46,9 @@ def test_messages_before_a_broken_one_are_received():
     with fake_relay(serve) as ticket, connect(ticket, Identity.generate(), bytes(32)) as tunnel:
         wait_until(lambda: client_threads() == 0)
         assert tunnel.receive(PATIENCE) == b"whole"
-        with pytest.raises(SealError):
+        with pytest.raises(DecryptionError):
             tunnel.receive(PATIENCE)
-        with pytest.raises(SealError):
+        with pytest.raises(DecryptionError):
             tunnel.send(b"")
 
 
@@ -61,7 +61,9 @@ def test_silent_relay_ends_the_connection(monkeypatch):
 @both_ways
 def test_keepalives_go_on_while_nobody_reads(start_relay, monkeypatch, end_to_end):
     module = "offset_common.channel.keepalive"
-    relay = start_relay(prefix=inject(f"{module}:IDLE_TIMEOUT=0.8", f"{module}:KEEPALIVE_INTERVAL=0.2"))
+    times = (f"{module}:IDLE_TIMEOUT=0.8", f"{module}:KEEPALIVE_INTERVAL=0.2")
+    coarse = [f"offset_common.relay.{module}:COARSE_INTERVAL=0.1" for module in ("event_loop", "connection")]
+    relay = start_relay(prefix=inject(*times, *coarse))
     monkeypatch.setattr(keepalive, "IDLE_TIMEOUT", 0.8)
     monkeypatch.setattr(keepalive, "KEEPALIVE_INTERVAL", 0.2)
     monkeypatch.setattr(driver, "QUEUE_SIZE", 1000)

@@ -34,9 +34,9 @@ def test_close_delivers_messages_and_ends_the_tunnel(relay, end_to_end):
             connected.send(message)
         connected.close()
         assert received.result(PATIENCE) == messages
-        with pytest.raises(ConnectionEnded, match="ended the tunnel"):
+        with pytest.raises(ConnectionEnded, match="closed the tunnel"):
             accepted.receive(PATIENCE)
-        with pytest.raises(ConnectionEnded, match="ended the tunnel"):
+        with pytest.raises(ConnectionEnded, match="closed the tunnel"):
             accepted.send(b"too late")
 
 
@@ -80,9 +80,9 @@ def test_rejected_connect_ends(relay):
     with start_listening(relay, node) as listener, connect_to(relay, node) as connected:
         connected.send(b"nobody reads this")
         listener.receive(PATIENCE).reject()
-        with refused(Step.CONNECT, "turned the connect away"):
+        with refused(Step.CONNECT, "rejected the connect"):
             connected.receive(PATIENCE)
-        with refused(Step.CONNECT, "turned the connect away"):
+        with refused(Step.CONNECT, "rejected the connect"):
             list(connected)
 
 
@@ -96,7 +96,7 @@ def test_connect_to_nobody_is_reported(relay, end_to_end):
 @both_ways
 def test_accept_of_nobody_is_reported(relay, end_to_end):
     nobody = Identity.generate().public_key
-    with pytest.raises(ConnectionEnded, match="its connect waits no longer"):
+    with pytest.raises(ConnectionEnded, match="its connect is no longer pending"):
         accept(relay.ticket, Identity.generate(), nobody, end_to_end=end_to_end).receive(PATIENCE)
 
 

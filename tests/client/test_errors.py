@@ -108,7 +108,7 @@ ONE_KEY: Any = KEY
         (lambda: Server(TICKET, ME, print, allow=ONE_KEY), "allow must be a list or a set"),
         (lambda: Server(TICKET, ME, print, allow=[TEXT]), "a key of allow must be bytes, not str"),
         (lambda: Server(TICKET, ME, TEXT, allow=None), "handler must be a function"),
-        (lambda: decode_key(b"a", 32), "the key must be a str, not bytes"),  # type: ignore[arg-type]
+        (lambda: decode_key(b"a", 32), "the key must be a string of base64, not bytes"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_argument_type_is_named(mistake: Callable[[], object], message: str) -> None:

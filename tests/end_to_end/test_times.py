@@ -1,4 +1,4 @@
-"""The times of docs/protocol.md, sections 6 and 7.1, in real seconds; all run at the same time."""
+"""The times of docs/protocol.md, sections 6 and 7.1, in real seconds; all tests run at the same time."""
 
 from __future__ import annotations
 
@@ -6,83 +6,84 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
-from tests.end_to_end.conftest import NewNode
-from tests.end_to_end.peer import Ended, Peer, tunnel
-from tests.end_to_end.relay_process import RelayProcess
+from tests.support.node import make_tunnel
+from tests.support.peer import Ended, Peer
+from tests.support.relay_log import Reason
+from tests.support.relay_process import NewNode, RelayProcess
 
-LATE = 3.0  # seconds: what a quiet connection says is seen a second later, and the machine may be busy
+LATE = 3.0  # seconds that something may be late: the relay looks once a second, and the machine may be busy
 
 
 class Life(NamedTuple):
-    """How long a connection lived, and when what happened, in seconds."""
+    """When things happened to a connection, in seconds."""
 
     end: float
-    spoken: float  # the last keepAlive that was sent
-    keepalives: list[float]  # that came
+    last_sent: float  # the last keepAlive that was sent
+    keepalives: list[float]  # received
 
 
-def live_until_end(peer: Peer, speak_for: float = 0.0) -> Life:
+def live_until_end(peer: Peer, send_for: float = 0.0) -> Life:
     """Wait until the relay ends a connection.
 
     Args:
-        peer: whose connection.
-        speak_for: seconds for which it sends a keepAlive every few seconds, whatever comes.
+        peer: the connection.
+        send_for: seconds for which it sends a keepAlive every 5 s.
     """
     started = time.monotonic()
-    spoken = -5.0
-    came: list[float] = []
+    last_sent = -5.0
+    received: list[float] = []
     peer.sock.settimeout(1.0)
     while True:
         passed = time.monotonic() - started
         assert passed < 60
-        if passed < speak_for and passed >= spoken + 5:
-            spoken = passed
-            peer.send_keepalive()
         try:
+            if passed < send_for and passed >= last_sent + 5:
+                last_sent = passed
+                peer.send_keepalive()
             assert peer.receive_any() is None
-            came.append(time.monotonic() - started)
+            received.append(time.monotonic() - started)
         except socket.timeout:
             continue
         except Ended:
-            return Life(time.monotonic() - started, spoken, came)
+            return Life(time.monotonic() - started, last_sent, received)
 
 
-def bytes_until_end(peer: Peer) -> float:
-    """Return after how many seconds a connection without a channel ended."""
+def seconds_until_close(peer: Peer) -> float:
+    """Return after how many seconds the relay closes a connection that has no channel."""
     started = time.monotonic()
-    peer.bytes_until_end()
+    peer.wait_for_close()
     return time.monotonic() - started
 
 
-def about(seconds: float, expected: float) -> bool:
-    """Tell whether something took as long as it should, on a machine that may be busy."""
-    return expected - 0.1 <= seconds <= expected + LATE
+def assert_about(seconds: float, expected: float) -> None:
+    """Check that something took as long as it should, on a machine that may be busy."""
+    assert expected - 0.1 <= seconds <= expected + LATE
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_every_time_of_the_protocol_is_kept(relay: RelayProcess, new_node: NewNode) -> None:
     def silent_from_the_start() -> None:
-        assert about(bytes_until_end(new_node().dial()), 8)
+        assert_about(seconds_until_close(new_node().dial()), 8)
 
     def silent_within_the_handshake() -> None:
         peer = new_node().dial()
         peer.exchange_versions()
-        peer.send_rand_nonce()
-        assert about(bytes_until_end(peer), 8)
+        peer.send_frame(peer.channel.first_message())
+        assert_about(seconds_until_close(peer), 8)
 
     def a_byte_at_a_time() -> None:
         peer = new_node().dial()
         peer.exchange_versions()
         started = time.monotonic()
-        frame = struct.pack(">Q", 2048) + bytes(2048)
         peer.sock.settimeout(0.01)  # seconds between two bytes
-        for byte in frame:
+        for byte in struct.pack(">Q", 2048) + bytes(2048):
             try:
                 peer.send_bytes(bytes([byte]))
                 peer.receive_frame()
@@ -90,72 +91,68 @@ def test_every_time_of_the_protocol_is_kept(relay: RelayProcess, new_node: NewNo
                 continue
             except Ended:
                 break
-        assert about(time.monotonic() - started, 8)
+        assert_about(time.monotonic() - started, 8)
 
-    def without_init_connection() -> None:
-        assert about(live_until_end(new_node().open()).end, 4)
+    def without_init() -> None:
+        assert_about(live_until_end(new_node().open()).end, 4)
 
-    def speaking_without_init_connection() -> None:
-        assert about(live_until_end(new_node().open(), speak_for=60).end, 4)
+    def keepalives_without_init() -> None:
+        assert_about(live_until_end(new_node().open(), send_for=60).end, 4)
 
     def silent_listener() -> None:
         life = live_until_end(new_node().listen())
-        assert about(life.end, 32)
-        assert about(life.keepalives[0], 16)
+        assert_about(life.end, 32)
+        assert_about(life.keepalives[0], 16)
 
-    def speaking_listener() -> None:
-        life = live_until_end(new_node().listen(), speak_for=8)
-        assert about(life.end, life.spoken + 32)
-        assert about(life.keepalives[1], 32)
+    def listener_with_keepalives() -> None:
+        life = live_until_end(new_node().listen(), send_for=8)
+        assert_about(life.end, life.last_sent + 32)
+        assert_about(life.keepalives[1], 32)
 
-    def waiting_connect() -> None:
-        callee = new_node()
+    def pending_connect() -> None:
+        caller, callee = new_node(), new_node()
         listener = callee.listen()
-        caller = new_node()
         near = caller.connect(callee.public_key)
         assert listener.incoming() == caller.public_key
-        alive = threading.Timer(10, listener.send_keepalive)  # or its end would be the connect's
+        alive = threading.Timer(10, listener.send_keepalive)  # or the connect would end with its listener
         alive.start()
-        life = live_until_end(near, speak_for=60)
+        life = live_until_end(near, send_for=60)
         alive.cancel()
-        assert about(life.end, 32)
-        assert about(life.keepalives[0], 16)
+        assert_about(life.end, 32)
+        assert_about(life.keepalives[0], 16)
 
     def silent_tunnel_end() -> None:
         near, far = new_tunnel()
         with ThreadPoolExecutor(2) as pool:
-            silent = pool.submit(live_until_end, near)
-            partner = pool.submit(live_until_end, far, 60)
-            for life in (silent.result(), partner.result()):
-                assert about(life.end, 32)
-                assert about(life.keepalives[0], 16)
+            for life in pool.map(live_until_end, (near, far), (0, 60)):
+                assert_about(life.end, 32)
+                assert_about(life.keepalives[0], 16)
 
     def tunnel_of_keepalives() -> None:
         near, far = new_tunnel()
         with ThreadPoolExecutor(2) as pool:
-            one = pool.submit(live_until_end, near, 8)
-            other = pool.submit(live_until_end, far, 60)
-            for life in (one.result(), other.result()):
-                assert about(life.end, one.result().spoken + 32)
+            first, second = pool.map(live_until_end, (near, far), (8, 60))
+        for life in (first, second):
+            assert_about(life.end, first.last_sent + 32)
 
     def new_tunnel() -> tuple[Peer, Peer]:
         caller, callee = new_node(), new_node()
-        return tunnel(caller, callee, callee.listen())
+        return make_tunnel(caller, callee, callee.listen())
 
     scenes: list[Callable[[], None]] = [
         silent_from_the_start,
         silent_within_the_handshake,
         a_byte_at_a_time,
-        without_init_connection,
-        speaking_without_init_connection,
+        without_init,
+        keepalives_without_init,
         silent_listener,
-        speaking_listener,
-        waiting_connect,
+        listener_with_keepalives,
+        pending_connect,
         silent_tunnel_end,
         tunnel_of_keepalives,
     ]
     with ThreadPoolExecutor(len(scenes)) as pool:
-        failures = [(scene.__name__, run.exception()) for scene, run in [(s, pool.submit(s)) for s in scenes]]
-    assert [(name, error) for name, error in failures if error] == []
-    relay.wait_for_line("nothing received for too long")
-    relay.wait_for_line("nobody accepted it in time")
+        runs = {scene.__name__: pool.submit(scene) for scene in scenes}
+    assert {name: run.exception() for name, run in runs.items() if run.exception()} == {}
+    relay.wait_for_end(reason=Reason.IDLE)
+    relay.wait_for_end(reason=Reason.ACCEPT_TIMEOUT)

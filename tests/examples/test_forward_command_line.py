@@ -50,16 +50,16 @@ DIAL = ("dial", *FILES, "--peer", KEY, "--port", "0")
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
-        (SERVE, 1, "r.relay: No such file or directory"),
-        (DIAL, 1, "r.relay: No such file or directory"),
-        (("key", "--idfile", "no.ident"), 1, "no.ident: No such file or directory"),
+        (SERVE, 1, "r.relay: there is no file of this name"),
+        (DIAL, 1, "r.relay: there is no file of this name"),
+        (("key", "--idfile", "no.ident"), 1, "no.ident: there is no file of this name"),
         (SERVE[:-2], 2, "--allow is missing"),
         (DIAL[:-2], 2, "--port is missing"),
-        ((*SERVE, "--allow", "abc"), 2, "the key of --allow has 3 characters, not the 43 of a 32-byte key"),
+        ((*SERVE, "--allow", "abc"), 2, "the key of --allow has 3 characters; a 32-byte key has 43"),
         ((*SERVE[:6], "home", *SERVE[7:]), 2, "the address 'home' has no port; "),
-        ((*DIAL[:-1], "70000"), 2, "--port is a whole number from 0 to 65535, not '70000'"),
-        ((*DIAL, "--max", "0"), 2, "--max is a whole number from 1 to 1000, not '0'"),
-        ((*DIAL, "--wait", "x"), 2, "--wait is a whole number from 1 to 3600, not 'x'"),
+        ((*DIAL[:-1], "70000"), 2, "--port '70000' is invalid; use a whole number from 0 to 65535"),
+        ((*DIAL, "--max", "0"), 2, "--max '0' is invalid; use a whole number from 1 to 1000"),
+        ((*DIAL, "--wait", "x"), 2, "--wait 'x' is invalid; use a whole number from 1 to 3600"),
         ((*DIAL, "--peeer", "x"), 2, "unknown option --peeer; did you mean --peer?"),
     ],
 )
@@ -76,7 +76,7 @@ def test_missing_and_unknown_commands_differ(run_forward: RunForward) -> None:
     assert run_forward().stderr.startswith("forward: no command is given\nUsage:\n")
     wrong = run_forward("srve", *SERVE[1:])
     assert wrong.status == 2
-    assert wrong.stderr.startswith("forward: there is no command 'srve'; did you mean serve?\nUsage:\n")
+    assert wrong.stderr.startswith("forward: unknown command 'srve'; did you mean serve?\nUsage:\n")
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("serve", "--help"), ("dial", "-h")])

@@ -34,7 +34,7 @@ def test_refusing_target_resets_the_connection(setting: Setting) -> None:
         with reach(setting.dial()[1]) as sock:
             wait_for_reset(sock)
         serving.wait_for_line(
-            r"connection 1: not made: no TCP connection to 127\.0\.0\.1:\d+: Connection refused"
+            r"connection 1: failed: no TCP connection to 127\.0\.0\.1:\d+: Connection refused"
         )
 
 
@@ -87,7 +87,7 @@ def test_serve_reconnects_to_a_restarted_relay(lone_setting: LoneSetting, start_
             assert exchange(sock, b"before") == b"before"
             relay.stop(signal.SIGKILL)
             wait_for_reset(sock)
-        serving.wait_for_line("^not listening: .*; trying again in 0")
+        serving.wait_for_line("^not listening: .*; retrying in 0")
         with reach(port) as waiting:  # while there is no relay
             restart(relay, start_relay)
             assert exchange(waiting, b"after") == b"after"
@@ -99,10 +99,10 @@ def test_both_sides_may_start_before_the_relay(lone_setting: LoneSetting, start_
     relay.stop()
     with server(echo) as target:
         serving = setting.start_serve(target)
-        serving.wait_for_line("^not listening: no TCP connection to .*: Connection refused; trying again in ")
+        serving.wait_for_line("^not listening: no TCP connection to .*: Connection refused; retrying in ")
         dialing, port = setting.dial()
         with reach(port) as sock:
-            dialing.wait_for_line("connection 1: not yet: no TCP connection to .*; trying on for 30 s")
+            dialing.wait_for_line("connection 1: not connected: no TCP connection to .*; retrying for 30 s")
             restart(relay, start_relay)
             assert exchange(sock, b"at last") == b"at last"
 
@@ -113,14 +113,14 @@ def test_wait_option_limits_the_wait_for_a_relay(lone_setting: LoneSetting) -> N
     dialing, port = setting.dial("--wait", "1")
     with reach(port) as sock:
         wait_for_reset(sock)
-    dialing.wait_for_line("connection 1: not made: no TCP connection to ")
+    dialing.wait_for_line("connection 1: failed: no TCP connection to ")
 
 
 def test_signal_ends_serve_without_a_relay(lone_setting: LoneSetting) -> None:
     setting, relay = lone_setting
     relay.stop()
     serving = setting.start_serve(9)
-    serving.wait_for_line("trying again", count=2)
+    serving.wait_for_line("retrying in", count=2)
     assert serving.stop() == 0
 
 
@@ -144,7 +144,7 @@ def test_invalid_message_ends_the_connection(setting: Setting, messages: list[by
                 with contextlib.suppress(OffsetError):
                     for message in messages:
                         tunnel.send(message)
-                dialing.wait_for_line("connection 1: cut off: the peer sent what forward.py does not send")
+                dialing.wait_for_line("connection 1: cut off: the peer sent an invalid message")
                 with pytest.raises(OffsetError):
                     tunnel.receive(PATIENCE)
 

@@ -22,8 +22,8 @@ def test_key_that_is_not_allowed_is_rejected(setting: Setting) -> None:
         dialing, port = setting.dial("--wait", "1")
         with reach(port) as sock:
             wait_for_reset(sock)
-        serving.wait_for_line(f"^refused: {encode_key(setting.laptop.public_key)} is not allowed$")
-        dialing.wait_for_line("connection 1: not made: .*turned the connect away")
+        serving.wait_for_line(f"^rejected: {encode_key(setting.laptop.public_key)} is not allowed$")
+        dialing.wait_for_line("connection 1: failed: .*rejected the connect")
     assert reached == []
 
 
@@ -37,7 +37,7 @@ def test_rejections_are_collapsed_in_the_log(setting: Setting) -> None:
         port = setting.dial()[1]
         with reach(port) as sock:
             assert exchange(sock, b"after all of them") == b"after all of them"
-        assert len([line for line in serving.lines if line.startswith("refused: ")]) == 10
+        assert len([line for line in serving.lines if line.startswith("rejected: ")]) == 10
 
 
 def test_listener_without_the_peers_key_gets_nothing(setting: Setting) -> None:
@@ -50,7 +50,7 @@ def test_listener_without_the_peers_key_gets_nothing(setting: Setting) -> None:
                 InnerPeer(plain, KeyPair())
                 wait_for_reset(sock)
         dialing.wait_for_line(
-            "connection 1: not made: the other node did not prove its key: .*another identity"
+            "connection 1: failed: the other node did not prove its key: .*another identity"
         )
 
 
@@ -58,7 +58,7 @@ def test_caller_without_the_allowed_key_is_rejected(setting: Setting) -> None:
     reached: list[bytes] = []
     with server(lambda sock: reached.append(sock.recv(1))) as target:
         serving = setting.serve(target)
-        refusal = "connection 1: not made: the other node did not prove its key: .*another id"
+        refusal = "connection 1: failed: the other node did not prove its key: .*another id"
 
         def attempt() -> bool:
             # The relay may not know the listener yet; then it closes the connect.

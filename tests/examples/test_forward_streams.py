@@ -156,7 +156,7 @@ def test_connection_over_the_limit_waits(setting: Setting) -> None:
             # The one that came first has the only place.
             second.sendall(b"b")
             first.sendall(b"a")
-            serving.wait_for_line("refused for now: .*, as many connections as --max says")
+            serving.wait_for_line("rejected: .*, the limit of --max is reached")
             serving.wait_for_line("connection 1: from")
             ready = wait_for_either(first, second)
             assert ready.recv(1) == (b"a" if ready is first else b"b")

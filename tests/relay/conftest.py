@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.relay.rig import Rig, running
+from tests.relay.harness import Harness, running
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
+def harness() -> Iterator[Harness]:
     """A relay with the usual limits."""
     with running() as made:
         yield made

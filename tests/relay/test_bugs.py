@@ -1,19 +1,25 @@
-"""An exception that nobody expected, in each room: it ends one connection, is told and counted."""
+"""An unexpected exception, wherever it is raised, ends one connection, is logged and counted."""
 
 from __future__ import annotations
 
 from typing import Callable
 
 import pytest
-from offset_common.relay.handshakes import HandshakePool
-from offset_common.relay.link import Link
-from offset_common.relay.reasons import CloseReason
 
 from offset_common.channel.connection import Connection
+from offset_common.channel.forwarder import Forwarder
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.event_loop import EventLoop
+from offset_common.relay.handshake_pool import HandshakeJob
 from offset_common.relay.registry import Registry
+from offset_common.relay.rendezvous import Rendezvous
+from offset_common.relay.session import Session
+from offset_common.relay.sessions.awaiting_init import AwaitingInit
+from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.wire.messages import InitConnection, InitRole
-from tests.relay.rig import Mate, Rig
-from tests.relay.test_lobby import Caller
+from tests.relay.harness import Harness
+from tests.relay.test_handshake import Caller
 
 
 class OurBugError(Exception):
@@ -25,149 +31,165 @@ def bug(*_: object, **__: object) -> None:
     raise OurBugError
 
 
-def assert_told(rig: Rig, link: Link, count: int = 1) -> None:
-    """Check that the bug ended this link, and is told and counted."""
-    assert rig.reason_of(link) is CloseReason.BUG
-    assert rig.relay.bugs == count
-    (text,) = [line for line in rig.log.lines if line.startswith("a bug of the relay ended ")]
-    assert "Traceback" in text
-    assert text.endswith("OurBugError")
-    assert "in bug" in text
-
-
 @pytest.fixture
-def canary(rig: Rig) -> Callable[[], None]:
-    """Make a tunnel and a listener; check afterwards that they and newcomers are served."""
-    near, far = rig.tunnel()
-    listener = rig.listener()
+def check_others(harness: Harness) -> Callable[[], None]:
+    """Make a tunnel and a listener; return a check that they and newcomers are served."""
+    near, far = harness.tunnel()
+    listener = harness.listener()
 
     def check() -> None:
         near.send(b"there")
         assert far.receive() == b"there"
-        other = rig.admit().init(InitRole.CONNECT, listener.key)
-        assert listener.incoming() == other.key
-        Caller(rig).prove().sock.close()
+        other = harness.pending(listener)
+        assert listener.incoming_key() == other.key
+        Caller(harness).authenticate().sock.close()
 
     return check
 
 
-Break = Callable[[Rig, pytest.MonkeyPatch], Link]
+Break = Callable[[Harness, pytest.MonkeyPatch], SocketConnection]
 
 
-def in_the_lobby(rig: Rig, patch: pytest.MonkeyPatch) -> Link:
-    patch.setattr(Link, "watch", bug)
-    rig.enter().close()
-    return rig.ends[-1].link
+def in_accepting(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+    patch.setattr(EventLoop, "register", bug)
+    harness.connect_socket().close()
+    return harness.ends[-1].connection
 
 
-def in_the_handshake(rig: Rig, patch: pytest.MonkeyPatch) -> Link:
-    caller = Caller(rig)
-    patch.setattr(HandshakePool, "_receive", bug)
+def in_the_handshake(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+    caller = Caller(harness)
+    patch.setattr(Connection, "receive_data", bug)
     caller.sock.send(bytes(8))
-    assert caller.link is not None
-    rig.reason_of(caller.link)
-    return caller.link
+    return caller.connection
 
 
-def after_the_handshake(rig: Rig, patch: pytest.MonkeyPatch) -> Link:
-    caller = Caller(rig)
-    patch.setattr(rig.relay.roles.newcomers, "admit", bug)
-    caller.prove()
-    assert caller.link is not None
-    return caller.link
+def in_the_way_to_the_pool(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+    caller = Caller(harness)
+    patch.setattr(HandshakeJob, "__init__", bug)
+    caller.sock.send(bytes(8))
+    return caller.connection
 
 
-def in_the_message(rig: Rig, patch: pytest.MonkeyPatch) -> Link:
-    mate = rig.admit()
+def after_the_handshake(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+    caller = Caller(harness)
+    patch.setattr(Rendezvous, "enter", bug)
+    return caller.authenticate().connection
+
+
+def in_decoding(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+    peer = harness.admit()
     patch.setattr(InitConnection, "decode", bug)
-    mate.send(b"anything")
-    return mate.link
+    peer.send(b"anything")
+    return peer.connection
 
 
-def in_the_registry(rig: Rig, patch: pytest.MonkeyPatch) -> Link:
-    mate = rig.admit()
+def in_the_registry(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+    peer = harness.admit()
     patch.setattr(Registry, "listen", bug)
-    mate.send(InitConnection(InitRole.LISTEN).encode())
-    return mate.link
+    peer.send(InitConnection(InitRole.LISTEN).encode())
+    return peer.connection
 
 
-def in_a_tunnel(rig: Rig, patch: pytest.MonkeyPatch) -> Link:
-    near, far = rig.tunnel()
-    patch.setattr(rig.relay.tunnels, "process", bug)
+def in_forwarding(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+    near, far = harness.tunnel()
+    patch.setattr(Forwarder, "forward", bug)
     near.send(b"anything")
     assert far.wait_for_end() == []
-    return near.link
+    return near.connection
 
 
-def at_the_join(rig: Rig, patch: pytest.MonkeyPatch) -> Link:
-    listener = rig.listener()
-    near = rig.admit().init(InitRole.CONNECT, listener.key)
-    far = rig.admit(listener.identity)
-    patch.setattr(rig.relay.tunnels, "join", bug)
+def in_joining(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+    listener = harness.listener()
+    near = harness.pending(listener)
+    far = harness.admit(listener.identity)
+    patch.setattr(Tunnels, "join", bug)
     far.send(InitConnection(InitRole.ACCEPT, near.key).encode())
-    assert near.wait_for_end() == []
-    return far.link
+    return far.connection
 
 
-def in_the_channel(rig: Rig, patch: pytest.MonkeyPatch) -> Link:
-    mate = rig.listener()
+def in_the_channel(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+    peer = harness.listener()
+    data = peer.encrypt(b"anything")
     patch.setattr(Connection, "receive_frame", bug)
-    mate.sock.send(mate.sealed(b"anything"))
-    return mate.link
+    peer.sock.send(data)
+    return peer.connection
 
 
-def at_a_deadline(rig: Rig, patch: pytest.MonkeyPatch) -> Link:
-    mate = rig.listener()
-    with pytest.MonkeyPatch.context() as inner:
-        inner.setattr(Connection, "handle_time", bug)
-        rig.loop.deadlines.schedule(mate.link, rig.loop.now)
-        rig.reason_of(mate.link)
-    return mate.link
+def in_a_deadline(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+    peer = harness.admit()
+    patch.setattr(Session, "on_deadline", bug)
+    harness.advance(5.0)
+    return peer.connection
 
 
-def at_a_late_listen(rig: Rig, patch: pytest.MonkeyPatch) -> Link:
-    mate: Mate = rig.admit()
-    rig.relay.roles._delayed.add(mate.link)
-    with pytest.MonkeyPatch.context() as inner:
-        inner.setattr(Registry, "listen", bug)
-        rig.advance(2.5)
-    return mate.link
+def in_a_keepalive(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+    peer = harness.listener()
+    patch.setattr(Connection, "handle_time", bug)
+    harness.loop.deadlines.schedule(peer.connection, harness.loop.now - 1.0)
+    harness.run_rounds()
+    return peer.connection
 
 
 @pytest.mark.parametrize(
     "break_something",
     [
-        in_the_lobby,
+        in_accepting,
         in_the_handshake,
+        in_the_way_to_the_pool,
         after_the_handshake,
-        in_the_message,
+        in_decoding,
         in_the_registry,
-        in_a_tunnel,
-        at_the_join,
+        in_forwarding,
+        in_joining,
         in_the_channel,
-        at_a_deadline,
-        at_a_late_listen,
+        in_a_deadline,
+        in_a_keepalive,
     ],
 )
-def test_a_bug_ends_one_connection_and_is_told(
-    rig: Rig, canary: Callable[[], None], break_something: Break
+def test_bug_ends_one_connection_and_is_logged(
+    harness: Harness, check_others: Callable[[], None], break_something: Break
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        link = break_something(rig, patch)
-        rig.reason_of(link)
-    assert_told(rig, link)
-    canary()
+        connection = break_something(harness, patch)
+        reason = harness.reason_of(connection)
+    assert reason is CloseReason.BUG
+    assert harness.relay.bugs == 1
+    (text,) = [line for line in harness.log.lines if line.startswith("error: bug")]
+    assert "Traceback" in text
+    assert "OurBugError" in text
+    assert "in bug" in text
+    check_others()
 
 
-def test_memory_that_runs_out_ends_one_connection_and_is_no_bug(rig: Rig, canary: Callable[[], None]) -> None:
-    mate = rig.admit()
+def test_bug_at_the_end_of_a_tunnel_ends_both_sides(
+    harness: Harness, check_others: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = harness.tunnel()
+    begin_close = SocketConnection.begin_close
+
+    def fail_for_near(connection: SocketConnection, *arguments: object) -> None:
+        begin_close(connection, *arguments) if connection is far.connection else bug()  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SocketConnection, "begin_close", fail_for_near)
+    near.sock.close()
+    assert harness.reason_of(near.connection) is CloseReason.BUG
+    assert far.wait_for_end() == []
+    far.sock.close()
+    assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
+    check_others()
+
+
+def test_memory_error_closes_one_connection_and_is_no_bug(
+    harness: Harness, check_others: Callable[[], None]
+) -> None:
+    peer = harness.admit()
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
     with pytest.MonkeyPatch.context() as patch:
-
-        def no_memory(*_: object) -> None:
-            raise MemoryError
-
-        patch.setattr(rig.relay.roles.newcomers, "process", no_memory)
-        mate.send(b"anything")
-        assert rig.reason_of(mate.link) is CloseReason.NO_MEMORY
-        assert not rig.relay.bugs
-    canary()
+        patch.setattr(AwaitingInit, "on_message", no_memory)
+        peer.send(b"anything")
+        assert harness.reason_of(peer.connection) is CloseReason.NO_MEMORY
+    assert harness.relay.bugs == 0
+    check_others()

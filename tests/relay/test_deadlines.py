@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Optional
 
 from hypothesis import given
@@ -18,8 +19,8 @@ def test_every_item_comes_once_not_early_and_at_most_a_tick_late(whens: dict[int
     for item, when in whens.items():
         deadlines.schedule(item, when)
     came: dict[int, float] = {}
-    while (now := deadlines.next_time()) is not None:
-        for item in deadlines.take_due(now):
+    while (now := deadlines.next_time()) < math.inf:
+        for item in deadlines.take_expired(now):
             assert item not in came
             came[item] = now
     assert came.keys() == whens.keys()
@@ -30,10 +31,10 @@ def test_a_later_arrangement_replaces_the_earlier() -> None:
     deadlines: Deadlines[str] = Deadlines()
     deadlines.schedule("item", 1.0)
     deadlines.schedule("item", 5.0)
-    assert deadlines.take_due(4.9) == []
+    assert deadlines.take_expired(4.9) == []
     deadlines.schedule("item", 2.0)
-    assert deadlines.take_due(2.5) == ["item"]
-    assert deadlines.take_due(100.0) == []
+    assert deadlines.take_expired(2.5) == ["item"]
+    assert deadlines.take_expired(100.0) == []
 
 
 def test_what_is_cancelled_never_comes() -> None:
@@ -42,16 +43,16 @@ def test_what_is_cancelled_never_comes() -> None:
     deadlines.schedule("other", 1.0)
     deadlines.cancel("item")
     deadlines.cancel("nobody")
-    assert deadlines.take_due(9.0) == ["other"]
-    assert deadlines.next_time() is None
+    assert deadlines.take_expired(9.0) == ["other"]
+    assert deadlines.next_time() == math.inf
 
 
 def test_an_item_that_came_may_be_scheduled_for_the_past_again() -> None:
     deadlines: Deadlines[str] = Deadlines()
     deadlines.schedule("item", 5.0)
-    assert deadlines.take_due(6.0) == ["item"]
+    assert deadlines.take_expired(6.0) == ["item"]
     deadlines.schedule("item", 1.0)
-    assert deadlines.take_due(6.0) == ["item"]
+    assert deadlines.take_expired(6.0) == ["item"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.one_of(st.none(), TIMES))))
@@ -66,7 +67,7 @@ def test_nothing_is_left_behind(steps: list[tuple[int, Optional[float]]]) -> Non
             deadlines.schedule(item, when)
             alive[item] = when
         assert len(deadlines) == len(alive)
-    assert sorted(deadlines.take_due(1000.0)) == sorted(alive)
+    assert sorted(deadlines.take_expired(1000.0)) == sorted(alive)
     assert len(deadlines) == 0
-    assert deadlines.next_time() is None
+    assert deadlines.next_time() == math.inf
     assert not any(vars(deadlines).values())

@@ -1,150 +1,93 @@
-"""The registry: each row of its table, its limits, and any order of events against a plain model."""
+"""The registry: each decision, its limits, and any order of events against a plain model."""
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, Union
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from offset_common.relay.reasons import CloseReason
 
+from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.limits import Limits
-from offset_common.relay.registry import Action, Announce, Close, Join, Registry
+from offset_common.relay.registry import Connect, Registry
 
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
+HERE, THERE = "1.1.1.1", "2.2.2.2"
 
 
 @pytest.fixture
-def registry() -> Registry:
+def registry() -> Registry[str, str, str]:
     return Registry(Limits(waiting_per_key=2, waiting_per_listener=3, tunnels_per_key=2))
 
 
-def test_a_first_listener_is_taken_without_a_word(registry: Registry) -> None:
-    assert registry.listen("listener", A) == []
-    assert registry.listener_of(A) == "listener"
+R = Registry[str, str, str]
 
 
-def test_a_connect_is_announced_to_its_listener(registry: Registry) -> None:
-    registry.listen("listener", A)
-    assert registry.connect("connect", B, A) == [Announce("listener", B)]
+def connect(
+    registry: R, pending: str, source: bytes, target: bytes, address: str = HERE
+) -> Union[CloseReason, tuple[str, Optional[str]]]:
+    return registry.connect(pending, Connect(source, target, address))
 
 
-def test_a_connect_without_a_listener_is_closed(registry: Registry) -> None:
-    registry.listen("listener", A)
-    assert registry.connect("connect", B, C) == [Close("connect", CloseReason.NO_LISTENER)]
-    assert len(registry) == 1
-
-
-def test_an_accept_joins_the_oldest_connect_of_its_pair(registry: Registry) -> None:
-    registry.listen("listener", A)
-    registry.connect("first", B, A)
-    registry.connect("second", B, A)
-    assert registry.accept("accept 1", A, B) == [Join("first", "accept 1")]
-    assert registry.accept("accept 2", A, B) == [Join("second", "accept 2")]
-
-
-@pytest.mark.parametrize(("key", "source"), [(A, C), (C, B), (B, A)])
-def test_an_accept_of_who_does_not_wait_for_that_key_is_closed(
-    registry: Registry, key: bytes, source: bytes
-) -> None:
-    registry.listen("listener", A)
-    registry.connect("connect", B, A)
-    assert registry.accept("accept", key, source) == [Close("accept", CloseReason.NO_WAITING_CONNECT)]
-
-
-def test_a_reject_closes_the_oldest_connect_of_its_pair(registry: Registry) -> None:
-    registry.listen("listener", A)
-    registry.connect("first", B, A)
-    registry.connect("second", B, A)
-    assert registry.reject("listener", B) == [Close("first", CloseReason.REJECTED)]
-    assert registry.accept("accept", A, B) == [Join("second", "accept")]
-
-
-@pytest.mark.parametrize(("who", "source"), [("listener", C), ("other", B), ("nobody", B)])
-def test_a_reject_of_who_does_not_wait_for_that_listener_does_nothing(
-    registry: Registry, who: str, source: bytes
-) -> None:
-    registry.listen("listener", A)
-    registry.listen("other", C)
-    registry.connect("connect", B, A)
-    assert registry.reject(who, source) == []
-    assert registry.accept("accept", A, B) == [Join("connect", "accept")]
-
-
-def test_the_newest_listener_wins_and_hears_of_all_that_wait(registry: Registry) -> None:
+def test_newest_listener_wins_and_takes_over_what_waits(registry: R) -> None:
     registry.listen("older", A)
-    registry.connect("first", B, A)
-    registry.connect("second", C, A)
-    assert registry.listen("newer", A) == [
-        Close("older", CloseReason.REPLACED),
-        Announce("newer", B),
-        Announce("newer", C),
-    ]
-    assert registry.closed("older") == []
+    connect(registry, "first", B, A)
+    connect(registry, "second", C, A)
+    assert registry.listen("newer", A) == ("older", ["first", "second"])
     assert registry.listener_of(A) == "newer"
-    assert registry.accept("accept", A, B) == [Join("first", "accept")]
+    assert registry.remove_listener("older", A) == []
+    assert registry.accept(A, B) == "first"
 
 
-def test_an_older_listener_can_reject_nothing_any_more(registry: Registry) -> None:
-    registry.listen("older", A)
-    registry.connect("connect", B, A)
-    registry.listen("newer", A)
-    assert registry.reject("older", B) == []
+@pytest.mark.parametrize("newcomer", [HERE, THERE])
+def test_full_listener_gives_up_the_newest_of_most(registry: R, newcomer: str) -> None:
+    registry.listen("listener", A)
+    for number, address in enumerate([HERE, HERE, HERE]):
+        assert connect(registry, f"flood {number}", bytes([number]) * 32, A, address) == ("listener", None)
+    decision = connect(registry, "newcomer", C, A, newcomer)
+    if newcomer == HERE:
+        assert decision is CloseReason.LIMIT_PENDING
+    else:
+        assert decision == ("listener", "flood 2")
+        assert registry.accept(A, bytes([2]) * 32) is CloseReason.NO_PENDING_CONNECT
+        assert registry.accept(A, C) == "newcomer"
 
 
-def test_the_end_of_a_listener_closes_what_waits_for_it_and_nothing_else(registry: Registry) -> None:
+def test_tie_between_addresses_is_lost_by_the_newcomer(registry: R) -> None:
+    registry.listen("listener", A)
+    for number, address in enumerate([HERE, HERE, THERE]):
+        connect(registry, str(number), bytes([number]) * 32, A, address)
+    assert connect(registry, "newcomer", C, A, THERE) is CloseReason.LIMIT_PENDING
+    assert connect(registry, "newcomer", C, A, "3.3.3.3") == ("listener", "1")
+
+
+def test_pending_connects_of_one_key_are_limited(registry: R) -> None:
     registry.listen("listener", A)
     registry.listen("other", C)
-    registry.connect("first", B, A)
-    registry.connect("second", C, A)
-    registry.connect("elsewhere", B, C)
-    registry.accept("accept", A, C)
-    assert registry.closed("listener") == [Close("first", CloseReason.LISTENER_ENDED)]
-    assert registry.listener_of(A) is None
-    assert registry.listener_of(C) == "other"
-    assert registry.accept("accept 2", C, B) == [Join("elsewhere", "accept 2")]
+    connect(registry, "1", B, A)
+    connect(registry, "2", B, A)
+    assert connect(registry, "3", B, C) is CloseReason.LIMIT_PENDING
+    assert connect(registry, "4", C, A) == ("listener", None)
+    registry.remove_connect("1")
+    assert connect(registry, "5", B, C) == ("other", None)
 
 
-def test_a_connect_that_ends_waits_no_more(registry: Registry) -> None:
-    registry.listen("listener", A)
-    registry.connect("connect", B, A)
-    assert registry.closed("connect") == []
-    assert registry.accept("accept", A, B) == [Close("accept", CloseReason.NO_WAITING_CONNECT)]
-
-
-def test_one_key_has_so_many_waiting_connects_and_no_more(registry: Registry) -> None:
-    registry.listen("listener", A)
-    registry.connect(1, B, A)
-    registry.connect(2, B, A)
-    assert registry.connect(3, B, A) == [Close(3, CloseReason.LIMIT_WAITING)]
-    assert registry.connect(4, C, A) == [Announce("listener", C)]
-    registry.closed(1)
-    assert registry.listen("other", C) == []
-    assert registry.connect(5, B, C) == [Announce("other", B)]
-
-
-def test_one_listener_has_so_many_waiting_connects_and_no_more(registry: Registry) -> None:
-    registry.listen("listener", A)
-    for number, key in enumerate([B, B, C]):
-        assert registry.connect(number, key, A) == [Announce("listener", key)]
-    assert registry.connect(4, C, A) == [Close(4, CloseReason.LIMIT_WAITING)]
-    registry.reject("listener", B)
-    assert registry.connect(5, C, A) == [Announce("listener", C)]
-
-
-def test_one_key_has_so_many_tunnels_and_no_more(registry: Registry) -> None:
+def test_tunnels_of_one_key_are_limited(registry: R) -> None:
     registry.listen("listener", A)
     registry.listen("other", C)
-    for number in (1, 2):
-        registry.connect(number, B, A)
-        registry.accept(-number, A, B)
-    assert registry.connect(3, B, C) == [Close(3, CloseReason.LIMIT_TUNNELS)]
-    registry.connect(4, C, A)
-    assert registry.accept(-4, A, C) == [Close(-4, CloseReason.LIMIT_TUNNELS)]
-    registry.closed(-1)
-    assert registry.accept(-5, A, C) == [Join(4, -5)]
+    for number in ("1", "2"):
+        connect(registry, number, B, A)
+        registry.accept(A, B)
+        registry.add_tunnel_end(f"connect {number}", B)
+        registry.add_tunnel_end(f"accept {number}", A)
+    assert connect(registry, "3", B, C) is CloseReason.LIMIT_TUNNELS
+    connect(registry, "4", C, A)
+    assert registry.accept(A, C) is CloseReason.LIMIT_TUNNELS
+    registry.remove_tunnel_end("accept 1")
+    registry.remove_tunnel_end("accept 1")
+    assert registry.accept(A, C) == "4"
 
 
 KEYS = st.sampled_from([A, B, C])
@@ -152,102 +95,121 @@ LIMITS = Limits(waiting_per_key=3, waiting_per_listener=4, tunnels_per_key=3)
 
 
 class RegistryModel(RuleBasedStateMachine):
-    """The registry against one flat list of connections, searched from the front each time."""
+    """The registry against flat lists, searched from the front each time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.registry = Registry(LIMITS)
+        self.registry: Registry[int, int, int] = Registry(LIMITS)
         self.next_id = 0
-        self.roles: dict[int, tuple[str, bytes, Optional[bytes]]] = {}  # role, own key, target key
+        self.listeners: list[tuple[int, bytes]] = []
+        self.waiting: list[tuple[int, bytes, bytes, str]] = []
+        self.ends: list[tuple[int, bytes]] = []
 
     def new_id(self) -> int:
         self.next_id += 1
         return self.next_id
 
-    def find(self, role: str, key: Optional[bytes] = None, target: Optional[bytes] = None) -> list[int]:
-        return [
-            each
-            for each, (its_role, its_key, its_target) in self.roles.items()
-            if its_role == role and key in (None, its_key) and target in (None, its_target)
-        ]
+    def listener(self, key: bytes) -> Optional[int]:
+        return next((each for each, its_key in self.listeners if its_key == key), None)
 
-    def do(self, actions: list[Action], expected: list[Action]) -> None:
-        assert actions == expected
-        for action in actions:
-            if isinstance(action, Close):
-                assert isinstance(action.connection, int)
-                self.roles.pop(action.connection, None)
-                assert self.registry.closed(action.connection) == []
+    def to(self, target: bytes) -> list[tuple[int, bytes, bytes, str]]:
+        return [each for each in self.waiting if each[2] == target]
+
+    def pair(self, source: bytes, target: bytes) -> list[tuple[int, bytes, bytes, str]]:
+        return [each for each in self.to(target) if each[1] == source]
+
+    def tunnels(self, key: bytes) -> int:
+        return sum(its_key == key for _, its_key in self.ends)
 
     @rule(key=KEYS)
     def listen(self, key: bytes) -> None:
         new = self.new_id()
-        expected: list[Action] = [Close(old, CloseReason.REPLACED) for old in self.find("listen", key)]
-        waiting = self.find("wait", target=key)
-        expected += [Announce(new, self.roles[each][1]) for each in waiting]
-        self.do(self.registry.listen(new, key), expected)
-        self.roles[new] = ("listen", key, None)
+        expected = self.listener(key), [each[0] for each in self.to(key)]
+        assert self.registry.listen(new, key) == expected
+        self.listeners = [each for each in self.listeners if each[1] != key] + [(new, key)]
 
-    @rule(source=KEYS, wanted=KEYS)
-    def connect(self, source: bytes, wanted: bytes) -> None:
+    @rule(source=KEYS, wanted=KEYS, address=st.sampled_from("xyz"))
+    def connect(self, source: bytes, wanted: bytes, address: str) -> None:
+        target = wanted  # hypothesis has a use of its own for the name
         new = self.new_id()
-        listeners = self.find("listen", wanted)
-        reason = None
-        if not listeners:
-            reason = CloseReason.NO_LISTENER
-        elif len(self.find("wait", source)) >= 3 or len(self.find("wait", target=wanted)) >= 4:
-            reason = CloseReason.LIMIT_WAITING
-        elif len(self.find("tunnel", source)) >= 3:
-            reason = CloseReason.LIMIT_TUNNELS
-        if reason is not None:
-            self.do(self.registry.connect(new, source, wanted), [Close(new, reason)])
+        decision = self.registry.connect(new, Connect(source, target, address))
+        if self.listener(target) is None:
+            assert decision is CloseReason.NO_LISTENER
+        elif sum(each[1] == source for each in self.waiting) >= 3:
+            assert decision is CloseReason.LIMIT_PENDING
+        elif self.tunnels(source) >= 3:
+            assert decision is CloseReason.LIMIT_TUNNELS
+        elif len(self.to(target)) < 4:
+            assert decision == (self.listener(target), None)
+            self.waiting.append((new, source, target, address))
         else:
-            self.do(self.registry.connect(new, source, wanted), [Announce(listeners[0], source)])
-            self.roles[new] = ("wait", source, wanted)
+            addresses = [each[3] for each in self.to(target)] + [address]
+            most = max(map(addresses.count, addresses))
+            if addresses.count(address) == most:
+                assert decision is CloseReason.LIMIT_PENDING
+                return
+            assert isinstance(decision, tuple)
+            assert decision[0] == self.listener(target)
+            (evicted,) = [each for each in self.waiting if each[0] == decision[1]]
+            assert addresses.count(evicted[3]) == most
+            assert evicted == [each for each in self.to(target) if each[3] == evicted[3]][-1]
+            self.waiting.remove(evicted)
+            self.waiting.append((new, source, target, address))
 
     @rule(key=KEYS, source=KEYS)
     def accept(self, key: bytes, source: bytes) -> None:
-        new = self.new_id()
-        waiting = self.find("wait", source, key)
-        actions = self.registry.accept(new, key, source)
-        if not waiting:
-            self.do(actions, [Close(new, CloseReason.NO_WAITING_CONNECT)])
-        elif len(self.find("tunnel", key)) >= 3:
-            self.do(actions, [Close(new, CloseReason.LIMIT_TUNNELS)])
+        decision = self.registry.accept(key, source)
+        if not self.pair(source, key):
+            assert decision is CloseReason.NO_PENDING_CONNECT
+        elif self.tunnels(key) >= 3:
+            assert decision is CloseReason.LIMIT_TUNNELS
         else:
-            self.do(actions, [Join(waiting[0], new)])
-            self.roles[waiting[0]] = ("tunnel", source, None)
-            self.roles[new] = ("tunnel", key, None)
+            pending = self.pair(source, key)[0]
+            assert decision == pending[0]
+            self.waiting.remove(pending)
+            for end_key in (source, key):
+                end = self.new_id()
+                self.registry.add_tunnel_end(end, end_key)
+                self.ends.append((end, end_key))
 
     @rule(key=KEYS, source=KEYS)
     def reject(self, key: bytes, source: bytes) -> None:
-        for listener in self.find("listen", key):
-            waiting = self.find("wait", source, key)[:1]
-            expected: list[Action] = [Close(each, CloseReason.REJECTED) for each in waiting]
-            self.do(self.registry.reject(listener, source), expected)
+        pending = self.pair(source, key)[:1]
+        assert self.registry.reject(key, source) == (pending[0][0] if pending else None)
+        self.waiting = [each for each in self.waiting if each not in pending]
 
-    @rule(data=st.data())
-    def close(self, data: st.DataObject) -> None:
-        if self.roles:
-            self.end(data.draw(st.sampled_from(sorted(self.roles))))
+    @rule(number=st.integers(0, 20))
+    def close_connect(self, number: int) -> None:
+        if self.waiting:
+            pending = self.waiting.pop(number % len(self.waiting))
+            assert self.registry.remove_connect(pending[0]) == self.listener(pending[2])
 
-    def end(self, connection: int) -> None:
-        role, key, _ = self.roles.pop(connection)
-        waiting = self.find("wait", target=key) if role == "listen" else []
-        expected: list[Action] = [Close(each, CloseReason.LISTENER_ENDED) for each in waiting]
-        self.do(self.registry.closed(connection), expected)
+    @rule(number=st.integers(0, 20))
+    def close_listener(self, number: int) -> None:
+        if self.listeners:
+            listener, key = self.listeners.pop(number % len(self.listeners))
+            assert self.registry.remove_listener(listener, key) == [each[0] for each in self.to(key)]
+            self.waiting = [each for each in self.waiting if each[2] != key]
+
+    @rule(number=st.integers(0, 20))
+    def close_tunnel_end(self, number: int) -> None:
+        if self.ends:
+            self.registry.remove_tunnel_end(self.ends.pop(number % len(self.ends))[0])
 
     @invariant()
     def holds_what_the_model_holds(self) -> None:
-        assert len(self.registry) == len(self.roles)
+        assert len(self.registry) == len(self.listeners) + len(self.waiting) + len(self.ends)
         for key in (A, B, C):
-            assert self.registry.listener_of(key) == next(iter(self.find("listen", key)), None)
+            assert self.registry.listener_of(key) == self.listener(key)
+            assert self.registry.has_pending(key) == bool(self.to(key))
 
     def teardown(self) -> None:
-        while self.roles:
-            self.end(next(iter(self.roles)))
-        assert len(self.registry) == 0
-        held = [value for value in vars(self.registry).values() if isinstance(value, dict) and value]
+        while self.listeners:
+            self.close_listener(0)
+        while self.ends:
+            self.close_tunnel_end(0)
+        assert not self.waiting, "nobody waits without a listener"
+        held = [name for name, value in vars(self.registry).items() if name != "_limits" and value]
         assert held == []
 
 

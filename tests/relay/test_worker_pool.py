@@ -1,4 +1,7 @@
-"""The front process's side of the workers; the test plays theirs: what they hear, and which is chosen."""
+"""The front process's side of the workers: which one gets a tunnel, and what became of it.
+
+The test plays the workers, except in the last tests.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,34 +17,46 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
-from offset_common.relay.handover import MAX_DATAGRAM, receive_with_sockets
-from offset_common.relay.reasons import CloseReason
-from offset_common.relay.worker_pool import LOAD_HALVES_IN, RESTART_DELAY, STUCK_AFTER, WorkerPool
 
 from offset_common.errors import ServiceError
-from offset_common.relay.limits import MIB, Limits
-from tests.relay.rig import Mate, Rig
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.event_loop import EventLoop
+from offset_common.relay.lifecycle import State
+from offset_common.relay.limits import Limits
+from offset_common.relay.sessions.tunnel import Tunnels
+from offset_common.relay.workers.handle import RESTART_DELAY, WorkerHandle
+from offset_common.relay.workers.pool import RemoteTunnel, WorkerPool
+from offset_common.relay.workers.transfer import MAX_DATAGRAM, decode_pair, receive_with_sockets
+from offset_common.wire.messages import InitConnection, InitRole
+from tests.relay.harness import Harness, TestPeer, running
 
 FILLING = b'{"do": "nothing"}'
+STEP = 0.25  # seconds
+FOUND_WITHIN = 5.0  # seconds: what issue and documents promise
 
 
 class FakeProcess:
     """A worker without a process: the test has its end of the channel."""
 
+    pid = 0
+
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
+        self.killed = False
+        self.pairs: list[tuple[int, int]] = []
 
     def kill(self) -> None:
-        """End, as a process would."""
+        """End, as a process does."""
+        self.killed = True
         self.channel.close()
 
     def wait(self, timeout: Optional[float] = None) -> int:
-        """Say that it ended."""
+        """Report that it ended."""
         self.channel.close()
         return 0
 
-    def heard(self) -> list[dict[str, Any]]:
-        """Return the commands that are there."""
+    def commands(self) -> list[dict[str, Any]]:
+        """Receive what is there; return the commands."""
         commands: list[dict[str, Any]] = []
         while True:
             try:
@@ -49,12 +65,19 @@ class FakeProcess:
                 return commands
             for descriptor in descriptors:
                 os.close(descriptor)
-            if not descriptors and datagram != FILLING:
+            if descriptors:
+                first, second = decode_pair(datagram)
+                self.pairs.append((first.number, second.number))
+            elif datagram != FILLING:
                 commands.append(json.loads(datagram))
 
     def report(self, **values: Any) -> None:
-        """Tell the front process something."""
+        """Report something to the front process."""
         self.channel.send(json.dumps(values).encode())
+
+    def beat(self) -> None:
+        """Send a heartbeat."""
+        self.report(alive=True)
 
 
 class System:
@@ -74,33 +97,42 @@ class System:
 
 
 class Front:
-    """The front process: a rig whose tunnels go to workers.
+    """The front process of a relay with two workers."""
 
-    Args:
-        rig: which it is put on.
-        system: starts the workers.
-        workers: how many.
-    """
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
+        pool = harness.relay.rendezvous._tunnels
+        assert isinstance(pool, WorkerPool)
+        self.workers = pool.workers
 
-    def __init__(self, rig: Rig, system: System, workers: int) -> None:
-        self.rig = rig
-        self.system = system
-        self.warnings: list[str] = []
-        self.pool = WorkerPool(rig.loop, rig.relay.limits, workers, rig.relay.tunnels, self._warn)
-        rig.relay.workers = self.pool
-
-    def _warn(self, kind: str, text: str) -> None:
-        self.warnings.append(text)
-
-    def pair(self) -> tuple[Mate, Mate]:
-        """Join two peers and hand them over."""
-        near, far = self.rig.tunnel()
-        self.pool._hand_over(near.link, far.link)
-        return near, far
+    def tunnel(self) -> tuple[TestPeer, TestPeer]:
+        """Return a tunnel that was given to a worker."""
+        pair = self.harness.tunnel()
+        self.harness.run_rounds(2)
+        return pair
 
     def tunnels(self) -> list[int]:
         """Return how many tunnels each worker has."""
-        return [len(worker.links) // 2 for worker in self.pool.workers]
+        return [len(worker.connections) // 2 for worker in self.workers]
+
+    def advance(self, seconds: float, *beating: FakeProcess) -> None:
+        """Advance the clock in small steps, in which some workers send heartbeats."""
+        for _ in range(int(seconds / STEP)):
+            for process in beating:
+                process.beat()
+            self.harness.advance(STEP)
+
+    def lines(self, event: str) -> list[str]:
+        """Return the log's lines about one event."""
+        return [line for line in self.harness.log.lines if event in line]
+
+    def fill(self) -> None:
+        """Fill the channel of the first worker."""
+        channel = self.workers[0]._channel
+        assert channel is not None
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                channel.send(FILLING)
 
 
 @pytest.fixture
@@ -111,170 +143,284 @@ def system(monkeypatch: pytest.MonkeyPatch) -> System:
 
 
 @pytest.fixture
-def front(rig: Rig, system: System) -> Iterator[Front]:
-    """A front process with two workers."""
-    made = Front(rig, system, 2)
-    yield made
-    for worker in made.pool.workers:
-        if worker.alive:
-            worker._died()
+def front(system: System) -> Iterator[Front]:
+    """A front process whose two workers have started."""
+    with running(Limits(handshake_threads=1), workers=2) as harness:
+        made = Front(harness)
+        for process in system.processes:
+            process.beat()
+        harness.run_rounds(2)
+        yield made
+        for process in system.processes:
+            process.channel.close()
+        harness.run_until(lambda: not any(worker.connections for worker in made.workers))
+
+
+def worker_of(peer: TestPeer) -> WorkerHandle:
+    session = peer.connection.session
+    assert isinstance(session, RemoteTunnel)
+    return session._worker
+
+
+def number_of(peer: TestPeer) -> int:
+    session = peer.connection.session
+    assert isinstance(session, RemoteTunnel)
+    return session._number
 
 
 def descriptors() -> list[str]:
     return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 
-def fill(front: Front) -> None:
-    """Fill the channel of the first worker, as many commands would."""
-    channel = front.pool.workers[0]._channel
-    assert channel is not None
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            channel.send(FILLING)
+def test_tunnel_goes_to_a_worker_with_its_sockets(front: Front, system: System) -> None:
+    near, far = front.tunnel()
+    assert system.processes[0].commands() == []
+    assert system.processes[0].pairs == [(number_of(near), number_of(far))]
+    assert near.connection.sock.fileno() == -1
+    assert near.state is State.TUNNEL
 
 
-def test_a_worker_that_cannot_be_started_again_is_tried_again_and_leaves_nothing_open(
-    front: Front, system: System
-) -> None:
-    worker = front.pool.workers[0]
+def test_report_of_an_end_closes_the_connection(front: Front, system: System) -> None:
+    near, _ = front.tunnel()
+    received, sent = near.connection.received, near.connection.sent
+    system.processes[0].report(
+        ended=number_of(near), reason="STALLED", detail="some detail", received=100, sent=200
+    )
+    assert front.harness.end_of(near.connection)[1:] == (CloseReason.STALLED, "some detail")
+    assert (near.connection.received, near.connection.sent) == (received + 100, sent + 200)
+    assert system.processes[0].commands() == [], "the worker knows it"
+
+
+def test_bug_of_a_worker_is_logged(front: Front, system: System) -> None:
+    system.processes[0].report(bug="Traceback: a bug")
+    front.harness.run_until(lambda: front.lines("bug in a worker") != [])
+    assert "a bug" in front.lines("bug in a worker")[0]
+
+
+def test_worker_is_told_once_to_finish_a_connection(front: Front, system: System) -> None:
+    near, _ = front.tunnel()
+    number = number_of(near)
+    for _ in range(5):
+        near.connection.session.finish(CloseReason.SHUTDOWN)
+    assert system.processes[0].commands() == [{"do": "finish", "number": number, "reason": "SHUTDOWN"}]
+
+
+def test_stopping_relay_finishes_each_end_once(front: Front, system: System) -> None:
+    numbers = [number_of(peer) for _ in range(4) for peer in front.tunnel()]
+    front.harness.relay.stop(0.0)
+    front.harness.run_rounds(10)
+    finished = [command["number"] for process in system.processes for command in process.commands()]
+    assert sorted(finished) == sorted(numbers)
+
+
+def test_busy_worker_gets_its_commands_in_order_later(front: Front, system: System) -> None:
+    tunnels = [front.tunnel() for _ in range(4)]
+    numbers = [number_of(peer) for pair in tunnels[::2] for peer in pair]
+    front.fill()
+    front.harness.relay.stop(0.0)
+    front.advance(1.0)
+    assert system.processes[0].commands() == []
+    front.harness.run_until(lambda: not front.workers[0]._unsent)
+    assert [command["number"] for command in system.processes[0].commands()] == numbers
+
+
+def test_tunnel_does_not_overtake_commands(front: Front, system: System) -> None:
+    first, second = front.workers
+    near, _ = front.tunnel()
+    front.tunnel()
+    front.fill()
+    near.connection.session.finish(CloseReason.SHUTDOWN)
+    assert [worker_of(peer) for peer in front.tunnel()] == [second, second]
+    system.processes[0].commands()  # now there is room, but a command waits
+    assert not first.take((near.connection, near.connection), (90, 91))
+    front.harness.run_until(lambda: not first._unsent)
+    assert worker_of(front.tunnel()[0]) is first
+
+
+@pytest.mark.parametrize("beats_before", [True, False])
+def test_hanging_worker_is_found_and_killed(front: Front, system: System, beats_before: bool) -> None:
+    (near, far), (other, _) = front.tunnel(), front.tunnel()
+    hangs, lives = system.processes
+    if beats_before:
+        front.advance(3.0, hangs, lives)
+    front.advance(2.0, lives)
+    assert not hangs.killed
+    front.advance(FOUND_WITHIN - 2.0, lives)
+    assert hangs.killed
+    for peer in (near, far):
+        assert front.harness.reason_of(peer.connection) is CloseReason.WORKER_ENDED
+    assert other.state is State.TUNNEL
+    assert [line for line in front.lines("worker hangs") if "lost_tunnel_ends=2" in line]
+    front.advance(RESTART_DELAY + 2 * STEP, lives)
+    assert len(system.processes) == 3
+
+
+def test_new_tunnels_avoid_a_worker_that_misses_heartbeats(front: Front, system: System) -> None:
+    _, lives = system.processes
+    front.advance(2.0, lives)
+    for _ in range(3):
+        assert worker_of(front.tunnel()[0]) is front.workers[1]
+
+
+def test_front_process_serves_what_no_worker_takes(front: Front, system: System) -> None:
+    front.advance(2.0)
+    near, far = front.tunnel()
+    near.send(b"served here")
+    assert far.receive() == b"served here"
+
+
+def test_stopped_front_process_blames_no_worker(front: Front, system: System) -> None:
+    near, _ = front.tunnel()
+    front.advance(1.0, *system.processes)
+    front.harness.advance(3600.0)
+    front.advance(10.0, *system.processes)
+    assert not any(process.killed for process in system.processes)
+    assert near.state is State.TUNNEL
+
+
+def test_worker_has_half_a_minute_to_start(system: System) -> None:
+    with running(Limits(handshake_threads=1), workers=2) as harness:
+        front = Front(harness)
+        front.advance(25.0)
+        assert not any(process.killed for process in system.processes)
+        front.advance(25.0)
+        assert all(process.killed for process in system.processes[:2])
+
+
+def test_dead_worker_ends_its_tunnels_and_is_started_again(front: Front, system: System) -> None:
+    (near, far), (other, _) = front.tunnel(), front.tunnel()
+    system.processes[0].channel.close()
+    for peer in (near, far):
+        assert front.harness.reason_of(peer.connection) is CloseReason.WORKER_ENDED
+    assert other.state is State.TUNNEL
+    assert [line for line in front.lines("worker ended") if "lost_tunnel_ends=2" in line]
+    assert worker_of(front.tunnel()[0]) is front.workers[1]
+    front.harness.advance(RESTART_DELAY + STEP)
+    assert worker_of(front.tunnel()[0]) is front.workers[0]
+
+
+def test_worker_that_cannot_be_started_is_tried_again(front: Front, system: System) -> None:
     system.most = 2
-    system.processes[0].kill()
-    front.rig.until(lambda: not worker.alive)
+    system.processes[0].channel.close()
+    front.harness.run_until(lambda: front.workers[0]._channel is None)
     before = descriptors()
     for tries in range(3):
-        front.rig.advance(RESTART_DELAY + 0.5)
-        assert sum("cannot be started: Resource temporarily" in text for text in front.warnings) == tries + 1
+        front.harness.advance(RESTART_DELAY + STEP)
+        lines = front.lines("cannot start a worker")
+        assert len(lines) == tries + 1
+        assert "Resource temporarily unavailable" in lines[-1]
     assert descriptors() == before
     system.most = 1000
-    front.rig.advance(RESTART_DELAY + 0.5)
-    assert worker.alive
-    near, _ = front.pair()
-    assert near.link.remote is worker
+    front.harness.advance(RESTART_DELAY + STEP)
+    assert worker_of(front.tunnel()[0]) is front.workers[0]
 
 
-def test_a_relay_whose_workers_cannot_be_started_says_so_and_leaves_nothing_open(
-    rig: Rig, system: System
-) -> None:
+def test_relay_whose_workers_cannot_be_started_leaves_nothing(system: System) -> None:
+    loop = EventLoop()
     before = descriptors()
     system.most = 3
     with pytest.raises(ServiceError, match=r"cannot start 5 worker processes: Resource .*--workers"):
-        WorkerPool(rig.loop, Limits(), 5, rig.relay.tunnels, lambda kind, text: None)
+        WorkerPool(loop, Limits(), 5, Tunnels())
     assert descriptors() == before
+    loop.close()
 
 
-def test_a_worker_is_told_once_to_finish_a_link(front: Front, system: System) -> None:
-    near, _ = front.pair()
-    for _ in range(5):
-        near.link.finish(CloseReason.SHUTDOWN)
-    assert system.processes[0].heard() == [{"do": "finish", "number": near.link.note, "reason": "SHUTDOWN"}]
-
-
-def test_a_relay_that_stops_tells_each_link_once(front: Front, system: System) -> None:
-    pairs = [front.pair() for _ in range(4)]
-    front.rig.relay.stop(0.0)
-    front.rig.rounds(10)
-    numbers = [command["number"] for process in system.processes for command in process.heard()]
-    assert sorted(numbers) == sorted(mate.link.note for pair in pairs for mate in pair)  # type: ignore[type-var]
-
-
-def test_a_worker_that_takes_nothing_for_a_moment_gets_everything_in_order_later(
-    front: Front, system: System
-) -> None:
-    worker, process = front.pool.workers[0], system.processes[0]
-    pairs = [front.pair() for _ in range(4)]
-    fill(front)
-    front.rig.relay.stop(0.0)
-    front.rig.advance(STUCK_AFTER - 4.0)
-    assert process.heard() == []
-    front.rig.until(lambda: not worker._unsent)
-    numbers = [command["number"] for command in process.heard()]
-    assert numbers == [mate.link.note for pair in pairs[::2] for mate in pair]
-    front.rig.advance(STUCK_AFTER + 1.0)
-    assert worker.alive, "what it took is not held against it"
-
-
-def test_a_pair_does_not_overtake_what_its_worker_was_told_before(front: Front, system: System) -> None:
-    first, second = front.pool.workers
-    (near, _), _ = front.pair(), front.pair()
-    third = front.rig.tunnel()
-    fill(front)
-    near.link.finish(CloseReason.SHUTDOWN)
-    system.processes[0].heard()
-    front.pool._hand_over(*(mate.link for mate in third))
-    assert [mate.link.remote for mate in third] == [second, second]
-    front.rig.until(lambda: not first._unsent)
-    assert front.pair()[0].link.remote is first
-
-
-def test_a_worker_that_takes_nothing_for_seconds_is_stuck(front: Front, system: System) -> None:
-    (near, far), (other, _) = front.pair(), front.pair()
-    fill(front)
-    near.link.finish(CloseReason.SHUTDOWN)
-    front.rig.advance(STUCK_AFTER - 1.0)
-    assert front.pool.workers[0].alive
-    front.rig.advance(2.0)
-    assert front.warnings == ["a worker process ended, and 2 tunnel ends with it"]
-    assert near.link.closed
-    assert far.link.closed
-    assert not other.link.closed, "the other worker lives on"
-
-
-def test_a_worker_that_dies_while_the_relay_stops_is_not_started_again(front: Front, system: System) -> None:
-    front.pair()
-    front.pair()
-    front.rig.relay.stop(3600.0)
-    system.processes[0].kill()
-    front.rig.until(lambda: not front.pool.workers[0].alive)
-    front.rig.advance(RESTART_DELAY + 0.5)
+def test_dead_worker_of_a_stopping_relay_stays_dead(front: Front, system: System) -> None:
+    front.tunnel()
+    front.tunnel()
+    front.harness.relay.stop(3600.0)
+    system.processes[0].channel.close()
+    front.harness.run_until(lambda: front.workers[0]._channel is None)
+    front.harness.advance(RESTART_DELAY + STEP)
     assert len(system.processes) == 2
 
 
-def test_idle_workers_are_filled_evenly(front: Front, system: System) -> None:
-    system.processes[0].report(forwarded=3000)
-    front.rig.rounds()
-    for _ in range(6):
-        front.pair()
+def test_worker_with_fewest_tunnels_gets_the_next(front: Front, system: System) -> None:
+    tunnels = [front.tunnel() for _ in range(6)]
     assert front.tunnels() == [3, 3]
+    first = worker_of(tunnels[0][0])
+    ended = [peer for pair in tunnels for peer in pair if worker_of(peer) is first]
+    for peer in ended:
+        peer.connection.close(CloseReason.STALLED)
+    assert [worker_of(front.tunnel()[0]) for _ in range(3)] == [first] * 3
 
 
-def test_a_busy_worker_is_avoided_until_it_was_idle_for_a_while(front: Front, system: System) -> None:
-    system.processes[0].report(forwarded=100 * MIB)
-    front.rig.until(lambda: front.pool.workers[0].forwarded() > 0)
-    for _ in range(4):
-        front.pair()
-    assert front.tunnels() == [0, 4]
-    front.rig.advance(8 * LOAD_HALVES_IN)
-    for _ in range(4):
-        front.pair()
-    assert front.tunnels() == [4, 4]
-
-
-def test_workers_that_are_about_as_busy_share_what_comes_within_a_second(
-    front: Front, system: System
-) -> None:
-    for process, size in zip(system.processes, (50 * MIB, 60 * MIB)):
-        process.report(forwarded=size)
-    front.rig.until(lambda: all(worker.forwarded() for worker in front.pool.workers))
-    for _ in range(6):
-        front.pair()
-    assert front.tunnels() == [3, 3]
-
-
-def test_a_link_that_is_found_lost_at_the_moment_of_the_hand_over_goes_nowhere(
-    front: Front, system: System
-) -> None:
-    near, far = front.rig.tunnel()
-    near.link.connection.send(b"a last word", front.rig.loop.now)  # type: ignore[union-attr]
+def test_tunnel_that_ended_before_the_move_goes_nowhere(front: Front, system: System) -> None:
+    harness = front.harness
+    listener = harness.listener()
+    near = harness.pending(listener)
+    near.send(b"early")
+    harness.run_rounds()
+    far = harness.admit(listener.identity)
+    far.send(InitConnection(InitRole.ACCEPT, near.key).encode())
+    far.sock.close()
+    assert near.wait_for_end() == []
     near.sock.close()
-    front.pool._hand_over(near.link, far.link)
-    assert near.link.closed
-    assert far.link.remote is None
-    assert [process.heard() for process in system.processes] == [[], []]
-    assert far.wait_for_end() == []
+    assert front.harness.reason_of(near.connection) is CloseReason.PARTNER_ENDED
+    assert [process.commands() for process in system.processes] == [[], []]
+    assert [process.pairs for process in system.processes] == [[], []]
 
 
-def test_the_channel_takes_the_largest_pair(front: Front, system: System) -> None:
-    channel = front.pool.workers[0]._channel
+def test_channel_takes_the_largest_datagram(front: Front, system: System) -> None:
+    channel = front.workers[0]._channel
     assert channel is not None
     channel.send(bytes(MAX_DATAGRAM))
     assert len(system.processes[0].channel.recv(2 * MAX_DATAGRAM)) == MAX_DATAGRAM
+
+
+# With real processes.
+
+
+@pytest.fixture
+def real() -> Iterator[Front]:
+    """A front process whose two real workers have started."""
+    with running(Limits(handshake_threads=1), workers=2) as harness:
+        made = Front(harness)
+        harness.run_until(lambda: all(has_started(worker) for worker in made.workers))
+        yield made
+
+
+def has_started(worker: WorkerHandle) -> bool:
+    return worker._missed_allowed < 10
+
+
+def test_real_worker_forwards_in_order(real: Front) -> None:
+    listener = real.harness.listener()
+    near = real.harness.pending(listener)
+    messages = [os.urandom(size) for size in (10, 30_000, 7, 100_000)]
+    data = near.encrypt(*messages)
+    near.write(data[:20_000])
+    real.harness.run_rounds()
+    far = real.harness.admit(listener.identity).request(InitRole.ACCEPT, near.key)
+    near.write(data[20_000:])
+    near.sock.close()
+    assert far.wait_for_end() == messages
+    assert worker_of(far) in real.workers
+    far.sock.close()
+    assert real.harness.reason_of(near.connection) is CloseReason.PEER_CLOSED
+    assert real.harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
+
+
+def test_real_worker_that_is_stopped_is_killed(real: Front) -> None:
+    near, far = real.tunnel()
+    hangs = worker_of(near)
+    (lives,) = [worker for worker in real.workers if worker is not hangs]
+    process = hangs._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    for _ in range(int(FOUND_WITHIN / 2 / STEP)):
+        real.advance(2 * STEP)
+        # Virtual time goes as fast as the other worker's heartbeats come.
+        real.harness.run_until(lambda: lives._missed == 0)
+    assert process.returncode == -signal.SIGKILL
+    for peer in (near, far):
+        assert real.harness.reason_of(peer.connection) is CloseReason.WORKER_ENDED
+        assert peer.wait_for_end() == []
+    assert worker_of(real.tunnel()[0]) is lives
+
+
+def test_real_worker_ends_with_its_front_process(real: Front) -> None:
+    processes = [worker._process for worker in real.workers]
+    for worker in real.workers:
+        worker.disconnect()
+    assert [process.wait(30.0) for process in processes if process] == [0, 0]

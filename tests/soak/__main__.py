@@ -3,19 +3,19 @@
 Usage:
   tests.soak [options]
 
-Run it as `python -m tests.soak`, or by `make soak`.
+Run it as `python -m tests.soak`, or with `make soak`.
 
-  --seconds N   How long the nodes do what they do [default: 600].
-  --seed S      A number; what each node does, and all that is said, follows from it, though not the
-                moment at which it happens. A new one where it is not given.
-  --nodes N     How many [default: 200].
-  --workers N   Of the relay [default: 1].
+  --seconds N   How long the nodes use the relay [default: 600].
+  --seed S      A number that decides what each node does and sends, though not the moment at which it
+                happens; a new one by default.
+  --nodes N     How many nodes [default: 200].
+  --workers N   Worker processes of the relay [default: 1].
   -h, --help    Show this page.
   -V, --version  Show the version.
 
-Status 0: every payload was checked at its destination (order, content, nothing twice), every end of a
-connection had its reason, and the relay's descriptors, threads, registry and buffers are back where
-they began. Status 1: a sentence says what is wrong, and the seed.
+Status 0: every payload arrived once and in order, every connection ended for a good reason, and the
+relay's descriptors, threads, registry and buffers are as they were before. Status 1: something is wrong;
+the output says what, and the seed.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from typing import Any, Optional
 
 from offset_common import __version__
 from offset_common.command_line import parse, run
-from tests.end_to_end.relay_process import RelayProcess, write_identity
 from tests.soak.relay import MIB, SoakedRelay
-from tests.soak.town import Town
+from tests.soak.simulation import Simulation
+from tests.support.relay_process import RelayProcess, write_identity
 
 PROGRESS_INTERVAL = 5.0  # seconds
-SHORTEST_WITH_EVERYTHING = 20.0  # seconds in which each of these happens at least once
-HAPPENS = (
+EVERYTHING_HAPPENS = 4000.0  # seconds times nodes in which each of these happens
+ACTIONS = (
     "tunnels",
     "messages",
     "rejects",
@@ -49,6 +49,7 @@ HAPPENS = (
     "vanishings",
     "leavings",
 )
+RARE_ACTIONS = ("listens anew", "pauses", "freezings")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -64,12 +65,11 @@ def start(arguments: dict[str, Any]) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(f"soak: seed {seed}, {size} nodes, {seconds:g} s, workers {arguments['--workers']}", flush=True)
     with tempfile.TemporaryDirectory() as directory:
-        identity = write_identity(Path(directory))
-        process = RelayProcess(identity, "127.0.0.1:0", ["--workers", arguments["--workers"]])
+        relay = RelayProcess(write_identity(Path(directory)), options=["--workers", arguments["--workers"]])
         try:
-            faults = soak(process, seed, size, seconds)
+            faults = soak(relay, seed, size, seconds)
         finally:
-            process.process.kill()
+            relay.kill()
     for fault in faults:
         print(f"WRONG: {fault}")
     print(f"soak: {'FAILED' if faults else 'passed'}, seed {seed}", flush=True)
@@ -77,57 +77,53 @@ def start(arguments: dict[str, Any]) -> int:
 
 
 def soak(process: RelayProcess, seed: int, size: int, seconds: float) -> list[str]:
-    """Let the nodes live with a relay for so long; return what was wrong."""
+    """Let simulated nodes use a relay for a time; return what was wrong."""
     relay = SoakedRelay(process)
-    town = Town(process.place(), seed, size)
-    faults = _live(town, relay, seconds)
+    simulation = Simulation(process.endpoint(), seed, size)
+    count = simulation.ledger.count
+    faults = _run(simulation, relay, seconds)
     if not faults:
-        town.close()
-        faults = town.ledger.faults
+        simulation.close()
+        faults = simulation.ledger.faults
     if not faults:
-        count = town.ledger.count
         faults = relay.faults_afterwards(count["connections"], count["connections frozen"])
-        if seconds * size >= SHORTEST_WITH_EVERYTHING * 200:
-            faults += [f"there were no {what}" for what in HAPPENS if not count[what]]
-    print(_progress(town, relay, seconds))
-    if not faults:
-        print(f"  relay: {relay.processor_seconds():.1f} s of processor time, {_show(relay.state()[1])}")
-        return relay.stop()
-    _show_log(process, faults)
-    return faults
+        if seconds * size >= EVERYTHING_HAPPENS:
+            faults += [f"there were no {action}" for action in ACTIONS if not count[action]]
+    print(_progress(simulation, relay, seconds))
+    if faults:
+        _print_log(process, faults)
+        return faults
+    print(f"  relay: {process.cpu_seconds:.1f} s of processor time, ended: {process.state().ended}")
+    status = process.stop()
+    return [f"SIGTERM ended the relay with status {status}"] if status else process.failures
 
 
-def _show_log(process: RelayProcess, faults: list[str]) -> None:
-    ports = re.findall(r"port (\d+)", " ".join(faults))
-    about = [line for line in process.lines if any(f":{port} " in line for port in ports)]
-    print("the end of the relay's log, and what it says about these connections:")
-    print("\n".join([*process.lines[-10:], "", *about[-10:]]))
-
-
-def _live(town: Town, relay: SoakedRelay, seconds: float) -> list[str]:
-    began = time.monotonic()
-    while not town.ledger.faults and (passed := time.monotonic() - began) < seconds:
-        town.run(min(PROGRESS_INTERVAL, seconds - passed))
-        print(_progress(town, relay, time.monotonic() - began), flush=True)
-        faults = relay.faults_meanwhile()
+def _run(simulation: Simulation, relay: SoakedRelay, seconds: float) -> list[str]:
+    start = time.monotonic()
+    while not simulation.ledger.faults and (passed := time.monotonic() - start) < seconds:
+        simulation.run(min(PROGRESS_INTERVAL, seconds - passed))
+        print(_progress(simulation, relay, time.monotonic() - start), flush=True)
+        faults = relay.faults()
         if faults:
             return faults
-    return town.ledger.faults
+    return simulation.ledger.faults
 
 
-def _progress(town: Town, relay: SoakedRelay, seconds: float) -> str:
-    count = town.ledger.count
-    kinds = ("rejects", "rekeys", "stalls", "hang-ups", "drops", "vanishings", "leavings", "listens anew")
+def _progress(simulation: Simulation, relay: SoakedRelay, seconds: float) -> str:
+    count = simulation.ledger.count
+    actions = ", ".join(f"{count[action]} {action}" for action in (*ACTIONS, *RARE_ACTIONS))
     memory = f"{relay.growth() / MIB:+.1f} MiB" if relay.relay.alive else "gone"
     return (
-        f"{seconds:5.0f} s: {sum(1 for _ in town.ends())} connections of {count['connections']}, "
-        f"{count['tunnels']} tunnels, {count['messages']} messages, {count['bytes'] / 1e6:.0f} MB, "
-        f"{', '.join(f'{count[kind]} {kind}' for kind in (*kinds, 'pauses', 'freezings'))}; relay {memory}"
+        f"{seconds:5.0f} s: {len(list(simulation.connections()))} connections of {count['connections']}, "
+        f"{count['bytes'] / 1e6:.0f} MB, {actions}; relay {memory}"
     )
 
 
-def _show(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
+def _print_log(process: RelayProcess, faults: list[str]) -> None:
+    ports = re.findall(r"port (\d+)", " ".join(faults))
+    about = [line for line in process.lines if any(f":{port} " in line for port in ports)]
+    print("the end of the relay's log, and its lines about these connections:")
+    print("\n".join([*process.lines[-10:], "", *about[-10:]]))
 
 
 if __name__ == "__main__":

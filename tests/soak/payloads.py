@@ -1,10 +1,12 @@
-"""What the nodes say to each other: made from a seed, so that it is checked without being stored."""
+"""What the nodes send: made from a seed, so that it can be checked without being stored."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 from struct import Struct
+
+from tests.support.channel import WrongAnswer
 
 POOL_SIZE = 1 << 21
 LARGEST = (1 << 20) - 64  # bytes of a whole message: nearly the largest that the protocol allows
@@ -13,23 +15,23 @@ _HEAD = Struct(">QQ")  # stream, counter
 _OFFSET = Struct(">QQ")
 
 
-class WrongPayload(Exception):
-    """A message is not one that anybody sent."""
+class WrongPayload(WrongAnswer):
+    """A message that nobody sent arrived, or one out of its place."""
 
 
 class Payloads:
     """Makes and recognizes messages.
 
     Each begins with the number of its stream, which is one direction of one tunnel, and its place
-    in the stream; the rest follows from these and the seed.
+    in the stream; its body follows from these and the seed.
 
     Args:
-        seed: the run's.
+        seed: of the run.
     """
 
     def __init__(self, seed: int) -> None:
         source = random.Random(f"{seed}/payloads")
-        # Random bytes, zeros, ones, and zeros with a few others: packing treats each in its own way.
+        # Random bytes, zeros, ones and mostly zeros: packing treats each in another way.
         parts = [source.randbytes(POOL_SIZE // 2), bytes(POOL_SIZE // 8), b"\xff" * (POOL_SIZE // 8)]
         parts.append(bytes(source.choice((0, 0, 0, 7)) for _ in range(POOL_SIZE // 4)))
         pool = b"".join(parts)
@@ -44,13 +46,13 @@ class Payloads:
         """Return the stream and the counter of a message.
 
         Raises:
-            WrongPayload: it is not as it was made.
+            WrongPayload: it differs from the message that was made.
         """
         if len(message) < _HEAD.size:
-            raise WrongPayload(f"a message of {len(message)} bytes that nobody sent")
+            raise WrongPayload(f"a message of {len(message)} bytes, which nobody sent")
         stream, counter = _HEAD.unpack_from(message)
         if self._body(stream, counter, len(message) - _HEAD.size) != memoryview(message)[_HEAD.size :]:
-            raise WrongPayload(f"message {counter} of stream {stream} is not as it was sent")
+            raise WrongPayload(f"message {counter} of stream {stream} has another content than was sent")
         return stream, counter
 
     def _body(self, stream: int, counter: int, size: int) -> memoryview:

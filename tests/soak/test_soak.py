@@ -1,4 +1,4 @@
-"""The soak finds nothing, and would find something."""
+"""The soak finds nothing wrong, and would find something."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Callable
+from collections.abc import Callable
 
 import pytest
 
-from tests.end_to_end.relay_process import ROOT, RelayProcess, write_identity
 from tests.soak.__main__ import soak
 from tests.soak.payloads import Payloads, WrongPayload
-from tests.soak.town import Town
+from tests.soak.simulation import Simulation
+from tests.support.process import ROOT
+from tests.support.relay_process import StartRelay, start_relay
+
+__all__ = ["start_relay"]
 
 SEED = 20  # any
 
@@ -23,48 +24,34 @@ SEED = 20  # any
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("workers", "seconds"), [("1", "60"), ("2", "20")])
-def test_200_nodes_leave_a_relay_as_it_was_and_every_payload_arrives(workers: str, seconds: str) -> None:
+def test_soak_of_200_nodes_finds_nothing(workers: str, seconds: str) -> None:
     command = [sys.executable, "-m", "tests.soak", "--seconds", seconds, "--workers", workers]
     finished = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert finished.returncode == 0, finished.stdout
     assert re.search(r"^soak: passed, seed \d+$", finished.stdout, re.MULTILINE), finished.stdout
 
 
-@pytest.fixture
-def relay(tmp_path: Path) -> Iterator[RelayProcess]:
-    """A relay."""
-    process = RelayProcess(write_identity(tmp_path))
-    yield process
-    process.process.kill()
-    process.stop()
-
-
-def test_a_relay_that_ends_is_found(relay: RelayProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    _after(monkeypatch, 2.0, lambda: relay.process.send_signal(signal.SIGKILL))
-    assert soak(relay, SEED, 20, 5.0)
-
-
-def test_a_relay_that_ends_connections_without_a_reason_is_found(
-    relay: RelayProcess, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "fault"), [(signal.SIGKILL, "the relay ended|closed"), (signal.SIGTERM, "closed")]
+)
+def test_soak_notices_a_relay_that_ends(
+    start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch, number: int, fault: str
 ) -> None:
-    _after(monkeypatch, 2.0, lambda: relay.process.send_signal(signal.SIGTERM))
-    (first, *_) = soak(relay, SEED, 20, 5.0)
-    assert "closed" in first
+    relay = start_relay()
+    run = Simulation.run
 
-
-def _after(monkeypatch: pytest.MonkeyPatch, seconds: float, call: Callable[[], object]) -> None:
-    run = Town.run
-
-    def run_and_call(town: Town, limit: float) -> bool:
+    def run_and_signal(simulation: Simulation, seconds: float) -> bool:
         monkeypatch.undo()
-        town.after(seconds, call)
-        return run(town, limit)
+        simulation.after(2.0, lambda: relay.process.send_signal(number))
+        return run(simulation, seconds)
 
-    monkeypatch.setattr(Town, "run", run_and_call)
+    monkeypatch.setattr(Simulation, "run", run_and_signal)
+    faults = soak(relay, SEED, 20, 5.0)
+    assert re.search(fault, faults[0])
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, 1 << 19])
-def test_a_message_is_recognized(size: int) -> None:
+def test_payload_is_recognized(size: int) -> None:
     message = Payloads(SEED).make(7, 3, size)
     assert Payloads(SEED).recognize(message) == (7, 3)
 
@@ -78,6 +65,6 @@ def test_a_message_is_recognized(size: int) -> None:
         lambda message: b"",
     ],
 )
-def test_a_spoilt_message_is_not(spoil: Callable[[bytes], bytes]) -> None:
+def test_changed_payload_is_noticed(spoil: Callable[[bytes], bytes]) -> None:
     with pytest.raises(WrongPayload):
         Payloads(SEED).recognize(spoil(Payloads(SEED).make(7, 3, 1000)))

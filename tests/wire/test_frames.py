@@ -124,7 +124,7 @@ def test_limit_may_change_between_frames():
     reader = FrameReader(4)
     reader.receive_data(encode_frame(bytes(4)) + encode_frame(bytes(5)))
     assert reader.next_frame() == bytes(4)
-    reader.limit = 5
+    reader.set_limit(5)
     assert reader.next_frame() == bytes(5)
 
 

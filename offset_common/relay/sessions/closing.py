@@ -8,7 +8,7 @@ Source: section 7 of docs/protocol.md.
 from __future__ import annotations
 
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import Session, SocketConnection
+from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.lifecycle import Event, State
 
 
@@ -20,7 +20,7 @@ def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
         session.on_output_sent()
 
 
-class Flushing(Session):
+class Flushing(ConnectionSession):
     """Sends the queued output; the peer's input is dropped, and shows that the peer is alive."""
 
     __slots__ = ("_peer_ended",)
@@ -35,7 +35,7 @@ class Flushing(Session):
     def on_readable(self) -> None:
         """Drop what the peer sends."""
         connection = self.connection
-        if connection.discard_input():
+        if connection.discard_input(connection.env.receive_buffer.view):
             connection.extend_deadline()
         elif not connection.output:
             connection.close(CloseReason.PEER_CLOSED)
@@ -59,7 +59,7 @@ class Flushing(Session):
         connection.change_session(Event.OUTPUT_SENT, Lingering(connection))
 
 
-class Lingering(Session):
+class Lingering(ConnectionSession):
     """Waits until the peer's system has everything: closing earlier could reset the connection."""
 
     __slots__ = ("_since",)
@@ -73,13 +73,13 @@ class Lingering(Session):
 
     def on_readable(self) -> None:
         """Drop what the peer sends, up to its end."""
-        if not self.connection.discard_input():
+        if not self.connection.discard_input(self.connection.env.receive_buffer.view):
             self.connection.close(CloseReason.PEER_CLOSED)
 
     def on_deadline(self) -> None:
         """Close, unless the peer's system is still taking what was sent."""
         env = self.connection.env
-        if env.loop.now - self._since < env.stall and self.connection.delivers:
+        if env.loop.now - self._since < env.stall and self.connection.has_unacknowledged_data():
             self.connection.extend_deadline()
         else:
             super().on_deadline()

@@ -16,13 +16,13 @@ from offset_common.channel.connection import Connection
 from offset_common.constants import HANDSHAKE_TIMEOUT
 from offset_common.errors import HandshakeError, VersionError
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import Session, SocketConnection
+from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.handshake_pool import HandshakeJob, HandshakePool
 from offset_common.relay.lifecycle import State
 from offset_common.wire.frames import OldPeerError
 
 
-class Handshake(Session):
+class Handshake(ConnectionSession):
     """The state of a handshake between its turns in the pool.
 
     Args:

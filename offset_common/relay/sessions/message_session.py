@@ -10,14 +10,14 @@ from typing import Optional
 from offset_common.channel.events import MessageReceived
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import Session
+from offset_common.relay.connection import ConnectionSession
 from offset_common.wire.frames import frame_end
 
 READ_SIZE = 4 * 1024  # bytes read in one turn
 LIGHT_FRAMES, BUSY_FRAMES = 1, 8  # frames handled in one turn of a light connection, and of a busy one
 
 
-class MessageSession(Session):
+class MessageSession(ConnectionSession):
     """A session that handles single messages."""
 
     __slots__ = ()

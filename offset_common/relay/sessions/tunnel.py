@@ -13,7 +13,7 @@ from typing import Optional
 from offset_common.channel.forwarder import Forwarder
 from offset_common.errors import LocalProtocolError
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import LARGE_READ, Session, SocketConnection, may_read
+from offset_common.relay.connection import LARGE_READ, ConnectionSession, SocketConnection
 from offset_common.relay.event_loop import READ
 from offset_common.relay.input_buffer import OWN_BUFFER_FROM, RECEIVE_BUFFER_SIZE
 from offset_common.relay.lifecycle import Event, State
@@ -31,7 +31,7 @@ BUSY_TURN = (32, 64 * KIB)
 LONE_TURN = (64, 512 * KIB)
 
 
-class Tunnel(Session):
+class Tunnel(ConnectionSession):
     """One end of a tunnel.
 
     Args:
@@ -65,11 +65,12 @@ class Tunnel(Session):
         connection = self.connection
         while self._partner is not None:
             sink = self._partner.connection
-            if not self._make_room(sink):
+            room = self._make_room(sink)
+            if not room:
                 return
             direct = connection.input.reads_directly
             frames, size = self._turn_limits()
-            data = connection.read(may_read(min(size, sink.output_room)))
+            data = connection.read(max(FREE_BUFFER_SIZE, min(size, room)))
             if data is None:
                 self.finish(CloseReason.PEER_CLOSED)
                 return
@@ -78,21 +79,22 @@ class Tunnel(Session):
             if direct or connection.input.backlog or not connection.input.needs_reservation():
                 return
 
-    def _make_room(self, sink: SocketConnection) -> bool:
-        """Return whether `sink` can take more; where not, reading is paused until it can."""
+    def _make_room(self, sink: SocketConnection) -> int:
+        """Return how many bytes `sink` can take; if none, reading is paused until it can."""
         connection = self.connection
         if connection.input.frame_reserved:
-            return True  # a frame that has its space is received to its end, or it would keep it
+            return FREE_BUFFER_SIZE  # a frame that has its space is received to its end, or it would keep it
         if connection.input and not connection.reserve_frame(sink):
-            return False
-        if sink.output_room > 0:
-            return True
+            return 0
+        room = sink.output_room
+        if room > 0:
+            return room
         if sink.output:
             connection.pause_reading()
             sink.call_when_drained(connection.resume_reading)
         else:
             connection.wait_for_space(sink, FREE_BUFFER_SIZE)
-        return False
+        return 0
 
     def _forward(self, data: memoryview, sink: SocketConnection, frames: int) -> None:
         connection = self.connection
@@ -126,9 +128,11 @@ class Tunnel(Session):
     def finish(self, reason: CloseReason) -> None:
         """End the tunnel; both peers still receive what is queued for them."""
         partner, self._partner = self._partner, None
-        close_in_order(self.connection, reason)
-        if partner is not None:
-            partner.partner_ended()
+        try:
+            close_in_order(self.connection, reason)
+        finally:
+            if partner is not None:
+                partner.partner_ended()
 
     def partner_ended(self) -> None:
         """End this side of the tunnel, whose other end is gone."""

@@ -11,7 +11,7 @@ from functools import partial
 
 from offset_common.errors import ServiceError
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import Session, SocketConnection
+from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.lifecycle import Event, State
 from offset_common.relay.limits import Limits
@@ -20,7 +20,7 @@ from offset_common.relay.sessions.tunnel import Tunnel, Tunnels
 from offset_common.relay.workers.handle import WorkerHandle
 
 
-class RemoteTunnel(Session):
+class RemoteTunnel(ConnectionSession):
     """A tunnel end that a worker process serves; only its account is left here.
 
     Args:
@@ -81,7 +81,8 @@ class WorkerPool:
         """Let a worker forward between a pending connect and its acceptor, early data first."""
         ends = self._local.prepare(pending, acceptor)
         for end in ends:
-            end.connection.pause_reading()
+            if end.connection.session is end:
+                end.connection.pause_reading()
         # Not at once: the acceptor's unhandled input is kept only after this message.
         self._loop.call_soon(partial(self._move, *ends))
 

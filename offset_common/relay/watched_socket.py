@@ -1,0 +1,99 @@
+"""A socket in the event loop: what it is watched for, and the operations that need no protocol."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import termios
+
+from offset_common.relay.event_loop import READ, EventLoop, ReadyEntry
+
+_INT_SIZE = 4  # bytes, of the system's int
+
+NO_WAIT = socket.MSG_DONTWAIT  # the sockets block: handshake_pool.py says why
+
+
+class WatchedSocket(ReadyEntry):
+    """The socket of a connection.
+
+    Args:
+        loop: watches it.
+        sock: connected; may block, the loop never waits for it.
+        prefix: of the peer's address, for fair queueing.
+    """
+
+    __slots__ = ("_loop", "_polled_coarsely", "_watched", "sock")
+
+    def __init__(self, loop: EventLoop, sock: socket.socket, prefix: str) -> None:
+        super().__init__(loop, prefix)
+        self._loop = loop
+        self.sock = sock
+        self._polled_coarsely = False
+        self._watched = 0
+
+    @property
+    def reading(self) -> bool:
+        """Whether the socket is read when something comes."""
+        return bool(self._watched & READ)
+
+    @property
+    def polled_coarsely(self) -> bool:
+        """Whether the socket is watched once a second."""
+        return self._polled_coarsely
+
+    def watch(self, events: int) -> None:
+        """Watch the socket for `events`, 0 for nothing, at once and not coarsely."""
+        if self._polled_coarsely:
+            self._loop.unregister_coarse(self.sock)
+            self._polled_coarsely = False
+            self._watched = 0
+        if events == self._watched:
+            return
+        if not self._watched:
+            self._loop.register(self.sock, events, self)
+        elif not events:
+            self._loop.unregister(self.sock)
+        else:
+            self._loop.modify(self.sock, events, self)
+        self._watched = events
+
+    def watch_more(self, event: int) -> None:
+        """Watch the socket for `event` as well."""
+        self.watch(self._watched | event)
+
+    def watch_less(self, event: int) -> None:
+        """Do not watch the socket for `event` any more."""
+        self.watch(self._watched & ~event)
+
+    def poll_coarsely(self) -> bool:
+        """Watch the socket once a second, if nothing but input is expected; return whether that is new."""
+        if self._polled_coarsely or self._watched != READ:
+            return False
+        self.watch(0)
+        self._loop.register_coarse(self.sock, self)
+        self._polled_coarsely = True
+        self._watched = READ
+        return True
+
+    def discard_input(self, buffer: memoryview) -> bool:
+        """Read once, and drop what came; return False at the peer's end.
+
+        Raises:
+            OSError: the connection is lost, or (BlockingIOError) nothing came.
+        """
+        return bool(self.sock.recv_into(buffer, 0, NO_WAIT))
+
+    def has_unacknowledged_data(self) -> bool:
+        """Return whether the peer's system has not acknowledged all that was written."""
+        try:
+            return any(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(_INT_SIZE)))
+        except OSError:
+            return False  # a system that cannot report it
+
+    def shut_down_writing(self) -> None:
+        """Close our direction of the connection.
+
+        Raises:
+            OSError: the connection is lost.
+        """
+        self.sock.shutdown(socket.SHUT_WR)

@@ -1,0 +1,69 @@
+"""Keys that nobody can own, and the relay's own key."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from offset_common.wire.messages import InitRole
+from tests.attack.harness import Attack
+from tests.support.channel import KeyPair
+from tests.support.relay_log import Reason
+
+_P = 2**255 - 19
+_SIGN = 1 << 255
+_ORDER_8 = (
+    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+)
+SMALL_ORDER_KEYS = [
+    (y | sign).to_bytes(32, "little") for y in (0, 1, _P - 1, _P, _P + 1, *_ORDER_8) for sign in (0, _SIGN)
+]
+"""The 14 encodings of the Ed25519 points of small order: y = 0, 1, -1, also unreduced, and order 8."""
+ATTEMPTS = 20  # handshakes with each key; about one signature in four can be forged
+
+
+class ForgedKeyPair(KeyPair):
+    """A small-order public key, for which signatures can be forged without a private key."""
+
+    def __init__(self, public_key: bytes) -> None:
+        super().__init__()
+        self.public_key = public_key
+
+    def sign(self, data: bytes) -> bytes:
+        """Return a signature that verifies, if one of small order does."""
+        verifier = Ed25519PublicKey.from_public_bytes(self.public_key)
+        for point in SMALL_ORDER_KEYS:
+            try:
+                verifier.verify(point + bytes(32), data)
+            except InvalidSignature:
+                continue
+            return point + bytes(32)
+        return bytes(64)
+
+
+@pytest.mark.parametrize("key", SMALL_ORDER_KEYS, ids=lambda key: key.hex()[:4] + ".." + key.hex()[-2:])
+def test_small_order_keys_are_rejected(attack: Attack, key: bytes) -> None:
+    swarm = attack.swarm()
+    peers = swarm.dial(ATTEMPTS, [ForgedKeyPair(key)])
+    for peer in peers:
+        peer.on_proven = lambda peer: peer.init(InitRole.LISTEN)
+        peer.start_handshake()
+    assert swarm.all_end(peers, 3.0)
+    reasons = {end.reason for end in attack.relay.ends() if end.port in {peer.port for peer in peers}}
+    assert all(Reason.HANDSHAKE_FAILED in reason for reason in reasons), reasons
+    attack.check()
+
+
+def test_relays_own_key_is_rejected(attack: Attack) -> None:
+    text = json.loads(attack.relay.identity.read_text())["privateKey"]
+    swarm = attack.swarm()
+    (peer,) = swarm.dial(1, [KeyPair(base64.urlsafe_b64decode(text + "="))])
+    peer.on_proven = lambda peer: peer.init(InitRole.LISTEN)
+    peer.start_handshake()
+    assert swarm.all_end([peer], 3.0)
+    attack.check()

@@ -1,0 +1,46 @@
+"""Connections that keep the event loop busy: others' round trips stay short."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.attack import ATTACKER
+from tests.attack.harness import Attack
+from tests.support.encoding import channel_message, frame, ka_message
+from tests.support.swarm_peer import SwarmPeer
+
+SMALL_KEEPALIVE = channel_message(ka_message(None, released=False), padding=0, released=False)
+MAX_ROUND_TRIP = 0.5  # seconds, for the slowest of a bystander; the design says 0.05, the machine may be busy
+
+
+def keepalives(peer: SwarmPeer, count: int) -> bytes:
+    """Return the frames of many small keepalives."""
+    assert peer.channel is not None
+    seal = peer.channel.sending.seal
+    return b"".join(frame(seal(SMALL_KEEPALIVE)) for _ in range(count))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("listeners", "count"), [(1000, 540)])
+def test_keepalives_at_once_delay_no_tunnel(attack: Attack, listeners: int, count: int) -> None:
+    swarm = attack.swarm()
+    peers = swarm.listeners(listeners, ATTACKER)
+    burst = [keepalives(peer, count) for peer in peers]
+    for peer, data in zip(peers, burst):
+        peer.send_bytes(data)
+    assert swarm.run(lambda: not any(peer.unsent_bytes for peer in peers), 60.0)
+    report = attack.check_canary()
+    assert max(report.round_trips) < MAX_ROUND_TRIP
+    assert not any(peer.ended for peer in peers)
+    attack.check()
+
+
+@pytest.mark.slow
+def test_bulk_tunnels_delay_no_other_tunnel(attack: Attack) -> None:
+    swarm = attack.swarm()
+    for near, _ in swarm.tunnels(50, ATTACKER):
+        near.push(1_000_000, 1 << 40)
+    swarm.run_for(8.0)
+    assert max(attack.check_canary().round_trips) < MAX_ROUND_TRIP
+    attack.check()

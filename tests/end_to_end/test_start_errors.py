@@ -1,0 +1,114 @@
+"""strelay.py when it cannot start: one line that says what is wrong, and the exit status."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import PATIENCE, ROOT
+from tests.support.relay_process import RelayProcess, command, without_root, write_identity
+
+UNPRIVILEGED_PORTS = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+def fail_to_start(
+    identity: Path, *options: str, address: str = "127.0.0.1:0", prefix: Sequence[str] = ()
+) -> tuple[int, str]:
+    """Run a relay that cannot start; return its status and its messages."""
+    arguments = [*prefix, *command(identity, address, *options)]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def test_taken_port_is_reported(relay: RelayProcess, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{relay.port}"
+    status, message = fail_to_start(write_identity(tmp_path), address=address)
+    assert (status, message.count("\n")) == (1, 1)
+    assert message.startswith(f"strelay: cannot listen on {address}: ")
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1:4567", "no-such-host.invalid:4567"])
+def test_foreign_address_is_reported(tmp_path: Path, address: str) -> None:
+    status, message = fail_to_start(write_identity(tmp_path), address=address)
+    assert (status, message.count("\n")) == (1, 1)
+    assert address.partition(":")[0] in message
+
+
+@pytest.mark.skipif(
+    UNPRIVILEGED_PORTS.exists() and int(UNPRIVILEGED_PORTS.read_text()) <= 1,
+    reason="every port is free for all",
+)
+def test_privileged_port_is_reported(tmp_path: Path) -> None:
+    status, message = fail_to_start(write_identity(tmp_path), address="127.0.0.1:1", prefix=without_root())
+    assert (status, message.count("\n")) == (1, 1)
+    assert "1024" in message
+
+
+def test_unreadable_identity_is_reported(tmp_path: Path) -> None:
+    identity = write_identity(tmp_path)
+    identity.chmod(0)
+    status, message = fail_to_start(identity, prefix=without_root())
+    assert (status, message.count("\n")) == (1, 1)
+    assert str(identity) in message
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"privateKey": "short"}', b"\xff\xfe", b"[]"])
+def test_invalid_identity_is_reported(tmp_path: Path, content: bytes) -> None:
+    identity = tmp_path / "relay.ident"
+    if content is not None:
+        identity.write_bytes(content)
+    status, message = fail_to_start(identity)
+    assert (status, message.count("\n")) == (1, 1)
+    assert str(identity) in message
+
+
+FLAGS = [
+    "--accepts",
+    "--buffers",
+    "--connections",
+    "--drain",
+    "--handshake-threads",
+    "--ipv6-prefix",
+    "--per-address",
+    "--per-key",
+    "--socket-buffer",
+    "--stall",
+    "--tunnels",
+    "--unproven",
+    "--waiting",
+    "--waiting-for",
+    "--workers",
+]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *[(flag, "many") for flag in FLAGS],
+        ("--connections", "0"),
+        ("--stall", "nan"),
+        ("--drain", "-1"),
+        ("--accepts", "1.5"),
+        ("--per-key", "1" + "0" * 5000),
+        ("--per-key", "0" * 19 + "1" + "0" * 20),
+        ("--handshake-threads", "257"),
+        ("--ipv6-prefix", "129"),
+        ("--no-such-option",),
+    ],
+    ids=lambda options: " ".join(options)[:30],
+)
+def test_wrong_option_is_reported(tmp_path: Path, options: tuple[str, ...]) -> None:
+    status, message = fail_to_start(write_identity(tmp_path), *options)
+    assert status == 2
+    assert options[0] in message
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:65536", ":1234", "::1:99", "[::1]", "a b:1"])
+def test_invalid_address_is_reported(tmp_path: Path, address: str) -> None:
+    status, _ = fail_to_start(write_identity(tmp_path), address=address)
+    assert status == 2

@@ -1,0 +1,131 @@
+"""Accepting: the rate, a system that runs out of descriptors, and admission control over the real loop."""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from offset_common.relay.acceptor import Acceptor
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.limits import Limits
+from tests.relay.harness import Harness, running
+from tests.relay.test_handshake import Caller, close_all
+
+
+class Listening:
+    """A listening TCP socket, which can be out of descriptors."""
+
+    def __init__(self) -> None:
+        self._sock = socket.create_server(("127.0.0.1", 0))
+        self._sock.setblocking(False)
+        self.address = self._sock.getsockname()
+        self.refuses = False
+        self.tries = 0
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def accept(self) -> object:
+        self.tries += 1
+        if self.refuses:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self._sock.accept()
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class Listener:
+    """An acceptor of a relay, and clients."""
+
+    def __init__(self, harness: Harness, rate: int = 5000) -> None:
+        self.harness = harness
+        self.sock = Listening()
+        relay = harness.relay
+        self._acceptor = Acceptor(
+            harness.loop,
+            self.sock,  # type: ignore[arg-type]
+            rate,
+            relay._accept,
+            relay._out_of_resources,
+        )
+        self._clients: list[socket.socket] = []
+
+    def connect(self, count: int) -> None:
+        """Connect clients."""
+        self._clients += [socket.create_connection(self.sock.address) for _ in range(count)]
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        self.harness.run_until(lambda: not len(self.harness.relay.admission))
+        self._acceptor.close()
+
+
+@pytest.fixture
+def listener(harness: Harness) -> Iterator[Listener]:
+    made = Listener(harness)
+    yield made
+    made.close()
+
+
+def test_out_of_descriptors_pauses_and_evicts(harness: Harness, listener: Listener) -> None:
+    silent = Caller(harness)
+    listener.sock.refuses = True
+    listener.connect(1)
+    assert harness.reason_of(silent.connection) is CloseReason.EVICTED
+    assert [line for line in harness.log.lines if "cannot accept" in line and "Too many open files" in line]
+    harness.run_rounds(20)
+    assert listener.sock.tries == 2, "accepting pauses once there is nothing left to evict"
+    listener.sock.refuses = False
+    harness.advance(0.6)
+    harness.run_until(lambda: len(harness.relay.admission) == 1)
+    close_all(silent)
+
+
+def test_accept_rate(harness: Harness) -> None:
+    limited = Listener(harness, rate=3)
+    harness.advance(math.ceil(harness.clock()) - harness.clock())
+    limited.connect(5)
+    harness.run_rounds(20)
+    assert len(harness.relay.admission) == 3
+    harness.advance(1.5)
+    harness.run_until(lambda: len(harness.relay.admission) == 5)
+    limited.close()
+
+
+def test_error_of_one_connection_stops_nothing(harness: Harness, listener: Listener) -> None:
+    accept = listener.sock.accept
+    errors = [OSError(errno.ECONNABORTED, "aborted")]
+    listener.sock.accept = lambda: accept() if not errors else (_ for _ in ()).throw(errors.pop())  # type: ignore[method-assign]
+    listener.connect(1)
+    harness.run_until(lambda: len(harness.relay.admission) == 1)
+    assert not [line for line in harness.log.lines if "cannot accept" in line]
+
+
+def test_slow_newcomer_keeps_its_place_during_a_flood() -> None:
+    with running(Limits(connections=20, handshake_threads=2)) as harness:
+        slow = Caller(harness, "2.2.2.2")
+        slow.step()
+        slow.wait_until_returned()
+        flood = [Caller(harness, "1.1.1.1") for _ in range(100)]
+        assert not slow.connection.closed
+        assert {end.reason for end in harness.ends} == {CloseReason.EVICTED}
+        assert len(harness.relay.admission) == 20
+        slow.authenticate()
+        close_all(slow, *flood)
+
+
+def test_full_relay_refuses_newcomers_with_a_reason() -> None:
+    with running(Limits(connections=2, handshake_threads=2)) as harness:
+        settled = [harness.listener() for _ in range(2)]
+        sock = harness.connect_socket()
+        assert sock.recv(100) == b""
+        sock.close()
+        assert not any(peer.connection.closed for peer in settled)
+        assert harness.relay.ended == {CloseReason.LIMIT_TOTAL: 1}
+        assert [line for line in harness.log.lines if "refused" in line and "too many connections" in line]

@@ -1,0 +1,196 @@
+"""Admission control: limits in all, for each address and for each key, and who is evicted at them."""
+
+from __future__ import annotations
+
+from typing import Union
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offset_common.relay.addresses import peer_address, show_address
+from offset_common.relay.admission import Admission
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.limits import Limits
+
+HERE, THERE, ELSEWHERE = "1.1.1.1", "2.2.2.2", "3.3.3.3"
+
+
+@pytest.mark.parametrize(
+    ("host", "prefix", "shown"),
+    [
+        ("192.0.2.7", "192.0.2.7", "192.0.2.7:99"),
+        ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.7:99"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64", "[2001:db8:1:2:3:4:5:6]:99"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64", "[2001:db8:1:2::1]:99"),
+        ("::1", "::/64", "[::1]:99"),
+        ("fe80::1%eth0", "fe80::/64", "[fe80::1%eth0]:99"),
+        ("::ffff:1:2", "::/64", "[::ffff:1:2]:99"),
+    ],
+)
+def test_limits_count_by_ipv4_address_or_ipv6_prefix(host: str, prefix: str, shown: str) -> None:
+    assert peer_address((host, 99, 0, 0), 64) == (shown, prefix)
+    assert show_address((host, 99, 0, 0)) == shown
+
+
+@pytest.mark.parametrize(("bits", "prefix"), [(48, "2001:db8:1::/48"), (128, "2001:db8:1:2:3:4:5:6/128")])
+def test_operator_chooses_the_ipv6_prefix(bits: int, prefix: str) -> None:
+    assert peer_address(("2001:db8:1:2:3:4:5:6", 99, 0, 0), bits).prefix == prefix
+
+
+class Relay:
+    """Enters connections as the relay does, and closes the evicted ones."""
+
+    def __init__(self, **limits: int) -> None:
+        self.admission: Admission[str] = Admission(Limits(**limits))
+        self.closed: list[str] = []
+
+    def enter(self, connection: str, address: str = HERE) -> Union[CloseReason, str, None]:
+        """Let `connection` enter where it may; return what stood in its way."""
+        obstacle = self.admission.make_room(address)
+        if isinstance(obstacle, CloseReason):
+            return obstacle
+        if obstacle is not None:
+            self.admission.leave(obstacle)
+            self.closed.append(obstacle)
+        self.admission.enter(connection, address)
+        return obstacle
+
+    def settle(self, connection: str, address: str = HERE, key: bytes = b"key") -> None:
+        """Let `connection` enter and get a role."""
+        assert self.enter(connection, address) is None
+        assert self.admission.authenticate(connection, key) is None
+        self.admission.settle(connection)
+
+
+def test_address_with_most_loses_its_oldest() -> None:
+    relay = Relay(connections=5)
+    relay.enter("slow", THERE)
+    for number in range(4):
+        relay.enter(f"flood {number}")
+    assert [relay.enter(f"more {number}") for number in range(3)] == ["flood 0", "flood 1", "flood 2"]
+    assert relay.enter("newcomer", ELSEWHERE) == "flood 3"
+    assert "slow" in relay.admission.all()
+
+
+def test_settled_connection_is_never_evicted() -> None:
+    relay = Relay(connections=2)
+    relay.settle("first")
+    relay.settle("second")
+    assert relay.enter("newcomer", THERE) is CloseReason.LIMIT_TOTAL
+    assert relay.admission.next_to_evict() is None
+
+
+def test_address_full_of_settled_connections_is_refused_alone() -> None:
+    relay = Relay(connections_per_address=2)
+    relay.settle("first")
+    relay.settle("second")
+    assert relay.enter("newcomer") is CloseReason.LIMIT_ADDRESS
+    assert relay.enter("elsewhere", THERE) is None
+    relay.admission.leave("first")
+    assert relay.enter("newcomer") is None
+
+
+def test_key_has_its_limit_wherever_it_connects_from() -> None:
+    relay = Relay(connections_per_key=2)
+    relay.settle("first", HERE, b"a")
+    relay.settle("second", THERE, b"a")
+    relay.enter("third", ELSEWHERE)
+    assert relay.admission.authenticate("third", b"a") is CloseReason.LIMIT_KEY
+    relay.admission.leave("third")
+    relay.settle("other key", HERE, b"b")
+    relay.admission.leave("first")
+    relay.settle("fourth", ELSEWHERE, b"a")
+
+
+def test_connection_in_the_handshake_pool_is_not_evicted() -> None:
+    relay = Relay(connections=2)
+    relay.enter("in the pool")
+    relay.enter("silent")
+    relay.admission.protect("in the pool", True)
+    assert relay.enter("first newcomer", THERE) == "silent"
+    relay.admission.protect("in the pool", False)
+    assert relay.enter("second newcomer", ELSEWHERE) in ("in the pool", "first newcomer")
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["enter", "enter", "protect", "unprotect", "authenticate", "settle", "leave"]),
+        st.integers(0, 30),
+    ),
+    max_size=80,
+)
+
+
+class Life:
+    """What is known of one connection of the model."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.protected = self.settled = False
+        self.key = b""
+
+
+@given(STEPS)
+def test_no_limit_is_exceeded_and_nothing_is_left(steps: list[tuple[str, int]]) -> None:
+    limits = Limits(connections=8, connections_per_address=4, connections_per_key=3, unauthenticated=5)
+    admission: Admission[int] = Admission(limits)
+    lives: dict[int, Life] = {}
+    evictable: list[int] = []  # the oldest first
+    for now, (step, number) in enumerate(steps, 1):
+        chosen = list(lives)[number % len(lives)] if lives else None
+        if step == "enter":
+            address = f"1.1.1.{number % 3}"
+            obstacle = admission.make_room(address)
+            own = [each for each in evictable if lives[each].address == address]
+            full = sum(life.address == address for life in lives.values()) >= 4
+            crowded = len(lives) >= 8 or sum(not life.key for life in lives.values()) >= 5
+            if isinstance(obstacle, CloseReason):
+                assert not (own if full else evictable)
+                assert obstacle is (CloseReason.LIMIT_ADDRESS if full else CloseReason.LIMIT_TOTAL)
+                assert full or crowded
+                continue
+            assert (obstacle is not None) == (full or crowded)
+            if obstacle is not None:
+                mine = [each for each in evictable if lives[each].address == lives[obstacle].address]
+                assert obstacle == mine[0], "the oldest of its address"
+                addresses = [lives[each].address for each in evictable]
+                assert full or len(mine) == max(map(addresses.count, addresses)), "of the address with most"
+                admission.leave(obstacle)
+                del lives[obstacle]
+                evictable.remove(obstacle)
+            admission.enter(now, address)
+            lives[now] = Life(address)
+            evictable.append(now)
+        elif chosen is not None:
+            life = lives[chosen]
+            if step == "protect" and not life.key:
+                admission.protect(chosen, True)
+                life.protected = True
+                evictable = [each for each in evictable if each != chosen]
+            elif step == "unprotect" and life.protected:
+                admission.protect(chosen, False)
+                life.protected = False
+                evictable.append(chosen)
+            elif step == "authenticate" and not life.key and not life.protected:
+                key = bytes([number % 4 + 1])
+                reason = admission.authenticate(chosen, key)
+                assert (reason is not None) == (sum(each.key == key for each in lives.values()) >= 3)
+                step = "leave" if reason is not None else step
+                life.key = key if reason is None else b""
+            elif step == "settle" and life.key and not life.settled:
+                admission.settle(chosen)
+                life.settled = True
+                evictable.remove(chosen)
+            if step == "leave":
+                admission.leave(chosen)
+                del lives[chosen]
+                evictable = [each for each in evictable if each != chosen]
+        assert admission.all() == list(lives)
+    for connection in list(lives):
+        admission.leave(connection)
+    left = [
+        name for name, value in vars(admission).items() if name not in ("_limits", "_evictable") and value
+    ]
+    assert left == []
+    assert not any(vars(admission._evictable).values())

@@ -1,0 +1,247 @@
+"""The buffer pool: what a connection and its address hold never exceeds what is still free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offset_common.constants import MAX_FRAME_SIZE
+from offset_common.relay.buffer_pool import (
+    SCAN_ALL_UP_TO,
+    SCAN_INTERVAL,
+    SPARE_BUFFER_FROM,
+    Account,
+    BufferPool,
+    SpareBuffers,
+)
+
+FREE = 4096  # bytes that each connection may buffer beside the pool
+
+
+def over(held: int) -> int:
+    """Return how much of `held` counts."""
+    return max(0, held - FREE)
+
+
+class Model:
+    """The rule of the pool, from sums over all connections."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.pool = BufferPool(limit)
+        self.accounts: list[Account] = []
+        self.addresses: list[str] = []
+        self.held: list[int] = []
+
+    def open(self, address: str) -> int:
+        """Open an account; return its number."""
+        self.accounts.append(self.pool.open_account(address))
+        self.addresses.append(address)
+        self.held.append(0)
+        return len(self.held) - 1
+
+    def add(self, number: int, size: int) -> None:
+        self.accounts[number].add(size)
+        self.held[number] += size
+
+    @property
+    def used(self) -> int:
+        return sum(map(over, self.held))
+
+    def of_address(self, address: str) -> int:
+        return sum(over(held) for held, its in zip(self.held, self.addresses) if its == address)
+
+    def allows(self, number: int, size: int) -> bool:
+        """Return whether the rule holds once `size` bytes are added."""
+        after = over(self.held[number] + size)
+        change = after - over(self.held[number])
+        address = self.of_address(self.addresses[number]) + change
+        return not change or after + address <= self.limit - (self.used + change)
+
+    def others(self, number: int) -> int:
+        """Return what all but one connection hold."""
+        return self.used - over(self.held[number])
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 9), st.integers(-30_000, 30_000)), max_size=80)
+
+
+@given(STEPS, st.sampled_from([1, 5000, 50_000, 200_000]))
+def test_pool_agrees_with_sums_over_all_connections(steps: list[tuple[int, int]], limit: int) -> None:
+    model = Model(limit)
+    for number in range(10):
+        model.open(f"address {number % 3}")
+    for number, size in steps:
+        if size > 0:
+            fits = model.accounts[number].fits(size)
+            # A connection may have one frame of any size if the others hold nothing.
+            assert fits is model.allows(number, size) or not model.others(number)
+            assert fits or model.used
+            if fits:
+                model.add(number, size)
+        else:
+            model.add(number, max(size, -model.held[number]))
+        assert model.pool.used == model.used
+        assert model.accounts[number].held == model.held[number]
+    for number, held in enumerate(model.held):
+        model.add(number, -held)
+    assert model.pool.used == 0
+    model.accounts.clear()
+    assert len(model.pool._addresses) == 0
+
+
+@given(STEPS)
+def test_available_bytes_are_those_that_fit(steps: list[tuple[int, int]]) -> None:
+    model = Model(60_000)
+    for number in range(10):
+        model.open(f"address {number % 3}")
+    for number, size in steps:
+        model.add(number, max(size, -model.held[number]))
+        for each, account in enumerate(model.accounts):
+            available = account.available()
+            assert available == 0 or account.fits(available)
+            assert not account.fits(available + 3) or not model.others(each)  # rounded down to thirds
+
+
+@given(st.integers(0, 10**6), st.integers(0, FREE), st.integers(0, FREE))
+def test_small_messages_always_pass(used: int, held: int, size: int) -> None:
+    pool = BufferPool(100_000)
+    pool.open_account("other").add(used)
+    account = pool.open_account("address")
+    account.add(held)
+    assert account.fits(size) or held + size > FREE
+
+
+def fill(pool: BufferPool, address: str, size: int = 10_000) -> Iterator[Account]:
+    """Open accounts of one address until it gets no more space."""
+    while True:
+        account = pool.open_account(address)
+        if not account.fits(size + FREE):
+            return
+        account.add(size + FREE)
+        yield account
+
+
+def test_address_alone_gets_half_and_two_a_third_each() -> None:
+    pool = BufferPool(12_000_000)
+    first = list(fill(pool, "first"))
+    assert 0.49 < pool.used / pool.limit <= 0.5
+    second = list(fill(pool, "second"))
+    assert 0.24 < len(second) * 10_000 / pool.limit <= 0.25 + 0.001, "half of what was left"
+    while len(second) < len(first):
+        account = first.pop()  # its peer reads
+        account.add(-account.held)
+        second += fill(pool, "second")
+    assert 0.65 < pool.used / pool.limit <= 2 / 3
+
+
+def test_newcomer_finds_space_beside_greedy_addresses() -> None:
+    pool = BufferPool(12_000_000)
+    kept = [account for number in range(5) for account in fill(pool, f"address {number}")]
+    assert len(kept) > 1000
+    assert pool.open_account("newcomer").fits(32 * 1024)
+
+
+def test_one_frame_passes_however_small_the_pool() -> None:
+    pool = BufferPool(1)
+    first, second = pool.open_account("first"), pool.open_account("second")
+    assert first.fits(MAX_FRAME_SIZE)
+    first.add(MAX_FRAME_SIZE)
+    assert not second.fits(FREE + 1)
+    first.add(-MAX_FRAME_SIZE)
+    assert second.fits(MAX_FRAME_SIZE)
+
+
+class Waiters:
+    """Connections of addresses of their own that wait for space in a full pool."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.pool = BufferPool(100_000)
+        self.holder = self.pool.open_account("holder")
+        self.holder.add(FREE + 100_000)
+        self.resumed: list[int] = []
+        self.accounts = [self.pool.open_account(f"address {number}") for number in range(len(sizes))]
+        for number, size in enumerate(sizes):
+            account = self.accounts[number]
+            assert not account.fits(FREE + size)
+            self.pool.wait(account, account, FREE + size, lambda n=number, s=size: self._take(n, s))  # type: ignore[misc]
+
+    def _take(self, number: int, size: int) -> None:
+        self.resumed.append(number)
+        self.accounts[number].add(FREE + size)
+
+
+def test_waiting_connections_resume_in_the_order_of_arrival() -> None:
+    waiters = Waiters([20_000, 20_000, 20_000])
+    pool = waiters.pool
+    pool.resume_waiting(0.0)
+    assert waiters.resumed == []
+    for freed, resumed in ((60_000, [0]), (20_000, [0, 1]), (20_000, [0, 1, 2])):
+        waiters.holder.add(-freed)
+        pool.resume_waiting(0.0)
+        assert waiters.resumed == resumed
+    assert pool.waiting == 0
+
+
+def test_space_is_counted_for_those_behind() -> None:
+    waiters = Waiters([20_000] * 5)
+    waiters.holder.add(-100_000 + 10_000)
+    waiters.pool.resume_waiting(0.0)
+    assert waiters.resumed == [0, 1]  # the third would hold 20,000 + 20,000 of 30,000
+    assert waiters.pool.waiting == 3
+
+
+def test_connection_that_stopped_waiting_is_not_resumed() -> None:
+    waiters = Waiters([20_000, 20_000])
+    waiters.pool.stop_waiting(waiters.accounts[0])
+    waiters.pool.stop_waiting(waiters.accounts[0])
+    waiters.holder.add(-waiters.holder.held)
+    waiters.pool.resume_waiting(0.0)
+    assert waiters.resumed == [1]
+
+
+def test_connection_may_wait_for_the_space_of_another() -> None:
+    pool = BufferPool(100_000)
+    source, sink, holder = (pool.open_account(each) for each in ("source", "sink", "holder"))
+    holder.add(FREE + 100_000)
+    resumed: list[str] = []
+    pool.wait(source, sink, FREE + 20_000, lambda: resumed.append("source"))
+    source.add(FREE + 1)
+    source.add(-FREE - 1)
+    pool.resume_waiting(0.0)
+    assert resumed == []
+    holder.add(-100_000)
+    pool.resume_waiting(0.0)
+    assert resumed == ["source"]
+
+
+def test_many_waiting_connections_are_scanned_now_and_then() -> None:
+    waiters = Waiters([1000] * (SCAN_ALL_UP_TO + 10))
+    pool = waiters.pool
+    assert pool.next_time() == math.inf
+    waiters.holder.add(-4000)
+    assert pool.next_time() < math.inf
+    pool.resume_waiting(10.0)
+    first = len(waiters.resumed)
+    waiters.holder.add(-10_000)
+    pool.resume_waiting(10.0 + SCAN_INTERVAL / 2)
+    assert len(waiters.resumed) == first
+    assert pool.next_time() == 10.0 + SCAN_INTERVAL
+    pool.resume_waiting(10.0 + SCAN_INTERVAL)
+    assert len(waiters.resumed) > first
+
+
+def test_large_buffers_are_used_again_and_few_are_kept() -> None:
+    spare = SpareBuffers()
+    taken = [spare.take(SPARE_BUFFER_FROM) for _ in range(10)]
+    large = [buffer for buffer in taken if len(buffer) >= MAX_FRAME_SIZE]
+    assert 0 < len(large) < 5
+    assert all(len(buffer) == SPARE_BUFFER_FROM for buffer in taken if buffer not in large)
+    for buffer in taken:
+        spare.give_back(buffer)
+    again = [spare.take(MAX_FRAME_SIZE) for _ in range(len(large) + 1)]
+    assert {id(buffer) for buffer in large} == {id(buffer) for buffer in again[: len(large)]}
+    assert len(again[-1]) >= MAX_FRAME_SIZE

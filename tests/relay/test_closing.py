@@ -1,0 +1,228 @@
+"""The end of a tunnel: last words are delivered, and no peer keeps a connection for ever."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.lifecycle import State
+from offset_common.relay.limits import Limits
+from offset_common.wire.messages import InitConnection, InitRole
+from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
+
+STALL = 100.0  # seconds
+LINGER = 5.0
+IDLE = 32.0
+
+
+@pytest.mark.parametrize("messages", [[b"last words"], [os.urandom(60_000)] * 12, [os.urandom(900_000)]])
+def test_last_words_are_delivered(harness: Harness, messages: list[bytes]) -> None:
+    near, far = harness.tunnel()
+    near.write(near.encrypt(*messages))
+    near.sock.close()
+    harness.run_rounds()
+    assert far.wait_for_end() == messages
+    far.sock.close()
+    assert harness.reason_of(near.connection) is CloseReason.PEER_CLOSED
+    assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
+
+
+def test_half_closed_peer_gets_what_its_partner_sent(harness: Harness) -> None:
+    near, far = harness.tunnel()
+    data = far.encrypt(*[os.urandom(50_000)] * 8)
+    received = far.connection.received + len(data)
+    far.write(data)
+    harness.run_until(lambda: far.connection.received == received)
+    assert len(near.connection.output) > 0
+    near.sock.shutdown(socket.SHUT_WR)
+    harness.run_until(lambda: near.state is State.FLUSHING)
+    harness.advance(IDLE + LATE)
+    assert near.state is State.FLUSHING, "it cannot show that it is alive, but it may be reading"
+    assert len(near.wait_for_end()) == 8
+    assert harness.reason_of(near.connection) is CloseReason.PEER_CLOSED
+    assert far.wait_for_end() == []
+
+
+def test_messages_before_a_fault_are_delivered(harness: Harness) -> None:
+    near, far = harness.tunnel()
+    near.write(near.encrypt(b"good", b"better") + bytes(7) + b"\x28" + bytes(40))
+    assert far.wait_for_end() == [b"good", b"better"]
+    assert harness.reason_of(near.connection) is CloseReason.PROTOCOL_ERROR
+
+
+def ended_tunnel(harness: Harness, size: int) -> tuple[TestPeer, TestPeer]:
+    """Return a tunnel whose near end is gone; `size` bytes were sent to the far one."""
+    near, far = harness.tunnel()
+    near.write(near.encrypt(*[os.urandom(min(size, 50_000))] * max(1, size // 50_000)))
+    if size > 300_000:
+        harness.run_until(lambda: len(far.connection.output) > 0)
+    near.sock.close()
+    harness.run_until(lambda: far.state in (State.FLUSHING, State.LINGERING))
+    return near, far
+
+
+def test_peer_that_does_not_close_is_closed_after_lingering(harness: Harness) -> None:
+    _, far = ended_tunnel(harness, 10)
+    assert far.wait_for_end() != []
+    harness.advance(LINGER - IN_TIME)
+    assert far.state is State.LINGERING
+    harness.advance(IN_TIME + LATE)
+    assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
+
+
+@pytest.fixture
+def unacknowledged(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Let the peer's system not acknowledge what was sent, until the list is empty."""
+    answers = [True]
+    monkeypatch.setattr(
+        "offset_common.relay.connection.SocketConnection.has_unacknowledged_data", lambda _: bool(answers)
+    )
+    return answers
+
+
+def test_lingering_is_extended_while_data_is_under_way(harness: Harness, unacknowledged: list[bool]) -> None:
+    _, far = ended_tunnel(harness, 10)
+    for _ in range(10):
+        harness.advance(LINGER + IN_TIME)
+    assert far.state is State.LINGERING
+    unacknowledged.clear()
+    harness.advance(LINGER + LATE)
+    assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
+
+
+def test_lingering_ends_at_the_stall_limit(unacknowledged: list[bool]) -> None:
+    with running(Limits(stall=STALL, handshake_threads=1)) as harness:
+        _, far = ended_tunnel(harness, 10)
+        harness.advance(STALL - LINGER)
+        assert far.state is State.LINGERING
+        harness.advance(LINGER + LATE)
+        harness.advance(LINGER + LATE)
+        assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
+
+
+def test_flushing_peer_that_vanished_is_closed_by_silence() -> None:
+    with running(Limits(stall=STALL, handshake_threads=1)) as harness:
+        _, far = ended_tunnel(harness, 400_000)
+        assert far.state is State.FLUSHING
+        harness.advance(IDLE - IN_TIME)
+        assert far.state is State.FLUSHING
+        harness.advance(IN_TIME + LATE)
+        _, reason, detail = harness.end_of(far.connection)
+        assert (reason, detail) == (CloseReason.PARTNER_ENDED, CloseReason.IDLE.value)
+
+
+def test_flushing_peer_that_sends_is_closed_by_the_stall_limit() -> None:
+    with running(Limits(stall=STALL, handshake_threads=1)) as harness:
+        _, far = ended_tunnel(harness, 400_000)
+        for _ in range(int(STALL / 10) - 1):
+            harness.advance(10.0)
+            far.send(b"alive")
+            harness.run_rounds(2)
+            assert far.state is State.FLUSHING
+        harness.advance(10.0 + LATE)
+        _, reason, detail = harness.end_of(far.connection)
+        assert (reason, detail) == (CloseReason.PARTNER_ENDED, CloseReason.STALLED.value)
+
+
+def test_flushing_peer_that_reads_slowly_gets_everything(harness: Harness) -> None:
+    _, far = ended_tunnel(harness, 600_000)
+    for _ in range(2):
+        harness.advance(20.0)
+        far.protocol.receive_data(far.sock.recv(200_000))
+        far.send(b"alive")
+        harness.run_rounds(2)
+        assert far.state is State.FLUSHING
+    assert sum(map(len, far.wait_for_end())) == 600_000
+
+
+def test_input_of_an_ended_tunnel_is_dropped(harness: Harness) -> None:
+    _, far = ended_tunnel(harness, 10)
+    assert far.wait_for_end() != []
+    for _ in range(20):
+        far.write(os.urandom(50_000))
+    assert harness.relay.buffers.used == 0
+    far.sock.close()
+    assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
+
+
+def test_acceptor_gone_at_the_join_ends_the_connect(harness: Harness) -> None:
+    listener = harness.listener()
+    near = harness.pending(listener)
+    near.send(b"early")
+    harness.run_rounds()
+    far = harness.admit(listener.identity)
+    far.send(InitConnection(InitRole.ACCEPT, near.key).encode())
+    far.sock.close()
+    harness.reason_of(far.connection)
+    assert near.wait_for_end() == []
+    harness.advance(LINGER + LATE)
+    assert near.connection.closed
+
+
+def test_socket_that_cannot_be_shut_down_is_closed(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    near, far = harness.tunnel()
+
+    def fail(connection: object) -> None:
+        raise OSError(107, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(SocketConnection, "shut_down_writing", fail)
+    near.sock.close()
+    assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
+
+
+# The end of the whole relay.
+
+
+def test_drain_lets_tunnels_go_on_and_closes_the_rest(harness: Harness) -> None:
+    near, far = harness.tunnel()
+    listener = harness.listener()
+    waiting, unsettled = harness.pending(listener), harness.admit()
+    harness.relay.stop(20.0)
+    for peer in (listener, waiting, unsettled):
+        assert harness.reason_of(peer.connection) in (CloseReason.SHUTDOWN, CloseReason.LISTENER_ENDED)
+    near.send(b"still here")
+    assert far.receive() == b"still here"
+    near.write(near.encrypt(b"last words"))
+    harness.advance(20.0)
+    assert far.wait_for_end() == [b"last words"]
+    assert near.wait_for_end() == []
+    for peer in (near, far):
+        peer.sock.close()
+    reasons = {harness.reason_of(peer.connection) for peer in (near, far)}
+    assert reasons == {CloseReason.SHUTDOWN, CloseReason.PARTNER_ENDED}
+    harness.run_until(lambda: harness.loop._stopped)
+
+
+def test_drain_does_not_wait_for_peers_that_do_not_read(harness: Harness) -> None:
+    _, far = ended_tunnel(harness, 400_000)
+    harness.relay.stop(20.0)
+    harness.advance(20.0)
+    assert not harness.loop._stopped
+    harness.advance(2.5)
+    assert harness.loop._stopped
+    assert far.state is State.FLUSHING
+
+
+def test_second_stop_ends_at_once(harness: Harness) -> None:
+    harness.tunnel()
+    harness.relay.stop(3600.0)
+    harness.run_rounds()
+    assert not harness.loop._stopped
+    harness.relay.stop(3600.0)
+    assert harness.loop._stopped
+
+
+def test_state_line_counts_everything(harness: Harness) -> None:
+    near, _ = harness.tunnel()
+    harness.pending(harness.listener())
+    harness.admit()
+    harness.relay.show_state()
+    (line,) = [line for line in harness.log.lines if line.startswith("relay state")]
+    for field in ("connections=6", "awaiting_init=1", "listeners=2", "pending_connects=1", "tunnels=2"):
+        assert f" {field} " in line
+    assert "registry_entries=5" in line
+    near.sock.close()

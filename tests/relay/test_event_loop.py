@@ -1,0 +1,273 @@
+"""The event loop: who gets a turn when, and what other threads and the clock have done."""
+
+from __future__ import annotations
+
+import random
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from offset_common.relay import event_loop
+from offset_common.relay.event_loop import POLL_INTERVAL, READ, WRITE, EventLoop, ReadyEntry
+
+MILLISECOND = 0.001
+
+
+class Times:
+    """The clocks of a loop: the time of day, and what turns take."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.spent = 0.0
+
+
+@pytest.fixture
+def times(monkeypatch: pytest.MonkeyPatch) -> Times:
+    made = Times()
+    monkeypatch.setattr(event_loop, "perf_counter", lambda: made.spent)
+    return made
+
+
+@pytest.fixture
+def loop(times: Times) -> Iterator[EventLoop]:
+    made = EventLoop(lambda: times.now)
+    made.add_periodic(lambda: None, lambda: times.now)  # never wait
+    yield made
+    made.close()
+
+
+class Busy(ReadyEntry):
+    """A connection whose turns take time, about `cost`, and that asks for another turn each time."""
+
+    _chance = random.Random(3)
+
+    def __init__(self, loop: EventLoop, times: Times, turns: list[Any], address: str, cost: float) -> None:
+        super().__init__(loop, address)
+        self._loop, self._times, self._turns, self._cost = loop, times, turns, cost
+
+    def on_turn(self, events: int) -> bool:
+        self._turns.append(self)
+        self._times.spent += self._cost * self._chance.uniform(0.8, 1.2)
+        self._loop.request_turn(self)
+        return True
+
+
+class Quiet(ReadyEntry):
+    """A connection with a socket, which has a turn when something came."""
+
+    def __init__(self, loop: EventLoop, turns: list[Any], address: str) -> None:
+        super().__init__(loop, address)
+        self.turns = turns
+        self.events: list[int] = []
+        self.sock, self.peer = socket.socketpair()
+
+    def on_turn(self, events: int) -> bool:
+        self.turns.append(self)
+        self.events.append(events)
+        self.sock.recv(100)
+        return False
+
+    def close(self) -> None:
+        self.sock.close()
+        self.peer.close()
+
+
+@pytest.mark.parametrize("address", ["quiet", "busy"])
+@pytest.mark.parametrize("cost", [0.1 * MILLISECOND, MILLISECOND, 10 * MILLISECOND])
+def test_quiet_connection_passes_hundreds_of_busy_ones(
+    loop: EventLoop, times: Times, address: str, cost: float
+) -> None:
+    turns: list[Any] = []
+    for _ in range(500):
+        loop.request_turn(Busy(loop, times, turns, "busy", cost))
+    while len(turns) < 2000:
+        loop.run_once()
+    quiet = Quiet(loop, turns, address)
+    loop.register(quiet.sock, READ, quiet)
+    for _ in range(5):
+        for _ in range(20):
+            loop.run_once()
+        turns.clear()
+        quiet.peer.send(b"x")
+        while quiet not in turns:
+            loop.run_once()
+        assert turns.index(quiet) <= 2, "the next poll comes first, and then it is nearly the next one"
+    loop.unregister(quiet.sock)
+    quiet.close()
+
+
+@pytest.mark.parametrize(
+    ("cost", "least", "most"), [(MILLISECOND, 3, 4), (0.5, 1, 1), (MILLISECOND / 4, 10, 15)]
+)
+def test_sockets_are_polled_again_after_a_few_ms_of_turns(
+    loop: EventLoop, times: Times, cost: float, least: int, most: int
+) -> None:
+    assert POLL_INTERVAL == 0.003
+    turns: list[Any] = []
+    for _ in range(100):
+        loop.request_turn(Busy(loop, times, turns, "busy", cost))
+    for _ in range(10):
+        turns.clear()
+        loop.run_once()
+        assert least <= len(turns) <= most
+
+
+def test_readiness_is_collected_until_the_turn(loop: EventLoop, times: Times) -> None:
+    turns: list[Any] = []
+    quiet = Quiet(loop, turns, "a")
+    quiet.peer.send(b"x")
+    loop.request_turn(quiet, READ)
+    loop.request_turn(quiet, WRITE)
+    loop.request_turn(quiet)
+    loop.run_once()
+    loop.run_once()
+    assert quiet.events == [READ | WRITE]
+    quiet.close()
+
+
+def test_coarse_polling_notices_at_the_next_full_second(loop: EventLoop, times: Times) -> None:
+    turns: list[Any] = []
+    first, second = Quiet(loop, turns, "a"), Quiet(loop, turns, "b")
+    times.now = 1000.5
+    loop.run_once()
+    for entry in (first, second):
+        loop.register_coarse(entry.sock, entry)
+        entry.peer.send(b"x")
+    times.now = 1000.9
+    loop.run_once()
+    assert turns == []
+    times.now = 1001.0
+    loop.run_once()
+    assert set(turns) == {first, second}
+    loop.unregister_coarse(second.sock)
+    turns.clear()
+    for entry in (first, second):
+        entry.peer.send(b"x")
+    times.now = 1001.9
+    loop.run_once()
+    assert turns == []
+    times.now = 1002.1
+    loop.run_once()
+    assert turns == [first]
+    for entry in (first, second):
+        entry.close()
+
+
+@pytest.fixture
+def endless_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a loop that is not woken wait for longer than a test may take."""
+    monkeypatch.setattr(event_loop, "LONGEST_WAIT", 3600.0)
+
+
+def test_task_of_another_thread_wakes_the_loop(endless_wait: None) -> None:
+    loop = EventLoop()
+    ran_in: list[threading.Thread] = []
+
+    def task() -> None:
+        ran_in.append(threading.current_thread())
+        loop.stop()
+
+    timer = threading.Timer(0.05, loop.call_soon_threadsafe, [task])
+    timer.start()
+    loop.run()
+    assert ran_in == [threading.current_thread()]
+    timer.join()
+    loop.close()
+
+
+def test_tasks_of_many_threads_all_run_once(endless_wait: None) -> None:
+    loop = EventLoop()
+    done: list[int] = []
+
+    def give(start: int) -> None:
+        for number in range(start, start + 500):
+            loop.call_soon_threadsafe(lambda number=number: done.append(number))  # type: ignore[misc]
+
+    threads = [threading.Thread(target=give, args=(start,)) for start in range(0, 4000, 500)]
+    for thread in threads:
+        thread.start()
+    while len(done) < 4000:
+        loop.run_once()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == list(range(4000))
+    loop.close()
+
+
+def test_task_that_runs_before_its_wake_up_loses_no_later_one(loop: EventLoop) -> None:
+    class LoopIsFaster(deque):  # type: ignore[type-arg]
+        """The loop's thread runs the task before the other thread goes on."""
+
+        def append(self, task: object) -> None:
+            super().append(task)
+            loop.run_once()
+
+    loop._tasks = LoopIsFaster()
+    loop.call_soon_threadsafe(lambda: None)
+    loop._tasks = deque()
+    loop.run_once()
+    assert select.select([loop._wake_reader], [], [], 0)[0] == []
+    loop.call_soon_threadsafe(lambda: None)
+    assert select.select([loop._wake_reader], [], [], 0)[0] == [loop._wake_reader]
+
+
+def test_task_that_repeats_itself_blocks_nobody(loop: EventLoop) -> None:
+    turns: list[Any] = []
+    quiet = Quiet(loop, turns, "a")
+    loop.register(quiet.sock, READ, quiet)
+    rounds: list[int] = []
+
+    def again() -> None:
+        rounds.append(1)
+        loop.call_soon(again)
+
+    again()
+    quiet.peer.send(b"x")
+    loop.run_once()
+    assert turns == [quiet]
+    assert len(rounds) == 2
+    loop.unregister(quiet.sock)
+    quiet.close()
+
+
+class Timer:
+    """Something with a deadline."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def on_deadline(self) -> None:
+        self.calls += 1
+
+
+def test_deadline_comes_once_and_not_early(loop: EventLoop, times: Times) -> None:
+    timer = Timer()
+    loop.deadlines.schedule(timer, 1010.0)
+    for now, calls in ((1009.9, 0), (1010.5, 1), (1020.0, 1)):
+        times.now = now
+        loop.run_once()
+        assert timer.calls == calls
+
+
+def test_deadlines_are_met_while_connections_are_busy(loop: EventLoop, times: Times) -> None:
+    for _ in range(100):
+        loop.request_turn(Busy(loop, times, [], "busy", MILLISECOND))
+    timer = Timer()
+    loop.deadlines.schedule(timer, 1000.0)
+    times.now += 1.0
+    loop.run_once()
+    assert timer.calls == 1
+
+
+def test_wake_ends_the_wait_and_a_full_socket_is_no_error(endless_wait: None) -> None:
+    loop = EventLoop()
+    for _ in range(100_000):
+        loop.wake()
+    loop.run_once()
+    loop.close()
+    loop.wake()

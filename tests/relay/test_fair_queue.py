@@ -1,0 +1,154 @@
+"""Fair queueing: whoever has used least goes next, first among addresses, then inside them."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offset_common.relay.fair_queue import FairQueue, QueueEntry
+
+COSTS = st.floats(min_value=0.0001, max_value=0.01)  # seconds of a turn
+
+
+class Entry(QueueEntry):
+    """A connection with a name."""
+
+    def __init__(self, queue: FairQueue[Entry], address: str, name: str = "") -> None:
+        super().__init__(queue.address(address))
+        self.address = address
+        self.name = name or address
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def serve(queue: FairQueue[Entry], cost: float = 1.0, again: bool = False) -> Entry:
+    """Give the next entry a turn, after which it may want another one; return it."""
+    entry = queue.pop()
+    queue.charge(entry, cost, more=again)
+    if again:
+        queue.push(entry)
+    return entry
+
+
+def test_equal_entries_go_in_the_order_of_arrival() -> None:
+    queue: FairQueue[Entry] = FairQueue()
+    entries = [Entry(queue, "a", str(number)) for number in range(5)]
+    for entry in entries:
+        queue.push(entry)
+    assert [serve(queue) for _ in entries] == entries
+    assert not queue
+
+
+def test_waiting_entry_keeps_its_one_place() -> None:
+    queue: FairQueue[Entry] = FairQueue()
+    first, second = Entry(queue, "a", "first"), Entry(queue, "a", "second")
+    for entry in (first, second, first, first):
+        queue.push(entry)
+    assert [serve(queue), serve(queue)] == [first, second]
+    assert not queue
+
+
+@given(st.lists(st.tuples(COSTS, COSTS), min_size=5, max_size=80), st.integers(1, 5), st.integers(1, 5))
+def test_backlogged_addresses_are_served_equally(
+    costs: list[tuple[float, float]], entries_of_a: int, entries_of_b: int
+) -> None:
+    """Goyal, Vin and Cheng, theorem 1: the difference is at most one turn of each."""
+    queue: FairQueue[Entry] = FairQueue()
+    for address, count in (("a", entries_of_a), ("b", entries_of_b)):
+        for _ in range(count):
+            queue.push(Entry(queue, address))
+    served: Counter[str] = Counter()
+    largest = {"a": 0.0, "b": 0.0}
+    for cost_of_a, cost_of_b in costs:
+        entry = queue.pop()
+        cost = cost_of_a if entry.address == "a" else cost_of_b
+        queue.charge(entry, cost)
+        queue.push(entry)
+        served[entry.address] += cost  # type: ignore[assignment]
+        largest[entry.address] = max(largest[entry.address], cost)
+        assert abs(served["a"] - served["b"]) <= largest["a"] + largest["b"] + 1e-9
+
+
+@given(st.lists(COSTS, min_size=5, max_size=80), st.integers(2, 6))
+def test_backlogged_entries_of_an_address_share_it(costs: list[float], count: int) -> None:
+    """Two turns each among the busy entries, and two between them and the light ones that they all were."""
+    queue: FairQueue[Entry] = FairQueue()
+    entries = [Entry(queue, "a", str(number)) for number in range(count)]
+    for entry in entries:
+        queue.push(entry)
+    served = dict.fromkeys(entries, 0.0)
+    for cost in costs:
+        entry = queue.pop()
+        queue.charge(entry, cost, more=True)
+        queue.push(entry)
+        served[entry] += cost
+        assert max(served.values()) - min(served.values()) <= 4 * max(costs) + 1e-9
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 0.01), st.floats(0.0, 0.0009)), max_size=40), st.integers(1, 50))
+def test_light_entry_waits_for_two_busy_turns_at_most(
+    costs: list[tuple[float, float]], busy_ones: int
+) -> None:
+    queue: FairQueue[Entry] = FairQueue()
+    for number in range(busy_ones):
+        queue.push(Entry(queue, "a", f"busy {number}"))
+    for _ in range(4 * busy_ones):
+        serve(queue, 0.01, again=True)
+    light = Entry(queue, "a", "light")
+    for busy_cost, light_cost in costs:
+        queue.push(light)
+        turns = 0
+        while (entry := queue.pop()) is not light:
+            queue.charge(entry, busy_cost, more=True)
+            queue.push(entry)
+            turns += 1
+        queue.charge(light, light_cost)
+        assert turns <= 2
+        serve(queue, busy_cost, again=True)
+
+
+@pytest.mark.parametrize("address", ["quiet", "busy"])
+def test_newcomer_goes_next(address: str) -> None:
+    queue: FairQueue[Entry] = FairQueue()
+    chance = random.Random(5)
+    for number in range(300):
+        queue.push(Entry(queue, "busy", f"busy {number}"))
+    for _ in range(1000):
+        serve(queue, chance.uniform(0.5, 1.5), again=True)
+    newcomer = Entry(queue, address, "newcomer")
+    queue.push(newcomer)
+    assert newcomer in (serve(queue, again=True), serve(queue, again=True))
+
+
+def test_idling_earns_no_credit() -> None:
+    queue: FairQueue[Entry] = FairQueue()
+    busy, idle = Entry(queue, "busy"), Entry(queue, "idle")
+    queue.push(idle)
+    serve(queue)
+    queue.push(busy)
+    for _ in range(100):
+        serve(queue, again=True)
+    queue.push(idle)
+    turns = Counter(serve(queue, again=True).address for _ in range(100))
+    assert abs(turns["idle"] - turns["busy"]) <= 2
+
+
+def test_address_is_forgotten_with_its_last_entry() -> None:
+    queue: FairQueue[Entry] = FairQueue()
+    first, second = Entry(queue, "a"), Entry(queue, "a")
+    queue.push(first)
+    serve(queue)
+    gc.disable()
+    try:
+        del first
+        assert len(queue._addresses) == 1
+        del second
+        assert len(queue._addresses) == 0
+    finally:
+        gc.enable()

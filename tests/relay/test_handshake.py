@@ -1,0 +1,288 @@
+"""Handshakes: the session before the key is proven, and the pool of threads that computes them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import Optional
+
+import pytest
+
+from offset_common.channel.connection import VERSION_FRAME, Connection
+from offset_common.channel.events import HandshakeCompleted
+from offset_common.errors import ServiceError
+from offset_common.identity import Identity
+from offset_common.relay.admission import Admission
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.handshake_pool import HandshakeJob, HandshakePool, prepare_socket
+from offset_common.relay.lifecycle import State
+from offset_common.relay.limits import Limits
+from offset_common.relay.log import RelayLog
+from offset_common.relay.server import Relay
+from offset_common.wire.messages import InitConnection, InitRole
+from tests.relay.harness import Harness
+
+THREADS = 2
+
+
+class Caller:
+    """A peer that goes through the handshake a step at a time."""
+
+    def __init__(
+        self, harness: Harness, address: str = "127.0.0.1", identity: Optional[Identity] = None
+    ) -> None:
+        self.harness = harness
+        self.identity = identity or Identity.generate()
+        self.sock = harness.connect_socket((address, 5000))
+        self.connection: SocketConnection = harness.relay.admission.all()[-1]
+        self.protocol = Connection(self.identity, harness.loop.now, harness.identity.public_key)
+        self.relay_proven = False
+        self.ended = False
+
+    def step(self) -> bool:
+        """Send what is to be sent, receive what came; return whether the relay has proven its key."""
+        data = self.protocol.data_to_send()
+        try:
+            if data:
+                self.sock.send(data)
+            received = self.sock.recv(4096)
+            self.ended = self.ended or not received
+        except BlockingIOError:
+            received = b""
+        except OSError:
+            received, self.ended = b"", True
+        self.protocol.receive_data(received)
+        while (event := self.protocol.next_event(self.harness.loop.now)) is not None:
+            self.relay_proven = isinstance(event, HandshakeCompleted)
+        return self.relay_proven
+
+    def authenticate(self) -> Caller:
+        """Go through the whole handshake."""
+        self.harness.run_until(self.step)
+        self.step()
+        self.harness.run_until(lambda: bool(self.connection.key))
+        return self
+
+    def wait_until_returned(self) -> None:
+        """Wait until the handshake pool has handled what was sent."""
+        self.harness.run_rounds(2)
+        self.harness.run_until(lambda: self.connection in evictable(self.harness.relay.admission))
+
+    def request(self, role: InitRole) -> None:
+        """Send the InitConnection."""
+        self.protocol.send(InitConnection(role).encode(), self.harness.loop.now)
+        self.sock.send(self.protocol.data_to_send())
+
+
+def evictable(admission: Admission[SocketConnection]) -> list[SocketConnection]:
+    """Return the connections that are not in the handshake pool and have no role."""
+    return [each for group in admission._evictable._connections.values() for each in group]
+
+
+def close_all(*callers: Caller) -> None:
+    for caller in callers:
+        caller.sock.close()
+
+
+def stopped_callers(harness: Harness) -> list[Caller]:
+    """Return callers that stopped at different places: silent, in the version, in the handshake."""
+    silent, cut, halfway = (Caller(harness) for _ in range(3))
+    cut.sock.send(cut.protocol.data_to_send()[:14])
+    halfway.step()
+    return [silent, cut, halfway]
+
+
+def test_version_is_sent_at_once(harness: Harness) -> None:
+    sock = harness.connect_socket()
+    assert sock.recv(100) == VERSION_FRAME
+    sock.close()
+
+
+def test_handshake_proves_the_peer_key(harness: Harness) -> None:
+    caller = Caller(harness).authenticate()
+    assert caller.connection.session.state is State.AWAITING_INIT
+    assert caller.connection.key == caller.identity.public_key
+    assert harness.relay.completed_handshakes == 1
+    close_all(caller)
+
+
+def test_handshake_byte_by_byte(harness: Harness) -> None:
+    caller = Caller(harness)
+    for _ in range(3):
+        for byte in caller.protocol.data_to_send():
+            caller.sock.send(bytes([byte]))
+            harness.run_rounds(1)
+        harness.run_rounds(10)
+        caller.step()
+    harness.run_until(lambda: bool(caller.connection.key))
+    close_all(caller)
+
+
+def test_silent_peers_hold_no_thread(harness: Harness) -> None:
+    callers = [caller for _ in range(5 * THREADS) for caller in stopped_callers(harness)]
+    for caller in callers:
+        caller.wait_until_returned()
+    last = Caller(harness).authenticate()
+    assert not any(caller.connection.closed for caller in callers)
+    close_all(*callers, last)
+
+
+def test_peer_that_stops_halfway_may_go_on_later(harness: Harness) -> None:
+    caller = Caller(harness)
+    caller.step()
+    caller.wait_until_returned()
+    harness.advance(4.0)
+    caller.authenticate()
+    close_all(caller)
+
+
+def test_peer_that_closes_halfway_is_forgotten(harness: Harness) -> None:
+    close_all(*stopped_callers(harness))
+    harness.run_until(lambda: len(harness.ends) == 3)
+    assert {end.reason for end in harness.ends} <= {CloseReason.PEER_CLOSED, CloseReason.CONNECTION_LOST}
+
+
+def test_init_right_behind_the_handshake_is_kept(harness: Harness) -> None:
+    caller = Caller(harness)
+    harness.run_until(caller.step)
+    caller.request(InitRole.LISTEN)  # in one piece with the last handshake message
+    harness.run_until(lambda: len(harness.relay.rendezvous.registry) == 1)
+    close_all(caller)
+
+
+def test_traffic_of_the_handshake_is_counted(harness: Harness) -> None:
+    caller = Caller(harness)
+    sent = len(caller.protocol.data_to_send())
+    caller.sock.send(bytes(sent))
+    harness.reason_of(caller.connection)
+    assert (caller.connection.received, caller.connection.sent) == (sent, len(VERSION_FRAME))
+    close_all(caller)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", CloseReason.NOT_OFFSET),
+        (b"\x00\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x01", CloseReason.NOT_OFFSET),
+        (b"\x00\x00\x00\x04\x00\x00\x00\x00", CloseReason.OLD_PEER),
+        (VERSION_FRAME + b"\x00" * 7 + b"\x09" + b"\xee" * 9, CloseReason.PROTOCOL_ERROR),
+        (VERSION_FRAME + b"\xff" * 8, CloseReason.PROTOCOL_ERROR),
+        (b"", CloseReason.PEER_CLOSED),
+    ],
+    ids=["http", "version 1", "before 0.1.3", "no message", "length over the limit", "nothing"],
+)
+def test_other_input_ends_with_its_reason(harness: Harness, data: bytes, reason: CloseReason) -> None:
+    caller = Caller(harness)
+    caller.sock.send(data) if data else caller.sock.shutdown(socket.SHUT_WR)
+    assert harness.reason_of(caller.connection) is reason
+    close_all(caller)
+
+
+class Forger(Identity):
+    """Claims a key that it cannot sign with."""
+
+    def sign(self, message: bytes) -> bytes:
+        return Identity.generate().sign(message)
+
+
+def test_forged_signature_fails_the_handshake(harness: Harness) -> None:
+    caller = Caller(harness, identity=Forger.generate())
+    harness.run_until(caller.step)
+    caller.step()
+    assert harness.reason_of(caller.connection) is CloseReason.HANDSHAKE_FAILED
+    close_all(caller)
+
+
+class Pair:
+    """A job for the pool, and the peer's socket."""
+
+    def __init__(self, address: str, done: list[Pair], seconds: float = 60.0) -> None:
+        self.address = address
+        ours, self.peer = socket.socketpair()
+        prepare_socket(ours)
+        self.returned = threading.Event()
+        self._done = done
+        self.job = HandshakeJob(ours, address, time.monotonic() + seconds, self._finish)
+
+    def _finish(self, job: HandshakeJob) -> None:
+        self._done.append(self)
+        self.returned.set()
+
+    def close(self) -> None:
+        self.job.sock.close()
+        self.peer.close()
+
+
+def test_thread_is_not_held_beyond_the_deadline() -> None:
+    pool = HandshakePool(Identity.generate(), 1)
+    pair = Pair("1.1.1.1", [], seconds=0.1)
+    pool.submit(pair.job)
+    # A byte now and then never lets the thread's wait time out.
+    for byte in VERSION_FRAME + (2048).to_bytes(8, "big") + bytes(2000):
+        pair.peer.send(bytes([byte]))
+        if pair.returned.wait(0.005):
+            break
+    assert pair.returned.is_set()
+    assert not pair.job.established
+    pool.close()
+    pair.close()
+
+
+def test_jobs_are_taken_fairly_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    first_runs, go_on = threading.Event(), threading.Event()
+
+    def run(job: HandshakeJob, *_: object) -> None:
+        first_runs.set()
+        assert go_on.wait(10.0)
+
+    monkeypatch.setattr(HandshakeJob, "run", run)
+    pool = HandshakePool(Identity.generate(), 1)
+    done: list[Pair] = []
+    pairs = [Pair("flood", done) for _ in range(50)]
+    for pair in pairs:
+        pool.submit(pair.job)
+    assert first_runs.wait(10.0)
+    pairs += [Pair("one", done), Pair("other", done)]
+    for pair in pairs[-2:]:
+        pool.submit(pair.job)
+    go_on.set()
+    for pair in pairs:
+        assert pair.returned.wait(10.0)
+    order = [pair.address for pair in done]
+    assert {"one", "other"} <= set(order[:5])
+    pool.close()
+    for pair in pairs:
+        pair.close()
+
+
+@pytest.fixture
+def few_threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """Let the system start three threads and no more; return them."""
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def start_if_there_is_room(thread: threading.Thread) -> None:
+        if len(started) == 3:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if_there_is_room)
+    return started
+
+
+def test_too_few_threads_is_an_error_for_the_operator(few_threads: list[threading.Thread]) -> None:
+    before = threading.stack_size()
+    with pytest.raises(ServiceError, match=r"cannot start 256 .* only 3; .*--handshake-threads"):
+        HandshakePool(Identity.generate(), 256)
+    assert len(few_threads) == 3
+    assert not any(thread.is_alive() for thread in few_threads)
+    assert threading.stack_size() == before
+
+
+def test_relay_without_its_threads_ends_its_workers(few_threads: list[threading.Thread]) -> None:
+    with pytest.raises(ServiceError, match="--handshake-threads"):
+        Relay(Identity.generate(), [], Limits(), RelayLog(None), workers=2)
+    assert not any(thread.is_alive() for thread in few_threads)

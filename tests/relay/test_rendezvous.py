@@ -1,0 +1,279 @@
+"""Listeners and pending connects over the real loop: announcements, takeover, reject, early data."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.lifecycle import State
+from offset_common.relay.limits import EARLY_DATA_SIZE, KIB, OUTPUT_HIGH_WATER, Limits
+from offset_common.relay.sessions.listener import Listener
+from offset_common.wire.frames import encode_frame
+from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage
+from offset_common.wire.packing import pack_sparse
+from tests.relay.harness import LATE, Harness, TestPeer, running
+
+
+def test_connect_is_announced_to_its_listener(harness: Harness) -> None:
+    listener, other = harness.listener(), harness.listener()
+    near = harness.pending(listener)
+    assert listener.incoming_key() == near.key
+    assert not other.has_message()
+
+
+def test_connect_without_listener_is_closed(harness: Harness) -> None:
+    peer = harness.admit().request(InitRole.CONNECT, bytes(32))
+    assert harness.reason_of(peer.connection) is CloseReason.NO_LISTENER
+    assert peer.wait_for_end() == []
+
+
+def test_accept_without_connect_is_closed(harness: Harness) -> None:
+    listener = harness.listener()
+    peer = harness.admit(listener.identity).request(InitRole.ACCEPT, bytes(32))
+    assert harness.reason_of(peer.connection) is CloseReason.NO_PENDING_CONNECT
+    assert listener.state is State.LISTENER
+
+
+def test_rejected_connect_is_closed(harness: Harness) -> None:
+    listener = harness.listener()
+    rejected, other = harness.pending(listener), harness.pending(listener)
+    listener.reject(rejected.key)
+    assert harness.reason_of(rejected.connection) is CloseReason.REJECTED
+    assert other.state is State.PENDING_CONNECT
+
+
+def test_newest_listener_wins_at_once(harness: Harness) -> None:
+    older = harness.listener()
+    near = harness.pending(older)
+    assert older.incoming_key() == near.key
+    newer = harness.listener(older.identity)
+    assert harness.reason_of(older.connection) is CloseReason.REPLACED
+    assert newer.incoming_key() == near.key
+    newer.reject(near.key)
+    assert harness.reason_of(near.connection) is CloseReason.REJECTED
+
+
+def test_listeners_that_replace_each_other_leave_the_last(harness: Harness) -> None:
+    peers = [harness.listener()]
+    for _ in range(20):
+        peers.append(harness.listener(peers[0].identity))
+    near = harness.pending(peers[-1])
+    assert peers[-1].incoming_key() == near.key
+    assert {harness.reason_of(peer.connection) for peer in peers[:-1]} == {CloseReason.REPLACED}
+
+
+def test_end_of_a_listener_closes_what_waits_and_no_tunnel(harness: Harness) -> None:
+    listener = harness.listener()
+    near = harness.pending(listener)
+    assert listener.incoming_key() == near.key
+    far = harness.admit(listener.identity).request(InitRole.ACCEPT, near.key)
+    waiting = harness.pending(listener)
+    listener.sock.close()
+    assert harness.reason_of(waiting.connection) is CloseReason.LISTENER_ENDED
+    near.send(b"still here")
+    assert far.receive() == b"still here"
+
+
+def test_connect_finds_that_its_listener_has_vanished(harness: Harness) -> None:
+    listener = harness.listener()
+    harness.advance(16.0 + LATE)  # a keepalive was sent: from now on it is polled once a second
+    listener.sock.close()
+    harness.run_rounds()
+    assert listener.state is State.LISTENER
+    near = harness.pending(listener)
+    assert harness.reason_of(near.connection) is CloseReason.LISTENER_ENDED
+
+
+def test_full_listener_evicts_the_newest_of_most() -> None:
+    with running(Limits(waiting_per_listener=4, handshake_threads=1)) as harness:
+        listener = harness.listener(address="9.9.9.9")
+        flood = [harness.pending(listener, "1.1.1.1") for _ in range(4)]
+        refused = harness.pending(listener, "1.1.1.1")
+        assert harness.reason_of(refused.connection) is CloseReason.LIMIT_PENDING
+        honest = harness.pending(listener, "2.2.2.2")
+        assert harness.reason_of(flood[-1].connection) is CloseReason.LIMIT_PENDING
+        assert honest.state is State.PENDING_CONNECT
+        announced = {listener.incoming_key() for _ in range(5)}
+        assert honest.key in announced
+
+
+# Announcements to a listener that does not read.
+
+
+class SlowListener:
+    """A listener whose announcements come from connects without sockets, so that they can be many."""
+
+    def __init__(self, harness: Harness, peer: TestPeer) -> None:
+        self.harness = harness
+        self.peer = peer
+        self.session = peer.connection.session
+        assert isinstance(self.session, Listener)
+
+    def announce(self, count: int, start: int = 0) -> list[FakePending]:
+        """Announce connects; return them."""
+        pending = [FakePending(number.to_bytes(32, "big")) for number in range(start, start + count)]
+        for number, each in enumerate(pending):
+            self.session.announce([each])  # type: ignore[attr-defined]
+            if number % 200 == 0:
+                self.harness.run_rounds(1)
+        return pending
+
+
+class FakePending:
+    """A pending connect, as far as an announcement needs it."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.connection = self
+
+
+def test_slow_listener_gets_all_announcements_in_order(harness: Harness) -> None:
+    listener = harness.listener()
+    announced = SlowListener(harness, listener).announce(12_000)
+    output = len(listener.connection.output)
+    assert OUTPUT_HIGH_WATER / 2 < output < OUTPUT_HIGH_WATER + 1000, "one high-water mark is queued"
+    keys = [listener.incoming_key() for _ in announced]
+    assert keys == [each.key for each in announced]
+    assert listener.state is State.LISTENER
+
+
+def test_connects_that_have_gone_are_not_announced(harness: Harness) -> None:
+    listener = harness.listener()
+    slow = SlowListener(harness, listener)
+    announced = slow.announce(12_000)
+    queued = 12_000 - len(slow.session._unannounced)  # type: ignore[attr-defined]
+    for each in announced[-5000:]:
+        slow.session.withdraw(each)  # type: ignore[attr-defined]
+    keys = [listener.incoming_key() for _ in range(7000)]
+    assert queued < 7000
+    assert keys == [each.key for each in announced[:7000]]
+    harness.run_rounds(20)
+    assert not listener.has_message()
+
+
+# Early data: "what it sends must be kept, in order, for the acceptor".
+
+
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("cut", [1, 7, 8, 9, 500, 7_000, 16_384, -1])
+def test_early_data_arrives_first_and_in_order(harness: Harness, wait: bool, cut: int) -> None:
+    listener = harness.listener()
+    near = harness.pending(listener)
+    early = [b"%d" % n * (n * 20) for n in range(40)]
+    data = near.encrypt(*early)
+    assert listener.incoming_key() == near.key
+    near.write(data[:cut])
+    if wait:
+        harness.run_rounds(10)
+    far = harness.admit(listener.identity).request(InitRole.ACCEPT, near.key)
+    near.write(data[cut:])
+    near.send(b"late")
+    assert [far.receive() for _ in range(41)] == [*early, b"late"]
+
+
+@pytest.mark.parametrize("size", [100, 20_000, 100_000, 300_000])
+def test_data_behind_an_accept_is_kept_apart(harness: Harness, size: int) -> None:
+    listener = harness.listener()
+    near = harness.pending(listener)
+    assert listener.incoming_key() == near.key
+    half = near.encrypt(b"x" * size)
+    near.write(half[: size // 2])
+    harness.run_rounds(10)
+    far = harness.admit(listener.identity)
+    far.send(InitConnection(InitRole.ACCEPT, near.key).encode(), b"first", b"y" * 10_000)
+    assert near.receive() == b"first"
+    assert near.receive() == b"y" * 10_000
+    near.write(half[size // 2 :])
+    assert far.receive() == b"x" * size
+
+
+@pytest.mark.parametrize("size", [10_000, 200_000])
+def test_pending_connect_is_not_read_beyond_its_space(harness: Harness, size: int) -> None:
+    listener = harness.listener()
+    near = harness.pending(listener)
+    messages = [os.urandom(size) for _ in range(4_000_000 // size)]
+    data = near.encrypt(*messages)
+    sent = near.write_until_paused(data)
+    assert sent < len(data)
+    assert near.connection.account.held < 2 * EARLY_DATA_SIZE
+    assert near.state is State.PENDING_CONNECT
+    assert listener.incoming_key() == near.key
+    far = harness.admit(listener.identity).request(InitRole.ACCEPT, near.key)
+    while sent < len(data):
+        sent += near.write_until_paused(data[sent:])
+        far.has_message()
+    harness.run_until(lambda: far.has_message() and len(far.messages) == len(messages))
+    assert far.messages == messages
+
+
+def early_bomb(peer: TestPeer) -> bytes:
+    """Encrypt a message that is as small as one that unpacks to 60 KiB can be."""
+    user = KaMessage(bytes(60 * KIB)).encode(pack_sparse)
+    return encode_frame(peer.protocol.secure_channel.sending.encrypt(ChannelMessage(b"", user).encode()))
+
+
+def test_early_data_that_unpacks_to_more_stays_in_the_pool() -> None:
+    with running(Limits(buffers=1024 * KIB, handshake_threads=1)) as harness:
+        listener = harness.listener()
+        pool = harness.relay.buffers
+        peers = [harness.pending(listener, f"1.1.1.{number}") for number in range(30)]
+        for peer in peers:
+            for _ in range(3):
+                peer.write(early_bomb(peer))
+            harness.run_rounds(3)
+            assert pool.used <= pool.limit
+        assert pool.used > pool.limit // 3
+        assert not any(peer.connection.closed for peer in peers)
+
+
+# What breaks the protocol ends its own connection and no other.
+
+
+def peer_in_role(harness: Harness, listener: TestPeer, role: str) -> TestPeer:
+    """Return a peer whose connection has the role."""
+    if role == "tunnel":
+        return harness.tunnel()[0]
+    if role == "pending connect":
+        return harness.pending(listener)
+    return listener if role == "listener" else harness.admit()
+
+
+@pytest.mark.parametrize("role", ["awaiting init", "listener", "pending connect", "tunnel"])
+@pytest.mark.parametrize("fault", ["not encrypted", "no message", "no frame", "frame over the limit"])
+def test_protocol_error_ends_one_connection(harness: Harness, role: str, fault: str) -> None:
+    near, far = harness.tunnel()
+    listener = harness.listener()
+    peer = peer_in_role(harness, listener, role)
+    if fault == "no message":
+        seal = peer.protocol.secure_channel.sending.encrypt
+        data = encode_frame(seal(b"\xff\xff\xff"))
+    else:
+        data = {
+            "not encrypted": encode_frame(bytes(40)),
+            "no frame": encode_frame(b""),
+            "frame over the limit": (2**20 + 2**17 + 1).to_bytes(8, "big"),
+        }[fault]
+    peer.write(data)
+    assert harness.reason_of(peer.connection) is CloseReason.PROTOCOL_ERROR
+    assert peer.wait_for_end() == []
+    near.send(b"still here")
+    assert far.receive() == b"still here"
+
+
+@pytest.mark.parametrize("role", ["awaiting init", "listener"])
+def test_wrong_relay_message_ends_one_connection(harness: Harness, role: str) -> None:
+    peer = harness.admit() if role == "awaiting init" else harness.listener()
+    other = harness.listener()
+    peer.send(b"\xff" * 20)
+    assert harness.reason_of(peer.connection) is CloseReason.PROTOCOL_ERROR
+    assert other.state is State.LISTENER
+
+
+def test_connection_with_a_role_is_settled(harness: Harness) -> None:
+    harness.tunnel()
+    harness.pending(harness.listener())
+    assert harness.relay.admission.next_to_evict() is None
+    unsettled = harness.admit()
+    assert harness.relay.admission.next_to_evict() is unsettled.connection

@@ -1,0 +1,266 @@
+"""Tunnels: every byte in order, backpressure that pauses the partner, and space in the buffer pool."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+
+import pytest
+
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.lifecycle import State
+from offset_common.relay.limits import KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, Limits
+from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
+
+MESSAGES = [b"", b"a", os.urandom(3000), bytes(10_000), os.urandom(70_000), os.urandom(300_000), b"end"]
+STALL = 40.0  # seconds
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 20, 35, 36, 64, 1000, 48 * 1024, 65_536, 262_144])
+def test_frames_cut_into_pieces_arrive_unchanged(harness: Harness, size: int) -> None:
+    near, far = harness.tunnel()
+    messages = (
+        MESSAGES if size > 200 else [b"", b"a", bytes(range(256)), os.urandom(500 if size < 20 else 5000)]
+    )
+    data = near.encrypt(*messages)
+    for start in range(0, len(data), size):
+        near.write(data[start : start + size])
+        harness.run_rounds(1)
+        far.has_message()
+    harness.run_until(lambda: far.has_message() and len(far.messages) == len(messages))
+    assert far.messages == messages
+
+
+def test_frame_cut_in_two_at_any_byte_arrives_unchanged(harness: Harness) -> None:
+    near, far = harness.tunnel()
+    cut = 0
+    while True:
+        data = near.encrypt(b"one", b"two")
+        if cut >= len(data):
+            break
+        near.write(data[:cut])
+        harness.run_rounds(1)
+        near.write(data[cut:])
+        assert [far.receive(), far.receive()] == [b"one", b"two"]
+        cut += 1
+
+
+def test_tunnels_in_turn_mix_nothing(harness: Harness) -> None:
+    chance = random.Random(7)
+    tunnels = [harness.tunnel() for _ in range(4)]
+    messages = [
+        [chance.randbytes(chance.choice([0, 5, 900, 20_000, 60_000, 200_000])) for _ in range(12)]
+        for _ in tunnels
+    ]
+    rest = [near.encrypt(*messages[i]) for i, (near, _) in enumerate(tunnels)]
+    while any(rest):
+        i = chance.choice([i for i, data in enumerate(rest) if data])
+        size = chance.choice([1, 3, 8, 100, 5000, 50_000])
+        tunnels[i][0].write(rest[i][:size])
+        rest[i] = rest[i][size:]
+        harness.run_rounds(1)
+        for _, far in tunnels:
+            far.has_message()
+    for i, (_, far) in enumerate(tunnels):
+        assert [far.receive() for _ in messages[i]] == messages[i]
+
+
+# Backpressure.
+
+
+def fill(near: TestPeer, size: int = 50_000) -> tuple[list[bytes], bytes, int]:
+    """Send more than the far peer's socket and a high-water mark take; return it and what was sent."""
+    messages = [os.urandom(size)] * (3_000_000 // size)
+    data = near.encrypt(*messages)
+    return messages, data, near.write_until_paused(data)
+
+
+@pytest.mark.parametrize("size", [100, 4000, 50_000, 300_000])
+def test_unread_output_is_bounded_and_pauses_the_partner(harness: Harness, size: int) -> None:
+    near, far = harness.tunnel()
+    messages, data, sent = fill(near, size)
+    assert sent < len(data), "the near peer is not read any more"
+    waiting = len(far.connection.output)
+    assert OUTPUT_LOW_WATER < waiting < OUTPUT_HIGH_WATER + 2 * 300_000
+    harness.run_rounds(20)
+    assert len(far.connection.output) == waiting
+    while sent < len(data):
+        sent += near.write_until_paused(data[sent : sent + 100_000])
+        far.has_message()
+    harness.run_until(lambda: far.has_message() and len(far.messages) == len(messages))
+    assert far.messages == messages
+
+
+def test_partner_is_read_again_at_the_low_water_mark(harness: Harness) -> None:
+    near, far = harness.tunnel()
+    fill(near, 20_000)
+    received = near.connection.received
+    read = 0
+    while near.connection.received == received:
+        read += len(far.sock.recv(20_000))
+        harness.run_rounds(1)
+    # What the kernel holds is as much as before: what was read made room for queued output.
+    assert abs(read - (OUTPUT_HIGH_WATER - OUTPUT_LOW_WATER)) < 200_000
+
+
+def test_keepalives_go_on_while_a_reader_pauses(harness: Harness) -> None:
+    near, far = harness.tunnel()
+    fill(near)
+    for _ in range(10):
+        harness.advance(8.0)
+        far.send(b"alive")  # a peer that does not read may still send
+        assert near.receive() == b"alive"
+    sent = near.connection.sent
+    harness.advance(16.0 + LATE)
+    assert near.connection.sent > sent, "the paused peer gets keepalives"
+    far.send(b"alive")
+    harness.advance(16.0)
+    assert near.state is State.TUNNEL, "its silence does not count: it is not read"
+
+
+def test_silent_peer_of_a_tunnel_ends_it(harness: Harness) -> None:
+    near, far = harness.tunnel()
+    for _ in range(4):
+        harness.advance(8.0)
+        far.send(b"alive")
+        harness.run_rounds()
+    harness.advance(LATE)
+    assert harness.reason_of(near.connection) is CloseReason.IDLE
+    assert far.wait_for_end() == []
+    far.sock.close()
+    assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
+
+
+def test_peer_that_never_reads_is_closed_as_stalled() -> None:
+    with running(Limits(stall=STALL, handshake_threads=1)) as harness:
+        near, far = harness.tunnel()
+        near.write(near.encrypt(*[os.urandom(50_000)] * 8))
+        harness.run_until(lambda: len(far.connection.output) > 0)
+        harness.advance(STALL / 2)
+        far.send(b"alive")
+        assert near.receive() == b"alive"
+        near.send(b"me too")
+        harness.advance(STALL / 2 - IN_TIME)
+        assert far.state is State.TUNNEL
+        harness.advance(IN_TIME + LATE)
+        assert harness.reason_of(far.connection) is CloseReason.STALLED
+        assert near.wait_for_end() == []
+        near.sock.close()
+        assert harness.reason_of(near.connection) is CloseReason.PARTNER_ENDED
+
+
+def test_slow_reader_is_not_stalled() -> None:
+    with running(Limits(stall=STALL, handshake_threads=1)) as harness:
+        near, far = harness.tunnel()
+        near.write(near.encrypt(*[os.urandom(50_000)] * 12))
+        harness.run_until(lambda: len(far.connection.output) > 0)
+        for _ in range(3):
+            harness.advance(16.0)
+            far.sock.recv(200_000)
+            for peer in (near, far):
+                peer.send(b"alive")
+            harness.run_rounds(3)
+        assert far.state is State.TUNNEL
+
+
+# Space in the buffer pool.
+
+
+def test_small_messages_pass_while_the_pool_is_full() -> None:
+    with running(Limits(buffers=400 * KIB, handshake_threads=1)) as harness:
+        greedy_near, _ = harness.tunnel("1.1.1.1")
+        fill(greedy_near)
+        pool = harness.relay.buffers
+        near, far = harness.tunnel("2.2.2.2")
+        others = pool.open_account("others")
+        others.add(pool.limit)
+        messages = [os.urandom(3000) for _ in range(20)]
+        for message in messages:
+            near.send(message)
+            assert far.receive() == message
+        others.add(-pool.limit)
+
+
+def test_large_message_passes_however_small_the_pool() -> None:
+    with running(Limits(buffers=1, handshake_threads=1)) as harness:
+        near, far = harness.tunnel()
+        messages = [os.urandom(700_000), b"small", os.urandom(90_000)]
+        near.write(near.encrypt(*messages))
+        harness.run_until(lambda: far.has_message() and len(far.messages) == len(messages))
+        assert far.messages == messages
+
+
+def test_frame_waits_for_space_and_goes_on() -> None:
+    with running(Limits(buffers=400 * KIB, handshake_threads=1)) as harness:
+        pool = harness.relay.buffers
+        other = pool.open_account("3.3.3.3")
+        other.add(pool.limit)
+        near, far = harness.tunnel("2.2.2.2")
+        message = os.urandom(60_000)
+        data = near.encrypt(message)
+        near.write_until_paused(data)
+        assert pool.waiting >= 1
+        assert not far.has_message()
+        other.add(-other.held)
+        assert far.receive() == message
+        assert pool.waiting == 0
+
+
+def test_frame_in_pieces_passes_however_small_the_pool() -> None:
+    with running(Limits(buffers=100 * KIB, handshake_threads=1)) as harness:
+        near, far = harness.tunnel()
+        message = os.urandom(100_000)
+        data = near.encrypt(message)
+        for start in range(0, len(data), 30_000):
+            near.write(data[start : start + 30_000])
+            harness.run_rounds(3)
+        harness.run_until(far.has_message)
+        assert far.messages == [message]
+
+
+def test_partial_frames_without_space_have_a_deadline() -> None:
+    with running(Limits(buffers=1024 * KIB, handshake_threads=1)) as harness:
+        tunnels = [harness.tunnel("1.1.1.1") for _ in range(30)]
+        for near, _ in tunnels:
+            near.write_until_paused(near.encrypt(os.urandom(300_000))[:60_000])
+        assert harness.relay.buffers.used > 100 * KIB
+        for _ in range(20):
+            for _, far in tunnels:
+                with contextlib.suppress(OSError):
+                    far.sock.send(far.encrypt(b"alive"))
+            harness.advance(16.0)
+        assert harness.relay.buffers.used == 0
+        assert all(near.connection.closed for near, _ in tunnels)
+
+
+def test_unread_tunnels_of_one_address_leave_room_for_others() -> None:
+    with running(Limits(buffers=1024 * KIB, handshake_threads=1)) as harness:
+        for _ in range(8):
+            near, _ = harness.tunnel("1.1.1.1")
+            fill(near)
+        pool = harness.relay.buffers
+        assert pool.used > pool.limit // 4
+        near, far = harness.tunnel("2.2.2.2")
+        message = os.urandom(32 * KIB)
+        near.send(message)
+        assert far.receive() == message
+
+
+@pytest.mark.parametrize("length", [2**20 + 2**17 + 1, 2**31, 2**40, 2**64 - 1])
+def test_length_over_the_limit_is_not_buffered(harness: Harness, length: int) -> None:
+    near, far = harness.tunnel()
+    near.write(length.to_bytes(8, "big"))
+    assert harness.reason_of(near.connection) is CloseReason.PROTOCOL_ERROR
+    assert harness.relay.buffers.used == 0
+    assert far.wait_for_end() == []
+
+
+def test_end_lost_during_a_rekey_keeps_no_space(harness: Harness) -> None:
+    near, far = harness.tunnel()
+    near.protocol.secure_channel.start_rekey(harness.loop.now)
+    near.sock.send(near.protocol.data_to_send() + (1 << 20).to_bytes(8, "big") + bytes(5000))
+    near.sock.close()
+    harness.run_until(lambda: near.connection.closed)
+    far.wait_for_end()
+    assert harness.relay.buffers.used == 0

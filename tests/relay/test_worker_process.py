@@ -1,0 +1,164 @@
+"""A worker without a process: what it makes of the tunnels and commands of the front process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offset_common.relay import event_loop
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.limits import MIB
+from offset_common.relay.sessions.tunnel import Tunnel
+from offset_common.relay.workers.process import Worker
+from offset_common.relay.workers.transfer import (
+    MAX_DATAGRAM,
+    End,
+    decode_pair,
+    encode_pair,
+    end_of,
+    send_with_sockets,
+)
+from tests.relay.harness import Harness, TestPeer
+
+
+class Front:
+    """A worker whose rounds the test runs, and the front process's end of its channel."""
+
+    def __init__(self) -> None:
+        self.channel, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel.setblocking(False)
+        self.worker = Worker(self._theirs, 120.0, MIB)
+        self.loop = self.worker._loop
+        self._closed = False
+
+    def run_round(self) -> None:
+        """Run a round of the worker."""
+        if not self._closed:
+            self.loop.run_once()
+
+    def move(self, near: TestPeer, far: TestPeer) -> None:
+        """Give a tunnel to the worker, as the front process does; let both peers run its rounds."""
+        connections = (near.connection, far.connection)
+        ends = [end_of(connection, number) for number, connection in enumerate(connections, 6)]
+        datagram = encode_pair(*ends)
+        assert datagram is not None
+        send_with_sockets(self.channel, datagram, [each.sock.fileno() for each in connections])
+        for connection in connections:
+            assert isinstance(connection.session, Tunnel)
+            connection.session.leave()
+            connection.close(CloseReason.WORKER_ENDED)
+        near.harness.loop.add_periodic(self.run_round, lambda: math.inf)
+
+    def command(self, what: str, number: int) -> None:
+        """Send a command to the worker."""
+        self.channel.send(json.dumps({"do": what, "number": number, "reason": "SHUTDOWN"}).encode())
+
+    def reports(self) -> list[dict[str, Any]]:
+        """Receive what the worker has reported, heartbeats left out."""
+        reports: list[dict[str, Any]] = []
+        while True:
+            try:
+                report = json.loads(self.channel.recv(1 << 16))
+            except BlockingIOError:
+                return [each for each in reports if "alive" not in each]
+            reports.append(report)
+
+    def close(self) -> None:
+        """Release everything."""
+        self._closed = True
+        for connection in list(self.worker._numbers):
+            connection.close(CloseReason.SHUTDOWN)
+        self.channel.close()
+        self._theirs.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
+    monkeypatch.setattr(event_loop, "LONGEST_WAIT", 0.001)
+    made = Front()
+    yield made
+    made.close()
+
+
+def descriptors() -> list[str]:
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
+
+
+def test_pair_arrives_as_it_was_sent() -> None:
+    ends = (End(6, "1.1.1.1", {"a": 1}, b"in\n", b"out"), End(7, "::/64", {}, b"", b"\x00" * 9))
+    datagram = encode_pair(*ends)
+    assert datagram is not None
+    assert decode_pair(datagram) == list(ends)
+    large = ends[0]._replace(input=bytes(MAX_DATAGRAM))
+    assert encode_pair(large, ends[1]) is None
+
+
+@pytest.mark.parametrize("command", ["finish", "close"])
+def test_command_ends_both_sides(harness: Harness, front: Front, command: str) -> None:
+    near, far = harness.tunnel()
+    front.move(near, far)
+    front.command(command, 6)
+    for peer in (near, far):
+        assert peer.wait_for_end() == []
+        peer.sock.close()
+    harness.run_until(lambda: not front.worker._numbers)
+    harness.run_rounds(3)
+    assert {report["ended"]: report["reason"] for report in front.reports()} == {
+        6: "SHUTDOWN",
+        7: "PARTNER_ENDED",
+    }
+
+
+def test_bug_is_reported_with_its_traceback(
+    harness: Harness, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = harness.tunnel()
+    front.move(near, far)
+
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tunnel, "on_readable", bug)
+        near.send(b"anything")
+        assert near.wait_for_end() == []
+    assert far.wait_for_end() == []
+    texts = [report["bug"] for report in front.reports() if "bug" in report]
+    assert len(texts) == 1
+    assert "ZeroDivisionError" in texts[0]
+    assert "in bug" in texts[0]
+
+
+def test_worker_stops_when_its_front_process_is_gone(front: Front) -> None:
+    front.channel.close()
+    with contextlib.suppress(BrokenPipeError):  # of a heartbeat
+        front.loop.run_once()
+    assert front.loop._stopped
+
+
+@pytest.mark.parametrize("arrived", [0, 1])
+def test_pair_without_its_sockets_costs_that_pair_alone(harness: Harness, front: Front, arrived: int) -> None:
+    near, far = harness.tunnel()
+    datagram = encode_pair(end_of(near.connection, 6), end_of(far.connection, 7))
+    assert datagram is not None
+    before = descriptors()
+    if arrived:
+        send_with_sockets(front.channel, datagram, [near.connection.sock.fileno()])
+    else:
+        front.channel.send(datagram)
+    front.loop.run_once()
+    reports = front.reports()
+    assert [(each["ended"], each["reason"]) for each in reports] == [
+        (6, "CONNECTION_LOST"),
+        (7, "CONNECTION_LOST"),
+    ]
+    assert descriptors() == before
+    assert not front.loop._stopped
