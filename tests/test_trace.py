@@ -52,6 +52,8 @@ def conversation_of(lines: list[str]) -> dict[str, list[str]]:
     numbers = []
     for heading in filter(None, map(HEADING.match, lines)):
         numbers.append(int(heading[1]))
+        if heading[3] == OPENING[0]:
+            names[heading[2]].clear()  # a connect that the relay processed before the listen is retried
         names[heading[2]].append(heading[3])
     assert numbers == list(range(1, len(numbers) + 1))
     return dict(names)
