@@ -154,7 +154,8 @@ class SocketConnection(WatchedSocket):
             pass  # what made it ready is gone already
         except Exception as error:
             self.fail(error)
-        return not self._read_all or self.input.backlog or self.input.frame_reserved
+        left = not self._read_all or self.input.backlog or self.input.frame_reserved
+        return left or not self.session.settled
 
     def on_deadline(self) -> None:
         """Handle what the connection's deadline was for; an error ends this connection and nothing else."""

@@ -17,6 +17,7 @@ import gc
 import math
 import selectors
 import socket
+import sys
 import time
 from collections import deque
 from time import perf_counter
@@ -30,6 +31,7 @@ WRITE = selectors.EVENT_WRITE
 LONGEST_WAIT = 60.0  # seconds
 POLL_INTERVAL = 0.003  # seconds of turns between two polls
 COARSE_INTERVAL = 1.0  # seconds; the keepalive's own tick (section 6 of docs/protocol.md)
+SWITCH_INTERVAL = 0.001  # seconds that a handshake thread may keep the interpreter from the loop
 GARBAGE_THRESHOLD = 20_000  # allocations between two searches for reference cycles
 
 
@@ -175,6 +177,7 @@ class EventLoop:
     def run(self) -> None:
         """Run rounds until `stop`."""
         # What lives as long as the process need not be searched for cycles again and again.
+        sys.setswitchinterval(SWITCH_INTERVAL)
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
         while not self._stopped:

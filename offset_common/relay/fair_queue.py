@@ -79,7 +79,7 @@ class QueueEntry:
 
     def __init__(self, address: AddressFlow) -> None:
         self._address = address
-        self._flow = address.light
+        self._flow = address.busy
         self._long = False  # its last turn was long
         self._queued = False
         self._used = 0.0  # seconds, in the busy flow

@@ -17,6 +17,7 @@ each call that it does not want to wait (MSG_DONTWAIT). So a socket changes hand
 
 from __future__ import annotations
 
+import queue
 import socket
 import struct
 import threading
@@ -150,8 +151,8 @@ class HandshakePool:
     def __init__(self, identity: Identity, threads: int) -> None:
         self._identity = identity
         self._queue: FairQueue[_Queued] = FairQueue(newest_first=True)
-        self._changed = threading.Condition()
-        self._closed = False
+        self._lock = threading.Lock()  # of the queue
+        self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True for each job, False ends a thread
         self._threads: list[threading.Thread] = []
         previous = threading.stack_size(STACK_SIZE)
         try:
@@ -170,33 +171,26 @@ class HandshakePool:
 
     def submit(self, job: HandshakeJob) -> None:
         """Queue a job; from now on a thread owns its socket, until it calls `done`."""
-        with self._changed:
+        with self._lock:
             self._queue.push(_Queued(self._queue, job))
-            self._changed.notify()
+        self._tokens.put(True)
 
     def close(self) -> None:
         """End the threads after their present jobs."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        for _ in self._threads:
+            self._tokens.put(False)
         for thread in self._threads:
             thread.join(timeout=1.0)
 
     def _work(self) -> None:
-        while True:
+        while self._tokens.get():
             job = self._next_job()
-            if job is None:
-                return
             job.run(self._identity, self._queue.__bool__)
             job.done(job)
             del job  # a waiting thread would keep its last one
 
-    def _next_job(self) -> Optional[HandshakeJob]:
-        with self._changed:
-            while not self._queue:
-                if self._closed:
-                    return None
-                self._changed.wait()
+    def _next_job(self) -> HandshakeJob:
+        with self._lock:
             entry = self._queue.pop()
             self._queue.charge(entry, JOB_COST)
             return entry.job

@@ -29,6 +29,7 @@ class Session(Generic[C]):
 
     state: State
     keeps_alive = True  # keepalives are sent, and a silent peer is closed
+    settled = True  # the connection has a role; until then it counts as busy in the fair queue
     may_poll_coarsely = False  # it does not matter if the peer's next message is noticed a second later
 
     def __init__(self, connection: C) -> None:
