@@ -103,7 +103,7 @@ def start_relay(line: str, directory: Path) -> None:
     ) as process:
         try:
             assert process.stderr is not None
-            assert process.stderr.readline().startswith("relay ready: ")
+            assert parse_ready(process.stderr.readline())
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE) == 0
         finally:
