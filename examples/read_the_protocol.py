@@ -61,7 +61,7 @@ def trace(ticket: RelayTicket, short: bool) -> int:
 def own_relay() -> Iterator[RelayTicket]:
     """Run a relay in a thread and yield its ticket."""
     identity = Identity.generate()
-    relay = Relay(identity, listen_on(Address("127.0.0.1", 0)), Limits(), RelayLog(None))
+    relay = Relay(identity, listen_on([Address("127.0.0.1", 0)]), Limits(), RelayLog(None))
     thread = threading.Thread(target=relay.serve)
     thread.start()
     try:

@@ -20,7 +20,8 @@ from offset_common.relay.buffer_pool import return_large_blocks
 from offset_common.relay.limits import KIB, MIB, Limits, connections_for
 from offset_common.relay.listening import listen_on
 from offset_common.relay.log import RelayLog, log_event
-from offset_common.relay.server import Relay, raise_descriptor_limit, stop_on_signals
+from offset_common.relay.server import Relay, obey_signals, raise_descriptor_limit
+from offset_common.relay.signals import Signals
 
 VERSION = f"strelay {__version__}"
 STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed, a supervisor starts it again
@@ -29,21 +30,22 @@ MAX_WORKERS = 256
 DAY = 86400  # seconds
 
 
-def run_strelay(page: str, argv: Optional[Sequence[str]]) -> int:
+def run_strelay(page: str, argv: Optional[Sequence[str]], signals: Signals) -> int:
     """Run the relay until a signal stops it.
 
     Args:
         page: the help page, which is the grammar of the command line.
         argv: the arguments, without the program name; None for those of the process.
+        signals: already installed.
 
     Returns:
         The exit status.
     """
     fill_standard_descriptors()
     if argv is not None:
-        return run("strelay", lambda: serve(parse(page, argv, VERSION)))
+        return run("strelay", lambda: serve(parse(page, argv, VERSION), signals))
     page = as_started(page, "strelay.py")
-    status = run("strelay", lambda: serve(parse(page, sys.argv[1:], VERSION)))
+    status = run("strelay", lambda: serve(parse(page, sys.argv[1:], VERSION), signals))
     if status == STATUS_SOFTWARE:
         # The threads of a relay that failed may never end, and a normal exit waits for them.
         if sys.stderr is not None:
@@ -62,13 +64,13 @@ def fill_standard_descriptors() -> None:
             os.set_inheritable(nowhere, True)
 
 
-def serve(arguments: dict[str, Any]) -> int:
+def serve(arguments: dict[str, Any], signals: Signals) -> int:
     """Start the relay that the arguments describe, and serve.
 
     Raises:
         OperatorError: it cannot start.
     """
-    address = parse_listen_address(arguments["--laddr"])
+    addresses = [parse_listen_address(text) for text in arguments["--laddr"]]
     return_large_blocks()
     limits = read_limits(arguments)
     drain = read_number("--drain", arguments["--drain"], 0, DAY, "seconds")
@@ -78,9 +80,11 @@ def serve(arguments: dict[str, Any]) -> int:
     warning = exposure(arguments["--idfile"])
     if warning is not None:
         log_event(warning.reason, logging.WARNING, file=arguments["--idfile"], advice=warning.advice)
-    relay = Relay(identity, listen_on(address, limits.socket_buffer), limits, log, workers=workers)
+    sockets = listen_on(addresses, limits.socket_buffer)
+    signals.hold()
+    relay = Relay(identity, sockets, limits, log, workers=workers)
     try:
-        with stop_on_signals(relay, drain):
+        with obey_signals(relay, signals, drain):
             relay.serve()
     except Exception as error:
         log.close()

@@ -87,6 +87,10 @@ class FrameReader:
         """Count the bytes that have not been returned yet."""
         return len(self._buffer) - self._start
 
+    def peek(self, size: int) -> bytes:
+        """Return the first `size` bytes that have not been returned yet, or all if they are fewer."""
+        return bytes(memoryview(self._buffer)[self._start : self._start + size])
+
     def receive_data(self, data: Buffer) -> None:
         """Take the next bytes of the stream."""
         self._buffer += data

@@ -16,8 +16,10 @@ from tests.support.relay_process import NewNode, RelayProcess
 
 PROOF = ["dh_public_key", "rand_nonce", "key_salt", "signature"]
 GARBAGE = {
-    "http": (b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n", Reason.NOT_OFFSET),
-    "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", Reason.NOT_OFFSET),
+    "http": (b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n", "HTTP request"),
+    "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "TLS"),
+    "a client of SOCKS that waits": (b"\x05\x01\x00", "SOCKS"),
+    "a line of text": (b"hi\r\n", "plain text"),
     "another version": (frame(struct.pack(">I", 1)), "protocol version 1"),
     "a short version": (frame(bytes(3)), "a version of 3 bytes"),
     "an empty version": (frame(b""), "a version of 0 bytes"),
