@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import json
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -25,7 +23,6 @@ from tests.support.process import PATIENCE, ROOT, wait_until
 from tests.support.relay_log import Reason
 from tests.support.relay_process import LOCALHOST, StartRelay, command, write_identity
 
-F_SETPIPE_SZ = 1031  # of Linux; Python has the name since 3.10
 KEY = r"[A-Za-z0-9_-]{43}"
 
 
@@ -132,18 +129,6 @@ def test_signal_ends_relay_at_once_without_tunnels(start_relay: StartRelay, numb
     assert relay.failures == []
 
 
-def test_tunnels_run_on_for_the_drain_time(start_relay: StartRelay) -> None:
-    relay = start_relay("--drain", "1")
-    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
-        near, far = make_tunnel(caller, callee, callee.listen())
-        relay.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: not accepts(relay.port), "a closed port")
-        near.send(b"still here")
-        assert far.messages_until_end() == [b"still here"]
-        assert near.messages_until_end() == []
-        assert relay.process.wait(PATIENCE) == 0
-
-
 @pytest.mark.parametrize("end", ["the last tunnel ends", "a second signal"])
 def test_drain_ends_early(start_relay: StartRelay, end: str) -> None:
     relay = start_relay("--drain", "3600")
@@ -186,32 +171,6 @@ def test_each_connection_ends_with_one_line(start_relay: StartRelay) -> None:
             r" received=\d+ sent=\d+ seconds=\d+\.\d",
             line,
         )
-
-
-def test_state_line_counts_what_there_is(start_relay: StartRelay) -> None:
-    relay = start_relay()
-    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
-        listener = callee.listen()
-        make_tunnel(caller, callee, listener)
-        caller.connect(callee.public_key)
-        assert listener.incoming() == caller.public_key
-        with contextlib.closing(callee.open()):
-            figures = relay.state().figures
-    assert figures["connections"] == 5
-    assert (figures["listeners"], figures["pending_connects"], figures["awaiting_init"]) == (1, 1, 1)
-    assert figures["tunnels"] in (1, 2)  # tunnels, or their ends
-
-
-def test_full_log_pipe_stops_nothing(tmp_path: Path) -> None:
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, F_SETPIPE_SZ, 4096)
-    with unwatched(tmp_path, log=writer) as (_, endpoint):
-        for _ in range(20):  # a line is over 100 bytes, and each time five connections end
-            meet(endpoint)
-        assert not select.select([], [writer], [], 0)[1], "the pipe is not full"
-        meet(endpoint)
-    os.close(reader)
-    os.close(writer)
 
 
 @pytest.mark.parametrize("log", ["broken pipe", "full disk"])

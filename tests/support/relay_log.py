@@ -15,14 +15,12 @@ FIELD = re.compile(r'(\w+)=("[^"]*"|\S*)')
 class Reason:
     """Regular expressions for the reasons that tests look for in the ends of connections."""
 
-    ACCEPT_TIMEOUT = "not accepted in time"
     ADDRESS_LIMIT = "connections from that address"
     EVICTED = "evicted at a limit"
     HANDSHAKE_FAILED = "handshake failed"
     HANDSHAKE_TIMEOUT = "no handshake in time"
     IDLE = "nothing received for too long"
     INIT_TIMEOUT = "no InitConnection in time"
-    KEY_LIMIT = "connections of that key"
     NORMAL = (
         "the peer closed|connection was lost|other end of the tunnel ended|nothing received for too long"
         "|no listener|no pending connect|rejected|listener ended|a newer listener|not accepted"
@@ -31,13 +29,11 @@ class Reason:
     OLD_PEER = "peer older than 0.1.3"
     PARTNER_ENDED = "other end of the tunnel ended"
     PEER_CLOSED = "the peer closed"
-    PENDING_LIMIT = "too many pending connects"
     PROTOCOL_ERROR = "the peer broke the protocol"
     REKEYS = "rekeys within"
     REPLACED = "replaced by a newer listener"
     SERVER_FULL = "connections in all"
     STALLED = "did not read for too long"
-    TUNNEL_LIMIT = "tunnels of that key"
     WORKER_ENDED = "worker process ended"
 
 

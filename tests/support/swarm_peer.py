@@ -64,10 +64,6 @@ class SwarmPeer:
         self.channel.start()
         self.send_outgoing()
 
-    def fall_silent(self) -> None:
-        """Send nothing more, and ignore what arrives."""
-        self.channel = None
-
     def send_bytes(self, data: Buffer) -> None:
         """Send bytes as they are, as soon as the relay takes them."""
         self._out.append(memoryview(data))
