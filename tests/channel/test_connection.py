@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,24 +50,6 @@ def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
 # The same events.
 
 
-def test_conversation_in_one_piece_is_its_events():
-    assert receive(relay(), STREAM) == EVENTS
-
-
-def test_conversation_byte_by_byte_is_the_same_events():
-    dialled = relay()
-    events = [event for i in range(len(STREAM)) for event in receive(dialled, STREAM[i : i + 1])]
-    assert events == EVENTS
-    assert dialled.received_size == 0
-
-
-@settings(max_examples=60, deadline=None)
-@given(CUTS)
-def test_conversation_cut_anywhere_is_the_same_events(cuts):
-    dialled = relay()
-    assert [event for piece in pieces(STREAM, cuts) for event in receive(dialled, piece)] == EVENTS
-
-
 @settings(max_examples=60, deadline=None)
 @given(CUTS, st.binary(max_size=7))
 def test_bytes_behind_a_conversation_wait_and_can_be_taken(cuts, trailing):
@@ -106,13 +87,6 @@ def test_choppy_line_delivers_every_message(data):
         transmit(1, None)
     assert heard[0] == [HandshakeCompleted(RELAY.public_key), *map(MessageReceived, said[1])]
     assert heard[1] == [HandshakeCompleted(NODE.public_key), *map(MessageReceived, said[0])]
-
-
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_bytes_may_come_in_any_kind_of_buffer(kind):
-    dialled = relay()
-    dialled.receive_data(kind(STREAM))
-    assert dialled.next_event(0.0) == EVENTS[0]
 
 
 def test_payloads_can_be_received_without_frames():

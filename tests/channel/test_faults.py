@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from offset_common.channel.cipher import CipherState
 from offset_common.channel.connection import VERSION_FRAME, Connection
-from offset_common.channel.events import Event, MessageReceived
+from offset_common.channel.events import Event
 from offset_common.constants import MAX_FRAME_SIZE
-from offset_common.errors import DecodeError, DecryptionError, LocalProtocolError, PeerError, VersionError
+from offset_common.errors import DecryptionError, LocalProtocolError, PeerError, VersionError
 from offset_common.wire.frames import FrameTooLargeError, OldPeerError
-from offset_common.wire.messages import ChannelMessage, KaMessage
-from tests.channel.peers import converse, established, frame_from, node, receive, relay
+from tests.channel.peers import converse, established, node, receive, relay
 from tests.channel.recorded import in_frame
 
 
@@ -83,53 +81,6 @@ def test_frame_over_its_limit_is_refused_at_its_length(state):
 
 
 # Faults.
-
-
-def too_short(dialling: Connection) -> bytes:
-    return in_frame(bytes(27))
-
-
-def bad_tag(dialling: Connection) -> bytes:
-    return frame_from(dialling)[:-1] + b"?"
-
-
-def replayed(dialling: Connection) -> bytes:
-    frame = frame_from(dialling)
-    return frame + frame
-
-
-def gap(dialling: Connection) -> bytes:
-    frame_from(dialling)
-    return frame_from(dialling)
-
-
-def wrong_nonce(dialling: Connection) -> bytes:
-    plaintext = ChannelMessage(b"", KaMessage(b"message").encode()).encode()
-    return in_frame(CipherState(dialling.secure_channel.sending.key, 2**64).encrypt(plaintext))
-
-
-@pytest.mark.parametrize("fault", [too_short, bad_tag, replayed, gap, wrong_nonce])
-def test_only_the_next_encrypted_message_is_accepted(fault):
-    dialling, dialled = established()
-    events, error = refused(dialled, fault(dialling))
-    assert isinstance(error, DecryptionError)
-    assert events == ([MessageReceived(b"message")] if fault is replayed else [])
-
-
-def test_encrypted_nonsense_is_a_decode_error():
-    for plaintext in (b"", b"\xff" * 30, ChannelMessage(b"", b"not a KaMessage").encode()):
-        dialling, dialled = established()
-        _, error = refused(dialled, in_frame(dialling.secure_channel.sending.encrypt(plaintext)))
-        assert isinstance(error, DecodeError)
-
-
-def test_events_before_a_fault_come_first():
-    dialling, dialled = node(), relay()
-    converse(dialling, dialled)
-    stream = frame_from(dialling, b"one") + frame_from(dialling, b"two") + in_frame(bytes(40))
-    events, error = refused(dialled, stream + frame_from(dialling, b"three"))
-    assert events == [MessageReceived(b"one"), MessageReceived(b"two")]
-    assert isinstance(error, DecryptionError)
 
 
 def fail_by_version(connection: Connection) -> None:

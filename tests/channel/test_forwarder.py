@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offset_common.channel import cipher
 from offset_common.channel.events import MessageReceived
 from offset_common.channel.forwarder import Forwarder
 from offset_common.constants import ENCRYPTION_OVERHEAD
@@ -103,17 +102,6 @@ def test_mixed_frames_cut_anywhere(seed):
         assert sum(batch.frames for batch in fast.batches) == len(script.frames)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_paths_can_alternate(seed):
-    script = mixed_script(seed)
-    chance = random.Random(seed)
-    tunnel = Tunnel()
-    for frame in script.frames:
-        chance.choice((tunnel.feed_slow, tunnel.feed_fast))(frame)
-    # The node of the script has taken the answers to its rekeys already.
-    assert tunnel.state()._replace(answer=b"") == script.tunnel.state()._replace(answer=b"")
-
-
 def short_script() -> Script:
     script = Script()
     script.send(as_released(b"first", b"padding"))
@@ -128,12 +116,6 @@ def test_every_cut_of_the_input():
     for cut in range(len(stream) + 1):
         _, fast = assert_both_paths_agree(stream, [cut])
         assert fast.payloads == [b"first", b"second", b"third"]
-
-
-def test_input_byte_by_byte():
-    stream = short_script().stream
-    _, fast = assert_both_paths_agree(stream, list(range(1, len(stream))))
-    assert fast.payloads == [b"first", b"second", b"third"]
 
 
 def test_frames_are_taken_whole_and_counted():
@@ -217,7 +199,7 @@ def test_second_rekey_under_the_old_key_is_refused():
     assert slow.payloads == [b"message"]
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(60))
 def test_strange_plaintexts_get_the_same_verdict(seed):
     chance = random.Random(seed)
     tunnel = Tunnel()
@@ -263,19 +245,6 @@ def test_messages_around_the_end_of_our_own_rekey():
     assert fast.payloads == [b"before", b"under the new key", b"after"]
 
 
-def test_both_ciphers_give_the_same_bytes(monkeypatch):
-    streams = []
-    for new_aead in (cipher._new_aead, cipher._CopyingAead):
-        monkeypatch.setattr(cipher, "_new_aead", new_aead)
-        tunnel = Tunnel()
-        assert type(tunnel.source.secure_channel.receiving.aead) is new_aead
-        tunnel.feed_fast(mixed_script(3).stream)
-        streams.append(
-            (tunnel.payloads, tunnel.frame_sizes, [bytes(batch.output) for batch in tunnel.batches])
-        )
-    assert streams[0] == streams[1]
-
-
 # The bounds of a batch.
 
 
@@ -301,13 +270,6 @@ def test_batch_takes_no_more_frames_than_allowed(encode):
         tunnel.deliver(bytes(batch.output))
     assert counts == [(1, True), (3, True), (1, False)]
     assert tunnel.payloads == [b"message"] * 5
-
-
-def test_no_more_is_left_when_the_last_frame_is_cut_off():
-    tunnel = Tunnel()
-    data = tunnel.frame(as_own(b"message", b"")) + tunnel.frame(as_own(b"message", b""))[:-1]
-    batch = tunnel.forwarder.forward(tunnel.source, tunnel.sink, memoryview(data), NOW, 1)
-    assert (batch.frames, batch.more) == (1, False)
 
 
 def test_forwarder_serves_many_tunnels():

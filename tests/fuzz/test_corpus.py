@@ -34,8 +34,8 @@ def test_every_folder_of_crashes_is_of_a_target():
 def test_saved_input_is_run_again_without_atheris(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "atheris", None)
     saved = tmp_path / "saved"
-    saved.write_bytes(next(TARGETS["frames"].seeds()))
-    assert program.main(["frames", "--input", str(saved)]) == 0
+    saved.write_bytes(next(TARGETS["messages"].seeds()))
+    assert program.main(["messages", "--input", str(saved)]) == 0
     assert "all went well; inputs: 1" in capsys.readouterr().out
 
 
@@ -43,15 +43,15 @@ def test_bug_of_a_target_is_shown_by_a_saved_input(tmp_path, monkeypatch):
     def run(data):
         raise IndexError(data)
 
-    monkeypatch.setitem(TARGETS, "frames", TARGETS["frames"]._replace(run=run))
+    monkeypatch.setitem(TARGETS, "messages", TARGETS["messages"]._replace(run=run))
     (tmp_path / "saved").write_bytes(b"too much")
     with pytest.raises(IndexError, match="too much"):
-        program.main(["frames", "--input", str(tmp_path)])
+        program.main(["messages", "--input", str(tmp_path)])
 
 
 def test_without_atheris_fuzzing_is_left_out_with_a_sentence(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "atheris", None)
-    assert program.main(["--seconds", "1", "frames"]) == 0
+    assert program.main(["--seconds", "1", "messages"]) == 0
     assert capsys.readouterr().out == program.NO_ATHERIS + "\n"
 
 
@@ -59,4 +59,4 @@ def test_target_that_is_not_there_is_refused(capsys):
     with pytest.raises(SystemExit) as stopped:
         program.main(["nonsense"])
     assert stopped.value.code == 2
-    assert "frames" in capsys.readouterr().err
+    assert "messages" in capsys.readouterr().err

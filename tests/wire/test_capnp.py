@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from offset_common.constants import MAX_FRAME_SIZE
 from offset_common.errors import DecodeError
@@ -15,7 +13,6 @@ from tests.wire import layout, oracle
 from tests.wire.layout import DOUBLE_FAR, FAR, LIST, OTHER, STRUCT, elements, far, near, sections, word
 
 USER = b"sixteen bytes..."
-USER_WORDS = USER
 KA_ROOT = near(STRUCT, 0, sections(1, 1))  # the root pointer of a KaMessage
 MESSAGE = word(1)  # its data section: message
 DATA = near(LIST, 0, elements(16))  # a pointer to the 16 bytes right behind it
@@ -135,23 +132,12 @@ def test_run_may_cross_from_segment_to_segment():
     assert KaMessage.decode(packed) == KaMessage(USER) == oracle.read(KaMessage, packed)
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_any_buffer_decodes(kind):
-    assert KaMessage.decode(kind(layout.packed(KA_ROOT + MESSAGE + DATA + USER))) == KaMessage(USER)
-
-
 # Hostile input: each is one typed error.
 
 
 @pytest.mark.parametrize("packed", [b"", b"\x00", b"\x10", b"\x10\x03", b"\x10\x03\x00"])
 def test_message_cut_before_its_root_is_refused(packed):
     refused(packed)
-
-
-def test_every_truncation_of_a_message_is_refused():
-    packed = KaMessage(USER).encode()
-    for length in range(len(packed)):
-        refused(packed[:length])
 
 
 def test_run_across_the_end_of_the_segment_table_is_refused():
@@ -167,10 +153,6 @@ def test_message_without_a_root_pointer_is_refused():
 @pytest.mark.parametrize("count", [512, 2**16, 2**31, 2**32 - 1])
 def test_more_than_511_segments_are_refused(count):
     assert f"{count} segments" in refused(pack(word(count - 1, 1)) + b"\x00\xff" * 100)
-
-
-def test_two_to_the_32_segments_are_refused():
-    assert "4294967296 segments" in refused(pack(word(2**32 - 1, 1)))
 
 
 def test_511_segments_are_taken():
@@ -291,13 +273,3 @@ def test_two_fields_that_share_one_large_object_are_refused():
     head = near(STRUCT, 0, sections(0, 2)) + padding + content + word(1) + near(LIST, 100, elements(800))
     message = ChannelMessage.decode(layout.packed(head + b"p" * 800 + b"u" * 800))
     assert message == ChannelMessage(b"p" * 800, b"u" * 800)
-
-
-@given(st.lists(st.binary(max_size=64).map(lambda b: b + bytes(-len(b) % 8)), min_size=1, max_size=4))
-@settings(max_examples=200, deadline=None)
-def test_segments_of_any_words_read_as_something_or_are_refused(segments):
-    for kind in (KaMessage, ChannelMessage, IncomingConnection):
-        try:
-            kind.decode(layout.packed(*segments))
-        except DecodeError:
-            pass
