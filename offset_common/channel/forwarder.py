@@ -129,14 +129,14 @@ class Forwarder:
                 taken = end
                 frames += 1
         except PeerError as fault:
-            source.channel.fail()
+            source.fail()
             # Its traceback would keep this frame, and all that was unpacked, until a search for cycles.
             fault.__traceback__ = fault.__context__ = None
             error = fault
         if frames:
-            source.channel.mark_received(now)
+            source.mark_received(now)
         if filled:
-            sink.channel.mark_sent(now)
+            sink.mark_sent(now)
         return ForwardResult(taken, frames, self._out[:filled], more, error)
 
     def _forward_fast(

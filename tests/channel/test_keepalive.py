@@ -112,7 +112,7 @@ def test_half_a_frame_is_no_sign_of_life():
 
 def test_silence_is_not_counted_while_we_do_not_read():
     dialling, _ = established(START)
-    dialling.channel.mark_received(START + 40)
+    dialling.mark_received(START + 40)
     dialling.handle_time(START + 40)
     assert sent_values(dialling) == [KaMessage(None)], "keepalives go on meanwhile"
     dialling.handle_time(START + 72 - JUST_BEFORE)
@@ -124,8 +124,8 @@ def test_rekey_starts_on_its_own_after_an_hour():
     dialling, dialled = established(START)
     hour = START + 3600
     for side in (dialling, dialled):
-        side.channel.mark_received(hour)
-        side.channel.last_sent = hour
+        side.mark_received(hour)
+        side.last_sent = hour
         side.handle_time(hour - JUST_BEFORE)
         assert not side.secure_channel.rekey_pending
         assert side.next_deadline() == hour

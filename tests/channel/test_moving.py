@@ -66,7 +66,7 @@ def test_times_of_a_connection_move_with_it() -> None:
     receive(here, there.data_to_send(), 120.0)
     moved_here = moved(here)
     assert moved_here.next_deadline() == here.next_deadline()
-    moved_here.channel.last_received = moved_here.channel.last_sent = 100.0 + REKEY_INTERVAL
+    moved_here.last_received = moved_here.last_sent = 100.0 + REKEY_INTERVAL
     moved_here.handle_time(100.0 + REKEY_INTERVAL)
     assert moved_here.secure_channel.rekey_pending
 

@@ -114,8 +114,8 @@ class Tunnel:
             sink.secure_channel.sending.counter,
             source.secure_channel.old_receiving is not None,
             source.established,
-            source.channel.last_received,
-            sink.channel.last_sent,
+            source.last_received,
+            sink.last_sent,
             source.data_to_send(),
         )
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from offset_common.channel.cipher import CipherState
 from offset_common.channel.connection import Connection
-from offset_common.channel.keepalive import KeepaliveChannel
 from tests.channel import peers
 
 NOW = 5.0  # seconds
@@ -27,10 +26,9 @@ def connection(state: dict[str, Any], observed: bool = False) -> Connection:
         state: as exported.
         observed: whether an observer is there, so that every layer decodes everything.
     """
-    copy = Connection.import_state(state)
-    copy.channel = KeepaliveChannel.import_state(state, peers.Randomness(3))
+    copy = Connection.import_state(state, peers.Randomness(3))
     if observed:
-        copy._observer = copy.channel._observer = copy.secure_channel._observer = _ignore
+        copy._observer = copy.secure_channel._observer = _ignore
     return copy
 
 
