@@ -1,7 +1,7 @@
 """Handshake, secure channel and keepalive over whole payloads.
 
-A connection to a relay runs this over frames (connection.py); two nodes run it once more over
-the messages of their tunnel, end to end.
+Between a node and a relay, the payloads travel in frames (connection.py). Between two nodes, end to end,
+they are the messages of the tunnel.
 
 Source: sections 4 to 6 of docs/protocol.md.
 """
@@ -41,7 +41,7 @@ class ChannelState(enum.Enum):
 
 
 class KeepaliveChannel:
-    """Byte strings to and from a proven peer, with keepalives in both directions.
+    """A state machine for messages to and from a proven peer, with keepalives in both directions.
 
     Args:
         identity: our own.

@@ -109,9 +109,10 @@ def unpack_bit_by_bit(packed: bytes, size: int) -> Optional[tuple[bytes, int]]:
             if not count:
                 return None
             run = 8 * count[0]
-            words += rest.read(run) if tag == b"\xff" else bytes(run)
-            if len(words) % 8:
+            following_words = rest.read(run) if tag == b"\xff" else bytes(run)
+            if len(following_words) < run:
                 return None
+            words += following_words
     return (words, rest.tell()) if len(words) == size else None
 
 
