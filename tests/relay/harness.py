@@ -229,6 +229,12 @@ class TestPeer:
         """Send messages in one piece."""
         self.write(self.encrypt(*messages))
 
+    def send_sign_of_life(self) -> None:
+        """Send a message, and wait until the relay has read it."""
+        received = self.connection.received
+        self.send(b"alive")
+        self.harness.run_until(lambda: self.connection.received > received)
+
     def write(self, data: bytes) -> None:
         """Send bytes."""
         view = memoryview(data)

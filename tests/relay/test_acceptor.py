@@ -120,6 +120,14 @@ def test_slow_newcomer_keeps_its_place_during_a_flood() -> None:
         close_all(slow, *flood)
 
 
+def test_connections_of_one_key_are_limited() -> None:
+    with running(Limits(connections_per_key=1, handshake_threads=1)) as harness:
+        first = harness.admit()
+        second = harness.admit(first.identity)
+        assert harness.reason_of(second.connection) is CloseReason.LIMIT_KEY
+        assert not first.connection.closed
+
+
 def test_full_relay_refuses_newcomers_with_a_reason() -> None:
     with running(Limits(connections=2, handshake_threads=2)) as harness:
         settled = [harness.listener() for _ in range(2)]

@@ -120,8 +120,7 @@ def test_flushing_peer_that_sends_is_closed_by_the_stall_limit() -> None:
         _, far = ended_tunnel(harness, 400_000)
         for _ in range(int(STALL / 10) - 1):
             harness.advance(10.0)
-            far.send(b"alive")
-            harness.run_rounds(2)
+            far.send_sign_of_life()
             assert far.state is State.FLUSHING
         harness.advance(10.0 + LATE)
         _, reason, detail = harness.end_of(far.connection)
@@ -133,8 +132,7 @@ def test_flushing_peer_that_reads_slowly_gets_everything(harness: Harness) -> No
     for _ in range(2):
         harness.advance(20.0)
         far.protocol.receive_data(far.sock.recv(200_000))
-        far.send(b"alive")
-        harness.run_rounds(2)
+        far.send_sign_of_life()
         assert far.state is State.FLUSHING
     assert sum(map(len, far.wait_for_end())) == 600_000
 

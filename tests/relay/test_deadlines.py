@@ -27,26 +27,6 @@ def test_every_item_comes_once_not_early_and_at_most_a_tick_late(whens: dict[int
     assert all(whens[item] <= now <= whens[item] + TICK for item, now in came.items())
 
 
-def test_a_later_arrangement_replaces_the_earlier() -> None:
-    deadlines: Deadlines[str] = Deadlines()
-    deadlines.schedule("item", 1.0)
-    deadlines.schedule("item", 5.0)
-    assert deadlines.take_expired(4.9) == []
-    deadlines.schedule("item", 2.0)
-    assert deadlines.take_expired(2.5) == ["item"]
-    assert deadlines.take_expired(100.0) == []
-
-
-def test_what_is_cancelled_never_comes() -> None:
-    deadlines: Deadlines[str] = Deadlines()
-    deadlines.schedule("item", 1.0)
-    deadlines.schedule("other", 1.0)
-    deadlines.cancel("item")
-    deadlines.cancel("nobody")
-    assert deadlines.take_expired(9.0) == ["other"]
-    assert deadlines.next_time() == math.inf
-
-
 def test_an_item_that_came_may_be_scheduled_for_the_past_again() -> None:
     deadlines: Deadlines[str] = Deadlines()
     deadlines.schedule("item", 5.0)

@@ -245,15 +245,6 @@ class Timer:
         self.calls += 1
 
 
-def test_deadline_comes_once_and_not_early(loop: EventLoop, times: Times) -> None:
-    timer = Timer()
-    loop.deadlines.schedule(timer, 1010.0)
-    for now, calls in ((1009.9, 0), (1010.5, 1), (1020.0, 1)):
-        times.now = now
-        loop.run_once()
-        assert timer.calls == calls
-
-
 def test_deadlines_are_met_while_connections_are_busy(loop: EventLoop, times: Times) -> None:
     for _ in range(100):
         loop.request_turn(Busy(loop, times, [], "busy", MILLISECOND))

@@ -10,7 +10,6 @@ from offset_common.errors import UsageError
 from offset_common.relay.limits import KIB, MIB, Limits
 
 COUNTS = {
-    "--per-address": "connections_per_address",
     "--per-key": "connections_per_key",
     "--unproven": "unauthenticated",
     "--waiting": "waiting_per_key",
@@ -42,12 +41,16 @@ def test_connections_bound_the_automatic_limits() -> None:
     limits = read_limits("--connections", "40")
     assert limits.connections == 40
     assert (limits.connections_per_address, limits.connections_per_key) == (30, 15)
+    assert read_limits("--connections", "40", "--per-address", "7").connections_per_address == 7
 
 
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        *[(option, "many") for option in (*COUNTS, "--buffers", "--connections", "--socket-buffer")],
+        *[
+            (option, "many")
+            for option in (*COUNTS, "--per-address", "--buffers", "--connections", "--socket-buffer")
+        ],
         ("--connections", "0"),
         ("--stall", "nan"),
         ("--accepts", "1.5"),

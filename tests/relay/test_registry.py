@@ -31,16 +31,6 @@ def connect(
     return registry.connect(pending, Connect(source, target, address))
 
 
-def test_newest_listener_wins_and_takes_over_what_waits(registry: R) -> None:
-    registry.listen("older", A)
-    connect(registry, "first", B, A)
-    connect(registry, "second", C, A)
-    assert registry.listen("newer", A) == ("older", ["first", "second"])
-    assert registry.listener_of(A) == "newer"
-    assert registry.remove_listener("older", A) == []
-    assert registry.accept(A, B) == "first"
-
-
 @pytest.mark.parametrize("newcomer", [HERE, THERE])
 def test_full_listener_gives_up_the_newest_of_most(registry: R, newcomer: str) -> None:
     registry.listen("listener", A)
@@ -53,41 +43,6 @@ def test_full_listener_gives_up_the_newest_of_most(registry: R, newcomer: str) -
         assert decision == ("listener", "flood 2")
         assert registry.accept(A, bytes([2]) * 32) is CloseReason.NO_PENDING_CONNECT
         assert registry.accept(A, C) == "newcomer"
-
-
-def test_tie_between_addresses_is_lost_by_the_newcomer(registry: R) -> None:
-    registry.listen("listener", A)
-    for number, address in enumerate([HERE, HERE, THERE]):
-        connect(registry, str(number), bytes([number]) * 32, A, address)
-    assert connect(registry, "newcomer", C, A, THERE) is CloseReason.LIMIT_PENDING
-    assert connect(registry, "newcomer", C, A, "3.3.3.3") == ("listener", "1")
-
-
-def test_pending_connects_of_one_key_are_limited(registry: R) -> None:
-    registry.listen("listener", A)
-    registry.listen("other", C)
-    connect(registry, "1", B, A)
-    connect(registry, "2", B, A)
-    assert connect(registry, "3", B, C) is CloseReason.LIMIT_PENDING
-    assert connect(registry, "4", C, A) == ("listener", None)
-    registry.remove_connect("1")
-    assert connect(registry, "5", B, C) == ("other", None)
-
-
-def test_tunnels_of_one_key_are_limited(registry: R) -> None:
-    registry.listen("listener", A)
-    registry.listen("other", C)
-    for number in ("1", "2"):
-        connect(registry, number, B, A)
-        registry.accept(A, B)
-        registry.add_tunnel_end(f"connect {number}", B)
-        registry.add_tunnel_end(f"accept {number}", A)
-    assert connect(registry, "3", B, C) is CloseReason.LIMIT_TUNNELS
-    connect(registry, "4", C, A)
-    assert registry.accept(A, C) is CloseReason.LIMIT_TUNNELS
-    registry.remove_tunnel_end("accept 1")
-    registry.remove_tunnel_end("accept 1")
-    assert registry.accept(A, C) == "4"
 
 
 KEYS = st.sampled_from([A, B, C])

@@ -123,8 +123,7 @@ def test_silent_peer_of_a_tunnel_ends_it(harness: Harness) -> None:
     near, far = harness.tunnel()
     for _ in range(4):
         harness.advance(8.0)
-        far.send(b"alive")
-        harness.run_rounds()
+        far.send_sign_of_life()
     harness.advance(LATE)
     assert harness.reason_of(near.connection) is CloseReason.IDLE
     assert far.wait_for_end() == []
@@ -158,9 +157,8 @@ def test_slow_reader_is_not_stalled() -> None:
         for _ in range(3):
             harness.advance(16.0)
             far.sock.recv(200_000)
-            for peer in (near, far):
-                peer.send(b"alive")
-            harness.run_rounds(3)
+            far.send_sign_of_life()
+            near.send_sign_of_life()
         assert far.state is State.TUNNEL
 
 

@@ -197,14 +197,6 @@ def test_bug_of_a_worker_is_logged(front: Front, system: System) -> None:
     assert "a bug" in front.lines("bug in a worker")[0]
 
 
-def test_worker_is_told_once_to_finish_a_connection(front: Front, system: System) -> None:
-    near, _ = front.tunnel()
-    number = number_of(near)
-    for _ in range(5):
-        near.connection.session.finish(CloseReason.SHUTDOWN)
-    assert system.processes[0].commands() == [{"do": "finish", "number": number, "reason": "SHUTDOWN"}]
-
-
 def test_stopping_relay_finishes_each_end_once(front: Front, system: System) -> None:
     numbers = [number_of(peer) for _ in range(4) for peer in front.tunnel()]
     front.harness.relay.stop(0.0)
@@ -417,10 +409,3 @@ def test_real_worker_that_is_stopped_is_killed(real: Front) -> None:
         assert real.harness.reason_of(peer.connection) is CloseReason.WORKER_ENDED
         assert peer.wait_for_end() == []
     assert worker_of(real.tunnel()[0]) is lives
-
-
-def test_real_worker_ends_with_its_front_process(real: Front) -> None:
-    processes = [worker._process for worker in real.workers]
-    for worker in real.workers:
-        worker.disconnect()
-    assert [process.wait(30.0) for process in processes if process] == [0, 0]

@@ -127,4 +127,5 @@ def test_any_bytes_unpack_as_the_protocol_describes(packed, words):
         with pytest.raises(DecodeError):
             unpack(packed, 0, words * 8)
     else:
-        assert unpack(packed, 0, words * 8) == expected
+        unpacked, end = unpack(packed, 0, words * 8)
+        assert (bytes(unpacked), end) == expected
