@@ -11,8 +11,6 @@ import random
 from typing import NamedTuple, Optional
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from offset_common.channel.classify import AS_IT_IS, MAX_PADDING_KEPT, classify, find_short_user
 from offset_common.channel.forwarder import _PaddingSource
@@ -132,23 +130,6 @@ def test_short_user_data_is_found(user, padding_size):
     padding = random.Random(1).randbytes(padding_size)
     for packed in (as_released_user(user, padding), ChannelMessage(padding, user).encode()):
         assert find_short_user(packed) == user
-
-
-CHUNKS = st.lists(st.tuples(st.booleans(), st.sampled_from((1, 5, 255, 256, 257, 512, 700))), max_size=6)
-
-
-@given(CHUNKS, CHUNKS, st.binary(max_size=30))
-@settings(max_examples=150, deadline=None)
-def test_runs_of_all_kinds_are_walked(padding_chunks, user_chunks, behind):
-    chance = random.Random(1)
-
-    def fill(chunks: list[tuple[bool, int]]) -> bytes:
-        return b"".join(bytes(8 * words) if zeros else chance.randbytes(8 * words) for zeros, words in chunks)
-
-    padding = fill(padding_chunks)[:65_535]
-    # None: the content just misses the first segment, as in the test of paddings.
-    assert find_short_user(as_released_user(b"user", padding) + behind) in (b"user", None)
-    check(as_released(fill(user_chunks), padding) + behind)
 
 
 def test_recorded_messages_are_accepted():

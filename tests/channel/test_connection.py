@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from offset_common.channel.connection import VERSION_FRAME, Connection
 from offset_common.channel.events import Event, HandshakeCompleted, MessageReceived
 from offset_common.errors import PeerError
-from offset_common.wire.messages import ChannelMessage, ExchangeDh, ExchangeRandNonce, KaMessage, Rekey
-from tests.channel.peers import NODE, RELAY, Randomness, converse, frame_from, node, receive, relay
+from offset_common.wire.messages import ChannelMessage, Rekey
+from tests.channel.peers import NODE, Randomness, frame_from, node, receive, relay
 from tests.channel.recorded import cut_frames, in_frame
 
 MESSAGES = [b"", b"one", bytes(1000), bytes(range(256)) * 8, b"two"]
@@ -61,34 +61,6 @@ def test_bytes_behind_a_conversation_wait_and_can_be_taken(cuts, trailing):
     assert dialled.received_size == 0
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-def test_choppy_line_delivers_every_message(data):
-    sides = node(), relay()
-    line = bytearray(), bytearray()  # towards each side
-    said: tuple[list[bytes], list[bytes]] = [], []
-    heard: tuple[list[Event], list[Event]] = [], []
-
-    def transmit(me: int, most: Optional[int]) -> None:
-        line[1 - me].extend(sides[me].data_to_send())
-        heard[me].extend(receive(sides[me], bytes(line[me][:most])))
-        del line[me][:most]
-        line[1 - me].extend(sides[me].data_to_send())
-
-    for _ in range(40):
-        me = data.draw(st.integers(0, 1))
-        if sides[me].established and data.draw(st.booleans()):
-            message = data.draw(st.binary(max_size=40))
-            said[me].append(message)
-            sides[me].send(message, 0.0)
-        transmit(me, data.draw(st.integers(1, 150)))
-    for _ in range(4):
-        transmit(0, None)
-        transmit(1, None)
-    assert heard[0] == [HandshakeCompleted(RELAY.public_key), *map(MessageReceived, said[1])]
-    assert heard[1] == [HandshakeCompleted(NODE.public_key), *map(MessageReceived, said[0])]
-
-
 def test_payloads_can_be_received_without_frames():
     dialled = relay()
     events = [dialled.receive_frame(payload, 0.0) for payload in cut_frames(STREAM)]
@@ -106,23 +78,6 @@ def test_data_to_send_gives_each_byte_once():
     dialling = node()
     assert dialling.data_to_send()
     assert dialling.data_to_send() == b""
-
-
-def test_limits_change_within_one_piece():
-    dialling, dialled = node(), relay()
-    first = dialling.data_to_send()
-    receive(dialling, dialled.data_to_send())
-    second = dialling.data_to_send()
-    # The node is done only when it has the relay's answer, which depends on the node's first words alone.
-    rehearsal = relay()
-    receive(rehearsal, first)
-    receive(dialling, rehearsal.data_to_send()[len(VERSION_FRAME) + 8 + 71 :])
-    dialling.send(bytes(100_000), 0.0)
-    large = dialling.data_to_send()
-    assert receive(dialled, first + second + large) == [
-        HandshakeCompleted(NODE.public_key),
-        MessageReceived(bytes(100_000)),
-    ]
 
 
 # Damage.
@@ -229,20 +184,6 @@ def test_observer_is_reported_each_layers_value_in_order():
     assert received[0] == "received" and answered[0] == "sent"
     for value in (received[1], answered[1]):
         assert isinstance(value, ChannelMessage) and isinstance(value.content, Rekey)
-
-
-def test_observer_is_reported_the_very_values():
-    log: list[object] = []
-    dialling, dialled = node(observer=lambda direction, value: log.append(value)), relay()
-    converse(dialling, dialled)
-    first, second = (v for v in log if isinstance(v, ExchangeRandNonce))
-    assert (first.src_public_key, second.src_public_key) == (NODE.public_key, RELAY.public_key)
-    assert first.opt_dest_public_key == RELAY.public_key and second.opt_dest_public_key is None
-    ours, theirs = (v for v in log if isinstance(v, ExchangeDh))
-    assert (ours.rand_nonce, theirs.rand_nonce) == (second.rand_nonce, first.rand_nonce)
-    log.clear()
-    receive(dialling, frame_from(dialled, b"hello"))
-    assert log[-1] == KaMessage(b"hello")
 
 
 def test_event_shows_the_size_of_a_message_and_not_its_bytes():

@@ -83,22 +83,9 @@ def test_frame_over_its_limit_is_refused_at_its_length(state):
 # Faults.
 
 
-def fail_by_version(connection: Connection) -> None:
-    refused(connection, in_frame(b"\x01\x00\x00\x00"))
-
-
 def fail_by_version_frame(connection: Connection) -> None:
     with pytest.raises(VersionError):
         connection.receive_frame(b"\x01\x00\x00\x00", 0.0)
-
-
-def fail_by_handshake(connection: Connection) -> None:
-    refused(connection, VERSION_FRAME + in_frame(b""))
-
-
-def fail_by_length(connection: Connection) -> None:
-    converse(connection, node())
-    refused(connection, b"\xff" * 8)
 
 
 def fail_by_decryption(connection: Connection) -> None:
@@ -116,10 +103,7 @@ def fail_by_silence(connection: Connection) -> None:
 @pytest.mark.parametrize(
     "fail",
     [
-        fail_by_version,
         fail_by_version_frame,
-        fail_by_handshake,
-        fail_by_length,
         fail_by_decryption,
         fail_by_silence,
     ],

@@ -146,15 +146,6 @@ def test_our_own_key_is_refused(expected):
         handshake.receive_rand_nonce(ExchangeRandNonce(bytes(16), RELAY.public_key))
 
 
-def test_crossed_connections_prove_nothing():
-    one, other = relay(), Connection(RELAY, 0.0, None, Randomness(4))
-    for_other, for_one = one.data_to_send(), other.data_to_send()
-    for connection, data in ((one, for_one), (other, for_other)):
-        with pytest.raises(HandshakeError, match="our own public key"):
-            receive(connection, data)
-        assert len(cut_frames(connection.data_to_send())) == 0, "no signature is sent"
-
-
 def test_nothing_is_available_before_the_handshake_ends():
     waiting = relay_after_nonce()
     assert not waiting.established

@@ -8,7 +8,7 @@ from offset_common.channel.connection import Connection
 from offset_common.channel.events import HandshakeCompleted, MessageReceived
 from offset_common.channel.keepalive import ChannelState, KeepaliveChannel
 from offset_common.constants import MAX_KEEPALIVE_PADDING_SENT
-from offset_common.errors import DecodeError, LocalProtocolError, SilenceError
+from offset_common.errors import SilenceError
 from offset_common.wire.messages import KaMessage
 from tests.channel.peers import NODE, RELAY, Randomness, converse, established, node, receive, relay
 from tests.channel.recorded import cut_frames, decrypt_message, ka_message
@@ -47,15 +47,6 @@ def test_keepalive_is_sent_after_16_s_without_sending():
     assert sent_values(dialling) == [KaMessage(None)]
     dialling.handle_time(START + 17)
     assert dialling.data_to_send() == b""
-
-
-def test_all_times_count_from_the_end_of_the_handshake():
-    dialling, dialled = node(START), relay(START)
-    converse(dialling, dialled, START + 5)
-    assert dialling.next_deadline() == START + 5 + 16
-    assert dialling.secure_channel.rekey_at == START + 5 + 3600
-    dialling.handle_time(START + 5 + 16)
-    assert dialling.next_deadline() == START + 5 + 32
 
 
 def test_sent_message_puts_the_keepalive_off():
@@ -188,17 +179,3 @@ def test_two_nodes_share_a_channel_through_their_tunnel():
     ]
     one.send(b"end to end", START)
     assert other.receive_payload(one.outgoing.pop(), START) == MessageReceived(b"end to end")
-
-
-def test_failed_channel_neither_takes_nor_sends_anything():
-    channel = KeepaliveChannel(NODE, START, None, Randomness(1))
-    channel.outgoing.clear()
-    with pytest.raises(DecodeError):
-        channel.receive_payload(b"", START)
-    assert channel.state is ChannelState.FAILED
-    with pytest.raises(LocalProtocolError):
-        channel.receive_payload(b"", START)
-    with pytest.raises(LocalProtocolError):
-        channel.send(b"message", START)
-    channel.handle_time(START + 16)
-    assert channel.outgoing == []

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from tests.fuzz import channel, classify, forward, handshake, messages
+from tests.fuzz import classify, forward, handshake, messages
 
 CRASHES = Path(__file__).with_name("crashes")
 """Inputs that once were too much: crashes/TARGET/ANY-NAME, each a test for ever."""
@@ -28,7 +28,7 @@ class Target(NamedTuple):
 
 TARGETS = {
     module.__name__.rpartition(".")[2]: Target(module.run, module.seeds, module.MAX_SIZE)
-    for module in (messages, handshake, channel, classify, forward)
+    for module in (messages, handshake, classify, forward)
 }
 
 

@@ -13,6 +13,7 @@ from offset_common.constants import MAX_FRAME_SIZE
 from offset_common.errors import DecodeError
 from offset_common.wire.messages import ChannelMessage, KaMessage, max_payload_size
 from offset_common.wire.packing import DATA_ALLOWANCE, MAX_RUNS, max_unpacked_size, pack
+from tests.channel.layouts import ka_message
 from tests.wire import oracle
 from tests.wire.layout import LIST, STRUCT, elements, near, sections, word
 
@@ -84,19 +85,16 @@ EXPENSIVE = {
 }
 
 
-def ka_message(packed: bytes, words: int) -> bytes:
-    """Pack a KaMessage around `words` packed words of its message."""
-    head = near(STRUCT, 0, sections(1, 1)) + word(1) + near(LIST, 0, elements(8 * words))
-    return pack(word(0, 3 + words)) + pack(head) + packed
-
-
 def channel_message(packed: bytes, words: int) -> bytes:
     """Pack a ChannelMessage around `words` packed words of its user data."""
     head = near(STRUCT, 0, sections(0, 2)) + word(0) + near(STRUCT, 0, sections(1, 1)) + word(1)
     return pack(word(0, 5 + words)) + pack(head + near(LIST, 0, elements(8 * words))) + packed
 
 
-KINDS = [(KaMessage, ka_message, 1), (ChannelMessage, channel_message, 2)]
+KINDS = [
+    (KaMessage, lambda packed, words: ka_message(words, packed), 1),
+    (ChannelMessage, channel_message, 2),
+]
 
 
 @pytest.mark.parametrize(("unit", "words"), EXPENSIVE.values(), ids=EXPENSIVE)
