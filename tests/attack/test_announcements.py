@@ -1,4 +1,4 @@
-"""Very many connects for one listener, and a listener that reads slowly or not at all."""
+"""Many connects for one listener, and a listener that reads slowly or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages that are made to be expensive for the one who unpacks them."""
+"""Messages that are expensive to unpack."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Connections that break at any step, and a proxy that delays and splits what passes.
-
-ATTACK_PROXY is for how many seconds the proxy is used: 20 by default.
-"""
+"""Connections that break at any step."""
 
 from __future__ import annotations
 

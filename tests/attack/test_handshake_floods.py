@@ -1,7 +1,4 @@
-"""As many handshakes as possible, spoilt handshakes, and connections that never finish theirs.
-
-ATTACK_HANDSHAKES is how many spoilt ones there are: 5,000 by default.
-"""
+"""As many handshakes as possible, and connections that never complete theirs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys that nobody can own, and the relay's own key."""
+"""Public keys of small order, and the relay's own key."""
 
 from __future__ import annotations
 

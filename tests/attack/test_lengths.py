@@ -1,4 +1,4 @@
-"""Frames that announce more than a frame may have, and frames that are never finished."""
+"""Large frames that are never completed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MESSAGE = MIB - 4096  # bytes
 
 
 def start_large_frames(peers: list[SwarmPeer]) -> None:
-    """Begin frames of the largest size, and stop."""
+    """Send the start of a frame of the largest size on each connection."""
     for peer in peers:
         peer.send_bytes(MAX_FRAME_SIZE.to_bytes(8, "big") + bytes(100))
 

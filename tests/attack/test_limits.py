@@ -1,4 +1,4 @@
-"""One key or one address that takes all it can get; the limits do what their options say."""
+"""One key or one address that opens as many connections as it can."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log lines that a stranger can cause: few, and without any secret."""
+"""Log lines that an attacker can cause are few, and contain no secret."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.encoding import VERSION_FRAME, frame
 from tests.support.relay_process import RelayProcess
 from tests.support.swarm import Swarm
 
-MAX_LINES = 60  # for thousands of connections of one kind; those of the canary come on top
+MAX_LINES = 60  # for thousands of connections of one kind
 
 
 def close_at_once(swarm: Swarm) -> None:
@@ -62,7 +62,7 @@ def test_no_secret_is_logged(attack: Attack) -> None:
 
 
 def assert_no_secret(relay: RelayProcess) -> None:
-    """Check that the private key is in no line of the log, in whatever form."""
+    """Check that the log does not contain the private key in any form."""
     text = json.loads(relay.identity.read_text())["privateKey"]
     seed = base64.urlsafe_b64decode(text + "=")
     numbers = {str(int.from_bytes(seed, order)) for order in ("big", "little")}

@@ -1,4 +1,4 @@
-"""Rekeys: more than are answered, and on both sides at once under full traffic.
+"""Rekeys on both sides at once under full traffic.
 
 ATTACK_REKEY_SECONDS is how long the traffic lasts: 60 by default.
 """

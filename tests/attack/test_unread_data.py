@@ -1,4 +1,4 @@
-"""Data that nobody takes: early data of pending connects, and messages for readers that don't read."""
+"""Data that is never read, in tunnels whose peers stop reading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.swarm_peer import SwarmPeer
 KIB = 1024
 UNREAD_TUNNELS = 800
 MAX_KERNEL_MEMORY = 2 * MIB  # bytes for one tunnel, both ends and directions
-MAX_SECONDS = 3.0  # for a bystander's 32 KiB message; the design says 1
+MAX_SECONDS = 3.0  # for a bystander's 32 KiB message; 1 on an idle machine
 
 
 def push_unread(

@@ -1,4 +1,4 @@
-"""However a conversation is cut, the same events come out; whatever comes, events or a PeerError do."""
+"""The same bytes produce the same events however they are split; any input produces events or a PeerError."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.channel.recorded import cut_frames, in_frame
 MESSAGES = [b"", b"one", bytes(1000), bytes(range(256)) * 8, b"two"]
 
 
-def whole_conversation() -> tuple[bytes, list[Event]]:
-    """All that a node says to a relay, with a rekey and a keepalive in it, and the events that it is."""
+def recorded_stream() -> tuple[bytes, list[Event]]:
+    """Return what a node sends to a relay, including a rekey and a keepalive, and its events."""
     dialling, dialled = node(), relay()
     stream, events = bytearray(), []
     steps: list[Callable[[], None]] = [lambda: None] * 3
@@ -38,21 +38,21 @@ def whole_conversation() -> tuple[bytes, list[Event]]:
     return bytes(stream), events
 
 
-STREAM, EVENTS = whole_conversation()
+STREAM, EVENTS = recorded_stream()
 CUTS = st.lists(st.integers(0, len(STREAM)), max_size=30).map(sorted)
 
 
 def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
-    """The stream, cut at these places."""
+    """Split the stream at these positions."""
     return [stream[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(stream)])]
 
 
-# The same events.
+# Splitting.
 
 
 @settings(max_examples=60, deadline=None)
 @given(CUTS, st.binary(max_size=7))
-def test_bytes_behind_a_conversation_wait_and_can_be_taken(cuts, trailing):
+def test_split_stream_gives_the_same_events_and_the_rest(cuts, trailing):
     dialled = relay()
     events = [event for piece in pieces(STREAM + trailing, cuts) for event in receive(dialled, piece)]
     assert events == EVENTS
@@ -74,7 +74,7 @@ def test_version_is_sent_first_unless_already_sent():
     assert bytes.fromhex("00000000 00000004 00000000") == VERSION_FRAME
 
 
-def test_data_to_send_gives_each_byte_once():
+def test_data_to_send_returns_each_byte_once():
     dialling = node()
     assert dialling.data_to_send()
     assert dialling.data_to_send() == b""
@@ -84,7 +84,7 @@ def test_data_to_send_gives_each_byte_once():
 
 
 def parses_or_peer_error(connection: Connection, data: bytes) -> None:
-    """Whatever comes in: events or a PeerError, nothing else."""
+    """Check that input produces events or a PeerError, and nothing else."""
     try:
         receive(connection, data)
     except PeerError:
@@ -93,7 +93,7 @@ def parses_or_peer_error(connection: Connection, data: bytes) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.binary(max_size=120).map(in_frame) | st.binary(max_size=20), max_size=4).map(b"".join))
-def test_whatever_a_stranger_says_is_an_event_or_a_peer_error(data):
+def test_any_input_is_an_event_or_a_peer_error(data):
     parses_or_peer_error(relay(), data)
     parses_or_peer_error(relay(), VERSION_FRAME + data)
     begun = relay()
@@ -107,7 +107,7 @@ def test_whatever_a_stranger_says_is_an_event_or_a_peer_error(data):
     st.sampled_from(["flip", "drop", "double", "insert"]),
     st.integers(1, 255),
 )
-def test_damaged_stream_gives_true_events_then_an_error(place, damage, value):
+def test_damaged_stream_produces_no_wrong_event(place, damage, value):
     byte = STREAM[place : place + 1]
     replacement = {
         "flip": bytes([byte[0] ^ value]),
@@ -132,12 +132,12 @@ def test_damaged_stream_gives_true_events_then_an_error(place, damage, value):
 # The observer.
 
 
-def test_observer_is_reported_each_layers_value_in_order():
+def test_observer_gets_the_values_of_each_layer_in_order():
     log: list[tuple[str, object]] = []
     dialling, dialled = node(observer=lambda *told: log.append(told)), relay()
 
     def told() -> list[tuple[str, str]]:
-        """What was told since the last time, by its type; the payloads by their sizes."""
+        """Return the new entries, with the type of each value, or the size of each payload."""
         entries = [(d, f"{len(v)} bytes" if isinstance(v, bytes) else type(v).__name__) for d, v in log]
         log.clear()
         return entries
@@ -186,5 +186,5 @@ def test_observer_is_reported_each_layers_value_in_order():
         assert isinstance(value, ChannelMessage) and isinstance(value.content, Rekey)
 
 
-def test_event_shows_the_size_of_a_message_and_not_its_bytes():
+def test_event_repr_hides_the_message():
     assert repr(MessageReceived(b"secret")) == "MessageReceived(6 bytes)"

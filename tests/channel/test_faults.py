@@ -1,4 +1,4 @@
-"""What a peer may not do ends its connection with a typed error, and the connection is used no more."""
+"""A peer that breaks the protocol gets a typed error, and its connection can't be used afterwards."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.channel.recorded import in_frame
 
 
 def refused(connection: Connection, data: bytes) -> tuple[list[Event], PeerError]:
-    """Give bytes to a connection that must refuse them; return the events before that, and the error."""
+    """Pass bytes to a connection that must reject them; return the events before the error, and the error."""
     events: list[Event] = []
     connection.receive_data(data)
     with pytest.raises(PeerError) as caught:
         while True:
             event = connection.next_event(0.0)
-            assert event is not None, "it was not refused"
+            assert event is not None, "it was not rejected"
             events.append(event)
     return events, caught.value
 
 
-# Frames that cannot be: refused at their length, before there is anything to buffer.
+# Invalid frames are rejected by their length, before they are buffered.
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
@@ -48,7 +48,7 @@ def test_another_version_is_refused(number):
     assert str(number) in str(error)
 
 
-def test_peer_with_four_byte_lengths_is_refused_by_its_name():
+def test_peer_with_four_byte_lengths_is_recognized():
     _, error = refused(relay(), bytes.fromhex("00000004 00000000"))
     assert isinstance(error, OldPeerError)
     assert str(error) == "peer older than 0.1.3"
@@ -71,9 +71,9 @@ def after_handshake() -> tuple[Connection, int]:
 
 
 @pytest.mark.parametrize("state", [after_version, after_first, after_handshake])
-def test_frame_over_its_limit_is_refused_at_its_length(state):
+def test_frame_over_the_limit_is_refused_by_its_length(state):
     connection, limit = state()
-    assert receive(connection, limit.to_bytes(8, "big")) == [], "the limit itself may come"
+    assert receive(connection, limit.to_bytes(8, "big")) == [], "a frame of the limit is accepted"
     connection, limit = state()
     _, error = refused(connection, (limit + 1).to_bytes(8, "big"))
     assert isinstance(error, FrameTooLargeError)
@@ -108,7 +108,7 @@ def fail_by_silence(connection: Connection) -> None:
         fail_by_silence,
     ],
 )
-def test_failed_connection_is_used_no_more(fail):
+def test_failed_connection_cannot_be_used(fail):
     connection = relay()
     fail(connection)
     connection.data_to_send()

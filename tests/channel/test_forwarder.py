@@ -25,7 +25,7 @@ from tests.channel.layouts import (
     as_own,
     as_released,
     as_unknown,
-    lying_message,
+    distorted_message,
     mutate,
 )
 from tests.channel.tunnels import LARGEST_INPUT, NOW, Tunnel, assert_both_paths_agree, assert_same
@@ -35,7 +35,7 @@ KEEPALIVE = ChannelMessage(b"padding", KaMessage(None).encode()).encode()
 
 
 class Script:
-    """What a near node sends: made once, fed to several tunnels."""
+    """Frames of a near node, made once for several tunnels."""
 
     def __init__(self) -> None:
         self.tunnel = Tunnel()  # its near node makes the frames; it takes the slow path
@@ -53,7 +53,7 @@ class Script:
         self.add(self.tunnel.near.data_to_send())
 
     def receive_answer(self) -> None:
-        """Let the near node read the relay's answer, and encrypt under the new key from here on."""
+        """Let the near node read the relay's answer, and encrypt under the new key from now on."""
         answers = self.tunnel.source.secure_channel.outgoing
         peers.receive(self.tunnel.near, b"".join(map(encode_frame, answers)), NOW)
 
@@ -129,7 +129,7 @@ def test_frames_are_taken_whole_and_counted():
         assert (batch.frames, batch.taken, batch.more) == (frames, bounds[frames], False)
 
 
-# Faults: what came before them is delivered, and nothing after.
+# Faults: messages before a fault are delivered, and none after it.
 
 
 def flipped(frame: bytes) -> bytes:
@@ -205,7 +205,7 @@ def test_strange_plaintexts_get_the_same_verdict(seed):
     tunnel = Tunnel()
     stream = b""
     for _ in range(4):
-        plaintext = lying_message(chance) if chance.random() < 0.5 else random_plaintext(chance)
+        plaintext = distorted_message(chance) if chance.random() < 0.5 else random_plaintext(chance)
         stream += tunnel.frame(mutate(plaintext, chance) if chance.random() < 0.3 else plaintext)
     assert_both_paths_agree(stream, [])
 
@@ -258,7 +258,7 @@ def test_batch_stops_after_half_a_millisecond_of_slow_path():
 
 
 @pytest.mark.parametrize("encode", [as_own, as_unknown], ids=["fast path", "slow path"])
-def test_batch_takes_no_more_frames_than_allowed(encode):
+def test_batch_respects_max_frames(encode):
     tunnel = Tunnel()
     frames = [tunnel.frame(encode(b"message", b"")) for _ in range(5)]
     data = memoryview(b"".join(frames))

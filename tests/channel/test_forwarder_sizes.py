@@ -1,4 +1,4 @@
-"""The fast path sends no more than it need, and nothing that unpacks to much more than it weighs."""
+"""The fast path trims padding, and forwards nothing that unpacks to much more than its packed size."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_batch_stops_when_its_output_is_large():
     assert all(len(batch.output) > MAX_OUTPUT for batch in tunnel.batches if batch.more)
 
 
-# Messages that came with their zeros packed away.
+# Messages whose zero bytes arrive packed.
 
 
 def unknown_wrap(user: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The handshake proves who the peer is, or ends in a PeerError."""
+"""The handshake proves the peer's key, or ends with a PeerError."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STRANGER = Identity.from_seed(b"\x03" * 32)
 
 
 def node_stream() -> tuple[bytes, bytes]:
-    """What the node sends to a relay with the usual randomness: before, and after, it hears the relay."""
+    """Return what the node sends before and after it receives the relay's first message."""
     dialling, dialled = node(), relay()
     first = dialling.data_to_send()
     receive(dialling, dialled.data_to_send())
@@ -32,14 +32,14 @@ DH = ExchangeDh.decode(cut_frames(SECOND)[0])
 
 
 def relay_after_nonce() -> Connection:
-    """A relay that waits for the node's ExchangeDh."""
+    """Return a relay that expects the node's ExchangeDh."""
     waiting = relay()
     assert receive(waiting, FIRST) == []
     return waiting
 
 
 def dh_frame(dh: ExchangeDh, signed_by: Optional[Identity] = None) -> bytes:
-    """The frame of an ExchangeDh, signed anew if somebody signs it."""
+    """Return the frame of an ExchangeDh, with a new signature if `signed_by` is given."""
     if signed_by is not None:
         signature = signed_by.sign(dh.dh_public_key + dh.rand_nonce + dh.key_salt)
         dh = ExchangeDh(dh.dh_public_key, dh.rand_nonce, dh.key_salt, signature)
@@ -47,12 +47,12 @@ def dh_frame(dh: ExchangeDh, signed_by: Optional[Identity] = None) -> bytes:
 
 
 def changed(field: str, value: bytes) -> ExchangeDh:
-    """The node's ExchangeDh with one field changed."""
+    """Return the node's ExchangeDh with one field changed."""
     return ExchangeDh(**{**vars(DH), field: value})
 
 
 def flip(data: bytes, bit: int) -> bytes:
-    """`data` with one bit changed."""
+    """Return `data` with one bit changed."""
     flipped = bytearray(data)
     flipped[bit // 8] ^= 1 << bit % 8
     return bytes(flipped)

@@ -1,4 +1,4 @@
-"""A connection goes on in another process where this one left it, and nobody on the other side can tell."""
+"""An exported connection continues in another process, and its peer can't tell the difference."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.channel.peers import converse, established, receive, relay
 
 
 def moved(connection: Connection) -> Connection:
-    """What becomes of a connection on its way through JSON."""
+    """Export a connection as JSON, and import it."""
     return Connection.import_state(json.loads(json.dumps(connection.export_state())))
 
 
 def say(one: Connection, other: Connection, words: bytes) -> None:
-    """Send one message; see that it arrives."""
+    """Send one message, and check that it arrives."""
     one.send(words, 0.0)
     assert converse(one, other)[1] == [MessageReceived(words)]
 

@@ -48,7 +48,7 @@ def test_replayed_proof_is_rejected(relay: RelayProcess, new_node: NewNode) -> N
     relay.wait_for_end(thief.port, reason=Reason.HANDSHAKE_FAILED)
 
 
-def test_data_behind_the_last_handshake_frame_is_kept(new_node: NewNode) -> None:
+def test_data_after_the_last_handshake_frame_is_kept(new_node: NewNode) -> None:
     caller, callee = new_node(), new_node()
     listener = callee.listen()
     peer = caller.dial()

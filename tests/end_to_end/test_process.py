@@ -1,4 +1,4 @@
-"""strelay.py as its operator sees it: starting, the log, stopping."""
+"""strelay.py as a process: addresses, log, signals and resources."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_readable_identity_is_warned_about(
     assert json.loads(identity.read_text())["privateKey"] not in "\n".join(relay.lines)
 
 
-def test_every_descriptor_and_thread_is_given_back(start_relay: StartRelay) -> None:
+def test_all_descriptors_and_threads_are_released(start_relay: StartRelay) -> None:
     relay = start_relay()
     meet(relay.endpoint())
     relay.wait_for_end(role="tunnel", count=2)

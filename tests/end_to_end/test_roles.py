@@ -1,4 +1,4 @@
-"""Listen, connect, accept, reject: which nodes meet, and what ends with what."""
+"""Listen, connect, accept and reject, with test peers that are independent of the package."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_silent_peers_delay_nobody(relay: RelayProcess, new_node: NewNode) -> No
             opened[-1].send_frame(opened[-1].channel.first_message())
     callee = new_node()
     assert_listening(new_node(), callee, callee.listen())
-    # All of them are still there: the others were served beside them, not after them.
+    # All of them are still connected, so the others were not served after them.
     assert not {peer.port for peer in opened} & {end.port for end in relay.ends()}
 
 

@@ -1,4 +1,4 @@
-"""strelay.py when it cannot start: one line that says what is wrong, and the exit status."""
+"""strelay.py when it cannot start: one line with the problem, and the exit status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tunnels: every byte, in order, to the right peer, and an end when it is over."""
+"""Tunnels: all data arrives in order, and both ends are closed together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.relay_process import NewNode, RelayProcess
 
 MIB = 1 << 20
 SIZES = [0, 1, 7, 8, 255, 256, 4095, 4096, 16_384, 65_535, 65_536, 65_537, 262_144, 300_001, 900_000]
-ANY_CONTENT = 65_536  # bytes: messages up to this size pass whatever they contain
+ANY_CONTENT = 65_536  # bytes; messages up to this size pass with any content
 MAX_MEMORY = 32 * MIB
 
 
@@ -91,7 +91,7 @@ def test_either_end_may_change_its_keys(ends: tuple[Peer, Peer]) -> None:
         before = initiator.channel.rekeys
         initiator.start_rekey()
         exchange(near, far, [b"under the old key" * 5000, b"there"], [b"back" * 20_000])
-        assert_joined(near, far)  # these come behind the relay's answer
+        assert_joined(near, far)  # after the relay's answer
         assert initiator.channel.rekeys == before + 1
         exchange(near, far, [os.urandom(70_000)] * 3, [os.urandom(70_000)] * 3)
 

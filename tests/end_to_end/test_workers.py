@@ -1,4 +1,4 @@
-"""A relay with worker processes: the same tunnels, and what happens to them when a worker dies."""
+"""A relay with worker processes: its tunnels, signals, and the death of a worker."""
 
 from __future__ import annotations
 

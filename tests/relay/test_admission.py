@@ -1,4 +1,4 @@
-"""Admission control: limits in all, for each address and for each key, and who is evicted at them."""
+"""Admission control: the limits for all, an address and a key, and the choice of the evicted connection."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ STEPS = st.lists(
 
 
 class Life:
-    """What is known of one connection of the model."""
+    """The model's record of one connection."""
 
     def __init__(self, address: str) -> None:
         self.address = address

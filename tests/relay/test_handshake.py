@@ -40,7 +40,7 @@ class Caller(TestPeer):
         super().__init__(harness, connection, sock, protocol, identity)
 
     def step(self) -> bool:
-        """Send and receive what is there; return whether the relay has proven its key."""
+        """Send and receive once; return whether the relay has proven its key."""
         with contextlib.suppress(OSError):
             self.sock.send(self.protocol.data_to_send())
         self.has_message()
@@ -127,7 +127,7 @@ def test_peer_that_closes_halfway_is_forgotten(harness: Harness) -> None:
     assert {end.reason for end in harness.ends} <= {CloseReason.PEER_CLOSED, CloseReason.CONNECTION_LOST}
 
 
-def test_init_right_behind_the_handshake_is_kept(harness: Harness) -> None:
+def test_init_sent_with_the_last_handshake_frame_is_kept(harness: Harness) -> None:
     caller = Caller(harness)
     harness.run_until(caller.step)
     caller.send(InitConnection(InitRole.LISTEN).encode())  # in one piece with the last handshake message
@@ -242,7 +242,7 @@ def test_jobs_are_taken_fairly_by_address(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def few_threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
-    """Let the system start three threads and no more; return them."""
+    """Let the system start at most three threads; return them."""
     started: list[threading.Thread] = []
     start = threading.Thread.start
 

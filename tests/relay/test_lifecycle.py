@@ -1,4 +1,4 @@
-"""The life of a connection: the table, and that real connections live by it."""
+"""The life of a connection: its table, and the deadlines of real connections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from offset_common.relay.lifecycle import Event, State, deadline_of, diagram, ne
 from tests.relay.harness import IN_TIME, LATE, Harness, running
 from tests.relay.test_handshake import Caller
 
-# What docs/protocol.md allows, written down a second time: state, event, next state.
+# The transitions that docs/protocol.md allows: state, event, next state.
 ALLOWED = """
     HANDSHAKE        AUTHENTICATE  AWAITING_INIT
     HANDSHAKE        CLOSE         CLOSED
@@ -128,7 +128,7 @@ def test_pending_connect_deadline_although_it_sends(harness: Harness) -> None:
     for _ in range(3):
         harness.advance(8.0)
         near.send(b"hello?")
-        listener.reject(b"r" * 32)  # nobody's key: it only shows that the listener is alive
+        listener.reject(b"r" * 32)  # an unknown key, as a sign of life
         harness.run_rounds()
         assert near.state is State.PENDING_CONNECT
     harness.advance(8.0 + LATE)

@@ -1,4 +1,4 @@
-"""Log lines come out whole and in order, never block, and are collapsed when they repeat."""
+"""Log lines are complete and ordered, never block, and are collapsed when they repeat."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_address_is_a_field_unless_collapsed(output: Output) -> None:
     assert output.lines() == ["relay ready: address=127.0.0.1:1 public_key=K", "refused: peer=1.2.3.4:5"]
 
 
-def test_warnings_and_errors_say_so(output: Output) -> None:
+def test_warnings_and_errors_have_a_prefix(output: Output) -> None:
     log_event("a", logging.WARNING, x=1)
     log_event("b", logging.ERROR)
     assert output.lines() == ["warning: a: x=1", "error: b"]
@@ -152,7 +152,7 @@ def test_records_carry_event_and_fields(output: Output) -> None:
 # Writing
 
 
-def test_lines_of_any_length_come_out_whole(output: Output) -> None:
+def test_lines_of_any_length_are_complete(output: Output) -> None:
     texts = ["short", "x" * 4095, "y" * 4096, "z" * 100_000, "short again", "ä" * 5000]
     for text in texts:
         log_event(text)

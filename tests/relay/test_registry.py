@@ -1,4 +1,4 @@
-"""The registry: each decision, its limits, and any order of events against a plain model."""
+"""The registry, compared with a simple model in any order of events."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ LIMITS = Limits(waiting_per_key=3, waiting_per_listener=4, tunnels_per_key=3)
 
 
 class RegistryModel(RuleBasedStateMachine):
-    """The registry against flat lists, searched from the front each time."""
+    """The registry compared with flat lists."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class RegistryModel(RuleBasedStateMachine):
 
     @rule(source=KEYS, wanted=KEYS, address=st.sampled_from("xyz"))
     def connect(self, source: bytes, wanted: bytes, address: str) -> None:
-        target = wanted  # hypothesis has a use of its own for the name
+        target = wanted  # hypothesis uses `target` itself
         new = self.new_id()
         decision = self.registry.connect(new, Connect(source, target, address))
         if self.listener(target) is None:
@@ -163,7 +163,7 @@ class RegistryModel(RuleBasedStateMachine):
             self.close_listener(0)
         while self.ends:
             self.close_tunnel_end(0)
-        assert not self.waiting, "nobody waits without a listener"
+        assert not self.waiting, "a connect is pending without a listener"
         held = [name for name, value in vars(self.registry).items() if name != "_limits" and value]
         assert held == []
 

@@ -1,4 +1,4 @@
-"""Everything that the tests read out of the relay's log lines."""
+"""Parsers for the relay's log lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FIELD = re.compile(r'(\w+)=("[^"]*"|\S*)')
 
 
 class Reason:
-    """Regular expressions for the reasons that tests look for in the ends of connections."""
+    """Regular expressions for the reasons of ended connections."""
 
     ADDRESS_LIMIT = "connections from that address"
     EVICTED = "evicted at a limit"
@@ -38,14 +38,14 @@ class Reason:
 
 
 class Ready(NamedTuple):
-    """What the line says that the relay writes once it listens."""
+    """The content of the ready line."""
 
     addresses: list[str]
     public_key: str  # base64url
 
 
 class ConnectionEnd(NamedTuple):
-    """What the line says that each connection leaves."""
+    """The content of the line about the end of a connection."""
 
     address: str
     key: str
@@ -62,20 +62,20 @@ class ConnectionEnd(NamedTuple):
 
 
 class State(NamedTuple):
-    """What the relay reports on SIGUSR1."""
+    """The content of the state line."""
 
     figures: dict[str, int]
     ended: dict[str, int]  # connections for each reason, since the start
 
 
 def parse_ready(line: str) -> Optional[Ready]:
-    """Return what a line says if it is the ready line."""
+    """Parse a line if it is the ready line."""
     found = READY.match(line.rstrip())
     return Ready(found["addresses"].split(","), found["key"]) if found else None
 
 
 def parse_end(line: str) -> Optional[ConnectionEnd]:
-    """Return what a line says if it is about the end of a connection."""
+    """Parse a line if it is about the end of a connection."""
     found = ENDED.match(line)
     if not found:
         return None
@@ -92,7 +92,7 @@ def parse_end(line: str) -> Optional[ConnectionEnd]:
 
 
 def parse_state(line: str) -> Optional[State]:
-    """Return what a line says if it is the state line."""
+    """Parse a line if it is the state line."""
     found = STATE.match(line)
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""Frames: a stream cut anywhere gives the payloads that went in, and a length over the limit ends it."""
+"""Frames: a stream split anywhere has the same payloads, and a length over the limit is an error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMIT = 1000
 
 
 def read_all(reader: FrameReader) -> list[bytes]:
-    """All whole payloads that the reader has."""
+    """Return all complete payloads of the reader."""
     payloads: list[bytes] = []
     while True:
         payload = reader.next_frame()
@@ -43,7 +43,7 @@ def test_frame_is_big_endian_length_and_payload(payload, frame):
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_every_kind_of_buffer_is_taken(kind):
+def test_every_kind_of_buffer_is_accepted(kind):
     assert encode_frame(kind(b"payload")) == encode_frame(b"payload")
     reader = FrameReader(LIMIT)
     reader.receive_data(kind(encode_frame(b"payload")))
@@ -51,7 +51,7 @@ def test_every_kind_of_buffer_is_taken(kind):
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8), st.binary(max_size=7), st.data())
-def test_stream_cut_anywhere_gives_its_payloads(payloads, rest, data):
+def test_stream_split_anywhere_has_the_same_payloads(payloads, rest, data):
     stream = b"".join(map(encode_frame, payloads)) + rest
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
     reader = FrameReader(LIMIT)
@@ -65,7 +65,7 @@ def test_stream_cut_anywhere_gives_its_payloads(payloads, rest, data):
     assert len(reader) == 0
 
 
-def test_what_was_given_stays_as_it_was():
+def test_returned_payload_does_not_change():
     reader = FrameReader(LIMIT)
     reader.receive_data(encode_frame(b"one") + encode_frame(b"two"))
     first = reader.next_frame()

@@ -18,7 +18,7 @@ from tests.wire import oracle
 from tests.wire.layout import LIST, STRUCT, elements, near, sections, word
 
 KIB_64 = 65_536
-MAX_SECONDS = 0.1 if sys.gettrace() else 0.025  # about 0.005 in quiet; coverage counts every line
+MAX_SECONDS = 0.1 if sys.gettrace() else 0.025  # about 0.005 on an idle machine; coverage is slow
 
 
 def repeated(pattern: str) -> bytes:
@@ -27,7 +27,7 @@ def repeated(pattern: str) -> bytes:
 
 
 def with_zeros(count: int) -> bytes:
-    """Make words with `count` zero bytes, anywhere in them."""
+    """Return words with `count` zero bytes each, at random positions."""
     chance = random.Random(count)
     words = bytearray(b"\x07" * KIB_64)
     for start in range(0, KIB_64, 8):
@@ -71,7 +71,7 @@ def test_largest_random_payload_passes():
     assert KaMessage.decode(outer.content).message == payload
 
 
-# What a peer may try.
+# Expensive packing.
 
 EXPENSIVE = {
     "zero words": (b"\x00\x00", 1),

@@ -1,4 +1,4 @@
-"""The messages of section 3.1 of docs/protocol.md, against recorded ones and an independent Cap'n Proto."""
+"""The messages of section 3.1 of docs/protocol.md, compared with recordings and with pycapnp."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_recorded_handshakes_decode_to_the_recorded_keys(recording, direction):
 
 @pytest.mark.parametrize("direction", ["sent", "received"])
 @pytest.mark.parametrize("recording", CHANNELS.values(), ids=CHANNELS)
-def test_recorded_channels_read_as_the_oracle_reads_them(recording, direction):
+def test_recorded_channels_decode_as_by_the_oracle(recording, direction):
     for plain in recording.plaintexts(direction):
         message = ChannelMessage.decode(plain)
         assert oracle.read(ChannelMessage, plain) == message
@@ -72,7 +72,7 @@ def test_recorded_init_connections_have_their_roles():
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_oracle_reads_what_we_write(kind, data):
+def test_oracle_decodes_our_messages(kind, data):
     message = data.draw(BY_KIND[kind])
     assert oracle.read(kind, message.encode()) == message
 
@@ -80,7 +80,7 @@ def test_oracle_reads_what_we_write(kind, data):
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_we_read_what_the_oracle_writes_in_segments_of_any_size(kind, data):
+def test_messages_of_the_oracle_decode_from_any_segments(kind, data):
     message = data.draw(BY_KIND[kind])
     slack = data.draw(st.none() | st.lists(st.integers(0, 6), max_size=10))
     assert kind.decode(oracle.packed(message, slack)) == message
@@ -89,7 +89,7 @@ def test_we_read_what_the_oracle_writes_in_segments_of_any_size(kind, data):
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_we_read_every_kind_of_pointer_as_the_oracle_does(kind, data):
+def test_every_kind_of_pointer_decodes_as_by_the_oracle(kind, data):
     message = data.draw(BY_KIND[kind])
     places = data.draw(st.lists(st.sampled_from(Place), max_size=10))
     packed = layout.packed(*layout.scatter(message_stream(message), places))
@@ -98,7 +98,7 @@ def test_we_read_every_kind_of_pointer_as_the_oracle_does(kind, data):
 
 
 def message_stream(message: Message) -> bytes:
-    """Let the oracle write a message unpacked, in one segment."""
+    """Return an unpacked message of the oracle, in one segment."""
     written: bytes = oracle.build(message, [10_000]).to_bytes()
     return written
 
@@ -135,7 +135,7 @@ def test_unknown_channel_content_is_refused(choice):
         ChannelMessage.decode(layout.packed(pointers + word(choice) + word(0)))
 
 
-def test_other_bits_of_the_discriminants_word_mean_nothing():
+def test_other_bits_of_the_discriminants_word_are_ignored():
     packed = layout.packed(near(STRUCT, 0, sections(1, 1)) + word(0xFFFF0000, 0xFFFFFFFF) + word(0))
     assert InitConnection.decode(packed) == InitConnection(InitRole.LISTEN)
     assert oracle.read(InitConnection, packed) == InitConnection(InitRole.LISTEN)
@@ -149,7 +149,7 @@ def test_handshake_message_unpacks_to_one_frame_at_most(kind):
 
 
 def check_fuzzed(kind: type[Message], data: bytes) -> None:
-    """Hold the one promise of every decoder: a value that lasts, or DecodeError, and nothing else."""
+    """Check that bytes decode to a value that survives encoding, or raise DecodeError."""
     try:
         message = kind.decode(data)  # type: ignore[attr-defined]
     except DecodeError:
@@ -185,14 +185,14 @@ def test_damaged_packed_bytes_decode_or_are_refused(kind, data):
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=20, deadline=None)
-def test_every_cut_of_what_we_write_is_refused(kind, data):
+def test_every_truncation_is_refused(kind, data):
     packed = data.draw(BY_KIND[kind]).encode()
     for length in {*range(min(len(packed), 100)), len(packed) - 1}:
         with pytest.raises(DecodeError):
             kind.decode(packed[:length])
 
 
-# What our own side may ask for.
+# Errors of the caller.
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_every_cut_of_what_we_write_is_refused(kind, data):
     ],
 )
 @pytest.mark.parametrize("change", [-1, 1])
-def test_fixed_byte_string_of_another_size_is_our_own_error(make, sizes, change):
+def test_fixed_byte_string_of_another_size_is_refused(make, sizes, change):
     make(*map(bytes, sizes))
     for index in range(len(sizes)):
         wrong = [bytes(size + change * (index == at)) for at, size in enumerate(sizes)]
@@ -230,7 +230,7 @@ def test_messages_are_equal_by_kind_and_by_fields():
     assert KaMessage(None) != KaMessage(b"")
 
 
-def test_no_message_shows_its_bytes():
+def test_repr_hides_byte_strings():
     secret = b"s" * 32
     shown = [
         ExchangeRandNonce(secret[:16], secret),

@@ -19,7 +19,7 @@ WORDS = DATA.map(lambda data: data + bytes(-len(data) % 8))
 
 
 def oracle_unpack(packed_body: bytes, size: int) -> bytes:
-    """Let the oracle unpack what a Data holds: the body of a KaMessage after its first three words."""
+    """Let the oracle unpack a Data: the words of a KaMessage after its first three."""
     table = layout.word(0, 3 + size // 8)
     root = layout.near(layout.STRUCT, 0, layout.sections(1, 1)) + layout.word(1)
     head = root + layout.near(layout.LIST, 0, layout.elements(size))
@@ -29,20 +29,20 @@ def oracle_unpack(packed_body: bytes, size: int) -> bytes:
 
 @given(WORDS)
 @settings(max_examples=150, deadline=None)
-def test_oracle_unpacks_what_pack_makes(words):
+def test_oracle_unpacks_the_output_of_pack(words):
     assert oracle_unpack(pack(words), len(words)) == words
 
 
 @given(DATA)
 @settings(max_examples=150, deadline=None)
-def test_oracle_unpacks_what_pack_literal_makes(data):
+def test_oracle_unpacks_the_output_of_pack_literal(data):
     padded = data + bytes(-len(data) % 8)
     assert oracle_unpack(pack_literal(data), len(padded)) == padded
 
 
 @given(WORDS, st.sampled_from([pack, pack_literal]), st.binary(max_size=3), st.binary(max_size=3))
 @settings(max_examples=150, deadline=None)
-def test_unpack_gives_back_the_words_and_where_they_end(words, packer, before, after):
+def test_unpack_returns_the_words_and_their_end(words, packer, before, after):
     packed = packer(words)
     unpacked, end = unpack(before + packed + after, len(before), len(words))
     assert unpacked == words
@@ -63,7 +63,7 @@ def test_unpack_gives_back_the_words_and_where_they_end(words, packer, before, a
     ],
     ids=["nothing", "zero", "longest zero run", "two zero runs", "full", "two full", "pointer", "mixed"],
 )
-def test_pack_writes_a_count_after_every_zero_and_full_tag(words, packed):
+def test_pack_writes_counts_after_zero_and_full_tags(words, packed):
     assert pack(words) == bytes.fromhex(packed)
 
 
@@ -77,7 +77,7 @@ def test_literal_run_has_at_most_256_words(words):
 @pytest.mark.parametrize(
     "packed", [b"", b"\x00", b"\xff", b"\xff" + WORD, b"\xff" + WORD + b"\x01" + WORD[:7], b"\x03a"]
 )
-def test_bytes_that_end_inside_a_word_or_a_run_are_refused(packed):
+def test_truncated_word_or_run_is_refused(packed):
     size = 16 if len(packed) > 10 else 8
     with pytest.raises(DecodeError):
         unpack(packed, 0, size)
@@ -86,13 +86,13 @@ def test_bytes_that_end_inside_a_word_or_a_run_are_refused(packed):
 @pytest.mark.parametrize(
     "packed", [b"\x00\x01", b"\x00\xff", b"\xff" + WORD + b"\x01" + WORD], ids=["zeros", "many", "literal"]
 )
-def test_run_across_the_end_of_its_part_is_refused(packed):
+def test_run_across_the_end_is_refused(packed):
     with pytest.raises(DecodeError, match="crosses"):
         unpack(packed, 0, 8)
 
 
 def unpack_bit_by_bit(packed: bytes, size: int) -> Optional[tuple[bytes, int]]:
-    """Unpack as section 3.3 of docs/protocol.md describes it; return None for what must be refused."""
+    """Unpack as section 3.3 of docs/protocol.md describes it; return None for invalid input."""
     words, rest = b"", io.BytesIO(packed)
     while len(words) < size:
         tag = rest.read(1)
