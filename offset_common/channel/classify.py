@@ -34,8 +34,9 @@ from offset_common.channel.packed_words import (
     read_word,
     skip_words,
 )
+from offset_common.wire.capnp import data_pointer
 from offset_common.wire.messages import packed_start
-from offset_common.wire.packing import WORD_SIZE, max_unpacked_size, unpack
+from offset_common.wire.packing import WORD_SIZE, max_unpacked_size, pack_word, unpack
 
 MAX_PADDING_KEPT = 768  # bytes; longer padding is trimmed, because sending it costs more than trimming it
 
@@ -48,7 +49,7 @@ _HEAD_SIZE = 56  # bytes of user data that include all packed words of a KaMessa
 _STARTS = tuple(packed_start(size) for size in range(MAX_PADDING_KEPT + 1))
 _NEAR_MESSAGE = b"\x50\x01\x01\x01\x01"  # the root of a KaMessage; the union, `message`
 _FAR_MESSAGE = _NEAR_MESSAGE + b"\x11\x02\x01"  # and ->message, in the second segment
-_FAR_USER = b"\x01\x01\x11\x02\x01"  # the union, `user`; ->user, in the second segment
+_USER = b"\x01\x01"  # the union of a ChannelContent, `user`
 
 # Halves of words, as packed_words.py returns them.
 _FAR = 2  # the low half of a far pointer to the first word of a segment
@@ -56,20 +57,18 @@ _CONTENT_SECTIONS = 1 << 16 | 1  # the high half of ->content: a data word and a
 
 
 class Content(NamedTuple):
-    """Everything in a ChannelMessage after its padding, still packed: the union, ->user, and user data.
+    """Everything in a ChannelMessage after its padding: the union, ->user, and user data.
 
     Args:
         packed: the packed words.
-        words: the number of words in the first segment.
-        second: the number of words in the second segment, which contains only user data; 0 if there is none.
+        words: the number of unpacked words.
     """
 
     packed: Packed
     words: int
-    second: int
 
 
-AS_IT_IS = Content(b"", 0, 0)
+AS_IT_IS = Content(b"", 0)
 """The padding is short, so the message is forwarded unchanged."""
 
 
@@ -85,21 +84,23 @@ def classify(packed: Packed, size: int) -> Optional[Content]:
     try:
         if size <= _MAX_SHORT and _is_short_message(packed, size):
             return AS_IT_IS
-        padding, user, length, content = _walk(packed, size)
+        padding, user, length, start, end = _walk(packed, size)
         if not _is_message(_first_bytes(packed, user, length), length):
             return None
     except (IndexError, struct.error, UnknownLayoutError):  # the first two: it is cut short
         return None
     if padding <= MAX_PADDING_KEPT:
         return AS_IT_IS
-    start, end, words, second = content
-    return Content(_FAR_USER + packed[start:end] if second else packed[start:end], words, second)
+    content = packed[start:end]
+    if start == user:  # it was far
+        content = _USER + pack_word(data_pointer(0, length)) + content
+    return Content(content, 2 + ((length + 7) >> 3))
 
 
 def find_short_user(packed: bytes) -> Optional[bytes]:
     """Return the user data of a ChannelMessage if it is short, such as a keepAlive; otherwise None."""
     try:
-        _, user, length, _ = _walk(packed, len(packed))
+        _, user, length, _, _ = _walk(packed, len(packed))
         first = _first_bytes(packed, user, length)
     except (IndexError, struct.error, UnknownLayoutError):
         return None
@@ -172,11 +173,11 @@ def _is_short_message(p: Packed, size: int) -> bool:
     )
 
 
-def _walk(p: Packed, size: int) -> tuple[int, int, int, tuple[int, int, int, int]]:
+def _walk(p: Packed, size: int) -> tuple[int, int, int, int, int]:
     """Walk a ChannelMessage with user data.
 
-    Returns: bytes of padding, position of the packed user data, bytes of unpacked user data; and for the
-    content that remains when the padding is trimmed: start, end, words in the first and second segment.
+    Returns: bytes of padding; position and unpacked bytes of user data; start and end of the part that ends
+    with user data, and starts with the union unless user data is far.
     """
     sizes, at = read_table(p)
     if sum(sizes) * WORD_SIZE > size + _OUTER_ALLOWANCE:
@@ -190,8 +191,8 @@ def _walk(p: Packed, size: int) -> tuple[int, int, int, tuple[int, int, int, int
     # The first segment contains the padding, the union, ->user and user data, unless they are far.
     padding_words = (padding + 7) >> 3
     at = skip_words(p, at, padding_words)
-    union = at
-    length = user = words = 0
+    start = at
+    length = user = end = 0
     if p[at] != 1 or p[at + 1] != 1:  # `user`
         raise UnknownLayoutError
     low, high, at = read_word(p, at + 2)  # ->user
@@ -200,24 +201,22 @@ def _walk(p: Packed, size: int) -> tuple[int, int, int, tuple[int, int, int, int
         words = (length + 7) >> 3
         if high & 7 != BYTES or sizes[0] != 5 + padding_words + words:
             raise UnknownLayoutError
-        at = skip_words(p, at, words)
+        at = end = skip_words(p, at, words)
     elif low != _FAR or high != len(sizes) - 1 or sizes[0] != 5 + padding_words:
         raise UnknownLayoutError
-    content = union, at, 2 + words, 0
     far = 1
     if not near_padding:
         padding, at = read_landing_pad(p, at, sizes[1])
         at = skip_words(p, at, (padding + 7) >> 3)
         far = 2
     if low == _FAR:
-        start = at
-        length, user = read_landing_pad(p, start, sizes[far])
-        at = skip_words(p, user, (length + 7) >> 3)
-        content = start, at, 2, sizes[far]
+        length, user = read_landing_pad(p, at, sizes[far])
+        start = user
+        at = end = skip_words(p, user, (length + 7) >> 3)
         far += 1
     if at > size or far != len(sizes):
         raise UnknownLayoutError
-    return padding, user, length, content
+    return padding, user, length, start, end
 
 
 def _read_start(p: Packed, at: int) -> tuple[bool, int, int]:

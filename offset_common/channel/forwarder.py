@@ -34,7 +34,7 @@ from offset_common.errors import PeerError
 from offset_common.wire.capnp import segment_table
 from offset_common.wire.frames import frame_end
 from offset_common.wire.messages import packed_start
-from offset_common.wire.packing import WORD_SIZE, pack, pack_literal, pack_word
+from offset_common.wire.packing import WORD_SIZE, pack_literal, pack_word
 
 MAX_OUTPUT = 768 * 1024  # bytes after which a batch stops, because the slow path can enlarge messages
 MAX_SLOW_SECONDS = 0.0005  # seconds on the slow path after which a batch stops
@@ -44,7 +44,6 @@ _HEADER_SIZE = FRAME_LENGTH_SIZE + NONCE_SIZE
 _MIN_FRAME = FRAME_LENGTH_SIZE + ENCRYPTION_OVERHEAD
 _MAX_PLAINTEXT = MAX_FRAME_SIZE - ENCRYPTION_OVERHEAD
 _PADDINGS_AT_ONCE = 32  # drawn by one system call, which takes 1 to 2 us
-_TWO_SEGMENTS = Struct("<IIQ")  # the segment table: segments - 1, words of the first, words of the second
 
 
 class ForwardResult(NamedTuple):
@@ -228,15 +227,9 @@ class _PaddingSource:
         size = self._drawn[at]
         padding = self._drawn[at + 1 : at + 1 + size]
         words = 3 + (size + WORD_SIZE - 1) // WORD_SIZE + content.words
-        return b"".join(
-            (_packed_table(words, content.second), packed_start(size), pack_literal(padding), content.packed)
-        )
+        return b"".join((_packed_table(words), packed_start(size), pack_literal(padding), content.packed))
 
 
 @functools.lru_cache(maxsize=512)
-def _packed_table(words: int, second: int) -> bytes:
-    if not second:
-        return pack_word(segment_table(words))
-    # Its two words are packed separately: section 3.3 of docs/protocol.md.
-    table = _TWO_SEGMENTS.pack(1, words, second)
-    return pack(table[:WORD_SIZE]) + pack(table[WORD_SIZE:])
+def _packed_table(words: int) -> bytes:
+    return pack_word(segment_table(words))

@@ -14,8 +14,10 @@ from tests.support.swarm import count_open
 def test_address_limit_keeps_settled_connections(start_attack: StartAttack) -> None:
     attack = start_attack("--per-address", "40")
     swarm = attack.swarm()
-    key = swarm.listen(source=ATTACKER).keys.public_key
+    listener = swarm.listen(source=ATTACKER)
+    key = listener.keys.public_key
     settled = swarm.connect(30, key, source=ATTACKER)
+    assert swarm.run(lambda: len(listener.messages) == 30)
     more = swarm.connect(100, key, source=ATTACKER)
     assert swarm.run(lambda: count_open([*settled, *more]) <= 40)
     assert count_open(settled) == 30
