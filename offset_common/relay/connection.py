@@ -232,7 +232,7 @@ class SocketConnection(WatchedSocket):
         """Pause reading until there is space for `size` bytes in the account of `holder`."""
         self.pause_reading()
         if self.protocol is not None:
-            self.protocol.channel.mark_received(self.env.loop.now)
+            self.protocol.mark_received(self.env.loop.now)
         self.env.buffers.wait(self.account, holder.account, size, self.resume_reading)
 
     def pause_reading(self) -> None:
@@ -246,7 +246,7 @@ class SocketConnection(WatchedSocket):
         self.watch_more(READ)
         self.env.loop.request_turn(self, READ)
         if self.protocol is not None:
-            self.protocol.channel.mark_received(self.env.loop.now)
+            self.protocol.mark_received(self.env.loop.now)
 
     def poll_normally(self) -> None:
         """Read at once again after coarse polling, beginning now."""
@@ -334,7 +334,7 @@ class SocketConnection(WatchedSocket):
             self.close(CloseReason.STALLED)
         elif self.session.keeps_alive and self.protocol is not None:
             if not self.reading and not self.env.buffers.is_waiting(self.account):
-                self.protocol.channel.mark_received(now)
+                self.protocol.mark_received(now)
             self.protocol.handle_time(now)
             self.send_pending()
         if not self.closed:
