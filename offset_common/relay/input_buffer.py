@@ -140,7 +140,8 @@ class InputBuffer:
         return b"" if self._buffer is None else bytes(self._buffer[: self._fill])
 
     def put(self, data: bytes) -> None:
-        """Keep `data`, which another part of the relay has read."""
+        """Keep `data`, which another part of the relay has read; it may hold whole frames."""
+        self.backlog = bool(data)
         if data:
             self._buffer = bytearray(data)
             self._fill = len(data)
