@@ -48,8 +48,11 @@ Limits for one key:
   --tunnels N                  Tunnels [default: 2048].
 """
 
+# This file must parse on old Pythons; offset_common/requirements.py says why.
+
 import sys
 
+from offset_common import requirements
 from offset_common.relay.signals import Signals
 
 
@@ -59,6 +62,7 @@ def main(argv=None):
     signals = Signals()
     signals.install()
     # Only now: these imports take a while.
+    requirements.check("strelay")
     from offset_common.commands.run_relay import run_strelay
 
     return run_strelay(__doc__ or "", argv, signals)

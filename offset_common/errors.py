@@ -23,6 +23,9 @@ Any exception outside this tree is a bug. No exception text contains a private k
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class OffsetError(Exception):
     """The base class of every exception that this project raises on purpose."""
@@ -114,3 +117,27 @@ class ConnectError(ConnectionEnded):
 
 class ConnectionLost(ConnectionEnded):
     """A connection ended early: messages sent or received last may be missing."""
+
+
+def os_error_sentence(error: OSError) -> str:
+    """Return what an error of the operating system means and what to do, without its number and the file."""
+    if error.errno in _OS_ERRORS:
+        return _OS_ERRORS[error.errno]
+    text = os.strerror(error.errno) if error.errno is not None else str(error)
+    return text[:1].lower() + text[1:]
+
+
+_OS_ERRORS = {
+    errno.ENOSPC: "the disk is full; free some space and try again",
+    getattr(errno, "EDQUOT", -1): "your disk quota is used up; free some space and try again",
+    errno.EFBIG: "the file size limit is reached; raise it with ulimit -f",
+    errno.EROFS: "the file system is read-only; choose another directory",
+    errno.EIO: "the device failed (input/output error); check the disk or the terminal",
+    errno.EMFILE: "this process has too many open files; raise the limit with ulimit -n",
+    errno.ENFILE: "the system has too many open files; close some programs",
+    errno.ENOMEM: "the system has too little memory; close some programs",
+    errno.ENAMETOOLONG: "the file name is too long; choose a shorter one",
+    errno.ENOTDIR: "a part of the path is a file, not a directory; check the path",
+    errno.ELOOP: "symbolic links lead in a circle; check the path",
+    errno.ENXIO: "this is a socket or a device that cannot be read; give a regular file",
+}

@@ -19,7 +19,7 @@ from typing import Optional
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from offset_common.address import Address, parse_address, parse_listen_address  # noqa: E402
+from offset_common.address import Address, parse_listen_address, parse_public_address  # noqa: E402
 from offset_common.command_line import run  # noqa: E402
 from offset_common.errors import UsageError  # noqa: E402
 from offset_common.identity import Identity, load_identity, save_identity  # noqa: E402
@@ -38,7 +38,7 @@ WILDCARDS = {"0.0.0.0": (socket.AF_INET,), "::": (socket.AF_INET, socket.AF_INET
 def main() -> int:
     """Create what is missing, then replace this process with the relay."""
     address, laddr = os.environ.get("ADDRESS", ""), os.environ.get("LADDR", "")
-    given = parse_address(address) if address else None
+    given = parse_public_address(address) if address else None
     listen = parse_listen_address(laddr) if laddr else None
     IDENTITY.parent.mkdir(exist_ok=True)
     identity = load_or_create_identity()
@@ -98,7 +98,7 @@ def address_to_reach(listen: Optional[Address]) -> Address:
     if listen is None:
         return own_address(DEFAULT_PORT, tuple(OUTSIDE))
     if listen.host not in WILDCARDS:
-        return parse_address(str(listen))
+        return parse_public_address(str(listen))
     if listen.port == 0:
         raise UsageError(f"LADDR={listen} is any free port, but the ticket needs one; give a port from 1 on")
     return own_address(listen.port, WILDCARDS[listen.host])

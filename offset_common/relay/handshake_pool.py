@@ -7,6 +7,7 @@ connection goes back to the event loop with its state, and returns when its peer
 peers cost no thread, however many they are.
 
 Jobs are queued fairly by address (fair_queue.py): an address that floods the relay waits for its own jobs.
+Of one address the newest is next: where more come than can be served, some are in time, not all too late.
 
 A thread owns the socket from `submit` until it calls `done`, and touches nothing else.
 
@@ -33,7 +34,9 @@ READ_SIZE = 4096  # bytes; both handshake messages of a peer are under 400
 STACK_SIZE = 512 * 1024  # bytes of address space for each thread
 JOB_COST = 1.0  # for the fair queue: one job costs as much as another
 
-_TIMEOUT = struct.pack("ll", int(PATIENCE), int(PATIENCE % 1 * 1_000_000))
+# A 32-bit system with 64-bit times has another option number and another struct timeval.
+_TIMEVAL = "=qq" if socket.SO_RCVTIMEO == 66 else "ll"
+_TIMEOUT = struct.pack(_TIMEVAL, int(PATIENCE), int(PATIENCE % 1 * 1_000_000))
 
 
 def prepare_socket(sock: socket.socket) -> None:
@@ -146,7 +149,7 @@ class HandshakePool:
 
     def __init__(self, identity: Identity, threads: int) -> None:
         self._identity = identity
-        self._queue: FairQueue[_Queued] = FairQueue()
+        self._queue: FairQueue[_Queued] = FairQueue(newest_first=True)
         self._changed = threading.Condition()
         self._closed = False
         self._threads: list[threading.Thread] = []

@@ -16,6 +16,7 @@ from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.messages import IncomingConnection, RejectConnection
 
 ANNOUNCEMENTS_IN_TURN = 64
+HIGH_WATER = 32 * 1024  # bytes of announcements that may be queued for a slow peer
 
 
 class Listener(MessageSession):
@@ -67,7 +68,7 @@ class Listener(MessageSession):
         for _ in range(ANNOUNCEMENTS_IN_TURN):
             if connection.closed or not self._unannounced:
                 return
-            if connection.output_room <= 0:
+            if len(connection.output) > HIGH_WATER or connection.output_room <= 0:
                 break
             pending = next(iter(self._unannounced))
             del self._unannounced[pending]
