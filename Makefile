@@ -108,8 +108,8 @@ fuzz: $(VENV)/dev.stamp ## give ten minutes of random input to all decoders; FUZ
 soak: $(VENV)/dev.stamp ## let 200 nodes use a relay for SECONDS (600) and check every byte; also SEED=, WORKERS=
 	$(VENV)/bin/python -m tests.soak --seconds $(SECONDS) --workers $(WORKERS) $(if $(SEED),--seed $(SEED))
 
-# `make attack`: arguments for pytest, for example ATTACK="-k silence"; the proxy test runs for ATTACK_PROXY seconds (20).
+# `make attack`: arguments for pytest, for example ATTACK="-k keys".
 ATTACK ?= tests/attack
 
-attack: $(VENV)/dev.stamp ## attack a relay and check that others are not disturbed; ATTACK="-k silence" for less
+attack: $(VENV)/dev.stamp ## attack a relay and check that others are not disturbed; ATTACK="-k keys" for less
 	$(VENV)/bin/python -m pytest $(if $(findstring tests/attack,$(ATTACK)),,tests/attack) $(ATTACK)

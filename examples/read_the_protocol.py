@@ -35,7 +35,7 @@ from offset_common.relay.listening import listen_on
 from offset_common.relay.log import RelayLog
 from offset_common.relay.server import Relay
 from offset_common.tickets import RelayTicket
-from offset_common.tools.check_report import check_and_report
+from offset_common.tools.check_report import Report, check_and_report
 
 
 def main() -> int:
@@ -54,7 +54,7 @@ def show(values: dict[str, Any]) -> int:
 
 def trace(ticket: RelayTicket, short: bool) -> int:
     """Connect two nodes through the relay and print every frame."""
-    return check_and_report(ticket, HANDSHAKE_TIMEOUT, trace=True, short=short)
+    return check_and_report(ticket, HANDSHAKE_TIMEOUT, Report.TRACE, short=short)
 
 
 @contextlib.contextmanager

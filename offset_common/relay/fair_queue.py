@@ -1,4 +1,4 @@
-"""Start-time fair queueing: whoever has used least goes next, first among addresses, then inside them.
+"""Start-time fair queueing: the least used goes next, first among addresses, then within them.
 
 An address that keeps a thousand connections busy gets the same share of the processor as an address with
 one. Inside an address, *light* connections (their turns are short and leave nothing to do) have four fifths
@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 LONG_TURN = 0.001  # seconds
-LIGHT_WEIGHT = 4  # a light connection has so many times the share of the busy ones
+LIGHT_WEIGHT = 4  # the share of light connections as a multiple of that of busy ones
 
 _sequence = itertools.count()  # equal start tags go in the order of arrival
 
@@ -79,7 +79,7 @@ class QueueEntry:
 
     def __init__(self, address: AddressFlow) -> None:
         self._address = address
-        self._flow = address.light
+        self._flow = address.busy
         self._long = False  # its last turn was long
         self._queued = False
         self._used = 0.0  # seconds, in the busy flow

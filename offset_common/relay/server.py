@@ -50,7 +50,7 @@ class Relay:
         workers: processes that forward for tunnels; with 1 this one does.
 
     Raises:
-        ServiceError: the system does not start so many processes or threads.
+        ServiceError: the system refuses to start this number of processes or threads.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Relay:
             self.close()
 
     def stop(self, drain: float) -> None:
-        """Accept no more connections, let tunnels go on for `drain` seconds, then end them in order.
+        """Stop accepting, let tunnels continue for `drain` seconds, then end them gracefully.
 
         A second call ends everything at once.
         """
@@ -121,11 +121,11 @@ class Relay:
                 connection.close(CloseReason.SHUTDOWN)
 
     def show_state(self) -> None:
-        """Log one line about what there is at the moment."""
+        """Log one line with the present state."""
         log_event("relay state", **describe(self))
 
     def close(self) -> None:
-        """End what is left, and release every descriptor and thread."""
+        """Close all connections and release every descriptor and thread."""
         self._handshakes.close()
         self._stop_accepting()
         for connection in self.admission.all():
@@ -273,7 +273,7 @@ def raise_descriptor_limit() -> int:
 
 @contextlib.contextmanager
 def obey_signals(relay: Relay, signals: Signals, drain: float) -> Iterator[None]:
-    """Make SIGTERM and SIGINT stop the relay in order, a second one at once, and SIGUSR1 log its state."""
+    """Make SIGTERM and SIGINT stop the relay gracefully, a second one at once; SIGUSR1 logs its state."""
 
     def act(number: int) -> None:
         name = signal.Signals(number).name

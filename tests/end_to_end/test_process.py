@@ -1,14 +1,12 @@
-"""strelay.py as its operator sees it: starting, the log, stopping."""
+"""strelay.py as a process: addresses, log, signals and resources."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import json
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -25,7 +23,6 @@ from tests.support.process import PATIENCE, ROOT, wait_until
 from tests.support.relay_log import Reason, parse_opened
 from tests.support.relay_process import LOCALHOST, StartRelay, command, write_identity
 
-F_SETPIPE_SZ = 1031  # of Linux; Python has the name since 3.10
 KEY = r"[A-Za-z0-9_-]{43}"
 
 
@@ -141,18 +138,6 @@ def test_signal_ends_relay_at_once_without_tunnels(start_relay: StartRelay, numb
     assert relay.failures == []
 
 
-def test_tunnels_run_on_for_the_drain_time(start_relay: StartRelay) -> None:
-    relay = start_relay("--drain", "1")
-    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
-        near, far = make_tunnel(caller, callee, callee.listen())
-        relay.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: not accepts(relay.port), "a closed port")
-        near.send(b"still here")
-        assert far.messages_until_end() == [b"still here"]
-        assert near.messages_until_end() == []
-        assert relay.process.wait(PATIENCE) == 0
-
-
 @pytest.mark.parametrize("end", ["the last tunnel ends", "a second signal"])
 def test_drain_ends_early(start_relay: StartRelay, end: str) -> None:
     relay = start_relay("--drain", "3600")
@@ -210,34 +195,6 @@ def test_opened_tunnel_has_a_line_with_both_keys(start_relay: StartRelay) -> Non
     assert opened.accept_address == f"{LOCALHOST}:{far.port}"
 
 
-def test_state_line_counts_what_there_is(start_relay: StartRelay) -> None:
-    relay = start_relay()
-    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
-        listener = callee.listen()
-        make_tunnel(caller, callee, listener)
-        caller.connect(callee.public_key)
-        assert listener.incoming() == caller.public_key
-        with contextlib.closing(callee.open()):
-            # A node knows that the handshake is done a moment before the relay does.
-            wait_until(lambda: relay.state().figures["handshakes"] == 0, "the end of the handshake")
-            figures = relay.state().figures
-    assert figures["connections"] == 5
-    assert (figures["listeners"], figures["pending_connects"], figures["awaiting_init"]) == (1, 1, 1)
-    assert figures["tunnels"] in (1, 2)  # tunnels, or their ends
-
-
-def test_full_log_pipe_stops_nothing(tmp_path: Path) -> None:
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, F_SETPIPE_SZ, 4096)
-    with unwatched(tmp_path, log=writer) as (_, endpoint):
-        for _ in range(20):  # a line is over 100 bytes, and each time five connections end
-            meet(endpoint)
-        assert not select.select([], [writer], [], 0)[1], "the pipe is not full"
-        meet(endpoint)
-    os.close(reader)
-    os.close(writer)
-
-
 @pytest.mark.parametrize("log", ["broken pipe", "full disk"])
 def test_log_that_cannot_be_written_stops_nothing(tmp_path: Path, log: str) -> None:
     reader, writer = os.pipe()
@@ -269,7 +226,7 @@ def test_readable_identity_is_warned_about(
     assert json.loads(identity.read_text())["privateKey"] not in "\n".join(relay.lines)
 
 
-def test_every_descriptor_and_thread_is_given_back(start_relay: StartRelay) -> None:
+def test_all_descriptors_and_threads_are_released(start_relay: StartRelay) -> None:
     relay = start_relay()
     meet(relay.endpoint())
     relay.wait_for_end(role="tunnel", count=2)

@@ -1,4 +1,4 @@
-"""The buffer pool: what a connection and its address hold never exceeds what is still free."""
+"""The buffer pool: a connection and its address never hold more than is still free."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Model:
         return not change or after + address <= self.limit - (self.used + change)
 
     def others(self, number: int) -> int:
-        """Return what all but one connection hold."""
+        """Return the bytes held by all connections except one."""
         return self.used - over(self.held[number])
 
 
@@ -116,7 +116,7 @@ def test_small_messages_always_pass(used: int, held: int, size: int) -> None:
 
 
 def fill(pool: BufferPool, address: str, size: int = 10_000) -> Iterator[Account]:
-    """Open accounts of one address until it gets no more space."""
+    """Open accounts of one address until none gets space."""
     while True:
         account = pool.open_account(address)
         if not account.fits(size + FREE):
@@ -156,7 +156,7 @@ def test_one_frame_passes_however_small_the_pool() -> None:
 
 
 class Waiters:
-    """Connections of addresses of their own that wait for space in a full pool."""
+    """Connections of different addresses that wait for space in a full pool."""
 
     def __init__(self, sizes: list[int]) -> None:
         self.pool = BufferPool(100_000)
@@ -186,7 +186,7 @@ def test_waiting_connections_resume_in_the_order_of_arrival() -> None:
     assert pool.waiting == 0
 
 
-def test_space_is_counted_for_those_behind() -> None:
+def test_resumed_connections_use_up_the_free_space() -> None:
     waiters = Waiters([20_000] * 5)
     waiters.holder.add(-100_000 + 10_000)
     waiters.pool.resume_waiting(0.0)

@@ -1,4 +1,4 @@
-"""Fair queueing: whoever has used least goes next, first among addresses, then inside them."""
+"""Fair queueing: the address that has used least goes next, and inside it the entry that has used least."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Entry(QueueEntry):
 
 
 def serve(queue: FairQueue[Entry], cost: float = 1.0, again: bool = False) -> Entry:
-    """Give the next entry a turn, after which it may want another one; return it."""
+    """Give the next entry a turn, and queue it again if `again`; return it."""
     entry = queue.pop()
     queue.charge(entry, cost, more=again)
     if again:

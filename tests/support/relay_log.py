@@ -1,4 +1,4 @@
-"""Everything that the tests read out of the relay's log lines."""
+"""Parsers for the relay's log lines."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ FIELD = re.compile(r'(\w+)=("[^"]*"|\S*)')
 
 
 class Reason:
-    """Regular expressions for the reasons that tests look for in the ends of connections."""
+    """Regular expressions for the reasons of ended connections."""
 
-    ACCEPT_TIMEOUT = "not accepted in time"
     ADDRESS_LIMIT = "connections from that address"
     EVICTED = "evicted at a limit"
     HANDSHAKE_FAILED = "handshake failed"
     HANDSHAKE_TIMEOUT = "no handshake in time"
     IDLE = "nothing received for too long"
     INIT_TIMEOUT = "no InitConnection in time"
-    KEY_LIMIT = "connections of that key"
     NORMAL = (
         "the peer closed|connection was lost|other end of the tunnel ended|nothing received for too long"
         "|no listener|no pending connect|rejected|listener ended|a newer listener|not accepted"
@@ -33,18 +31,16 @@ class Reason:
     OLD_PEER = "peer older than 0.1.3"
     PARTNER_ENDED = "other end of the tunnel ended"
     PEER_CLOSED = "the peer closed"
-    PENDING_LIMIT = "too many pending connects"
     PROTOCOL_ERROR = "the peer broke the protocol"
     REKEYS = "rekeys within"
     REPLACED = "replaced by a newer listener"
     SERVER_FULL = "connections in all"
     STALLED = "did not read for too long"
-    TUNNEL_LIMIT = "tunnels of that key"
     WORKER_ENDED = "worker process ended"
 
 
 class Ready(NamedTuple):
-    """What the line says that the relay writes once it listens."""
+    """The content of the ready line."""
 
     addresses: list[str]
     public_key: str  # base64url
@@ -60,7 +56,7 @@ class TunnelOpened(NamedTuple):
 
 
 class ConnectionEnd(NamedTuple):
-    """What the line says that each connection leaves."""
+    """The content of the line about the end of a connection."""
 
     address: str
     key: str
@@ -77,7 +73,7 @@ class ConnectionEnd(NamedTuple):
 
 
 class State(NamedTuple):
-    """What the relay reports on SIGUSR1."""
+    """The content of the state line."""
 
     figures: dict[str, int]
     ended: dict[str, int]  # connections for each reason, since the start
