@@ -61,8 +61,7 @@ def main(argv=None):
     """Run the relay until a signal stops it; return the exit status."""
     signals = Signals()
     signals.install()
-    requirements.check("strelay")
-    # Only now: these imports take a while.
+    # Only now: what these import takes a while.
     requirements.check("strelay")
     from offset_common.commands.run_relay import run_strelay
 
