@@ -22,11 +22,6 @@ READ_BY_OLD_PYTHONS = [
     "offset_common/requirements.py",
     "offset_common/relay/signals.py",
 ]
-    *SCRIPTS,
-    "offset_common/__init__.py",
-    "offset_common/requirements.py",
-    "offset_common/relay/signals.py",
-]
 OLD_PYTHONS = sorted(
     path
     for pattern in ("2.7*", "3.[0-8].*")
