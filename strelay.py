@@ -61,8 +61,8 @@ def main(argv=None):
     """Run the relay until a signal stops it; return the exit status."""
     signals = Signals()
     signals.install()
+    # Only now: what these import takes a while.
     requirements.check("strelay")
-    # Only now: these imports take a while.
     from offset_common.commands.run_relay import run_strelay
 
     return run_strelay(__doc__ or "", argv, signals)

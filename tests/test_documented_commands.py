@@ -92,7 +92,7 @@ def run_script(line: str, directory: Path) -> None:
 def start_relay(line: str, directory: Path) -> None:
     """Run strelay.py on a free port until it is ready, or check its --help or --version."""
     if "--help" in line or "--version" in line:
-        assert run(line, directory).startswith("Run an Offset relay" if "--help" in line else "0.")
+        assert run(line, directory).startswith("Run an Offset relay" if "--help" in line else "strelay 0.")
         return
     words = shlex.split(line)
     words[0] = sys.executable

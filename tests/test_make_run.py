@@ -51,6 +51,7 @@ def test_ticket_has_the_port_that_is_listened_on(tmp_path: Path) -> None:
     assert str(RelayTicket.load(tmp_path / "relay/relay.relay").address) == address
     assert f"Only programs on this machine can reach {address}." in printed
     assert "local network" not in printed
+    assert f"make run ADDRESS=relay.example.com:{address.partition(':')[2]}\n" in printed
 
 
 @pytest.mark.parametrize("laddr", ["127.0.0.1:4571", "[::1]:4571", "192.168.1.10:4571", "localhost:4571"])

@@ -1,7 +1,7 @@
 """The relay's signals, from the first moment of its start to its exit.
 
-strelay.py imports this file before anything else, even before it checks the version of Python. So it imports
-next to nothing, and must parse on Python 2.7: no f-strings, and annotations as comments.
+strelay.py imports this file before it checks the version of Python. So it imports next to nothing, and must
+parse on old Pythons, like offset_common/requirements.py.
 """
 
 # ruff: noqa: F401, UP031, UP036
@@ -23,7 +23,7 @@ HANDLED = tuple(
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 # A shell starts a background job with SIGINT ignored, nohup starts a program with SIGHUP ignored.
-_KEPT_IGNORED = ("SIGINT", "SIGHUP")
+_KEPT_IGNORED = (signal.SIGINT, getattr(signal, "SIGHUP", None))
 
 
 class Signals:
@@ -43,7 +43,7 @@ class Signals:
         """Handle every signal from now on, except those that the parent process set to be ignored."""
         for number in HANDLED:
             ignored = signal.getsignal(number) == signal.SIG_IGN
-            if not (ignored and signal.Signals(number).name in _KEPT_IGNORED):
+            if not (ignored and number in _KEPT_IGNORED):
                 signal.signal(number, self._receive)
 
     def hold(self):
