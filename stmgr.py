@@ -15,6 +15,7 @@ Commands:
   app-ticket    Create the ticket of an app. A node needs it to admit the app.
   node-entry    Create a node entry, with which one app can use a node.
   init-node-db  Create the database of a new node.
+  convert-key   Copy an identity or node entry, and write its private key in another form.
   show          Show the content of a file, except for private keys.
   relay-check   Check that a relay works, by using it the way two nodes do.
   help          Show this page, or the page of a command.
@@ -34,228 +35,15 @@ For example, for a relay:
   stmgr.py show relay.relay --qr
 """
 
-from __future__ import annotations
+# This file must parse on old Pythons; offset_common/requirements.py says why.
 
-import inspect
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Callable, Optional
 
-from offset_common import __version__
-from offset_common.address import parse_address
-from offset_common.command_line import CommandLineError, did_you_mean, parse, run
-from offset_common.errors import UsageError
-from offset_common.identity import Identity, load_identity, save_identity
-from offset_common.tickets import (
-    AddressTicket,
-    AppTicket,
-    IndexTicket,
-    NodeDatabase,
-    NodeEntry,
-    NodeTicket,
-    Permissions,
-    RelayTicket,
-)
-
-VERSION = f"stmgr {__version__}"
-MIN_TIMEOUT, MAX_TIMEOUT = 0.1, 3600.0  # seconds
-
-# Option values by long option name. The docstring of a command is its help page, without these options.
-Values = dict[str, Any]
-COMMON_OPTIONS = """
-
-Common options:
-  -h, --help     Show this page.
-  -V, --version  Show the version."""
+from offset_common import requirements
 
 
-def gen_ident(values: Values) -> None:
-    """Create an identity: a private key in a file that only you can read.
-
-    Anyone who can read the file can act as this identity. A lost file cannot be restored.
-
-    Usage:
-      stmgr.py gen-ident --output FILE
-
-    Options:
-      -o FILE, --output FILE  The identity file to create (.ident).
-    """
-    save_identity(Identity.generate(), values["--output"])
-
-
-def relay_ticket(values: Values) -> None:
-    """Create the ticket of a relay. Nodes need it to use the relay.
-
-    Usage:
-      stmgr.py relay-ticket --idfile FILE --address HOST:PORT --output FILE [--qr] [--qr-output PICTURE]
-
-    Options:
-      -i FILE, --idfile FILE             The identity file of the relay.
-      -a HOST:PORT, --address HOST:PORT  The relay's public address: relay.example.com:1337,
-                                         192.0.2.1:1337 or [2001:db8::1]:1337.
-      -o FILE, --output FILE             The ticket to create (.relay).
-      --qr                               Show the ticket as a QR code for the mobile app.
-      --qr-output PICTURE                Save the QR code as a .png or .svg file.
-    """
-    ticket = _address_ticket(RelayTicket, values)
-    with _qr_code(ticket, values):
-        ticket.save(values["--output"])
-
-
-def index_ticket(values: Values) -> None:
-    """Create the ticket of an index server. Nodes need it to use the server.
-
-    Usage:
-      stmgr.py index-ticket --idfile FILE --address HOST:PORT --output FILE
-
-    Options:
-      -i FILE, --idfile FILE             The identity file of the index server.
-      -a HOST:PORT, --address HOST:PORT  The server's public address: index.example.com:1337,
-                                         192.0.2.1:1337 or [2001:db8::1]:1337.
-      -o FILE, --output FILE             The ticket to create (.index).
-    """
-    _address_ticket(IndexTicket, values).save(values["--output"])
-
-
-def node_ticket(values: Values) -> None:
-    """Create the ticket of a node. Apps need it to connect to the node.
-
-    Usage:
-      stmgr.py node-ticket --idfile FILE --address HOST:PORT --output FILE
-
-    Options:
-      -i FILE, --idfile FILE             The identity file of the node.
-      -a HOST:PORT, --address HOST:PORT  The node's address for apps: node.example.com:1337,
-                                         192.0.2.1:1337 or [2001:db8::1]:1337.
-      -o FILE, --output FILE             The ticket to create (.ticket).
-    """
-    _address_ticket(NodeTicket, values).save(values["--output"])
-
-
-def app_ticket(values: Values) -> None:
-    """Create the ticket of an app. A node needs it to admit the app.
-
-    Without any of the last four options the app has read-only access.
-
-    Usage:
-      stmgr.py app-ticket --idfile FILE --output FILE [--proutes] [--pbuyer] [--pseller] [--pconfig]
-
-    Options:
-      -i FILE, --idfile FILE  The identity file of the app.
-      -o FILE, --output FILE  The ticket to create (.ticket).
-      --proutes               The app may request routes.
-      --pbuyer                The app may make payments.
-      --pseller               The app may receive payments.
-      --pconfig               The app may change the node's settings.
-    """
-    permissions = Permissions(
-        routes=values["--proutes"],
-        buyer=values["--pbuyer"],
-        seller=values["--pseller"],
-        config=values["--pconfig"],
-    )
-    app = load_identity(values["--idfile"])
-    AppTicket(app.public_key, permissions).save(values["--output"])
-
-
-def node_entry(values: Values) -> None:
-    """Create a node entry, with which one app can use a node.
-
-    The file includes the app's private key: anyone who can read it can act as that app.
-
-    Usage:
-      stmgr.py node-entry --nodeid FILE --appid FILE --address HOST:PORT --output FILE
-
-    Options:
-      -n FILE, --nodeid FILE             The identity file of the node.
-      -p FILE, --appid FILE              The identity file of the app.
-      -a HOST:PORT, --address HOST:PORT  The node's address for the app: node.example.com:1337,
-                                         192.0.2.1:1337 or [2001:db8::1]:1337.
-      -o FILE, --output FILE             The node entry to create (.rcard).
-    """
-    address = parse_address(values["--address"])
-    node = load_identity(values["--nodeid"])
-    app = load_identity(values["--appid"])
-    NodeEntry(node.public_key, address, app.seed).save(values["--output"])
-
-
-def init_node_db(values: Values) -> None:
-    """Create the database of a new node.
-
-    Usage:
-      stmgr.py init-node-db --idfile FILE --output FILE
-
-    Options:
-      -i FILE, --idfile FILE  The identity file of the node.
-      -o FILE, --output FILE  The database to create.
-    """
-    NodeDatabase(load_identity(values["--idfile"]).public_key).save(values["--output"])
-
-
-def show(values: Values) -> None:
-    """Show the content of a file, except for private keys.
-
-    Shows the kind of file, its public key, and its address or permissions. For a private key, shows the
-    public key that belongs to it.
-
-    Usage:
-      stmgr.py show <file> [--qr] [--qr-output PICTURE]
-
-    Options:
-      --qr                 Show a ticket as a QR code for the mobile app.
-      --qr-output PICTURE  Save the QR code as a .png or .svg file.
-    """
-    from offset_common.tools.show import describe, description_lines
-    from offset_common.tools.terminal import print_line
-
-    path = values["<file>"]
-    description = describe(path)
-    if description.ticket is None and (values["--qr"] or values["--qr-output"] is not None):
-        raise UsageError(f"{path} is {description.kind}; choose a ticket with an address for a QR code")
-    with _qr_code(description.ticket, values):
-        for line in description_lines(path, description):
-            print_line(line)
-
-
-def relay_check(values: Values) -> int:
-    """Check that a relay works, by using it the way two nodes do.
-
-    Two temporary nodes use the relay: one listens, the other connects, and a message passes in each
-    direction. Then round trips and throughput are measured. A step that fails is reported with advice.
-
-    Usage:
-      stmgr.py relay-check <ticket> [--trace] [--json] [--timeout SECONDS]
-
-    Options:
-      --trace            Show and explain every frame, and measure nothing.
-      --json             Print one JSON object at the end, and nothing else.
-      --timeout SECONDS  The time limit of each step.  [default: 8]
-    """
-    if values["--trace"] and values["--json"]:
-        raise UsageError("--trace and --json cannot be used together; choose one")
-    timeout = _read_seconds(values, "--timeout")
-    ticket = RelayTicket.load(values["<ticket>"])
-    # Imported here because no other command needs the client, which is slow to import.
-    from offset_common.tools.check_report import check_and_report
-
-    return check_and_report(ticket, timeout, trace=values["--trace"], as_json=values["--json"])
-
-
-COMMANDS: dict[str, Callable[[Values], Optional[int]]] = {
-    "gen-ident": gen_ident,
-    "relay-ticket": relay_ticket,
-    "index-ticket": index_ticket,
-    "node-ticket": node_ticket,
-    "app-ticket": app_ticket,
-    "node-entry": node_entry,
-    "init-node-db": init_node_db,
-    "show": show,
-    "relay-check": relay_check,
-}
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv=None):
+    # type: (list[str] | None) -> int
     """Run stmgr.
 
     Args:
@@ -264,67 +52,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     Returns:
         The exit status; see the help page.
     """
-    arguments = sys.argv[1:] if argv is None else argv
-    return run("stmgr", lambda: _execute(arguments))
+    requirements.check("stmgr")
+    from offset_common.commands.manage_files import run_stmgr
 
-
-def _execute(argv: Sequence[str]) -> Optional[int]:
-    words = parse(_page(None), argv, VERSION, options_first=True)
-    name, rest = words["<command>"], words["<option>"]
-    if name == "help":
-        print(_page(rest[0] if rest else None))
-        return None
-    page = _page(name)
-    return COMMANDS[name](parse(page, [name, *rest], VERSION))
-
-
-def _page(name: Optional[str]) -> str:
-    """Return the help page of a command, or of the whole program."""
-    if name is None or name == "help":
-        return inspect.cleandoc(__doc__ or "")
-    if name not in COMMANDS:
-        suggestion = did_you_mean(name, [*COMMANDS, "help"])
-        raise CommandLineError(f"unknown command {name!r}{suggestion}", _usage())
-    return inspect.cleandoc(COMMANDS[name].__doc__ or "") + COMMON_OPTIONS
-
-
-def _usage() -> str:
-    return "Usage:" + _page(None).partition("Usage:")[2].partition("\n\n")[0]
-
-
-def _address_ticket(kind: type[AddressTicket], values: Values) -> AddressTicket:
-    address = parse_address(values["--address"])
-    return kind(load_identity(values["--idfile"]).public_key, address)
-
-
-@contextmanager
-def _qr_code(ticket: Optional[AddressTicket], values: Values) -> Iterator[None]:
-    """Output the ticket's QR code after the body of a with statement; report errors before it runs."""
-    picture = values["--qr-output"]
-    if ticket is None or (not values["--qr"] and picture is None):
-        yield
-        return
-    from offset_common.tools.qr import QrCode, check_picture  # needs segno, which is optional
-
-    if picture is not None:
-        check_picture(picture)
-    code = QrCode(ticket)
-    yield
-    if picture is not None:
-        code.save(picture)
-    if values["--qr"]:
-        code.show()
-
-
-def _read_seconds(values: Values, option: str) -> float:
-    try:
-        seconds = float(values[option])
-    except ValueError:
-        seconds = 0.0
-    if not MIN_TIMEOUT <= seconds <= MAX_TIMEOUT:
-        limits = f"from {MIN_TIMEOUT:g} to {MAX_TIMEOUT:g}"
-        raise UsageError(f"{option} {values[option]!r} is invalid; use a number of seconds {limits}")
-    return seconds
+    return run_stmgr(__doc__ or "", argv)
 
 
 if __name__ == "__main__":

@@ -115,10 +115,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def read_key(option: str, text: str) -> bytes:
     """Return the public key given for an option; raise UsageError if it is invalid."""
-    try:
-        return decode_key(text, PUBLIC_KEY_SIZE)
-    except UsageError as error:
-        raise UsageError(f"the key of {option} {error}") from None
+    return decode_key(text, PUBLIC_KEY_SIZE, f"the key of {option}")
 
 
 def read_number(arguments: dict[str, Any], option: str, least: int, most: int) -> int:

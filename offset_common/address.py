@@ -6,8 +6,9 @@ Source: docs/protocol.md sections 7.1 and 8.
 from __future__ import annotations
 
 import re
+import unicodedata
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 from offset_common.constants import MAX_ADDRESS_SIZE
 from offset_common.errors import UsageError
@@ -47,7 +48,46 @@ def parse_address(text: str) -> Address:
         UsageError: the address is invalid, or only usable for listening.
     """
     try:
+        if text.isascii() and text.isdigit():
+            raise _Invalid(f"is only a port; write a host before it, as in relay.example.com:{text}")
         address = _parse(text)
+        _check_reachable(address)
+    except _Invalid as invalid:
+        raise _usage_error(text, invalid) from None
+    return address
+
+
+def parse_public_address(text: str) -> Address:
+    """Parse the address for a new ticket, which must resolve everywhere.
+
+    Args:
+        text: host:port, at most 256 bytes.
+
+    Raises:
+        UsageError: the address is invalid, only usable for listening, or has '_' in its name.
+    """
+    address = parse_address(text)
+    if "_" in address.host:
+        invalid = _Invalid(
+            "has '_' in its host name, which not every resolver accepts; use letters, digits and '-'"
+        )
+        raise _usage_error(text, invalid)
+    return address
+
+
+def parse_ticket_address(text: str) -> Address:
+    """Parse the address in a ticket that may have been given out already.
+
+    An IPv6 address may lack its brackets: the port is after the last colon, as for the original programs.
+
+    Args:
+        text: host:port, at most 256 bytes.
+
+    Raises:
+        UsageError: the address is invalid, or only usable for listening.
+    """
+    try:
+        address = _split_bare_ipv6(text) or _parse(text)
         _check_reachable(address)
     except _Invalid as invalid:
         raise _usage_error(text, invalid) from None
@@ -64,6 +104,12 @@ def parse_listen_address(text: str) -> Address:
         UsageError: the address is invalid.
     """
     try:
+        if text.isascii() and text.lstrip(":").isdigit() and text.count(":") <= 1:
+            port = text.lstrip(":")
+            raise _Invalid(
+                f"is only a port and has no host; write 0.0.0.0:{port} to listen on every IPv4 address,"
+                f" or [::]:{port} for IPv6 too"
+            )
         if text.startswith(":") and text.count(":") == 1:
             raise _Invalid("has no host; write 0.0.0.0 or [::] before the port to listen on every interface")
         return _parse(text)
@@ -121,12 +167,29 @@ def _split_brackets(text: str) -> tuple[str, str]:
     return host, rest[1:]
 
 
+def _split_bare_ipv6(text: str) -> Optional[Address]:
+    """Return the address if the text is an IPv6 address without brackets, ':' and a port; None otherwise."""
+    host, _, port = text.rpartition(":")
+    if ":" not in host or host.startswith("["):
+        return None
+    _check_characters(text)
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return None
+    return Address(host, _parse_port(port))
+
+
 def _split_name(text: str) -> tuple[str, str]:
     if text.count(":") > 1:
-        raise _Invalid("has more than one ':'; put an IPv6 address in brackets, as in [2001:db8::1]:1337")
+        try:
+            example = str(_split_bare_ipv6(text) or "[2001:db8::1]:1337")
+        except _Invalid:
+            example = "[2001:db8::1]:1337"
+        raise _Invalid(f"has more than one ':'; put an IPv6 address in brackets, as in {example}")
     host, colon, port = text.partition(":")
     if not colon:
-        raise _Invalid("has no port; write it as in relay.example.com:1337")
+        raise _Invalid(f"has no port; write it as in {text}:4567")
     if not host:
         raise _Invalid("has no host before the ':'; write it as in relay.example.com:1337")
     return host, port
@@ -152,8 +215,9 @@ def _check_ip(host: str, kind: type[Union[IPv4Address, IPv6Address]], reason: st
 
 
 def _check_name(host: str) -> None:
-    name = host if host.isascii() else _encode_name(host)
-    name = name[:-1] if name.endswith(".") else name
+    if not host.isascii():
+        raise _Invalid(_ascii_advice(host))
+    name = host[:-1] if host.endswith(".") else host
     if len(name) > MAX_NAME_SIZE:
         raise _Invalid(f"has a host name of {len(name)} bytes; the DNS maximum is {MAX_NAME_SIZE}")
     labels = name.split(".")
@@ -164,11 +228,36 @@ def _check_name(host: str) -> None:
         _check_ip(host, IPv4Address, f"has the host {host!r}, which is not an IPv4 address")
 
 
-def _encode_name(host: str) -> str:
+def _ascii_advice(host: str) -> str:
+    """Return how to write a name in ASCII, as the end of a sentence that starts with the address.
+
+    Source: RFC 3490 (IDNA 2003) and RFC 5891 (IDNA 2008). Python has the older standard only.
+    """
     try:
-        return host.encode("idna").decode("ascii")
+        older = host.encode("idna").decode("ascii").lower()
     except UnicodeError:
-        raise _Invalid(f"has the host name {host!r}, which is not valid in DNS") from None
+        return (
+            "has a host name which is not valid in DNS; check its spelling, or write its ASCII form (xn--...)"
+        )
+    newer = _idna_2008(host)
+    _check_name(older)
+    _check_name(newer)
+    if newer == older:
+        return f"has a name outside ASCII, which released nodes cannot resolve; write {newer}"
+    return (
+        "has a name outside ASCII, which released nodes cannot resolve, and the standards disagree:"
+        f" write {newer} (IDNA 2008) or {older} (IDNA 2003), whichever is registered"
+    )
+
+
+def _idna_2008(host: str) -> str:
+    """Return a valid name in ASCII by IDNA 2008, which unlike IDNA 2003 keeps sharp s and final sigma."""
+    lower = "".join(character.lower() for character in host)  # str.lower treats a final sigma differently
+    name = unicodedata.normalize("NFKC", lower).replace("\u3002", ".")
+    return ".".join(
+        label if label.isascii() else "xn--" + label.encode("punycode").decode("ascii")
+        for label in name.split(".")
+    )
 
 
 def _check_label(label: str) -> None:

@@ -12,11 +12,12 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 from docopt import DocoptExit, docopt
 
-from offset_common.errors import OperatorError, UsageError
+from offset_common.errors import OperatorError, UsageError, os_error_sentence
 
 STATUS_FAILED = 1
 STATUS_INTERRUPTED = 130  # as a shell reports a program that SIGINT killed
@@ -53,10 +54,27 @@ def parse(doc: str, argv: Sequence[str], version: str, options_first: bool = Fal
         SystemExit: --help or --version was printed; run() handles it.
     """
     try:
-        return dict(docopt(doc, list(argv), True, version, options_first))
+        words = list(argv) if options_first else _split_values(doc, argv)
+        return dict(docopt(doc, words, True, version, options_first))
     except DocoptExit as error:
         reason = _docopt_message(error) or _explain(doc, error.usage, argv, options_first)
         raise CommandLineError(reason, error.usage.strip()) from None
+
+
+def as_started(page: str, script: str) -> str:
+    """Return a help page with the name that the program was started by.
+
+    Args:
+        page: the page, which calls the scripts by their file names.
+        script: the file name of the script of the page, such as "stmgr.py".
+    """
+    name = Path(sys.argv[0]).name
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        return page  # the page is a grammar, in which other characters have a meaning
+    if not name.endswith(".py"):  # installed as commands
+        page = page.replace("stmgr.py", "stmgr").replace("strelay.py", "strelay")
+        script = script[: -len(".py")]
+    return re.sub(rf"\b{re.escape(script)}\b", name, page)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -85,7 +103,8 @@ def run(program: str, function: Callable[[], Optional[int]]) -> int:
         return STATUS_BROKEN_PIPE
     except OSError as error:
         _drop_stdout()
-        report(program, error)
+        where = f"{error.filename}: " if error.filename is not None else ""
+        report(program, OperatorError(where + os_error_sentence(error)))
         return STATUS_FAILED
 
 
@@ -138,6 +157,34 @@ def _options(doc: str) -> list[_Option]:
     return [_Option(short, long, bool(value)) for short, long, value in _OPTION_LINE.findall(doc)]
 
 
+def _split_values(doc: str, argv: Sequence[str]) -> list[str]:
+    """Return the arguments with `-i=FILE`, which the original's parser accepts, as `-i FILE`."""
+    options = {option.short: option for option in _options(doc) if option.short}
+    words: list[str] = []
+    tokens = iter(argv)
+    for token in tokens:
+        option = options.get(token[:2])
+        if token == "--":
+            words += [token, *tokens]
+        elif option is not None and option.takes_value and token[2:3] == "=":
+            words += [token[:2], token[3:]]
+        else:
+            words.append(token)
+            if _awaits_value(token, _options(doc)):
+                words += [value for value in [next(tokens, None)] if value is not None]
+    return words
+
+
+def _awaits_value(token: str, options: list[_Option]) -> bool:
+    """Return whether the next token is the value of the option in this one."""
+    if not token.startswith("-") or token == "-":
+        return False
+    _, matches = _find(token, options)
+    if len(matches) != 1 or not matches[0].takes_value:
+        return False
+    return token == matches[0].short or (token.startswith("--") and "=" not in token)
+
+
 def _docopt_message(error: DocoptExit) -> str:
     """Return docopt's own message, unless it is about docopt's internals."""
     message = str(error.code).replace(error.usage.strip(), "").strip()
@@ -161,7 +208,7 @@ def _explain(doc: str, usage: str, argv: Sequence[str], options_first: bool) -> 
             if len(matches) > 1:
                 return f"{name} is ambiguous: use {' or '.join(option.long for option in matches)}"
             given.append(matches[0].long)
-            if matches[0].takes_value and token in (matches[0].short, matches[0].long[: len(token)]):
+            if _awaits_value(token, options):
                 next(tokens, None)
         else:
             arguments.append(token)

@@ -18,6 +18,7 @@ VERSION_SIZE = 4  # bytes
 # Keys and other fixed-size byte strings, in bytes: sections 3.1 and 4.
 PUBLIC_KEY_SIZE = 32
 PRIVATE_KEY_SIZE = 32
+PKCS8_PRIVATE_KEY_SIZE = 85  # the form of releases up to 0.1.10, which includes the public key: section 8
 DH_PUBLIC_KEY_SIZE = 32
 RAND_NONCE_SIZE = 16
 KEY_SALT_SIZE = 32

@@ -16,12 +16,19 @@
     │   └── SilenceError        a timeout: nothing received, or an overdue protocol step
     └── ConnectionEnded         a client's connection through the relay was closed
         ├── ConnectError        it could not be established
+        │   ├── RelayUnreachable    the relay does not answer, or closes the connection before the handshake
+        │   ├── WrongRelay          the program at the address is not the relay of the ticket
+        │   ├── ConnectRefused      nobody listens for that key, or the listener rejected the connect
+        │   └── NotAccepted         the other node did not accept the connect in time
         └── ConnectionLost      it ended early; messages may be missing
 
 Any exception outside this tree is a bug. No exception text contains a private key or a payload.
 """
 
 from __future__ import annotations
+
+import errno
+import os
 
 
 class OffsetError(Exception):
@@ -112,5 +119,49 @@ class ConnectError(ConnectionEnded):
         self.reason = reason
 
 
+class RelayUnreachable(ConnectError):
+    """The relay does not answer, or closes the connection before the handshake is complete; try later."""
+
+
+class WrongRelay(ConnectError):
+    """The program at the relay's address is not a relay, or has another key than the ticket."""
+
+
+class ConnectRefused(ConnectError):
+    """The relay closed a connect early: nobody listens for that key, or the listener rejected the connect.
+
+    The relay gives no reason, and the listener may reject a connect as fast as the relay closes one for
+    which there is no listener. So a client cannot tell the two apart.
+    """
+
+
+class NotAccepted(ConnectError):
+    """A connect was not accepted in time."""
+
+
 class ConnectionLost(ConnectionEnded):
     """A connection ended early: messages sent or received last may be missing."""
+
+
+def os_error_sentence(error: OSError) -> str:
+    """Return what an error of the operating system means and what to do, without its number and the file."""
+    if error.errno in _OS_ERRORS:
+        return _OS_ERRORS[error.errno]
+    text = os.strerror(error.errno) if error.errno is not None else str(error)
+    return text[:1].lower() + text[1:]
+
+
+_OS_ERRORS = {
+    errno.ENOSPC: "the disk is full; free some space and try again",
+    getattr(errno, "EDQUOT", -1): "your disk quota is used up; free some space and try again",
+    errno.EFBIG: "the file size limit is reached; raise it with ulimit -f",
+    errno.EROFS: "the file system is read-only; choose another directory",
+    errno.EIO: "the device failed (input/output error); check the disk or the terminal",
+    errno.EMFILE: "this process has too many open files; raise the limit with ulimit -n",
+    errno.ENFILE: "the system has too many open files; close some programs",
+    errno.ENOMEM: "the system has too little memory; close some programs",
+    errno.ENAMETOOLONG: "the file name is too long; choose a shorter one",
+    errno.ENOTDIR: "a part of the path is a file, not a directory; check the path",
+    errno.ELOOP: "symbolic links lead in a circle; check the path",
+    errno.ENXIO: "this is a socket or a device that cannot be read; give a regular file",
+}

@@ -1,25 +1,27 @@
 """Read and write files: reads have a size limit, writes are atomic and never overwrite.
 
-The content of each kind of file is defined in identity.py and tickets.py.
+The content of each kind of file is defined in identity.py and tickets.py, its JSON in fields.py.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import secrets
-from collections.abc import Mapping
+import select
+import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, Union
+from typing import Any, Union
 
-from offset_common.errors import FileError
+from offset_common.errors import FileError, os_error_sentence
+from offset_common.file_access import refusal
+from offset_common.file_kinds import kind_of_bytes
 
 AnyPath = Union[str, "os.PathLike[str]"]
-Value = TypeVar("Value")
 
 MAX_FILE_SIZE = 2**16  # bytes; the largest real one is under 1 KiB
+PIPE_TIMEOUT = 10.0  # seconds until something must be written into a pipe
 
 PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o666  # before the umask
@@ -36,16 +38,51 @@ def read_file(path: AnyPath) -> str:
     """
     name = _file_name(path)
     try:
-        with Path(name).open("rb", buffering=0) as file:
+        if Path(name).is_dir():
+            raise IsADirectoryError
+        with _open_to_read(name) as file:
             content = _read_bounded(file)
+    except IsADirectoryError as error:
+        raise FileError(name, "this is a directory; give the name of a file in it") from error
+    except FileNotFoundError as error:
+        raise FileError(name, "there is no file of this name; check the name and the directory") from error
     except (OSError, ValueError) as error:
-        raise FileError(name, _reason(error)) from error
+        raise FileError(name, _reason(name, error)) from error
+    other_kind = kind_of_bytes(content)
+    if other_kind is not None:
+        raise FileError(name, other_kind)
     if len(content) > MAX_FILE_SIZE:
-        raise FileError(name, f"the file is over {MAX_FILE_SIZE} bytes, too large for an Offset file")
+        reason = f"the file is over {MAX_FILE_SIZE} bytes, too large for an Offset file; check its name"
+        raise FileError(name, reason)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FileError(name, f"not UTF-8 text (byte {error.start})") from error
+        reason = f"not UTF-8 text (byte {error.start}); save it as UTF-8 in the editor"
+        raise FileError(name, reason) from error
+
+
+def _open_to_read(name: str) -> Any:
+    """Open a file unbuffered; if it is a named pipe, wait at most PIPE_TIMEOUT for a writer."""
+    if not hasattr(os, "O_NONBLOCK"):
+        return Path(name).open("rb", buffering=0)
+    # Opening a pipe that has no writer would wait forever.
+    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode) and not _wait_for_writer(descriptor):
+            reason = f"this is a pipe, and nothing wrote into it for {PIPE_TIMEOUT:g} s; give a regular file"
+            raise FileError(name, reason)
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "rb", buffering=0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _wait_for_writer(descriptor: int) -> bool:
+    """Wait until a pipe can be read; return False after PIPE_TIMEOUT."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(PIPE_TIMEOUT * 1000))
 
 
 def _read_bounded(file: Any) -> bytes:
@@ -92,11 +129,13 @@ def write_new_file(path: AnyPath, content: Union[str, bytes], *, private: bool) 
     except FileNotFoundError as error:
         raise FileError(name, f"the directory {str(target.parent)!r} is missing; create it first") from error
     except (OSError, ValueError) as error:
-        raise FileError(name, _reason(error)) from error
+        raise FileError(name, _reason(name, error)) from error
 
 
 def _write_durably(path: Path, content: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    # Without O_BINARY, Windows would change the ends of lines.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
@@ -140,103 +179,9 @@ def _file_name(path: AnyPath) -> str:
     return name
 
 
-def _reason(error: Exception) -> str:
+def _reason(name: str, error: Exception) -> str:
     if isinstance(error, PermissionError):
-        return f"{error.strerror}; run as the owner or change the mode with chmod"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return f"permission denied; {refusal(name)}"
+    if isinstance(error, OSError):
+        return os_error_sentence(error)
     return str(error)  # a null byte in the name is a ValueError
-
-
-def json_text(values: Mapping[str, object]) -> str:
-    """Return the values as JSON in the format of the original programs: two-space indent, no final newline.
-
-    Source: docs/protocol.md section 8.
-    """
-    return json.dumps(values, indent=2, ensure_ascii=False)
-
-
-class Fields:
-    """The fields of one JSON object and the name of its source, for error messages.
-
-    Source: docs/protocol.md section 8: extra keys are ignored, missing ones are an error.
-    """
-
-    def __init__(self, source: object, values: dict[str, Any]) -> None:
-        self.source = source
-        self._values = values
-
-    @classmethod
-    def parse(cls, source: object, text: str) -> Fields:
-        """Parse a JSON object.
-
-        Args:
-            source: the path of the file, or another name for error messages.
-            text: the JSON.
-
-        Raises:
-            FileError: the text is not a JSON object, or has a duplicate key.
-        """
-        if not text.strip():
-            raise FileError(source, "the file is empty")
-        if text.startswith("\ufeff"):
-            raise FileError(source, "the file starts with a byte order mark; save it without one")
-        try:
-            values = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
-        except RecursionError as error:
-            raise FileError(source, "not an Offset file: its JSON is nested too deeply") from error
-        except ValueError as error:
-            raise FileError(source, f"not valid JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise FileError(source, f"the file contains {_kind(values)}, not a JSON object")
-        return cls(source, values)
-
-    def get(self, name: str, kind: type[Value]) -> Value:
-        """Return a field; raise FileError if it is missing or of another type."""
-        if name not in self._values:
-            raise self.error(f'the field "{name}" is missing')
-        value = self._values[name]
-        if type(value) is not kind:
-            raise self.error(f'"{name}" is {_kind(value)}, not {_KINDS[kind]}')
-        return value
-
-    def object(self, name: str) -> Fields:
-        """Return an object field; raise FileError if it is missing or of another type."""
-        return Fields(self.source, self.get(name, dict))
-
-    def expect_empty(self, name: str, kind: type) -> None:
-        """Raise FileError unless the field is an empty list or object, as `kind` says."""
-        if self.get(name, kind):
-            raise self.error(f'"{name}" is not empty')
-
-    def error(self, reason: str) -> FileError:
-        """Return a FileError that names the source of this object."""
-        return FileError(self.source, reason)
-
-
-_KINDS = {
-    str: "a string",
-    bool: "a boolean",
-    dict: "an object",
-    list: "a list",
-    int: "a number",
-    float: "a number",
-    type(None): "null",
-}
-
-
-def _kind(value: object) -> str:
-    return _KINDS[type(value)]
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Reject duplicate keys: programs disagree on which of the two values counts."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError("it has a duplicate key")
-    return values
-
-
-def _no_constant(name: str) -> NoReturn:
-    """Reject NaN and Infinity, which Python accepts but JSON does not have."""
-    raise ValueError(f"{name} is not a JSON value")

@@ -9,11 +9,20 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
-from offset_common.address import Address, parse_address
-from offset_common.constants import PRIVATE_KEY_SIZE, PUBLIC_KEY_SIZE
+from offset_common.address import Address, parse_ticket_address
+from offset_common.constants import PUBLIC_KEY_SIZE
 from offset_common.errors import UsageError
-from offset_common.files import AnyPath, Fields, json_text, read_file, write_new_file
-from offset_common.identity import encode_key, read_key
+from offset_common.fields import Fields, json_text
+from offset_common.file_kinds import FileKind
+from offset_common.files import AnyPath, read_file, write_new_file
+from offset_common.identity import (
+    KeyForm,
+    PrivateKey,
+    encode_key,
+    encode_private_key,
+    read_key,
+    read_private_key,
+)
 
 AnyFile = TypeVar("AnyFile", bound="OffsetFile")
 
@@ -21,6 +30,7 @@ AnyFile = TypeVar("AnyFile", bound="OffsetFile")
 class OffsetFile(ABC):
     """The base class of the files: conversion to and from JSON, load and save."""
 
+    kind: ClassVar[FileKind]
     private: ClassVar[bool] = False  # contains a private key
 
     @abstractmethod
@@ -47,7 +57,7 @@ class OffsetFile(ABC):
         Raises:
             FileError: the text is not this kind of file.
         """
-        return cls.from_fields(Fields.parse(source, text))
+        return cls.from_fields(Fields.parse(source, text, cls.kind))
 
     @classmethod
     def load(cls: type[AnyFile], path: AnyPath) -> AnyFile:
@@ -67,6 +77,8 @@ class AddressTicket(OffsetFile):
         public_key: 32 bytes.
         address: host and port.
     """
+
+    kind = FileKind.TICKET
 
     public_key: bytes
     address: Address
@@ -114,6 +126,8 @@ class AppTicket(OffsetFile):
         permissions: those that the node grants.
     """
 
+    kind = FileKind.APP_TICKET
+
     public_key: bytes
     permissions: Permissions
 
@@ -136,28 +150,30 @@ class NodeEntry(OffsetFile):
         node_public_key: 32 bytes.
         node_address: host and port.
         app_private_key: 32 bytes.
+        key_form: how the file writes that key.
     """
 
+    kind = FileKind.NODE_ENTRY
     private = True
 
     node_public_key: bytes
     node_address: Address
     app_private_key: bytes = field(repr=False)
+    key_form: KeyForm = KeyForm.SEED
 
     def to_values(self) -> dict[str, object]:
         return {
             "nodePublicKey": encode_key(self.node_public_key),
             "nodeAddress": str(self.node_address),
-            "appPrivateKey": encode_key(self.app_private_key),
+            "appPrivateKey": encode_private_key(PrivateKey(self.app_private_key, self.key_form)),
         }
 
     @classmethod
     def from_fields(cls, fields: Fields) -> NodeEntry:
-        return cls(
-            read_key(fields, "nodePublicKey", PUBLIC_KEY_SIZE),
-            _read_address(fields, "nodeAddress"),
-            read_key(fields, "appPrivateKey", PRIVATE_KEY_SIZE),
-        )
+        public_key = read_key(fields, "nodePublicKey", PUBLIC_KEY_SIZE)
+        address = _read_address(fields, "nodeAddress")
+        private_key = read_private_key(fields, "appPrivateKey")
+        return cls(public_key, address, private_key.seed, private_key.form)
 
 
 @dataclass(frozen=True)
@@ -167,6 +183,8 @@ class NodeDatabase(OffsetFile):
     Args:
         local_public_key: 32 bytes, the node's.
     """
+
+    kind = FileKind.DATABASE
 
     local_public_key: bytes
 
@@ -194,6 +212,6 @@ class NodeDatabase(OffsetFile):
 
 def _read_address(fields: Fields, name: str) -> Address:
     try:
-        return parse_address(fields.get(name, str))
+        return parse_ticket_address(fields.get(name, str))
     except UsageError as error:
         raise fields.error(str(error)) from error

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offset_common.address import Address, parse_address, parse_listen_address
+from offset_common.address import (
+    Address,
+    parse_address,
+    parse_listen_address,
+    parse_public_address,
+    parse_ticket_address,
+)
 from offset_common.errors import UsageError
 
 LONGEST_NAME = ".".join(["a" * 63] * 3 + ["b" * 55])  # 247 bytes: 253 with a port of five digits
@@ -24,13 +30,12 @@ LONGEST_NAME = ".".join(["a" * 63] * 3 + ["b" * 55])  # 247 bytes: 253 with a po
         ("[2001:db8::1]:1337", "2001:db8::1", 1337),
         ("[2001:DB8::1]:1337", "2001:DB8::1", 1337),
         ("[::ffff:192.0.2.1]:1", "::ffff:192.0.2.1", 1),
-        ("münchen.example:1337", "münchen.example", 1337),
         ("xn--mnchen-3ya.example:1337", "xn--mnchen-3ya.example", 1337),
         (f"{'a' * 63}.example:1337", f"{'a' * 63}.example", 1337),
         (f"{LONGEST_NAME}:12345", LONGEST_NAME, 12345),
     ],
 )
-@pytest.mark.parametrize("parse", [parse_address, parse_listen_address])
+@pytest.mark.parametrize("parse", [parse_address, parse_ticket_address, parse_listen_address])
 def test_str_restores_the_parsed_text(parse, text, host, port):
     address = parse(text)
     assert address == Address(host, port)
@@ -49,7 +54,6 @@ def test_some_addresses_are_for_listening_only(text):
 INVALID = [
     ("", "is empty"),
     ("relay.example.com", "has no port"),
-    ("1337", "has no port"),
     ("relay.example.com:", "has no port after the ':'"),
     (":1337", "has no host"),
     ("relay:http", "has the port 'http', which is not a number"),
@@ -140,14 +144,85 @@ def test_a_ticket_rejects_addresses_for_listening(text, reason):
 
 def test_a_missing_listen_host_is_explained():
     with pytest.raises(UsageError, match=r"write 0\.0\.0\.0 or \[::\] before the port"):
-        parse_listen_address(":4567")
+        parse_listen_address(":http")
+
+
+@pytest.mark.parametrize("text", ["5001", ":5001"])
+def test_a_listen_port_alone_is_completed(text):
+    with pytest.raises(UsageError, match=r"is only a port .* write 0\.0\.0\.0:5001 .* or \[::\]:5001"):
+        parse_listen_address(text)
+
+
+def test_a_port_alone_lacks_its_host():
+    with pytest.raises(UsageError, match=r"is only a port; .* as in relay\.example\.com:5001"):
+        parse_address("5001")
+
+
+def test_a_missing_port_is_added_to_the_host():
+    with pytest.raises(UsageError, match=r"has no port; write it as in 0\.0\.0\.0:4567"):
+        parse_listen_address("0.0.0.0")
+
+
+# The ASCII forms by IDNA 2008 are from RFC 5891 examples and UTS 46, table 1.
+@pytest.mark.parametrize("parse", [parse_address, parse_ticket_address, parse_listen_address])
+@pytest.mark.parametrize(
+    ("host", "forms"),
+    [
+        ("relay-bücher.example", ["write xn--relay-bcher-zhb.example"]),
+        ("BÜCHER.example", ["xn--bcher-kva.example"]),
+        ("bücher。example", ["xn--bcher-kva.example"]),
+        ("ｒｅｌａｙ.example", ["write relay.example"]),
+        ("☃.example", ["write xn--n3h.example"]),
+        ("ꞷx.example", ["write xn--x-e53e.example"]),  # a letter newer than IDNA 2003
+        ("ΣΑΣ.example", ["write xn--mxa9ab.example"]),
+        ("straße.example", ["xn--strae-oqa.example (IDNA 2008)", "strasse.example (IDNA 2003)"]),
+        ("faß.de", ["xn--fa-hia.de (IDNA 2008)", "fass.de (IDNA 2003)"]),
+        ("βόλος.com", ["xn--nxasmm1c.com (IDNA 2008)", "xn--nxasmq6b.com (IDNA 2003)"]),
+    ],
+)
+def test_a_name_outside_ascii_is_refused_with_its_ascii(parse, host, forms):
+    with pytest.raises(UsageError, match="which released nodes cannot resolve") as caught:
+        parse(f"{host}:4567")
+    for form in forms:
+        assert form in str(caught.value)
+
+
+def test_an_underscore_is_refused_in_new_tickets():
+    with pytest.raises(UsageError, match="has '_' in its host name, which not every resolver accepts"):
+        parse_public_address("my_relay.example:80")
+    assert parse_public_address("my-relay.example:80") == Address("my-relay.example", 80)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("2001:db8::1:1337", "2001:db8::1", 1337),
+        ("::1:80", "::1", 80),
+        ("1:2:3:4:5:6:7:8:9", "1:2:3:4:5:6:7:8", 9),
+        ("::ffff:192.0.2.1:1", "::ffff:192.0.2.1", 1),
+    ],
+)
+def test_a_bare_ipv6_address_in_a_ticket_is_read(text, host, port):
+    assert parse_ticket_address(text) == Address(host, port)
+    with pytest.raises(UsageError, match=r"in brackets, as in \[") as caught:
+        parse_address(text)
+    assert f"as in [{host}]:{port}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["2001:db8::", "host:80:90", "1:2:3:4:5:6:7:8", "::1:x", "::1:0", "::1", ":::1"]
+)
+def test_other_texts_with_colons_are_refused_in_a_ticket(text):
+    with pytest.raises(UsageError):
+        parse_ticket_address(text)
 
 
 @given(st.text(alphabet="ab1.-_:[]%/@ 0ü\x00\udcff", max_size=40) | st.text(max_size=300))
 def test_any_text_is_restored_or_a_usage_error(text):
-    for parse in (parse_address, parse_listen_address):
+    for parse in (parse_address, parse_ticket_address, parse_listen_address):
         try:
             address = parse(text)
         except UsageError:
             continue
-        assert str(address) == text
+        assert str(address) == text or (parse is parse_ticket_address and ":" in address.host)
+        assert parse(str(address)) == address

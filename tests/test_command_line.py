@@ -27,11 +27,28 @@ Options:
 
 
 @pytest.mark.parametrize(
-    "line", ["-i a -l b", "-ia -lb", "--idfile a --laddr b", "--laddr=b --idfile=a", "--id a --la=b"]
+    "line",
+    ["-i a -l b", "-ia -lb", "-i=a -l=b", "--idfile a --laddr b", "--laddr=b --idfile=a", "--id a --la=b"],
 )
 def test_options_are_parsed_in_every_form(line):
     values = parse(PAGE, line.split(), "serve 1")
     assert (values["--idfile"], values["--laddr"], values["--max-connections"]) == ("a", "b", "10")
+
+
+@pytest.mark.parametrize(
+    ("line", "idfile", "laddr"),
+    [
+        (["-i=a=b", "-l=c"], "a=b", "c"),
+        (["-i", "=a", "-l=="], "=a", "="),
+        (["-i", "-l=c", "-l", "d"], "-l=c", "d"),
+        (["--idfile", "-i=a", "-l=c"], "-i=a", "c"),
+        (["--idfile=-i=a", "-l=c"], "-i=a", "c"),
+        (["-i=", "-l=c"], "", "c"),
+    ],
+)
+def test_an_equals_sign_follows_a_short_option(line, idfile, laddr):
+    values = parse(PAGE, line, "serve 1")
+    assert (values["--idfile"], values["--laddr"]) == (idfile, laddr)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +115,13 @@ def raising(error: BaseException):
         (ServiceError("port 80 is taken"), 1, "prog: port 80 is taken\n"),
         (UsageError("the address is invalid"), 2, "prog: the address is invalid\n"),
         (CommandLineError("what", "Usage:\n  x"), 2, "prog: what\nUsage:\n  x\n"),
-        (OSError(5, "Input/output error"), 1, "prog: [Errno 5] Input/output error\n"),
+        (
+            OSError(5, "Input/output error"),
+            1,
+            "prog: the device failed (input/output error); check the disk or the terminal\n",
+        ),
+        (OSError(28, "x", "/a/b"), 1, "prog: /a/b: the disk is full; free some space and try again\n"),
+        (OSError(16, "x"), 1, "prog: device or resource busy\n"),
         (KeyboardInterrupt(), 130, ""),
         (SystemExit(), 0, ""),
         (SystemExit(3), 3, ""),

@@ -15,7 +15,6 @@ from offset_common.identity import (
     decode_key,
     encode_key,
     load_identity,
-    others_can_read,
     save_identity,
     short_key,
     verify_signature,
@@ -92,15 +91,6 @@ def test_the_recorded_identity_matches_its_ticket():
 def test_identity_files_match_the_original(name, tmp_path):
     save_identity(load_identity(FILES / name), tmp_path / name)
     assert (tmp_path / name).read_bytes() == (FILES / name).read_bytes()
-
-
-@pytest.mark.parametrize(("mode", "others"), [(0o600, False), (0o700, False), (0o640, True), (0o604, True)])
-def test_others_can_read_depends_on_the_mode(mode, others, tmp_path):
-    path = tmp_path / "a.ident"
-    path.write_text("{}")
-    path.chmod(mode)
-    assert others_can_read(path) is others
-    assert not others_can_read(tmp_path / "missing")
 
 
 @given(st.binary(max_size=80))

@@ -110,7 +110,7 @@ def test_without_segno_the_package_is_named(options, tmp_path, monkeypatch, caps
     status, out, err = run_stmgr(capsys, *MAKE, "a.relay", *options)
     assert (status, out) == (1, "")
     assert err.startswith(
-        "stmgr: a QR code needs the package segno: pip install 'offset-relay[qr]', or apt-get"
+        "stmgr: a QR code needs the package segno; install it in the virtual environment of this program"
     )
     assert list(tmp_path.iterdir()) == []
 

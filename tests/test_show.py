@@ -14,17 +14,23 @@ from tests.commands import FILES, run_script, run_stmgr
 
 RELAY_KEY = json.loads((FILES / "relay.relay").read_text())["publicKey"]
 APP_KEY = json.loads((FILES / "app.ticket").read_text())["publicKey"]
+SEED_FORM = "a 32-byte seed, for release 0.1.11"
 
 SHOWN = {
-    "relay.ident": ("an identity", {"public key": RELAY_KEY}),
-    "app.ident": ("an identity", {"public key": APP_KEY}),
+    "relay.ident": ("an identity", {"public key": RELAY_KEY, "key form": SEED_FORM}),
+    "app.ident": ("an identity", {"public key": APP_KEY, "key form": SEED_FORM}),
     "relay.relay": ("a relay ticket", {"public key": RELAY_KEY, "address": "relay.example.com:1337"}),
     "index.index": ("an index server's ticket", {"public key": RELAY_KEY, "address": "[2001:db8::1]:1337"}),
     "node.ticket": ("a node ticket", {"public key": RELAY_KEY, "address": "127.0.0.1:8900"}),
     "app.ticket": ("an app ticket", {"public key": APP_KEY, "permissions": "buyer, seller"}),
     "node.rcard": (
         "a node entry, with which an app can use a node",
-        {"node's key": RELAY_KEY, "node's address": "127.0.0.1:8900", "app's key": APP_KEY},
+        {
+            "node's key": RELAY_KEY,
+            "node's address": "127.0.0.1:8900",
+            "app's key": APP_KEY,
+            "key form": SEED_FORM,
+        },
     ),
     "node.db": ("the database of a node that has not run yet", {"public key": RELAY_KEY}),
 }
@@ -92,7 +98,7 @@ def test_a_used_database_is_shown_with_its_key(tmp_path, capsys):
 def test_a_file_without_known_fields_is_rejected(content, tmp_path, capsys):
     path = tmp_path / "a"
     path.write_text(content)
-    line = f"stmgr: {path}: not an Offset file: it has none of the known fields\n"
+    line = f"stmgr: {path}: not an Offset file: it has none of the known fields; check its name\n"
     assert run_stmgr(capsys, "show", path) == (1, "", line)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -13,6 +14,8 @@ from typing import Callable
 import pytest
 
 import stmgr
+from offset_common.command_line import as_started
+from offset_common.commands.manage_files import COMMANDS, VERSION
 from offset_common.identity import load_identity
 from tests.commands import FILES, ROOT, run_stmgr
 
@@ -33,6 +36,7 @@ LONG = {"i": "idfile", "a": "address", "n": "nodeid", "p": "appid", "o": "output
 FORMS: dict[str, Callable[[str, str], list[str]]] = {
     "short": lambda letter, value: [f"-{letter}", value],
     "joined short": lambda letter, value: [f"-{letter}{value}"],
+    "short with =": lambda letter, value: [f"-{letter}={value}"],
     "long": lambda letter, value: [f"--{LONG[letter]}", value],
     "long with =": lambda letter, value: [f"--{LONG[letter]}={value}"],
     "abbreviated": lambda letter, value: [f"--{LONG[letter][:2]}", value],
@@ -115,12 +119,12 @@ def test_the_help_page_lists_every_command(capsys):
     (page,) = {run_stmgr(capsys, *line) for line in forms}
     assert stmgr.__doc__
     assert (page.status, page.err, page.out.strip()) == (0, "", stmgr.__doc__.strip())
-    for name in stmgr.COMMANDS:
+    for name in COMMANDS:
         summary = run_stmgr(capsys, "help", name).out.splitlines()[0]
         assert f"  {name:13} {summary}\n" in page.out
 
 
-@pytest.mark.parametrize("name", stmgr.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_a_help_page(name, capsys):
     forms = (["help", name], [name, "--help"], [name, "-h"], [name, "--output", "x", "--help"])
     (page,) = {run_stmgr(capsys, *line) for line in forms if "--output" not in line or "gen" in name}
@@ -130,15 +134,15 @@ def test_each_command_has_a_help_page(name, capsys):
     assert page.out.isascii()
 
 
-@pytest.mark.parametrize("line", [["--version"], ["-V"], *([name, "-V"] for name in stmgr.COMMANDS)])
+@pytest.mark.parametrize("line", [["--version"], ["-V"], *([name, "-V"] for name in COMMANDS)])
 def test_the_version_is_shown(line, capsys):
-    assert run_stmgr(capsys, *line) == (0, f"{stmgr.VERSION}\n", "")
+    assert run_stmgr(capsys, *line) == (0, f"{VERSION}\n", "")
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("", "<command> is missing"),
+        ("", "a command is missing"),
         ("gen-iden -o x", "unknown command 'gen-iden'; did you mean gen-ident?"),
         ("hlep", "unknown command 'hlep'; did you mean help?"),
         ("help zzz", "unknown command 'zzz'"),
@@ -162,6 +166,14 @@ def test_a_wrong_command_line_is_explained(line, reason, tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("line", [[], ["zzz"], ["help", "zzz"], ["--", "zzz"]])
+def test_without_a_known_command_all_are_listed(line, capsys):
+    err = run_stmgr(capsys, *line).err
+    assert "\n\nCommands:\n" in err
+    for name in [*COMMANDS, "help"]:
+        assert re.search(rf"^  {name} +[A-Z].*\.$", err, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -169,9 +181,9 @@ def test_a_wrong_command_line_is_explained(line, reason, tmp_path, monkeypatch, 
         *(
             (
                 f"relay-check a --timeout {value}",
-                f"--timeout '{value}' is invalid; use a number of seconds from 0.1 to 3600",
+                f"--timeout is a number of seconds from 0.1 to 3600, not '{value}'{hint}",
             )
-            for value in ("x", "nan", "0")
+            for value, hint in (("x", ""), ("nan", ""), ("0", ""), ("8s", "; for 8s write 8"))
         ),
     ],
 )
@@ -179,13 +191,14 @@ def test_a_wrong_option_value_is_explained(line, reason, capsys):
     assert run_stmgr(capsys, *line.split()) == (2, "", f"stmgr: {reason}\n")
 
 
+ADVICE = "copy the file again, or make a new one"
 INVALID_FILES = {
-    "missing": (None, "No such file or directory"),
-    "binary": (b"\xff\xfe\x00", "not UTF-8 text (byte 0)"),
-    "no JSON": (b"hello", "not valid JSON: Expecting value: line 1 column 1 (char 0)"),
-    "huge": (b" " * 10**6, "the file is over 65536 bytes, too large for an Offset file"),
-    "no key": (b"{}", 'the field "privateKey" is missing'),
-    "a number": (b'{"privateKey": 1}', '"privateKey" is a number, not a string'),
+    "missing": (None, "there is no file of this name; check the name and the directory"),
+    "binary": (b"\x00\xff", "the file is binary, not an Offset file; check its name"),
+    "no JSON": (b"hello", f"not valid JSON: Expecting value: line 1 column 1 (char 0); {ADVICE}"),
+    "huge": (b" " * 10**6, "the file is over 65536 bytes, too large for an Offset file; check its name"),
+    "no key": (b"{}", f'the field "privateKey" is missing; {ADVICE}'),
+    "a number": (b'{"privateKey": 1}', f'"privateKey" is a number, not a string; {ADVICE}'),
     "a short key": (b'{"privateKey": "AAAA"}', '"privateKey" has 4 characters; a 32-byte key has 43'),
 }
 
@@ -217,12 +230,16 @@ def test_an_invalid_identity_file_is_explained(line, kind, tmp_path, capsys):
 def test_an_invalid_ticket_file_is_explained(line, tmp_path, capsys):
     path = tmp_path / "a.relay"
     path.write_text('{"address": "h:1"}')
-    assert run_stmgr(capsys, *line, path) == (1, "", f'stmgr: {path}: the field "publicKey" is missing\n')
+    assert run_stmgr(capsys, *line, path) == (
+        1,
+        "",
+        f'stmgr: {path}: the field "publicKey" is missing; {ADVICE}\n',
+    )
 
 
 @pytest.mark.parametrize("name", ["relay.relay", "index.index", "node.ticket", "node.rcard"])
 @pytest.mark.parametrize(
-    "address", ["relay.example.com", "::1:1337", "0.0.0.0:1", "a b:1", "-a:1", "x" * 300, ""]
+    "address", ["relay.example.com", "::1:1337", "0.0.0.0:1", "a b:1", "-a:1", "x" * 300, "", "ü:1", "a_b:1"]
 )
 def test_an_invalid_address_is_explained(name, address, tmp_path, capsys):
     line = command(name, tmp_path / name)
@@ -249,9 +266,36 @@ def test_the_script_runs_in_any_directory(tmp_path):
     assert load_identity(tmp_path / "a.ident")
 
 
+@pytest.mark.parametrize("name", ["stmgr", "stmgr.py", "offset-files"])
+@pytest.mark.parametrize("line", [["--help"], ["relay-ticket", "--help"], []], ids=" ".join)
+def test_pages_have_the_name_that_started_the_program(line, name, tmp_path):
+    (tmp_path / name).symlink_to(ROOT / "stmgr.py")
+    done = subprocess.run(
+        [sys.executable, tmp_path / name, *line], capture_output=True, text=True, check=False
+    )
+    page = done.stdout + done.stderr
+    assert re.search(rf"\nUsage:\n  {re.escape(name)} ", page)
+    assert set(re.findall(r"\b(?:offset-files|stmgr|strelay)(?:\.py)?(?= [a-z-])", page)) <= {name, "stmgr"}
+    assert ("stmgr.py" in page) is (name == "stmgr.py")
+
+
+@pytest.mark.parametrize("name", ["two words", "<x>", "-c", "[a]"])
+def test_a_name_that_is_no_word_is_not_shown(name, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [f"/bin/{name}"])
+    assert as_started("Usage:\n  stmgr.py x", "stmgr.py") == "Usage:\n  stmgr.py x"
+
+
+def test_an_installed_command_mentions_installed_commands(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/strelay"])
+    assert as_started("strelay.py: see stmgr.py", "strelay.py") == "strelay: see stmgr"
+
+
 def test_a_file_name_that_is_not_utf_8_is_escaped(tmp_path):
     process = stmgr_process("app-ticket", "-i", b"a\xff\n\x1b", "-o", "x", cwd=tmp_path)
-    assert process.communicate() == (b"", b"stmgr: a\\udcff\\n\\x1b: No such file or directory\n")
+    assert process.communicate() == (
+        b"",
+        b"stmgr: a\\udcff\\n\\x1b: there is no file of this name; check the name and the directory\n",
+    )
     assert process.returncode == 1
 
 
@@ -269,7 +313,7 @@ def test_a_closed_output_pipe_is_not_reported(line):
 def test_a_full_disk_is_reported():
     with Path("/dev/full").open("wb") as full:
         process = stmgr_process("help", stdout=full)
-    assert process.communicate()[1] == b"stmgr: [Errno 28] No space left on device\n"
+    assert process.communicate()[1] == b"stmgr: the disk is full; free some space and try again\n"
     assert process.returncode == 1
 
 
@@ -306,4 +350,6 @@ def test_a_missing_permission_is_explained(tmp_path, capsys):
     tmp_path.chmod(0o500)
     for identity, path in ((str(locked), locked), (APP, tmp_path / "x")):
         err = run_stmgr(capsys, "app-ticket", "-i", identity, "-o", tmp_path / "x").err
-        assert err.startswith(f"stmgr: {path}: Permission denied; run as the owner")
+        assert err.startswith(
+            f"stmgr: {path}: permission denied; you own {path if path == locked else tmp_path}; "
+        )

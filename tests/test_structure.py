@@ -17,10 +17,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
 IMPORTED_ONLY_BY = {
-    "cryptography": {"identity", "channel"},
+    "cryptography": {"identity", "channel", "requirements"},
     "docopt": {"command_line"},
     "selectors": {"relay", "client"},
-    "socket": {"relay", "client", "tools"},
+    "socket": {"relay", "client", "tools", "requirements", "commands"},
     "threading": {"relay", "client", "tools"},
     "time": {"relay", "client", "tools"},
     "asyncio": set[str](),

@@ -58,11 +58,16 @@ def test_tickets_of_different_kinds_are_not_equal():
     assert tickets[0] != tickets[1] != tickets[2] != tickets[0]
 
 
-def test_a_non_ascii_address_is_saved_as_utf_8(tmp_path):
-    ticket = RelayTicket(RELAY.public_key, Address("münchen.example", 1337))
-    ticket.save(tmp_path / "a.relay")
-    assert "münchen.example:1337".encode() in (tmp_path / "a.relay").read_bytes()
-    assert RelayTicket.load(tmp_path / "a.relay") == ticket
+def test_a_byte_order_mark_in_a_ticket_is_ignored(tmp_path):
+    (tmp_path / "a.relay").write_bytes(b"\xef\xbb\xbf" + (FILES / "relay.relay").read_bytes())
+    assert RelayTicket.load(tmp_path / "a.relay") == RECORDED["relay.relay"]
+
+
+def test_a_bare_ipv6_address_is_written_with_brackets():
+    values = {"publicKey": encode_key(RELAY.public_key), "address": "2001:db8::1:1337"}
+    ticket = RelayTicket.from_json(json.dumps(values))
+    assert ticket.address == Address("2001:db8::1", 1337)
+    assert '"[2001:db8::1]:1337"' in ticket.to_json()
 
 
 def read(kind: type[OffsetFile], values: object) -> OffsetFile:
@@ -98,7 +103,10 @@ def test_a_missing_field_is_named(name, path):
     del holder[path[-1]]
     with pytest.raises(FileError) as caught:
         read(type(RECORDED[name]), values)
-    assert str(caught.value) == f'the.file: the field "{path[-1]}" is missing'
+    assert (
+        str(caught.value)
+        == f'the.file: the field "{path[-1]}" is missing; copy the file again, or make a new one'
+    )
 
 
 WRONG = {

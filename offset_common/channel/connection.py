@@ -14,8 +14,10 @@ from typing import Any, Optional
 from offset_common.channel.events import Event, HandshakeCompleted
 from offset_common.channel.handshake import RandomBytes
 from offset_common.channel.keepalive import ChannelState, KeepaliveChannel
+from offset_common.channel.other_protocols import is_other_protocol, name_protocol
 from offset_common.channel.secure_channel import Observer
 from offset_common.constants import (
+    FRAME_LENGTH_SIZE,
     MAX_FRAME_SIZE,
     MAX_HANDSHAKE_FRAME_SIZE,
     PROTOCOL_VERSION,
@@ -128,11 +130,19 @@ class Connection(KeepaliveChannel):
 
     def _next_payload(self) -> Optional[bytes]:
         try:
-            return self._frames.next_frame()
+            payload = self._frames.next_frame()
         except FrameTooLargeError as error:
             if self._version_received:
                 raise
-            raise VersionError(f"not an Offset peer: its first frame has {error.length} bytes") from None
+            raise _not_an_offset_peer(error.length.to_bytes(FRAME_LENGTH_SIZE, "big")) from None
+        if payload is None and not self._version_received:
+            self._check_partial_version()
+        return payload
+
+    def _check_partial_version(self) -> None:
+        first = self._frames.peek(FRAME_LENGTH_SIZE)
+        if len(first) < FRAME_LENGTH_SIZE and is_other_protocol(first):
+            raise _not_an_offset_peer(first)
 
     def _receive_version(self, payload: bytes) -> None:
         # "A side that receives another length or another number closes the connection." (2)
@@ -145,3 +155,7 @@ class Connection(KeepaliveChannel):
             self.fail()
             raise VersionError(f"protocol version {version}, where only {PROTOCOL_VERSION} is supported")
         self._frames.set_limit(MAX_HANDSHAKE_FRAME_SIZE)
+
+
+def _not_an_offset_peer(first: bytes) -> VersionError:
+    return VersionError(f"not an Offset peer: {name_protocol(first)}")

@@ -1,4 +1,4 @@
-"""Who listens, which connects are pending, and who is joined: decisions without sockets or time.
+"""Listeners, pending connects and tunnel ends by key: decisions without sockets or time.
 
 The registry knows listeners, pending connects and tunnel ends by any hashable ids.
 

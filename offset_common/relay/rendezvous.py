@@ -34,14 +34,20 @@ class Rendezvous:
         limits: how much one key may hold.
         tunnels: makes tunnels.
         settled: called with a connection that gets its role.
+        opens: called with the two ends of each tunnel, the connect first, before it is made.
     """
 
     def __init__(
-        self, limits: Limits, tunnels: TunnelMaker, settled: Callable[[SocketConnection], None]
+        self,
+        limits: Limits,
+        tunnels: TunnelMaker,
+        settled: Callable[[SocketConnection], None],
+        opens: Callable[[SocketConnection, SocketConnection], None],
     ) -> None:
         self.registry: Registry[Listener, PendingConnect, SocketConnection] = Registry(limits)
         self._tunnels = tunnels
         self._settled = settled
+        self._opens = opens
 
     def enter(self, connection: SocketConnection) -> None:
         """Take a connection whose peer is authenticated."""
@@ -93,6 +99,7 @@ class Rendezvous:
         self._withdraw(pending, connection.key)
         for end in (pending.connection, connection):
             self.registry.add_tunnel_end(end, end.key)
+        self._opens(pending.connection, connection)
         try:
             self._tunnels.join(pending, connection)
         except Exception:

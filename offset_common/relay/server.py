@@ -30,6 +30,7 @@ from offset_common.relay.log import RelayLog, log_event
 from offset_common.relay.rendezvous import Rendezvous, TunnelMaker
 from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.sessions.tunnel import Tunnels
+from offset_common.relay.signals import STOPPING, Signals
 from offset_common.relay.status import describe
 
 SHOWN_KEY_SIZE = 8  # characters of a key in the log
@@ -49,7 +50,7 @@ class Relay:
         workers: processes that forward for tunnels; with 1 this one does.
 
     Raises:
-        ServiceError: the system does not start so many processes or threads.
+        ServiceError: the system refuses to start this number of processes or threads.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Relay:
         self._stop_workers: Callable[[], None] = lambda: None
         self._restart_no_workers: Callable[[], None] = lambda: None
         tunnels = self._start_workers(workers) if workers > 1 else Tunnels()
-        self.rendezvous = Rendezvous(limits, tunnels, self.admission.settle)
+        self.rendezvous = Rendezvous(limits, tunnels, self.admission.settle, self._tunnel_opens)
         self._handshakes = self._start_handshakes()
         self._acceptors = [
             Acceptor(self.loop, sock, limits.accepts_per_second, self._accept, self._out_of_resources)
@@ -103,7 +104,7 @@ class Relay:
             self.close()
 
     def stop(self, drain: float) -> None:
-        """Accept no more connections, let tunnels go on for `drain` seconds, then end them in order.
+        """Stop accepting, let tunnels continue for `drain` seconds, then end them gracefully.
 
         A second call ends everything at once.
         """
@@ -120,11 +121,11 @@ class Relay:
                 connection.close(CloseReason.SHUTDOWN)
 
     def show_state(self) -> None:
-        """Log one line about what there is at the moment."""
+        """Log one line with the present state."""
         log_event("relay state", **describe(self))
 
     def close(self) -> None:
-        """End what is left, and release every descriptor and thread."""
+        """Close all connections and release every descriptor and thread."""
         self._handshakes.close()
         self._stop_accepting()
         for connection in self.admission.all():
@@ -203,6 +204,17 @@ class Relay:
             oldest.close(CloseReason.EVICTED)
         return oldest is not None
 
+    def _tunnel_opens(self, connect: SocketConnection, accept: SocketConnection) -> None:
+        log_event(
+            "tunnel opened",
+            collapse="TUNNEL_OPENED",
+            collapse_by=connect.address.prefix,
+            connect_key=_shown_key(connect),
+            accept_key=_shown_key(accept),
+            connect_address=connect.address.text,
+            accept_address=accept.address.text,
+        )
+
     # The way out.
 
     def _connection_closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
@@ -214,7 +226,7 @@ class Relay:
             collapse=reason.name,
             collapse_by=connection.address.prefix,
             address=connection.address.text,
-            key=encode_key(connection.key)[:SHOWN_KEY_SIZE] if connection.key else "-",
+            key=_shown_key(connection),
             role=connection.session.state.role,
             reason=reason.value,
             detail=detail or None,
@@ -260,18 +272,27 @@ def raise_descriptor_limit() -> int:
 
 
 @contextlib.contextmanager
-def stop_on_signals(relay: Relay, drain: float) -> Iterator[None]:
-    """Make SIGTERM and SIGINT stop the relay in order, a second one at once, and SIGUSR1 log its state."""
+def obey_signals(relay: Relay, signals: Signals, drain: float) -> Iterator[None]:
+    """Make SIGTERM and SIGINT stop the relay gracefully, a second one at once; SIGUSR1 logs its state."""
+
+    def act(number: int) -> None:
+        name = signal.Signals(number).name
+        if number in STOPPING:
+            relay.stop(drain)
+        elif name == "SIGUSR1":
+            relay.show_state()
+        elif name == "SIGHUP":
+            log_event("nothing to reload yet", signal=name)
+        else:
+            log_event("signal without a meaning; SIGUSR1 logs the state", signal=name)
+
     call_soon = relay.loop.call_soon_threadsafe
-    previous_wakeup = signal.set_wakeup_fd(relay.loop.wake_descriptor, warn_on_full_buffer=False)
-    previous = {
-        number: signal.signal(number, lambda *_: call_soon(lambda: relay.stop(drain)))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: call_soon(relay.show_state))
+    signals.attach(lambda number: call_soon(lambda: act(number)), relay.loop.wake_descriptor)
     try:
         yield
     finally:
-        signal.set_wakeup_fd(previous_wakeup)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        signals.detach()
+
+
+def _shown_key(connection: SocketConnection) -> str:
+    return encode_key(connection.key)[:SHOWN_KEY_SIZE] if connection.key else "-"

@@ -1,4 +1,4 @@
-"""What a relay has at the moment, for operators and tests: SIGUSR1 asks for it."""
+"""The present state of a relay, for operators and tests; SIGUSR1 logs it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Described(Protocol):
 
 
 def describe(relay: Described) -> dict[str, Any]:
-    """Return what there is now, then what there was since the start, as fields for the log."""
+    """Return the present figures, then totals since the start, as fields for the log."""
     connections = relay.admission.all()
     states = Counter(connection.session.state for connection in connections)
     return {

@@ -45,8 +45,8 @@ class QrCode:
             import segno  # an optional dependency
         except ImportError:
             raise ServiceError(
-                "a QR code needs the package segno: pip install 'offset-relay[qr]',"
-                " or apt-get install python3-segno"
+                "a QR code needs the package segno; install it in the virtual environment of this program"
+                " (.venv/bin/pip install segno), or as Debian's package (apt-get install python3-segno)"
             ) from None
         # The lowest error correction gives the smallest code; segno raises it where that is free.
         self._code: Any = segno.make_qr(ticket.to_json(), error="l")

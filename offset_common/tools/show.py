@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from offset_common.command_line import printable
-from offset_common.constants import PRIVATE_KEY_SIZE, PUBLIC_KEY_SIZE
+from offset_common.constants import PUBLIC_KEY_SIZE
 from offset_common.errors import FileError
-from offset_common.files import AnyPath, Fields, read_file
-from offset_common.identity import Identity, encode_key, others_can_read, read_key
+from offset_common.fields import Fields
+from offset_common.file_access import exposure
+from offset_common.file_kinds import FileKind
+from offset_common.files import AnyPath, read_file
+from offset_common.identity import Identity, encode_key, read_key, read_private_key
 from offset_common.tickets import AddressTicket, AppTicket, NodeDatabase, NodeEntry, RelayTicket
 
 
@@ -39,10 +42,12 @@ def describe(path: AnyPath) -> Description:
         FileError: the file cannot be read, or is not an Offset file.
     """
     fields = Fields.parse(path, read_file(path))
-    for name, kind, read in _KINDS:
-        if _has(fields, name, kind):
-            return read(fields)
-    raise FileError(path, "not an Offset file: it has none of the known fields")
+    kind = fields.kind()
+    if kind is None:
+        raise FileError(path, "not an Offset file: it has none of the known fields; check its name")
+    if kind not in _READERS:
+        raise FileError(path, f"the file is {kind.value}; open it in the app, stmgr cannot show it")
+    return _READERS[kind](fields)
 
 
 def description_lines(path: AnyPath, description: Description) -> list[str]:
@@ -57,14 +62,19 @@ def description_lines(path: AnyPath, description: Description) -> list[str]:
     lines += [f"  {label:<14}  {value}" for label, value in description.facts]
     if description.private:
         lines.append("  The file also contains a private key, which is not shown. Keep it secret.")
-        if others_can_read(path):
-            lines.append(f"  Warning: other users can read the file. Run: chmod 600 {name}")
+        warning = exposure(path)
+        if warning:
+            lines.append(f"  Warning: {printable(str(warning))}")
     return lines
 
 
 def _identity(fields: Fields) -> Description:
-    identity = Identity.from_seed(read_key(fields, "privateKey", PRIVATE_KEY_SIZE))
-    return Description("an identity", [("public key", encode_key(identity.public_key))], private=True)
+    key = read_private_key(fields, "privateKey")
+    facts = [
+        ("public key", encode_key(Identity.from_seed(key.seed).public_key)),
+        ("key form", key.form.value),
+    ]
+    return Description("an identity", facts, private=True)
 
 
 def _node_entry(fields: Fields) -> Description:
@@ -74,6 +84,7 @@ def _node_entry(fields: Fields) -> Description:
         ("node's key", encode_key(entry.node_public_key)),
         ("node's address", str(entry.node_address)),
         ("app's key", encode_key(app.public_key)),
+        ("key form", entry.key_form.value),
     ]
     return Description("a node entry, with which an app can use a node", facts, private=True)
 
@@ -110,19 +121,10 @@ def _node_database(fields: Fields) -> Description:
     return Description(kind, [("public key", encode_key(key))])
 
 
-# Each kind of file, with a field that no later kind has. The order matters.
-_KINDS: list[tuple[str, type, Callable[[Fields], Description]]] = [
-    ("privateKey", str, _identity),
-    ("appPrivateKey", str, _node_entry),
-    ("permissions", dict, _app_ticket),
-    ("address", str, _address_ticket),
-    ("funder_state", dict, _node_database),
-]
-
-
-def _has(fields: Fields, name: str, kind: type) -> bool:
-    try:
-        fields.get(name, kind)
-    except FileError:
-        return False
-    return True
+_READERS: dict[FileKind, Callable[[Fields], Description]] = {
+    FileKind.IDENTITY: _identity,
+    FileKind.NODE_ENTRY: _node_entry,
+    FileKind.APP_TICKET: _app_ticket,
+    FileKind.TICKET: _address_ticket,
+    FileKind.DATABASE: _node_database,
+}

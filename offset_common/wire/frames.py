@@ -87,6 +87,10 @@ class FrameReader:
         """Return the number of bytes that have not been returned."""
         return len(self._buffer) - self._start
 
+    def peek(self, size: int) -> bytes:
+        """Return the first `size` bytes that have not been returned yet, or all if they are fewer."""
+        return bytes(memoryview(self._buffer)[self._start : self._start + size])
+
     def receive_data(self, data: Buffer) -> None:
         """Add the next bytes of the stream."""
         self._buffer += data

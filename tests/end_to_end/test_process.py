@@ -20,7 +20,7 @@ import pytest
 from tests.support.channel import KeyPair
 from tests.support.node import Endpoint, Node, assert_listening, make_tunnel
 from tests.support.process import PATIENCE, ROOT, wait_until
-from tests.support.relay_log import Reason
+from tests.support.relay_log import Reason, parse_opened
 from tests.support.relay_process import LOCALHOST, StartRelay, command, write_identity
 
 
@@ -87,6 +87,15 @@ def test_ready_line_has_address_and_public_key(start_relay: StartRelay, tmp_path
 
 def test_relay_listens_on_a_name(start_relay: StartRelay) -> None:
     meet(start_relay(address="localhost:0").endpoint("localhost"))
+
+
+def test_relay_listens_on_several_addresses(start_relay: StartRelay) -> None:
+    relay = start_relay("--laddr", "127.0.0.2:0")
+    assert [address.rpartition(":")[0] for address in relay.addresses] == [LOCALHOST, "127.0.0.2"]
+    assert relay.lines[0].startswith(f"relay ready: address={','.join(relay.addresses)} ")
+    for address in relay.addresses:
+        host, _, port = address.rpartition(":")
+        meet(Endpoint((host, int(port)), relay.public_key))
 
 
 @needs_ipv6
@@ -161,12 +170,25 @@ def test_each_connection_ends_with_one_line(start_relay: StartRelay) -> None:
             assert end.received > 0 and end.sent > 0
     relay.stop_cleanly()
     for port, *_ in expected:
-        (line,) = [line for line in relay.lines if f":{port} " in line]
+        (line,) = [line for line in relay.lines if f" address=127.0.0.1:{port} " in line]
         assert re.fullmatch(
             r'connection ended: address=127\.0\.0\.1:\d+ key=\S{8} role=\w+ reason="[^"]+"'
             r" received=\d+ sent=\d+ seconds=\d+\.\d",
             line,
         )
+
+
+def test_opened_tunnel_has_a_line_with_both_keys(start_relay: StartRelay) -> None:
+    relay = start_relay()
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        near, far = make_tunnel(caller, callee, callee.listen())
+        opened = parse_opened(relay.wait_for_line("^tunnel opened"))
+    assert opened is not None
+    assert relay.count_lines("^tunnel opened") == 1
+    keys = [base64.urlsafe_b64encode(node.public_key).decode()[:8] for node in (caller, callee)]
+    assert [opened.connect_key, opened.accept_key] == keys
+    assert opened.connect_address == f"{LOCALHOST}:{near.port}"
+    assert opened.accept_address == f"{LOCALHOST}:{far.port}"
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])

@@ -50,9 +50,9 @@ DIAL = ("dial", *FILES, "--peer", KEY, "--port", "0")
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
-        (SERVE, 1, "r.relay: No such file or directory"),
-        (DIAL, 1, "r.relay: No such file or directory"),
-        (("key", "--idfile", "no.ident"), 1, "no.ident: No such file or directory"),
+        (SERVE, 1, "r.relay: there is no file of this name"),
+        (DIAL, 1, "r.relay: there is no file of this name"),
+        (("key", "--idfile", "no.ident"), 1, "no.ident: there is no file of this name"),
         (SERVE[:-2], 2, "--allow is missing"),
         (DIAL[:-2], 2, "--port is missing"),
         ((*SERVE, "--allow", "abc"), 2, "the key of --allow has 3 characters; a 32-byte key has 43"),

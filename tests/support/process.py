@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Optional
 
+from tests.support.relay_log import without_time
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0  # seconds for any step of a process
 
@@ -27,15 +29,18 @@ def wait_until(condition: Callable[[], object], what: str = "it", seconds: float
 class LoggedProcess:
     """A running command; a thread collects its standard error.
 
+    Lines are collected without the times of the relay's log.
+
     Args:
         arguments: the command line.
         directory: the working directory.
+        stdin: where its standard input comes from, as for subprocess.
     """
 
-    def __init__(self, arguments: Sequence[str], directory: Path = ROOT) -> None:
-        self.process = subprocess.Popen(
-            arguments, cwd=directory, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+    def __init__(
+        self, arguments: Sequence[str], directory: Path = ROOT, stdin: int = subprocess.DEVNULL
+    ) -> None:
+        self.process = subprocess.Popen(arguments, cwd=directory, stdin=stdin, stderr=subprocess.PIPE)
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._collect, daemon=True)
@@ -45,7 +50,7 @@ class LoggedProcess:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             with self._changed:
-                self.lines.append(line.decode().rstrip("\n"))
+                self.lines.append(without_time(line.decode().rstrip("\n")))
                 self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()

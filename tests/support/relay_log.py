@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, Optional
 
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
 READY = re.compile(r"^relay ready: address=(?P<addresses>\S+) public_key=(?P<key>[A-Za-z0-9_-]{43})$")
 STATE = re.compile(r"^relay state: (?P<fields>.*)$")
+OPENED = re.compile(r"^tunnel opened: (?P<fields>.*)$")
 ENDED = re.compile(r"^connection ended: (?P<fields>.*)$")
 FAILURE = re.compile(r"Traceback|^error: ")
 FIELD = re.compile(r'(\w+)=("[^"]*"|\S*)')
@@ -44,6 +46,15 @@ class Ready(NamedTuple):
     public_key: str  # base64url
 
 
+class TunnelOpened(NamedTuple):
+    """What the line says that each tunnel leaves when it opens."""
+
+    connect_key: str
+    accept_key: str
+    connect_address: str
+    accept_address: str
+
+
 class ConnectionEnd(NamedTuple):
     """The content of the line about the end of a connection."""
 
@@ -68,15 +79,27 @@ class State(NamedTuple):
     ended: dict[str, int]  # connections for each reason, since the start
 
 
+def without_time(line: str) -> str:
+    """Return a line without the time at its start; lines in the journal have none."""
+    found = TIME.match(line)
+    return line[found.end() :] if found else line
+
+
 def parse_ready(line: str) -> Optional[Ready]:
-    """Parse a line if it is the ready line."""
-    found = READY.match(line.rstrip())
+    """Return what a line says if it is the ready line."""
+    found = READY.match(without_time(line.rstrip()))
     return Ready(found["addresses"].split(","), found["key"]) if found else None
 
 
+def parse_opened(line: str) -> Optional[TunnelOpened]:
+    """Return what a line says if it is about a tunnel that opened."""
+    found = OPENED.match(without_time(line))
+    return TunnelOpened(**_fields(found["fields"])) if found else None
+
+
 def parse_end(line: str) -> Optional[ConnectionEnd]:
-    """Parse a line if it is about the end of a connection."""
-    found = ENDED.match(line)
+    """Return what a line says if it is about the end of a connection."""
+    found = ENDED.match(without_time(line))
     if not found:
         return None
     fields = _fields(found["fields"])
@@ -92,8 +115,8 @@ def parse_end(line: str) -> Optional[ConnectionEnd]:
 
 
 def parse_state(line: str) -> Optional[State]:
-    """Parse a line if it is the state line."""
-    found = STATE.match(line)
+    """Return what a line says if it is the state line."""
+    found = STATE.match(without_time(line))
     if not found:
         return None
     fields = _fields(found["fields"])
@@ -103,7 +126,7 @@ def parse_state(line: str) -> Optional[State]:
 
 def is_failure(line: str) -> bool:
     """Return whether a line reports a bug of the relay."""
-    return FAILURE.search(line) is not None
+    return FAILURE.search(without_time(line)) is not None
 
 
 def _fields(text: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Tunnel ends: what one peer sends is re-encrypted for the other, in order, bytes unchanged.
+"""Tunnel ends: messages of one peer are re-encrypted for the other, in order, bytes unchanged.
 
 An end whose output is over its high-water mark pauses the reading of the other end, never the keepalives.
 
@@ -61,38 +61,40 @@ class Tunnel(ConnectionSession):
             connection.env.loop.request_turn(connection, READ)
 
     def on_readable(self) -> None:
-        """Read, and forward what came."""
+        """Read and forward."""
         connection = self.connection
         while self._partner is not None:
             sink = self._partner.connection
-            if not self._make_room(sink):
+            room = self._make_room(sink)
+            if not room:
                 return
             direct = connection.input.reads_directly
             frames, size = self._turn_limits()
-            data = connection.read(max(FREE_BUFFER_SIZE, min(size, sink.output_room)))
+            data = connection.read(max(FREE_BUFFER_SIZE, min(size, room)))
             if data is None:
                 self.finish(CloseReason.PEER_CLOSED)
                 return
             self._forward(data, sink, frames)
-            # The rest of a large frame that began just now is most likely there as well.
+            # The rest of a new large frame has most likely arrived as well.
             if direct or connection.input.backlog or not connection.input.needs_reservation():
                 return
 
-    def _make_room(self, sink: SocketConnection) -> bool:
-        """Return whether `sink` can take more; where not, reading is paused until it can."""
+    def _make_room(self, sink: SocketConnection) -> int:
+        """Return how many bytes `sink` can take; if none, reading is paused until it can."""
         connection = self.connection
         if connection.input.frame_reserved:
-            return True  # a frame that has its space is received to its end, or it would keep it
+            return FREE_BUFFER_SIZE  # a frame with reserved space is received to its end
         if connection.input and not connection.reserve_frame(sink):
-            return False
-        if sink.output_room > 0:
-            return True
+            return 0
+        room = sink.output_room
+        if room > 0:
+            return room
         if sink.output:
             connection.pause_reading()
             sink.call_when_drained(connection.resume_reading)
         else:
             connection.wait_for_space(sink, FREE_BUFFER_SIZE)
-        return False
+        return 0
 
     def _forward(self, data: memoryview, sink: SocketConnection, frames: int) -> None:
         connection = self.connection
@@ -124,7 +126,7 @@ class Tunnel(ConnectionSession):
         return frames, min(self._frame_size * frames, size)
 
     def finish(self, reason: CloseReason) -> None:
-        """End the tunnel; both peers still receive what is queued for them."""
+        """End the tunnel; both peers still receive their queued output."""
         partner, self._partner = self._partner, None
         try:
             close_in_order(self.connection, reason)

@@ -1,0 +1,151 @@
+"""Run the relay that a command line describes. The help page in strelay.py is its grammar."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from offset_common import __version__
+from offset_common.address import parse_listen_address
+from offset_common.command_line import as_started, parse, run
+from offset_common.errors import UsageError
+from offset_common.file_access import exposure
+from offset_common.identity import load_identity
+from offset_common.option_values import read_count, read_number
+from offset_common.relay.buffer_pool import return_large_blocks
+from offset_common.relay.limits import KIB, MIB, Limits, connections_for
+from offset_common.relay.listening import listen_on
+from offset_common.relay.log import RelayLog, log_event
+from offset_common.relay.server import Relay, obey_signals, raise_descriptor_limit
+from offset_common.relay.signals import Signals
+
+VERSION = f"strelay {__version__}"
+STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed, a supervisor starts it again
+MAX_COUNT = 10_000_000
+MAX_WORKERS = 256
+DAY = 86400  # seconds
+
+
+def run_strelay(page: str, argv: Optional[Sequence[str]], signals: Signals) -> int:
+    """Run the relay until a signal stops it.
+
+    Args:
+        page: the help page, which is the grammar of the command line.
+        argv: the arguments, without the program name; None for those of the process.
+        signals: already installed.
+
+    Returns:
+        The exit status.
+    """
+    fill_standard_descriptors()
+    if argv is not None:
+        return run("strelay", lambda: serve(parse(page, argv, VERSION), signals))
+    page = as_started(page, "strelay.py")
+    status = run("strelay", lambda: serve(parse(page, sys.argv[1:], VERSION), signals))
+    if status == STATUS_SOFTWARE:
+        # The threads of a relay that failed may never end, and a normal exit waits for them.
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def fill_standard_descriptors() -> None:
+    """Open /dev/null for each closed standard descriptor, or a socket would get the log's number."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(nowhere, True)
+
+
+def serve(arguments: dict[str, Any], signals: Signals) -> int:
+    """Start the relay that the arguments describe, and serve.
+
+    Raises:
+        OperatorError: it cannot start.
+    """
+    addresses = [parse_listen_address(text) for text in arguments["--laddr"]]
+    return_large_blocks()
+    limits = read_limits(arguments)
+    drain = read_number("--drain", arguments["--drain"], 0, DAY, "seconds")
+    workers = read_workers(arguments)
+    identity = load_identity(arguments["--idfile"])
+    log = RelayLog()
+    warning = exposure(arguments["--idfile"])
+    if warning is not None:
+        log_event(warning.reason, logging.WARNING, file=arguments["--idfile"], advice=warning.advice)
+    sockets = listen_on(addresses, limits.socket_buffer)
+    signals.hold()
+    relay = Relay(identity, sockets, limits, log, workers=workers)
+    try:
+        with obey_signals(relay, signals, drain):
+            relay.serve()
+    except Exception as error:
+        log.close()
+        log = RelayLog()
+        log_event("the relay failed", logging.ERROR, exc_info=error)
+        log.close()
+        return STATUS_SOFTWARE
+    return 0
+
+
+def read_limits(arguments: dict[str, Any]) -> Limits:
+    """Return the limits in the arguments.
+
+    Raises:
+        UsageError: one is not a number, or out of range.
+    """
+    connections = connections_for(raise_descriptor_limit())
+    if arguments["--connections"] != "auto":
+        connections = min(read_count("--connections", arguments["--connections"], MAX_COUNT), connections)
+    per_address = min(Limits().connections_per_address, connections - connections // 4)
+    if arguments["--per-address"] != "auto":
+        per_address = read_count("--per-address", arguments["--per-address"], MAX_COUNT)
+    per_key = min(Limits().connections_per_key, max(1, per_address // 2))
+    if arguments["--per-key"] != "auto":
+        per_key = read_count("--per-key", arguments["--per-key"], MAX_COUNT)
+    return Limits(
+        connections=connections,
+        connections_per_address=per_address,
+        connections_per_key=per_key,
+        unauthenticated=read_count("--unproven", arguments["--unproven"], MAX_COUNT),
+        waiting_per_key=read_count("--waiting", arguments["--waiting"], MAX_COUNT),
+        waiting_per_listener=read_count("--waiting-for", arguments["--waiting-for"], MAX_COUNT),
+        tunnels_per_key=read_count("--tunnels", arguments["--tunnels"], MAX_COUNT),
+        buffers=int(read_number("--buffers", arguments["--buffers"], 1, 1 << 20, "MiB") * MIB),
+        socket_buffer=int(
+            read_number("--socket-buffer", arguments["--socket-buffer"], 0, 1 << 20, "KiB") * KIB
+        ),
+        stall=read_number("--stall", arguments["--stall"], 1, DAY, "seconds"),
+        accepts_per_second=read_count("--accepts", arguments["--accepts"], MAX_COUNT),
+        handshake_threads=read_count("--handshake-threads", arguments["--handshake-threads"], 256),
+        ipv6_prefix=read_count("--ipv6-prefix", arguments["--ipv6-prefix"], 128),
+    )
+
+
+def read_workers(arguments: dict[str, Any]) -> int:
+    """Return the number of processes that forward.
+
+    Raises:
+        UsageError: it is not a number, out of range, or this system can only use one.
+    """
+    can_share = hasattr(socket, "AF_UNIX") and hasattr(socket, "SOCK_SEQPACKET")
+    if arguments["--workers"] == "auto":
+        return available_cores() if can_share else 1
+    workers = read_count("--workers", arguments["--workers"], MAX_WORKERS)
+    if workers > 1 and not can_share:
+        raise UsageError(f"--workers {workers} is not possible on this system; use --workers 1")
+    return workers
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

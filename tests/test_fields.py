@@ -1,0 +1,42 @@
+"""Fields: the JSON object of a file, and how invalid ones are reported."""
+
+from __future__ import annotations
+
+import pytest
+
+from offset_common.errors import FileError
+from offset_common.fields import Fields
+
+
+def test_a_byte_order_mark_is_ignored():
+    assert Fields.parse("a", '\ufeff{"a": "b"}').get("a", str) == "b"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "the file is empty"),
+        (" \n", "the file is empty"),
+        ("\ufeff", "the file is empty"),
+        ("hello", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ("{} {}", "not valid JSON"),
+        ("{'a': 1}", "not valid JSON"),
+        ('{"a": NaN}', "not valid JSON: NaN is not a JSON value"),
+        ('{"a": -Infinity}', "not valid JSON: -Infinity is not a JSON value"),
+        ('{"a": 1, "a": 1}', "not valid JSON: it has a duplicate key"),
+        ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
+        ("[" * 60000, "is nested too deeply"),
+        ('{"a":' * 10000, "is nested too deeply"),
+        ("[]", "the file contains a list, not a JSON object"),
+        ('"a"', "the file contains a string, not a JSON object"),
+        ("null", "the file contains null, not a JSON object"),
+        ("1", "the file contains a number, not a JSON object"),
+        ("true", "the file contains a boolean, not a JSON object"),
+    ],
+)
+def test_invalid_json_is_explained(text, reason):
+    with pytest.raises(FileError, match=r"^the\.file: ") as caught:
+        Fields.parse("the.file", text)
+    assert reason in str(caught.value)
+    assert len(str(caught.value)) < 220

@@ -1,0 +1,67 @@
+"""Numbers on command lines: what is read, and how the error of an invalid one helps."""
+
+from __future__ import annotations
+
+import pytest
+
+from offset_common.errors import UsageError
+from offset_common.option_values import read_count, read_number
+
+
+@pytest.mark.parametrize(("text", "number"), [("1", 1), ("12.5", 12.5), ("1e3", 1000), ("1048576", 1048576)])
+def test_a_number_is_read(text, number):
+    assert read_number("--buffers", text, 1, 1 << 20, "MiB") == number
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "hint"),
+    [
+        ("MiB", "1g", "; for 1g write 1024"),
+        ("MiB", "1GiB", "; for 1GiB write 1024"),
+        ("MiB", "64 MB", "; for 64 MB write 64"),
+        ("MiB", "512k", ""),  # half a MiB is too little
+        ("MiB", "1536k", "; for 1536k write 1.5"),
+        ("KiB", "2m", "; for 2m write 2048"),
+        ("seconds", "2m", "; for 2m write 120"),
+        ("seconds", "90s", "; for 90s write 90"),
+        ("seconds", "1.5h", "; for 1.5h write 5400"),
+        ("seconds", "1w", ""),
+        ("MiB", "all", ""),
+        ("MiB", "0", ""),
+        ("MiB", "nan", ""),
+        ("MiB", "inf", ""),
+        ("MiB", "-1", ""),
+        ("MiB", "9" * 400, ""),
+        ("MiB", "", ""),
+    ],
+)
+def test_an_invalid_number_is_explained_in_its_unit(unit, text, hint):
+    with pytest.raises(UsageError) as caught:
+        read_number("--option", text, 1, 1 << 20, unit)
+    assert str(caught.value) == f"--option is a number of {unit} from 1 to 1048576, not {text!r}{hint}"
+
+
+@pytest.mark.parametrize(("text", "count"), [("1", 1), ("007", 7), ("256", 256)])
+def test_a_count_is_read(text, count):
+    assert read_count("--workers", text, 256) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("10k", "; for 10k write 10000"),
+        ("1m", "; for 1m write 1000000"),
+        ("0", ""),
+        ("-1", ""),
+        ("1.5", ""),
+        ("1e3", ""),
+        ("٣", ""),
+        ("9" * 5000, ""),
+        ("20m", ""),
+        ("", ""),
+    ],
+)
+def test_an_invalid_count_is_explained(text, hint):
+    with pytest.raises(UsageError) as caught:
+        read_count("--connections", text, 10_000_000)
+    assert str(caught.value) == f"--connections is a whole number from 1 to 10000000, not {text!r}{hint}"

@@ -1,0 +1,86 @@
+"""The command line of strelay: help, version, and the messages about wrong values."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+import strelay
+from offset_common import __version__
+from tests.commands import FILES, ROOT, run_script
+
+IDENTITY = ["-i", str(FILES / "relay.ident")]
+
+
+def fail(*line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Run strelay with arguments that it refuses; return the exit status and the first line on stderr."""
+    status = strelay.main([*line])
+    out, err = capsys.readouterr()
+    assert out == ""
+    return status, err.splitlines()[0]
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_has_the_name_of_the_program(option, capsys):
+    assert strelay.main([option]) == 0
+    assert capsys.readouterr() == (f"strelay {__version__}\n", "")
+
+
+@pytest.mark.parametrize("name", ["strelay", "strelay.py", "my-relay"])
+def test_the_help_has_the_name_that_started_it(name, tmp_path):
+    (tmp_path / name).symlink_to(ROOT / "strelay.py")
+    line = [sys.executable, tmp_path / name, "--help"]
+    page = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    assert f"\nUsage:\n  {name} --idfile FILE" in page
+    assert re.findall(r"\bstmgr\S* gen-ident", page) == [
+        "stmgr.py gen-ident" if name == "strelay.py" else "stmgr gen-ident"
+    ]
+    assert "strelay.py" not in page.replace(name, "")
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("5001", "is only a port and has no host; write 0.0.0.0:5001 to listen on every IPv4 address"),
+        ("0.0.0.0", "has no port; write it as in 0.0.0.0:4567"),
+        ("localhost", "has no port; write it as in localhost:4567"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--laddr=", "-l=", "-l"])
+def test_an_incomplete_address_is_completed(option, address, reason, capsys):
+    status, sentence = fail(*IDENTITY, option + address, capsys=capsys)
+    assert status == 2
+    assert sentence.startswith(f"strelay: the address '{address}' {reason}")
+
+
+@pytest.mark.parametrize(
+    ("line", "limits", "hint"),
+    [
+        ("--buffers 1g", "number of MiB from 1 to 1048576", "; for 1g write 1024"),
+        ("--socket-buffer 1m", "number of KiB from 0 to 1048576", "; for 1m write 1024"),
+        ("--drain 5s", "number of seconds from 0 to 86400", "; for 5s write 5"),
+        ("--stall 2m", "number of seconds from 1 to 86400", "; for 2m write 120"),
+        ("--connections 10k", "whole number from 1 to 10000000", "; for 10k write 10000"),
+        ("--workers 0", "whole number from 1 to 256", ""),
+        ("--ipv6-prefix 129", "whole number from 1 to 128", ""),
+    ],
+)
+def test_a_wrong_value_is_explained(line, limits, hint, capsys):
+    option, value = line.split()
+    status, sentence = fail(*IDENTITY, "-l", "h:1", option, value, capsys=capsys)
+    assert (status, sentence) == (2, f"strelay: {option} is a {limits}, not '{value}'{hint}")
+
+
+def test_a_ticket_is_no_identity(capsys):
+    line = ["-i", str(FILES / "relay.relay"), "-l", "127.0.0.1:0"]
+    status, sentence = fail(*line, capsys=capsys)
+    assert status == 1
+    assert "the file is a ticket of a relay, index server or node, not an identity" in sentence
+
+
+def test_the_program_runs_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_script("strelay.py", "-V") == (0, f"strelay {__version__}\n", "")
