@@ -96,7 +96,7 @@ class CipherState:
             )
         nonce = payload[:NONCE_SIZE]
         if nonce != self.next_nonce():
-            raise DecryptionError(f"not message {self.counter} of its key")
+            raise DecryptionError(f"the nonce is not {self.counter}, the next one of its key")
         try:
             plaintext: bytes = self.aead.decrypt(nonce, payload[NONCE_SIZE:], None)
         except InvalidTag:

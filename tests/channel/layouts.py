@@ -41,7 +41,6 @@ def as_unknown(payload: bytes, padding: bytes) -> bytes:
 
 
 ENCODERS = [as_released, as_own]
-Encoder = Callable[[bytes, bytes], bytes]
 
 
 def one_zero(size: int) -> bytes:

@@ -68,10 +68,10 @@ def converse(one: Connection, other: Connection, now: float = 0.0) -> tuple[list
 
 def established(now: float = 0.0) -> tuple[Connection, Connection]:
     """Return a node and a relay that have completed their handshake."""
-    dialling, dialled = node(now), relay(now)
-    events = converse(dialling, dialled, now)
+    client, server = node(now), relay(now)
+    events = converse(client, server, now)
     assert events == ([HandshakeCompleted(RELAY.public_key)], [HandshakeCompleted(NODE.public_key)])
-    return dialling, dialled
+    return client, server
 
 
 def frame_from(peer: Connection, message: bytes = b"message") -> bytes:

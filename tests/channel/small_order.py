@@ -1,6 +1,6 @@
 """The public keys of small order of both curves.
 
-Sources: https://cr.yp.to/ecdh.html#validate (X25519); table 1 of https://eprint.iacr.org/2020/1244 (Ed25519).
+Sources: https://cr.yp.to/ecdh.html#validate (X25519); https://eprint.iacr.org/2020/1244 (Ed25519).
 """
 
 from __future__ import annotations

@@ -19,18 +19,18 @@ MESSAGES = [b"", b"one", bytes(1000), bytes(range(256)) * 8, b"two"]
 
 def recorded_stream() -> tuple[bytes, list[Event]]:
     """Return what a node sends to a relay, including a rekey and a keepalive, and its events."""
-    dialling, dialled = node(), relay()
+    client, server = node(), relay()
     stream, events = bytearray(), []
     steps: list[Callable[[], None]] = [lambda: None] * 3
-    steps += [lambda message=message: dialling.send(message, 0.0) for message in MESSAGES]  # type: ignore[misc]
-    steps += [lambda: dialling.secure_channel.start_rekey(0.0), lambda: dialling.handle_time(16.0)]
-    steps += [lambda message=message: dialling.send(message, 16.0) for message in MESSAGES]  # type: ignore[misc]
+    steps += [lambda message=message: client.send(message, 0.0) for message in MESSAGES]  # type: ignore[misc]
+    steps += [lambda: client.secure_channel.start_rekey(0.0), lambda: client.handle_time(16.0)]
+    steps += [lambda message=message: client.send(message, 16.0) for message in MESSAGES]  # type: ignore[misc]
     for step in steps:
         step()
-        said = dialling.data_to_send()
+        said = client.data_to_send()
         stream += said
-        events += receive(dialled, said)
-        receive(dialling, dialled.data_to_send())
+        events += receive(server, said)
+        receive(client, server.data_to_send())
     assert events == [
         HandshakeCompleted(NODE.public_key),
         *(MessageReceived(message) for message in MESSAGES * 2),
@@ -53,17 +53,17 @@ def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
 @settings(max_examples=60, deadline=None)
 @given(CUTS, st.binary(max_size=7))
 def test_split_stream_gives_the_same_events_and_the_rest(cuts, trailing):
-    dialled = relay()
-    events = [event for piece in pieces(STREAM + trailing, cuts) for event in receive(dialled, piece)]
+    server = relay()
+    events = [event for piece in pieces(STREAM + trailing, cuts) for event in receive(server, piece)]
     assert events == EVENTS
-    assert dialled.received_size == len(trailing)
-    assert dialled.take_received() == trailing
-    assert dialled.received_size == 0
+    assert server.received_size == len(trailing)
+    assert server.take_received() == trailing
+    assert server.received_size == 0
 
 
 def test_payloads_can_be_received_without_frames():
-    dialled = relay()
-    events = [dialled.receive_frame(payload, 0.0) for payload in cut_frames(STREAM)]
+    server = relay()
+    events = [server.receive_frame(payload, 0.0) for payload in cut_frames(STREAM)]
     assert [event for event in events if event is not None] == EVENTS
 
 
@@ -75,9 +75,9 @@ def test_version_is_sent_first_unless_already_sent():
 
 
 def test_data_to_send_returns_each_byte_once():
-    dialling = node()
-    assert dialling.data_to_send()
-    assert dialling.data_to_send() == b""
+    client = node()
+    assert client.data_to_send()
+    assert client.data_to_send() == b""
 
 
 # Damage.
@@ -115,12 +115,12 @@ def test_damaged_stream_produces_no_wrong_event(place, damage, value):
         "double": byte * 2,
         "insert": bytes([value]) + byte,
     }[damage]
-    dialled = relay()
-    dialled.receive_data(STREAM[:place] + replacement + STREAM[place + 1 :])
+    server = relay()
+    server.receive_data(STREAM[:place] + replacement + STREAM[place + 1 :])
     events: list[Event] = []
     try:
         while True:
-            event = dialled.next_event(0.0)
+            event = server.next_event(0.0)
             if event is None:
                 break
             events.append(event)
@@ -134,7 +134,7 @@ def test_damaged_stream_produces_no_wrong_event(place, damage, value):
 
 def test_observer_gets_the_values_of_each_layer_in_order():
     log: list[tuple[str, object]] = []
-    dialling, dialled = node(observer=lambda *told: log.append(told)), relay()
+    client, server = node(observer=lambda *told: log.append(told)), relay()
 
     def told() -> list[tuple[str, str]]:
         """Return the new entries, with the type of each value, or the size of each payload."""
@@ -142,15 +142,15 @@ def test_observer_gets_the_values_of_each_layer_in_order():
         log.clear()
         return entries
 
-    to_relay = dialling.data_to_send()
+    to_relay = client.data_to_send()
     sizes = [f"{len(payload)} bytes" for payload in cut_frames(to_relay)]
     assert sizes[0] == "4 bytes"
     assert told() == [("sent", "ExchangeRandNonce"), ("sent", sizes[0]), ("sent", sizes[1])]
 
-    receive(dialled, to_relay)
-    to_node = dialled.data_to_send()
+    receive(server, to_relay)
+    to_node = server.data_to_send()
     sizes = [f"{len(payload)} bytes" for payload in cut_frames(to_node)]
-    receive(dialling, to_node)
+    receive(client, to_node)
     assert told() == [
         ("received", sizes[0]),
         ("received", sizes[1]),
@@ -160,26 +160,26 @@ def test_observer_gets_the_values_of_each_layer_in_order():
         ("received", "ExchangeDh"),
     ]
 
-    payload = cut_frames(dialling.data_to_send())[0]
+    payload = cut_frames(client.data_to_send())[0]
     assert told() == [("sent", f"{len(payload)} bytes")]
-    receive(dialled, in_frame(payload))
+    receive(server, in_frame(payload))
 
-    payload = cut_frames(frame_from(dialling))[0]
+    payload = cut_frames(frame_from(client))[0]
     assert told() == [("sent", "KaMessage"), ("sent", "ChannelMessage"), ("sent", f"{len(payload)} bytes")]
-    receive(dialled, in_frame(payload))
+    receive(server, in_frame(payload))
 
-    to_node = frame_from(dialled)
-    receive(dialling, to_node)
+    to_node = frame_from(server)
+    receive(client, to_node)
     assert told() == [
         ("received", f"{len(to_node) - 8} bytes"),
         ("received", "ChannelMessage"),
         ("received", "KaMessage"),
     ]
 
-    dialling.handle_time(16.0)
-    dialled.secure_channel.start_rekey(0.0)
+    client.handle_time(16.0)
+    server.secure_channel.start_rekey(0.0)
     assert told() == [("sent", "KaMessage"), ("sent", "ChannelMessage")]
-    receive(dialling, dialled.data_to_send())
+    receive(client, server.data_to_send())
     received, answered = log[-2:]
     assert received[0] == "received" and answered[0] == "sent"
     for value in (received[1], answered[1]):

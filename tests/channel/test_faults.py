@@ -55,15 +55,15 @@ def test_peer_with_four_byte_lengths_is_recognized():
 
 
 def after_version() -> tuple[Connection, int]:
-    dialled = relay()
-    receive(dialled, VERSION_FRAME)
-    return dialled, 2048
+    server = relay()
+    receive(server, VERSION_FRAME)
+    return server, 2048
 
 
 def after_first() -> tuple[Connection, int]:
-    dialled = relay()
-    receive(dialled, node().data_to_send())
-    return dialled, 2048
+    server = relay()
+    receive(server, node().data_to_send())
+    return server, 2048
 
 
 def after_handshake() -> tuple[Connection, int]:

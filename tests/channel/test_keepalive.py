@@ -25,126 +25,126 @@ def sent_values(connection: Connection, first_counter: int = 0) -> list[KaMessag
 
 
 def test_handshake_with_a_silent_peer_ends_after_32_s():
-    dialling = node(START)
-    assert dialling.next_deadline() == START + 32
-    dialling.handle_time(START + 32 - JUST_BEFORE)
+    client = node(START)
+    assert client.next_deadline() == START + 32
+    client.handle_time(START + 32 - JUST_BEFORE)
     with pytest.raises(SilenceError):
-        dialling.handle_time(START + 32)
+        client.handle_time(START + 32)
 
 
 def test_each_handshake_frame_restarts_the_idle_timeout():
-    dialling, dialled = node(START), relay(START)
-    receive(dialling, dialled.data_to_send(), START + 10)
-    assert dialling.next_deadline() == START + 42
+    client, server = node(START), relay(START)
+    receive(client, server.data_to_send(), START + 10)
+    assert client.next_deadline() == START + 42
 
 
 def test_keepalive_is_sent_after_16_s_without_sending():
-    dialling, _ = established(START)
-    assert dialling.next_deadline() == START + 16
-    dialling.handle_time(START + 16 - JUST_BEFORE)
-    assert dialling.data_to_send() == b""
-    dialling.handle_time(START + 16)
-    assert sent_values(dialling) == [KaMessage(None)]
-    dialling.handle_time(START + 17)
-    assert dialling.data_to_send() == b""
+    client, _ = established(START)
+    assert client.next_deadline() == START + 16
+    client.handle_time(START + 16 - JUST_BEFORE)
+    assert client.data_to_send() == b""
+    client.handle_time(START + 16)
+    assert sent_values(client) == [KaMessage(None)]
+    client.handle_time(START + 17)
+    assert client.data_to_send() == b""
 
 
 def test_sent_message_postpones_the_keepalive():
-    dialling, _ = established(START)
-    dialling.send(b"message", START + 10)
-    assert sent_values(dialling) == [KaMessage(b"message")]
-    assert dialling.next_deadline() == START + 26
-    dialling.handle_time(START + 26 - JUST_BEFORE)
-    assert dialling.data_to_send() == b""
-    dialling.handle_time(START + 26)
-    assert sent_values(dialling, first_counter=1) == [KaMessage(None)]
+    client, _ = established(START)
+    client.send(b"message", START + 10)
+    assert sent_values(client) == [KaMessage(b"message")]
+    assert client.next_deadline() == START + 26
+    client.handle_time(START + 26 - JUST_BEFORE)
+    assert client.data_to_send() == b""
+    client.handle_time(START + 26)
+    assert sent_values(client, first_counter=1) == [KaMessage(None)]
 
 
 def test_received_message_does_not_postpone_the_keepalive():
-    dialling, dialled = established(START)
-    dialled.send(b"message", START + 10)
-    receive(dialling, dialled.data_to_send(), START + 10)
-    assert dialling.next_deadline() == START + 16
+    client, server = established(START)
+    server.send(b"message", START + 10)
+    receive(client, server.data_to_send(), START + 10)
+    assert client.next_deadline() == START + 16
 
 
 def test_peer_that_is_silent_for_32_s_ends_the_connection():
-    dialling, _ = established(START)
-    dialling.handle_time(START + 31)
-    assert dialling.next_deadline() == START + 32
-    dialling.handle_time(START + 32 - JUST_BEFORE)
+    client, _ = established(START)
+    client.handle_time(START + 31)
+    assert client.next_deadline() == START + 32
+    client.handle_time(START + 32 - JUST_BEFORE)
     with pytest.raises(SilenceError, match="32 s"):
-        dialling.handle_time(START + 32)
-    assert not dialling.established
+        client.handle_time(START + 32)
+    assert not client.established
 
 
 @pytest.mark.parametrize("kind", ["message", "keepalive", "rekey"])
 def test_every_encrypted_message_is_a_sign_of_life(kind):
-    dialling, dialled = established(START)
+    client, server = established(START)
     if kind == "message":
-        dialled.send(b"message", START + 20)
+        server.send(b"message", START + 20)
     elif kind == "keepalive":
-        dialled.handle_time(START + 20)
+        server.handle_time(START + 20)
     else:
-        dialled.secure_channel.start_rekey(START + 20)
-    receive(dialling, dialled.data_to_send(), START + 20)
-    dialling.handle_time(START + 52 - JUST_BEFORE)
-    assert dialling.next_deadline() == START + 52
+        server.secure_channel.start_rekey(START + 20)
+    receive(client, server.data_to_send(), START + 20)
+    client.handle_time(START + 52 - JUST_BEFORE)
+    assert client.next_deadline() == START + 52
     with pytest.raises(SilenceError):
-        dialling.handle_time(START + 52)
+        client.handle_time(START + 52)
 
 
 def test_half_a_frame_is_no_sign_of_life():
-    dialling, dialled = established(START)
-    dialled.send(b"message", START + 20)
-    assert receive(dialling, dialled.data_to_send()[:-1], START + 20) == []
+    client, server = established(START)
+    server.send(b"message", START + 20)
+    assert receive(client, server.data_to_send()[:-1], START + 20) == []
     with pytest.raises(SilenceError):
-        dialling.handle_time(START + 32)
+        client.handle_time(START + 32)
 
 
 def test_silence_does_not_count_while_reading_is_paused():
-    dialling, _ = established(START)
-    dialling.mark_received(START + 40)
-    dialling.handle_time(START + 40)
-    assert sent_values(dialling) == [KaMessage(None)], "keepalives continue"
-    dialling.handle_time(START + 72 - JUST_BEFORE)
+    client, _ = established(START)
+    client.mark_received(START + 40)
+    client.handle_time(START + 40)
+    assert sent_values(client) == [KaMessage(None)], "keepalives continue"
+    client.handle_time(START + 72 - JUST_BEFORE)
     with pytest.raises(SilenceError):
-        dialling.handle_time(START + 72)
+        client.handle_time(START + 72)
 
 
 def test_rekey_starts_after_an_hour():
-    dialling, dialled = established(START)
+    client, server = established(START)
     hour = START + 3600
-    for side in (dialling, dialled):
+    for side in (client, server):
         side.mark_received(hour)
         side.last_sent = hour
         side.handle_time(hour - JUST_BEFORE)
         assert not side.secure_channel.rekey_pending
         assert side.next_deadline() == hour
-    keys = dialling.secure_channel.sending.key, dialling.secure_channel.receiving.key
-    dialling.handle_time(hour)
-    assert dialling.secure_channel.rekey_pending
-    assert dialling.next_deadline() == hour + 16
-    converse(dialling, dialled, hour)
-    assert not {dialling.secure_channel.sending.key, dialling.secure_channel.receiving.key} & set(keys)
-    assert dialled.secure_channel.rekey_at == hour + 3600, (
+    keys = client.secure_channel.sending.key, client.secure_channel.receiving.key
+    client.handle_time(hour)
+    assert client.secure_channel.rekey_pending
+    assert client.next_deadline() == hour + 16
+    converse(client, server, hour)
+    assert not {client.secure_channel.sending.key, client.secure_channel.receiving.key} & set(keys)
+    assert server.secure_channel.rekey_at == hour + 3600, (
         "a side that answered a rekey starts none for an hour"
     )
 
 
 def test_idle_connection_stays_open_for_hours():
-    dialling, dialled = established(START)
+    client, server = established(START)
     now, keepalives, changes = START, 0, 0
     while now < START + 2 * 3600 + 60:
-        when = min(dialling.next_deadline(), dialled.next_deadline())
+        when = min(client.next_deadline(), server.next_deadline())
         assert when > now, "a deadline was not met"
         now = when
-        key = dialling.secure_channel.sending.key
-        for side in (dialling, dialled):
+        key = client.secure_channel.sending.key
+        for side in (client, server):
             if side.next_deadline() <= now:
                 side.handle_time(now)
                 keepalives += 1
-        converse(dialling, dialled, now)
-        changes += key != dialling.secure_channel.sending.key
+        converse(client, server, now)
+        changes += key != client.secure_channel.sending.key
     assert changes == 2
     assert keepalives == 2 * 454, "one in 16 s from each side, and two rekeys"
 
@@ -152,15 +152,15 @@ def test_idle_connection_stays_open_for_hours():
 @pytest.mark.parametrize("first", [0, 127, 128, 255])
 def test_keepalive_is_padded_with_at_most_127_bytes(first):
     secrets = Randomness(1)
-    dialling = Connection(
+    client = Connection(
         NODE, START, None, lambda size: bytes([first]) * size if size not in (16, 32) else secrets(size)
     )
-    converse(dialling, Connection(RELAY, START, None, Randomness(2)), START)
-    dialling.handle_time(START + 16)
-    dialling.send(b"message", START + 16)
-    key = dialling.secure_channel.sending.key
+    converse(client, Connection(RELAY, START, None, Randomness(2)), START)
+    client.handle_time(START + 16)
+    client.send(b"message", START + 16)
+    key = client.secure_channel.sending.key
     keepalive, message = (
-        decrypt_message(payload, key, i) for i, payload in enumerate(cut_frames(dialling.data_to_send()))
+        decrypt_message(payload, key, i) for i, payload in enumerate(cut_frames(client.data_to_send()))
     )
     assert len(keepalive.rand_padding) == first % 128 <= MAX_KEEPALIVE_PADDING_SENT
     assert len(message.rand_padding) == first

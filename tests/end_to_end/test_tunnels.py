@@ -79,23 +79,6 @@ def test_last_words_are_delivered_before_the_end(ends: tuple[Peer, Peer], words:
         sending.result(TIMEOUT)
 
 
-def test_reset_of_one_end_ends_the_other(ends: tuple[Peer, Peer]) -> None:
-    near, far = ends
-    near.reset()
-    assert far.messages_until_end() == []
-
-
-def test_either_end_may_change_its_keys(ends: tuple[Peer, Peer]) -> None:
-    near, far = ends
-    for initiator in (near, far, near):
-        before = initiator.channel.rekeys
-        initiator.start_rekey()
-        exchange(near, far, [b"under the old key" * 5000, b"there"], [b"back" * 20_000])
-        assert_joined(near, far)  # after the relay's answer
-        assert initiator.channel.rekeys == before + 1
-        exchange(near, far, [os.urandom(70_000)] * 3, [os.urandom(70_000)] * 3)
-
-
 def test_both_ends_may_change_their_keys_under_traffic(ends: tuple[Peer, Peer]) -> None:
     near, far = ends
     messages = [os.urandom(50_000) for _ in range(20)]

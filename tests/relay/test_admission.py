@@ -11,8 +11,6 @@ from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.limits import Limits
 
-HERE, THERE, ELSEWHERE = "1.1.1.1", "2.2.2.2", "3.3.3.3"
-
 
 @pytest.mark.parametrize(
     ("host", "prefix", "shown"),

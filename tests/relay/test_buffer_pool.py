@@ -106,15 +106,6 @@ def test_available_bytes_are_those_that_fit(steps: list[tuple[int, int]]) -> Non
             assert not account.fits(available + 3) or not model.others(each)  # rounded down to thirds
 
 
-@given(st.integers(0, 10**6), st.integers(0, FREE), st.integers(0, FREE))
-def test_small_messages_always_pass(used: int, held: int, size: int) -> None:
-    pool = BufferPool(100_000)
-    pool.open_account("other").add(used)
-    account = pool.open_account("address")
-    account.add(held)
-    assert account.fits(size) or held + size > FREE
-
-
 def fill(pool: BufferPool, address: str, size: int = 10_000) -> Iterator[Account]:
     """Open accounts of one address until none gets space."""
     while True:
@@ -136,23 +127,6 @@ def test_address_alone_gets_half_and_two_a_third_each() -> None:
         account.add(-account.held)
         second += fill(pool, "second")
     assert 0.65 < pool.used / pool.limit <= 2 / 3
-
-
-def test_newcomer_finds_space_beside_greedy_addresses() -> None:
-    pool = BufferPool(12_000_000)
-    kept = [account for number in range(5) for account in fill(pool, f"address {number}")]
-    assert len(kept) > 1000
-    assert pool.open_account("newcomer").fits(32 * 1024)
-
-
-def test_one_frame_passes_however_small_the_pool() -> None:
-    pool = BufferPool(1)
-    first, second = pool.open_account("first"), pool.open_account("second")
-    assert first.fits(MAX_FRAME_SIZE)
-    first.add(MAX_FRAME_SIZE)
-    assert not second.fits(FREE + 1)
-    first.add(-MAX_FRAME_SIZE)
-    assert second.fits(MAX_FRAME_SIZE)
 
 
 class Waiters:

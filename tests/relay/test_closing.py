@@ -172,7 +172,7 @@ def test_socket_that_cannot_be_shut_down_is_closed(harness: Harness, monkeypatch
     assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
 
 
-# The end of the whole relay.
+# Stopping the relay.
 
 
 def test_drain_lets_tunnels_go_on_and_closes_the_rest(harness: Harness) -> None:

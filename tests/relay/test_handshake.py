@@ -77,12 +77,6 @@ def stopped_callers(harness: Harness) -> list[Caller]:
     return [silent, cut, halfway]
 
 
-def test_version_is_sent_at_once(harness: Harness) -> None:
-    sock = harness.connect_socket()
-    assert sock.recv(100) == VERSION_FRAME
-    sock.close()
-
-
 def test_handshake_proves_the_peer_key(harness: Harness) -> None:
     caller = Caller(harness).authenticate()
     assert caller.connection.session.state is State.AWAITING_INIT

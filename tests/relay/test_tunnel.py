@@ -32,20 +32,6 @@ def test_frames_cut_into_pieces_arrive_unchanged(harness: Harness, size: int) ->
     assert far.messages == messages
 
 
-def test_frame_cut_in_two_at_any_byte_arrives_unchanged(harness: Harness) -> None:
-    near, far = harness.tunnel()
-    cut = 0
-    while True:
-        data = near.encrypt(b"one", b"two")
-        if cut >= len(data):
-            break
-        near.write(data[:cut])
-        harness.run_rounds(1)
-        near.write(data[cut:])
-        assert [far.receive(), far.receive()] == [b"one", b"two"]
-        cut += 1
-
-
 def test_tunnels_in_turn_mix_nothing(harness: Harness) -> None:
     chance = random.Random(7)
     tunnels = [harness.tunnel() for _ in range(4)]
