@@ -237,6 +237,23 @@ def relay_check(values: Values) -> int:
     return check_and_report(ticket, timeout, trace=values["--trace"], as_json=values["--json"])
 
 
+def relay_status(values: Values) -> None:
+    """Show the status of a relay that runs with --status: its limits, connections, traffic and log.
+
+    Usage:
+      stmgr.py relay-status <url> [--watch]
+
+    The URL is that of the status page, such as http://127.0.0.1:9090.
+
+    Options:
+      --watch  Show it again every 2 seconds, with the present rates.
+    """
+    # Imported here because no other command needs it.
+    from offset_common.status.terminal import show_status
+
+    show_status(values["<url>"], values["--watch"])
+
+
 COMMANDS: dict[str, Callable[[Values], Optional[int]]] = {
     "gen-ident": gen_ident,
     "relay-ticket": relay_ticket,
@@ -248,6 +265,7 @@ COMMANDS: dict[str, Callable[[Values], Optional[int]]] = {
     "convert-key": convert_key,
     "show": show,
     "relay-check": relay_check,
+    "relay-status": relay_status,
 }
 
 

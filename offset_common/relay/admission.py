@@ -79,6 +79,11 @@ class Admission(Generic[C]):
         """Return the number of connections."""
         return len(self._connections)
 
+    @property
+    def unauthenticated(self) -> int:
+        """The number of connections that have not finished the handshake."""
+        return len(self._unauthenticated)
+
     def all(self) -> list[C]:
         """Return all connections."""
         return list(self._connections)

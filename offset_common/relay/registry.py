@@ -69,6 +69,10 @@ class Registry(Generic[L, P, T]):
         """Return whether a connect waits for the listener of `key`."""
         return key in self._of_target
 
+    def count_pending(self, key: bytes) -> int:
+        """Return how many connects wait for the listener of `key`."""
+        return len(self._of_target.get(key, ()))
+
     def connect(self, pending: P, connect: Connect) -> Union[CloseReason, tuple[L, Optional[P]]]:
         """Let `pending` wait; return its listener and the connect that must end for it, or why it is refused.
 
