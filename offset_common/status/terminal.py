@@ -96,7 +96,7 @@ def show_status(url: str, watch: bool) -> None:
         try:
             status = source.fetch()
         except ServiceError as error:
-            _print([str(error)], watch)  # the relay may come back
+            _print([_text(error)], watch)  # the relay may come back
         else:
             _print(status_lines(status, colour, previous), watch)
 
@@ -189,6 +189,11 @@ def _log_line(line: dict[str, Any], colour: bool) -> str:
     times = f" ({line['times']} times)" if line["times"] > 1 else ""
     event = styled(_text(line["event"]), style, colour)
     return f"  {when} {event}{': ' if details else ''}{_text(details)}{times}"
+
+
+def role_text(role: str) -> str:
+    """Return the name of a role for people."""
+    return _text(role.replace("_", " "))
 
 
 def _text(value: object) -> str:
