@@ -58,13 +58,11 @@ class Source:
             response = connection.getresponse()
             body = response.read(MAX_SIZE)
         except http.client.HTTPException:
-            raise ServiceError(
-                f"{self.url} does not answer in HTTP; is this the address of --status?"
-            ) from None
+            raise ServiceError(f"{self.url} does not answer in HTTP; give the address of --status") from None
         except (OSError, UnicodeError) as error:
             reason = os_error_sentence(error) if isinstance(error, OSError) else "not a host name"
             raise ServiceError(
-                f"no answer from {self.url}: {reason}; does strelay run with --status?"
+                f"no answer from {self.url}: {reason}; check that strelay runs with --status"
             ) from None
         finally:
             connection.close()

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.relay.conftest import harness
 from tests.status.relays import RelayWithStatus
+
+__all__ = ["harness", "relay"]
 
 
 @pytest.fixture(scope="module")
