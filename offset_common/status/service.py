@@ -6,6 +6,7 @@ import logging
 import socket
 import sys
 import time
+from functools import partial
 from ipaddress import ip_address
 from typing import Optional, Protocol
 
@@ -73,6 +74,16 @@ class StatusService:
             name_of: names of keys, for people; called in the status thread.
         """
         public = [sock for sock in self._sockets if not _is_loopback(sock)]
+        # Not at once: the first line of a relay's log is that it is ready.
+        relay.loop.call_soon(partial(self._announce, public))
+        facts = RelayFacts(encode_key(relay.identity.public_key), tuple(relay.addresses), time.time())
+        # A thread that computes keeps the event loop waiting for so long, 5 ms by default.
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        routes = Routes(facts, Snapshots(relay), self._log, name_of, any_host=bool(public))
+        self._server = HttpServer(self._sockets, routes.respond)
+        self._server.start()
+
+    def _announce(self, public: list[socket.socket]) -> None:
         log_event("status ready", address=",".join(self.addresses))
         if public:
             log_event(
@@ -82,12 +93,6 @@ class StatusService:
                 advice="it shows addresses and keys; use 127.0.0.1 and an SSH tunnel, or a proxy that asks"
                 " for a password",
             )
-        facts = RelayFacts(encode_key(relay.identity.public_key), tuple(relay.addresses), time.time())
-        # A thread that computes keeps the event loop waiting for so long, 5 ms by default.
-        sys.setswitchinterval(SWITCH_INTERVAL)
-        routes = Routes(facts, Snapshots(relay), self._log, name_of, any_host=bool(public))
-        self._server = HttpServer(self._sockets, routes.respond)
-        self._server.start()
 
     def stop(self) -> None:
         """Stop serving."""

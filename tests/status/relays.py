@@ -44,7 +44,7 @@ class RelayWithStatus(RelayProcess):
 
     def __init__(self, directory: Path, *options: str, status: str = f"{LOCALHOST}:0") -> None:
         super().__init__(write_identity(directory), options=["--status", status, *options])
-        found = re.search(r"address=(\S+?):(\d+)$", self.wait_for_line("^status ready"))
+        found = re.search(r"status ready: address=(\S+?):(\d+)", self.wait_for_line("status ready: "))
         assert found is not None
         self.status_port = int(found[2])
         self.url = f"http://{LOCALHOST}:{self.status_port}"

@@ -52,7 +52,7 @@ def test_short_forms_of_the_url_work(
     assert run(form.format(host=LOCALHOST, port=relay.status_port), capsys)[0] == 0
 
 
-def test_watch_shows_rates_and_outlives_the_relay(relay: RelayWithStatus) -> None:
+def test_watch_shows_rates(relay: RelayWithStatus) -> None:
     command = [sys.executable, "-u", "stmgr.py", "relay-status", relay.url, "--watch"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
