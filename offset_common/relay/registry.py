@@ -33,6 +33,14 @@ class Connect(NamedTuple):
     address: str
 
 
+class Fullest(NamedTuple):
+    """The most that there is of one key: tunnel ends, pending connects from it and for its listener."""
+
+    tunnels: int
+    pending: int
+    pending_for: int
+
+
 class Registry(Generic[L, P, T]):
     """The relay's memory of roles.
 
@@ -69,9 +77,13 @@ class Registry(Generic[L, P, T]):
         """Return whether a connect waits for the listener of `key`."""
         return key in self._of_target
 
-    def count_pending(self, key: bytes) -> int:
-        """Return how many connects wait for the listener of `key`."""
-        return len(self._of_target.get(key, ()))
+    def fullest(self) -> Fullest:
+        """Return the most that one key holds."""
+        return Fullest(
+            max(self._tunnels_of_key.values(), default=0),
+            max(self._of_source.values(), default=0),
+            max(map(len, self._of_target.values()), default=0),
+        )
 
     def connect(self, pending: P, connect: Connect) -> Union[CloseReason, tuple[L, Optional[P]]]:
         """Let `pending` wait; return its listener and the connect that must end for it, or why it is refused.

@@ -8,24 +8,21 @@ from __future__ import annotations
 import os
 import time
 from heapq import nlargest, nsmallest
-from typing import Any, Callable, NamedTuple, Optional
+from operator import itemgetter
+from typing import Any, Callable, NamedTuple, Optional, TypeVar
 
 from offset_common import __version__
 from offset_common.identity import encode_key
 from offset_common.status.recent_log import Line
-from offset_common.status.snapshot import Census, Group, Row, Snapshot, Use
+from offset_common.status.snapshot import ROLES, Census, Row, Snapshot, Use
 
 MAX_ROWS = 1000
-SHOWN_GROUPS = 10
-SORT_KEYS: dict[str, Callable[[Row], Any]] = {
-    "key": lambda row: row.key,
-    "address": lambda row: row.address,
-    "role": lambda row: row.role,
-    "since": lambda row: row.since,
-    "received": lambda row: row.received,
-    "sent": lambda row: row.sent,
-    "queued": lambda row: row.queued,
-}
+SHOWN_OWNERS = 10
+COLUMNS = ("key", "address", "role", "since", "received", "sent", "queued")
+SORT_KEYS: dict[str, Callable[[Row], Any]] = {name: itemgetter(number) for number, name in enumerate(COLUMNS)}
+SORT_KEYS["role"] = lambda row: ROLES[row[2]]
+
+K = TypeVar("K", bytes, str)
 
 NameOf = Callable[[bytes], str]
 """Returns the name that an operator has given to a key, or an empty string."""
@@ -103,11 +100,12 @@ def status_report(
             "bugs": census.bugs,
         },
         "keys": [
-            {"key": encode_key(key), "name": name_of(key), **_sums(group)}
-            for key, group in _largest(census.keys)
+            {"key": encode_key(key), "name": name_of(key), "connections": count, **traffic}
+            for key, count, traffic in _largest(census.keys, census.rows, lambda row: row[0])
         ],
         "addresses_in_use": [
-            {"address": address, **_sums(group)} for address, group in _largest(census.addresses)
+            {"address": address, "connections": count, **traffic}
+            for address, count, traffic in _largest(census.addresses, census.rows, lambda row: row[1].prefix)
         ],
         "ended": [
             {"reason": reason.name.lower(), "text": reason.value, "count": count}
@@ -144,46 +142,41 @@ def process_report() -> dict[str, float]:
     return report
 
 
-def _largest(groups: dict[Any, Group]) -> list[tuple[Any, Group]]:
-    return nlargest(
-        SHOWN_GROUPS, groups.items(), key=lambda item: (item[1].connections, item[1].received + item[1].sent)
-    )
-
-
-def _sums(group: Group) -> dict[str, int]:
-    return {
-        "connections": group.connections,
-        "received": group.received,
-        "sent": group.sent,
-        "queued": group.queued,
-    }
+def _largest(
+    counts: dict[K, int], rows: list[Row], owner: Callable[[Row], K]
+) -> list[tuple[K, int, dict[str, int]]]:
+    """Return the owners with the most connections, and the traffic of each as far as the rows have it."""
+    largest = nlargest(SHOWN_OWNERS, counts.items(), key=itemgetter(1))
+    traffic: dict[K, dict[str, int]] = {key: {} for key, _ in largest}
+    for row in rows:
+        sums = traffic.get(owner(row))
+        if sums is not None:
+            for name, value in zip(COLUMNS[-3:], row[-3:]):
+                sums[name] = sums.get(name, 0) + value
+    return [(key, count, traffic[key]) for key, count in largest]
 
 
 def _list_report(rows: list[Row], selection: Selection, name_of: NameOf) -> dict[str, Any]:
+    states = {state for state, role in ROLES.items() if selection.role in ("", role)}
     text = selection.text.lower()
-    matching = [
-        row
-        for row in rows
-        if selection.role in ("", row.role) and (not text or _contains(row, text, name_of))
-    ]
+    matching = rows
+    if selection.role:
+        matching = [row for row in matching if row[2] in states]
+    if text:
+        matching = [row for row in matching if _contains(row, text, name_of)]
     choose = nlargest if selection.descending else nsmallest
     chosen = choose(selection.most, matching, key=SORT_KEYS[selection.sort])
-    return {
-        "matching": len(matching),
-        "rows": [
-            {**row._asdict(), "key": _shown(row), "name": name_of(row.key) if row.key else ""}
-            for row in chosen
-        ],
-    }
+    return {"matching": len(matching), "rows": [_row_report(row, name_of) for row in chosen]}
+
+
+def _row_report(row: Row, name_of: NameOf) -> dict[str, Any]:
+    key, address, state, *numbers = row
+    shown = (encode_key(key) if key else "", address.text, ROLES[state], *numbers)
+    return {**dict(zip(COLUMNS, shown)), "name": name_of(key) if key else ""}
 
 
 def _contains(row: Row, text: str, name_of: NameOf) -> bool:
-    return (
-        text in row.address
-        or text in _shown(row).lower()
-        or (bool(row.key) and text in name_of(row.key).lower())
-    )
-
-
-def _shown(row: Row) -> str:
-    return encode_key(row.key) if row.key else ""
+    key, address = row[:2]
+    if text in address.text:
+        return True
+    return bool(key) and (text in encode_key(key).lower() or text in name_of(key).lower())

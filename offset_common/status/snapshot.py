@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
+from offset_common.relay.addresses import PeerAddress
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.lifecycle import State
 from offset_common.relay.status import Traffic
@@ -47,45 +48,12 @@ class Use(NamedTuple):
         return self.used > self.limit * MAX_HEALTHY_SHARE
 
 
-class Group:
-    """Counts what the connections of one key or address have together."""
+Row = tuple[bytes, PeerAddress, State, float, int, int, int]
+"""One connection: the peer's key (empty until it is proven), its address, the state, when it was accepted
+(seconds of the system's clock), bytes received, bytes sent, and bytes that the peer has not read.
 
-    __slots__ = ("connections", "queued", "received", "sent")
-
-    def __init__(self) -> None:
-        self.connections = 0
-        self.received = 0  # bytes
-        self.sent = 0
-        self.queued = 0
-
-    def add(self, received: int, sent: int, queued: int) -> None:
-        """Count one connection."""
-        self.connections += 1
-        self.received += received
-        self.sent += sent
-        self.queued += queued
-
-
-class Row(NamedTuple):
-    """One connection.
-
-    Args:
-        key: of the peer; empty until it is proven.
-        address: "host:port".
-        role: a value of ROLES.
-        since: seconds of the system's clock, when it was accepted.
-        received: bytes.
-        sent: bytes.
-        queued: bytes that the peer has not read.
-    """
-
-    key: bytes
-    address: str
-    role: str
-    since: float
-    received: int
-    sent: int
-    queued: int
+A plain tuple: there may be ten thousand, and nobody looks at most of them.
+"""
 
 
 class Health(NamedTuple):
@@ -103,8 +71,8 @@ class Census(NamedTuple):
         queued: bytes that peers have not read.
         traffic: bytes since the start, of ended connections too.
         limits: all of them, with the use.
-        keys: the sums of each key.
-        addresses: the sums of each IPv4 address or IPv6 prefix.
+        keys: authenticated connections of each key.
+        addresses: connections of each IPv4 address or IPv6 prefix.
         ended: connections that ended or were refused, since the start, by reason.
         tunnels: tunnels made since the start.
         handshakes: completed since the start.
@@ -117,8 +85,8 @@ class Census(NamedTuple):
     queued: int
     traffic: Traffic
     limits: tuple[Use, ...]
-    keys: dict[bytes, Group]
-    addresses: dict[str, Group]
+    keys: dict[bytes, int]
+    addresses: dict[str, int]
     ended: dict[CloseReason, int]
     tunnels: int
     handshakes: int

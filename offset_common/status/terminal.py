@@ -54,7 +54,7 @@ class Source:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=TIMEOUT)
         try:
-            connection.request("GET", "/status.json")
+            connection.request("GET", "/status.json?list=0")  # with traffic by key and address
             response = connection.getresponse()
             body = response.read(MAX_SIZE)
         except http.client.HTTPException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Optional
 
@@ -9,6 +10,7 @@ import pytest
 
 from offset_common.identity import Identity
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import MIB, Limits
 from offset_common.status import survey
 from offset_common.status.routes import health_problem
@@ -104,17 +106,26 @@ def test_tunnels_are_counted_for_each_key(harness: Harness) -> None:
     assert used(take(harness))["key_tunnels"] == 1
     census = census_of(take(harness))
     assert census.tunnels == 2
-    assert census.keys[near.key].connections == 1
+    assert census.keys[near.key] == 1
+    assert census.addresses == {"127.0.0.1": 6}
 
 
 def test_rows_agree_with_the_connections(harness: Harness) -> None:
     near, far = harness.tunnel()
     near.send(bytes(5000))
     far.receive()
-    rows = {row.key: row for row in census_of(take(harness, Detail.ROWS)).rows if row.role == "tunnel"}
-    row = rows[near.key]
-    assert (row.address, row.received) == ("127.0.0.1:5000", near.connection.received)
-    assert rows[far.key].sent == far.connection.sent > 5000
+    rows = {row[0]: row for row in census_of(take(harness, Detail.ROWS)).rows if row[2] is State.TUNNEL}
+    expected: object = (
+        near.key,
+        ("127.0.0.1:5000", "127.0.0.1"),
+        State.TUNNEL,
+        pytest.approx(time.time(), abs=5),
+        near.connection.received,
+        near.connection.sent,
+        0,
+    )
+    assert rows[near.key] == expected
+    assert rows[far.key][5] == far.connection.sent > 5000
     assert census_of(take(harness)).rows == []
 
 
