@@ -238,12 +238,13 @@ def relay_check(values: Values) -> int:
 
 
 def relay_status(values: Values) -> None:
-    """Show the status of a relay that runs with --status: its limits, connections, traffic and log.
+    """Show the status of a running relay.
+
+    Shows the use of its limits, its connections and traffic, why connections ended, and the last log lines
+    that matter. The relay must run with --status; the URL is that of its page, such as http://127.0.0.1:9090.
 
     Usage:
       stmgr.py relay-status <url> [--watch]
-
-    The URL is that of the status page, such as http://127.0.0.1:9090.
 
     Options:
       --watch  Show it again every 2 seconds, with the present rates.
