@@ -6,6 +6,7 @@ Rounds with and without a scraper alternate, because other programs on the machi
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import statistics
 import time
@@ -13,11 +14,12 @@ from multiprocessing.connection import Connection as Pipe
 from typing import Optional
 
 from bench.canary import Canary
-from bench.client import open_tunnels
+from bench.client import Client, open_tunnels
 from bench.idle import Crowd, connect_listener
 from bench.options import Figures, Options, Report, SkippedError
 from bench.processes import Child, raise_descriptor_limit
 from bench.relay_process import RelayProcess
+from offset_common.errors import OperatorError
 
 LISTENERS, QUICK_LISTENERS = 10_000, 1000
 ROUNDS, QUICK_ROUNDS = 12, 2
@@ -26,6 +28,7 @@ PAUSE = 0.001  # seconds between two messages
 SETTLE = 0.5  # seconds at the start of a round
 SCRAPE_INTERVAL = 1.0  # seconds
 SPARE_DESCRIPTORS = 100
+KEEPALIVE_EVERY = 1000  # new listeners
 FOREVER = 1e5  # seconds
 CANARY_ADDRESS = "127.0.0.250"
 
@@ -45,6 +48,8 @@ def measure_status(options: Options, report: Report) -> None:
                 pairs = [
                     (_measure(relay, canary, None), _measure(relay, canary, port)) for _ in range(rounds)
                 ]
+            if _connections(port) < count:
+                raise OperatorError("the relay closed idle listeners; this machine is too busy")
         finally:
             crowd.stop()
     quiet, scraped = (_median(f"status-{name}", each) for name, each in zip(("off", "on"), zip(*pairs)))
@@ -78,9 +83,14 @@ def _median(row: str, rounds: tuple[Figures, ...]) -> Figures:
 
 
 def _stay_connected(pipe: Pipe, relay: RelayProcess, count: int) -> None:
-    crowd = Crowd([connect_listener(relay, number) for number in range(count)])
+    clients: list[Client] = []
+    for number in range(count):
+        clients.append(connect_listener(relay, number))
+        if len(clients) % KEEPALIVE_EVERY == 0:
+            for client in clients:  # or the first ones are closed before the last ones are there
+                client.send_keepalive()
     pipe.send("ready")
-    crowd.run(FOREVER)
+    Crowd(clients).run(FOREVER)
 
 
 def _scrape(pipe: Pipe, port: int) -> None:
@@ -95,6 +105,14 @@ def _scrape(pipe: Pipe, port: int) -> None:
             raise ConnectionError(f"/metrics answers {response.status}")
         pipe.send("scraped")
         time.sleep(max(0.0, begin + SCRAPE_INTERVAL - time.monotonic()))
+
+
+def _connections(port: int) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/status.json")
+    used: int = json.loads(connection.getresponse().read())["connections"]
+    connection.close()
+    return used
 
 
 def _free_port() -> int:
