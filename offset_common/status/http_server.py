@@ -186,11 +186,13 @@ class _Client:
             OSError: the connection is lost, or (BlockingIOError) there is nothing to read.
         """
         data = self.sock.recv(READ_SIZE)
-        if not data:
-            raise ConnectionResetError
         self._received += data
+        if not self._received:
+            raise ConnectionResetError
         try:
             size = head_size(self._received)
+            if not size and not data:
+                raise RequestError(HTTPStatus.BAD_REQUEST, "the request ends before its headers do")
             if size:
                 request = parse_head(self._received[:size])
                 self.answer(_respond_safely(respond, request).encode(request.method != "HEAD"))

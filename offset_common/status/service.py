@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import sys
 import time
 from functools import partial
 from ipaddress import ip_address
@@ -23,7 +22,6 @@ from offset_common.status.snapshots import Snapshots
 from offset_common.status.survey import Surveyed
 
 LOOPBACK = "127.0.0.1"
-SWITCH_INTERVAL = 0.0005  # seconds after which the status thread lets the event loop continue
 
 
 class Served(Surveyed, Protocol):
@@ -77,8 +75,6 @@ class StatusService:
         # Not at once: the first line of a relay's log is that it is ready.
         relay.loop.call_soon(partial(self._announce, public))
         facts = RelayFacts(encode_key(relay.identity.public_key), tuple(relay.addresses), time.time())
-        # A thread that computes keeps the event loop waiting for so long, 5 ms by default.
-        sys.setswitchinterval(SWITCH_INTERVAL)
         routes = Routes(facts, Snapshots(relay), self._log, name_of, any_host=bool(public))
         self._server = HttpServer(self._sockets, routes.respond)
         self._server.start()

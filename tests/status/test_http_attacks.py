@@ -105,6 +105,16 @@ def test_a_request_in_single_bytes_is_served(relay: RelayWithStatus) -> None:
         assert status_of(read_all(sock)) == 200
 
 
+@pytest.mark.parametrize("data", [b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+def test_half_a_request_with_an_end_is_answered(data: bytes, relay: RelayWithStatus) -> None:
+    with relay.connect() as sock:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        answer = read_all(sock)
+    assert status_of(answer) == 400
+    assert b"the request ends before its headers do" in answer
+
+
 def test_two_requests_at_once_get_one_answer(relay: RelayWithStatus) -> None:
     assert status_of(relay.exchange(GOOD + GOOD)) == 200
 
