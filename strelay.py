@@ -20,6 +20,8 @@ The relay logs to standard error: a line when it is ready, one for each tunnel t
 connection that ended, and on SIGUSR1 one with its present state. SIGTERM or Ctrl-C stops it in order, a
 second one at once. SIGHUP does nothing yet.
 
+  --status [IP:]PORT           Serve a live page, /status.json, /metrics and /healthz over HTTP there, at the
+                               loopback address if there is only a port. Without it, nothing is served.
   --drain SECONDS              Time that tunnels have to end after SIGTERM [default: 5].
 
 More than one core:

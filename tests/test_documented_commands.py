@@ -37,11 +37,15 @@ from tests.support.relay_process import RelayProcess
 
 PATIENCE = 30.0  # seconds for each command
 
+STATUS_URL = "http://127.0.0.1:9090"
+STATUS_TESTS = "tests/status/test_terminal.py"
 FORWARD = "tests/examples/test_forward_in_use.py"
 ELSEWHERE = {
     **dict.fromkeys(OWNERS_COMMANDS, "tests/test_documentation.py::test_the_readme_commands_start_a_relay"),
     **dict.fromkeys(FORWARDING_COMMANDS, f"{FORWARD}::test_readme_commands_reach_the_server"),
     **dict.fromkeys(INSTALL_COMMANDS, "tests/test_deploy.py::test_documented_installation_starts_the_relay"),
+    f"python3 stmgr.py relay-status {STATUS_URL}": f"{STATUS_TESTS}::test_it_shows_what_the_page_shows",
+    f"python3 stmgr.py relay-status {STATUS_URL} --watch": f"{STATUS_TESTS}::test_watch_shows_rates",
     "pip install .": "tests/test_packaging.py::test_the_installed_commands_work",
     "ssh -p 2222 localhost": f"{FORWARD}::test_ssh_works",
 }
@@ -51,6 +55,7 @@ NOT_RUN = {
     r"apt-get install [a-z0-9 -]+": "changes the system; .ci/run does it",
     r"journalctl -u offset-relay": "needs systemd and the service",
     r"systemctl [a-zA-Z0-9 -]+": "needs systemd and the service",
+    r"ssh -L 9090:127\.0\.0\.1:9090 relay\.example\.com": "needs another machine",
     r"bash \.ci/run": "runs this test",
     r'\.venv/bin/python -m pytest -x -m "not slow"': "runs this test",
 }
@@ -99,6 +104,8 @@ def start_relay(line: str, directory: Path) -> None:
     if "--laddr" not in words:
         words += ["--idfile", "relay/relay.ident", "--laddr", "0.0.0.0:4567"]
     words[words.index("--laddr") + 1] = "127.0.0.1:0"
+    if "--status" in words:
+        words[words.index("--status") + 1] = "127.0.0.1:0"
     with subprocess.Popen(
         words, cwd=directory, env=environment(), stderr=subprocess.PIPE, text=True
     ) as process:

@@ -253,6 +253,24 @@ def relay_check(values: Values) -> int:
     return check_and_report(ticket, timeout, report, quick=values["--quick"])
 
 
+def relay_status(values: Values) -> None:
+    """Show the status of a running relay.
+
+    Shows the use of its limits, its connections and traffic, why connections ended, and the last log lines
+    that matter. The relay must run with --status; the URL is that of its page, such as http://127.0.0.1:9090.
+
+    Usage:
+      stmgr.py relay-status <url> [--watch]
+
+    Options:
+      --watch  Show it again every 2 seconds, with the present rates.
+    """
+    # Imported here because no other command needs it.
+    from offset_common.status.terminal import show_status
+
+    show_status(values["<url>"], values["--watch"])
+
+
 COMMANDS: dict[str, Callable[[Values], Optional[int]]] = {
     "gen-ident": gen_ident,
     "relay-ticket": relay_ticket,
@@ -264,6 +282,7 @@ COMMANDS: dict[str, Callable[[Values], Optional[int]]] = {
     "convert-key": convert_key,
     "show": show,
     "relay-check": relay_check,
+    "relay-status": relay_status,
 }
 
 

@@ -6,8 +6,9 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
-from typing import Any, Optional
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Callable, Optional
 
 from offset_common import __version__
 from offset_common.address import parse_listen_address
@@ -71,6 +72,7 @@ def serve(arguments: dict[str, Any], signals: Signals) -> int:
         OperatorError: it cannot start.
     """
     addresses = [parse_listen_address(text) for text in arguments["--laddr"]]
+    status = open_status(arguments["--status"])
     return_large_blocks()
     limits = read_limits(arguments)
     drain = read_number("--drain", arguments["--drain"], 0, DAY, "seconds")
@@ -84,7 +86,7 @@ def serve(arguments: dict[str, Any], signals: Signals) -> int:
     signals.hold()
     relay = Relay(identity, sockets, limits, log, workers=workers)
     try:
-        with obey_signals(relay, signals, drain):
+        with obey_signals(relay, signals, drain), status(relay):
             relay.serve()
     except Exception as error:
         log.close()
@@ -93,6 +95,33 @@ def serve(arguments: dict[str, Any], signals: Signals) -> int:
         log.close()
         return STATUS_SOFTWARE
     return 0
+
+
+def open_status(text: Optional[str]) -> Callable[[Relay], AbstractContextManager[None]]:
+    """Return what serves the status of a relay while a `with` block lasts.
+
+    Args:
+        text: the address to listen on; None for no status.
+
+    Raises:
+        OperatorError: the address is invalid, or the relay cannot listen there.
+    """
+    if text is None:
+        return lambda relay: nullcontext()
+    # Imported only here: a relay without status does without this room.
+    from offset_common.status.service import StatusService, parse_status_address
+
+    service = StatusService(parse_status_address(text))
+
+    @contextmanager
+    def serve_status(relay: Relay) -> Iterator[None]:
+        service.start(relay)
+        try:
+            yield
+        finally:
+            service.stop()
+
+    return serve_status
 
 
 def read_limits(arguments: dict[str, Any]) -> Limits:

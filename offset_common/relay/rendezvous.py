@@ -45,6 +45,7 @@ class Rendezvous:
         opens: Callable[[SocketConnection, SocketConnection], None],
     ) -> None:
         self.registry: Registry[Listener, PendingConnect, SocketConnection] = Registry(limits)
+        self.joined = 0  # tunnels, since the start
         self._tunnels = tunnels
         self._settled = settled
         self._opens = opens
@@ -105,6 +106,7 @@ class Rendezvous:
         except Exception:
             pending.connection.close(CloseReason.PARTNER_ENDED)  # the caller ends the acceptor
             raise
+        self.joined += 1
 
     def _reject(self, listener: Listener, source: bytes) -> None:
         """Close the oldest connect from `source` that waits for `listener`."""

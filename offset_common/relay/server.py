@@ -31,7 +31,7 @@ from offset_common.relay.rendezvous import Rendezvous, TunnelMaker
 from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.signals import STOPPING, Signals
-from offset_common.relay.status import describe
+from offset_common.relay.status import Traffic, describe
 
 SHOWN_KEY_SIZE = 8  # characters of a key in the log
 FLUSH_TIME = 2.0  # seconds for the last output after the drain
@@ -64,6 +64,7 @@ class Relay:
     ) -> None:
         self.identity = identity
         self.ended: Counter[CloseReason] = Counter()
+        self.ended_traffic = Traffic(0, 0)
         self.completed_handshakes = 0
         self.bugs = 0
         self.loop = EventLoop(clock)
@@ -92,6 +93,16 @@ class Relay:
     def addresses(self) -> list[str]:
         """The addresses that it listens on, as "host:port"."""
         return [show_address(each.sock.getsockname()) for each in self._acceptors]
+
+    @property
+    def limits(self) -> Limits:
+        """What it gives to all, to one address and to one key."""
+        return self._limits
+
+    @property
+    def draining(self) -> bool:
+        """Whether it accepts no more connections and is about to stop."""
+        return self._drain_until is not None
 
     def serve(self) -> None:
         """Serve until `stop` has ended everything."""
@@ -219,6 +230,7 @@ class Relay:
 
     def _connection_closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
         self.ended[reason] += 1
+        self.ended_traffic = self.ended_traffic.plus(connection.received, connection.sent)
         self.admission.leave(connection)
         self.rendezvous.forget(connection)
         log_event(

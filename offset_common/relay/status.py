@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from offset_common.relay.admission import Admission
 from offset_common.relay.buffer_pool import BufferPool
@@ -17,6 +17,17 @@ from offset_common.relay.lifecycle import State
 from offset_common.relay.rendezvous import Rendezvous
 
 _DESCRIPTORS = Path("/proc/self/fd")
+
+
+class Traffic(NamedTuple):
+    """Bytes received from peers and sent to them."""
+
+    received: int
+    sent: int
+
+    def plus(self, received: int, sent: int) -> Traffic:
+        """Return this with more bytes of each direction."""
+        return Traffic(self.received + received, self.sent + sent)
 
 
 class Described(Protocol):
