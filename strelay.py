@@ -44,6 +44,10 @@ Limits for one key:
   --waiting N                  Pending connects from one key [default: 256].
   --waiting-for N              Pending connects for one listener [default: 4096].
   --tunnels N                  Tunnels [default: 2048].
+
+What some may do and others not (docs/operations.md); SIGHUP reads the file again:
+  --access FILE                Who may listen and connect, and who is denied. `stmgr.py access-check`
+                               checks such a file.
 """
 
 # This file must parse on old Pythons; offset_common/requirements.py says why.

@@ -61,6 +61,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A clone with the identity and ticket of a running relay."""
     directory = make_clone(tmp_path_factory.mktemp("clone"))
     (directory / "relay").mkdir()
+    (directory / "access.txt").write_text("# everything is allowed\n")
     run("python stmgr.py gen-ident --output relay/relay.ident", directory)
     relay = RelayProcess(directory / "relay/relay.ident")
     ticket = (

@@ -21,8 +21,8 @@ IMPORTED_ONLY_BY = {
     "docopt": {"command_line"},
     "selectors": {"relay", "client"},
     "socket": {"relay", "client", "tools", "requirements", "commands"},
-    "threading": {"relay", "client", "tools"},
-    "time": {"relay", "client", "tools"},
+    "threading": {"relay", "client", "tools", "policy"},
+    "time": {"relay", "client", "tools", "policy"},
     "asyncio": set[str](),
 }
 """For some modules: the folders and files of the package that may import them."""

@@ -237,6 +237,21 @@ def relay_check(values: Values) -> int:
     return check_and_report(ticket, timeout, trace=values["--trace"], as_json=values["--json"])
 
 
+def access_check(values: Values) -> None:
+    """Check an access file before a relay reads it.
+
+    Reports the first mistake with its line, or counts the rules and says what they mean.
+
+    Usage:
+      stmgr.py access-check <file>
+    """
+    from offset_common.policy.access import describe_rules, load_access
+    from offset_common.tools.terminal import print_line
+
+    for line in describe_rules(load_access(values["<file>"])):
+        print_line(line)
+
+
 COMMANDS: dict[str, Callable[[Values], Optional[int]]] = {
     "gen-ident": gen_ident,
     "relay-ticket": relay_ticket,
@@ -248,6 +263,7 @@ COMMANDS: dict[str, Callable[[Values], Optional[int]]] = {
     "convert-key": convert_key,
     "show": show,
     "relay-check": relay_check,
+    "access-check": access_check,
 }
 
 

@@ -20,6 +20,7 @@ from offset_common.relay.buffer_pool import return_large_blocks
 from offset_common.relay.limits import KIB, MIB, Limits, connections_for
 from offset_common.relay.listening import listen_on
 from offset_common.relay.log import RelayLog, log_event
+from offset_common.relay.policy import Policy
 from offset_common.relay.server import Relay, raise_descriptor_limit, stop_on_signals
 
 VERSION = f"strelay {__version__}"
@@ -74,11 +75,13 @@ def serve(arguments: dict[str, Any]) -> int:
     drain = read_number("--drain", arguments["--drain"], 0, DAY, "seconds")
     workers = read_workers(arguments)
     identity = load_identity(arguments["--idfile"])
+    policy = read_policy(arguments)
     log = RelayLog()
     warning = exposure(arguments["--idfile"])
     if warning is not None:
         log_event(warning.reason, logging.WARNING, file=arguments["--idfile"], advice=warning.advice)
-    relay = Relay(identity, listen_on(address, limits.socket_buffer), limits, log, workers=workers)
+    sockets = listen_on(address, limits.socket_buffer)
+    relay = Relay(identity, sockets, limits, log, workers=workers, policy=policy)
     try:
         with stop_on_signals(relay, drain):
             relay.serve()
@@ -123,6 +126,20 @@ def read_limits(arguments: dict[str, Any]) -> Limits:
         handshake_threads=read_count("--handshake-threads", arguments["--handshake-threads"], 256),
         ipv6_prefix=read_count("--ipv6-prefix", arguments["--ipv6-prefix"], 128),
     )
+
+
+def read_policy(arguments: dict[str, Any]) -> Policy:
+    """Return the policy that the arguments ask for.
+
+    Raises:
+        OperatorError: a value is invalid, or a file cannot be read.
+    """
+    if arguments["--access"] is None:
+        return Policy()
+    # Imported only here: a relay without such options does without these parts.
+    from offset_common.policy.steering import PolicyOptions, Steering
+
+    return Steering(PolicyOptions(access=arguments["--access"]))
 
 
 def read_workers(arguments: dict[str, Any]) -> int:

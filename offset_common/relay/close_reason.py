@@ -33,6 +33,7 @@ class CloseReason(enum.Enum):
     LIMIT_KEY = "too many connections of that key"
     LIMIT_PENDING = "too many pending connects"
     LIMIT_TUNNELS = "too many tunnels of that key"
+    DENIED = "denied by the access file"
     NO_MEMORY = "out of memory"
     WORKER_ENDED = "the worker process ended"
     SHUTDOWN = "the relay is stopping"

@@ -14,10 +14,12 @@ from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import READ
 from offset_common.relay.lifecycle import Event
 from offset_common.relay.limits import Limits
+from offset_common.relay.policy import Policy
 from offset_common.relay.registry import Connect, Registry
 from offset_common.relay.sessions.awaiting_init import AwaitingInit
 from offset_common.relay.sessions.listener import Listener
 from offset_common.relay.sessions.pending_connect import PendingConnect
+from offset_common.wire.messages import InitRole
 
 
 class TunnelMaker(Protocol):
@@ -34,14 +36,20 @@ class Rendezvous:
         limits: how much one key may hold.
         tunnels: makes tunnels.
         settled: called with a connection that gets its role.
+        policy: may refuse a role.
     """
 
     def __init__(
-        self, limits: Limits, tunnels: TunnelMaker, settled: Callable[[SocketConnection], None]
+        self,
+        limits: Limits,
+        tunnels: TunnelMaker,
+        settled: Callable[[SocketConnection], None],
+        policy: Policy,
     ) -> None:
         self.registry: Registry[Listener, PendingConnect, SocketConnection] = Registry(limits)
         self._tunnels = tunnels
         self._settled = settled
+        self._policy = policy
 
     def enter(self, connection: SocketConnection) -> None:
         """Take a connection whose peer is authenticated."""
@@ -58,6 +66,8 @@ class Rendezvous:
 
     def _listen(self, connection: SocketConnection) -> None:
         """Make `connection` the listener of its key: the newest one wins."""
+        if self._refuse(connection, InitRole.LISTEN):
+            return
         self._settled(connection)
         listener = Listener(connection, self._reject, self._listener_ended, self._has_pending)
         connection.change_session(Event.LISTEN, listener)
@@ -69,6 +79,8 @@ class Rendezvous:
 
     def _connect(self, connection: SocketConnection, target: bytes) -> None:
         """Let `connection` wait for the listener of `target`."""
+        if self._refuse(connection, InitRole.CONNECT, target):
+            return
         self._settled(connection)
         pending = PendingConnect(connection, self._connect_ended)
         connection.change_session(Event.CONNECT, pending)
@@ -85,6 +97,8 @@ class Rendezvous:
 
     def _accept(self, connection: SocketConnection, source: bytes) -> None:
         """Join `connection` with the oldest pending connect from `source` to its key."""
+        if self._refuse(connection, InitRole.ACCEPT, source):
+            return
         self._settled(connection)
         pending = self.registry.accept(connection.key, source)
         if isinstance(pending, CloseReason):
@@ -98,6 +112,13 @@ class Rendezvous:
         except Exception:
             pending.connection.close(CloseReason.PARTNER_ENDED)  # the caller ends the acceptor
             raise
+
+    def _refuse(self, connection: SocketConnection, role: InitRole, other: bytes = b"") -> bool:
+        """Close `connection` if the policy refuses it the role; return whether it does."""
+        reason = self._policy.refuse_role(connection, role, other)
+        if reason is not None:
+            connection.close(reason)
+        return reason is not None
 
     def _reject(self, listener: Listener, source: bytes) -> None:
         """Close the oldest connect from `source` that waits for `listener`."""

@@ -27,6 +27,7 @@ from offset_common.relay.input_buffer import ReceiveBuffer
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog, log_event
+from offset_common.relay.policy import Policy
 from offset_common.relay.rendezvous import Rendezvous, TunnelMaker
 from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.sessions.tunnel import Tunnels
@@ -47,6 +48,7 @@ class Relay:
         log: where its lines go.
         clock: seconds, as of time.monotonic.
         workers: processes that forward for tunnels; with 1 this one does.
+        policy: what the operator asks for beside the limits.
 
     Raises:
         ServiceError: the system does not start so many processes or threads.
@@ -60,6 +62,7 @@ class Relay:
         log: RelayLog,
         clock: Callable[[], float] = time.monotonic,
         workers: int = 1,
+        policy: Optional[Policy] = None,
     ) -> None:
         self.identity = identity
         self.ended: Counter[CloseReason] = Counter()
@@ -70,13 +73,14 @@ class Relay:
         self.admission: Admission[SocketConnection] = Admission(limits)
         self._limits = limits
         self._log = log
+        self._policy = policy or Policy()
         self._env = Environment(
             self.loop, self.buffers, ReceiveBuffer(), limits.stall, self._connection_closed, self._report_bug
         )
         self._stop_workers: Callable[[], None] = lambda: None
         self._restart_no_workers: Callable[[], None] = lambda: None
         tunnels = self._start_workers(workers) if workers > 1 else Tunnels()
-        self.rendezvous = Rendezvous(limits, tunnels, self.admission.settle)
+        self.rendezvous = Rendezvous(limits, tunnels, self.admission.settle, self._policy)
         self._handshakes = self._start_handshakes()
         self._acceptors = [
             Acceptor(self.loop, sock, limits.accepts_per_second, self._accept, self._out_of_resources)
@@ -86,6 +90,7 @@ class Relay:
         self._drained = False  # every connection was told to finish
         self.loop.add_periodic(lambda: self.buffers.resume_waiting(self.loop.now), self.buffers.next_time)
         self.loop.add_periodic(self._write_log, self._next_log_time)
+        self._policy.attach(self)
 
     @property
     def addresses(self) -> list[str]:
@@ -119,6 +124,14 @@ class Relay:
             if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING):
                 connection.close(CloseReason.SHUTDOWN)
 
+    def reload(self) -> None:
+        """Read the operator's files again."""
+        self._policy.reload()
+
+    def name_of(self, key: bytes) -> Optional[str]:
+        """Return the name that the operator gave a key, or None."""
+        return self._policy.name_of(key)
+
     def show_state(self) -> None:
         """Log one line about what there is at the moment."""
         log_event("relay state", **describe(self))
@@ -130,6 +143,7 @@ class Relay:
         for connection in self.admission.all():
             connection.close(CloseReason.SHUTDOWN)
         self._stop_workers()
+        self._policy.close()
         log_event("stopped", connections=sum(self.ended.values()))
         self._log.close()
         self.loop.close()
@@ -158,7 +172,7 @@ class Relay:
 
     def _accept(self, sock: socket.socket, system_address: SystemAddress) -> None:
         address = peer_address(system_address, self._limits.ipv6_prefix)
-        obstacle = self.admission.make_room(address.prefix)
+        obstacle = self._policy.refuse_address(address.host) or self.admission.make_room(address.prefix)
         if isinstance(obstacle, CloseReason):
             sock.close()
             self.ended[obstacle] += 1
@@ -183,7 +197,8 @@ class Relay:
 
     def _authenticated(self, connection: SocketConnection) -> None:
         self.completed_handshakes += 1
-        reason = self.admission.authenticate(connection, connection.key)
+        reason = self._policy.refuse_peer(connection)
+        reason = reason or self.admission.authenticate(connection, connection.key)
         if reason is None and self._drain_until is not None:
             reason = CloseReason.SHUTDOWN
         if reason is not None:
@@ -209,12 +224,14 @@ class Relay:
         self.ended[reason] += 1
         self.admission.leave(connection)
         self.rendezvous.forget(connection)
+        self._policy.forget(connection)
         log_event(
             "connection ended",
             collapse=reason.name,
             collapse_by=connection.address.prefix,
             address=connection.address.text,
             key=encode_key(connection.key)[:SHOWN_KEY_SIZE] if connection.key else "-",
+            name=self.name_of(connection.key),
             role=connection.session.state.role,
             reason=reason.value,
             detail=detail or None,
@@ -261,7 +278,10 @@ def raise_descriptor_limit() -> int:
 
 @contextlib.contextmanager
 def stop_on_signals(relay: Relay, drain: float) -> Iterator[None]:
-    """Make SIGTERM and SIGINT stop the relay in order, a second one at once, and SIGUSR1 log its state."""
+    """Make SIGTERM and SIGINT stop the relay in order, a second one at once.
+
+    SIGUSR1 logs its state, SIGHUP reads the operator's files again.
+    """
     call_soon = relay.loop.call_soon_threadsafe
     previous_wakeup = signal.set_wakeup_fd(relay.loop.wake_descriptor, warn_on_full_buffer=False)
     previous = {
@@ -269,6 +289,7 @@ def stop_on_signals(relay: Relay, drain: float) -> Iterator[None]:
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: call_soon(relay.show_state))
+    previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: call_soon(relay.reload))
     try:
         yield
     finally:

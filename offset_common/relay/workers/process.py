@@ -28,7 +28,7 @@ from offset_common.relay.workers.transfer import End, decode_pair, receive_with_
 
 HEARTBEAT_INTERVAL = 0.5  # seconds
 RETRY_INTERVAL = 0.05  # seconds until a report is sent again that the front process did not take
-FRONT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+FRONT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Signals that a terminal or a supervisor sends to all processes, and that the front process handles."""
 
 

@@ -1,0 +1,110 @@
+"""The policy of a relay: everything that an operator asked for, put together.
+
+Files are read in a thread of their own, since a disk may be slow; what they say is applied in the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from functools import partial
+from typing import NamedTuple, Optional
+
+from offset_common.errors import OperatorError
+from offset_common.policy.access import AccessRules, load_access
+from offset_common.policy.access_control import AccessControl
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.log import log_event
+from offset_common.relay.policy import Policy, Steered
+from offset_common.wire.messages import InitRole
+
+
+class PolicyOptions(NamedTuple):
+    """What the operator asks for.
+
+    Args:
+        access: the path of the access file.
+    """
+
+    access: Optional[str] = None
+
+
+class Steering(Policy):
+    """Applies the options to a relay.
+
+    Args:
+        options: what the operator asks for.
+
+    Raises:
+        FileError: a file cannot be read, or is wrong.
+    """
+
+    def __init__(self, options: PolicyOptions) -> None:
+        self._options = options
+        self._access = AccessControl(_load_rules(options))
+        self._relay: Optional[Steered] = None
+        self._reloading = False
+        self._reload_again = False
+
+    def attach(self, relay: Steered) -> None:
+        """Begin: the relay is about to serve."""
+        self._relay = relay
+
+    def name_of(self, key: bytes) -> Optional[str]:
+        """Return the name that the access file gives a key, or None."""
+        return self._access.name_of(key)
+
+    def refuse_address(self, host: str) -> Optional[CloseReason]:
+        """Return why an address may not connect, or None."""
+        return CloseReason.DENIED if self._access.denies_address(host) else None
+
+    def refuse_peer(self, connection: SocketConnection) -> Optional[CloseReason]:
+        """Return why a connection whose key is proven may do nothing, or None."""
+        return CloseReason.DENIED if self._access.denies_peer(connection) else None
+
+    def refuse_role(
+        self, connection: SocketConnection, role: InitRole, other: bytes = b""
+    ) -> Optional[CloseReason]:
+        """Return why a connection may not have a role, or None."""
+        return CloseReason.DENIED if self._access.denies_role(connection, role) else None
+
+    def forget(self, connection: SocketConnection) -> None:
+        """Forget a connection that ended."""
+        self._access.forget(connection)
+
+    # Reading the files again.
+
+    def reload(self) -> None:
+        """Read all files again; a mistake in one leaves everything as it was."""
+        self._reload_again = self._reloading
+        if not self._reloading:
+            self._reloading = True
+            threading.Thread(target=self._read_files, name="reload", daemon=True).start()
+
+    def _read_files(self) -> None:
+        assert self._relay is not None
+        call_soon = self._relay.loop.call_soon_threadsafe
+        try:
+            call_soon(partial(self._apply, _load_rules(self._options)))
+        except OperatorError as error:
+            call_soon(partial(self._report_mistake, str(error)))
+
+    def _apply(self, rules: AccessRules) -> None:
+        assert self._relay is not None
+        closed = self._access.change_rules(rules, self._relay.admission)
+        log_event("reloaded", access=self._options.access, closed=closed)
+        self._end_reload()
+
+    def _report_mistake(self, reason: str) -> None:
+        log_event("not reloaded, everything stays as it was", logging.WARNING, reason=reason)
+        self._end_reload()
+
+    def _end_reload(self) -> None:
+        self._reloading = False
+        if self._reload_again:
+            self.reload()
+
+
+def _load_rules(options: PolicyOptions) -> AccessRules:
+    return AccessRules() if options.access is None else load_access(options.access)
