@@ -2,7 +2,7 @@
 """Run an Offset relay: a public server through which nodes behind NATs meet.
 
 Usage:
-  strelay.py --idfile FILE --laddr ADDRESS [options]
+  strelay.py --idfile FILE --laddr ADDRESS [--proxy-protocol NETWORK]... [options]
   strelay.py -h | --help
   strelay.py -V | --version
 
@@ -44,6 +44,10 @@ Limits for one key:
   --waiting N                  Pending connects from one key [default: 256].
   --waiting-for N              Pending connects for one listener [default: 4096].
   --tunnels N                  Tunnels [default: 2048].
+
+Behind a load balancer (docs/operations.md):
+  --proxy-protocol NETWORK     Connections from NETWORK, as ADDRESS/PREFIX, begin with a PROXY header (version
+                               1 or 2); limits and logs use the address in it. May be given several times.
 
 What some may do and others not (docs/operations.md); SIGHUP reads the file again:
   --access FILE                Who may listen and connect, and who is denied. `stmgr.py access-check`

@@ -15,6 +15,7 @@ from offset_common.command_line import as_started, parse, run
 from offset_common.errors import UsageError
 from offset_common.file_access import exposure
 from offset_common.identity import load_identity
+from offset_common.networks import NetworkSet, parse_network
 from offset_common.option_values import read_count, read_number
 from offset_common.relay.buffer_pool import return_large_blocks
 from offset_common.relay.limits import KIB, MIB, Limits, connections_for
@@ -76,12 +77,13 @@ def serve(arguments: dict[str, Any]) -> int:
     workers = read_workers(arguments)
     identity = load_identity(arguments["--idfile"])
     policy = read_policy(arguments)
+    balancers = read_balancers(arguments["--proxy-protocol"])
     log = RelayLog()
     warning = exposure(arguments["--idfile"])
     if warning is not None:
         log_event(warning.reason, logging.WARNING, file=arguments["--idfile"], advice=warning.advice)
     sockets = listen_on(address, limits.socket_buffer)
-    relay = Relay(identity, sockets, limits, log, workers=workers, policy=policy)
+    relay = Relay(identity, sockets, limits, log, workers=workers, policy=policy, balancers=balancers)
     try:
         with stop_on_signals(relay, drain):
             relay.serve()
@@ -140,6 +142,18 @@ def read_policy(arguments: dict[str, Any]) -> Policy:
     from offset_common.policy.steering import PolicyOptions, Steering
 
     return Steering(PolicyOptions(access=arguments["--access"]))
+
+
+def read_balancers(networks: Sequence[str]) -> NetworkSet:
+    """Return the networks whose connections begin with a PROXY header.
+
+    Raises:
+        UsageError: one is not a network.
+    """
+    try:
+        return NetworkSet(map(parse_network, networks))
+    except UsageError as error:
+        raise UsageError(f"--proxy-protocol: {error}") from None
 
 
 def read_workers(arguments: dict[str, Any]) -> int:

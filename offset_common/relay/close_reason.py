@@ -34,6 +34,7 @@ class CloseReason(enum.Enum):
     LIMIT_PENDING = "too many pending connects"
     LIMIT_TUNNELS = "too many tunnels of that key"
     DENIED = "denied by the access file"
+    NO_PROXY_HEADER = "no valid PROXY header from a trusted balancer"
     NO_MEMORY = "out of memory"
     WORKER_ENDED = "the worker process ended"
     SHUTDOWN = "the relay is stopping"

@@ -15,8 +15,9 @@ from typing import Callable, Optional
 from offset_common.channel.connection import VERSION_FRAME
 from offset_common.errors import ServiceError
 from offset_common.identity import Identity, encode_key
+from offset_common.networks import NetworkSet
 from offset_common.relay.acceptor import Acceptor
-from offset_common.relay.addresses import SystemAddress, peer_address, show_address
+from offset_common.relay.addresses import PeerAddress, SystemAddress, peer_address, show_address
 from offset_common.relay.admission import Admission
 from offset_common.relay.buffer_pool import BufferPool
 from offset_common.relay.close_reason import CloseReason
@@ -49,6 +50,7 @@ class Relay:
         clock: seconds, as of time.monotonic.
         workers: processes that forward for tunnels; with 1 this one does.
         policy: what the operator asks for beside the limits.
+        balancers: the networks of load balancers that send PROXY headers.
 
     Raises:
         ServiceError: the system does not start so many processes or threads.
@@ -63,6 +65,7 @@ class Relay:
         clock: Callable[[], float] = time.monotonic,
         workers: int = 1,
         policy: Optional[Policy] = None,
+        balancers: Optional[NetworkSet] = None,
     ) -> None:
         self.identity = identity
         self.ended: Counter[CloseReason] = Counter()
@@ -77,13 +80,15 @@ class Relay:
         self._env = Environment(
             self.loop, self.buffers, ReceiveBuffer(), limits.stall, self._connection_closed, self._report_bug
         )
+        self._refuse_waiting: Callable[[], None] = lambda: None  # for PROXY headers
         self._stop_workers: Callable[[], None] = lambda: None
         self._restart_no_workers: Callable[[], None] = lambda: None
         tunnels = self._start_workers(workers) if workers > 1 else Tunnels()
         self.rendezvous = Rendezvous(limits, tunnels, self.admission.settle, self._policy)
         self._handshakes = self._start_handshakes()
+        accept = self._read_headers(balancers) if balancers else self._accept
         self._acceptors = [
-            Acceptor(self.loop, sock, limits.accepts_per_second, self._accept, self._out_of_resources)
+            Acceptor(self.loop, sock, limits.accepts_per_second, accept, self._out_of_resources)
             for sock in sockets
         ]
         self._drain_until: Optional[float] = None
@@ -156,6 +161,15 @@ class Relay:
         self._stop_workers, self._restart_no_workers = pool.stop, pool.start_no_more
         return pool
 
+    def _read_headers(self, balancers: NetworkSet) -> Callable[[socket.socket, SystemAddress], None]:
+        from offset_common.relay.proxy_protocol import ProxyHeaders  # only for relays behind a balancer
+
+        headers = ProxyHeaders(
+            self.loop, balancers, self._limits.connections, self._accept, self._header_refused
+        )
+        self._refuse_waiting = headers.close
+        return headers.accept
+
     def _start_handshakes(self) -> HandshakePool:
         try:
             return HandshakePool(self.identity, self._limits.handshake_threads)
@@ -167,6 +181,7 @@ class Relay:
         for acceptor in self._acceptors:
             acceptor.close()
         self._acceptors.clear()
+        self._refuse_waiting()
 
     # The way in: accepted, authenticated, then handed to the rendezvous.
 
@@ -175,14 +190,7 @@ class Relay:
         obstacle = self._policy.refuse_address(address.host) or self.admission.make_room(address.prefix)
         if isinstance(obstacle, CloseReason):
             sock.close()
-            self.ended[obstacle] += 1
-            log_event(
-                "connection refused",
-                collapse=obstacle.name,
-                collapse_by=address.prefix,
-                address=address.text,
-                reason=obstacle.value,
-            )
+            self._log_refusal(address, obstacle)
             return
         if obstacle is not None:
             obstacle.close(CloseReason.EVICTED)
@@ -194,6 +202,21 @@ class Relay:
             connection.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)
         except Exception as error:
             connection.fail(error)
+
+    def _header_refused(self, balancer: SystemAddress, detail: str) -> None:
+        address = peer_address(balancer, self._limits.ipv6_prefix)
+        self._log_refusal(address, CloseReason.NO_PROXY_HEADER, detail)
+
+    def _log_refusal(self, address: PeerAddress, reason: CloseReason, detail: Optional[str] = None) -> None:
+        self.ended[reason] += 1
+        log_event(
+            "connection refused",
+            collapse=reason.name,
+            collapse_by=address.prefix,
+            address=address.text,
+            reason=reason.value,
+            detail=detail,
+        )
 
     def _authenticated(self, connection: SocketConnection) -> None:
         self.completed_handshakes += 1
