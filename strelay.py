@@ -52,6 +52,10 @@ Behind a load balancer (docs/operations.md):
 What some may do and others not (docs/operations.md); SIGHUP reads the file again:
   --access FILE                Who may listen and connect, and who is denied. `stmgr.py access-check`
                                checks such a file.
+
+How fast and how much; suffixes k, M, G and T stand for 1000, 1000 k and so on:
+  --rate BYTES                 Bytes a second through all tunnels together.
+  --rate-per-key BYTES         Bytes a second through the tunnels of each key.
 """
 
 # This file must parse on old Pythons; offset_common/requirements.py says why.

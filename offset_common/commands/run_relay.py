@@ -16,7 +16,7 @@ from offset_common.errors import UsageError
 from offset_common.file_access import exposure
 from offset_common.identity import load_identity
 from offset_common.networks import NetworkSet, parse_network
-from offset_common.option_values import read_count, read_number
+from offset_common.option_values import read_count, read_number, read_size
 from offset_common.relay.buffer_pool import return_large_blocks
 from offset_common.relay.limits import KIB, MIB, Limits, connections_for
 from offset_common.relay.listening import listen_on
@@ -28,6 +28,7 @@ VERSION = f"strelay {__version__}"
 STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed, a supervisor starts it again
 MAX_COUNT = 10_000_000
 MAX_WORKERS = 256
+MIN_RATE, MAX_RATE = 1000, 10**12  # bytes a second
 DAY = 86400  # seconds
 
 
@@ -136,12 +137,18 @@ def read_policy(arguments: dict[str, Any]) -> Policy:
     Raises:
         OperatorError: a value is invalid, or a file cannot be read.
     """
-    if arguments["--access"] is None:
+    given = [arguments[name] for name in ("--access", "--rate", "--rate-per-key")]
+    if not any(value is not None for value in given):
         return Policy()
     # Imported only here: a relay without such options does without these parts.
     from offset_common.policy.steering import PolicyOptions, Steering
 
-    return Steering(PolicyOptions(access=arguments["--access"]))
+    rates = {name: _read_rate(name, arguments[name]) for name in ("--rate", "--rate-per-key")}
+    return Steering(PolicyOptions(arguments["--access"], rates["--rate"], rates["--rate-per-key"]))
+
+
+def _read_rate(option: str, text: Optional[str]) -> Optional[int]:
+    return None if text is None else read_size(option, text, MIN_RATE, MAX_RATE)
 
 
 def read_balancers(networks: Sequence[str]) -> NetworkSet:

@@ -13,10 +13,12 @@ from typing import NamedTuple, Optional
 from offset_common.errors import OperatorError
 from offset_common.policy.access import AccessRules, load_access
 from offset_common.policy.access_control import AccessControl
+from offset_common.policy.rates import Rates
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.log import log_event
 from offset_common.relay.policy import Policy, Steered
+from offset_common.relay.sessions.tunnel import Meter
 from offset_common.wire.messages import InitRole
 
 
@@ -25,9 +27,18 @@ class PolicyOptions(NamedTuple):
 
     Args:
         access: the path of the access file.
+        rate: bytes a second for all tunnels; None for any number, here and below.
+        rate_per_key: bytes a second for the tunnels of each key.
     """
 
     access: Optional[str] = None
+    rate: Optional[int] = None
+    rate_per_key: Optional[int] = None
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether a rate is limited."""
+        return self.rate is not None or self.rate_per_key is not None
 
 
 class Steering(Policy):
@@ -44,12 +55,18 @@ class Steering(Policy):
         self._options = options
         self._access = AccessControl(_load_rules(options))
         self._relay: Optional[Steered] = None
+        self._rates: Optional[Rates] = None
         self._reloading = False
         self._reload_again = False
 
     def attach(self, relay: Steered) -> None:
         """Begin: the relay is about to serve."""
         self._relay = relay
+        if self._options.has_rates:
+            loop = relay.loop
+            rates = Rates(lambda: loop.now, self._options.rate, self._options.rate_per_key)
+            loop.add_periodic(rates.resume_waiting, rates.next_time)
+            self._rates = rates
 
     def name_of(self, key: bytes) -> Optional[str]:
         """Return the name that the access file gives a key, or None."""
@@ -68,6 +85,12 @@ class Steering(Policy):
     ) -> Optional[CloseReason]:
         """Return why a connection may not have a role, or None."""
         return CloseReason.DENIED if self._access.denies_role(connection, role) else None
+
+    def meter(self, source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
+        """Return the meter for what `source` sends to `sink` through a tunnel, or None."""
+        if self._rates is None:
+            return None
+        return self._rates.end(source.key, sink.key, source.resume_reading)
 
     def forget(self, connection: SocketConnection) -> None:
         """Forget a connection that ended."""

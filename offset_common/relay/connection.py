@@ -175,18 +175,19 @@ class SocketConnection(WatchedSocket):
 
     # Reading.
 
-    def read(self, most: int = RECEIVE_BUFFER_SIZE) -> Optional[memoryview]:
+    def read(self, most: int = RECEIVE_BUFFER_SIZE, metered: bool = False) -> Optional[memoryview]:
         """Read once; return all unhandled bytes, or None at the peer's end.
 
         The bytes are valid until the next read of any connection. `keep` must follow.
 
         Args:
             most: bytes to read at most.
+            metered: not even a large frame may exceed that.
 
         Raises:
             OSError: the connection is lost.
         """
-        view, fill, end = self.input.space(most)
+        view, fill, end = self.input.space(most, metered)
         if self.input.backlog:
             return view[:fill]
         try:

@@ -13,6 +13,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.log import log_event
+from offset_common.relay.sessions.tunnel import Meter
 from offset_common.wire.messages import InitRole
 
 
@@ -58,6 +59,10 @@ class Policy:
             role: what it asks for.
             other: the key at the other end, unless the role is to listen.
         """
+        return None
+
+    def meter(self, source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
+        """Return the meter for what `source` sends to `sink` through a tunnel, or None for no meter."""
         return None
 
     def forget(self, connection: SocketConnection) -> None:

@@ -83,7 +83,7 @@ class Relay:
         self._refuse_waiting: Callable[[], None] = lambda: None  # for PROXY headers
         self._stop_workers: Callable[[], None] = lambda: None
         self._restart_no_workers: Callable[[], None] = lambda: None
-        tunnels = self._start_workers(workers) if workers > 1 else Tunnels()
+        tunnels = self._start_workers(workers) if workers > 1 else Tunnels(self._policy.meter)
         self.rendezvous = Rendezvous(limits, tunnels, self.admission.settle, self._policy)
         self._handshakes = self._start_handshakes()
         accept = self._read_headers(balancers) if balancers else self._accept
@@ -157,7 +157,7 @@ class Relay:
         # Imported only here: a relay of one process does without this room.
         from offset_common.relay.workers.pool import WorkerPool
 
-        pool = WorkerPool(self.loop, self._limits, count, Tunnels())
+        pool = WorkerPool(self.loop, self._limits, count, Tunnels(self._policy.meter))
         self._stop_workers, self._restart_no_workers = pool.stop, pool.start_no_more
         return pool
 
