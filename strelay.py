@@ -56,6 +56,10 @@ What some may do and others not (docs/operations.md); SIGHUP reads the file agai
 How fast and how much; suffixes k, M, G and T stand for 1000, 1000 k and so on:
   --rate BYTES                 Bytes a second through all tunnels together.
   --rate-per-key BYTES         Bytes a second through the tunnels of each key.
+  --quota BYTES                Bytes a calendar month (UTC) through all tunnels together.
+  --quota-per-key BYTES        Bytes a calendar month that each key sends and receives through tunnels.
+  --usage FILE                 Where the bytes of each month and key are kept; `stmgr.py relay-usage`
+                               lists them.
 """
 
 # This file must parse on old Pythons; offset_common/requirements.py says why.

@@ -22,6 +22,7 @@ from typing import Callable
 import pytest
 
 from offset_common.command_line import parse
+from offset_common.policy.usage import UsageFile
 from offset_common.tickets import RelayTicket
 from tests.documents import (
     FORWARDING_COMMANDS,
@@ -62,6 +63,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = make_clone(tmp_path_factory.mktemp("clone"))
     (directory / "relay").mkdir()
     (directory / "access.txt").write_text("# everything is allowed\n")
+    UsageFile(str(directory / "usage.db")).load("2026-11")
     run("python stmgr.py gen-ident --output relay/relay.ident", directory)
     relay = RelayProcess(directory / "relay/relay.ident")
     ticket = (

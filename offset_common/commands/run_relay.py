@@ -28,7 +28,9 @@ VERSION = f"strelay {__version__}"
 STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed, a supervisor starts it again
 MAX_COUNT = 10_000_000
 MAX_WORKERS = 256
-MIN_RATE, MAX_RATE = 1000, 10**12  # bytes a second
+MIN_RATE = 1000  # bytes a second
+MAX_BYTES = 10**15
+POLICY_OPTIONS = ("--access", "--rate", "--rate-per-key", "--quota", "--quota-per-key", "--usage")
 DAY = 86400  # seconds
 
 
@@ -137,18 +139,26 @@ def read_policy(arguments: dict[str, Any]) -> Policy:
     Raises:
         OperatorError: a value is invalid, or a file cannot be read.
     """
-    given = [arguments[name] for name in ("--access", "--rate", "--rate-per-key")]
-    if not any(value is not None for value in given):
+    if all(arguments[name] is None for name in POLICY_OPTIONS):
         return Policy()
     # Imported only here: a relay without such options does without these parts.
     from offset_common.policy.steering import PolicyOptions, Steering
 
-    rates = {name: _read_rate(name, arguments[name]) for name in ("--rate", "--rate-per-key")}
-    return Steering(PolicyOptions(arguments["--access"], rates["--rate"], rates["--rate-per-key"]))
+    return Steering(
+        PolicyOptions(
+            access=arguments["--access"],
+            rate=_read_bytes("--rate", arguments, MIN_RATE),
+            rate_per_key=_read_bytes("--rate-per-key", arguments, MIN_RATE),
+            quota=_read_bytes("--quota", arguments, 1),
+            quota_per_key=_read_bytes("--quota-per-key", arguments, 1),
+            usage=arguments["--usage"],
+        )
+    )
 
 
-def _read_rate(option: str, text: Optional[str]) -> Optional[int]:
-    return None if text is None else read_size(option, text, MIN_RATE, MAX_RATE)
+def _read_bytes(option: str, arguments: dict[str, Any], least: int) -> Optional[int]:
+    text = arguments[option]
+    return None if text is None else read_size(option, text, least, MAX_BYTES)
 
 
 def read_balancers(networks: Sequence[str]) -> NetworkSet:

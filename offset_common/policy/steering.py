@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from functools import partial
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from offset_common.errors import OperatorError
 from offset_common.policy.access import AccessRules, load_access
 from offset_common.policy.access_control import AccessControl
-from offset_common.policy.rates import Rates
+from offset_common.policy.rates import EndRate, Rates
+from offset_common.policy.volume import Quotas
+from offset_common.policy.volume_control import VolumeControl
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.log import log_event
@@ -29,16 +32,27 @@ class PolicyOptions(NamedTuple):
         access: the path of the access file.
         rate: bytes a second for all tunnels; None for any number, here and below.
         rate_per_key: bytes a second for the tunnels of each key.
+        quota: bytes a month through all tunnels.
+        quota_per_key: bytes a month that a key sends and receives.
+        usage: the path of the usage file.
     """
 
     access: Optional[str] = None
     rate: Optional[int] = None
     rate_per_key: Optional[int] = None
+    quota: Optional[int] = None
+    quota_per_key: Optional[int] = None
+    usage: Optional[str] = None
 
     @property
     def has_rates(self) -> bool:
         """Whether a rate is limited."""
         return self.rate is not None or self.rate_per_key is not None
+
+    @property
+    def quotas(self) -> Quotas:
+        """The quotas."""
+        return Quotas(self.quota, self.quota_per_key)
 
 
 class Steering(Policy):
@@ -46,16 +60,20 @@ class Steering(Policy):
 
     Args:
         options: what the operator asks for.
+        calendar: the time since the epoch, in seconds.
 
     Raises:
         FileError: a file cannot be read, or is wrong.
     """
 
-    def __init__(self, options: PolicyOptions) -> None:
+    def __init__(self, options: PolicyOptions, calendar: Callable[[], float] = time.time) -> None:
         self._options = options
         self._access = AccessControl(_load_rules(options))
         self._relay: Optional[Steered] = None
         self._rates: Optional[Rates] = None
+        self._volume: Optional[VolumeControl] = None
+        if options.usage is not None or options.quotas != Quotas():
+            self._volume = VolumeControl(options.quotas, options.usage, calendar, self.name_of)
         self._reloading = False
         self._reload_again = False
 
@@ -67,6 +85,13 @@ class Steering(Policy):
             rates = Rates(lambda: loop.now, self._options.rate, self._options.rate_per_key)
             loop.add_periodic(rates.resume_waiting, rates.next_time)
             self._rates = rates
+        if self._volume is not None:
+            self._volume.attach(relay)
+
+    def close(self) -> None:
+        """End: save what was counted."""
+        if self._volume is not None:
+            self._volume.close()
 
     def name_of(self, key: bytes) -> Optional[str]:
         """Return the name that the access file gives a key, or None."""
@@ -84,13 +109,18 @@ class Steering(Policy):
         self, connection: SocketConnection, role: InitRole, other: bytes = b""
     ) -> Optional[CloseReason]:
         """Return why a connection may not have a role, or None."""
-        return CloseReason.DENIED if self._access.denies_role(connection, role) else None
+        if self._access.denies_role(connection, role):
+            return CloseReason.DENIED
+        if self._volume is not None and role is not InitRole.LISTEN:
+            return self._volume.refuse_tunnel(connection.key, other)
+        return None
 
     def meter(self, source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
         """Return the meter for what `source` sends to `sink` through a tunnel, or None."""
-        if self._rates is None:
-            return None
-        return self._rates.end(source.key, sink.key, source.resume_reading)
+        rate: Optional[EndRate] = None
+        if self._rates is not None:
+            rate = self._rates.end(source.key, sink.key, source.resume_reading)
+        return rate if self._volume is None else self._volume.meter(source.key, sink.key, rate)
 
     def forget(self, connection: SocketConnection) -> None:
         """Forget a connection that ended."""

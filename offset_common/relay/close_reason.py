@@ -34,6 +34,8 @@ class CloseReason(enum.Enum):
     LIMIT_PENDING = "too many pending connects"
     LIMIT_TUNNELS = "too many tunnels of that key"
     DENIED = "denied by the access file"
+    QUOTA = "the quota of this month is used up"
+    QUOTA_OF_KEY = "the quota of that key for this month is used up"
     NO_PROXY_HEADER = "no valid PROXY header from a trusted balancer"
     NO_MEMORY = "out of memory"
     WORKER_ENDED = "the worker process ended"
