@@ -21,8 +21,10 @@ def read_version() -> str:
 
 # QR codes of tickets.
 QR = ["segno"]
+# Configuration files; the standard library reads them from Python 3.11 on.
+CONFIG = ['tomli; python_version < "3.11"']
 # What the suite needs on any Python, and what it has for oracles: wheels of the oracles come later for some.
-TEST = ["pytest", "pytest-cov", "pytest-timeout", "hypothesis", *QR]
+TEST = ["pytest", "pytest-cov", "pytest-timeout", "hypothesis", *QR, *CONFIG]
 ORACLES = ["pycapnp", 'zxing-cpp; python_version >= "3.10"']  # Cap'n Proto; a reader of QR codes beside zbar
 CHECK = ["ruff", "mypy", 'import-linter; python_version >= "3.10"']
 # What draws docs/performance.svg.
@@ -41,7 +43,7 @@ setup(
     entry_points={"console_scripts": ["strelay=strelay:main", "stmgr=stmgr:main"]},
     # docopt-ng is the maintained docopt; Debian's python3-docopt is the same module and works as well.
     install_requires=["cryptography>=38", "docopt-ng"],
-    extras_require={"qr": QR, "test": TEST, "dev": TEST + ORACLES + CHECK, "plots": PLOTS},
+    extras_require={"qr": QR, "config": CONFIG, "test": TEST, "dev": TEST + ORACLES + CHECK, "plots": PLOTS},
     classifiers=[
         "Environment :: Console",
         "Operating System :: POSIX",

@@ -3,6 +3,7 @@
 
 Usage:
   strelay.py --idfile FILE --laddr ADDRESS [--proxy-protocol NETWORK]... [options]
+  strelay.py --config FILE [--idfile FILE] [--laddr ADDRESS] [--proxy-protocol NETWORK]... [options]
   strelay.py -h | --help
   strelay.py -V | --version
 
@@ -12,11 +13,13 @@ Example:
   -i FILE, --idfile FILE       The relay's identity, made by `stmgr.py gen-ident`.
   -l ADDRESS, --laddr ADDRESS  The address to listen on, as IP:PORT: 0.0.0.0:4567 is every IPv4 address of
                                this host, [::]:4567 every IPv6 and IPv4 address; port 0 is any free port.
+  --config FILE                Options in TOML, such as `rate = "10M"`; the command line goes before them.
   -h, --help                   Show this page.
   -V, --version                Show the version.
 
 The relay logs to standard error: a line when it is ready, one for each connection that ended, and on
-SIGUSR1 one with its present state. SIGTERM or Ctrl-C stops it in order, a second one at once.
+SIGUSR1 one with its present state. SIGHUP reads its files again. SIGTERM or Ctrl-C stops it in order, a
+second one at once.
 
   --drain SECONDS              Time that tunnels have to end after SIGTERM [default: 5].
 

@@ -43,6 +43,9 @@ ELSEWHERE = {
     **dict.fromkeys(OWNERS_COMMANDS, "tests/test_documentation.py::test_the_readme_commands_start_a_relay"),
     **dict.fromkeys(FORWARDING_COMMANDS, f"{FORWARD}::test_readme_commands_reach_the_server"),
     "ssh -p 2222 localhost": f"{FORWARD}::test_ssh_works",
+    "python strelay.py --config relay.toml": (
+        "tests/policy/test_config.py::test_the_documented_file_is_valid"
+    ),
     "pip install .": "tests/test_packaging.py::test_the_installed_commands_work",
 }
 """Commands that another test runs, with that test or the start of its name."""

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from offset_common import __version__
 from offset_common.address import parse_listen_address
@@ -31,6 +31,16 @@ MAX_WORKERS = 256
 MIN_RATE = 1000  # bytes a second
 MAX_BYTES = 10**15
 POLICY_OPTIONS = ("--access", "--rate", "--rate-per-key", "--quota", "--quota-per-key", "--usage")
+RATES = frozenset({"--rate", "--rate-per-key"})
+RELOADED_OPTIONS = RATES | frozenset(
+    {
+        *("--access", "--quota", "--quota-per-key"),
+        *("--connections", "--unproven", "--accepts", "--per-address", "--per-key"),
+        *("--waiting", "--waiting-for", "--tunnels"),
+    }
+)
+"""Options that SIGHUP reads again from a configuration file; rates only if there is one worker."""
+
 DAY = 86400  # seconds
 
 
@@ -46,9 +56,9 @@ def run_strelay(page: str, argv: Optional[Sequence[str]]) -> int:
     """
     fill_standard_descriptors()
     if argv is not None:
-        return run("strelay", lambda: serve(parse(page, argv, VERSION)))
+        return run("strelay", lambda: start(page, argv))
     page = as_started(page, "strelay.py")
-    status = run("strelay", lambda: serve(parse(page, sys.argv[1:], VERSION)))
+    status = run("strelay", lambda: start(page, sys.argv[1:]))
     if status == STATUS_SOFTWARE:
         # The threads of a relay that failed may never end, and a normal exit waits for them.
         if sys.stderr is not None:
@@ -67,8 +77,28 @@ def fill_standard_descriptors() -> None:
             os.set_inheritable(nowhere, True)
 
 
-def serve(arguments: dict[str, Any]) -> int:
+def start(page: str, argv: Sequence[str]) -> int:
+    """Parse the command line, and start its relay.
+
+    Raises:
+        OperatorError: the relay cannot start.
+    """
+    arguments = parse(page, argv, VERSION)
+    if arguments["--config"] is None:
+        return serve(arguments)
+    # Imported only here, as other parts of a policy below.
+    from offset_common.policy.config import ConfiguredArguments
+
+    source = ConfiguredArguments(page, argv, VERSION)
+    return serve(source.read(), source.read)
+
+
+def serve(arguments: dict[str, Any], reread: Optional[Callable[[], dict[str, Any]]] = None) -> int:
     """Start the relay that the arguments describe, and serve.
+
+    Args:
+        arguments: by option name, as docopt returns them.
+        reread: returns them anew, if some come from a configuration file.
 
     Raises:
         OperatorError: it cannot start.
@@ -79,7 +109,7 @@ def serve(arguments: dict[str, Any]) -> int:
     drain = read_number("--drain", arguments["--drain"], 0, DAY, "seconds")
     workers = read_workers(arguments)
     identity = load_identity(arguments["--idfile"])
-    policy = read_policy(arguments)
+    policy = read_policy(arguments, reread)
     balancers = read_balancers(arguments["--proxy-protocol"])
     log = RelayLog()
     warning = exposure(arguments["--idfile"])
@@ -133,19 +163,23 @@ def read_limits(arguments: dict[str, Any]) -> Limits:
     )
 
 
-def read_policy(arguments: dict[str, Any]) -> Policy:
+def read_policy(arguments: dict[str, Any], reread: Optional[Callable[[], dict[str, Any]]] = None) -> Policy:
     """Return the policy that the arguments ask for.
+
+    Args:
+        arguments: by option name, as docopt returns them.
+        reread: returns them anew, if some come from a configuration file.
 
     Raises:
         OperatorError: a value is invalid, or a file cannot be read.
     """
-    if all(arguments[name] is None for name in POLICY_OPTIONS):
+    if reread is None and all(arguments[name] is None for name in POLICY_OPTIONS):
         return Policy()
     # Imported only here: a relay without such options does without these parts.
-    from offset_common.policy.steering import PolicyOptions, Steering
+    from offset_common.policy.steering import PolicyOptions, Settings, Steering
 
-    return Steering(
-        PolicyOptions(
+    def options_of(arguments: dict[str, Any]) -> PolicyOptions:
+        return PolicyOptions(
             access=arguments["--access"],
             rate=_read_bytes("--rate", arguments, MIN_RATE),
             rate_per_key=_read_bytes("--rate-per-key", arguments, MIN_RATE),
@@ -153,7 +187,16 @@ def read_policy(arguments: dict[str, Any]) -> Policy:
             quota_per_key=_read_bytes("--quota-per-key", arguments, 1),
             usage=arguments["--usage"],
         )
-    )
+
+    def settings() -> Settings:
+        assert reread is not None
+        reloaded_options = RELOADED_OPTIONS if read_workers(arguments) == 1 else RELOADED_OPTIONS - RATES
+        changed = {name: value for name, value in reread().items() if value != arguments[name]}
+        need_restart = sorted(changed.keys() - reloaded_options)
+        reloaded = {**arguments, **{name: changed[name] for name in changed if name in reloaded_options}}
+        return Settings(options_of(reloaded), read_limits(reloaded), need_restart)
+
+    return Steering(options_of(arguments), reread=None if reread is None else settings)
 
 
 def _read_bytes(option: str, arguments: dict[str, Any], least: int) -> Optional[int]:

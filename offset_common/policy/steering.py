@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Callable, NamedTuple, Optional
 
@@ -19,6 +20,7 @@ from offset_common.policy.volume import Quotas
 from offset_common.policy.volume_control import VolumeControl
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
+from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
 from offset_common.relay.policy import Policy, Steered
 from offset_common.relay.sessions.tunnel import Meter
@@ -55,38 +57,70 @@ class PolicyOptions(NamedTuple):
         return Quotas(self.quota, self.quota_per_key)
 
 
+class Settings(NamedTuple):
+    """What a configuration file says when it is read again.
+
+    Args:
+        options: for the policy.
+        limits: for the relay.
+        need_restart: options that have changed and cannot change without a restart.
+    """
+
+    options: PolicyOptions
+    limits: Limits
+    need_restart: Sequence[str]
+
+
 class Steering(Policy):
     """Applies the options to a relay.
 
     Args:
         options: what the operator asks for.
         calendar: the time since the epoch, in seconds.
+        reread: reads the configuration file again, if there is one; in a thread, may raise OperatorError.
 
     Raises:
         FileError: a file cannot be read, or is wrong.
     """
 
-    def __init__(self, options: PolicyOptions, calendar: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        options: PolicyOptions,
+        calendar: Callable[[], float] = time.time,
+        reread: Optional[Callable[[], Settings]] = None,
+    ) -> None:
         self._options = options
+        self._reread = reread
         self._access = AccessControl(_load_rules(options))
         self._relay: Optional[Steered] = None
         self._rates: Optional[Rates] = None
         self._volume: Optional[VolumeControl] = None
-        if options.usage is not None or options.quotas != Quotas():
+        # With a configuration file, a reload may ask for rates and quotas later.
+        if options.usage is not None or options.quotas != Quotas() or reread is not None:
             self._volume = VolumeControl(options.quotas, options.usage, calendar, self.name_of)
+        self._workers = 1
         self._reloading = False
         self._reload_again = False
 
     def attach(self, relay: Steered) -> None:
         """Begin: the relay is about to serve."""
         self._relay = relay
-        if self._options.has_rates:
+        if self._options.has_rates or self._reread is not None:
             loop = relay.loop
-            rates = Rates(lambda: loop.now, self._options.rate, self._options.rate_per_key)
+            rates = Rates(lambda: loop.now, *self._rates_of_process())
             loop.add_periodic(rates.resume_waiting, rates.next_time)
             self._rates = rates
         if self._volume is not None:
             self._volume.attach(relay)
+
+    def worker_program(self, count: int) -> list[str]:
+        """Return what `count` worker processes run; each gets an equal part of the rates."""
+        self._workers = count
+        if not self._options.has_rates and self._volume is None:
+            return super().worker_program(count)
+        from offset_common.policy.metered_worker import program  # only for relays with workers
+
+        return program(*self._rates_of_process())
 
     def close(self) -> None:
         """End: save what was counted."""
@@ -126,6 +160,11 @@ class Steering(Policy):
         """Forget a connection that ended."""
         self._access.forget(connection)
 
+    def _rates_of_process(self) -> tuple[Optional[float], Optional[float]]:
+        rates = (self._options.rate, self._options.rate_per_key)
+        all_, key = (None if rate is None else rate / self._workers for rate in rates)
+        return all_, key
+
     # Reading the files again.
 
     def reload(self) -> None:
@@ -139,14 +178,26 @@ class Steering(Policy):
         assert self._relay is not None
         call_soon = self._relay.loop.call_soon_threadsafe
         try:
-            call_soon(partial(self._apply, _load_rules(self._options)))
+            settings = None if self._reread is None else self._reread()
+            options = self._options if settings is None else settings.options
+            call_soon(partial(self._apply, _load_rules(options), settings))
         except OperatorError as error:
             call_soon(partial(self._report_mistake, str(error)))
 
-    def _apply(self, rules: AccessRules) -> None:
+    def _apply(self, rules: AccessRules, settings: Optional[Settings]) -> None:
         assert self._relay is not None
+        if settings is not None:
+            self._options = settings.options
+            self._relay.change_limits(settings.limits)
+            if self._rates is not None:
+                self._rates.change(*self._rates_of_process())
+            if self._volume is not None:
+                self._volume.change_quotas(self._options.quotas)
         closed = self._access.change_rules(rules, self._relay.admission)
         log_event("reloaded", access=self._options.access, closed=closed)
+        if settings is not None and settings.need_restart:
+            names = ",".join(settings.need_restart)
+            log_event("changed options that need a restart", logging.WARNING, options=names)
         self._end_reload()
 
     def _report_mistake(self, reason: str) -> None:

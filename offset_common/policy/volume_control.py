@@ -60,9 +60,9 @@ class VolumeControl:
         events = VolumeEvents(self._warn, self._exceed, self._save, self._report_keys)
         counter = VolumeCounter(lambda: loop.now, self._calendar, self._quotas, events)
         self._relay, self._counter = relay, counter
-        if self._file is None:
+        if self._file is None and self._quotas != Quotas():
             log_event("the volumes are lost when the relay stops; add --usage FILE", logging.WARNING)
-        else:
+        elif self._file is not None:
             call_soon = loop.call_soon_threadsafe
             self._writer = UsageWriter(
                 self._file,

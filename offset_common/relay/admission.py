@@ -79,6 +79,10 @@ class Admission(Generic[C]):
         """Return the number of connections."""
         return len(self._connections)
 
+    def change_limits(self, limits: Limits) -> None:
+        """Change the limits; what exceeds them now stays, and newcomers are refused."""
+        self._limits = limits
+
     def all(self) -> list[C]:
         """Return all connections."""
         return list(self._connections)

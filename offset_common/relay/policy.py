@@ -12,6 +12,7 @@ from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
+from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
 from offset_common.relay.sessions.tunnel import Meter
 from offset_common.wire.messages import InitRole
@@ -23,6 +24,9 @@ class Steered(Protocol):
     loop: EventLoop
     admission: Admission[SocketConnection]
 
+    def change_limits(self, limits: Limits) -> None:
+        """Change the limits that need no restart."""
+
 
 class Policy:
     """Allows everything, and has nothing to reload."""
@@ -32,6 +36,10 @@ class Policy:
 
     def close(self) -> None:
         """End: the relay has closed all connections."""
+
+    def worker_program(self, count: int) -> list[str]:
+        """Return the module that `count` worker processes run, and arguments for it."""
+        return ["offset_common.relay.workers.process"]
 
     def reload(self) -> None:
         """Read all files again."""

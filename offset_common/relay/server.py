@@ -133,6 +133,14 @@ class Relay:
         """Read the operator's files again."""
         self._policy.reload()
 
+    def change_limits(self, limits: Limits) -> None:
+        """Change the limits of places and rates; the others need a restart."""
+        self._limits = limits
+        self.admission.change_limits(limits)
+        self.rendezvous.registry.change_limits(limits)
+        for acceptor in self._acceptors:
+            acceptor.change_rate(limits.accepts_per_second)
+
     def name_of(self, key: bytes) -> Optional[str]:
         """Return the name that the operator gave a key, or None."""
         return self._policy.name_of(key)
@@ -157,7 +165,8 @@ class Relay:
         # Imported only here: a relay of one process does without this room.
         from offset_common.relay.workers.pool import WorkerPool
 
-        pool = WorkerPool(self.loop, self._limits, count, Tunnels(self._policy.meter))
+        program = self._policy.worker_program(count)
+        pool = WorkerPool(self.loop, self._limits, count, Tunnels(self._policy.meter), program)
         self._stop_workers, self._restart_no_workers = pool.stop, pool.start_no_more
         return pool
 

@@ -94,3 +94,12 @@ def test_large_messages_pass_at_a_low_rate(start_relay: StartRelay) -> None:
         sender.join()
         assert time.monotonic() - started == pytest.approx(len(message) / 300_000, rel=0.1)
     relay.stop_cleanly()
+
+
+def test_workers_share_the_rate(start_relay: StartRelay) -> None:
+    """One tunnel is in one worker, and gets that worker's half."""
+    relay = start_relay("--rate", "2M", "--workers", "2")
+    with tunnel(relay) as ends, bulk(*ends) as received:
+        speed(received, 1.0)
+        assert speed(received, 4.0) == pytest.approx(RATE / 2, rel=0.1)
+    relay.stop_cleanly()

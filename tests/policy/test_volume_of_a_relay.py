@@ -72,8 +72,9 @@ def test_a_full_disk_does_not_stop_forwarding(tmp_path: Path, start_relay: Start
     assert any("the last volumes are lost" in line for line in relay.lines)
 
 
-def test_a_quota_closes_with_a_reason(start_relay: StartRelay) -> None:
-    relay = start_relay("--quota", "60k")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_quota_closes_with_a_reason(workers: str, start_relay: StartRelay) -> None:
+    relay = start_relay("--quota", "60k", "--workers", workers)
     with tunnel(relay) as (near, far):
         near.send(MESSAGE)
         assert far.receive() == MESSAGE
@@ -82,3 +83,12 @@ def test_a_quota_closes_with_a_reason(start_relay: StartRelay) -> None:
         assert near.messages_until_end() == []
     relay.wait_for_end(role="tunnel", reason="the quota of this month is used up")
     relay.stop_cleanly()
+
+
+def test_what_workers_forward_is_counted(tmp_path: Path, start_relay: StartRelay) -> None:
+    path = tmp_path / "usage.db"
+    relay = start_relay("--usage", str(path), "--workers", "2")
+    exchange(relay)
+    relay.wait_for_end(role="tunnel", count=2)
+    relay.stop_cleanly()
+    assert len(MESSAGE) < used(path) < len(MESSAGE) + 2000

@@ -72,6 +72,11 @@ class Tunnel(ConnectionSession):
         self._partner: Optional[Tunnel] = None
         self._frame_size = FIRST_FRAME_SIZE  # bytes, on average of the last turn
 
+    @property
+    def meter(self) -> Optional[Meter]:
+        """The meter of this end, if there is one."""
+        return self._meter
+
     def join(self, partner: Tunnel) -> None:
         """Make `partner` the other end."""
         self._partner = partner
