@@ -20,6 +20,8 @@ DEBT = 0.2  # seconds of the rate that light ends may overdraw a bucket by
 TICK = 0.01  # seconds between two rounds of resuming
 LIGHT_SHARE = 4  # all light ends together get about so many times less than the rate without waiting
 SMALLEST_READ = 512  # bytes
+TAKEN_SHARE = 8  # an end takes at most this part of the tokens in advance, while none waits
+MOST_TAKEN = 1 << 20  # bytes that it takes in advance
 RESUMED_READ = 2048  # bytes: so many ends are resumed that each can read at least that much
 
 
@@ -144,9 +146,9 @@ class Rates:
 
     def resume_waiting(self) -> None:
         """Resume ends for which there are tokens; called in every round of the loop."""
-        now = self._clock()
-        if now < self._next_tick:
+        if self._next_tick == math.inf or self._clock() < self._next_tick:
             return
+        now = self._clock()
         for bucket in list(self._busy):
             if not bucket.resume_waiting(now):
                 del self._busy[bucket]
@@ -162,6 +164,9 @@ class Rates:
 class EndRate:
     """How fast one end of a tunnel may be read.
 
+    While there are plenty of tokens it takes some in advance, so that most reads need no look at the buckets.
+    While there are not, it gives back at once what was not read.
+
     Args:
         rates: resumes it.
         buckets: all of them must have tokens.
@@ -169,7 +174,17 @@ class EndRate:
         clock: returns the loop's time in seconds.
     """
 
-    __slots__ = ("_buckets", "_clock", "_credit", "_granted", "_rates", "_resume", "_updated")
+    __slots__ = (
+        "_buckets",
+        "_clock",
+        "_credit",
+        "_granted",
+        "_rates",
+        "_resume",
+        "_scarce",
+        "_taken",
+        "_updated",
+    )
 
     def __init__(
         self, rates: Rates, buckets: list[Bucket], resume: Callable[[], None], clock: Callable[[], float]
@@ -178,40 +193,63 @@ class EndRate:
         self._rates = rates
         self._buckets = buckets
         self._clock = clock
-        self._granted = 0.0  # bytes that it may read while others wait
+        self._taken = 0  # bytes that it has taken tokens for and not read
+        self._scarce = False  # what was taken last is given back unless it is read
+        self._granted = 0.0  # bytes that it may take while others wait
         self._credit = float(SMALLEST_READ)  # bytes that it may read while light
         self._updated = clock()
 
     def allow(self, most: int) -> int:
         """Return how many of `most` bytes may be read now; if none, `resume` is called later."""
-        now = self._clock()
-        allowed = float(most)
-        for bucket in self._buckets:
-            rate = bucket.rate
-            if rate is None:
-                continue
-            tokens = bucket.refill(rate, now)
-            own = self._granted if bucket.shared else math.inf
-            if tokens <= 0 or own < 1:
-                own = self._light_credit(bucket, rate, now)
-                if not own:
-                    self._rates.wait(self, bucket)
-                    return 0
-            allowed = min(allowed, max(tokens, SMALLEST_READ), own)
-        return int(allowed)
+        taken = self._taken
+        if taken >= most:
+            return most
+        return taken if taken >= SMALLEST_READ else self._take(most)
 
     def count(self, size: int) -> None:
-        """Take tokens for bytes that were read."""
-        for bucket in self._buckets:
-            if bucket.rate is not None:
-                bucket.take(size)
-        self._credit -= size
-        self._granted -= size
+        """Count bytes that were read."""
+        self._taken -= size
+        if self._scarce:
+            self._scarce = False
+            self._pay(-self._taken)
 
     def grant(self, size: float) -> None:
         """Allow the end its share of what it waited for, and resume it."""
         self._granted = size
         self._resume()
+
+    def _take(self, most: int) -> int:
+        """Take tokens, more than needed where there are plenty; return how many bytes may be read."""
+        now = self._clock()
+        allowed = math.inf
+        for bucket in self._buckets:
+            rate = bucket.rate
+            if rate is None:
+                continue
+            tokens = bucket.refill(rate, now)
+            own = self._granted if bucket.shared else tokens / TAKEN_SHARE
+            if tokens <= 0 or (bucket.shared and own < 1):
+                self._scarce = True
+                own = self._light_credit(bucket, rate, now)
+                if not own:
+                    self._rates.wait(self, bucket)
+                    return 0
+            self._scarce |= bucket.shared
+            allowed = min(allowed, max(own, SMALLEST_READ))
+        if allowed == math.inf:
+            self._taken = most
+            return most
+        self._pay(int(min(allowed, MOST_TAKEN)))
+        return min(most, self._taken)
+
+    def _pay(self, size: int) -> None:
+        """Take tokens for `size` bytes, or give them back where it is negative."""
+        for bucket in self._buckets:
+            if bucket.rate is not None:
+                bucket.take(size)
+        self._credit -= size
+        self._granted -= size
+        self._taken += size
 
     def _light_credit(self, bucket: Bucket, rate: float, now: float) -> float:
         """Return how much of an empty bucket the end may overdraw, because it has used little lately."""

@@ -5,7 +5,6 @@ Meters only add up. Once a second, what they counted is added to the volumes of 
 
 from __future__ import annotations
 
-import math
 from typing import Callable, NamedTuple, Optional
 from weakref import WeakValueDictionary
 
@@ -13,7 +12,7 @@ from offset_common.policy.rates import EndRate
 from offset_common.policy.usage import TOTAL, Volume, Volumes, month_of
 
 COLLECT_INTERVAL = 1.0  # seconds
-COLLECT_SIZE = 256 * 1024  # bytes of one meter that are collected at once, to meet quotas closely
+COLLECT_SIZE = 1 << 20  # bytes of one meter that are collected at once, to meet quotas closely
 SAVE_INTERVAL = 5.0  # seconds
 WARNING_SHARE = 0.8  # of a quota
 MAX_KEYS = 100_000  # counted in a month; strangers can make any number of keys
@@ -92,12 +91,14 @@ class VolumeEvents(NamedTuple):
         exceed: with a volume whose quota is used up, and that quota.
         save: with a month and what was used in it since the last call.
         too_many_keys: when a month has so many keys that others are only counted in TOTAL.
+        call_soon: with a function that is to be called in the next round of the loop.
     """
 
     warn: Callable[[KeyVolume, int], None]
     exceed: Callable[[KeyVolume, int], None]
     save: Callable[[str, Volumes], None]
     too_many_keys: Callable[[], None]
+    call_soon: Callable[[Callable[[], None]], None]
 
 
 class VolumeCounter:
@@ -127,7 +128,6 @@ class VolumeCounter:
         self._counting: list[VolumeMeter] = []
         self._unsaved: dict[KeyVolume, None] = {}
         self._month = month_of(calendar())
-        self._next_collect = clock()
         self._next_save = clock() + SAVE_INTERVAL
         self._reported_keys = False
 
@@ -156,8 +156,8 @@ class VolumeCounter:
         self._counting.append(meter)
 
     def collect_soon(self) -> None:
-        """Collect at the end of this round of the loop."""
-        self._next_collect = 0.0
+        """Collect in the next round of the loop."""
+        self._events.call_soon(self.collect)
 
     def add_saved(self, month: str, volumes: Volumes) -> None:
         """Count what the usage file has for a month."""
@@ -174,21 +174,13 @@ class VolumeCounter:
         self._quotas = quotas
         self._check_all()
 
-    def next_time(self) -> float:
-        """Return when `handle_time` has something to do."""
-        return self._next_collect
-
     def handle_time(self) -> None:
-        """Collect, check and save; called in every round of the loop."""
-        now = self._clock()
-        if now < self._next_collect:
-            return
-        self._next_collect = math.floor(now) + COLLECT_INTERVAL
+        """Collect, check and save; to be called every COLLECT_INTERVAL."""
         self.collect()
         month = month_of(self._calendar())
         if month != self._month:
             self._begin_month(month)
-        elif now >= self._next_save:
+        elif self._clock() >= self._next_save:
             self.save()
 
     def collect(self) -> None:
@@ -275,10 +267,11 @@ class VolumeMeter:
 
     def count(self, size: int) -> None:
         """Count bytes that were read."""
-        if not self._counted and size:
+        counted = self._counted
+        if not counted and size:
             self._counter.begin_counting(self)
-        self._counted += size
-        if self._counted >= COLLECT_SIZE:
+        self._counted = counted + size
+        if counted < COLLECT_SIZE <= counted + size:
             self._counter.collect_soon()
         if self._rate is not None:
             self._rate.count(size)

@@ -10,9 +10,17 @@ from offset_common.identity import short_key
 from offset_common.policy.rates import EndRate
 from offset_common.policy.usage import TOTAL, UsageBusyError, UsageFile, Volumes, month_of
 from offset_common.policy.usage_writer import UsageWriter
-from offset_common.policy.volume import KeyVolume, Quotas, VolumeCounter, VolumeEvents, VolumeMeter
+from offset_common.policy.volume import (
+    COLLECT_INTERVAL,
+    KeyVolume,
+    Quotas,
+    VolumeCounter,
+    VolumeEvents,
+    VolumeMeter,
+)
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
+from offset_common.relay.deadlines import TICK
 from offset_common.relay.lifecycle import State
 from offset_common.relay.log import log_event
 from offset_common.relay.policy import Steered
@@ -57,7 +65,7 @@ class VolumeControl:
     def attach(self, relay: Steered) -> None:
         """Begin to count."""
         loop = relay.loop
-        events = VolumeEvents(self._warn, self._exceed, self._save, self._report_keys)
+        events = VolumeEvents(self._warn, self._exceed, self._save, self._report_keys, loop.call_soon)
         counter = VolumeCounter(lambda: loop.now, self._calendar, self._quotas, events)
         self._relay, self._counter = relay, counter
         if self._file is None and self._quotas != Quotas():
@@ -73,7 +81,14 @@ class VolumeControl:
         if self._saved is not None:
             counter.add_saved(self._start_month, self._saved)
             self._saved = None
-        loop.add_periodic(counter.handle_time, counter.next_time)
+        self.on_deadline()
+
+    def on_deadline(self) -> None:
+        """Collect what was counted, every second."""
+        assert self._relay is not None and self._counter is not None
+        self._counter.handle_time()
+        loop = self._relay.loop
+        loop.deadlines.schedule(self, loop.now + COLLECT_INTERVAL - TICK)
 
     def meter(self, source: bytes, sink: bytes, rate: Optional[EndRate]) -> VolumeMeter:
         """Return the meter of a tunnel end, which also applies its rate."""
@@ -97,6 +112,8 @@ class VolumeControl:
 
     def close(self) -> None:
         """Save what was counted."""
+        if self._relay is not None:
+            self._relay.loop.deadlines.cancel(self)
         if self._counter is not None:
             self._counter.collect()
             self._counter.save()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import stmgr
 import strelay
@@ -174,3 +178,12 @@ def test_the_documented_example_is_valid(tmp_path):
     text = (ROOT / "docs" / "operations.md").read_text("utf-8")
     example = text.partition("# A private relay for three friends.")[2].partition("```")[0]
     assert sorted(load(tmp_path, example).listen.values()) == ["Alice's shop"]
+
+
+@given(st.text(max_size=300) | st.binary(max_size=300))
+def test_any_file_is_understood_or_refused_in_one_line(content):
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "access"
+        path.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+        with contextlib.suppress(FileError):
+            assert isinstance(load_access(path), AccessRules)
