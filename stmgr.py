@@ -19,6 +19,8 @@ Commands:
   show          Show the content of a file, except for private keys.
   relay-check   Check that a relay works, by using it the way two nodes do.
   relay-status  Show the status of a running relay.
+  access-check  Check an access file before a relay reads it.
+  relay-usage   List what each key used in a month, from a relay's usage file.
   help          Show this page, or the page of a command.
 
 Options:

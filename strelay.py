@@ -2,7 +2,8 @@
 """Run an Offset relay: a public server through which nodes behind NATs meet.
 
 Usage:
-  strelay.py --idfile FILE (--laddr ADDRESS)... [options]
+  strelay.py --idfile FILE (--laddr ADDRESS)... [--proxy-protocol NETWORK]... [options]
+  strelay.py --config FILE [--idfile FILE] [--laddr ADDRESS]... [--proxy-protocol NETWORK]... [options]
   strelay.py -h | --help
   strelay.py -V | --version
 
@@ -13,12 +14,13 @@ Example:
   -l ADDRESS, --laddr ADDRESS  The address to listen on, as IP:PORT: 0.0.0.0:4567 is every IPv4 address of
                                this host, [::]:4567 every IPv6 and IPv4 address; port 0 is any free port.
                                It may be given several times, with a different address each time.
+  --config FILE                Options in TOML, such as `rate = "10M"`; the command line goes before them.
   -h, --help                   Show this page.
   -V, --version                Show the version.
 
 The relay logs to standard error: a line when it is ready, one for each tunnel that opened and each
 connection that ended, and on SIGUSR1 one with its present state. SIGTERM or Ctrl-C stops it in order, a
-second one at once. SIGHUP does nothing yet.
+second one at once. SIGHUP reads its files again.
 
   --status [IP:]PORT           Serve a live page, /status.json, /metrics and /healthz over HTTP there, at the
                                loopback address if there is only a port. Without it, nothing is served.
@@ -48,6 +50,22 @@ Limits for one key:
   --waiting N                  Pending connects from one key [default: 256].
   --waiting-for N              Pending connects for one listener [default: 4096].
   --tunnels N                  Tunnels [default: 2048].
+
+Behind a load balancer (docs/operations.md):
+  --proxy-protocol NETWORK     Connections from NETWORK, as ADDRESS/PREFIX, begin with a PROXY header (version
+                               1 or 2); limits and logs use the address in it. May be given several times.
+
+What some may do and others not (docs/operations.md); SIGHUP reads the file again:
+  --access FILE                Who may listen and connect, and who is denied. `stmgr.py access-check`
+                               checks such a file.
+
+How fast and how much; suffixes k, M, G and T stand for 1000, 1000 k and so on:
+  --rate BYTES                 Bytes a second through all tunnels together.
+  --rate-per-key BYTES         Bytes a second through the tunnels of each key.
+  --quota BYTES                Bytes a calendar month (UTC) through all tunnels together.
+  --quota-per-key BYTES        Bytes a calendar month that each key sends and receives through tunnels.
+  --usage FILE                 Where the bytes of each month and key are kept; `stmgr.py relay-usage`
+                               lists them.
 """
 
 # This file must parse on old Pythons; offset_common/requirements.py says why.

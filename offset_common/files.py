@@ -27,21 +27,22 @@ PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o666  # before the umask
 
 
-def read_file(path: AnyPath) -> str:
+def read_file(path: AnyPath, limit: int = MAX_FILE_SIZE) -> str:
     """Return the content of a text file.
 
     Args:
         path: a regular file, a pipe or a device.
+        limit: the most bytes that it may have.
 
     Raises:
-        FileError: the file cannot be read, is over MAX_FILE_SIZE bytes or is not UTF-8.
+        FileError: the file cannot be read, is over `limit` bytes or is not UTF-8.
     """
     name = _file_name(path)
     try:
         if Path(name).is_dir():
             raise IsADirectoryError
         with _open_to_read(name) as file:
-            content = _read_bounded(file)
+            content = _read_bounded(file, limit)
     except IsADirectoryError as error:
         raise FileError(name, "this is a directory; give the name of a file in it") from error
     except FileNotFoundError as error:
@@ -51,8 +52,8 @@ def read_file(path: AnyPath) -> str:
     other_kind = kind_of_bytes(content)
     if other_kind is not None:
         raise FileError(name, other_kind)
-    if len(content) > MAX_FILE_SIZE:
-        reason = f"the file is over {MAX_FILE_SIZE} bytes, too large for an Offset file; check its name"
+    if len(content) > limit:
+        reason = f"the file is over {limit} bytes, too large for an Offset file; check its name"
         raise FileError(name, reason)
     try:
         return content.decode("utf-8")
@@ -85,11 +86,11 @@ def _wait_for_writer(descriptor: int) -> bool:
     return bool(poll.poll(PIPE_TIMEOUT * 1000))
 
 
-def _read_bounded(file: Any) -> bytes:
+def _read_bounded(file: Any, limit: int) -> bytes:
     """Read to the end, or to one byte over the limit. A pipe may return less than was asked for."""
     content = bytearray()
-    while len(content) <= MAX_FILE_SIZE:
-        piece = file.read(MAX_FILE_SIZE + 1 - len(content))
+    while len(content) <= limit:
+        piece = file.read(limit + 1 - len(content))
         if not piece:
             break
         content += piece

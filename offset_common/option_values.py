@@ -46,6 +46,27 @@ def read_count(option: str, text: str, most: int) -> int:
     return count
 
 
+def read_size(option: str, text: str, least: int, most: int) -> int:
+    """Return the number of bytes given for an option, such as 1500000, 1500k or 1.5M.
+
+    Args:
+        option: its name, for the error message.
+        text: a number; a suffix k, M, G or T multiplies it by 1000, once for each step.
+        least: the smallest valid number of bytes.
+        most: the largest valid number of bytes.
+
+    Raises:
+        UsageError: the value is not a number of bytes, or out of range.
+    """
+    found = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,9})?)([kKmMgGtT]?)", text)
+    size = round(float(found[1]) * 1000 ** " kmgt".index(found[2].lower() or " ")) if found else -1
+    if not least <= size <= most:
+        raise UsageError(
+            f"{option} is a number of bytes from {least} to {most}, such as 500k, 1.5M or 2G, not {text!r}"
+        )
+    return size
+
+
 _MAX_DIGITS = 20
 _BYTES = {name + end: 1024**power for power, name in enumerate("kmgt", 1) for end in ("", "b", "ib")}
 _SECONDS = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}

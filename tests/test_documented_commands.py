@@ -22,6 +22,7 @@ from typing import Callable
 import pytest
 
 from offset_common.command_line import parse
+from offset_common.policy.usage import UsageFile
 from offset_common.tickets import RelayTicket
 from tests.documents import (
     FORWARDING_COMMANDS,
@@ -46,6 +47,9 @@ ELSEWHERE = {
     **dict.fromkeys(INSTALL_COMMANDS, "tests/test_deploy.py::test_documented_installation_starts_the_relay"),
     f"python3 stmgr.py relay-status {STATUS_URL}": f"{STATUS_TESTS}::test_it_shows_what_the_page_shows",
     f"python3 stmgr.py relay-status {STATUS_URL} --watch": f"{STATUS_TESTS}::test_watch_shows_rates",
+    "python3 strelay.py --config relay.toml": (
+        "tests/policy/test_config.py::test_the_documented_file_is_valid"
+    ),
     "pip install .": "tests/test_packaging.py::test_the_installed_commands_work",
     "ssh -p 2222 localhost": f"{FORWARD}::test_ssh_works",
 }
@@ -67,6 +71,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A clone with the identity and ticket of a running relay."""
     directory = make_clone(tmp_path_factory.mktemp("clone"))
     (directory / "relay").mkdir()
+    (directory / "access.txt").write_text("# everything is allowed\n")
+    UsageFile(str(directory / "usage.db")).load("2026-11")
     run("python stmgr.py gen-ident --output relay/relay.ident", directory)
     relay = RelayProcess(directory / "relay/relay.ident")
     ticket = (

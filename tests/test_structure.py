@@ -21,8 +21,8 @@ IMPORTED_ONLY_BY = {
     "docopt": {"command_line"},
     "selectors": {"relay", "client", "status"},
     "socket": {"relay", "client", "tools", "requirements", "commands", "status"},
-    "threading": {"relay", "client", "tools", "status"},
-    "time": {"relay", "client", "tools", "status"},
+    "threading": {"relay", "client", "tools", "status", "policy"},
+    "time": {"relay", "client", "tools", "status", "policy"},
     "http": {"status"},
     "prometheus_client": {"status"},
     "asyncio": set[str](),
@@ -75,11 +75,24 @@ def test_layers_and_cycles() -> None:
     assert " 0 broken" in result.stdout
 
 
+def test_a_policy_is_imported_only_inside_functions() -> None:
+    policy = PACKAGE / "policy"
+    outside = [path for path in [*SCRIPTS, *FILES] if policy not in path.parents]
+    at_top = [
+        name_of(path)
+        for path in outside
+        for node in parse(path).body
+        if isinstance(node, (ast.Import, ast.ImportFrom, ast.If))
+        and any(name.startswith("offset_common.policy") for name in imports_in(node))
+    ]
+    assert at_top == []
+
+
 def test_workers_are_imported_only_inside_a_function_of_server() -> None:
     workers = "offset_common.relay.workers"
     importers = {path for path in FILES if any(name.startswith(workers) for name in imports_in(parse(path)))}
     outside = {name_of(path) for path in importers if (PACKAGE / "relay" / "workers") not in path.parents}
-    assert outside == {"offset_common/relay/server.py"}
+    assert outside == {"offset_common/relay/server.py", "offset_common/policy/metered_worker.py"}
     body = parse(PACKAGE / "relay" / "server.py").body
     at_top = [node for node in body if isinstance(node, (ast.Import, ast.ImportFrom, ast.If))]
     assert not any(name.startswith(workers) for node in at_top for name in imports_in(node))

@@ -271,6 +271,40 @@ def relay_status(values: Values) -> None:
     show_status(values["<url>"], values["--watch"])
 
 
+def access_check(values: Values) -> None:
+    """Check an access file before a relay reads it.
+
+    Reports the first mistake with its line, or counts the rules and says what they mean.
+
+    Usage:
+      stmgr.py access-check <file>
+    """
+    from offset_common.policy.access import describe_rules, load_access
+    from offset_common.tools.terminal import print_line
+
+    for line in describe_rules(load_access(values["<file>"])):
+        print_line(line)
+
+
+def relay_usage(values: Values) -> None:
+    """List what each key used in a month, from a relay's usage file.
+
+    Lists the bytes that the relay received from each key and sent to it, and first the sum for all keys.
+    A relay may be running; what it has counted in the last seconds is not in the file yet.
+
+    Usage:
+      stmgr.py relay-usage <file> [--month MONTH] [--access FILE] [--csv]
+
+    Options:
+      --month MONTH  List only this month (UTC), such as 2026-11.
+      --access FILE  The access file that has names for keys.
+      --csv          Print comma-separated values, with a header line.
+    """
+    from offset_common.policy.usage_report import list_usage
+
+    list_usage(values["<file>"], values["--month"], values["--access"], as_csv=values["--csv"])
+
+
 COMMANDS: dict[str, Callable[[Values], Optional[int]]] = {
     "gen-ident": gen_ident,
     "relay-ticket": relay_ticket,
@@ -283,6 +317,8 @@ COMMANDS: dict[str, Callable[[Values], Optional[int]]] = {
     "show": show,
     "relay-check": relay_check,
     "relay-status": relay_status,
+    "access-check": access_check,
+    "relay-usage": relay_usage,
 }
 
 

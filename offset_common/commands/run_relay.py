@@ -16,11 +16,13 @@ from offset_common.command_line import as_started, parse, run
 from offset_common.errors import UsageError
 from offset_common.file_access import exposure
 from offset_common.identity import load_identity
-from offset_common.option_values import read_count, read_number
+from offset_common.networks import NetworkSet, parse_network
+from offset_common.option_values import read_count, read_number, read_size
 from offset_common.relay.buffer_pool import return_large_blocks
 from offset_common.relay.limits import KIB, MIB, Limits, connections_for
 from offset_common.relay.listening import listen_on
 from offset_common.relay.log import RelayLog, log_event
+from offset_common.relay.policy import Policy
 from offset_common.relay.server import Relay, obey_signals, raise_descriptor_limit
 from offset_common.relay.signals import Signals
 
@@ -28,6 +30,19 @@ VERSION = f"strelay {__version__}"
 STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed, a supervisor starts it again
 MAX_COUNT = 10_000_000
 MAX_WORKERS = 256
+MIN_RATE = 1000  # bytes a second
+MAX_BYTES = 10**15
+POLICY_OPTIONS = ("--access", "--rate", "--rate-per-key", "--quota", "--quota-per-key", "--usage")
+RATES = frozenset({"--rate", "--rate-per-key"})
+RELOADED_OPTIONS = RATES | frozenset(
+    {
+        *("--access", "--quota", "--quota-per-key"),
+        *("--connections", "--unproven", "--accepts", "--per-address", "--per-key"),
+        *("--waiting", "--waiting-for", "--tunnels"),
+    }
+)
+"""Options that SIGHUP reads again from a configuration file; rates only if there is one worker."""
+
 DAY = 86400  # seconds
 
 
@@ -44,9 +59,9 @@ def run_strelay(page: str, argv: Optional[Sequence[str]], signals: Signals) -> i
     """
     fill_standard_descriptors()
     if argv is not None:
-        return run("strelay", lambda: serve(parse(page, argv, VERSION), signals))
+        return run("strelay", lambda: start(page, argv, signals))
     page = as_started(page, "strelay.py")
-    status = run("strelay", lambda: serve(parse(page, sys.argv[1:], VERSION), signals))
+    status = run("strelay", lambda: start(page, sys.argv[1:], signals))
     if status == STATUS_SOFTWARE:
         # The threads of a relay that failed may never end, and a normal exit waits for them.
         if sys.stderr is not None:
@@ -65,8 +80,32 @@ def fill_standard_descriptors() -> None:
             os.set_inheritable(nowhere, True)
 
 
-def serve(arguments: dict[str, Any], signals: Signals) -> int:
+def start(page: str, argv: Sequence[str], signals: Signals) -> int:
+    """Parse the command line, and start its relay.
+
+    Raises:
+        OperatorError: the relay cannot start.
+    """
+    arguments = parse(page, argv, VERSION)
+    if arguments["--config"] is None:
+        return serve(arguments, signals)
+    # Imported only here, as other parts of a policy below.
+    from offset_common.policy.config import ConfiguredArguments
+
+    source = ConfiguredArguments(page, argv, VERSION)
+    return serve(source.read(), signals, source.read)
+
+
+def serve(
+    arguments: dict[str, Any],
+    signals: Signals,
+    reread: Optional[Callable[[], dict[str, Any]]] = None,
+) -> int:
     """Start the relay that the arguments describe, and serve.
+
+    Args:
+        arguments: by option name, as docopt returns them.
+        reread: returns them anew, if some come from a configuration file.
 
     Raises:
         OperatorError: it cannot start.
@@ -78,13 +117,15 @@ def serve(arguments: dict[str, Any], signals: Signals) -> int:
     drain = read_number("--drain", arguments["--drain"], 0, DAY, "seconds")
     workers = read_workers(arguments)
     identity = load_identity(arguments["--idfile"])
+    policy = read_policy(arguments, reread)
+    balancers = read_balancers(arguments["--proxy-protocol"])
     log = RelayLog()
     warning = exposure(arguments["--idfile"])
     if warning is not None:
         log_event(warning.reason, logging.WARNING, file=arguments["--idfile"], advice=warning.advice)
     sockets = listen_on(addresses, limits.socket_buffer)
     signals.hold()
-    relay = Relay(identity, sockets, limits, log, workers=workers)
+    relay = Relay(identity, sockets, limits, log, workers=workers, policy=policy, balancers=balancers)
     try:
         with obey_signals(relay, signals, drain), status(relay):
             relay.serve()
@@ -156,6 +197,59 @@ def read_limits(arguments: dict[str, Any]) -> Limits:
         handshake_threads=read_count("--handshake-threads", arguments["--handshake-threads"], 256),
         ipv6_prefix=read_count("--ipv6-prefix", arguments["--ipv6-prefix"], 128),
     )
+
+
+def read_policy(arguments: dict[str, Any], reread: Optional[Callable[[], dict[str, Any]]] = None) -> Policy:
+    """Return the policy that the arguments ask for.
+
+    Args:
+        arguments: by option name, as docopt returns them.
+        reread: returns them anew, if some come from a configuration file.
+
+    Raises:
+        OperatorError: a value is invalid, or a file cannot be read.
+    """
+    if reread is None and all(arguments[name] is None for name in POLICY_OPTIONS):
+        return Policy()
+    # Imported only here: a relay without such options does without these parts.
+    from offset_common.policy.steering import PolicyOptions, Settings, Steering
+
+    def options_of(arguments: dict[str, Any]) -> PolicyOptions:
+        return PolicyOptions(
+            access=arguments["--access"],
+            rate=_read_bytes("--rate", arguments, MIN_RATE),
+            rate_per_key=_read_bytes("--rate-per-key", arguments, MIN_RATE),
+            quota=_read_bytes("--quota", arguments, 1),
+            quota_per_key=_read_bytes("--quota-per-key", arguments, 1),
+            usage=arguments["--usage"],
+        )
+
+    def settings() -> Settings:
+        assert reread is not None
+        reloaded_options = RELOADED_OPTIONS if read_workers(arguments) == 1 else RELOADED_OPTIONS - RATES
+        changed = {name: value for name, value in reread().items() if value != arguments[name]}
+        need_restart = sorted(changed.keys() - reloaded_options)
+        reloaded = {**arguments, **{name: changed[name] for name in changed if name in reloaded_options}}
+        return Settings(options_of(reloaded), read_limits(reloaded), need_restart)
+
+    return Steering(options_of(arguments), reread=None if reread is None else settings)
+
+
+def _read_bytes(option: str, arguments: dict[str, Any], least: int) -> Optional[int]:
+    text = arguments[option]
+    return None if text is None else read_size(option, text, least, MAX_BYTES)
+
+
+def read_balancers(networks: Sequence[str]) -> NetworkSet:
+    """Return the networks whose connections begin with a PROXY header.
+
+    Raises:
+        UsageError: one is not a network.
+    """
+    try:
+        return NetworkSet(map(parse_network, networks))
+    except UsageError as error:
+        raise UsageError(f"--proxy-protocol: {error}") from None
 
 
 def read_workers(arguments: dict[str, Any]) -> int:

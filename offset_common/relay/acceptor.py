@@ -67,6 +67,10 @@ class Acceptor:
             self._count += 1
             self._accepted(sock, address)
 
+    def change_rate(self, rate: int) -> None:
+        """Change how many connections are accepted each second."""
+        self._rate = rate
+
     def on_deadline(self) -> None:
         """Accept again after a pause."""
         self._paused = False

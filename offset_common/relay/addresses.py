@@ -17,10 +17,12 @@ class PeerAddress(NamedTuple):
     Args:
         text: "host:port" or "[host]:port".
         prefix: the IPv4 address, or the IPv6 prefix with its length, that limits and fairness count by.
+        host: the address alone, without a zone; empty where it does not matter.
     """
 
     text: str
     prefix: str
+    host: str = ""
 
 
 def peer_address(address: SystemAddress, ipv6_prefix: int) -> PeerAddress:
@@ -34,9 +36,10 @@ def peer_address(address: SystemAddress, ipv6_prefix: int) -> PeerAddress:
     if host.startswith(_IPV4_MAPPED) and "." in host:
         host = host[len(_IPV4_MAPPED) :]
     if ":" not in host:
-        return PeerAddress(f"{host}:{address[1]}", host)
-    network = ipaddress.IPv6Network((host.split("%")[0], ipv6_prefix), strict=False)
-    return PeerAddress(f"[{host}]:{address[1]}", str(network))
+        return PeerAddress(f"{host}:{address[1]}", host, host)
+    plain = host.split("%")[0]
+    network = ipaddress.IPv6Network((plain, ipv6_prefix), strict=False)
+    return PeerAddress(f"[{host}]:{address[1]}", str(network), plain)
 
 
 def show_address(address: SystemAddress) -> str:

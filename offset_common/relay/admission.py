@@ -92,6 +92,10 @@ class Admission(Generic[C]):
         """Return how many authenticated connections each key has."""
         return dict(self._of_key)
 
+    def change_limits(self, limits: Limits) -> None:
+        """Change the limits; what exceeds them now stays, and newcomers are refused."""
+        self._limits = limits
+
     def all(self) -> list[C]:
         """Return all connections."""
         return list(self._connections)

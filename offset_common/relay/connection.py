@@ -124,7 +124,7 @@ class SocketConnection(WatchedSocket):
         self.input.put(received)
 
     def add_traffic(self, received: int, sent: int) -> None:
-        """Count bytes that another thread or process has moved."""
+        """Count bytes that another thread or process moved."""
         self.received += received
         self.sent += sent
 
@@ -138,8 +138,6 @@ class SocketConnection(WatchedSocket):
         """Allow the state for any time."""
         self._deadline = math.inf
         self._schedule()
-
-    # Events from the loop.
 
     def on_turn(self, events: int) -> bool:
         """Write queued output and read input; an error ends this connection and nothing else."""
@@ -176,18 +174,19 @@ class SocketConnection(WatchedSocket):
 
     # Reading.
 
-    def read(self, most: int = RECEIVE_BUFFER_SIZE) -> Optional[memoryview]:
+    def read(self, most: int = RECEIVE_BUFFER_SIZE, metered: bool = False) -> Optional[memoryview]:
         """Read once; return all unhandled bytes, or None at the peer's end.
 
         The bytes are valid until the next read of any connection. `keep` must follow.
 
         Args:
             most: bytes to read at most.
+            metered: not even a large frame may exceed that.
 
         Raises:
             OSError: the connection is lost.
         """
-        view, fill, end = self.input.space(most)
+        view, fill, end = self.input.space(most, metered)
         if self.input.backlog:
             return view[:fill]
         try:

@@ -75,15 +75,17 @@ class InputBuffer:
         """Whether a partial frame is kept whose whole size is counted."""
         return self._counted > len(self)
 
-    def space(self, most: int) -> Space:
+    def space(self, most: int, metered: bool = False) -> Space:
         """Return where to read to; `keep` must follow.
 
         Args:
             most: bytes to read at most.
+            metered: it holds for a large frame in its own buffer as well, which is else read to its end.
         """
         if self._own:
             assert self._buffer is not None
-            return Space(memoryview(self._buffer), self._fill, self._counted)
+            end = min(self._counted, self._fill + most) if metered else self._counted
+            return Space(memoryview(self._buffer), self._fill, end)
         view = self._shared.view
         fill = len(self)
         if fill:

@@ -63,6 +63,10 @@ class Registry(Generic[L, P, T]):
         """Return the number of listeners, pending connects and tunnel ends."""
         return len(self._listeners) + len(self._connects) + len(self._tunnel_ends)
 
+    def change_limits(self, limits: Limits) -> None:
+        """Change the limits; what exceeds them now stays."""
+        self._limits = limits
+
     def listener_of(self, key: bytes) -> Optional[L]:
         """Return the listener of `key`, or None."""
         return self._listeners.get(key)

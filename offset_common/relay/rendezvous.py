@@ -14,10 +14,12 @@ from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import READ
 from offset_common.relay.lifecycle import Event
 from offset_common.relay.limits import Limits
+from offset_common.relay.policy import Policy
 from offset_common.relay.registry import Connect, Registry
 from offset_common.relay.sessions.awaiting_init import AwaitingInit
 from offset_common.relay.sessions.listener import Listener
 from offset_common.relay.sessions.pending_connect import PendingConnect
+from offset_common.wire.messages import InitRole
 
 
 class TunnelMaker(Protocol):
@@ -35,6 +37,7 @@ class Rendezvous:
         tunnels: makes tunnels.
         settled: called with a connection that gets its role.
         opens: called with the two ends of each tunnel, the connect first, before it is made.
+        policy: may refuse a role.
     """
 
     def __init__(
@@ -43,12 +46,14 @@ class Rendezvous:
         tunnels: TunnelMaker,
         settled: Callable[[SocketConnection], None],
         opens: Callable[[SocketConnection, SocketConnection], None],
+        policy: Policy,
     ) -> None:
         self.registry: Registry[Listener, PendingConnect, SocketConnection] = Registry(limits)
         self.joined = 0  # tunnels, since the start
         self._tunnels = tunnels
         self._settled = settled
         self._opens = opens
+        self._policy = policy
 
     def enter(self, connection: SocketConnection) -> None:
         """Take a connection whose peer is authenticated."""
@@ -65,6 +70,8 @@ class Rendezvous:
 
     def _listen(self, connection: SocketConnection) -> None:
         """Make `connection` the listener of its key: the newest one wins."""
+        if self._refuse(connection, InitRole.LISTEN):
+            return
         self._settled(connection)
         listener = Listener(connection, self._reject, self._listener_ended, self._has_pending)
         connection.change_session(Event.LISTEN, listener)
@@ -76,6 +83,8 @@ class Rendezvous:
 
     def _connect(self, connection: SocketConnection, target: bytes) -> None:
         """Let `connection` wait for the listener of `target`."""
+        if self._refuse(connection, InitRole.CONNECT, target):
+            return
         self._settled(connection)
         pending = PendingConnect(connection, self._connect_ended)
         connection.change_session(Event.CONNECT, pending)
@@ -92,6 +101,8 @@ class Rendezvous:
 
     def _accept(self, connection: SocketConnection, source: bytes) -> None:
         """Join `connection` with the oldest pending connect from `source` to its key."""
+        if self._refuse(connection, InitRole.ACCEPT, source):
+            return
         self._settled(connection)
         pending = self.registry.accept(connection.key, source)
         if isinstance(pending, CloseReason):
@@ -107,6 +118,13 @@ class Rendezvous:
             pending.connection.close(CloseReason.PARTNER_ENDED)  # the caller ends the acceptor
             raise
         self.joined += 1
+
+    def _refuse(self, connection: SocketConnection, role: InitRole, other: bytes = b"") -> bool:
+        """Close `connection` if the policy refuses it the role; return whether it does."""
+        reason = self._policy.refuse_role(connection, role, other)
+        if reason is not None:
+            connection.close(reason)
+        return reason is not None
 
     def _reject(self, listener: Listener, source: bytes) -> None:
         """Close the oldest connect from `source` that waits for `listener`."""

@@ -15,8 +15,9 @@ from typing import Callable, Optional
 from offset_common.channel.connection import VERSION_FRAME
 from offset_common.errors import ServiceError
 from offset_common.identity import Identity, encode_key
+from offset_common.networks import NetworkSet
 from offset_common.relay.acceptor import Acceptor
-from offset_common.relay.addresses import SystemAddress, peer_address, show_address
+from offset_common.relay.addresses import PeerAddress, SystemAddress, peer_address, show_address
 from offset_common.relay.admission import Admission
 from offset_common.relay.buffer_pool import BufferPool
 from offset_common.relay.close_reason import CloseReason
@@ -27,6 +28,7 @@ from offset_common.relay.input_buffer import ReceiveBuffer
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog, log_event
+from offset_common.relay.policy import Policy
 from offset_common.relay.rendezvous import Rendezvous, TunnelMaker
 from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.sessions.tunnel import Tunnels
@@ -48,6 +50,8 @@ class Relay:
         log: where its lines go.
         clock: seconds, as of time.monotonic.
         workers: processes that forward for tunnels; with 1 this one does.
+        policy: what the operator asks for beside the limits.
+        balancers: the networks of load balancers that send PROXY headers.
 
     Raises:
         ServiceError: the system refuses to start this number of processes or threads.
@@ -61,6 +65,8 @@ class Relay:
         log: RelayLog,
         clock: Callable[[], float] = time.monotonic,
         workers: int = 1,
+        policy: Optional[Policy] = None,
+        balancers: Optional[NetworkSet] = None,
     ) -> None:
         self.identity = identity
         self.ended: Counter[CloseReason] = Counter()
@@ -72,22 +78,26 @@ class Relay:
         self.admission: Admission[SocketConnection] = Admission(limits)
         self._limits = limits
         self._log = log
+        self._policy = policy or Policy()
         self._env = Environment(
             self.loop, self.buffers, ReceiveBuffer(), limits.stall, self._connection_closed, self._report_bug
         )
+        self._refuse_waiting: Callable[[], None] = lambda: None  # for PROXY headers
         self._stop_workers: Callable[[], None] = lambda: None
         self._restart_no_workers: Callable[[], None] = lambda: None
-        tunnels = self._start_workers(workers) if workers > 1 else Tunnels()
-        self.rendezvous = Rendezvous(limits, tunnels, self.admission.settle, self._tunnel_opens)
+        tunnels = self._start_workers(workers) if workers > 1 else Tunnels(self._policy.meter)
+        self.rendezvous = Rendezvous(limits, tunnels, self.admission.settle, self._tunnel_opens, self._policy)
         self._handshakes = self._start_handshakes()
+        accept = self._read_headers(balancers) if balancers else self._accept
         self._acceptors = [
-            Acceptor(self.loop, sock, limits.accepts_per_second, self._accept, self._out_of_resources)
+            Acceptor(self.loop, sock, limits.accepts_per_second, accept, self._out_of_resources)
             for sock in sockets
         ]
         self._drain_until: Optional[float] = None
         self._drained = False  # every connection was told to finish
         self.loop.add_periodic(lambda: self.buffers.resume_waiting(self.loop.now), self.buffers.next_time)
         self.loop.add_periodic(self._write_log, self._next_log_time)
+        self._policy.attach(self)
 
     @property
     def addresses(self) -> list[str]:
@@ -131,6 +141,22 @@ class Relay:
             if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING):
                 connection.close(CloseReason.SHUTDOWN)
 
+    def reload(self) -> None:
+        """Read the operator's files again."""
+        self._policy.reload()
+
+    def change_limits(self, limits: Limits) -> None:
+        """Change the limits of places and rates; the others need a restart."""
+        self._limits = limits
+        self.admission.change_limits(limits)
+        self.rendezvous.registry.change_limits(limits)
+        for acceptor in self._acceptors:
+            acceptor.change_rate(limits.accepts_per_second)
+
+    def name_of(self, key: bytes) -> Optional[str]:
+        """Return the name that the operator gave a key, or None."""
+        return self._policy.name_of(key)
+
     def show_state(self) -> None:
         """Log one line with the present state."""
         log_event("relay state", **describe(self))
@@ -142,6 +168,7 @@ class Relay:
         for connection in self.admission.all():
             connection.close(CloseReason.SHUTDOWN)
         self._stop_workers()
+        self._policy.close()
         log_event("stopped", connections=sum(self.ended.values()))
         self._log.close()
         self.loop.close()
@@ -150,9 +177,19 @@ class Relay:
         # Imported only here: a relay of one process does without this room.
         from offset_common.relay.workers.pool import WorkerPool
 
-        pool = WorkerPool(self.loop, self._limits, count, Tunnels())
+        program = self._policy.worker_program(count)
+        pool = WorkerPool(self.loop, self._limits, count, Tunnels(self._policy.meter), program)
         self._stop_workers, self._restart_no_workers = pool.stop, pool.start_no_more
         return pool
+
+    def _read_headers(self, balancers: NetworkSet) -> Callable[[socket.socket, SystemAddress], None]:
+        from offset_common.relay.proxy_protocol import ProxyHeaders  # only for relays behind a balancer
+
+        headers = ProxyHeaders(
+            self.loop, balancers, self._limits.connections, self._accept, self._header_refused
+        )
+        self._refuse_waiting = headers.close
+        return headers.accept
 
     def _start_handshakes(self) -> HandshakePool:
         try:
@@ -165,22 +202,16 @@ class Relay:
         for acceptor in self._acceptors:
             acceptor.close()
         self._acceptors.clear()
+        self._refuse_waiting()
 
     # The way in: accepted, authenticated, then handed to the rendezvous.
 
     def _accept(self, sock: socket.socket, system_address: SystemAddress) -> None:
         address = peer_address(system_address, self._limits.ipv6_prefix)
-        obstacle = self.admission.make_room(address.prefix)
+        obstacle = self._policy.refuse_address(address.host) or self.admission.make_room(address.prefix)
         if isinstance(obstacle, CloseReason):
             sock.close()
-            self.ended[obstacle] += 1
-            log_event(
-                "connection refused",
-                collapse=obstacle.name,
-                collapse_by=address.prefix,
-                address=address.text,
-                reason=obstacle.value,
-            )
+            self._log_refusal(address, obstacle)
             return
         if obstacle is not None:
             obstacle.close(CloseReason.EVICTED)
@@ -193,9 +224,25 @@ class Relay:
         except Exception as error:
             connection.fail(error)
 
+    def _header_refused(self, balancer: SystemAddress, detail: str) -> None:
+        address = peer_address(balancer, self._limits.ipv6_prefix)
+        self._log_refusal(address, CloseReason.NO_PROXY_HEADER, detail)
+
+    def _log_refusal(self, address: PeerAddress, reason: CloseReason, detail: Optional[str] = None) -> None:
+        self.ended[reason] += 1
+        log_event(
+            "connection refused",
+            collapse=reason.name,
+            collapse_by=address.prefix,
+            address=address.text,
+            reason=reason.value,
+            detail=detail,
+        )
+
     def _authenticated(self, connection: SocketConnection) -> None:
         self.completed_handshakes += 1
-        reason = self.admission.authenticate(connection, connection.key)
+        reason = self._policy.refuse_peer(connection)
+        reason = reason or self.admission.authenticate(connection, connection.key)
         if reason is None and self._drain_until is not None:
             reason = CloseReason.SHUTDOWN
         if reason is not None:
@@ -233,12 +280,14 @@ class Relay:
         self.ended_traffic = self.ended_traffic.plus(connection.received, connection.sent)
         self.admission.leave(connection)
         self.rendezvous.forget(connection)
+        self._policy.forget(connection)
         log_event(
             "connection ended",
             collapse=reason.name,
             collapse_by=connection.address.prefix,
             address=connection.address.text,
             key=_shown_key(connection),
+            name=self.name_of(connection.key),
             role=connection.session.state.role,
             reason=reason.value,
             detail=detail or None,
@@ -294,7 +343,7 @@ def obey_signals(relay: Relay, signals: Signals, drain: float) -> Iterator[None]
         elif name == "SIGUSR1":
             relay.show_state()
         elif name == "SIGHUP":
-            log_event("nothing to reload yet", signal=name)
+            relay.reload()
         else:
             log_event("signal without a meaning; SIGUSR1 logs the state", signal=name)
 

@@ -21,6 +21,7 @@ from offset_common.relay.handshake_pool import prepare_socket
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import LOGGER, RelayLog, format_record
+from offset_common.relay.policy import Policy
 from offset_common.relay.server import Relay
 from offset_common.wire.messages import IncomingConnection, InitConnection, InitRole, RejectConnection
 
@@ -52,9 +53,11 @@ class End(NamedTuple):
 class ObservedRelay(Relay):
     """A relay that records how its connections end."""
 
-    def __init__(self, limits: Limits, clock: Callable[[], float], workers: int) -> None:
+    def __init__(
+        self, limits: Limits, clock: Callable[[], float], workers: int, policy: Optional[Policy]
+    ) -> None:
         self.ends: list[End] = []
-        super().__init__(Identity.generate(), [], limits, RelayLog(None), clock, workers)
+        super().__init__(Identity.generate(), [], limits, RelayLog(None), clock, workers, policy)
 
     def _connection_closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
         self.ends.append(End(connection, reason, detail))
@@ -67,13 +70,17 @@ class Harness:
     Args:
         limits: the relay's.
         workers: processes that forward for tunnels.
+        policy: the operator's.
     """
 
-    def __init__(self, limits: Optional[Limits] = None, workers: int = 1) -> None:
+    def __init__(
+        self, limits: Optional[Limits] = None, workers: int = 1, policy: Optional[Policy] = None
+    ) -> None:
         self._now = float(math.ceil(time.monotonic()))
         self.log = LineRecorder()
         LOGGER.addHandler(self.log)
-        self.relay = ObservedRelay(limits or Limits(handshake_threads=2), self.clock, workers)
+        limits = limits or Limits(handshake_threads=2)
+        self.relay = ObservedRelay(limits, self.clock, workers, policy)
         self.identity = self.relay.identity
         self.loop = self.relay.loop
         self.loop.add_periodic(lambda: None, lambda: self.clock() + LONGEST_WAIT)
@@ -299,9 +306,11 @@ class TestPeer:
 
 
 @contextmanager
-def running(limits: Optional[Limits] = None, workers: int = 1) -> Iterator[Harness]:
+def running(
+    limits: Optional[Limits] = None, workers: int = 1, policy: Optional[Policy] = None
+) -> Iterator[Harness]:
     """Run a relay; check at the end that no connection is left."""
-    harness = Harness(limits, workers)
+    harness = Harness(limits, workers, policy)
     try:
         yield harness
     except BaseException:

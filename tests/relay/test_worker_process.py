@@ -35,7 +35,7 @@ class Front:
         self.channel, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.channel.setblocking(False)
         self.worker = Worker(self._theirs, 120.0, MIB)
-        self.loop = self.worker._loop
+        self.loop = self.worker.loop
         self._closed = False
 
     def run_round(self) -> None:
@@ -73,7 +73,7 @@ class Front:
     def close(self) -> None:
         """Release everything."""
         self._closed = True
-        for connection in list(self.worker._numbers):
+        for connection in list(self.worker.numbers):
             connection.close(CloseReason.SHUTDOWN)
         self.channel.close()
         self._theirs.close()
@@ -109,7 +109,7 @@ def test_command_ends_both_sides(harness: Harness, front: Front, command: str) -
     for peer in (near, far):
         assert peer.wait_for_end() == []
         peer.sock.close()
-    harness.run_until(lambda: not front.worker._numbers)
+    harness.run_until(lambda: not front.worker.numbers)
     harness.run_rounds(3)
     assert {report["ended"]: report["reason"] for report in front.reports()} == {
         6: "SHUTDOWN",

@@ -8,7 +8,7 @@ Source: section 7 of docs/protocol.md.
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Optional
+from typing import Callable, Optional, Protocol
 
 from offset_common.channel.forwarder import Forwarder
 from offset_common.errors import LocalProtocolError
@@ -31,23 +31,51 @@ BUSY_TURN = (32, 64 * KIB)
 LONE_TURN = (64, 512 * KIB)
 
 
+class Meter(Protocol):
+    """Decides how fast one end of a tunnel is read, and counts what it sends (offset_common/policy)."""
+
+    def allow(self, most: int) -> int:
+        """Return how many of `most` bytes may be read now; if none, reading pauses, and is resumed later."""
+
+    def count(self, size: int) -> None:
+        """Count bytes that were read."""
+
+
+MakeMeter = Callable[[SocketConnection, SocketConnection], Optional[Meter]]
+"""Makes the meter of a tunnel end, if there is one, from the connections that are read and written."""
+
+
+def no_meter(source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
+    """Return no meter: a tunnel is as fast as its peers, and nobody counts."""
+    return None
+
+
 class Tunnel(ConnectionSession):
     """One end of a tunnel.
 
     Args:
         connection: the connection.
         forwarder: re-encrypts, with buffers that all tunnels share.
+        meter: of this end, if there is one.
     """
 
-    __slots__ = ("_forwarder", "_frame_size", "_partner")
+    __slots__ = ("_forwarder", "_frame_size", "_meter", "_partner")
 
     state = State.TUNNEL
 
-    def __init__(self, connection: SocketConnection, forwarder: Forwarder) -> None:
+    def __init__(
+        self, connection: SocketConnection, forwarder: Forwarder, meter: Optional[Meter] = None
+    ) -> None:
         super().__init__(connection)
         self._forwarder = forwarder
+        self._meter = meter
         self._partner: Optional[Tunnel] = None
         self._frame_size = FIRST_FRAME_SIZE  # bytes, on average of the last turn
+
+    @property
+    def meter(self) -> Optional[Meter]:
+        """The meter of this end, if there is one."""
+        return self._meter
 
     def join(self, partner: Tunnel) -> None:
         """Make `partner` the other end."""
@@ -70,7 +98,17 @@ class Tunnel(ConnectionSession):
                 return
             direct = connection.input.reads_directly
             frames, size = self._turn_limits()
-            data = connection.read(max(FREE_BUFFER_SIZE, min(size, room)))
+            most = max(FREE_BUFFER_SIZE, min(size, room))
+            if self._meter is None or connection.input.backlog:
+                data = connection.read(most)
+            else:
+                allowed = self._meter.allow(RECEIVE_BUFFER_SIZE if direct else most)
+                if not allowed:
+                    connection.pause_reading()
+                    return
+                before = connection.received
+                data = connection.read(allowed, metered=True)
+                self._meter.count(connection.received - before)
             if data is None:
                 self.finish(CloseReason.PEER_CLOSED)
                 return
@@ -152,9 +190,14 @@ class Tunnel(ConnectionSession):
 
 
 class Tunnels:
-    """Makes tunnels in this process."""
+    """Makes tunnels in this process.
 
-    def __init__(self) -> None:
+    Args:
+        make_meter: makes the meters of their ends.
+    """
+
+    def __init__(self, make_meter: MakeMeter = no_meter) -> None:
+        self._make_meter = make_meter
         self._forwarder = Forwarder(RECEIVE_BUFFER_SIZE, perf_counter)
 
     def join(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
@@ -164,10 +207,7 @@ class Tunnels:
 
     def prepare(self, pending: PendingConnect, acceptor: SocketConnection) -> tuple[Tunnel, Tunnel]:
         """Make the two ends of a tunnel, and send the early data to the acceptor; `start` must follow."""
-        connect = Tunnel(pending.connection, self._forwarder)
-        accept = Tunnel(acceptor, self._forwarder)
-        connect.join(accept)
-        accept.join(connect)
+        connect, accept = self.adopt(pending.connection, acceptor)
         early = pending.take_early_data()
         pending.connection.change_session(Event.ACCEPTED, connect)
         acceptor.change_session(Event.ACCEPT, accept)
@@ -178,8 +218,11 @@ class Tunnels:
         return connect, accept
 
     def adopt(self, connect: SocketConnection, accept: SocketConnection) -> tuple[Tunnel, Tunnel]:
-        """Make a tunnel of two connections that another process has joined; `start` must follow."""
-        ends = Tunnel(connect, self._forwarder), Tunnel(accept, self._forwarder)
+        """Make the two ends of a tunnel, such as one that another process has joined; `start` must follow."""
+        ends = (
+            Tunnel(connect, self._forwarder, self._make_meter(connect, accept)),
+            Tunnel(accept, self._forwarder, self._make_meter(accept, connect)),
+        )
         ends[0].join(ends[1])
         ends[1].join(ends[0])
         return ends

@@ -10,9 +10,9 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from offset_common.errors import LocalProtocolError
 from offset_common.relay.close_reason import CloseReason
@@ -27,6 +27,7 @@ MISSED_HEARTBEATS = 5  # until a worker counts as hung: 4.5 s, as a check is up 
 MISSED_HEARTBEATS_AT_START = 40  # while the process starts: 30 s
 RESTART_DELAY = 1.0  # seconds from a worker's death to its successor, or to the next try
 END_TIMEOUT = 5.0  # seconds that a worker may take to end
+PROGRAM = ("offset_common.relay.workers.process",)
 _PROJECT = Path(__file__).resolve().parent.parent.parent.parent
 
 
@@ -49,15 +50,25 @@ class WorkerHandle:
     Args:
         loop: the front process's.
         limits: for a single worker.
+        moved: called with a connection and the bytes that the process has read from it, if it reports them.
+        program: the module that the process runs, and arguments for it.
 
     Raises:
         OSError: the process cannot be started.
     """
 
-    def __init__(self, loop: EventLoop, limits: Limits) -> None:
+    def __init__(
+        self,
+        loop: EventLoop,
+        limits: Limits,
+        moved: Callable[[SocketConnection, int], None],
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         self.connections: dict[int, SocketConnection] = {}
         self._loop = loop
         self._limits = limits
+        self._moved = moved
+        self._program = program
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._channel: Optional[socket.socket] = None
         self._unsent: deque[bytes] = deque()  # commands
@@ -156,8 +167,9 @@ class WorkerHandle:
                 ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_DATAGRAM)
                 self._loop.register(ours, READ, self)
                 undo.callback(self._loop.unregister, ours)
-                command = [sys.executable, "-m", "offset_common.relay.workers.process", str(theirs.fileno())]
-                command += [str(self._limits.stall), str(self._limits.buffers)]
+                module, *arguments = self._program
+                command = [sys.executable, "-m", module, str(theirs.fileno())]
+                command += [str(self._limits.stall), str(self._limits.buffers), *arguments]
                 with _signals_blocked():
                     self._process = subprocess.Popen(
                         command, pass_fds=[theirs.fileno()], cwd=_PROJECT, stdin=subprocess.DEVNULL
@@ -190,6 +202,10 @@ class WorkerHandle:
     def _take_report(self, report: dict[str, Any]) -> None:
         if "bug" in report:
             log_event("bug in a worker", logging.ERROR, collapse="bug", traceback=report["bug"])
+        elif "moved" in report:
+            for number, size in report["moved"]:
+                if number in self.connections:
+                    self._moved(self.connections[number], size)
         elif "ended" in report:
             connection = self._forget_connection(report["ended"])
             if connection is not None:

@@ -7,7 +7,9 @@ front process forwards for it itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Optional
 
 from offset_common.errors import ServiceError
 from offset_common.relay.close_reason import CloseReason
@@ -16,8 +18,8 @@ from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.lifecycle import Event, State
 from offset_common.relay.limits import Limits
 from offset_common.relay.sessions.pending_connect import PendingConnect
-from offset_common.relay.sessions.tunnel import Tunnel, Tunnels
-from offset_common.relay.workers.handle import WorkerHandle
+from offset_common.relay.sessions.tunnel import Meter, Tunnel, Tunnels
+from offset_common.relay.workers.handle import PROGRAM, WorkerHandle
 
 
 class RemoteTunnel(ConnectionSession):
@@ -27,17 +29,26 @@ class RemoteTunnel(ConnectionSession):
         connection: the connection, whose socket has moved.
         worker: the process that has it.
         number: what both processes know it by.
+        meter: counts what the worker reports, if that is asked for.
     """
 
-    __slots__ = ("_number", "_worker")
+    __slots__ = ("_meter", "_number", "_worker")
 
     state = State.TUNNEL
     keeps_alive = False
 
-    def __init__(self, connection: SocketConnection, worker: WorkerHandle, number: int) -> None:
+    def __init__(
+        self, connection: SocketConnection, worker: WorkerHandle, number: int, meter: Optional[Meter]
+    ) -> None:
         super().__init__(connection)
+        self._meter = meter
         self._worker = worker
         self._number = number
+
+    def count(self, size: int) -> None:
+        """Count bytes that the worker has read."""
+        if self._meter is not None:
+            self._meter.count(size)
 
     def finish(self, reason: CloseReason) -> None:
         """Let the worker deliver what is queued, then close."""
@@ -56,12 +67,15 @@ class WorkerPool:
         limits: for the whole relay.
         count: how many workers.
         local: serves what no worker can take.
+        program: the module that a worker runs, and arguments for it.
 
     Raises:
         ServiceError: the system refuses to start this number of processes.
     """
 
-    def __init__(self, loop: EventLoop, limits: Limits, count: int, local: Tunnels) -> None:
+    def __init__(
+        self, loop: EventLoop, limits: Limits, count: int, local: Tunnels, program: Sequence[str] = PROGRAM
+    ) -> None:
         self._loop = loop
         self._local = local
         share = limits._replace(buffers=max(1, limits.buffers // count))
@@ -69,7 +83,7 @@ class WorkerPool:
         self._next_number = 0
         try:
             for _ in range(count):
-                self.workers.append(WorkerHandle(loop, share))
+                self.workers.append(WorkerHandle(loop, share, _count_remote, program))
         except OSError as error:
             self.stop()
             raise ServiceError(
@@ -113,4 +127,10 @@ class WorkerPool:
             else:
                 end.leave()
                 connection.release()
-                connection.change_session(Event.MOVE, RemoteTunnel(connection, taker, number))
+                connection.change_session(Event.MOVE, RemoteTunnel(connection, taker, number, end.meter))
+
+
+def _count_remote(connection: SocketConnection, size: int) -> None:
+    session = connection.session
+    if isinstance(session, RemoteTunnel):
+        session.count(size)

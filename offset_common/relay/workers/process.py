@@ -14,7 +14,7 @@ import socket
 import sys
 import traceback
 from collections import deque
-from typing import Any
+from typing import Any, Optional
 
 from offset_common.channel.connection import Connection
 from offset_common.relay.addresses import PeerAddress
@@ -23,7 +23,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import Environment, SocketConnection
 from offset_common.relay.event_loop import READ, EventLoop
 from offset_common.relay.input_buffer import ReceiveBuffer
-from offset_common.relay.sessions.tunnel import Tunnels
+from offset_common.relay.sessions.tunnel import Meter, Tunnels
 from offset_common.relay.signals import HANDLED
 from offset_common.relay.workers.transfer import End, decode_pair, receive_with_sockets
 
@@ -44,24 +44,32 @@ class Worker:
 
     def __init__(self, channel: socket.socket, stall: float, buffers: int) -> None:
         self._channel = channel
-        self._loop = EventLoop()
+        self.loop = EventLoop()
         pool = BufferPool(buffers)
         self._env = Environment(
-            self._loop, pool, ReceiveBuffer(), stall, self._connection_closed, self._report_bug
+            self.loop, pool, ReceiveBuffer(), stall, self._connection_closed, self._report_bug
         )
-        self._tunnels = Tunnels()
+        self._tunnels = Tunnels(self.meter)
         self._connections: dict[int, SocketConnection] = {}
-        self._numbers: dict[SocketConnection, int] = {}
+        self.numbers: dict[SocketConnection, int] = {}
         self._reports: deque[bytes] = deque()
-        self._heartbeat_at = self._loop.now
+        self._heartbeat_at = self.loop.now
         channel.setblocking(False)
-        self._loop.register(channel, READ, self)
-        self._loop.add_periodic(lambda: pool.resume_waiting(self._loop.now), pool.next_time)
-        self._loop.add_periodic(self._send_reports, self._next_report)
+        self.loop.register(channel, READ, self)
+        self.loop.add_periodic(lambda: pool.resume_waiting(self.loop.now), pool.next_time)
+        self.loop.add_periodic(self._send_reports, self._next_report)
 
     def run(self) -> None:
         """Serve until the front process is gone."""
-        self._loop.run()
+        self.loop.run()
+
+    def meter(self, source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
+        """Return the meter of a tunnel end, or None: only a policy has some."""
+        return None
+
+    def report(self, **values: Any) -> None:
+        """Send a report to the front process soon."""
+        self._reports.append(json.dumps(values).encode())
 
     def on_ready(self, events: int) -> None:
         """Receive tunnels and commands."""
@@ -73,7 +81,7 @@ class Worker:
             except OSError:
                 datagram, descriptors = b"", []
             if not datagram:
-                self._loop.stop()
+                self.loop.stop()
                 return
             if datagram.startswith(b"{"):
                 self._obey(json.loads(datagram))
@@ -88,11 +96,12 @@ class Worker:
             SocketConnection(self._env, socket.socket(fileno=descriptor), PeerAddress("", end.prefix))
             for end, descriptor in zip(ends, descriptors)
         ]
-        tunnels = self._tunnels.adopt(*connections)
-        for connection, end, tunnel in zip(connections, ends, tunnels):
+        for connection, end in zip(connections, ends):
             self._connections[end.number] = connection
-            self._numbers[connection] = end.number
+            self.numbers[connection] = end.number
             connection.adopt(Connection.import_state(end.state), end.input)
+        tunnels = self._tunnels.adopt(*connections)
+        for connection, tunnel in zip(connections, tunnels):
             connection.start(tunnel)
         for connection, end, tunnel in zip(connections, ends, tunnels):
             if end.output:
@@ -104,7 +113,7 @@ class Worker:
         for descriptor in descriptors:
             os.close(descriptor)
         for end in ends:
-            self._report(
+            self.report(
                 ended=end.number,
                 reason=CloseReason.CONNECTION_LOST.name,
                 detail="the worker has no descriptor left",
@@ -123,9 +132,9 @@ class Worker:
             connection.close(reason)
 
     def _connection_closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
-        number = self._numbers.pop(connection)
+        number = self.numbers.pop(connection)
         del self._connections[number]
-        self._report(
+        self.report(
             ended=number,
             reason=reason.name,
             detail=detail,
@@ -135,34 +144,36 @@ class Worker:
 
     def _report_bug(self, connection: SocketConnection, error: BaseException) -> None:
         lines = traceback.format_exception(type(error), error, error.__traceback__)
-        self._report(bug="".join(lines).rstrip()[-8000:])
-
-    def _report(self, **values: Any) -> None:
-        self._reports.append(json.dumps(values).encode())
+        self.report(bug="".join(lines).rstrip()[-8000:])
 
     def _send_reports(self) -> None:
-        if self._loop.now >= self._heartbeat_at:
-            self._heartbeat_at = self._loop.now + HEARTBEAT_INTERVAL
-            self._report(alive=True)
+        if self.loop.now >= self._heartbeat_at:
+            self._heartbeat_at = self.loop.now + HEARTBEAT_INTERVAL
+            self.report(alive=True)
         with contextlib.suppress(BlockingIOError):  # the front process is busy: again a little later
             while self._reports:
                 self._channel.send(self._reports[0])
                 self._reports.popleft()
 
     def _next_report(self) -> float:
-        return self._loop.now + RETRY_INTERVAL if self._reports else self._heartbeat_at
+        return self.loop.now + RETRY_INTERVAL if self._reports else self._heartbeat_at
 
 
-def main(arguments: list[str]) -> int:
-    """Serve the front process; the arguments: its channel's descriptor, stall limit and buffers."""
+def prepare(arguments: list[str]) -> tuple[socket.socket, float, int]:
+    """Prepare the process; return the channel, stall limit and buffers that the arguments describe."""
     # The front process decides when to end, by closing its channel. It blocked these signals until now.
     for number in FRONT_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FRONT_SIGNALS)
     return_large_blocks()
-    channel = socket.socket(fileno=int(arguments[0]))
+    return socket.socket(fileno=int(arguments[0])), float(arguments[1]), int(arguments[2])
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the front process; the arguments: its channel's descriptor, stall limit and buffers."""
+    channel, stall, buffers = prepare(arguments)
     with contextlib.suppress(ConnectionError):
-        Worker(channel, float(arguments[1]), int(arguments[2])).run()
+        Worker(channel, stall, buffers).run()
     return 0
 
 

@@ -1,0 +1,79 @@
+"""IP networks as text, 192.0.2.0/24 or 2001:db8::/32, and sets of them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Union
+
+from offset_common.errors import UsageError
+
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+
+_QUOTED = 60  # characters of a wrong text that an error shows
+
+
+def parse_network(text: str) -> Network:
+    """Return the network that a text describes; an address alone is a network of one.
+
+    Args:
+        text: ADDRESS/PREFIX, such as 192.0.2.0/24, 2001:db8::/32 or 192.0.2.1.
+
+    Raises:
+        UsageError: the text is not a network.
+    """
+    shown = repr(text if len(text) <= _QUOTED else text[:_QUOTED] + "...")
+    address, _, length = text.partition("/")
+    try:
+        host = ipaddress.ip_address(address)
+    except ValueError:
+        raise UsageError(f"{shown} is not an IP address; write it as 192.0.2.0/24 or 2001:db8::/32") from None
+    if isinstance(host, ipaddress.IPv6Address) and (
+        host.ipv4_mapped is not None or host.scope_id is not None
+    ):
+        raise UsageError(f"{shown} is not a plain IPv6 address; write IPv4 as in 192.0.2.0/24, and no zone")
+    most = host.max_prefixlen
+    if "/" not in text:
+        length = str(most)
+    if not (length.isascii() and length.isdigit() and len(length) <= 3 and int(length) <= most):
+        raise UsageError(f"{shown} ends in no prefix length; write a number from 0 to {most} after the /")
+    network = ipaddress.ip_network((address, int(length)), strict=False)
+    if network.network_address != host:
+        raise UsageError(f"{shown} has bits beyond its prefix; write {network}")
+    return network
+
+
+class NetworkSet:
+    """Networks, and whether an address is in one of them; thousands of networks take no longer than a few.
+
+    Args:
+        networks: in any order; they may overlap.
+    """
+
+    def __init__(self, networks: Iterable[Network] = ()) -> None:
+        # By version and bits after the prefix: the networks, as the numbers that their prefixes are.
+        self._prefixes: dict[tuple[int, int], set[int]] = {}
+        for network in networks:
+            bits = network.max_prefixlen - network.prefixlen
+            prefixes = self._prefixes.setdefault((network.version, bits), set())
+            prefixes.add(int(network.network_address) >> bits)
+
+    def __len__(self) -> int:
+        """Return the number of different networks."""
+        return sum(map(len, self._prefixes.values()))
+
+    def __contains__(self, host: str) -> bool:
+        """Return whether an address is in one of the networks.
+
+        Args:
+            host: an IPv4 or IPv6 address, without port and zone.
+        """
+        if not self._prefixes:
+            return False
+        address = ipaddress.ip_address(host)
+        number = int(address)
+        return any(
+            number >> bits in prefixes
+            for (version, bits), prefixes in self._prefixes.items()
+            if version == address.version
+        )

@@ -1,0 +1,70 @@
+"""Access rules at work: whom they refuse, and whom to close when they change."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from offset_common.policy.access import AccessRules
+from offset_common.relay.admission import Admission
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.lifecycle import State
+from offset_common.wire.messages import InitRole
+
+
+class AccessControl:
+    """The access rules of a relay, and the roles that they are applied to.
+
+    Args:
+        rules: the first rules.
+    """
+
+    def __init__(self, rules: AccessRules) -> None:
+        self._rules = rules
+        self._roles: dict[SocketConnection, InitRole] = {}
+
+    def name_of(self, key: bytes) -> Optional[str]:
+        """Return the name that the rules give a key, or None."""
+        return self._rules.name_of(key)
+
+    def denies_address(self, host: str) -> bool:
+        """Return whether an address may not connect."""
+        return host in self._rules.denied_networks
+
+    def denies_peer(self, connection: SocketConnection) -> bool:
+        """Return whether a connection whose key is proven may do nothing."""
+        return connection.key in self._rules.denied_keys or self.denies_address(connection.address.host)
+
+    def denies_role(self, connection: SocketConnection, role: InitRole) -> bool:
+        """Return whether a connection may not have a role; remember the role if it may."""
+        self._roles[connection] = role
+        return not self._allows(connection, role)
+
+    def forget(self, connection: SocketConnection) -> None:
+        """Forget a connection that ended."""
+        self._roles.pop(connection, None)
+
+    def change_rules(self, rules: AccessRules, admission: Admission[SocketConnection]) -> int:
+        """Replace the rules; close what they deny, and return how many connections that were."""
+        self._rules = rules
+        closed = 0
+        for connection in admission.all():
+            # A handshake may be in the pool; its connection is checked when it comes back.
+            state = connection.session.state
+            if state in (State.HANDSHAKE, State.CLOSED) or not self._denies(connection):
+                continue
+            closed += 1
+            if state is State.TUNNEL:
+                connection.session.finish(CloseReason.DENIED)
+            elif state not in (State.FLUSHING, State.LINGERING):
+                connection.close(CloseReason.DENIED)
+        return closed
+
+    def _denies(self, connection: SocketConnection) -> bool:
+        role = self._roles.get(connection)
+        return self.denies_peer(connection) or (role is not None and not self._allows(connection, role))
+
+    def _allows(self, connection: SocketConnection, role: InitRole) -> bool:
+        if role is InitRole.CONNECT:
+            return self._rules.may_connect(connection.key)
+        return self._rules.may_listen(connection.key)

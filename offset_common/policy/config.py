@@ -1,0 +1,131 @@
+"""The configuration file: the options of the command line as TOML, under their own names.
+
+    laddr = "0.0.0.0:4567"
+    rate = "10M"
+    per-address = 500
+    proxy-protocol = ["10.0.0.0/8"]
+
+What the command line says goes before the file, and the file before the defaults.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable
+
+from offset_common.command_line import did_you_mean, parse
+from offset_common.errors import FileError, UsageError
+from offset_common.files import read_file
+
+NOT_IN_FILES = frozenset({"--config", "--help", "--version"})
+REQUIRED = ("--idfile", "--laddr")
+
+Arguments = dict[str, Any]
+
+_OPTION = re.compile(r"^  (?:-\w(?: \S+)?, )?(--[\w-]+)", re.MULTILINE)
+_DEFAULT = re.compile(r"\s+\[default: ([^\]]*)\]")
+
+
+class ConfiguredArguments:
+    """The arguments of a command line with --config.
+
+    Args:
+        page: the help page, which is the grammar of the command line.
+        argv: the command line, without the program name.
+        version: what --version prints.
+
+    Raises:
+        CommandLineError: the command line does not match the page.
+    """
+
+    def __init__(self, page: str, argv: Sequence[str], version: str) -> None:
+        self._defaults = _defaults(page)
+        self._given = parse(_DEFAULT.sub("", page), argv, version)
+        self._path: str = self._given["--config"]
+
+    def read(self) -> Arguments:
+        """Read the file; return the values by option name, as docopt returns them.
+
+        Raises:
+            FileError: the file cannot be read, or has an unknown option or a value of a wrong type.
+            UsageError: a required option is missing in both.
+        """
+        configured = load_config(self._path, self._given)
+        arguments = {
+            name: value or configured.get(name, self._defaults.get(name, value))
+            for name, value in self._given.items()
+        }
+        for name in REQUIRED:
+            if not arguments[name]:
+                raise UsageError(f"{name} is missing; give it on the command line or in {self._path}")
+        return arguments
+
+
+def load_config(path: str, options: Mapping[str, Any]) -> Arguments:
+    """Return the values in a configuration file, by option name.
+
+    Args:
+        path: the file.
+        options: by name of each option, a value of its type: a list if it may be given several times, a
+            boolean if it has no value.
+
+    Raises:
+        FileError: the file cannot be read, or has an unknown option or a value of a wrong type.
+    """
+    loads = _toml_parser(path)
+    try:
+        values = loads(read_file(path).removeprefix("\ufeff"))
+    except RecursionError:
+        raise FileError(path, "its values are nested too deeply") from None
+    except ValueError as error:
+        raise FileError(path, f"not valid TOML: {error}") from None
+    known = [name for name in options if name.startswith("--") and name not in NOT_IN_FILES]
+    arguments: Arguments = {}
+    for key, value in values.items():
+        name = f"--{key}"
+        if name not in known:
+            suggestion = did_you_mean(key, [each[2:] for each in known])
+            raise FileError(path, f"unknown option {key!r}{suggestion}")
+        arguments[name] = _read_value(path, key, value, options[name])
+    return arguments
+
+
+def _read_value(path: str, key: str, value: object, sample: object) -> object:
+    """Return a value as the command line would have it."""
+    if isinstance(sample, list):
+        values = value if isinstance(value, list) else [value]
+        return [_read_text(path, key, each) for each in values]
+    if isinstance(sample, bool):
+        if not isinstance(value, bool):
+            raise FileError(path, f"{key} is true or false, not {value!r}")
+        return value
+    return _read_text(path, key, value)
+
+
+def _read_text(path: str, key: str, value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        kind = "true or false" if isinstance(value, bool) else f"a {type(value).__name__}"
+        raise FileError(path, f"{key} has one value, a string or a number, and not {kind}")
+    return str(value)
+
+
+def _toml_parser(path: str) -> Callable[[str], dict[str, Any]]:
+    for name in ("tomllib", "tomli"):  # the standard library has it from Python 3.11 on
+        try:
+            loads: Callable[[str], dict[str, Any]] = importlib.import_module(name).loads
+        except ImportError:
+            continue
+        return loads
+    advice = "pip install tomli, or apt-get install python3-tomli"
+    raise FileError(path, f"this Python is older than 3.11 and cannot read TOML by itself; {advice}")
+
+
+def _defaults(page: str) -> dict[str, str]:
+    """Return the defaults in a help page, by option name."""
+    starts = [*_OPTION.finditer(page)]
+    ends = [*(found.start() for found in starts[1:]), len(page)]
+    blocks = {found[1]: page[found.start() : end] for found, end in zip(starts, ends)}
+    defaults = {name: _DEFAULT.search(block) for name, block in blocks.items()}
+    return {name: found[1] for name, found in defaults.items() if found is not None}

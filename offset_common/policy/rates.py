@@ -1,0 +1,262 @@
+"""Token buckets: how many bytes a second may be read, for all tunnels and for those of each key.
+
+A bucket fills at its rate, up to BURST seconds' worth. Every byte that is read takes one token from the
+bucket of all, and from those of the keys at both ends of the tunnel. While a bucket is empty, ends are not
+read: the system's buffers fill, and their peers wait. Nothing is dropped.
+
+Ends that wait are resumed every TICK in the order in which they came, each with an equal share. An end that
+has used little lately is *light* and does not wait: its small messages may overdraw the bucket, by up to DEBT
+seconds' worth, which the other ends then wait for. So the rate holds, and bulk does not delay small messages.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Callable, Optional
+from weakref import WeakValueDictionary
+
+BURST = 0.2  # seconds of the rate that an idle bucket collects
+DEBT = 0.2  # seconds of the rate that light ends may overdraw a bucket by
+TICK = 0.01  # seconds between two rounds of resuming
+LIGHT_SHARE = 4  # all light ends together get about so many times less than the rate without waiting
+SMALLEST_READ = 512  # bytes
+TAKEN_SHARE = 8  # an end takes at most this part of the tokens in advance, while none waits
+MOST_TAKEN = 1 << 20  # bytes that it takes in advance
+RESUMED_READ = 2048  # bytes: so many ends are resumed that each can read at least that much
+
+
+class Bucket:
+    """The tokens of all tunnels, or of one key.
+
+    Args:
+        rate: bytes a second; None for any number.
+        now: seconds.
+    """
+
+    __slots__ = ("__weakref__", "_ends", "_updated", "_waiting", "rate", "shared", "tokens")
+
+    def __init__(self, rate: Optional[float], now: float) -> None:
+        self.rate = rate
+        self.shared = False  # ends wait, or did at the last tick: each reads what it is granted
+        self.tokens = 0.0
+        # Ends that wait (True), or were resumed just now and keep their place; in the order of their turns.
+        self._ends: dict[EndRate, bool] = {}
+        self._waiting = 0
+        self._updated = now
+
+    def __len__(self) -> int:
+        """Return the number of ends that wait."""
+        return self._waiting
+
+    def change_rate(self, rate: Optional[float], now: float) -> None:
+        """Change the rate; ends that wait are resumed at the next tick."""
+        if rate != self.rate:
+            self.rate = rate
+            self.tokens = 0.0
+            self._updated = now
+
+    def refill(self, rate: float, now: float) -> float:
+        """Add the tokens of the time since the last call, and return how many there are."""
+        self.tokens = min(rate * BURST, self.tokens + (now - self._updated) * rate)
+        self._updated = now
+        return self.tokens
+
+    def take(self, size: int) -> None:
+        """Take tokens; there may be fewer than none afterwards."""
+        self.tokens -= size
+
+    def wait(self, end: EndRate) -> None:
+        """Resume `end` at the next tick for which there are tokens."""
+        self._waiting += not self._ends.get(end, False)
+        self._ends[end] = True
+        self.shared = True
+
+    def resume_waiting(self, now: float) -> bool:
+        """Resume the ends that may read again, each with its share; return whether there is more to do."""
+        count, share = self._waiting, math.inf
+        if self.rate is not None:
+            tokens = self.refill(self.rate, now)
+            count = min(count, math.ceil(tokens / RESUMED_READ)) if tokens > 0 else 0
+            share = max(SMALLEST_READ, tokens / count) if count else 0
+        self.shared = self._waiting > 0
+        left = self._waiting - count
+        for _ in range(len(self._ends)):
+            if self._waiting == left:
+                break
+            end = next(iter(self._ends))
+            if self._ends.pop(end):
+                self._waiting -= 1
+                self._ends[end] = False
+                end.grant(share)
+        if not self.shared:
+            self._ends.clear()
+        return self.shared
+
+
+class Rates:
+    """The rates of a relay, or of one of its worker processes.
+
+    Args:
+        clock: returns the loop's time in seconds.
+        rate: bytes a second for all tunnels; None for any number.
+        rate_per_key: bytes a second for the tunnels of each key; None for any number.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], rate: Optional[float], rate_per_key: Optional[float]
+    ) -> None:
+        self._clock = clock
+        self._rate_per_key = rate_per_key
+        self._all = Bucket(rate, clock())
+        self._of_key: WeakValueDictionary[bytes, Bucket] = WeakValueDictionary()
+        self._busy: dict[Bucket, None] = {}  # an end waits for them, or did at the last tick
+        self._next_tick = math.inf
+
+    def change(self, rate: Optional[float], rate_per_key: Optional[float]) -> None:
+        """Change the rates, also of tunnels that exist."""
+        now = self._clock()
+        self._rate_per_key = rate_per_key
+        self._all.change_rate(rate, now)
+        for bucket in self._of_key.values():
+            bucket.change_rate(rate_per_key, now)
+
+    def end(self, source: bytes, sink: bytes, resume: Callable[[], None]) -> EndRate:
+        """Return the rate of a tunnel end.
+
+        Args:
+            source: the key whose connection is read.
+            sink: the key at the other end.
+            resume: called when the end may be read again.
+        """
+        buckets = [self._all, self._bucket_of(source)]
+        if sink != source:
+            buckets.append(self._bucket_of(sink))
+        return EndRate(self, buckets, resume, self._clock)
+
+    def wait(self, end: EndRate, bucket: Bucket) -> None:
+        """Resume `end` once `bucket` has tokens."""
+        bucket.wait(end)
+        self._busy[bucket] = None
+        if self._next_tick == math.inf:
+            self._next_tick = self._clock() + TICK
+
+    def next_time(self) -> float:
+        """Return when `resume_waiting` has something to do."""
+        return self._next_tick
+
+    def resume_waiting(self) -> None:
+        """Resume ends for which there are tokens; called in every round of the loop."""
+        if self._next_tick == math.inf or self._clock() < self._next_tick:
+            return
+        now = self._clock()
+        for bucket in list(self._busy):
+            if not bucket.resume_waiting(now):
+                del self._busy[bucket]
+        self._next_tick = now + TICK if self._busy else math.inf
+
+    def _bucket_of(self, key: bytes) -> Bucket:
+        bucket = self._of_key.get(key)
+        if bucket is None:
+            bucket = self._of_key[key] = Bucket(self._rate_per_key, self._clock())
+        return bucket
+
+
+class EndRate:
+    """How fast one end of a tunnel may be read.
+
+    While there are plenty of tokens it takes some in advance, so that most reads need no look at the buckets.
+    While there are not, it gives back at once what was not read.
+
+    Args:
+        rates: resumes it.
+        buckets: all of them must have tokens.
+        resume: called when it may be read again.
+        clock: returns the loop's time in seconds.
+    """
+
+    __slots__ = (
+        "_buckets",
+        "_clock",
+        "_credit",
+        "_granted",
+        "_rates",
+        "_resume",
+        "_scarce",
+        "_taken",
+        "_updated",
+    )
+
+    def __init__(
+        self, rates: Rates, buckets: list[Bucket], resume: Callable[[], None], clock: Callable[[], float]
+    ) -> None:
+        self._resume = resume
+        self._rates = rates
+        self._buckets = buckets
+        self._clock = clock
+        self._taken = 0  # bytes that it has taken tokens for and not read
+        self._scarce = False  # what was taken last is given back unless it is read
+        self._granted = 0.0  # bytes that it may take while others wait
+        self._credit = float(SMALLEST_READ)  # bytes that it may read while light
+        self._updated = clock()
+
+    def allow(self, most: int) -> int:
+        """Return how many of `most` bytes may be read now; if none, `resume` is called later."""
+        taken = self._taken
+        if taken >= most:
+            return most
+        return taken if taken >= SMALLEST_READ else self._take(most)
+
+    def count(self, size: int) -> None:
+        """Count bytes that were read."""
+        self._taken -= size
+        if self._scarce:
+            self._scarce = False
+            self._pay(-self._taken)
+
+    def grant(self, size: float) -> None:
+        """Allow the end its share of what it waited for, and resume it."""
+        self._granted = size
+        self._resume()
+
+    def _take(self, most: int) -> int:
+        """Take tokens, more than needed where there are plenty; return how many bytes may be read."""
+        now = self._clock()
+        allowed = math.inf
+        for bucket in self._buckets:
+            rate = bucket.rate
+            if rate is None:
+                continue
+            tokens = bucket.refill(rate, now)
+            own = self._granted if bucket.shared else tokens / TAKEN_SHARE
+            if tokens <= 0 or (bucket.shared and own < 1):
+                self._scarce = True
+                own = self._light_credit(bucket, rate, now)
+                if not own:
+                    self._rates.wait(self, bucket)
+                    return 0
+            self._scarce |= bucket.shared
+            allowed = min(allowed, max(own, SMALLEST_READ))
+        if allowed == math.inf:
+            self._taken = most
+            return most
+        self._pay(int(min(allowed, MOST_TAKEN)))
+        return min(most, self._taken)
+
+    def _pay(self, size: int) -> None:
+        """Take tokens for `size` bytes, or give them back where it is negative."""
+        for bucket in self._buckets:
+            if bucket.rate is not None:
+                bucket.take(size)
+        self._credit -= size
+        self._granted -= size
+        self._taken += size
+
+    def _light_credit(self, bucket: Bucket, rate: float, now: float) -> float:
+        """Return how much of an empty bucket the end may overdraw, because it has used little lately."""
+        credit_rate = rate / (LIGHT_SHARE * (LIGHT_SHARE + len(bucket)))
+        most = max(SMALLEST_READ, credit_rate)
+        credit = max(-most, self._credit) + (now - self._updated) * credit_rate
+        self._credit = min(most, credit)
+        self._updated = now
+        overdrawn = bucket.tokens < -rate * DEBT
+        return self._credit if self._credit >= SMALLEST_READ and not overdrawn else 0.0

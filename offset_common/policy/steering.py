@@ -1,0 +1,214 @@
+"""The policy of a relay: everything that an operator asked for, put together.
+
+Files are read in a thread of their own, since a disk may be slow; what they say is applied in the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Callable, NamedTuple, Optional
+
+from offset_common.errors import OperatorError
+from offset_common.policy.access import AccessRules, load_access
+from offset_common.policy.access_control import AccessControl
+from offset_common.policy.rates import EndRate, Rates
+from offset_common.policy.volume import Quotas
+from offset_common.policy.volume_control import VolumeControl
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.limits import Limits
+from offset_common.relay.log import log_event
+from offset_common.relay.policy import Policy, Steered
+from offset_common.relay.sessions.tunnel import Meter
+from offset_common.wire.messages import InitRole
+
+
+class PolicyOptions(NamedTuple):
+    """What the operator asks for.
+
+    Args:
+        access: the path of the access file.
+        rate: bytes a second for all tunnels; None for any number, here and below.
+        rate_per_key: bytes a second for the tunnels of each key.
+        quota: bytes a month through all tunnels.
+        quota_per_key: bytes a month that a key sends and receives.
+        usage: the path of the usage file.
+    """
+
+    access: Optional[str] = None
+    rate: Optional[int] = None
+    rate_per_key: Optional[int] = None
+    quota: Optional[int] = None
+    quota_per_key: Optional[int] = None
+    usage: Optional[str] = None
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether a rate is limited."""
+        return self.rate is not None or self.rate_per_key is not None
+
+    @property
+    def quotas(self) -> Quotas:
+        """The quotas."""
+        return Quotas(self.quota, self.quota_per_key)
+
+
+class Settings(NamedTuple):
+    """What a configuration file says when it is read again.
+
+    Args:
+        options: for the policy.
+        limits: for the relay.
+        need_restart: options that have changed and cannot change without a restart.
+    """
+
+    options: PolicyOptions
+    limits: Limits
+    need_restart: Sequence[str]
+
+
+class Steering(Policy):
+    """Applies the options to a relay.
+
+    Args:
+        options: what the operator asks for.
+        calendar: the time since the epoch, in seconds.
+        reread: reads the configuration file again, if there is one; in a thread, may raise OperatorError.
+
+    Raises:
+        FileError: a file cannot be read, or is wrong.
+    """
+
+    def __init__(
+        self,
+        options: PolicyOptions,
+        calendar: Callable[[], float] = time.time,
+        reread: Optional[Callable[[], Settings]] = None,
+    ) -> None:
+        self._options = options
+        self._reread = reread
+        self._access = AccessControl(_load_rules(options))
+        self._relay: Optional[Steered] = None
+        self._rates: Optional[Rates] = None
+        self._volume: Optional[VolumeControl] = None
+        # With a configuration file, a reload may ask for rates and quotas later.
+        if options.usage is not None or options.quotas != Quotas() or reread is not None:
+            self._volume = VolumeControl(options.quotas, options.usage, calendar, self.name_of)
+        self._workers = 1
+        self._reloading = False
+        self._reload_again = False
+
+    def attach(self, relay: Steered) -> None:
+        """Begin: the relay is about to serve."""
+        self._relay = relay
+        if self._options.has_rates or self._reread is not None:
+            loop = relay.loop
+            rates = Rates(lambda: loop.now, *self._rates_of_process())
+            loop.add_periodic(rates.resume_waiting, rates.next_time)
+            self._rates = rates
+        if self._volume is not None:
+            self._volume.attach(relay)
+
+    def worker_program(self, count: int) -> list[str]:
+        """Return what `count` worker processes run; each gets an equal part of the rates."""
+        self._workers = count
+        if not self._options.has_rates and self._volume is None:
+            return super().worker_program(count)
+        from offset_common.policy.metered_worker import program  # only for relays with workers
+
+        return program(*self._rates_of_process())
+
+    def close(self) -> None:
+        """End: save what was counted."""
+        if self._volume is not None:
+            self._volume.close()
+
+    def name_of(self, key: bytes) -> Optional[str]:
+        """Return the name that the access file gives a key, or None."""
+        return self._access.name_of(key)
+
+    def refuse_address(self, host: str) -> Optional[CloseReason]:
+        """Return why an address may not connect, or None."""
+        return CloseReason.DENIED if self._access.denies_address(host) else None
+
+    def refuse_peer(self, connection: SocketConnection) -> Optional[CloseReason]:
+        """Return why a connection whose key is proven may do nothing, or None."""
+        return CloseReason.DENIED if self._access.denies_peer(connection) else None
+
+    def refuse_role(
+        self, connection: SocketConnection, role: InitRole, other: bytes = b""
+    ) -> Optional[CloseReason]:
+        """Return why a connection may not have a role, or None."""
+        if self._access.denies_role(connection, role):
+            return CloseReason.DENIED
+        if self._volume is not None and role is not InitRole.LISTEN:
+            return self._volume.refuse_tunnel(connection.key, other)
+        return None
+
+    def meter(self, source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
+        """Return the meter for what `source` sends to `sink` through a tunnel, or None."""
+        rate: Optional[EndRate] = None
+        if self._rates is not None:
+            rate = self._rates.end(source.key, sink.key, source.resume_reading)
+        return rate if self._volume is None else self._volume.meter(source.key, sink.key, rate)
+
+    def forget(self, connection: SocketConnection) -> None:
+        """Forget a connection that ended."""
+        self._access.forget(connection)
+
+    def _rates_of_process(self) -> tuple[Optional[float], Optional[float]]:
+        rates = (self._options.rate, self._options.rate_per_key)
+        all_, key = (None if rate is None else rate / self._workers for rate in rates)
+        return all_, key
+
+    # Reading the files again.
+
+    def reload(self) -> None:
+        """Read all files again; a mistake in one leaves everything as it was."""
+        self._reload_again = self._reloading
+        if not self._reloading:
+            self._reloading = True
+            threading.Thread(target=self._read_files, name="reload", daemon=True).start()
+
+    def _read_files(self) -> None:
+        assert self._relay is not None
+        call_soon = self._relay.loop.call_soon_threadsafe
+        try:
+            settings = None if self._reread is None else self._reread()
+            options = self._options if settings is None else settings.options
+            call_soon(partial(self._apply, _load_rules(options), settings))
+        except OperatorError as error:
+            call_soon(partial(self._report_mistake, str(error)))
+
+    def _apply(self, rules: AccessRules, settings: Optional[Settings]) -> None:
+        assert self._relay is not None
+        if settings is not None:
+            self._options = settings.options
+            self._relay.change_limits(settings.limits)
+            if self._rates is not None:
+                self._rates.change(*self._rates_of_process())
+            if self._volume is not None:
+                self._volume.change_quotas(self._options.quotas)
+        closed = self._access.change_rules(rules, self._relay.admission)
+        log_event("reloaded", access=self._options.access, closed=closed)
+        if settings is not None and settings.need_restart:
+            names = ",".join(settings.need_restart)
+            log_event("changed options that need a restart", logging.WARNING, options=names)
+        self._end_reload()
+
+    def _report_mistake(self, reason: str) -> None:
+        log_event("not reloaded, everything stays as it was", logging.WARNING, reason=reason)
+        self._end_reload()
+
+    def _end_reload(self) -> None:
+        self._reloading = False
+        if self._reload_again:
+            self.reload()
+
+
+def _load_rules(options: PolicyOptions) -> AccessRules:
+    return AccessRules() if options.access is None else load_access(options.access)

@@ -1,0 +1,174 @@
+"""The usage file: bytes by calendar month (UTC) and key, in an SQLite database.
+
+A relay adds what it counted every few seconds; nothing is ever rewritten, so several relays may share a file.
+The row of all keys together has an empty key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from offset_common.errors import FileError, os_error_sentence
+
+TOTAL = b""
+"""The key of the row for all tunnels together."""
+
+LOCK_TIMEOUT = 2.0  # seconds that a read or write waits for another process
+_APPLICATION_ID = 0x4F666672  # "Offr"; marks the file as a usage file
+_ADVICE = {
+    "unable to open database file": "check the rights of the file and of its directory",
+    "attempt to write a readonly database": "check the rights of the file and of its directory",
+}
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS usage (
+    month TEXT NOT NULL,        -- YYYY-MM, in UTC
+    key BLOB NOT NULL,          -- 32 bytes; empty for all keys together
+    received INTEGER NOT NULL,  -- bytes that the relay got from the key
+    sent INTEGER NOT NULL,      -- bytes that it sent to the key
+    PRIMARY KEY (month, key)
+) WITHOUT ROWID
+"""
+_ADD = """
+INSERT INTO usage VALUES (?, ?, ?, ?)
+ON CONFLICT (month, key) DO UPDATE SET received = received + excluded.received, sent = sent + excluded.sent
+"""
+
+
+class Volume(NamedTuple):
+    """Bytes in both directions, as the relay sees them."""
+
+    received: int = 0
+    sent: int = 0
+
+    @property
+    def total(self) -> int:
+        """The bytes in both directions."""
+        return self.received + self.sent
+
+    def plus(self, other: Volume) -> Volume:
+        """Return the sum of two volumes."""
+        return Volume(self.received + other.received, self.sent + other.sent)
+
+
+class Row(NamedTuple):
+    """A row of the file: what one key, or TOTAL, used in a month."""
+
+    month: str
+    key: bytes
+    volume: Volume
+
+
+Volumes = Mapping[bytes, Volume]
+
+
+class UsageBusyError(Exception):
+    """The file cannot be read or written at the moment: it is locked, the disk is full or fails."""
+
+
+def month_of(seconds: float) -> str:
+    """Return the calendar month in UTC, as YYYY-MM.
+
+    Args:
+        seconds: as of time.time.
+    """
+    moment = time.gmtime(seconds)
+    return f"{moment.tm_year:04}-{moment.tm_mon:02}"
+
+
+class UsageFile:
+    """A usage file that a relay adds to.
+
+    Args:
+        path: the file; it is created if it does not exist.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def load(self, month: str) -> dict[bytes, Volume]:
+        """Return what each key used in a month; create the file if necessary.
+
+        Raises:
+            FileError: this is another kind of file, or its directory does not exist.
+            UsageBusyError: the file cannot be read or created at the moment.
+        """
+        with self._open() as database:
+            found = database.execute("SELECT key, received, sent FROM usage WHERE month = ?", [month])
+            return {key: Volume(received, sent) for key, received, sent in found}
+
+    def add(self, month: str, volumes: Volumes) -> None:
+        """Add what keys used since the last call: all of it or nothing.
+
+        Raises:
+            FileError: this is another kind of file, or its directory does not exist any more.
+            UsageBusyError: the file cannot be written at the moment.
+        """
+        with self._open() as database, database:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(_ADD, [(month, key, *volume) for key, volume in volumes.items()])
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        # Opened anew each time: a file that was moved or replaced is noticed, and no lock stays behind.
+        with _errors_of(self._path), contextlib.closing(_connect(Path(self._path), "rwc")) as database:
+            if not database.execute("PRAGMA application_id").fetchone()[0]:
+                if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    raise FileError(self._path, "this is a database of another program; choose another file")
+                database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                database.execute(_SCHEMA)
+            _check_kind(self._path, database)
+            yield database
+
+
+def read_usage(path: str, month: str = "") -> list[Row]:
+    """Return the rows of a usage file, or of one month: TOTAL first, then the keys with most.
+
+    Raises:
+        FileError: there is no such file, it is locked, or of another kind.
+    """
+    if not Path(path).is_file():
+        raise FileError(path, "there is no file of this name; give the one of strelay.py --usage")
+    order = "ORDER BY month, key != x'', received + sent DESC, key"
+    try:
+        with _errors_of(path), contextlib.closing(_connect(Path(path), "ro")) as database:
+            _check_kind(path, database)
+            query = f"SELECT month, key, received, sent FROM usage WHERE ? IN ('', month) {order}"
+            found: Iterable[tuple[str, bytes, int, int]] = database.execute(query, [month])
+            return [Row(each, key, Volume(received, sent)) for each, key, received, sent in found]
+    except UsageBusyError as error:
+        raise FileError(path, f"{error}; try again later") from None
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, timeout=LOCK_TIMEOUT, isolation_level=None, uri=True)
+
+
+def _check_kind(path: str, database: sqlite3.Connection) -> None:
+    if database.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+        raise FileError(path, "this is a database of another program; choose another file")
+
+
+@contextlib.contextmanager
+def _errors_of(path: str) -> Iterator[None]:
+    directory = Path(path).absolute().parent
+    if not directory.is_dir():
+        raise FileError(path, f"the directory {str(directory)!r} is missing; create it first")
+    if Path(path).is_dir():
+        raise FileError(path, "this is a directory; give the name of a file in it")
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if str(error) in _ADVICE:
+            raise FileError(path, f"{error}; {_ADVICE[str(error)]}") from None
+        raise UsageBusyError(str(error)) from None
+    except sqlite3.DatabaseError as error:
+        reason = "not a usage file, or a damaged one; choose another file, or restore it from a copy"
+        raise FileError(path, f"{reason} ({error})") from None
+    except OSError as error:
+        raise UsageBusyError(os_error_sentence(error)) from None

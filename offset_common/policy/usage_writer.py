@@ -1,0 +1,85 @@
+"""The thread that writes the usage file. A disk may be slow, full or locked; the relay does not wait for it.
+
+What cannot be written is kept and tried again with the next volumes.
+"""
+
+from __future__ import annotations
+
+import threading
+from queue import SimpleQueue
+from typing import Callable, Optional
+
+from offset_common.errors import FileError
+from offset_common.policy.usage import UsageBusyError, UsageFile, Volume, Volumes
+
+CLOSE_TIMEOUT = 5.0  # seconds that the last write may take
+
+Loaded = Callable[[str, Volumes], None]
+Failed = Callable[[str], None]
+
+
+class UsageWriter:
+    """Adds volumes to a usage file, and reads what was there before.
+
+    Args:
+        file: the file.
+        loaded: called once with a month and what the file has for it, if that was not read at the start.
+        failed: called with the reason each time that the file cannot be written or read.
+
+    Both are called in the thread of the writer.
+    """
+
+    def __init__(self, file: UsageFile, loaded: Loaded, failed: Failed) -> None:
+        self._file = file
+        self._loaded = loaded
+        self._failed = failed
+        self._tasks: SimpleQueue[Optional[tuple[str, Volumes]]] = SimpleQueue()
+        self._unwritten: dict[str, dict[bytes, Volume]] = {}  # by month and key
+        self._unread_month: Optional[str] = None
+        self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
+
+    def start(self, unread_month: Optional[str]) -> None:
+        """Start the thread.
+
+        Args:
+            unread_month: a month that could not be read at the start, or None.
+        """
+        self._unread_month = unread_month
+        self._thread.start()
+
+    def add(self, month: str, volumes: Volumes) -> None:
+        """Add volumes, or only try again where there are none."""
+        self._tasks.put((month, volumes))
+
+    def close(self) -> bool:
+        """Write what is left; return whether that was done in time."""
+        self._tasks.put(None)
+        self._thread.join(CLOSE_TIMEOUT)
+        return not self._thread.is_alive() and not self._unwritten
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            self._keep(*task)
+            self._work()
+        if self._unwritten:
+            self._work()
+
+    def _keep(self, month: str, volumes: Volumes) -> None:
+        if volumes:
+            kept = self._unwritten.setdefault(month, {})
+            for key, volume in volumes.items():
+                kept[key] = kept.get(key, Volume()).plus(volume)
+
+    def _work(self) -> None:
+        try:
+            # First: what was there before must not include what this relay adds.
+            if self._unread_month is not None:
+                month = self._unread_month
+                volumes = self._file.load(month)
+                self._unread_month = None
+                self._loaded(month, volumes)
+            for month in list(self._unwritten):
+                self._file.add(month, self._unwritten[month])
+                del self._unwritten[month]
+        except (FileError, UsageBusyError) as error:
+            self._failed(error.reason if isinstance(error, FileError) else str(error))

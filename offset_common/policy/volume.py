@@ -1,0 +1,282 @@
+"""Volumes and quotas: what each key sends and receives through tunnels in a calendar month (UTC).
+
+Meters only add up. Once a second, what they counted is added to the volumes of keys, and quotas are checked.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, NamedTuple, Optional
+from weakref import WeakValueDictionary
+
+from offset_common.policy.rates import EndRate
+from offset_common.policy.usage import TOTAL, Volume, Volumes, month_of
+
+COLLECT_INTERVAL = 1.0  # seconds
+COLLECT_SIZE = 1 << 20  # bytes of one meter that are collected at once, to meet quotas closely
+SAVE_INTERVAL = 5.0  # seconds
+WARNING_SHARE = 0.8  # of a quota
+MAX_KEYS = 100_000  # counted in a month; strangers can make any number of keys
+
+
+class Quotas(NamedTuple):
+    """How many bytes may be used in a month; None for any number.
+
+    Args:
+        all: bytes through all tunnels, each counted once.
+        key: bytes that one key sends and receives.
+    """
+
+    all: Optional[int] = None
+    key: Optional[int] = None
+
+    def of(self, key: bytes) -> Optional[int]:
+        """Return the quota of a key, or of all if it is TOTAL."""
+        return self.all if key == TOTAL else self.key
+
+
+class KeyVolume:
+    """What one key, or all together, used this month.
+
+    Args:
+        key: the key, or TOTAL.
+    """
+
+    __slots__ = ("__weakref__", "exceeded", "key", "unsaved", "volume", "warned")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.volume = Volume()
+        self.unsaved = Volume()
+        self.warned = False
+        self.exceeded = False
+
+    @property
+    def used(self) -> int:
+        """The bytes that count for the quota: through the relay each byte counts once."""
+        return self.volume.received if self.key == TOTAL else self.volume.total
+
+    def add(self, received: int, sent: int) -> None:
+        """Count bytes."""
+        volume = Volume(received, sent)
+        self.volume = self.volume.plus(volume)
+        self.unsaved = self.unsaved.plus(volume)
+
+    def add_saved(self, volume: Volume) -> None:
+        """Count what the usage file has already."""
+        self.volume = self.volume.plus(volume)
+
+    def take_unsaved(self) -> Volume:
+        """Return what the usage file does not have yet; it is saved from now on."""
+        unsaved, self.unsaved = self.unsaved, Volume()
+        return unsaved
+
+    def begin_month(self) -> None:
+        """Forget the last month."""
+        self.volume = Volume()
+        self.warned = self.exceeded = False
+
+    def check(self, quota: Optional[int]) -> tuple[bool, bool]:
+        """Return whether the quota's warning is reached for the first time, and whether its end is."""
+        was_warned, was_exceeded = self.warned, self.exceeded
+        self.exceeded = quota is not None and self.used >= quota
+        self.warned = quota is not None and self.used >= quota * WARNING_SHARE
+        return self.warned and not was_warned, self.exceeded and not was_exceeded
+
+
+class VolumeEvents(NamedTuple):
+    """What a counter calls.
+
+    Args:
+        warn: with a volume that has reached 80 % of its quota, and that quota.
+        exceed: with a volume whose quota is used up, and that quota.
+        save: with a month and what was used in it since the last call.
+        too_many_keys: when a month has so many keys that others are only counted in TOTAL.
+        call_soon: with a function that is to be called in the next round of the loop.
+    """
+
+    warn: Callable[[KeyVolume, int], None]
+    exceed: Callable[[KeyVolume, int], None]
+    save: Callable[[str, Volumes], None]
+    too_many_keys: Callable[[], None]
+    call_soon: Callable[[Callable[[], None]], None]
+
+
+class VolumeCounter:
+    """The volumes of a relay.
+
+    Args:
+        clock: the loop's time, in seconds.
+        calendar: the time since the epoch, in seconds.
+        quotas: the first ones.
+        events: what it calls.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        calendar: Callable[[], float],
+        quotas: Quotas,
+        events: VolumeEvents,
+    ) -> None:
+        self._clock = clock
+        self._calendar = calendar
+        self._quotas = quotas
+        self._events = events
+        self._total = KeyVolume(TOTAL)
+        self._keys: dict[bytes, KeyVolume] = {}  # of this month
+        self._known: WeakValueDictionary[bytes, KeyVolume] = WeakValueDictionary()  # and those of tunnels
+        self._counting: list[VolumeMeter] = []
+        self._unsaved: dict[KeyVolume, None] = {}
+        self._month = month_of(calendar())
+        self._next_save = clock() + SAVE_INTERVAL
+        self._reported_keys = False
+
+    @property
+    def month(self) -> str:
+        """The present month, as YYYY-MM."""
+        return self._month
+
+    def is_exceeded(self, key: bytes) -> bool:
+        """Return whether the quota of a key, or of TOTAL, is used up."""
+        volume = self._total if key == TOTAL else self._keys.get(key)
+        return volume is not None and volume.exceeded
+
+    def meter(self, source: bytes, sink: bytes, rate: Optional[EndRate]) -> VolumeMeter:
+        """Return the meter of a tunnel end.
+
+        Args:
+            source: the key whose connection is read.
+            sink: the key at the other end.
+            rate: how fast the end may be read, if that is limited.
+        """
+        return VolumeMeter(self, self._volume_of(source), self._volume_of(sink), rate)
+
+    def begin_counting(self, meter: VolumeMeter) -> None:
+        """Collect from a meter next time."""
+        self._counting.append(meter)
+
+    def collect_soon(self) -> None:
+        """Collect in the next round of the loop."""
+        self._events.call_soon(self.collect)
+
+    def add_saved(self, month: str, volumes: Volumes) -> None:
+        """Count what the usage file has for a month."""
+        if month != self._month:
+            return
+        self._total.add_saved(volumes.get(TOTAL, Volume()))
+        for key, volume in volumes.items():
+            if key != TOTAL:
+                self._volume_of(key).add_saved(volume)
+        self._check_all()
+
+    def change_quotas(self, quotas: Quotas) -> None:
+        """Change the quotas; the present volumes count."""
+        self._quotas = quotas
+        self._check_all()
+
+    def handle_time(self) -> None:
+        """Collect, check and save; to be called every COLLECT_INTERVAL."""
+        self.collect()
+        month = month_of(self._calendar())
+        if month != self._month:
+            self._begin_month(month)
+        elif self._clock() >= self._next_save:
+            self.save()
+
+    def collect(self) -> None:
+        """Add what the meters counted to the volumes, and check the quotas."""
+        counting, changed = self._counting[:], {self._total: None}
+        self._counting.clear()
+        for meter in counting:
+            size = meter.take()
+            meter.source.add(size, 0)
+            meter.sink.add(0, size)
+            self._total.add(size, size)
+            changed[meter.source] = changed[meter.sink] = None
+        self._unsaved.update(
+            (each, None) for each in changed if each.key in self._keys or each is self._total
+        )
+        for volume in changed:
+            self._check(volume)
+
+    def save(self) -> None:
+        """Hand out what was used since the last save."""
+        self._next_save = self._clock() + SAVE_INTERVAL
+        unsaved, self._unsaved = self._unsaved, {}
+        volumes = {volume.key: volume.take_unsaved() for volume in unsaved if any(volume.unsaved)}
+        self._events.save(self._month, volumes)
+
+    def _begin_month(self, month: str) -> None:
+        self.save()
+        self._month = month
+        self._reported_keys = False
+        self._total.begin_month()
+        self._keys.clear()
+        for volume in self._known.values():
+            volume.begin_month()
+            self._keys[volume.key] = volume
+
+    def _volume_of(self, key: bytes) -> KeyVolume:
+        volume = self._known.get(key)
+        if volume is None:
+            volume = self._known[key] = KeyVolume(key)
+            if len(self._keys) < MAX_KEYS:
+                self._keys[key] = volume
+            elif not self._reported_keys:
+                self._reported_keys = True
+                self._events.too_many_keys()
+        return volume
+
+    def _check_all(self) -> None:
+        for volume in [self._total, *self._keys.values()]:
+            self._check(volume)
+
+    def _check(self, volume: KeyVolume) -> None:
+        quota = self._quotas.of(volume.key)
+        warn, exceed = volume.check(quota)
+        if quota is not None and exceed:
+            self._events.exceed(volume, quota)
+        elif quota is not None and warn:
+            self._events.warn(volume, quota)
+
+
+class VolumeMeter:
+    """Counts the bytes of one end of a tunnel.
+
+    Args:
+        counter: collects what the meter counts.
+        source: the volume of the key whose connection is read.
+        sink: the volume of the key at the other end.
+        rate: how fast the end may be read, if that is limited.
+    """
+
+    __slots__ = ("_counted", "_counter", "_rate", "sink", "source")
+
+    def __init__(
+        self, counter: VolumeCounter, source: KeyVolume, sink: KeyVolume, rate: Optional[EndRate]
+    ) -> None:
+        self.source = source
+        self.sink = sink
+        self._counter = counter
+        self._rate = rate
+        self._counted = 0
+
+    def allow(self, most: int) -> int:
+        """Return how many of `most` bytes may be read now."""
+        return most if self._rate is None else self._rate.allow(most)
+
+    def count(self, size: int) -> None:
+        """Count bytes that were read."""
+        counted = self._counted
+        if not counted and size:
+            self._counter.begin_counting(self)
+        self._counted = counted + size
+        if counted < COLLECT_SIZE <= counted + size:
+            self._counter.collect_soon()
+        if self._rate is not None:
+            self._rate.count(size)
+
+    def take(self) -> int:
+        """Return what was counted since the last call."""
+        counted, self._counted = self._counted, 0
+        return counted

@@ -1,0 +1,169 @@
+"""Volumes at work in a relay: counted, kept in the usage file, and bounded by quotas."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Callable, Optional
+
+from offset_common.identity import short_key
+from offset_common.policy.rates import EndRate
+from offset_common.policy.usage import TOTAL, UsageBusyError, UsageFile, Volumes, month_of
+from offset_common.policy.usage_writer import UsageWriter
+from offset_common.policy.volume import (
+    COLLECT_INTERVAL,
+    KeyVolume,
+    Quotas,
+    VolumeCounter,
+    VolumeEvents,
+    VolumeMeter,
+)
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.deadlines import TICK
+from offset_common.relay.lifecycle import State
+from offset_common.relay.log import log_event
+from offset_common.relay.policy import Steered
+
+
+class VolumeControl:
+    """Counts what goes through tunnels, and ends tunnels at a quota.
+
+    Args:
+        quotas: the first ones.
+        path: the usage file, or None.
+        calendar: the time since the epoch, in seconds.
+        name_of: returns the name of a key, or None.
+
+    Raises:
+        FileError: the file is of another kind, or its directory does not exist.
+    """
+
+    def __init__(
+        self,
+        quotas: Quotas,
+        path: Optional[str],
+        calendar: Callable[[], float],
+        name_of: Callable[[bytes], Optional[str]],
+    ) -> None:
+        self._quotas = quotas
+        self._path = path
+        self._calendar = calendar
+        self._name_of = name_of
+        self._file = None if path is None else UsageFile(path)
+        self._start_month = month_of(calendar())
+        self._saved: Optional[Volumes] = None
+        self._relay: Optional[Steered] = None
+        self._counter: Optional[VolumeCounter] = None
+        self._writer: Optional[UsageWriter] = None
+        if self._file is not None:
+            try:
+                self._saved = self._file.load(self._start_month)
+            except UsageBusyError as error:
+                self._report_failure(str(error))
+
+    def attach(self, relay: Steered) -> None:
+        """Begin to count."""
+        loop = relay.loop
+        events = VolumeEvents(self._warn, self._exceed, self._save, self._report_keys, loop.call_soon)
+        counter = VolumeCounter(lambda: loop.now, self._calendar, self._quotas, events)
+        self._relay, self._counter = relay, counter
+        if self._file is None and self._quotas != Quotas():
+            log_event("the volumes are lost when the relay stops; add --usage FILE", logging.WARNING)
+        elif self._file is not None:
+            call_soon = loop.call_soon_threadsafe
+            self._writer = UsageWriter(
+                self._file,
+                lambda month, volumes: call_soon(partial(counter.add_saved, month, volumes)),
+                lambda reason: call_soon(partial(self._report_failure, reason)),
+            )
+            self._writer.start(self._start_month if self._saved is None else None)
+        if self._saved is not None:
+            counter.add_saved(self._start_month, self._saved)
+            self._saved = None
+        self.on_deadline()
+
+    def on_deadline(self) -> None:
+        """Collect what was counted, every second."""
+        assert self._relay is not None and self._counter is not None
+        self._counter.handle_time()
+        loop = self._relay.loop
+        loop.deadlines.schedule(self, loop.now + COLLECT_INTERVAL - TICK)
+
+    def meter(self, source: bytes, sink: bytes, rate: Optional[EndRate]) -> VolumeMeter:
+        """Return the meter of a tunnel end, which also applies its rate."""
+        assert self._counter is not None
+        return self._counter.meter(source, sink, rate)
+
+    def refuse_tunnel(self, key: bytes, other: bytes) -> Optional[CloseReason]:
+        """Return why there may be no tunnel between two keys, or None."""
+        assert self._counter is not None
+        if self._counter.is_exceeded(TOTAL):
+            return CloseReason.QUOTA
+        if self._counter.is_exceeded(key) or self._counter.is_exceeded(other):
+            return CloseReason.QUOTA_OF_KEY
+        return None
+
+    def change_quotas(self, quotas: Quotas) -> None:
+        """Change the quotas; the present volumes count."""
+        self._quotas = quotas
+        if self._counter is not None:
+            self._counter.change_quotas(quotas)
+
+    def close(self) -> None:
+        """Save what was counted."""
+        if self._relay is not None:
+            self._relay.loop.deadlines.cancel(self)
+        if self._counter is not None:
+            self._counter.collect()
+            self._counter.save()
+        if self._writer is not None and not self._writer.close():
+            log_event(
+                "the last volumes are lost: the usage file cannot be written", logging.ERROR, file=self._path
+            )
+
+    def _save(self, month: str, volumes: Volumes) -> None:
+        if self._writer is not None:
+            self._writer.add(month, volumes)
+
+    def _warn(self, volume: KeyVolume, quota: int) -> None:
+        self._log("80 % of the quota of this month is used", volume, quota)
+
+    def _exceed(self, volume: KeyVolume, quota: int) -> None:
+        self._log("the quota of this month is used up", volume, quota)
+        assert self._relay is not None
+        every = volume.key == TOTAL
+        reason = CloseReason.QUOTA if every else CloseReason.QUOTA_OF_KEY
+        for connection in self._relay.admission.all():
+            if connection.session.state is State.TUNNEL and (every or connection.key == volume.key):
+                _finish(connection, reason)
+
+    def _log(self, event: str, volume: KeyVolume, quota: int) -> None:
+        log_event(
+            event,
+            logging.WARNING,
+            collapse="quota",
+            key=short_key(volume.key) if volume.key else "all",
+            name=self._name_of(volume.key),
+            used=volume.used,
+            quota=quota,
+        )
+
+    def _report_failure(self, reason: str) -> None:
+        log_event(
+            "the usage file cannot be used now; volumes are kept in memory, and it is tried again",
+            logging.WARNING,
+            collapse="usage",
+            file=self._path,
+            reason=reason,
+        )
+
+    def _report_keys(self) -> None:
+        log_event("too many keys this month; the volumes of others count in the sum only", logging.WARNING)
+
+
+def _finish(connection: SocketConnection, reason: CloseReason) -> None:
+    try:
+        connection.session.finish(reason)
+    except Exception as error:
+        connection.fail(error)

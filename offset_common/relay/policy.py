@@ -1,0 +1,77 @@
+"""What a relay asks its operator's policy. The one here allows everything; offset_common/policy has more.
+
+A relay gets its policy in its constructor and calls it at a few points. A policy acts on the relay through
+`Steered`, and only in the thread of the event loop.
+"""
+
+from __future__ import annotations
+
+from typing import Optional, Protocol
+
+from offset_common.relay.admission import Admission
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.event_loop import EventLoop
+from offset_common.relay.limits import Limits
+from offset_common.relay.log import log_event
+from offset_common.relay.sessions.tunnel import Meter
+from offset_common.wire.messages import InitRole
+
+
+class Steered(Protocol):
+    """The parts of a relay that a policy may use."""
+
+    loop: EventLoop
+    admission: Admission[SocketConnection]
+
+    def change_limits(self, limits: Limits) -> None:
+        """Change the limits that need no restart."""
+
+
+class Policy:
+    """Allows everything, and has nothing to reload."""
+
+    def attach(self, relay: Steered) -> None:
+        """Begin: the relay is about to serve."""
+
+    def close(self) -> None:
+        """End: the relay has closed all connections."""
+
+    def worker_program(self, count: int) -> list[str]:
+        """Return the module that `count` worker processes run, and arguments for it."""
+        return ["offset_common.relay.workers.process"]
+
+    def reload(self) -> None:
+        """Read all files again."""
+        log_event("nothing to reload")
+
+    def name_of(self, key: bytes) -> Optional[str]:
+        """Return the name that the operator gave a key, or None."""
+        return None
+
+    def refuse_address(self, host: str) -> Optional[CloseReason]:
+        """Return why an address may not connect, or None."""
+        return None
+
+    def refuse_peer(self, connection: SocketConnection) -> Optional[CloseReason]:
+        """Return why a connection whose key is proven may do nothing, or None."""
+        return None
+
+    def refuse_role(
+        self, connection: SocketConnection, role: InitRole, other: bytes = b""
+    ) -> Optional[CloseReason]:
+        """Return why a connection may not have a role, or None.
+
+        Args:
+            connection: its key is proven.
+            role: what it asks for.
+            other: the key at the other end, unless the role is to listen.
+        """
+        return None
+
+    def meter(self, source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
+        """Return the meter for what `source` sends to `sink` through a tunnel, or None for no meter."""
+        return None
+
+    def forget(self, connection: SocketConnection) -> None:
+        """Forget a connection that ended."""

@@ -1,0 +1,243 @@
+"""The PROXY header, with which a load balancer says whose connection it passes on. Versions 1 and 2.
+
+Only addresses that the operator trusts may send one, and these must: without the header, a balancer's
+connections would all count as one address. Nothing is read beyond the header, so what follows stays in the
+socket for the handshake.
+
+Source: HAProxy's doc/proxy-protocol.txt, sections 2.1 and 2.2.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from struct import Struct
+from typing import Callable, Optional, Union
+
+from offset_common.networks import NetworkSet
+from offset_common.relay.addresses import SystemAddress, peer_address
+from offset_common.relay.event_loop import READ, EventLoop
+from offset_common.relay.watched_socket import NO_WAIT
+
+HEADER_TIMEOUT = 5.0  # seconds: "at least 3 seconds to cover a TCP retransmit" (2)
+MAX_WAITING = 1024  # connections whose header has not arrived
+WAITING_SHARE = 8  # and at most one such connection for so many that the relay may have
+
+_V1_START = b"PROXY "
+_V2_START = b"\r\n\r\n\0\r\nQUIT\n"
+_V1_SHORTEST = len(b"PROXY UNKNOWN\r\n")
+_V1_LONGEST = 107  # bytes: "the worst case" with CRLF (2.1)
+_V1_LINE = re.compile(rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) ([0-9]{1,5}) ([0-9]{1,5})\r\n")
+_V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?\r\n")
+_V2_FIXED = Struct("!12sBBH")  # signature, version and command, family and protocol, bytes that follow
+_V2_MAX_REST = 4096  # bytes of addresses and extensions; certificates of clients have no business here
+_V2_LOCAL, _V2_PROXY = 0x20, 0x21
+_V2_UNSPECIFIED = 0x00
+_V2_ADDRESS_SIZES = {0x11: 4, 0x21: 16}  # TCP over IPv4, TCP over IPv6
+_MAX_PORT = 65535
+
+
+class HeaderError(Exception):
+    """What a trusted address sent is not a valid header; the text says why."""
+
+
+class HeaderReader:
+    """Takes the bytes of a header, and asks for no byte behind it."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._v2_size: Optional[int] = None  # bytes of the whole header, once they are known
+
+    @property
+    def wanted(self) -> int:
+        """The bytes that may be read now without reading beyond the header; 0 where a line end decides."""
+        if self._v2_size is not None:
+            return self._v2_size - len(self._data)
+        if len(self._data) < _V1_SHORTEST:
+            return _V1_SHORTEST - len(self._data)
+        return _V2_FIXED.size - len(self._data) if self._data.startswith(_V2_START) else 0
+
+    @property
+    def longest_rest(self) -> int:
+        """The bytes that a header of version 1 may still have."""
+        return _V1_LONGEST - len(self._data)
+
+    def take(self, data: bytes) -> bool:
+        """Take bytes of the header; return whether it is complete.
+
+        Raises:
+            HeaderError: this is no header.
+        """
+        self._data += data
+        start = self._data[: len(_V2_START)]
+        if not _V2_START.startswith(start) and not _V1_START.startswith(start[: len(_V1_START)]):
+            raise HeaderError("it does not begin with a PROXY header")
+        if start[:1] == _V2_START[:1]:
+            return self._take_v2()
+        if len(self._data) >= _V1_LONGEST and not self._data.endswith(b"\r\n"):
+            raise HeaderError(f"the PROXY line has no end within {_V1_LONGEST} bytes")
+        if b"\n" in self._data and not self._data.endswith(b"\r\n"):
+            raise HeaderError("the PROXY line does not end in CR LF")
+        return self._data.endswith(b"\r\n")
+
+    def source(self) -> Optional[SystemAddress]:
+        """Return the address in a complete header; None where the balancer speaks for itself.
+
+        Raises:
+            HeaderError: the header is malformed.
+        """
+        return self._v1_source() if self._v2_size is None else self._v2_source()
+
+    def _take_v2(self) -> bool:
+        if self._v2_size is None and len(self._data) >= _V2_FIXED.size:
+            _, command, _, rest = _V2_FIXED.unpack_from(self._data)
+            if command not in (_V2_LOCAL, _V2_PROXY):
+                raise HeaderError(f"the PROXY header has the unknown version and command 0x{command:02x}")
+            if rest > _V2_MAX_REST:
+                raise HeaderError(f"the PROXY header has {rest} bytes; at most {_V2_MAX_REST} are read")
+            self._v2_size = _V2_FIXED.size + rest
+        return len(self._data) == self._v2_size
+
+    def _v1_source(self) -> Optional[SystemAddress]:
+        if _V1_UNKNOWN.fullmatch(self._data):
+            return None
+        found = _V1_LINE.fullmatch(self._data)
+        if found is None:
+            raise HeaderError("the PROXY line is malformed")
+        family, source, destination, *ports = (part.decode("ascii") for part in found.groups())
+        try:
+            kind = ipaddress.IPv4Address if family == "TCP4" else ipaddress.IPv6Address
+            host = kind(source)
+            kind(destination)
+        except ValueError:
+            raise HeaderError("the PROXY line has an invalid address") from None
+        if any(int(port) > _MAX_PORT for port in ports):
+            raise HeaderError("the PROXY line has an invalid port")
+        return _plain(host), int(ports[0])
+
+    def _v2_source(self) -> Optional[SystemAddress]:
+        _, command, family, rest = _V2_FIXED.unpack_from(self._data)
+        if command == _V2_LOCAL or family == _V2_UNSPECIFIED:
+            return None
+        size = _V2_ADDRESS_SIZES.get(family)
+        if size is None:
+            raise HeaderError(f"the PROXY header has the family and protocol 0x{family:02x}, not TCP over IP")
+        if rest < 2 * size + 4:
+            raise HeaderError(f"the PROXY header has {rest} bytes, too few for its addresses")
+        at = _V2_FIXED.size
+        host = ipaddress.ip_address(self._data[at : at + size])
+        port = int.from_bytes(self._data[at + 2 * size : at + 2 * size + 2], "big")
+        return _plain(host), port
+
+
+def _plain(host: Union[ipaddress.IPv4Address, ipaddress.IPv6Address]) -> str:
+    """Return an address as limits count it: one that is IPv4 inside IPv6 as IPv4."""
+    mapped = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None
+    return str(mapped or host)
+
+
+class _WaitingSocket:
+    """An accepted socket whose header has not arrived completely."""
+
+    def __init__(self, headers: ProxyHeaders, sock: socket.socket, balancer: SystemAddress) -> None:
+        self.sock = sock
+        self.balancer = balancer
+        self._headers = headers
+        self._reader = HeaderReader()
+
+    def on_ready(self, events: int) -> None:
+        """Read as much of the header as came."""
+        if self.sock.fileno() < 0:
+            return  # refused since the selector reported it
+        try:
+            while not self._reader.take(self._read()):
+                pass
+            self._headers.completed(self, self._reader.source() or self.balancer)
+        except BlockingIOError:
+            pass
+        except HeaderError as error:
+            self._headers.refuse(self, str(error))
+        except OSError as error:
+            self._headers.refuse(self, error.strerror or str(error))
+
+    def on_deadline(self) -> None:
+        """Refuse a header that is late."""
+        self._headers.refuse(self, f"no complete PROXY header within {HEADER_TIMEOUT:g} s")
+
+    def _read(self) -> bytes:
+        wanted = self._reader.wanted
+        if not wanted:
+            # Only the end of its line shows where a header of version 1 ends.
+            ahead = self.sock.recv(self._reader.longest_rest, NO_WAIT | socket.MSG_PEEK)
+            line, end, _ = ahead.partition(b"\n")
+            wanted = len(line) + len(end)
+        data = self.sock.recv(wanted, NO_WAIT) if wanted else b""
+        if not data:
+            raise HeaderError("it closed before its PROXY header was complete")
+        return data
+
+
+class ProxyHeaders:
+    """The connections of trusted balancers, from acceptance to the end of their header.
+
+    Args:
+        loop: the event loop.
+        trusted: the balancers' addresses.
+        connections: how many the relay may have.
+        accepted: called with each socket and its peer's address; where there is a header, the one in it.
+        refused: called with a balancer's address and the reason, when its connection was closed.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        trusted: NetworkSet,
+        connections: int,
+        accepted: Callable[[socket.socket, SystemAddress], None],
+        refused: Callable[[SystemAddress, str], None],
+    ) -> None:
+        self._loop = loop
+        self._trusted = trusted
+        self._max_waiting = max(1, min(MAX_WAITING, connections // WAITING_SHARE))
+        self._accepted = accepted
+        self._refused = refused
+        self._waiting: dict[_WaitingSocket, None] = {}  # oldest first
+
+    def __len__(self) -> int:
+        """Return the number of connections that wait for their header."""
+        return len(self._waiting)
+
+    def accept(self, sock: socket.socket, address: SystemAddress) -> None:
+        """Take an accepted connection; if it comes from a balancer, read its header first."""
+        if peer_address(address, 128).host not in self._trusted:
+            self._accepted(sock, address)
+            return
+        if len(self._waiting) >= self._max_waiting:
+            self.refuse(next(iter(self._waiting)), "too many connections wait for their PROXY header")
+        waiting = _WaitingSocket(self, sock, address)
+        self._waiting[waiting] = None
+        self._loop.register(sock, READ, waiting)
+        self._loop.deadlines.schedule(waiting, self._loop.now + HEADER_TIMEOUT)
+
+    def completed(self, waiting: _WaitingSocket, source: SystemAddress) -> None:
+        """Pass on a connection whose header is complete."""
+        self._remove(waiting)
+        self._accepted(waiting.sock, source)
+
+    def refuse(self, waiting: _WaitingSocket, reason: str) -> None:
+        """Close a connection that has no valid header."""
+        self._remove(waiting)
+        waiting.sock.close()
+        self._refused(waiting.balancer, reason)
+
+    def close(self) -> None:
+        """Close all connections that wait."""
+        for waiting in list(self._waiting):
+            self._remove(waiting)
+            waiting.sock.close()
+
+    def _remove(self, waiting: _WaitingSocket) -> None:
+        del self._waiting[waiting]
+        self._loop.unregister(waiting.sock)
+        self._loop.deadlines.cancel(waiting)

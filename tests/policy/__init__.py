@@ -1,0 +1,1 @@
+"""Access files, PROXY headers, rates, volume and configuration files."""

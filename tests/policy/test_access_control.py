@@ -1,0 +1,111 @@
+"""A relay with an access file: whom it refuses, and whom it closes after a reload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from offset_common.identity import Identity, encode_key
+from offset_common.policy.steering import PolicyOptions, Steering
+from offset_common.relay.close_reason import CloseReason
+from offset_common.wire.messages import InitRole
+from tests.relay.harness import Harness, running
+
+ALICE, BOB = Identity.generate(), Identity.generate()
+ALICE_KEY, BOB_KEY = encode_key(ALICE.public_key), encode_key(BOB.public_key)
+START = f"listen {ALICE_KEY} Alice's relay\nconnect {BOB_KEY} bob\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "access.txt"
+    path.write_text(START)
+    return path
+
+
+@pytest.fixture
+def harness(path: Path) -> Iterator[Harness]:
+    with running(policy=Steering(PolicyOptions(access=str(path)))) as made:
+        yield made
+
+
+@pytest.fixture
+def reload(harness: Harness, path: Path) -> Callable[[str], str]:
+    """Change the access file and reload it; return the log line about that."""
+
+    def change(text: str) -> str:
+        path.write_text(text)
+        before = len(harness.log.lines)
+        harness.relay.reload()
+        harness.run_until(lambda: any("reloaded" in line for line in harness.log.lines[before:]))
+        (line,) = [line for line in harness.log.lines[before:] if "reloaded" in line]
+        return line
+
+    return change
+
+
+def test_a_listed_key_may_listen_and_another_may_not(harness):
+    assert not harness.listener(ALICE).connection.closed
+    assert harness.reason_of(harness.listener().connection) is CloseReason.DENIED
+
+
+def test_an_unlisted_key_may_not_connect(harness):
+    listener = harness.listener(ALICE)
+    assert harness.reason_of(harness.pending(listener).connection) is CloseReason.DENIED
+
+
+def test_an_unlisted_key_may_not_accept(harness):
+    peer = harness.admit().request(InitRole.ACCEPT, BOB.public_key)
+    assert harness.reason_of(peer.connection) is CloseReason.DENIED
+
+
+def test_the_name_is_in_the_log(harness):
+    peer = harness.listener(ALICE)
+    peer.sock.close()
+    harness.reason_of(peer.connection)
+    assert any(f'key={ALICE_KEY[:8]} name="Alice\'s relay"' in line for line in harness.log.lines)
+    assert harness.relay.name_of(BOB.public_key) == "bob"
+
+
+def test_a_denied_address_is_closed_at_once(harness, reload):
+    reload("deny 192.0.2.0/24\n")
+    sock = harness.connect_socket(("192.0.2.9", 5000))
+    assert sock.recv(10) == b""
+    assert (
+        'connection refused: address=192.0.2.9:5000 reason="denied by the access file"\n' in harness.log.lines
+    )
+
+
+def test_a_reload_closes_what_is_denied_now(harness, reload):
+    listener = harness.listener(ALICE)
+    other = harness.admit(BOB)
+    assert reload(START + f"deny {ALICE_KEY}\n").endswith("closed=1\n")
+    assert harness.reason_of(listener.connection) is CloseReason.DENIED
+    assert not other.connection.closed
+
+
+def test_a_reload_ends_the_tunnels_of_a_denied_key(harness, reload):
+    listener = harness.listener(ALICE)
+    near = harness.admit(BOB).request(InitRole.CONNECT, ALICE.public_key)
+    listener.incoming_key()
+    far = harness.admit(ALICE).request(InitRole.ACCEPT, BOB.public_key)
+    near.send(b"last words")
+    assert far.receive() == b"last words"
+    reload(f"listen {ALICE_KEY} a\nconnect {ALICE_KEY} a\n")
+    near.wait_for_end()
+    near.sock.close()
+    assert harness.reason_of(near.connection) is CloseReason.DENIED
+    far.sock.close()
+    assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
+    assert not listener.connection.closed
+
+
+def test_a_mistake_keeps_the_old_rules(harness, reload):
+    line = reload(f"listen {BOB_KEY} bob\nnonsense\n")
+    assert line.startswith("warning: not reloaded, everything stays as it was: reason=")
+    assert "line 2: unknown word 'nonsense'" in line
+    assert not harness.listener(ALICE).connection.closed
+    assert harness.reason_of(harness.listener(BOB).connection) is CloseReason.DENIED

@@ -1,0 +1,200 @@
+"""The configuration file: what it may say, what goes before it, and what a reload changes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import strelay
+from offset_common.commands.run_relay import read_balancers, read_limits
+from offset_common.errors import FileError, UsageError
+from offset_common.policy.config import ConfiguredArguments
+from tests.commands import FILES
+from tests.policy.test_rates_of_a_relay import bulk, speed, tunnel
+from tests.support.process import ROOT, LoggedProcess
+from tests.support.relay_process import StartRelay
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tomllib") is None and importlib.util.find_spec("tomli") is None,
+    reason="needs Python 3.11, or tomli",
+)
+
+PAGE = strelay.__doc__ or ""
+REQUIRED = 'idfile = "a.ident"\nladdr = "127.0.0.1:0"\n'
+
+
+def read(directory: Path, text: str, *line: str) -> dict[str, Any]:
+    """Return the arguments of a file and a command line."""
+    path = directory / "relay.toml"
+    path.write_text(text, "utf-8")
+    return ConfiguredArguments(PAGE, ["--config", str(path), *line], "").read()
+
+
+def test_values_have_the_names_of_the_options(tmp_path):
+    arguments = read(
+        tmp_path,
+        REQUIRED + 'rate = "1.5M"\nper-key = 20\nstall = 7.5\nproxy-protocol = ["10.0.0.0/8", "::1"]\n',
+    )
+    assert arguments["--idfile"] == "a.ident"
+    assert arguments["--rate"] == "1.5M"
+    assert arguments["--per-key"] == "20"
+    assert arguments["--stall"] == "7.5"
+    assert arguments["--proxy-protocol"] == ["10.0.0.0/8", "::1"]
+
+
+def test_the_command_line_goes_before_the_file(tmp_path):
+    arguments = read(tmp_path, REQUIRED + "drain = 9\nstall = 9\n", "--drain", "5", "-l", "127.0.0.1:9")
+    assert arguments["--drain"] == "5", "also where it names the default"
+    assert arguments["--laddr"] == ["127.0.0.1:9"]
+    assert arguments["--stall"] == "9"
+
+
+def test_the_rest_has_its_defaults(tmp_path):
+    arguments = read(tmp_path, REQUIRED)
+    assert arguments["--buffers"] == "12"
+    assert arguments["--connections"] == "auto"
+    assert arguments["--rate"] is None
+    assert arguments["--proxy-protocol"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("rate = ", "not valid TOML: "),
+        ("rate = 1\nrate = 2", "not valid TOML: "),
+        ("rat = 1", "unknown option 'rat'; did you mean rate?"),
+        ("config = 'x'", "unknown option 'config'"),
+        ("help = true", "unknown option 'help'"),
+        ("rate = true", "rate has one value, a string or a number, and not true or false"),
+        ("rate = [1]", "rate has one value, a string or a number, and not a list"),
+        ("[rate]\nall = 1", "rate has one value, a string or a number, and not a dict"),
+        ("proxy-protocol = [[1]]", "proxy-protocol has one value, a string or a number, and not a list"),
+    ],
+)
+def test_a_mistake_is_explained(text, reason, tmp_path):
+    with pytest.raises(FileError) as caught:
+        read(tmp_path, text)
+    assert caught.value.reason.startswith(reason)
+
+
+def test_required_options_may_be_in_either_place(tmp_path):
+    with pytest.raises(UsageError, match="--laddr is missing; give it on the command line or in"):
+        read(tmp_path, "", "--idfile", "a")
+    assert read(tmp_path, "idfile = 'a'", "-l", "b")["--idfile"] == "a"
+
+
+def test_an_old_python_says_what_to_install(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "relay.toml"
+    path.write_text(REQUIRED)
+    monkeypatch.setitem(sys.modules, "tomllib", None)
+    monkeypatch.setitem(sys.modules, "tomli", None)
+    assert strelay.main(["--config", str(path)]) == 1
+    assert "pip install tomli, or apt-get install python3-tomli" in capsys.readouterr().err
+
+
+def test_a_wrong_value_ends_the_start(tmp_path, capsys):
+    path = tmp_path / "relay.toml"
+    path.write_text(
+        f"idfile = {json.dumps(str(FILES / 'relay.ident'))}\nladdr = '127.0.0.1:0'\nrate = '1 M'\n"
+    )
+    assert strelay.main(["--config", str(path)]) == 2
+    assert capsys.readouterr().err.startswith("strelay: --rate is a number of bytes from 1000 to ")
+
+
+@pytest.fixture
+def configured(tmp_path: Path, start_relay: StartRelay):
+    """Start a relay with a configuration file; return it and a function that changes and reloads the file."""
+    path = tmp_path / "relay.toml"
+    path.write_text("tunnels = 5\n")
+    relay = start_relay("--config", str(path), "--per-key", "7")
+
+    def change(text: str) -> str:
+        before = len(relay.lines)
+        path.write_text(text)
+        relay.process.send_signal(signal.SIGHUP)
+        relay.wait_for(lambda lines: any("reloaded" in each for each in lines[before:]), "a reload")
+        return next(line for line in relay.lines[before:] if "reloaded" in line)
+
+    return relay, change
+
+
+def test_limits_change_with_a_reload(configured):
+    relay, change = configured
+    assert change("connections = 4\nper-address = 3\n").startswith("reloaded")
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(socket.create_connection(("127.0.0.1", relay.port)))
+        relay.wait_for_end(reason="evicted at a limit")
+    relay.stop_cleanly()
+
+
+def test_a_reload_says_what_needs_a_restart(configured):
+    relay, change = configured
+    change("workers = 2\nper-key = 3\nstall = 60\n")
+    relay.wait_for_line("^warning: changed options that need a restart: options=--stall,--workers$")
+    relay.stop_cleanly()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("rate = 'fast'", "--rate is a number of bytes"),
+        ("tunnels = 0", "--tunnels is a whole number from 1"),
+        ("access = 'missing.txt'", "missing.txt: there is no file of this name"),
+        ("nonsense", "not valid TOML"),
+    ],
+)
+def test_a_mistake_in_a_reload_changes_nothing(text, reason, configured):
+    relay, change = configured
+    line = change(text)
+    assert line.startswith("warning: not reloaded, everything stays as it was: reason=")
+    assert reason in line
+    relay.stop_cleanly()
+
+
+def test_a_rate_can_be_set_by_a_reload(configured):
+    relay, change = configured
+    with tunnel(relay) as ends, bulk(*ends) as received:
+        assert speed(received, 0.5) > 2_000_000
+        change("rate = '500k'")
+        speed(received, 2.0)
+        assert speed(received, 5.0) == pytest.approx(500_000, rel=0.1)
+    relay.stop_cleanly()
+
+
+def test_a_quota_can_be_set_by_a_reload(configured):
+    relay, change = configured
+    with tunnel(relay) as (near, far):
+        near.send(bytes(50_000))
+        far.receive()
+        time.sleep(1.2)
+        change("quota = '40k'")
+        assert near.messages_until_end() == []
+    relay.wait_for_end(role="tunnel", reason="the quota of this month is used up")
+    relay.stop_cleanly()
+
+
+def test_a_file_alone_starts_a_relay(tmp_path):
+    path = tmp_path / "relay.toml"
+    path.write_text(f"idfile = {json.dumps(str(FILES / 'relay.ident'))}\nladdr = '127.0.0.1:0'\n")
+    relay = LoggedProcess([sys.executable, str(ROOT / "strelay.py"), "--config", str(path)])
+    try:
+        relay.wait_for_line("^relay ready")
+    finally:
+        relay.kill()
+
+
+def test_the_documented_file_is_valid(tmp_path):
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    arguments = read(tmp_path, page.partition("```toml\n")[2].partition("```")[0])
+    assert read_limits(arguments).connections_per_address == 500
+    assert len(read_balancers(arguments["--proxy-protocol"])) == 2

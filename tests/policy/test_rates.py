@@ -1,0 +1,144 @@
+"""Rates: how much ends of tunnels may read, with a clock that the test advances."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from offset_common.policy.rates import EndRate, Rates
+
+MB = 1_000_000
+ALICE, BOB, CAROL, DAVE = (bytes([number]) * 32 for number in range(4))
+
+
+class Sender:
+    """An end of a tunnel that always has something to send."""
+
+    def __init__(self, simulation: Simulation, source: bytes, sink: bytes) -> None:
+        self.sent = 0
+        self.paused = False
+        self._end: EndRate = simulation.rates.end(source, sink, self._resume)
+
+    def _resume(self) -> None:
+        self.paused = False
+
+    def send(self, most: int = 64 * 1024) -> int:
+        """Read once, if the rate allows it; return the bytes."""
+        allowed = 0 if self.paused else self._end.allow(most)
+        if allowed:
+            self._end.count(allowed)
+            self.sent += allowed
+        else:
+            self.paused = True
+        return allowed
+
+
+class Simulation:
+    """Rates, with the rounds of a loop."""
+
+    def __init__(self, rate: float | None = None, rate_per_key: float | None = None) -> None:
+        self.now = 100.0
+        self.rates = Rates(lambda: self.now, rate, rate_per_key)
+
+    def run(self, senders: list[Sender], seconds: float, step: float = 0.002) -> None:
+        """Let senders send as fast as they may."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now += step
+            self.rates.resume_waiting()
+            for sender in senders:
+                while sender.send():
+                    pass
+
+
+@pytest.mark.parametrize("rate", [10_000, 300_000, 5 * MB, 200 * MB])
+@pytest.mark.parametrize("count", [1, 7, 100])
+def test_the_rate_holds_within_five_percent(rate, count):
+    simulation = Simulation(rate=rate)
+    senders = [Sender(simulation, ALICE, BOB) for _ in range(count)]
+    simulation.run(senders, 10)
+    assert sum(sender.sent for sender in senders) == pytest.approx(10 * rate, rel=0.05)
+
+
+def test_the_rate_holds_where_the_loop_is_late():
+    simulation = Simulation(rate=MB)
+    sender = Sender(simulation, ALICE, BOB)
+    delays = random.Random(3)
+    started = simulation.now
+    while simulation.now < started + 10:
+        simulation.run([sender], 0.01, step=delays.uniform(0.001, 0.15))
+    assert sender.sent == pytest.approx((simulation.now - started) * MB, rel=0.05)
+
+
+def test_ends_share_a_rate_equally():
+    simulation = Simulation(rate=MB)
+    senders = [Sender(simulation, ALICE, BOB) for _ in range(10)]
+    simulation.run(senders, 10)
+    for sender in senders:
+        assert sender.sent == pytest.approx(MB, rel=0.1)
+
+
+@pytest.mark.parametrize("side", ["source", "sink"])
+def test_the_rate_of_a_key_holds_for_all_its_tunnels(side):
+    simulation = Simulation(rate_per_key=MB)
+    pairs = [(ALICE, other) if side == "source" else (other, ALICE) for other in (BOB, CAROL, DAVE)]
+    senders = [Sender(simulation, *pair) for pair in pairs]
+    simulation.run(senders, 10)
+    assert sum(sender.sent for sender in senders) == pytest.approx(10 * MB, rel=0.05)
+
+
+def test_other_keys_have_rates_of_their_own():
+    simulation = Simulation(rate_per_key=MB)
+    senders = [Sender(simulation, ALICE, BOB), Sender(simulation, CAROL, DAVE)]
+    simulation.run(senders, 10)
+    for sender in senders:
+        assert sender.sent == pytest.approx(10 * MB, rel=0.05)
+
+
+@pytest.mark.parametrize("bulk", [1, 10, 200])
+def test_a_small_message_does_not_wait_behind_bulk(bulk):
+    simulation = Simulation(rate=MB)
+    senders = [Sender(simulation, ALICE, BOB) for _ in range(bulk)]
+    simulation.run(senders, 1)
+    small = Sender(simulation, CAROL, DAVE)
+    delayed = 0
+    for _ in range(200):
+        delayed += not small.send(300)
+        simulation.run(senders, 0.3)
+        assert not small.paused
+    assert delayed == 0
+
+
+def test_small_messages_count_for_the_rate():
+    simulation = Simulation(rate=100_000)
+    light = [Sender(simulation, CAROL, DAVE) for _ in range(500)]
+    total, end = 0, simulation.now + 10
+    while simulation.now < end:
+        simulation.now += 0.01
+        simulation.rates.resume_waiting()
+        total += sum(sender.send(300) for sender in light)
+    assert total == pytest.approx(MB, rel=0.05)
+
+
+def test_an_idle_relay_has_nothing_to_do():
+    simulation = Simulation(rate=MB)
+    sender = Sender(simulation, ALICE, BOB)
+    simulation.run([sender], 1)
+    sender.paused = True
+    simulation.run([], 1)
+    assert simulation.rates.next_time() == float("inf")
+
+
+def test_a_changed_rate_holds_for_tunnels_that_exist():
+    simulation = Simulation(rate=MB)
+    sender = Sender(simulation, ALICE, BOB)
+    simulation.run([sender], 2)
+    simulation.rates.change(rate=4 * MB, rate_per_key=None)
+    before = sender.sent
+    simulation.run([sender], 10)
+    assert sender.sent - before == pytest.approx(40 * MB, rel=0.05)
+    simulation.rates.change(rate=None, rate_per_key=None)
+    simulation.now += 1
+    simulation.rates.resume_waiting()
+    assert sender.send(10 * MB) == 10 * MB
