@@ -46,7 +46,7 @@ run: ## run a relay, and create its identity and ticket if they are missing; ADD
 		python=$(PYTHON); \
 	else \
 		cat $(VENV)/log; \
-		echo "cannot create an environment, and $(PYTHON) lacks cryptography or docopt"; \
+		echo "without an environment, $(PYTHON) needs cryptography and docopt"; \
 		echo "on Debian or Ubuntu: apt-get install $(PACKAGES_OF_DEBIAN)"; \
 		exit 1; \
 	fi; \
@@ -82,7 +82,12 @@ clean: ## remove environments and everything built, but not relay/ with its iden
 	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache fuzz-corpus bench.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Debian's python3 has venv, but not the ensurepip that venv needs.
 $(VENV)/run.stamp: setup.py pyproject.toml
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "cannot create an environment: $(PYTHON) cannot import venv and ensurepip" >&2; \
+		echo "on Debian or Ubuntu: apt-get install python3-venv; or give another Python, as in PYTHON=python3.12" >&2; \
+		exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --quiet 'pip>=21.3'
 	$(VENV)/bin/python -m pip install --quiet --quiet --editable '.[qr]'
@@ -103,8 +108,8 @@ fuzz: $(VENV)/dev.stamp ## give ten minutes of random input to all decoders; FUZ
 soak: $(VENV)/dev.stamp ## let 200 nodes use a relay for SECONDS (600) and check every byte; also SEED=, WORKERS=
 	$(VENV)/bin/python -m tests.soak --seconds $(SECONDS) --workers $(WORKERS) $(if $(SEED),--seed $(SEED))
 
-# `make attack`: arguments for pytest, for example ATTACK="-k silence"; the proxy test runs for ATTACK_PROXY seconds (20).
+# `make attack`: arguments for pytest, for example ATTACK="-k keys".
 ATTACK ?= tests/attack
 
-attack: $(VENV)/dev.stamp ## attack a relay and check that others are not disturbed; ATTACK="-k silence" for less
+attack: $(VENV)/dev.stamp ## attack a relay and check that others are not disturbed; ATTACK="-k keys" for less
 	$(VENV)/bin/python -m pytest $(if $(findstring tests/attack,$(ATTACK)),,tests/attack) $(ATTACK)

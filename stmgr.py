@@ -18,6 +18,7 @@ Commands:
   convert-key   Copy an identity or node entry, and write its private key in another form.
   show          Show the content of a file, except for private keys.
   relay-check   Check that a relay works, by using it the way two nodes do.
+  relay-status  Show the status of a running relay.
   access-check  Check an access file before a relay reads it.
   relay-usage   List what each key used in a month, from a relay's usage file.
   help          Show this page, or the page of a command.

@@ -2,8 +2,8 @@
 """Run an Offset relay: a public server through which nodes behind NATs meet.
 
 Usage:
-  strelay.py --idfile FILE --laddr ADDRESS [--proxy-protocol NETWORK]... [options]
-  strelay.py --config FILE [--idfile FILE] [--laddr ADDRESS] [--proxy-protocol NETWORK]... [options]
+  strelay.py --idfile FILE (--laddr ADDRESS)... [--proxy-protocol NETWORK]... [options]
+  strelay.py --config FILE [--idfile FILE] [--laddr ADDRESS]... [--proxy-protocol NETWORK]... [options]
   strelay.py -h | --help
   strelay.py -V | --version
 
@@ -13,14 +13,17 @@ Example:
   -i FILE, --idfile FILE       The relay's identity, made by `stmgr.py gen-ident`.
   -l ADDRESS, --laddr ADDRESS  The address to listen on, as IP:PORT: 0.0.0.0:4567 is every IPv4 address of
                                this host, [::]:4567 every IPv6 and IPv4 address; port 0 is any free port.
+                               It may be given several times, with a different address each time.
   --config FILE                Options in TOML, such as `rate = "10M"`; the command line goes before them.
   -h, --help                   Show this page.
   -V, --version                Show the version.
 
-The relay logs to standard error: a line when it is ready, one for each connection that ended, and on
-SIGUSR1 one with its present state. SIGHUP reads its files again. SIGTERM or Ctrl-C stops it in order, a
-second one at once.
+The relay logs to standard error: a line when it is ready, one for each tunnel that opened and each
+connection that ended, and on SIGUSR1 one with its present state. SIGTERM or Ctrl-C stops it in order, a
+second one at once. SIGHUP reads its files again.
 
+  --status [IP:]PORT           Serve a live page, /status.json, /metrics and /healthz over HTTP there, at the
+                               loopback address if there is only a port. Without it, nothing is served.
   --drain SECONDS              Time that tunnels have to end after SIGTERM [default: 5].
 
 More than one core:
@@ -70,15 +73,19 @@ How fast and how much; suffixes k, M, G and T stand for 1000, 1000 k and so on:
 import sys
 
 from offset_common import requirements
+from offset_common.relay.signals import Signals
 
 
 def main(argv=None):
     # type: (list[str] | None) -> int
     """Run the relay until a signal stops it; return the exit status."""
+    signals = Signals()
+    signals.install()
+    # Only now: what these import takes a while.
     requirements.check("strelay")
     from offset_common.commands.run_relay import run_strelay
 
-    return run_strelay(__doc__ or "", argv)
+    return run_strelay(__doc__ or "", argv, signals)
 
 
 if __name__ == "__main__":

@@ -60,16 +60,28 @@ class Canary:
             (self._round_trips(count) for _ in range(rounds)), key=lambda times: _quantile(times, 0.99)
         )
 
+    def paced_round_trips(self, seconds: float, pause: float) -> list[float]:
+        """Return the sorted seconds of round trips over some time, with a pause after each."""
+        times: list[float] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            times.append(self._round_trip(len(times)))
+            time.sleep(pause)
+        return sorted(times)
+
     def _round_trips(self, count: int) -> list[float]:
         times: list[float] = []
         end = time.monotonic() + ROUND_TIMEOUT
         while len(times) < count and time.monotonic() < end:
-            frame = _seal(self._near, self._plaintexts, len(times))
-            begin = time.perf_counter()
-            self._near.sock.sendall(frame)
-            _read_frame(self._near)
-            times.append(time.perf_counter() - begin)
+            times.append(self._round_trip(len(times)))
         return sorted(times)
+
+    def _round_trip(self, number: int) -> float:
+        frame = _seal(self._near, self._plaintexts, number)
+        begin = time.perf_counter()
+        self._near.sock.sendall(frame)
+        _read_frame(self._near)
+        return time.perf_counter() - begin
 
 
 class BulkTraffic:

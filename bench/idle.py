@@ -29,11 +29,11 @@ def measure_idle(count: int, options: Options, report: Report) -> None:
         raise SkippedError("the limit of open files (ulimit -n) is too low")
     seconds = KEEPALIVE_INTERVAL * (1 if options.quick else 2)
     with RelayProcess() as relay:
-        for client in [_connect_listener(relay, number) for number in range(WARM_UP)]:
+        for client in [connect_listener(relay, number) for number in range(WARM_UP)]:
             client.close()
         time.sleep(0.5)  # for the relay to close them; if it is late, the measured memory is only larger
         memory_before = relay.memory_size()
-        crowd = Crowd([_connect_listener(relay, number) for number in range(count)])
+        crowd = Crowd([connect_listener(relay, number) for number in range(count)])
         crowd.run(SETTLE)
         cpu_before = relay.cpu_seconds()
         sent, received = crowd.run(seconds)
@@ -66,7 +66,8 @@ def _floor_cpu_ms(count: int, seconds: float) -> float:
         return (floor.cpu_seconds() - cpu_before) * 1000 / seconds
 
 
-def _connect_listener(relay: RelayProcess, number: int) -> Client:
+def connect_listener(relay: RelayProcess, number: int) -> Client:
+    """Return the listener with a number; a thousand share an address."""
     source = f"127.0.0.{1 + number // LISTENERS_PER_ADDRESS}"
     return Client(relay, Identity.generate(), InitConnection(InitRole.LISTEN), source)
 

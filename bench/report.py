@@ -17,6 +17,7 @@ UNITS = {
     "rate_by_one": "{:.2f} of one",
     "p50_ms": "p50 {:.2f} ms",
     "p99_ms": "p99 {:.2f} ms",
+    "added_p99_ms": "{:+.2f} ms of p99",
     "p99_by_quiet_p50": "p99 {:.1f} x quiet p50",
     "kilobytes": "{:.1f} kB each",
     "cpu_ms": "{:.1f} ms/s",

@@ -21,6 +21,7 @@ from bench.idle import measure_idle
 from bench.options import Figures, Options, Report, SkippedError
 from bench.processes import raise_descriptor_limit
 from bench.report import NAME_WIDTH, format_row
+from bench.status import measure_status
 from bench.targets import CI_ALLOWANCE, missed
 from bench.tunnels import ONE_TUNNEL, measure_many_tunnels, measure_one_tunnel, measure_workers
 from offset_common.errors import OperatorError, UsageError
@@ -35,6 +36,7 @@ MEASURES: dict[str, Measure] = {
     "canary": measure_canary,
     "idle-1000": functools.partial(measure_idle, 1000),
     "idle-10000": functools.partial(measure_idle, 10_000),
+    "status": measure_status,
     "workers": measure_workers,
 }
 """The groups of rows, in the order of the table."""

@@ -47,6 +47,7 @@ TARGETS = [
     Target("round-trip-busy", "p99_by_quiet_p50", 5.0),
     Target("canary", "p99_ms", 12.0),
     Target("canary-same-address", "p99_ms", 50.0),
+    Target("status-on", "added_p99_ms", 2.0),
     Target("idle-1000", "kilobytes", 3.0),
     Target("idle-1000", "cpu_ms", 3.0),
     Target("idle-1000", "bytes_a_day", 1e6),

@@ -35,7 +35,7 @@ from offset_common.relay.listening import listen_on
 from offset_common.relay.log import RelayLog
 from offset_common.relay.server import Relay
 from offset_common.tickets import RelayTicket
-from offset_common.tools.check_report import check_and_report
+from offset_common.tools.check_report import Report, check_and_report
 
 
 def main() -> int:
@@ -54,14 +54,14 @@ def show(values: dict[str, Any]) -> int:
 
 def trace(ticket: RelayTicket, short: bool) -> int:
     """Connect two nodes through the relay and print every frame."""
-    return check_and_report(ticket, HANDSHAKE_TIMEOUT, trace=True, short=short)
+    return check_and_report(ticket, HANDSHAKE_TIMEOUT, Report.TRACE, short=short)
 
 
 @contextlib.contextmanager
 def own_relay() -> Iterator[RelayTicket]:
     """Run a relay in a thread and yield its ticket."""
     identity = Identity.generate()
-    relay = Relay(identity, listen_on(Address("127.0.0.1", 0)), Limits(), RelayLog(None))
+    relay = Relay(identity, listen_on([Address("127.0.0.1", 0)]), Limits(), RelayLog(None))
     thread = threading.Thread(target=relay.serve)
     thread.start()
     try:

@@ -16,6 +16,10 @@
     │   └── SilenceError        a timeout: nothing received, or an overdue protocol step
     └── ConnectionEnded         a client's connection through the relay was closed
         ├── ConnectError        it could not be established
+        │   ├── RelayUnreachable    the relay does not answer, or closes the connection before the handshake
+        │   ├── WrongRelay          the program at the address is not the relay of the ticket
+        │   ├── ConnectRefused      nobody listens for that key, or the listener rejected the connect
+        │   └── NotAccepted         the other node did not accept the connect in time
         └── ConnectionLost      it ended early; messages may be missing
 
 Any exception outside this tree is a bug. No exception text contains a private key or a payload.
@@ -113,6 +117,26 @@ class ConnectError(ConnectionEnded):
         super().__init__(reason)
         self.step = step
         self.reason = reason
+
+
+class RelayUnreachable(ConnectError):
+    """The relay does not answer, or closes the connection before the handshake is complete; try later."""
+
+
+class WrongRelay(ConnectError):
+    """The program at the relay's address is not a relay, or has another key than the ticket."""
+
+
+class ConnectRefused(ConnectError):
+    """The relay closed a connect early: nobody listens for that key, or the listener rejected the connect.
+
+    The relay gives no reason, and the listener may reject a connect as fast as the relay closes one for
+    which there is no listener. So a client cannot tell the two apart.
+    """
+
+
+class NotAccepted(ConnectError):
+    """A connect was not accepted in time."""
 
 
 class ConnectionLost(ConnectionEnded):

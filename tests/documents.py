@@ -21,14 +21,16 @@ _PROGRAMS = (
 _COMMAND = re.compile(rf"(?:[A-Z]+=\S+ )*(?:{_PROGRAMS})(?: .*)?")
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
-OWNERS_COMMANDS = re.findall(r"^    (mkdir relay|python st(?:mgr|relay)\.py .*)$", README, re.MULTILINE)
+OWNERS_COMMANDS = re.findall(r"^    (mkdir relay|python3 st(?:mgr|relay)\.py .*)$", README, re.MULTILINE)
 """Commands that make and start a relay by hand."""
 FORWARDING_COMMANDS = re.findall(
-    r"^ +(python (?:stmgr|examples/forward)\.py .*\b(?:home|laptop)\.ident.*)$", README, re.MULTILINE
+    r"^ +(python3 (?:stmgr|examples/forward)\.py .*\b(?:home|laptop)\.ident.*)$", README, re.MULTILINE
 )
 """Commands of the section about forwarding."""
 PYTHON_PROGRAMS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-UNIT = re.findall(r"^    \[Unit\]\n(?:(?:    .*)?\n)+", README, re.MULTILINE)
+INSTALL_COMMANDS = re.findall(r"^((?:mkdir|cp) .*/(?:opt|etc)/.*)$", README, re.MULTILINE)
+"""Commands that install the files of the service."""
+UNIT = ROOT / "deploy" / "offset-relay.service"
 """The unit file for systemd."""
 
 
@@ -57,7 +59,7 @@ def command_lines() -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return an environment with the `python` that runs the tests, in which the project can be imported."""
+    """Return an environment with the `python3` that runs the tests, in which the project can be imported."""
     here = str(Path(sys.executable).parent)
     return {
         **os.environ,

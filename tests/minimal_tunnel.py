@@ -107,7 +107,7 @@ def running_relay(directory: Path) -> Iterator[RelayTicket]:
         try:
             assert relay.stderr is not None
             line = relay.stderr.readline()
-            ready = READY.match(line)
+            ready = READY.search(line)
             check(ready is not None, f"strelay: {line.rstrip()}")
             ticket = directory / "running.relay"
             stmgr("relay-ticket", "-a", ready[1] if ready else "", "-i", identity, "-o", ticket)

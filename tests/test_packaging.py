@@ -86,7 +86,7 @@ def test_the_wheel_has_only_the_package_and_scripts(built: Built) -> None:
     top = {name.split("/")[0] for name in names}
     assert top == {"offset_common", "stmgr.py", "strelay.py", f"offset_relay-{__version__}.dist-info"}
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "offset_common").rglob("*.py")}
-    assert modules | {"offset_common/py.typed"} <= set(names)
+    assert modules | {"offset_common/py.typed", "offset_common/status/page.html"} <= set(names)
 
 
 def test_the_installed_commands_work(built: Built, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import FILES, ROOT
+from tests.support.relay_log import parse_ready
 
 # Windows makes its pairs of sockets by TCP.
 WINDOWS = """
@@ -114,7 +115,7 @@ class RelayProcess:
             [sys.executable, "-c", system + RUN_SCRIPT, *line], cwd=ROOT, stderr=subprocess.PIPE, text=True
         )
         assert self.process.stderr is not None
-        ready = next(line for line in self.process.stderr if line.startswith("relay ready"))
+        ready = next(line for line in self.process.stderr if parse_ready(line))
         found = re.search(r"127\.0\.0\.1:\d+", ready)
         assert found, ready
         self.ticket = directory / "a.relay"

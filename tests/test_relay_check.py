@@ -17,16 +17,17 @@ import pytest
 
 import stmgr
 from offset_common.address import Address
-from offset_common.client import Tunnel, connect
+from offset_common.client import Tunnel, start_tunnel
 from offset_common.errors import PeerError
 from offset_common.identity import Identity, encode_key
 from offset_common.tickets import RelayTicket
-from offset_common.tools import relay_check
+from offset_common.tools import measurements, relay_check
 from offset_common.tools.failures import Cause
 from offset_common.wire.frames import encode_frame
+from offset_common.wire.messages import InitConnection, InitRole
 from tests.commands import ROOT, run_script
 from tests.support.channel import KeyPair
-from tests.support.client import play_relay, ticket_for, wait_for_end
+from tests.support.client import client_threads, play_relay, ticket_for, wait_for_end
 from tests.support.process import PATIENCE, wait_until
 from tests.support.relay_process import LOCALHOST, relay
 from tests.terminals import run_in_terminal
@@ -49,8 +50,8 @@ MEASUREMENTS = ["round trips", "bulk"]
 
 @pytest.fixture(autouse=True)
 def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_check, "BULK_SECONDS", 0.05)
-    monkeypatch.setattr(relay_check, "ROUND_TRIPS", 20)
+    monkeypatch.setattr(measurements, "BULK_SECONDS", 0.05)
+    monkeypatch.setattr(measurements, "ROUND_TRIPS", 20)
 
 
 Check = Callable[..., tuple[int, str]]
@@ -85,10 +86,33 @@ def test_a_working_relay_is_checked_and_measured(relay, check):
     assert re.search(r"^throughput, one way: [1-9]\d*\.\d MB/s for 0\.\d s", out, re.MULTILINE)
     assert out.endswith("\nthe relay works\n")
     assert "\x1b" not in out
-    # All connections and their threads are closed.
-    wait_until(lambda: not relay.state().figures["connections"])
-    names = ("offset tunnel", "offset listener")
-    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name in names])
+
+
+def test_the_check_closes_all_connections_without_a_reset(relay, check):
+    before = len(relay.ends())
+    assert check(relay.ticket)[0] == 0
+    wait_until(lambda: len(relay.ends()) == before + 3)
+    assert {end.reason for end in relay.ends()[before:]} <= {
+        "the peer closed",
+        "the other end of the tunnel ended",
+    }
+    wait_until(lambda: not client_threads())
+
+
+def test_the_bulk_transfer_is_bounded(relay, check, monkeypatch):
+    monkeypatch.setattr(measurements, "BULK_SECONDS", PATIENCE)
+    monkeypatch.setattr(measurements, "BULK_LIMIT", 10 * measurements.BULK_SIZE)
+    _, out = check(relay.ticket, "--json")
+    assert json.loads(out)["bulk"]["bytes"] == 10 * measurements.BULK_SIZE
+
+
+def test_a_quick_check_does_not_send_bulk_data(relay, check):
+    before = len(relay.ends())
+    status, out = check(relay.ticket, "--quick", "--json")
+    report = json.loads(out)
+    assert (status, report["bulk"], report["roundTrip"]["count"]) == (0, None, 20)
+    wait_until(lambda: len(relay.ends()) == before + 3)
+    assert max(end.received for end in relay.ends()[before:]) < measurements.BULK_SIZE
 
 
 def test_the_json_report_has_all_steps_and_measurements(relay, check):
@@ -101,21 +125,22 @@ def test_the_json_report_has_all_steps_and_measurements(relay, check):
     assert report["roundTrip"]["count"] == 20
     assert 0 < report["roundTrip"]["p50"] <= report["roundTrip"]["p99"] < PATIENCE
     bulk = report["bulk"]
-    assert bulk["bytes"] >= relay_check.BULK_SIZE
+    assert bulk["bytes"] >= measurements.BULK_SIZE
     assert bulk["bytesPerSecond"] == pytest.approx(bulk["bytes"] / bulk["seconds"], rel=1e-3)
 
 
 def test_a_connect_before_the_listen_is_retried(relay, check, monkeypatch):
     connected = []
-    real = connect
+    real = start_tunnel
 
-    def connect_to_another_first(ticket, identity, public_key, **options):
-        connected.append(public_key)
-        # The relay treats a connect that is too early like one to an unknown key.
-        key = Identity.generate().public_key if len(connected) == 1 else public_key
-        return real(ticket, identity, key, **options)
+    def connect_to_another_first(dialing, init, **options):
+        if init.role is InitRole.CONNECT:
+            connected.append(init)
+            if len(connected) == 1:  # the relay treats a connect that is too early like one to an unknown key
+                init = InitConnection(InitRole.CONNECT, Identity.generate().public_key)
+        return real(dialing, init, **options)
 
-    monkeypatch.setattr(relay_check, "connect", connect_to_another_first)
+    monkeypatch.setattr(relay_check, "start_tunnel", connect_to_another_first)
     status, out = check(relay.ticket)
     assert status == 0
     assert len(connected) == 2

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 import strelay
 from offset_common import __version__
+from offset_common.relay.signals import HANDLED
 from tests.commands import FILES, ROOT, run_script
 
 IDENTITY = ["-i", str(FILES / "relay.ident")]
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Give back the signal handlers of this process."""
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def fail(*line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -19,10 +19,12 @@ MAX_LINES = 400
 IMPORTED_ONLY_BY = {
     "cryptography": {"identity", "channel", "requirements"},
     "docopt": {"command_line"},
-    "selectors": {"relay", "client"},
-    "socket": {"relay", "client", "tools", "requirements", "commands"},
-    "threading": {"relay", "client", "tools", "policy"},
-    "time": {"relay", "client", "tools", "policy"},
+    "selectors": {"relay", "client", "status"},
+    "socket": {"relay", "client", "tools", "requirements", "commands", "status"},
+    "threading": {"relay", "client", "tools", "status", "policy"},
+    "time": {"relay", "client", "tools", "status", "policy"},
+    "http": {"status"},
+    "prometheus_client": {"status"},
     "asyncio": set[str](),
 }
 """For some modules: the folders and files of the package that may import them."""
@@ -94,6 +96,17 @@ def test_workers_are_imported_only_inside_a_function_of_server() -> None:
     body = parse(PACKAGE / "relay" / "server.py").body
     at_top = [node for node in body if isinstance(node, (ast.Import, ast.ImportFrom, ast.If))]
     assert not any(name.startswith(workers) for node in at_top for name in imports_in(node))
+
+
+def test_status_is_imported_only_inside_functions_of_commands() -> None:
+    importers = [
+        path for path in FILES if any("offset_common.status" in name for name in imports_in(parse(path)))
+    ]
+    outside = [path for path in importers if part_of(path) != "status"]
+    assert {part_of(path) for path in outside} == {"commands"}
+    for path in outside:
+        at_top = [node for node in parse(path).body if isinstance(node, (ast.Import, ast.ImportFrom, ast.If))]
+        assert not any("offset_common.status" in name for node in at_top for name in imports_in(node))
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 import stmgr
+from offset_common.address import Address
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
 from offset_common.tools.dissector import dissect
 from offset_common.tools.frame_assembler import SENT, Frame
 from offset_common.tools.meanings import meaning_of
 from offset_common.tools.relay_check import RelayCheck
-from offset_common.tools.trace import TraceWatcher
+from offset_common.tools.trace import TraceWatcher, frame_lines
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import (
     ExchangeRandNonce,
@@ -51,6 +52,8 @@ def conversation_of(lines: list[str]) -> dict[str, list[str]]:
     numbers = []
     for heading in filter(None, map(HEADING.match, lines)):
         numbers.append(int(heading[1]))
+        if heading[3] == OPENING[0]:
+            names[heading[2]].clear()  # a connect that the relay processed before the listen is retried
         names[heading[2]].append(heading[3])
     assert numbers == list(range(1, len(numbers) + 1))
     return dict(names)
@@ -98,7 +101,7 @@ class Collector(TraceWatcher):
 def seen(relay: RelayProcess) -> list[Frame]:
     """The frames of one check."""
     watcher = Collector()
-    assert RelayCheck(relay.ticket, watcher, PATIENCE, measure=False).run()
+    assert RelayCheck(relay.ticket, watcher, PATIENCE, round_trips=False, bulk=False).run()
     return watcher.frames
 
 
@@ -155,7 +158,7 @@ def test_frames_contain_the_keys_of_nodes_and_ticket(seen, relay):
 def test_a_failed_check_shows_the_frames_before_it(relay):
     watcher = Collector()
     ticket = RelayTicket(Identity.generate().public_key, relay.ticket.address)
-    check = RelayCheck(ticket, watcher, PATIENCE, measure=False)
+    check = RelayCheck(ticket, watcher, PATIENCE, round_trips=False, bulk=False)
     assert not check.run()
     watcher.finished(check)
     assert conversation_of(watcher.lines) == {
@@ -233,3 +236,35 @@ def test_a_terminal_gets_colour_unless_no_color_is_set(environment):
     assert status == 0
     assert ("\x1b[" in shown) is not bool(environment)
     assert conversation_of(re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()) == CONVERSATION
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100])
+def test_a_trace_fits_the_terminal(columns, ticket_file):
+    command = [sys.executable, ROOT / "stmgr.py", "relay-check", ticket_file, "--trace"]
+    status, shown = run_in_terminal(command, columns=columns)
+    lines = re.sub(r"\x1b\[[0-9;]*[mK]", "", shown).replace("\r", "").splitlines()
+    assert status == 0
+    assert [line for line in lines if len(line) > columns] == []
+    assert shown.count("ExchangeDh") > 6
+
+
+def test_a_failed_trace_fits_the_terminal(tmp_path):
+    path = tmp_path / "a.relay"
+    RelayTicket(bytes(32), Address("127.0.0.1", 1)).save(path)
+    command = [sys.executable, ROOT / "stmgr.py", "relay-check", path, "--trace"]
+    status, shown = run_in_terminal(command, columns=60)
+    lines = re.sub(r"\x1b\[[0-9;]*[mK]", "", shown).replace("\r", "").splitlines()
+    assert status == 1
+    assert [line for line in lines if len(line) > 60] == []
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 108])
+def test_a_narrow_trace_shows_the_same_bytes(width, seen):
+    def bytes_of(lines: list[str]) -> str:
+        return "".join(re.findall(r"(?<= )[0-9a-f]{2}(?= |$)", "\n".join(lines), re.MULTILINE))
+
+    frame = next(each for each in seen if each.name == "InitConnection connect")
+    signature = next(each for each in seen if each.name == "ExchangeDh").layers[0].signature
+    shown = bytes_of(frame_lines(1, next(e for e in seen if e.name == "ExchangeDh"), False, width))
+    assert signature.hex() in shown
+    assert frame.layers[-1].public_key.hex() in bytes_of(frame_lines(1, frame, False, width))

@@ -67,6 +67,10 @@ class Bridge:
         how = "ended" if self._failure is None else f"cut off: {self._failure}"
         return f"{how} ({self._sent} bytes to the peer, {self._received} from it)"
 
+    def wait_until_gone(self) -> None:
+        """Wait until the tunnel has no thread and no descriptor any more; the client bounds this time."""
+        self._tunnel.close(timeout=None)
+
     def cut_off(self, reason: str) -> None:
         """Close both connections without END; `run` then returns."""
         with self._lock:

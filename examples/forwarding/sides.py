@@ -7,7 +7,6 @@ Source: section 7 of docs/protocol.md.
 
 from __future__ import annotations
 
-import random
 import socket
 import sys
 import threading
@@ -20,14 +19,12 @@ from typing import Callable, Optional
 from examples.forwarding.bridge import Bridge, prepare, reason_of
 from offset_common.address import Address
 from offset_common.client import Deadline, Incoming, Listener, Step, Tunnel, connect, listen
+from offset_common.client.backoff import Backoff
 from offset_common.constants import HANDSHAKE_TIMEOUT, WAITING_CONNECT_TIMEOUT
 from offset_common.errors import ConnectError, OffsetError, ServiceError
 from offset_common.identity import Identity, encode_key
 from offset_common.tickets import RelayTicket
 
-FIRST_DELAY = 0.25  # seconds before the first retry
-MAX_DELAY = 30.0  # seconds between retries, at most
-STEADY_TIME = 30.0  # seconds; after a listener lived this long, the delays start again at FIRST_DELAY
 ACCEPT_PAUSE = 0.25  # seconds without accepting after accept() failed
 TARGET_TIMEOUT = 10.0  # seconds to connect to the TCP server
 STOP_TIMEOUT = 2.0  # seconds to close all connections when the program stops
@@ -43,26 +40,6 @@ def log(text: str) -> None:
     with _log_lock, suppress(OSError, ValueError):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
-
-
-class Backoff:
-    """The delay before each retry: exponential backoff with jitter.
-
-    The jitter keeps many nodes that lost the same relay from reconnecting at the same moment.
-
-    Args:
-        random_fraction: returns a number from 0 to 1.
-    """
-
-    def __init__(self, random_fraction: Callable[[], float] = random.random) -> None:
-        self._random_fraction = random_fraction
-        self._delay = FIRST_DELAY
-
-    def next(self) -> float:
-        """Return the next delay in seconds."""
-        delay = self._delay
-        self._delay = min(MAX_DELAY, delay * 2)
-        return delay * (1 + self._random_fraction()) / 2
 
 
 class Side(ABC):
@@ -101,6 +78,8 @@ class Side(ABC):
     def start(self, origin: str, make_bridge: Callable[[str], Bridge]) -> None:
         """Forward one connection in a thread. The caller has acquired its slot.
 
+        The thread releases the slot when the tunnel and the TCP connection are gone.
+
         Args:
             origin: the client, for the log.
             make_bridge: gets the connection's name and returns its bridge, or raises an error.
@@ -112,7 +91,9 @@ class Side(ABC):
 
     def _forward(self, name: str, make_bridge: Callable[[str], Bridge]) -> None:
         try:
-            log(f"{name}: {self._run(make_bridge(name))}")
+            bridge = make_bridge(name)
+            log(f"{name}: {self._run(bridge)}")
+            bridge.wait_until_gone()
         except (OSError, OffsetError) as error:
             log(f"{name}: failed: {reason_of(error)}")
         finally:
@@ -155,9 +136,7 @@ class Serve(Side):
             try:
                 self._listen()
             except (OSError, OffsetError) as error:
-                # Only a long-lived listener resets the backoff: another program may keep taking over the key.
-                if time.monotonic() - started > STEADY_TIME:
-                    backoff = Backoff()
+                backoff.listener_ended(time.monotonic() - started)
                 delay = backoff.next()
                 log(f"not listening: {reason_of(error)}; retrying in {delay:.1f} s")
                 self.stopping.wait(delay)
@@ -195,7 +174,7 @@ class Serve(Side):
             sock = socket.create_connection(self._target, TARGET_TIMEOUT)
             prepare(sock)
         except OSError as error:
-            tunnel.close()
+            tunnel.close(timeout=None)
             raise ServiceError(f"no TCP connection to {self._target}: {reason_of(error)}") from error
         return Bridge(sock, tunnel)
 

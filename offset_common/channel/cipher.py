@@ -1,11 +1,11 @@
-"""One direction's key and the counter of its messages.
+"""The key of one direction, and the counter of its messages.
 
 Source: section 5 of docs/protocol.md.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Union
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -17,46 +17,35 @@ Buffer = Union[bytes, bytearray, memoryview]
 
 
 class _CopyingAead:
-    """ChaCha20-Poly1305 with the calls that work in place, for versions of cryptography that lack them.
+    """ChaCha20-Poly1305 with the in-place methods, for versions of cryptography that lack them.
 
     Args:
         key: 32 bytes.
     """
 
-    __slots__ = ("_aead",)
-
     def __init__(self, key: bytes) -> None:
-        self._aead = ChaCha20Poly1305(key)
+        aead = ChaCha20Poly1305(key)
+        self.encrypt, self.decrypt = aead.encrypt, aead.decrypt
 
-    def encrypt(self, nonce: bytes, data: Buffer, associated_data: Optional[bytes]) -> bytes:
-        return self._aead.encrypt(nonce, bytes(data), associated_data)
+    def encrypt_into(self, nonce: bytes, data: Buffer, associated_data: None, buf: memoryview) -> None:
+        buf[:] = self.encrypt(nonce, bytes(data), associated_data)
 
-    def decrypt(self, nonce: bytes, data: Buffer, associated_data: Optional[bytes]) -> bytes:
-        return self._aead.decrypt(nonce, bytes(data), associated_data)
-
-    def encrypt_into(
-        self, nonce: bytes, data: Buffer, associated_data: Optional[bytes], buf: memoryview
-    ) -> None:
-        buf[:] = self.encrypt(nonce, data, associated_data)
-
-    def decrypt_into(
-        self, nonce: bytes, data: Buffer, associated_data: Optional[bytes], buf: memoryview
-    ) -> None:
-        buf[:] = self.decrypt(nonce, data, associated_data)
+    def decrypt_into(self, nonce: bytes, data: Buffer, associated_data: None, buf: memoryview) -> None:
+        buf[:] = self.decrypt(nonce, bytes(data), associated_data)
 
 
-# The lean class is there since cryptography 47.0; Debian 12 has 38.0.
+# cryptography has the in-place methods since 47.0; Debian 12 has 38.0.
 _new_aead: Callable[[bytes], Any] = (
     ChaCha20Poly1305 if hasattr(ChaCha20Poly1305, "decrypt_into") else _CopyingAead
 )
 
 
 class CipherState:
-    """Encrypts, or decrypts, the messages of one direction in their order.
+    """Encrypts or decrypts the messages of one direction, in order.
 
     Args:
         key: 32 bytes.
-        counter: how many messages this key has encrypted before.
+        counter: the number of messages already encrypted under this key.
     """
 
     __slots__ = ("counter", "key")
@@ -67,47 +56,47 @@ class CipherState:
 
     @property
     def aead(self) -> Any:
-        """The cipher under the key, made anew each time: that takes 1 us; keeping it would take 2 KB."""
+        """A new cipher object under the key: making one takes 1 us, keeping one would take 2 KB."""
         return _new_aead(self.key)
 
     def export_state(self) -> list[Any]:
-        """Return key and counter in a form for JSON."""
+        """Return key and counter as values for JSON."""
         return [self.key.hex(), self.counter]
 
     @classmethod
     def import_state(cls, state: list[Any]) -> CipherState:
-        """Continue where `export_state` left off."""
+        """Return the state that `export_state` returned."""
         return cls(bytes.fromhex(state[0]), state[1])
 
     def next_nonce(self) -> bytes:
-        """Return the 12 bytes that the next message must begin with."""
+        """Return the 12 bytes with which the next message must start."""
         return self.counter.to_bytes(NONCE_SIZE, "little")
 
     def advance(self, count: int) -> None:
-        """Count messages that were encrypted, or decrypted, with `aead` itself."""
+        """Count messages that were encrypted or decrypted with `aead` directly."""
         self.counter += count
 
-    def encrypt(self, plaintext: Buffer) -> bytes:
-        """Return nonce, ciphertext and tag of the next message."""
+    def encrypt(self, plaintext: bytes) -> bytes:
+        """Encrypt the next message; return nonce, ciphertext and tag."""
         nonce = self.next_nonce()
         self.counter += 1
         encrypted: bytes = self.aead.encrypt(nonce, plaintext, None)
         return nonce + encrypted
 
     def decrypt(self, payload: bytes) -> bytes:
-        """Return the plaintext of the next message.
+        """Decrypt the next message.
 
         Raises:
-            DecryptionError: too short, not the next one, or not encrypted under this key. The state
-                is as before.
+            DecryptionError: the payload is too short, is not the next message, or is not encrypted under
+                this key. The state stays unchanged.
         """
         if len(payload) < ENCRYPTION_OVERHEAD:
             raise DecryptionError(
-                f"an encrypted message of {len(payload)} bytes; the least is {ENCRYPTION_OVERHEAD}"
+                f"an encrypted message of {len(payload)} bytes; the minimum is {ENCRYPTION_OVERHEAD}"
             )
         nonce = payload[:NONCE_SIZE]
         if nonce != self.next_nonce():
-            raise DecryptionError(f"not message {self.counter} of its key")
+            raise DecryptionError(f"the nonce is not {self.counter}, the next one of its key")
         try:
             plaintext: bytes = self.aead.decrypt(nonce, payload[NONCE_SIZE:], None)
         except InvalidTag:

@@ -1,14 +1,14 @@
-"""Decide from the packed bytes of a decrypted message whether the relay may forward them as they are.
+"""Decide from its packed bytes whether a decrypted message may be forwarded without unpacking it.
 
-Nearly all that a relay forwards is a ChannelMessage with a KaMessage `message` inside, packed twice. The
-ChannelMessage is walked completely, run by run. Of the KaMessage the segment table, the root, the union
-and ->message are read; its payload is walked as well if the first run of the user data holds all of it.
-A fault further inside is left to the node at the other end: it affects only the nodes of that tunnel.
+Nearly every frame of a tunnel carries a ChannelMessage with a KaMessage `message` inside, packed twice. The
+ChannelMessage is walked completely, run by run. Of the KaMessage, the segment table, the root, the union
+and ->message are read; its payload is walked too if the first run of the user data contains all of it. A
+fault further inside is left to the node at the other end, because it affects only the nodes of that tunnel.
 
-This is the fast twin of `ChannelMessage.decode` and `KaMessage.decode` (wire/messages.py), and a test holds
-that both give the same answers. It knows the order in which all known encoders write the objects; any other
-layout is unknown, and takes the slow path. An object that doesn't fit the first segment comes in a segment
-of its own, behind a far pointer and a landing pad:
+This is the fast counterpart of `ChannelMessage.decode` and `KaMessage.decode` (wire/messages.py), and a test
+holds that both give the same answers. It recognizes the order in which all known encoders write the objects.
+Messages with any other layout take the slow path. An object that doesn't fit into the first segment is in a
+segment of its own, behind a far pointer and a landing pad:
 
     ChannelMessage   root, ->randPadding, ->content, [padding], 1, ->user, [user]
                      then, in segments of their own: [pad, padding], [pad, user]
@@ -34,21 +34,22 @@ from offset_common.channel.packed_words import (
     read_word,
     skip_words,
 )
-from offset_common.wire.messages import packed_begin
-from offset_common.wire.packing import WORD_SIZE, max_unpacked_size, unpack
+from offset_common.wire.capnp import data_pointer
+from offset_common.wire.messages import packed_start
+from offset_common.wire.packing import WORD_SIZE, max_unpacked_size, pack_word, unpack
 
-MAX_PADDING_KEPT = 768  # bytes; more is not worth encrypting and sending again
+MAX_PADDING_KEPT = 768  # bytes; longer padding is trimmed, because sending it costs more than trimming it
 
 _OUTER_ALLOWANCE = max_unpacked_size(0, data_fields=2)
 _INNER_ALLOWANCE = max_unpacked_size(0)
-_MAX_SHORT = 3000  # packed bytes: one run of user data, and padding that is kept
-_HEAD_SIZE = 56  # bytes of user data: the words of a KaMessage before its payload, packed
+_MAX_SHORT = 3000  # packed bytes: padding that is kept, and one run of user data
+_HEAD_SIZE = 56  # bytes of user data that include all packed words of a KaMessage before its payload
 
 # Packed words.
-_BEGINS = tuple(packed_begin(size) for size in range(MAX_PADDING_KEPT + 1))
+_STARTS = tuple(packed_start(size) for size in range(MAX_PADDING_KEPT + 1))
 _NEAR_MESSAGE = b"\x50\x01\x01\x01\x01"  # the root of a KaMessage; the union, `message`
 _FAR_MESSAGE = _NEAR_MESSAGE + b"\x11\x02\x01"  # and ->message, in the second segment
-_FAR_USER = b"\x01\x01\x11\x02\x01"  # the union, `user`; ->user, in the second segment
+_USER = b"\x01\x01"  # the union of a ChannelContent, `user`
 
 # Halves of words, as packed_words.py returns them.
 _FAR = 2  # the low half of a far pointer to the first word of a segment
@@ -56,50 +57,50 @@ _CONTENT_SECTIONS = 1 << 16 | 1  # the high half of ->content: a data word and a
 
 
 class Content(NamedTuple):
-    """All of a ChannelMessage behind its padding, still packed: the union, ->user, and user data.
+    """Everything in a ChannelMessage after its padding: the union, ->user, and user data.
 
     Args:
-        packed: the words.
-        words: how many of them are in the first segment.
-        second: how many words a second segment has, with user data alone; or 0.
+        packed: the packed words.
+        words: the number of unpacked words.
     """
 
     packed: Packed
     words: int
-    second: int
 
 
-AS_IT_IS = Content(b"", 0, 0)
-"""Instead of what to write behind less padding: the padding is short."""
+AS_IT_IS = Content(b"", 0)
+"""The padding is short, so the message is forwarded unchanged."""
 
 
 def classify(packed: Packed, size: int) -> Optional[Content]:
-    """Return what to forward of a ChannelMessage with a `message` inside.
+    """Return how to forward a ChannelMessage with a `message` inside.
 
     Args:
-        packed: the message, with anything behind it.
+        packed: the message, and any bytes after it.
         size: bytes of the message.
 
-    Returns: AS_IT_IS, or the content to write behind less padding; None if the slow path must decide.
+    Returns: AS_IT_IS, or the content to write after shorter padding; None if the slow path must decide.
     """
     try:
         if size <= _MAX_SHORT and _is_short_message(packed, size):
             return AS_IT_IS
-        padding, user, length, content = _walk(packed, size)
+        padding, user, length, start, end = _walk(packed, size)
         if not _is_message(_first_bytes(packed, user, length), length):
             return None
-    except (IndexError, struct.error, UnknownLayoutError):  # cut short, the first two
+    except (IndexError, struct.error, UnknownLayoutError):  # the first two: it is cut short
         return None
     if padding <= MAX_PADDING_KEPT:
         return AS_IT_IS
-    start, end, words, second = content
-    return Content(_FAR_USER + packed[start:end] if second else packed[start:end], words, second)
+    content = packed[start:end]
+    if start == user:  # it was far
+        content = _USER + pack_word(data_pointer(0, length)) + content
+    return Content(content, 2 + ((length + 7) >> 3))
 
 
 def find_short_user(packed: bytes) -> Optional[bytes]:
-    """Return the user data of a ChannelMessage if it is short, such as a keepAlive; else None."""
+    """Return the user data of a ChannelMessage if it is short, such as a keepAlive; otherwise None."""
     try:
-        _, user, length, _ = _walk(packed, len(packed))
+        _, user, length, _, _ = _walk(packed, len(packed))
         first = _first_bytes(packed, user, length)
     except (IndexError, struct.error, UnknownLayoutError):
         return None
@@ -107,9 +108,9 @@ def find_short_user(packed: bytes) -> Optional[bytes]:
 
 
 def _is_short_message(p: Packed, size: int) -> bool:
-    """Recognize most messages: single segments, short padding, and a payload in one run inside another.
+    """Recognize the most frequent layout: one segment each, short padding, and a payload in one run.
 
-    The user data may end in a shorter run, which then has only the end of the payload.
+    The user data may end in a shorter run, which then contains only the end of the payload.
     """
     if p[0] == 0x30:  # the segment table
         words, at = p[1] | p[2] << 8, 3
@@ -118,9 +119,9 @@ def _is_short_message(p: Packed, size: int) -> bool:
     else:
         return False
     padding = p[at + 4] >> 3 | (p[at + 5] << 5 if p[at + 2] == 0x31 else 0)
-    if padding > MAX_PADDING_KEPT or not p.startswith(_BEGINS[padding], at):
+    if padding > MAX_PADDING_KEPT or not p.startswith(_STARTS[padding], at):
         return False
-    at += len(_BEGINS[padding])
+    at += len(_STARTS[padding])
     left = (padding + 7) >> 3
     words -= 5 + left  # of user data
     if left and p[at] == 0xFF and p[at + 9] == left - 1:
@@ -143,7 +144,7 @@ def _is_short_message(p: Packed, size: int) -> bool:
         return False
     if more != words - 1:
         end = skip_words(p, end, words - 1 - more)
-    # The KaMessage: its first eight bytes stand before the count of the run, all others behind it.
+    # The KaMessage: its first eight bytes are before the count of the run, all others after it.
     if p[at + 1] == 0x30:  # its segment table
         left = (p[at + 2] | p[at + 3] << 8) - 3
         message, tag = at + 4, at + 10
@@ -172,26 +173,26 @@ def _is_short_message(p: Packed, size: int) -> bool:
     )
 
 
-def _walk(p: Packed, size: int) -> tuple[int, int, int, tuple[int, int, int, int]]:
+def _walk(p: Packed, size: int) -> tuple[int, int, int, int, int]:
     """Walk a ChannelMessage with user data.
 
-    Returns: bytes of padding, where the packed user data begins, its bytes unpacked; and of what stays if
-    the padding is trimmed: start, end, words in the first segment and in the second.
+    Returns: bytes of padding; position and unpacked bytes of user data; start and end of the part that ends
+    with user data, and starts with the union unless user data is far.
     """
     sizes, at = read_table(p)
     if sum(sizes) * WORD_SIZE > size + _OUTER_ALLOWANCE:
         raise UnknownLayoutError
     padding = p[at + 4] >> 3 | (p[at + 5] << 5 if p[at + 2] == 0x31 else 0)
-    if padding <= MAX_PADDING_KEPT and p.startswith(_BEGINS[padding], at):
+    if padding <= MAX_PADDING_KEPT and p.startswith(_STARTS[padding], at):
         near_padding = True
-        at += len(_BEGINS[padding])
+        at += len(_STARTS[padding])
     else:
-        near_padding, padding, at = _read_begin(p, at)
-    # The first segment has the padding, the union, ->user and user data, unless one of them is far.
+        near_padding, padding, at = _read_start(p, at)
+    # The first segment contains the padding, the union, ->user and user data, unless they are far.
     padding_words = (padding + 7) >> 3
     at = skip_words(p, at, padding_words)
-    union = at
-    length = user = words = 0
+    start = at
+    length = user = end = 0
     if p[at] != 1 or p[at + 1] != 1:  # `user`
         raise UnknownLayoutError
     low, high, at = read_word(p, at + 2)  # ->user
@@ -200,30 +201,28 @@ def _walk(p: Packed, size: int) -> tuple[int, int, int, tuple[int, int, int, int
         words = (length + 7) >> 3
         if high & 7 != BYTES or sizes[0] != 5 + padding_words + words:
             raise UnknownLayoutError
-        at = skip_words(p, at, words)
+        at = end = skip_words(p, at, words)
     elif low != _FAR or high != len(sizes) - 1 or sizes[0] != 5 + padding_words:
         raise UnknownLayoutError
-    content = union, at, 2 + words, 0
     far = 1
     if not near_padding:
         padding, at = read_landing_pad(p, at, sizes[1])
         at = skip_words(p, at, (padding + 7) >> 3)
         far = 2
     if low == _FAR:
-        start = at
-        length, user = read_landing_pad(p, start, sizes[far])
-        at = skip_words(p, user, (length + 7) >> 3)
-        content = start, at, 2, sizes[far]
+        length, user = read_landing_pad(p, at, sizes[far])
+        start = user
+        at = end = skip_words(p, user, (length + 7) >> 3)
         far += 1
     if at > size or far != len(sizes):
         raise UnknownLayoutError
-    return padding, user, length, content
+    return padding, user, length, start, end
 
 
-def _read_begin(p: Packed, at: int) -> tuple[bool, int, int]:
+def _read_start(p: Packed, at: int) -> tuple[bool, int, int]:
     """Read the root, ->randPadding and ->content.
 
-    Returns: whether the padding follows; its size, if it does; and where the next word begins.
+    Returns: whether the padding follows at once, its size if it does, and the position of the next word.
     """
     if p[at] != 0x40 or p[at + 1] != 2:  # the root: no data, two pointers
         raise UnknownLayoutError
@@ -241,7 +240,7 @@ def _read_begin(p: Packed, at: int) -> tuple[bool, int, int]:
 
 
 def _first_bytes(p: Packed, at: int, length: int) -> Packed:
-    """Unpack user data if it is a single run or tiny, and only its first words if not."""
+    """Unpack user data that is tiny or a single run; otherwise unpack only its first words."""
     if length <= _HEAD_SIZE:
         return unpack(bytes(p[at : at + 2 * _HEAD_SIZE]), 0, length + 7 & ~7)[0][:length]
     run = 2 + WORD_SIZE + WORD_SIZE * p[at + 9]  # packed bytes
@@ -252,11 +251,11 @@ def _first_bytes(p: Packed, at: int, length: int) -> Packed:
 
 
 def _is_message(user: Packed, length: int) -> bool:
-    """Recognize a KaMessage `message`, of which no more than the beginning may be here.
+    """Return whether user data is a KaMessage `message`.
 
     Args:
-        user: the beginning of user data.
-        length: bytes of all user data.
+        user: the start of the user data, or all of it.
+        length: bytes of the whole user data.
     """
     sizes, at = read_table(user)
     if len(sizes) == 1:

@@ -14,8 +14,10 @@ from typing import Any, Optional
 from offset_common.channel.events import Event, HandshakeCompleted
 from offset_common.channel.handshake import RandomBytes
 from offset_common.channel.keepalive import ChannelState, KeepaliveChannel
-from offset_common.channel.secure_channel import Observer, SecureChannel
+from offset_common.channel.other_protocols import is_other_protocol, name_protocol
+from offset_common.channel.secure_channel import Observer
 from offset_common.constants import (
+    FRAME_LENGTH_SIZE,
     MAX_FRAME_SIZE,
     MAX_HANDSHAKE_FRAME_SIZE,
     PROTOCOL_VERSION,
@@ -29,8 +31,8 @@ VERSION_FRAME = encode_frame(PROTOCOL_VERSION.to_bytes(VERSION_SIZE, "big"))
 """The frame that each side sends as soon as the TCP connection is up (section 2 of docs/protocol.md)."""
 
 
-class Connection:
-    """One side of a connection between a node and a relay.
+class Connection(KeepaliveChannel):
+    """One side of a connection between a node and a relay: a channel whose payloads travel in frames.
 
     Args:
         identity: our own.
@@ -38,10 +40,10 @@ class Connection:
         expected_peer: the public key that the peer must have; None on the relay's side.
         random_bytes: the source of randomness.
         observer: called with every payload, and with the value of every layer, as they pass; or None.
-        version_sent: whether the caller has sent `VERSION_FRAME` already.
+        version_sent: whether the caller has already sent `VERSION_FRAME`.
     """
 
-    __slots__ = ("_frames", "_observer", "_version_received", "channel")
+    __slots__ = ("_frames", "_version_received")
 
     def __init__(
         self,
@@ -52,159 +54,108 @@ class Connection:
         observer: Optional[Observer] = None,
         version_sent: bool = False,
     ) -> None:
-        self.channel = KeepaliveChannel(identity, now, expected_peer, random_bytes, observer)
+        super().__init__(identity, now, expected_peer, random_bytes, observer)
         self._frames = FrameReader(limit=VERSION_SIZE)
         self._version_received = False
-        self._observer = observer
         if not version_sent:
-            self.channel.outgoing.insert(0, VERSION_FRAME[-VERSION_SIZE:])
-
-    def export_state(self) -> dict[str, Any]:
-        """Return all that another process needs to continue this connection, in a form for JSON.
-
-        Raises:
-            LocalProtocolError: the handshake is not done, or our own rekey is not answered yet.
-        """
-        return self.channel.export_state()
+            self.outgoing.insert(0, VERSION_FRAME[-VERSION_SIZE:])
 
     @classmethod
-    def import_state(cls, state: dict[str, Any]) -> Connection:
-        """Continue a connection where `export_state` of another process on this machine left it."""
-        connection = cls.__new__(cls)
-        connection.channel = KeepaliveChannel.import_state(state)
+    def import_state(cls, state: dict[str, Any], random_bytes: RandomBytes = os.urandom) -> Connection:
+        """Continue a connection that another process of this machine exported."""
+        connection = super().import_state(state, random_bytes)
+        assert isinstance(connection, Connection)
         connection._frames = FrameReader(limit=MAX_FRAME_SIZE)
         connection._version_received = True
-        connection._observer = None
         return connection
 
     @property
-    def established(self) -> bool:
-        """Whether the handshake is done and the connection has not failed."""
-        return self.channel.state is ChannelState.READY
-
-    @property
-    def secure_channel(self) -> SecureChannel:
-        """The established secure channel.
-
-        Raises:
-            LocalProtocolError: the handshake is not done.
-        """
-        return self.channel.secure_channel
-
-    @property
-    def peer_public_key(self) -> bytes:
-        """The proven key of the peer, 32 bytes.
-
-        Raises:
-            LocalProtocolError: the handshake is not done.
-        """
-        return self.channel.secure_channel.peer_public_key
-
-    @property
     def received_size(self) -> int:
-        """How many received bytes have not become events yet."""
+        """The number of received bytes that are not part of any returned event."""
         return len(self._frames)
 
     def receive_data(self, data: Buffer) -> None:
-        """Take received bytes, cut in any way; `next_event` returns their meaning."""
+        """Add received bytes, in pieces of any size; `next_event` decodes them."""
         self._frames.receive_data(data)
 
     def take_received(self) -> bytes:
-        """Return, and forget, the received bytes that have not become events yet."""
+        """Return and remove the received bytes that are not part of any returned event."""
         return self._frames.take_all()
 
     def next_event(self, now: float) -> Optional[Event]:
-        """Return the next event of the received bytes, or None until more come.
+        """Return the next event in the received bytes, or None if more bytes are needed.
 
         Raises:
-            PeerError: the peer broke the protocol; earlier events have been returned before.
-            LocalProtocolError: the connection failed before.
+            PeerError: the peer broke the protocol; all earlier events have been returned.
+            LocalProtocolError: the connection has already failed.
         """
-        if self.channel.state is ChannelState.FAILED:
-            raise LocalProtocolError("the connection failed before")
+        if self.state is ChannelState.FAILED:
+            raise LocalProtocolError("the connection has already failed")
         try:
-            return self._next_event(now)
+            while True:
+                payload = self._next_payload()
+                if payload is None:
+                    return None
+                event = self.receive_frame(payload, now)
+                if event is not None:
+                    return event
         except PeerError:
-            self.channel.fail()
+            self.fail()
             raise
 
     def receive_frame(self, payload: bytes, now: float) -> Optional[Event]:
-        """Take one whole payload; return its event, or None if it has none.
+        """Handle the payload of one frame; return its event, or None if it has none.
 
         Raises:
             PeerError: the peer broke the protocol.
-            LocalProtocolError: the connection failed before.
+            LocalProtocolError: the connection has already failed.
         """
-        if self._observer:
-            self._observer("received", payload)
+        self._observe("received", payload)
         if not self._version_received:
             self._receive_version(payload)
             return None
-        event = self.channel.receive_payload(payload, now)
+        event = self.receive_payload(payload, now)
         if isinstance(event, HandshakeCompleted):
             self._frames.set_limit(MAX_FRAME_SIZE)
         return event
 
-    def send(self, message: bytes, now: float, sparse: bool = False) -> None:
-        """Send one message to the peer; `data_to_send` returns the bytes.
-
-        Args:
-            message: bytes of the layer above.
-            now: seconds.
-            sparse: whether to pack its zero bytes away.
-
-        Raises:
-            LocalProtocolError: the handshake is not done, or the connection failed.
-        """
-        self.channel.send(message, now, sparse)
-
     def data_to_send(self) -> bytes:
-        """Return, once, the bytes to send now."""
-        outgoing = self.channel.outgoing
-        if not outgoing:
-            return b""
-        parts: list[bytes] = []
-        for payload in outgoing:
-            if self._observer:
-                self._observer("sent", payload)
-            parts.append(encode_frame(payload))
-        outgoing.clear()
-        return b"".join(parts)
+        """Return and remove the bytes that must be sent now."""
+        frames = []
+        for payload in self.outgoing:
+            self._observe("sent", payload)
+            frames.append(encode_frame(payload))
+        self.outgoing.clear()
+        return b"".join(frames)
 
-    def next_deadline(self) -> float:
-        """Return the earliest time, in seconds, at which `handle_time` has something to do."""
-        return self.channel.next_deadline()
+    def _next_payload(self) -> Optional[bytes]:
+        try:
+            payload = self._frames.next_frame()
+        except FrameTooLargeError as error:
+            if self._version_received:
+                raise
+            raise _not_an_offset_peer(error.length.to_bytes(FRAME_LENGTH_SIZE, "big")) from None
+        if payload is None and not self._version_received:
+            self._check_partial_version()
+        return payload
 
-    def handle_time(self, now: float) -> None:
-        """Send a keepAlive or start a rekey if it is time for that.
-
-        Raises:
-            SilenceError: nothing came from the peer for 32 s.
-        """
-        self.channel.handle_time(now)
-
-    def _next_event(self, now: float) -> Optional[Event]:
-        while True:
-            try:
-                payload = self._frames.next_frame()
-            except FrameTooLargeError as error:
-                if self._version_received:
-                    raise
-                raise VersionError(f"not an Offset peer: its first frame has {error.length} bytes") from None
-            if payload is None:
-                return None
-            event = self.receive_frame(payload, now)
-            if event is not None:
-                return event
+    def _check_partial_version(self) -> None:
+        first = self._frames.peek(FRAME_LENGTH_SIZE)
+        if len(first) < FRAME_LENGTH_SIZE and is_other_protocol(first):
+            raise _not_an_offset_peer(first)
 
     def _receive_version(self, payload: bytes) -> None:
         # "A side that receives another length or another number closes the connection." (2)
         self._version_received = True
         if len(payload) != VERSION_SIZE:
-            self.channel.fail()
+            self.fail()
             raise VersionError(f"a version of {len(payload)} bytes")
         version = int.from_bytes(payload, "big")
         if version != PROTOCOL_VERSION:
-            self.channel.fail()
-            raise VersionError(f"protocol version {version}, where only {PROTOCOL_VERSION} is spoken")
+            self.fail()
+            raise VersionError(f"protocol version {version}, where only {PROTOCOL_VERSION} is supported")
         self._frames.set_limit(MAX_HANDSHAKE_FRAME_SIZE)
+
+
+def _not_an_offset_peer(first: bytes) -> VersionError:
+    return VersionError(f"not an Offset peer: {name_protocol(first)}")

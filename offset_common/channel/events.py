@@ -6,7 +6,7 @@ from typing import NamedTuple, Union
 
 
 class HandshakeCompleted(NamedTuple):
-    """The peer is proven and messages can pass; the first event, once.
+    """The peer has proven its key, and messages can be exchanged. Always the first event.
 
     Args:
         peer_public_key: 32 bytes.
@@ -16,7 +16,7 @@ class HandshakeCompleted(NamedTuple):
 
 
 class MessageReceived(NamedTuple):
-    """The peer sent a `message` of the keepalive layer.
+    """The peer sent a message.
 
     Args:
         data: bytes of the layer above.

@@ -1,9 +1,9 @@
-"""The fast path: messages of one connection re-encrypted for another, a batch at a time.
+"""The fast path: re-encrypt the messages of one connection for another, a batch at a time.
 
 The slow path is `Connection.receive_frame` and `Connection.send`: decrypt, unpack twice, pack twice,
-encrypt. Most frames need less. Once `classify` recognizes the decrypted bytes as a well-formed message, the
-same bytes are encrypted under the other key, in buffers that are reused. Released nodes put 32 KiB of
-padding on a message, on average; it is trimmed. Everything else (keepalives, rekeys, other layouts, faults)
+encrypt. Most frames need less. If `classify` recognizes the decrypted bytes as a well-formed message, the
+same bytes are encrypted under the other key, in buffers that are reused. Released nodes add 32 KiB of
+padding to a message on average; it is trimmed. Everything else (keepalives, rekeys, other layouts, faults)
 takes the slow path.
 
 A test holds that both paths deliver the same payloads on every kind of input.
@@ -33,29 +33,28 @@ from offset_common.constants import (
 from offset_common.errors import PeerError
 from offset_common.wire.capnp import segment_table
 from offset_common.wire.frames import frame_end
-from offset_common.wire.messages import packed_begin
-from offset_common.wire.packing import WORD_SIZE, pack, pack_literal, pack_word
+from offset_common.wire.messages import packed_start
+from offset_common.wire.packing import WORD_SIZE, pack_literal, pack_word
 
-MAX_OUTPUT = 768 * 1024  # bytes after which a batch stops: the slow path can make more than it was given
-MAX_SLOW_SECONDS = 0.0005  # of the slow path after which a batch stops
+MAX_OUTPUT = 768 * 1024  # bytes after which a batch stops, because the slow path can enlarge messages
+MAX_SLOW_SECONDS = 0.0005  # seconds on the slow path after which a batch stops
 
 _HEADER = Struct(f">Q{NONCE_SIZE}s")
 _HEADER_SIZE = FRAME_LENGTH_SIZE + NONCE_SIZE
 _MIN_FRAME = FRAME_LENGTH_SIZE + ENCRYPTION_OVERHEAD
 _MAX_PLAINTEXT = MAX_FRAME_SIZE - ENCRYPTION_OVERHEAD
-_DRAWN_AT_ONCE = 32  # paddings: a system call for each would cost as much as all the rest
-_TWO_SEGMENTS = Struct("<IIQ")  # the segment table: segments - 1, words of the first, words of the second
+_PADDINGS_AT_ONCE = 32  # drawn by one system call, which takes 1 to 2 us
 
 
 class ForwardResult(NamedTuple):
     """The result of one batch.
 
     Args:
-        taken: bytes of whole frames consumed from the input.
-        frames: how many frames those were.
+        taken: bytes of complete frames consumed from the input.
+        frames: the number of these frames.
         output: frames for the other peer; valid until the next call.
-        more: whether whole frames are left: the batch reached its bound of frames, output or slow-path time.
-        error: the fault of the peer that sent the input, found after `taken`; or None.
+        more: whether complete frames remain, because the batch reached a limit.
+        error: the fault that the sender's peer committed after `taken` bytes; or None.
     """
 
     taken: int
@@ -66,11 +65,11 @@ class ForwardResult(NamedTuple):
 
 
 class Forwarder:
-    """Forwards batches of frames, through buffers that all connections share.
+    """Forwards batches of frames through buffers that all connections share.
 
     Args:
-        largest_input: bytes of frames that may be given at once.
-        clock: seconds; to measure the slow path.
+        largest_input: the most bytes of frames that one call may get.
+        clock: seconds; measures the slow path.
         random_bytes: the source of padding.
     """
 
@@ -81,7 +80,7 @@ class Forwarder:
         self._padding = _PaddingSource(random_bytes)
         self._plain = bytearray(MAX_FRAME_SIZE)
         self._plain_view = memoryview(self._plain)
-        # The fast path never makes a frame larger; a batch ends once the slow path has made MAX_OUTPUT.
+        # The fast path never enlarges a frame; a batch stops once its output exceeds MAX_OUTPUT.
         self._out = memoryview(bytearray(max(largest_input, MAX_OUTPUT) + 2 * MAX_FRAME_SIZE))
 
     def forward(
@@ -94,14 +93,14 @@ class Forwarder:
     ) -> ForwardResult:
         """Re-encrypt the messages that `source` received for the peer of `sink`.
 
-        Answers for the peer of `source` wait in `source.data_to_send()`.
+        Answers to the peer of `source` are in `source.data_to_send()` afterwards.
 
         Args:
             source: established.
-            sink: established, with nothing that waits to be sent.
+            sink: established, with nothing left to send.
             data: frames that `source` received; the last one may be incomplete.
             now: seconds.
-            max_frames: how many frames the batch may take, at least 1.
+            max_frames: the most frames that the batch may take, at least 1.
         """
         taken = filled = frames = 0
         slow_seconds = 0.0
@@ -129,20 +128,23 @@ class Forwarder:
                 taken = end
                 frames += 1
         except PeerError as fault:
-            source.channel.fail()
-            # Its traceback would keep this frame, and all that was unpacked, until a search for cycles.
+            source.fail()
+            # The traceback would keep the local variables alive until the next search for cycles.
             fault.__traceback__ = fault.__context__ = None
             error = fault
         if frames:
-            source.channel.mark_received(now)
+            source.mark_received(now)
         if filled:
-            sink.channel.mark_sent(now)
+            sink.mark_sent(now)
         return ForwardResult(taken, frames, self._out[:filled], more, error)
 
     def _forward_fast(
         self, source: Connection, sink: Connection, data: memoryview, start: int, fill: int, max_frames: int
     ) -> tuple[int, int, int]:
-        """Forward frames from `start` on while they are messages; return how many, and both ends."""
+        """Forward messages from `start` on, up to the first other frame.
+
+        Returns: the number of messages, and the positions reached in `data` and in the output.
+        """
         channel = source.secure_channel
         if channel.old_receiving is not None or fill > MAX_OUTPUT:
             return 0, start, fill
@@ -173,7 +175,7 @@ class Forwarder:
                 break
             if content is not AS_IT_IS:
                 trimmed = self._padding.write_behind(content)
-                if len(trimmed) < size:  # or its padding was packed zero bytes
+                if len(trimmed) < size:  # not if the padding was zero bytes, packed to almost nothing
                     plaintext = memoryview(trimmed)
                     length = len(trimmed) + ENCRYPTION_OVERHEAD
             nonce = sent.to_bytes(NONCE_SIZE, "little")
@@ -192,11 +194,11 @@ class Forwarder:
     def _forward_slow(
         self, source: Connection, sink: Connection, payload: bytes, fill: int, now: float
     ) -> int:
-        """Forward one frame of any kind; return the bytes of output."""
+        """Forward one frame of any kind; return the size of the output."""
         event = source.receive_frame(payload, now)
         if not isinstance(event, MessageReceived):
             return 0
-        # A message that came with its zero bytes packed away is sent so: nobody gets much more than was sent.
+        # If its zero bytes arrived packed, send them packed: the output stays about as large as the input.
         sink.send(event.data, now, sparse=len(event.data) > len(payload))
         frame = sink.data_to_send()
         self._out[fill : fill + len(frame)] = frame
@@ -204,10 +206,10 @@ class Forwarder:
 
 
 class _PaddingSource:
-    """Draws 0 to 255 bytes of random padding at a time, and writes messages with it.
+    """Writes messages with 0 to 255 bytes of random padding.
 
     Args:
-        random_bytes: the source of it.
+        random_bytes: the source of the padding.
     """
 
     def __init__(self, random_bytes: RandomBytes) -> None:
@@ -216,24 +218,18 @@ class _PaddingSource:
         self._at = 0
 
     def write_behind(self, content: Content) -> bytes:
-        """Return the packed ChannelMessage with this content behind fresh padding."""
+        """Return the packed ChannelMessage with fresh padding and this content."""
         if self._at == len(self._drawn):
-            self._drawn = self._random_bytes(_DRAWN_AT_ONCE * (1 + MAX_PADDING_SENT))
+            self._drawn = self._random_bytes(_PADDINGS_AT_ONCE * (1 + MAX_PADDING_SENT))
             self._at = 0
         at = self._at
         self._at += 1 + MAX_PADDING_SENT
         size = self._drawn[at]
         padding = self._drawn[at + 1 : at + 1 + size]
         words = 3 + (size + WORD_SIZE - 1) // WORD_SIZE + content.words
-        return b"".join(
-            (_packed_table(words, content.second), packed_begin(size), pack_literal(padding), content.packed)
-        )
+        return b"".join((_packed_table(words), packed_start(size), pack_literal(padding), content.packed))
 
 
 @functools.lru_cache(maxsize=512)
-def _packed_table(words: int, second: int) -> bytes:
-    if not second:
-        return pack_word(segment_table(words))
-    # Its two words are packed apart: section 3.3 of docs/protocol.md.
-    table = _TWO_SEGMENTS.pack(1, words, second)
-    return pack(table[:WORD_SIZE]) + pack(table[WORD_SIZE:])
+def _packed_table(words: int) -> bytes:
+    return pack_word(segment_table(words))

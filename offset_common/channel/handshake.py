@@ -1,6 +1,6 @@
 """The secure channel's handshake: two messages each way, then both sides have keys.
 
-Both sides run the same steps at the same time; there is no client and no server:
+Both sides run the same steps at the same time; there is no client and no server.
 
     me                                                             peer
      ExchangeRandNonce{randNonce=Rm, srcPublicKey=Im, optDest=?} →
@@ -31,18 +31,18 @@ RandomBytes = Callable[[int], bytes]
 _MAX_Y = 2**255 - 1  # the bits of an Ed25519 public key that are y; the highest bit is the sign of x
 _P = 2**255 - 19
 _ORDER_8_Y = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
-# y of the eight points whose order divides 8, in each form that decodes to them: 14 keys with both signs.
-# Anyone can make a signature that verifies with one of them.
+# The y coordinates of the eight points whose order divides 8, reduced or not: 14 keys with both signs.
+# Anyone can forge a signature that verifies with one of them.
 _SMALL_ORDER_Y = frozenset((0, 1, _ORDER_8_Y, _P - _ORDER_8_Y, _P - 1, _P, _P + 1))
 
 
 class WrongPeerError(HandshakeError):
-    """The peer presents another identity than the expected one.
+    """The peer has another key than expected.
 
     Args:
-        reason: one clause, for a person; it shows no key.
-        found: 32 bytes, the key that the peer claims and has not proven; empty if it is not known.
-        expected: 32 bytes, the key that it should have.
+        reason: one clause for the user, without any key.
+        found: 32 bytes, the key that the peer claims and has not proven; empty if unknown.
+        expected: 32 bytes.
     """
 
     def __init__(self, reason: str, found: bytes = b"", expected: bytes = b"") -> None:
@@ -52,7 +52,7 @@ class WrongPeerError(HandshakeError):
 
 
 class ChannelKeys(NamedTuple):
-    """The result of a handshake, or of a rekey: two keys of 32 bytes, never shown."""
+    """The result of a handshake or a rekey: two keys of 32 bytes, hidden in the repr."""
 
     sending: bytes
     receiving: bytes
@@ -79,7 +79,7 @@ class DhExchange:
         """Return both keys of the channel.
 
         Raises:
-            HandshakeError: the peer's key is of small order, so that the shared value is all zeros.
+            HandshakeError: the peer's key is of small order, which makes the shared value all zeros.
         """
         try:
             shared = self._private_key.exchange(X25519PublicKey.from_public_bytes(peer_dh_public_key))
@@ -95,7 +95,7 @@ def _derive_key(salt: bytes, shared: bytes) -> bytes:
 
 
 class Handshake:
-    """One side of a handshake, a step at a time.
+    """One side of a handshake.
 
     Args:
         identity: our own.
@@ -121,18 +121,18 @@ class Handshake:
         self._exchange: Optional[DhExchange] = None
 
     def first_message(self) -> ExchangeRandNonce:
-        """Return the message to send at once, without waiting for the peer."""
+        """Return our first message, which is sent at once, without waiting for the peer."""
         return ExchangeRandNonce(self._rand_nonce, self._identity.public_key, self._expected_peer)
 
     def receive_rand_nonce(self, message: ExchangeRandNonce) -> ExchangeDh:
-        """Take the peer's first message; return our second.
+        """Handle the peer's first message; return our second.
 
         Raises:
-            WrongPeerError: the peer is not the expected one.
-            HandshakeError: the peer has our own key, or one of small order.
+            WrongPeerError: the peer has another key than expected.
+            HandshakeError: the peer has our own key, or a key of small order.
         """
         if message.src_public_key == self._identity.public_key:
-            # Two connections can be crossed so that we would prove ourselves to ourselves.
+            # Somebody who crosses two connections could make us authenticate to ourselves.
             raise HandshakeError("the peer presents our own public key")
         if int.from_bytes(message.src_public_key, "little") & _MAX_Y in _SMALL_ORDER_Y:
             raise HandshakeError("the peer's public key is of small order")
@@ -148,10 +148,10 @@ class Handshake:
         )
 
     def receive_dh(self, message: ExchangeDh) -> ChannelKeys:
-        """Take the peer's second message, which proves the peer; return the keys.
+        """Handle the peer's second message, which proves its key; return the channel's keys.
 
         Raises:
-            HandshakeError: the peer signed another challenge, or its signature is wrong.
+            HandshakeError: the peer signed another challenge than ours, or its signature is wrong.
         """
         assert self._exchange is not None
         if not hmac.compare_digest(message.rand_nonce, self._rand_nonce):
@@ -163,5 +163,5 @@ class Handshake:
 
     @property
     def peer_public_key(self) -> bytes:
-        """The key that the peer claims, and that `receive_dh` proves."""
+        """The key that the peer claims; `receive_dh` proves it."""
         return self._peer_public_key

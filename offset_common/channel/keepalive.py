@@ -1,7 +1,7 @@
 """Handshake, secure channel and keepalive over whole payloads.
 
-A connection to a relay runs this over frames (connection.py); two nodes run it once more over
-the messages of their tunnel, end to end.
+Between a node and a relay, the payloads travel in frames (connection.py). Between two nodes, end to end,
+they are the messages of the tunnel.
 
 Source: sections 4 to 6 of docs/protocol.md.
 """
@@ -29,7 +29,7 @@ _KEEPALIVE = KaMessage(None).encode()
 
 
 class ChannelState(enum.Enum):
-    """Which message of the peer comes next.
+    """The message that is expected next from the peer.
 
     RAND_NONCE -- ExchangeRandNonce --> DH -- ExchangeDh --> READY; any PeerError --> FAILED
     """
@@ -41,14 +41,14 @@ class ChannelState(enum.Enum):
 
 
 class KeepaliveChannel:
-    """Byte strings to and from a proven peer, with keepalives in both directions.
+    """A state machine for messages to and from a proven peer, with keepalives in both directions.
 
     Args:
         identity: our own.
         now: seconds, by the same clock as every later `now`.
         expected_peer: the public key that the peer must have, or None to accept any.
         random_bytes: the source of randomness.
-        observer: called with the value of every layer as it passes, or None.
+        observer: called with the values of every layer, or None.
     """
 
     __slots__ = (
@@ -83,17 +83,17 @@ class KeepaliveChannel:
         self.outgoing.append(first.encode())
 
     def export_state(self) -> dict[str, Any]:
-        """Return all that another process needs to continue this channel, in a form for JSON.
+        """Return what another process needs to continue this channel, as values for JSON.
 
         Raises:
-            LocalProtocolError: the handshake is not done, or our own rekey is not answered yet.
+            LocalProtocolError: the handshake is not complete, or our own rekey is unanswered.
         """
         state = self.secure_channel.export_state()
         return {**state, "last_received": self.last_received, "last_sent": self.last_sent}
 
     @classmethod
     def import_state(cls, state: dict[str, Any], random_bytes: RandomBytes = os.urandom) -> KeepaliveChannel:
-        """Continue a channel where `export_state` of another process on this machine left it."""
+        """Continue a channel that another process of this machine exported."""
         channel = cls.__new__(cls)
         channel.last_received = state["last_received"]
         channel.last_sent = state["last_sent"]
@@ -107,26 +107,40 @@ class KeepaliveChannel:
 
     @property
     def state(self) -> ChannelState:
-        """Which message of the peer comes next."""
+        """The message that is expected next from the peer."""
         return self._state
+
+    @property
+    def established(self) -> bool:
+        """Whether the handshake is complete and the channel has not failed."""
+        return self._state is ChannelState.READY
 
     @property
     def secure_channel(self) -> SecureChannel:
         """The established channel.
 
         Raises:
-            LocalProtocolError: the handshake is not done.
+            LocalProtocolError: the handshake is not complete.
         """
         if self._secure is None:
-            raise LocalProtocolError("the handshake is not done")
+            raise LocalProtocolError("the handshake is not complete")
         return self._secure
 
+    @property
+    def peer_public_key(self) -> bytes:
+        """The proven key of the peer, 32 bytes.
+
+        Raises:
+            LocalProtocolError: the handshake is not complete.
+        """
+        return self.secure_channel.peer_public_key
+
     def receive_payload(self, payload: bytes, now: float) -> Optional[Event]:
-        """Take the peer's next payload; return its event, or None if it has none.
+        """Handle the peer's next payload; return its event, or None if it has none.
 
         Raises:
             PeerError: the peer broke the protocol; the channel has failed.
-            LocalProtocolError: the channel failed before.
+            LocalProtocolError: the channel has already failed.
         """
         try:
             event = self._receive(payload, now)
@@ -137,41 +151,40 @@ class KeepaliveChannel:
         return event
 
     def send(self, message: bytes, now: float, sparse: bool = False) -> None:
-        """Encrypt one `message` into `outgoing`.
+        """Encrypt one message and append it to `outgoing`.
 
         Args:
             message: bytes of the layer above.
             now: seconds.
-            sparse: whether to pack its zero bytes away.
+            sparse: whether to compress zero bytes by packing.
 
         Raises:
-            LocalProtocolError: the channel is not ready.
+            LocalProtocolError: the channel is not ready, or has failed.
         """
-        if self._state is not ChannelState.READY:
-            raise LocalProtocolError(f"nothing can be sent: the channel {self._state.value}")
+        if not self.established:
+            raise LocalProtocolError(f"cannot send: the channel {self._state.value}")
         value = KaMessage(message)
         self._observe("sent", value)
         self.secure_channel.send(value.encode(pack_sparse if sparse else pack_literal))
         self.last_sent = now
 
     def next_deadline(self) -> float:
-        """Return the earliest time, in seconds, at which `handle_time` has something to do."""
+        """Return the earliest time, in seconds, at which `handle_time` has work to do."""
+        idle_at = self.last_received + IDLE_TIMEOUT
         if self._secure is None:
-            return self.last_received + IDLE_TIMEOUT
-        return min(
-            self.last_received + IDLE_TIMEOUT, self.last_sent + KEEPALIVE_INTERVAL, self._secure.rekey_at
-        )
+            return idle_at
+        return min(idle_at, self.last_sent + KEEPALIVE_INTERVAL, self._secure.rekey_at)
 
     def handle_time(self, now: float) -> None:
-        """Send a keepAlive or start a rekey if it is time for that.
+        """Send a keepAlive and start a rekey when they are due.
 
         Raises:
-            SilenceError: nothing came from the peer for 32 s.
+            SilenceError: nothing was received for 32 s.
         """
         if now - self.last_received >= IDLE_TIMEOUT:
             self.fail()
             raise SilenceError(f"nothing received for {IDLE_TIMEOUT:.0f} s")
-        if self._state is not ChannelState.READY:
+        if not self.established:
             return
         secure = self.secure_channel
         if now >= secure.rekey_at:
@@ -182,15 +195,15 @@ class KeepaliveChannel:
             self.last_sent = now
 
     def fail(self) -> None:
-        """Stop receiving and sending: the peer broke the protocol."""
+        """Stop receiving and sending, because the peer broke the protocol."""
         self._state = ChannelState.FAILED
 
     def mark_received(self, now: float) -> None:
-        """Restart the peer's idle timeout: something came from it, or we did not read from it."""
+        """Restart the peer's idle timeout: it sent something, or this side was not reading."""
         self.last_received = now
 
     def mark_sent(self, now: float) -> None:
-        """Restart the time to the next keepAlive: a message was sent past this layer."""
+        """Restart the keepAlive interval: the fast path sent a message."""
         self.last_sent = now
 
     def _receive(self, payload: bytes, now: float) -> Optional[Event]:
@@ -198,7 +211,7 @@ class KeepaliveChannel:
             user = self.secure_channel.receive(payload, now)
             return None if user is None else self._receive_user(user)
         if self._state is ChannelState.FAILED or self._handshake is None:
-            raise LocalProtocolError("the channel failed before")
+            raise LocalProtocolError("the channel has already failed")
         if self._state is ChannelState.RAND_NONCE:
             self._receive_rand_nonce(self._handshake, payload)
             return None
@@ -218,7 +231,7 @@ class KeepaliveChannel:
         keys = handshake.receive_dh(message)
         peer = handshake.peer_public_key
         self._secure = SecureChannel(keys, peer, now, self._random_bytes, self._observer)
-        # What is encrypted from here on follows what the handshake still has to send.
+        # One queue for both, so that encrypted messages follow the rest of the handshake.
         self._secure.outgoing = self.outgoing
         self._handshake = None
         self.last_sent = now
@@ -227,7 +240,7 @@ class KeepaliveChannel:
 
     def _receive_user(self, user: bytes) -> Optional[Event]:
         if user == _KEEPALIVE and self._observer is None:
-            return None  # the bytes that every known encoder writes
+            return None  # all known encoders write these bytes
         value = KaMessage.decode(user)
         self._observe("received", value)
         return None if value.message is None else MessageReceived(value.message)

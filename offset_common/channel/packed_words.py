@@ -1,7 +1,7 @@
-"""Step over packed words without unpacking them, in any buffer and at any position.
+"""Walk packed words without unpacking them.
 
-Each function takes a packed message and the position of a word, and returns where the next word begins. A
-message that is cut short is an IndexError or a struct.error, or ends beyond the end of the buffer.
+Each function takes a packed message and the position of a word, and returns the position of the next word.
+If the message is cut short, it raises IndexError or struct.error, or returns a position after the end.
 
 Source: section 3 of docs/protocol.md.
 """
@@ -18,20 +18,20 @@ Packed = Union[bytes, bytearray]
 
 # Halves of the words that are pointers to lists.
 BYTES = 2  # the low three bits of a list pointer's high half: a list of bytes
-NEXT = 1  # the low half of a pointer to a list that follows at once
+NEXT = 1  # the low half of a pointer to a list that follows the pointer
 
 _MAX_WORDS = MAX_FRAME_SIZE // WORD_SIZE
-_MAX_STEPS = 300  # to walk one object; a mebibyte of random bytes takes 120
+_MAX_STEPS = 300  # in one object; 1 MiB of random bytes takes 120
 _FULL_RUN = 1 + WORD_SIZE + 1 + (MAX_RUN - 1) * WORD_SIZE  # packed bytes of the longest run
 _HALVES = struct.Struct("<II")
 
 
 class UnknownLayoutError(Exception):
-    """The message has another layout than those that are known here."""
+    """The message has none of the layouts that are recognized here."""
 
 
 def read_table(p: Packed) -> tuple[tuple[int, ...], int]:
-    """Return the words of each segment, and where the first one begins."""
+    """Return the number of words in each segment, and the position of the first segment."""
     if p[0] == 0x30:
         return (p[1] | p[2] << 8,), 3
     if p[0] == 0x10:
@@ -52,7 +52,7 @@ def read_table(p: Packed) -> tuple[tuple[int, ...], int]:
 
 
 def read_word(p: Packed, at: int) -> tuple[int, int, int]:
-    """Return both halves of the packed word at `at`, and where the next one begins."""
+    """Return both halves of the packed word at `at`, and the position of the next word."""
     tag = p[at]
     if tag == 0x31:
         return p[at + 1], p[at + 2] | p[at + 3] << 8, at + 4
@@ -66,20 +66,20 @@ def read_word(p: Packed, at: int) -> tuple[int, int, int]:
     at += PACKED_SIZES[tag]
     if tag == 0x00 or tag == 0xFF:
         if p[at]:
-            raise UnknownLayoutError  # a run over words of several kinds
+            raise UnknownLayoutError  # a run that covers more than this word
         at += 1
     return low, high, at
 
 
 def list_length(high: int) -> int:
-    """Return the bytes of a list, from its pointer's high half."""
+    """Return the bytes of a list from the high half of its pointer."""
     if high & 7 != BYTES:
         raise UnknownLayoutError
     return high >> 3
 
 
 def read_landing_pad(p: Packed, at: int, words: int) -> tuple[int, int]:
-    """Read the landing pad of a segment of `words` words; return the list's bytes and where it begins."""
+    """Read the landing pad of a segment of `words` words; return the list's bytes and position."""
     low, high, at = read_word(p, at)
     length = list_length(high)
     if low != NEXT or words != 1 + ((length + 7) >> 3):
@@ -88,14 +88,14 @@ def read_landing_pad(p: Packed, at: int, words: int) -> tuple[int, int]:
 
 
 def skip_words(p: Packed, at: int, words: int) -> int:
-    """Return where `words` packed words end."""
+    """Return the position after `words` packed words."""
     for _ in range(_MAX_STEPS):
         if words <= 0:
             break
         tag = p[at]
         if tag == 0xFF:
             if words >= 2 * MAX_RUN and p[at + 9] == 0xFF:
-                # Count the longest runs, one behind the other, by all their tags and all their counts.
+                # Count consecutive runs of full length by their tags and counts, taken with two slices.
                 end = at + (words >> 8) * _FULL_RUN
                 tags, counts = p[at:end:_FULL_RUN], p[at + 9 : end : _FULL_RUN]
                 tags_left, counts_left = tags.lstrip(b"\xff"), counts.lstrip(b"\xff")
@@ -113,5 +113,5 @@ def skip_words(p: Packed, at: int, words: int) -> int:
             words -= 1 + p[at + 1]
             at += 2
     if words:
-        raise UnknownLayoutError  # a run into another object, or too many steps
+        raise UnknownLayoutError  # a run crosses into another object, or there are too many runs
     return at

@@ -1,13 +1,13 @@
 """The secure channel after its handshake: encrypted messages, and new keys once an hour.
 
-How keys change (section 5.1 of docs/protocol.md), seen from one side:
+How the keys of one side change (section 5.1 of docs/protocol.md):
 
-    what happens                       sending key          receiving key
-    ---------------------------------  -------------------  -------------------------------
-    my hour is over: send Rekey        stays                stays; my exchange is pending
-    Rekey comes, mine is not pending   answer, then new     new; the old one is kept
-    Rekey comes, mine is pending       new, answer nothing  new; the old one is kept
-    first message under the new key    stays                the old one is dropped
+    event                                sending key          receiving key
+    -----------------------------------  -------------------  ------------------------------------
+    an hour has passed: send Rekey       unchanged            unchanged; our exchange is pending
+    Rekey received, ours is not pending  answer, then new     new; the old one is kept
+    Rekey received, ours is pending      new, no answer       new; the old one is kept
+    first message under the new key      unchanged            the old one is dropped
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from offset_common.errors import DecryptionError, LocalProtocolError, RekeyError
 from offset_common.wire.messages import ChannelMessage, Rekey
 
 Observer = Callable[[str, object], None]
-"""Called with each layer's values as they pass: ("sent" or "received", the value)."""
+"""Called with the values of each layer: ("sent" or "received", the value)."""
 
 
 class SecureChannel:
     """Encrypts and decrypts byte strings between two proven peers.
 
     Args:
-        keys: what the handshake gave.
+        keys: the result of the handshake.
         peer_public_key: 32 bytes, proven by the handshake.
         now: seconds, by the same clock as every later `now`.
         random_bytes: the source of randomness.
-        observer: called with every ChannelMessage that passes, or None.
+        observer: called with every ChannelMessage, or None.
     """
 
     __slots__ = (
@@ -74,13 +74,13 @@ class SecureChannel:
         self._observer = observer
 
     def export_state(self) -> dict[str, Any]:
-        """Return all that another process needs to continue this channel, in a form for JSON.
+        """Return what another process needs to continue this channel, as values for JSON.
 
         Raises:
-            LocalProtocolError: our own rekey is not answered yet.
+            LocalProtocolError: our own rekey is unanswered.
         """
         if self._pending is not None:
-            raise LocalProtocolError("a channel cannot move while its rekey is pending")
+            raise LocalProtocolError("cannot export a channel while its rekey is pending")
         return {
             "peer_public_key": self.peer_public_key.hex(),
             "sending": self.sending.export_state(),
@@ -92,7 +92,7 @@ class SecureChannel:
 
     @classmethod
     def import_state(cls, state: dict[str, Any], random_bytes: RandomBytes) -> SecureChannel:
-        """Continue a channel where `export_state` of another process left it."""
+        """Continue a channel that another process exported."""
         keys = ChannelKeys(bytes.fromhex(state["sending"][0]), bytes.fromhex(state["receiving"][0]))
         channel = cls(keys, bytes.fromhex(state["peer_public_key"]), 0.0, random_bytes)
         channel.sending = CipherState.import_state(state["sending"])
@@ -104,17 +104,17 @@ class SecureChannel:
         return channel
 
     def send(self, user: bytes, max_padding: int = MAX_PADDING_SENT) -> None:
-        """Encrypt `user` behind 0 to `max_padding` (at most 255) random bytes, into `outgoing`."""
+        """Encrypt user data with 0 to `max_padding` (at most 255) bytes of padding, into `outgoing`."""
         self._encrypt(user, max_padding)
 
     def receive(self, payload: bytes, now: float) -> Optional[bytes]:
         """Decrypt the peer's next message; return its user data, or None for a rekey.
 
         Raises:
-            DecryptionError: not the next message under the channel's key.
-            DecodeError: the plaintext is no ChannelMessage.
+            DecryptionError: it is not the next message under the channel's key.
+            DecodeError: the plaintext is not a ChannelMessage.
             RekeyError: the peer starts rekeys too often.
-            HandshakeError: a rekey with a key of small order.
+            HandshakeError: the message is a rekey with a key of small order.
         """
         plaintext = self._decrypt(payload)
         if self._observer is None:
@@ -130,7 +130,7 @@ class SecureChannel:
         return message.content
 
     def start_rekey(self, now: float) -> None:
-        """Ask the peer for new keys, unless the last request is not answered yet."""
+        """Send a Rekey, unless the last one is still unanswered."""
         self.rekey_at = now + REKEY_INTERVAL
         if self._pending is None:
             self._pending = DhExchange(self._random_bytes)
@@ -138,7 +138,7 @@ class SecureChannel:
 
     @property
     def rekey_pending(self) -> bool:
-        """Whether a rekey that we started is not answered yet."""
+        """Whether a rekey that this side started is unanswered."""
         return self._pending is not None
 
     def _encrypt(self, content: Union[Rekey, bytes], max_padding: int) -> None:
@@ -163,7 +163,7 @@ class SecureChannel:
 
     def _receive_rekey(self, rekey: Rekey, now: float) -> None:
         if self.old_receiving is not None:
-            raise RekeyError("a second Rekey under a key that the first one ended")
+            raise RekeyError("a second Rekey under a key that the first one replaced")
         exchange = self._pending
         if exchange is None:
             self._count_rekey(now)

@@ -2,7 +2,8 @@
 
     find_addresses --> open_socket --> Dialing.exchange_versions --> Dialing.complete_handshake
 
-`dial` runs all of them. Each step has a timeout; a failure is a ConnectError that names the step.
+`dial` runs all of them. Each step has a timeout; a failure is a RelayUnreachable or a WrongRelay, which names
+the step.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from offset_common.address import Address
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import Event
 from offset_common.channel.secure_channel import Observer
+from offset_common.client.arguments import check_identity, check_seconds, check_ticket
 from offset_common.constants import FRAME_LENGTH_SIZE, HANDSHAKE_TIMEOUT, VERSION_SIZE
-from offset_common.errors import ConnectError, PeerError
+from offset_common.errors import ConnectError, PeerError, RelayUnreachable, WrongRelay
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
 
@@ -58,6 +60,7 @@ class Deadline:
     """
 
     def __init__(self, seconds: float) -> None:
+        check_seconds(seconds)
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
@@ -81,10 +84,14 @@ def dial(
         observer: called with every payload and every message of each layer, or None.
 
     Raises:
-        ConnectError: a step failed.
+        RelayUnreachable: the relay does not answer.
+        WrongRelay: another program answers, or a relay with another key.
+        TypeError: an argument has the wrong type.
 
     Source: sections 2 and 4 of docs/protocol.md.
     """
+    check_ticket(ticket)
+    check_identity(identity)
     deadline = Deadline(timeout)
     found = find_addresses(ticket.address, deadline)
     dialing = Dialing(open_socket(ticket.address, found, deadline), ticket, identity, observer)
@@ -97,7 +104,7 @@ def find_addresses(address: Address, deadline: Deadline) -> list[SocketAddress]:
     """Resolve the host of an address.
 
     Raises:
-        ConnectError: the host does not resolve, or the resolver does not answer in time.
+        RelayUnreachable: the host does not resolve, or the resolver does not answer in time.
     """
     result: list[Union[list[SocketAddress], ConnectError]] = []
     # The system resolver has no timeout, so it runs in a thread that can be abandoned.
@@ -105,7 +112,7 @@ def find_addresses(address: Address, deadline: Deadline) -> list[SocketAddress]:
     thread.start()
     thread.join(deadline.left())
     if not result:
-        raise ConnectError(Step.NAME, f"looking up {address.host} took more than {deadline.seconds:g} s")
+        raise RelayUnreachable(Step.NAME, f"looking up {address.host} took more than {deadline.seconds:g} s")
     if isinstance(result[0], ConnectError):
         raise result[0]
     return result[0]
@@ -116,7 +123,7 @@ def _resolve(address: Address) -> Union[list[SocketAddress], ConnectError]:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is not a valid host name"
-        return ConnectError(Step.NAME, f"the name {address.host} does not resolve: {reason}")
+        return RelayUnreachable(Step.NAME, f"the name {address.host} does not resolve: {reason}")
     return [SocketAddress(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
@@ -129,7 +136,7 @@ def open_socket(address: Address, found: Sequence[SocketAddress], deadline: Dead
         deadline: shared by all addresses; one that does not answer uses only its equal share.
 
     Raises:
-        ConnectError: no address accepts the connection in time.
+        RelayUnreachable: no address accepts the connection in time.
     """
     reason = "it has no address"
     for index, each in enumerate(found):
@@ -142,7 +149,7 @@ def open_socket(address: Address, found: Sequence[SocketAddress], deadline: Dead
             reason = f"no answer within {deadline.seconds:g} s"
         except OSError as error:
             reason = error.strerror or str(error)
-    raise ConnectError(Step.TCP, f"no TCP connection to {address}: {reason}")
+    raise RelayUnreachable(Step.TCP, f"no TCP connection to {address}: {reason}")
 
 
 def _open(address: SocketAddress, timeout: float) -> socket.socket:
@@ -186,7 +193,8 @@ class Dialing:
         """Send our version and first handshake message; receive the relay's version.
 
         Raises:
-            ConnectError: the peer is not a relay, or uses another protocol version.
+            WrongRelay: the peer is not a relay, or uses another protocol version.
+            RelayUnreachable: the peer closed the connection, or did not answer in time.
         """
         with self._step(Step.VERSION, "is not a relay that this program can use", deadline):
             self._send(deadline)
@@ -200,7 +208,8 @@ class Dialing:
         """Prove our identity, and verify that the relay has the ticket's key.
 
         Raises:
-            ConnectError: the relay did not prove its identity.
+            WrongRelay: the relay did not prove its identity.
+            RelayUnreachable: the relay closed the connection, or did not answer in time.
         """
         with self._step(Step.HANDSHAKE, "did not prove the identity of its ticket", deadline):
             while self._next_event() is None:
@@ -213,15 +222,19 @@ class Dialing:
         """Close the socket and raise a ConnectError if the step fails."""
         try:
             yield
-        except (PeerError, OSError) as error:
+        except PeerError as error:
             self.sock.close()
-            if isinstance(error, PeerError):
-                reason = f"{failure}: {error}"
-            elif isinstance(error, socket.timeout):
+            raise WrongRelay(step, f"{self.ticket.address} {failure}: {error}") from error
+        except OSError as error:
+            self.sock.close()
+            if isinstance(error, socket.timeout):
                 reason = f"did not finish the {step.value} in {deadline.seconds:g} s"
             else:
                 reason = f"ended the connection during the {step.value}: {error.strerror or error}"
-            raise ConnectError(step, f"{self.ticket.address} {reason}") from error
+            raise RelayUnreachable(step, f"{self.ticket.address} {reason}") from error
+        except BaseException:
+            self.sock.close()
+            raise
 
     def _next_event(self) -> Optional[Event]:
         return self.connection.next_event(time.monotonic())

@@ -5,15 +5,19 @@
 
 Only the thread uses the layers and the socket, so protocol state needs no lock; the lock guards the
 queues. Keepalives are sent even while a queue is full, and the idle timeout stops while reading is paused.
+
+After `close`, the thread sends what is queued, closes its sending direction and waits until the relay closes
+the other one. It does not wait longer than END_TIMEOUT, so a peer that never finishes holds nothing.
 """
 
 from __future__ import annotations
 
+import math
 import selectors
 import socket
 import threading
 import time
-from typing import Optional
+from typing import Callable, Optional
 
 from offset_common.client.layers import Layers
 from offset_common.client.message_queue import MessageQueue
@@ -24,6 +28,9 @@ QUEUE_SIZE = 1024 * 1024  # bytes at which a queue is full, one for each directi
 READ_SIZE = 256 * 1024  # bytes read at once
 WRITE_SIZE = 256 * 1024  # bytes of messages encrypted at once
 CLOSE_TIMEOUT = 5.0  # seconds that `close` waits for the delivery
+END_TIMEOUT = 30.0  # seconds after `close` in which the connection ends, whatever the peer does
+
+NotJoined = Callable[[float], ConnectionEnded]
 
 
 class Driver:
@@ -34,7 +41,8 @@ class Driver:
         layers: the protocol layers; the thread now owns them.
         name: the thread's name.
         ended: the exception to raise after the relay closed the connection.
-        not_joined: the exception to raise instead if nothing had arrived from the other node.
+        not_joined: returns the exception to raise instead if nothing had arrived from the other node; its
+            argument is the age of the connection in seconds.
     """
 
     def __init__(
@@ -43,9 +51,10 @@ class Driver:
         layers: Layers,
         name: str,
         ended: ConnectionEnded,
-        not_joined: Optional[ConnectionEnded] = None,
+        not_joined: Optional[NotJoined] = None,
     ) -> None:
         self._sock = sock
+        self._start = time.monotonic()
         self._layers = layers
         self._ended = ended
         self._not_joined = not_joined
@@ -59,6 +68,7 @@ class Driver:
         self._receiving_ended: Optional[OffsetError] = None
         self._sending_ended: Optional[OffsetError] = None
         self._closing = False
+        self._end_by = math.inf  # the time at which the thread ends
         self._woken = False
         self._finished = False
         # Used by the thread only.
@@ -118,15 +128,25 @@ class Driver:
                 raise self._receiving_ended.with_traceback(None)
             raise TimeoutError(f"no message arrived within {timeout:g} s")
 
-    def close(self, timeout: float) -> None:
+    def close(self, timeout: Optional[float]) -> None:
         """Deliver what was sent and close the connection; see Handle.close."""
+        self._start_closing(END_TIMEOUT)
+        self._thread.join(timeout)
+
+    def abort(self) -> None:
+        """Close the connection without delivering anything; see Handle.abort."""
+        self._start_closing(0.0)
+        self._thread.join(CLOSE_TIMEOUT)
+
+    def _start_closing(self, seconds: float) -> None:
+        """Close this side, and let the thread end within a number of seconds."""
         with self._lock:
+            self._end_by = min(self._end_by, time.monotonic() + seconds)
             if not self._closing:
                 self._closing = True
                 self._received.clear()
                 self._end_both(ConnectionEnded("the connection was closed on this side"))
-                self._wake()
-        self._thread.join(timeout)
+            self._wake()
 
     def _wake(self) -> None:
         if not self._woken and not self._finished:
@@ -151,19 +171,23 @@ class Driver:
             error = failure
         except OSError as failure:
             lost = ConnectionLost(f"the connection was lost: {failure.strerror or failure}")
-            error = self._not_joined or lost
+            error = self._not_joined(self._age()) if self._not_joined else lost
         finally:
             self._finish(error)
 
     def _run_once(self) -> bool:
-        """Do all pending work and wait once; return False at the end of the stream."""
+        """Do all pending work and wait once; return False at the end of the stream, or of the time."""
         now = time.monotonic()
+        with self._lock:
+            end_by = self._end_by
+        if now >= end_by:
+            return False
         if self._paused:
             self._layers.restart_idle_timeout(now)
         self._decode(now)
         self._layers.handle_time(now)
         self._write(now)
-        for key, _ in self._wait(now):
+        for key, _ in self._wait(min(end_by, self._layers.next_deadline()) - now):
             if key.fileobj is self._wake_reader:
                 with self._lock:
                     self._woken = False
@@ -171,7 +195,7 @@ class Driver:
         # Read after every wait: the idle timeout must not expire while received bytes are unread.
         return not self._drained or self._read()
 
-    def _wait(self, now: float) -> list[tuple[selectors.SelectorKey, int]]:
+    def _wait(self, seconds: float) -> list[tuple[selectors.SelectorKey, int]]:
         mask = 0
         if self._drained:
             mask |= selectors.EVENT_READ
@@ -185,7 +209,7 @@ class Driver:
             else:
                 self._selector.modify(self._sock, mask)
             self._watched = mask
-        return self._selector.select(max(0.0, self._layers.next_deadline() - now))
+        return self._selector.select(max(0.0, seconds))
 
     def _read(self) -> bool:
         """Read once; return False at the end of the stream."""
@@ -269,7 +293,10 @@ class Driver:
     def _end_of_stream(self) -> OffsetError:
         if self._layers.has_partial:
             return ConnectionLost("the connection was cut off within a message")
-        return self._not_joined or self._ended
+        return self._not_joined(self._age()) if self._not_joined else self._ended
+
+    def _age(self) -> float:
+        return time.monotonic() - self._start
 
     def _finish(self, error: OffsetError) -> None:
         with self._lock:

@@ -39,13 +39,21 @@ class Handle(ABC, Generic[Item]):
                 raise
             yield item
 
-    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+    def close(self, timeout: Optional[float] = CLOSE_TIMEOUT) -> None:
         """Deliver what was sent, drop what was not received, and close the connection.
 
+        The connection, its thread and its descriptors are gone at most 30 s later, even if the relay or the
+        other node never finishes. What is not delivered by then is dropped.
+
         Args:
-            timeout: seconds to wait for the delivery. It continues in the background after that.
+            timeout: seconds to wait for the delivery, which continues in the background after that; None to
+                wait until the connection is gone.
         """
         self._driver.close(timeout)
+
+    def abort(self) -> None:
+        """Close the connection at once, and drop what was not delivered or received."""
+        self._driver.abort()
 
     def __enter__(self: AnyHandle) -> AnyHandle:
         return self

@@ -111,7 +111,7 @@ class Layers:
 
     def restart_idle_timeout(self, now: float) -> None:
         """Restart the idle timeout on both layers, because this side was not reading until `now`."""
-        self._connection.channel.mark_received(now)
+        self._connection.mark_received(now)
         if self._end_to_end is not None:
             self._end_to_end.mark_received(now)
 

@@ -9,6 +9,7 @@ import time
 from typing import Optional
 
 from offset_common.channel.secure_channel import Observer
+from offset_common.client.arguments import check_public_key
 from offset_common.client.dialing import Dialing, dial
 from offset_common.client.driver import Driver
 from offset_common.client.handle import Handle
@@ -96,7 +97,7 @@ class Listener(Handle[Incoming]):
         try:
             return Incoming(self, IncomingConnection.decode(message).public_key)
         except PeerError:
-            self._driver.close(timeout=0)
+            self._driver.abort()
             raise
 
     def reject(self, public_key: bytes) -> None:
@@ -107,7 +108,9 @@ class Listener(Handle[Incoming]):
 
         Raises:
             ConnectionEnded: the listener was closed.
+            TypeError, ValueError: the argument is not a public key.
         """
+        check_public_key("public_key", public_key)
         self._driver.send(RejectConnection(public_key).encode(), None)
 
     def __repr__(self) -> str:
@@ -130,7 +133,8 @@ def listen(
         observer: called in the connection's thread with what passes on each layer, or None.
 
     Raises:
-        ConnectError: a step failed.
+        RelayUnreachable, WrongRelay: there is no connection to the relay.
+        TypeError: an argument has the wrong type.
 
     Source: section 7 of docs/protocol.md.
     """

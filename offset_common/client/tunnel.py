@@ -6,21 +6,25 @@ Source: section 7 of docs/protocol.md.
 from __future__ import annotations
 
 import time
-from typing import Optional, Union
+from functools import partial
+from typing import IO, Any, Optional, Union
 
 from offset_common.channel.keepalive import KeepaliveChannel
 from offset_common.channel.secure_channel import Observer
+from offset_common.client.arguments import check_public_key, check_seconds
 from offset_common.client.dialing import Dialing, Step, dial
 from offset_common.client.driver import Driver
 from offset_common.client.handle import Handle
 from offset_common.client.layers import Layers, observer_end_to_end
+from offset_common.client.stream import make_file
 from offset_common.constants import HANDSHAKE_TIMEOUT, WAITING_CONNECT_TIMEOUT
-from offset_common.errors import ConnectError, ConnectionEnded, PeerError
+from offset_common.errors import ConnectError, ConnectionEnded, ConnectRefused, NotAccepted, PeerError
 from offset_common.identity import Identity, encode_key
 from offset_common.tickets import RelayTicket
 from offset_common.wire.messages import InitConnection, InitRole
 
 Buffer = Union[bytes, bytearray, memoryview]
+NOT_ACCEPTED_MARGIN = 2.0  # seconds before the relay's time limit at which an end counts as its timeout
 
 
 class Tunnel(Handle[bytes]):
@@ -49,11 +53,28 @@ class Tunnel(Handle[bytes]):
 
         Raises:
             LocalProtocolError: the message is too large.
+            TypeError: the message is not bytes.
             TimeoutError: the queue stayed full; the message is not sent.
             ConnectionEnded: the tunnel was closed.
             PeerError: the relay or the other node broke the protocol.
         """
-        self._driver.send(bytes(memoryview(message)), timeout)
+        try:
+            data = bytes(memoryview(message))
+        except TypeError:
+            raise TypeError(f"a message must be bytes, not {type(message).__name__}; encode text") from None
+        self._driver.send(data, timeout)
+
+    def makefile(
+        self, mode: str = "rwb", *, encoding: str = "utf-8", timeout: Optional[float] = None
+    ) -> IO[Any]:
+        """Return a buffered file over the tunnel, as socket.makefile does; see the class TunnelStream.
+
+        Args:
+            mode: "r", "w" or "rw" for text, with a "b" at the end for bytes.
+            encoding: of the text.
+            timeout: seconds that each read or write waits, or None to wait forever.
+        """
+        return make_file(self, mode, encoding, timeout)
 
     def receive(self, timeout: Optional[float] = None) -> bytes:
         """Return the next message, as it was sent.
@@ -85,7 +106,7 @@ def connect(
     """Connect to the node that listens for a key.
 
     The relay does not announce the accept. Without `end_to_end` this function returns at once, messages
-    can be sent, and `Tunnel.receive` raises a ConnectError if the connect is not accepted. With
+    can be sent, and `Tunnel.receive` raises ConnectRefused or NotAccepted if nobody accepts the connect. With
     `end_to_end` it returns after the other node has accepted the connect and proven its key.
 
     Args:
@@ -98,10 +119,17 @@ def connect(
         observer: called in the connection's thread with what passes on each layer, or None.
 
     Raises:
-        ConnectError: a step failed.
+        RelayUnreachable, WrongRelay: there is no connection to the relay.
+        ConnectRefused: nobody listens for the key, or the listener rejected the connect.
+        NotAccepted: the other node did not accept the connect in time, or did not start an end-to-end
+            handshake.
+        ConnectError: the other node did not prove the key end to end.
+        TypeError, ValueError: an argument has the wrong type, or is not a public key.
 
     Source: section 7 of docs/protocol.md.
     """
+    check_public_key("peer_public_key", peer_public_key)
+    check_seconds(accept_timeout)
     init = InitConnection(InitRole.CONNECT, peer_public_key)
     dialing = dial(ticket, identity, timeout, observer)
     return start_tunnel(dialing, init, end_to_end=end_to_end, timeout=accept_timeout)
@@ -128,9 +156,11 @@ def accept(
 
     Raises:
         ConnectError: a step failed.
+        TypeError, ValueError: an argument has the wrong type, or is not a public key.
 
     Source: section 7 of docs/protocol.md.
     """
+    check_public_key("source_public_key", source_public_key)
     init = InitConnection(InitRole.ACCEPT, source_public_key)
     dialing = dial(ticket, identity, timeout, observer)
     return start_tunnel(dialing, init, end_to_end=end_to_end, timeout=timeout)
@@ -160,33 +190,44 @@ def start_tunnel(dialing: Dialing, init: InitConnection, *, end_to_end: bool, ti
         Layers(dialing.connection, channel, now),
         "offset tunnel",
         ConnectionEnded("the other node or the relay closed the tunnel"),
-        _not_joined(init.role, end_to_end),
+        partial(_not_joined, init.role, end_to_end),
     )
     if end_to_end:
-        _wait_for_peer(driver, timeout)
+        _wait_for_peer(driver, init.role, timeout)
     return Tunnel(dialing.ticket, init.public_key, driver)
 
 
-def _not_joined(role: InitRole, end_to_end: bool) -> ConnectionEnded:
+def _not_joined(role: InitRole, end_to_end: bool, age: float) -> ConnectionEnded:
+    """Return the error of a connection that the relay closed before anything arrived from the other node.
+
+    Args:
+        role: CONNECT or ACCEPT.
+        end_to_end: whether the other node would have proven its key.
+        age: seconds that the connection was open.
+    """
     start = "the relay closed the connection before anything arrived from the other node: "
-    if role is InitRole.CONNECT:
-        reason = "it does not listen here, rejected the connect, or did not accept it in time"
-    else:
+    silent = "" if end_to_end else ", or it closed the tunnel without a message"
+    if role is InitRole.ACCEPT:
         reason = "its connect is no longer pending, or it closed the tunnel without a message"
-        if not end_to_end:
-            return ConnectionEnded(start + reason)  # an orderly end: a tunnel may have no messages
-    return ConnectError(Step.CONNECT, start + reason)
+        if end_to_end:
+            return ConnectError(Step.CONNECT, start + reason)
+        return ConnectionEnded(start + reason)  # an orderly end: a tunnel may have no messages
+    # The relay closes a connect without a listener at once, and one that nobody accepts after a fixed time.
+    if age >= WAITING_CONNECT_TIMEOUT - NOT_ACCEPTED_MARGIN:
+        return NotAccepted(Step.CONNECT, f"{start}it did not accept the connect in time{silent}")
+    return ConnectRefused(Step.CONNECT, f"{start}it does not listen here, or rejected the connect{silent}")
 
 
-def _wait_for_peer(driver: Driver, timeout: float) -> None:
+def _wait_for_peer(driver: Driver, role: InitRole, timeout: float) -> None:
     try:
         ready = driver.wait_ready(timeout)
         if not ready:
-            raise ConnectError(
-                Step.END_TO_END, f"the other node did not prove its key end to end within {timeout:g} s"
-            )
+            reason = f"the other node did not prove its key end to end within {timeout:g} s"
+            if role is InitRole.CONNECT:
+                raise NotAccepted(Step.END_TO_END, f"{reason}; it may not have accepted the connect")
+            raise ConnectError(Step.END_TO_END, f"{reason}; it may not use end-to-end encryption")
     except PeerError as error:
         raise ConnectError(Step.END_TO_END, f"the other node did not prove its key: {error}") from error
     except BaseException:
-        driver.close(timeout=0)
+        driver.abort()
         raise

@@ -31,6 +31,7 @@ from offset_common.tickets import (
 
 VERSION = f"stmgr {__version__}"
 MIN_TIMEOUT, MAX_TIMEOUT = 0.1, 3600.0  # seconds
+MIN_INTERVAL, MAX_INTERVAL = 1.0, 86400.0  # seconds
 
 # Option values by long option name. The docstring of a command is its help page, without these options.
 Values = dict[str, Any]
@@ -220,21 +221,54 @@ def relay_check(values: Values) -> int:
     direction. Then round trips and throughput are measured. A step that fails is reported with advice.
 
     Usage:
-      stmgr.py relay-check <ticket> [--trace] [--json] [--timeout SECONDS]
+      stmgr.py relay-check <ticket> [options]
 
     Options:
+      --quick            Do not measure the throughput, which sends up to 32 MiB.
       --trace            Show and explain every frame, and measure nothing.
       --json             Print one JSON object at the end, and nothing else.
+      --line             Print one line at the end, for a monitor: it starts with OK or FAILED.
+      --watch SECONDS    Check again every SECONDS (1 to 86400) until Ctrl-C, as with --quick. Each check is
+                         one line, or one line of JSON. The exit status is that of the last check.
       --timeout SECONDS  The time limit of each step.  [default: 8]
+
+    If the relay's name has several addresses, each of them must work.
+    The exit status is 0 if the relay works, 1 if it does not, and 2 if the command line is invalid.
     """
-    if values["--trace"] and values["--json"]:
-        raise UsageError("--trace and --json cannot be used together; choose one")
     timeout = read_number("--timeout", values["--timeout"], MIN_TIMEOUT, MAX_TIMEOUT, "seconds")
+    interval = None
+    if values["--watch"] is not None:
+        interval = read_number("--watch", values["--watch"], MIN_INTERVAL, MAX_INTERVAL, "seconds")
+        _check_exclusive(values, "--trace", "--watch")
+    _check_exclusive(values, "--trace", "--json", "--line")
     ticket = RelayTicket.load(values["<ticket>"])
     # Imported here because no other command needs the client, which is slow to import.
-    from offset_common.tools.check_report import check_and_report
+    from offset_common.tools.check_report import Report, check_and_report, watch_and_report
 
-    return check_and_report(ticket, timeout, trace=values["--trace"], as_json=values["--json"])
+    if interval is not None:
+        return watch_and_report(ticket, timeout, interval, as_json=values["--json"])
+    report = Report.STEPS
+    for option, form in (("--trace", Report.TRACE), ("--json", Report.JSON), ("--line", Report.LINE)):
+        report = form if values[option] else report
+    return check_and_report(ticket, timeout, report, quick=values["--quick"])
+
+
+def relay_status(values: Values) -> None:
+    """Show the status of a running relay.
+
+    Shows the use of its limits, its connections and traffic, why connections ended, and the last log lines
+    that matter. The relay must run with --status; the URL is that of its page, such as http://127.0.0.1:9090.
+
+    Usage:
+      stmgr.py relay-status <url> [--watch]
+
+    Options:
+      --watch  Show it again every 2 seconds, with the present rates.
+    """
+    # Imported here because no other command needs it.
+    from offset_common.status.terminal import show_status
+
+    show_status(values["<url>"], values["--watch"])
 
 
 def access_check(values: Values) -> None:
@@ -282,6 +316,7 @@ COMMANDS: dict[str, Callable[[Values], Optional[int]]] = {
     "convert-key": convert_key,
     "show": show,
     "relay-check": relay_check,
+    "relay-status": relay_status,
     "access-check": access_check,
     "relay-usage": relay_usage,
 }
@@ -336,6 +371,12 @@ def _key_form(values: Values) -> KeyForm:
 def _address_ticket(kind: type[AddressTicket], values: Values) -> AddressTicket:
     address = parse_public_address(values["--address"])
     return kind(load_identity(values["--idfile"]).public_key, address)
+
+
+def _check_exclusive(values: Values, *options: str) -> None:
+    given = [option for option in options if values[option]]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} cannot be used together; choose one")
 
 
 @contextmanager

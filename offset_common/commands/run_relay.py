@@ -6,7 +6,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Callable, Optional
 
 from offset_common import __version__
@@ -22,7 +23,8 @@ from offset_common.relay.limits import KIB, MIB, Limits, connections_for
 from offset_common.relay.listening import listen_on
 from offset_common.relay.log import RelayLog, log_event
 from offset_common.relay.policy import Policy
-from offset_common.relay.server import Relay, raise_descriptor_limit, stop_on_signals
+from offset_common.relay.server import Relay, obey_signals, raise_descriptor_limit
+from offset_common.relay.signals import Signals
 
 VERSION = f"strelay {__version__}"
 STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed, a supervisor starts it again
@@ -44,21 +46,22 @@ RELOADED_OPTIONS = RATES | frozenset(
 DAY = 86400  # seconds
 
 
-def run_strelay(page: str, argv: Optional[Sequence[str]]) -> int:
+def run_strelay(page: str, argv: Optional[Sequence[str]], signals: Signals) -> int:
     """Run the relay until a signal stops it.
 
     Args:
         page: the help page, which is the grammar of the command line.
         argv: the arguments, without the program name; None for those of the process.
+        signals: already installed.
 
     Returns:
         The exit status.
     """
     fill_standard_descriptors()
     if argv is not None:
-        return run("strelay", lambda: start(page, argv))
+        return run("strelay", lambda: start(page, argv, signals))
     page = as_started(page, "strelay.py")
-    status = run("strelay", lambda: start(page, sys.argv[1:]))
+    status = run("strelay", lambda: start(page, sys.argv[1:], signals))
     if status == STATUS_SOFTWARE:
         # The threads of a relay that failed may never end, and a normal exit waits for them.
         if sys.stderr is not None:
@@ -77,7 +80,7 @@ def fill_standard_descriptors() -> None:
             os.set_inheritable(nowhere, True)
 
 
-def start(page: str, argv: Sequence[str]) -> int:
+def start(page: str, argv: Sequence[str], signals: Signals) -> int:
     """Parse the command line, and start its relay.
 
     Raises:
@@ -85,25 +88,29 @@ def start(page: str, argv: Sequence[str]) -> int:
     """
     arguments = parse(page, argv, VERSION)
     if arguments["--config"] is None:
-        return serve(arguments)
+        return serve(arguments, signals)
     # Imported only here, as other parts of a policy below.
     from offset_common.policy.config import ConfiguredArguments
 
     source = ConfiguredArguments(page, argv, VERSION)
-    return serve(source.read(), source.read)
+    return serve(source.read(), signals, source.read)
 
 
-def serve(arguments: dict[str, Any], reread: Optional[Callable[[], dict[str, Any]]] = None) -> int:
+def serve(
+    arguments: dict[str, Any], signals: Signals, reread: Optional[Callable[[], dict[str, Any]]] = None
+) -> int:
     """Start the relay that the arguments describe, and serve.
 
     Args:
         arguments: by option name, as docopt returns them.
-        reread: returns them anew, if some come from a configuration file.
+        signals: kept since the start of the program.
+        reread: returns the arguments anew, if some come from a configuration file.
 
     Raises:
         OperatorError: it cannot start.
     """
-    address = parse_listen_address(arguments["--laddr"])
+    addresses = [parse_listen_address(text) for text in arguments["--laddr"]]
+    status = open_status(arguments["--status"])
     return_large_blocks()
     limits = read_limits(arguments)
     drain = read_number("--drain", arguments["--drain"], 0, DAY, "seconds")
@@ -115,10 +122,11 @@ def serve(arguments: dict[str, Any], reread: Optional[Callable[[], dict[str, Any
     warning = exposure(arguments["--idfile"])
     if warning is not None:
         log_event(warning.reason, logging.WARNING, file=arguments["--idfile"], advice=warning.advice)
-    sockets = listen_on(address, limits.socket_buffer)
+    sockets = listen_on(addresses, limits.socket_buffer)
+    signals.hold()
     relay = Relay(identity, sockets, limits, log, workers=workers, policy=policy, balancers=balancers)
     try:
-        with stop_on_signals(relay, drain):
+        with obey_signals(relay, signals, drain), status(relay):
             relay.serve()
     except Exception as error:
         log.close()
@@ -127,6 +135,33 @@ def serve(arguments: dict[str, Any], reread: Optional[Callable[[], dict[str, Any
         log.close()
         return STATUS_SOFTWARE
     return 0
+
+
+def open_status(text: Optional[str]) -> Callable[[Relay], AbstractContextManager[None]]:
+    """Return what serves the status of a relay while a `with` block lasts.
+
+    Args:
+        text: the address to listen on; None for no status.
+
+    Raises:
+        OperatorError: the address is invalid, or the relay cannot listen there.
+    """
+    if text is None:
+        return lambda relay: nullcontext()
+    # Imported only here: a relay without status does without this room.
+    from offset_common.status.service import StatusService, parse_status_address
+
+    service = StatusService(parse_status_address(text))
+
+    @contextmanager
+    def serve_status(relay: Relay) -> Iterator[None]:
+        service.start(relay)
+        try:
+            yield
+        finally:
+            service.stop()
+
+    return serve_status
 
 
 def read_limits(arguments: dict[str, Any]) -> Limits:

@@ -83,6 +83,19 @@ class Admission(Generic[C]):
         """Change the limits; what exceeds them now stays, and newcomers are refused."""
         self._limits = limits
 
+    @property
+    def unauthenticated(self) -> int:
+        """The number of connections that have not finished the handshake."""
+        return len(self._unauthenticated)
+
+    def by_address(self) -> dict[str, int]:
+        """Return how many connections each address has."""
+        return dict(self._of_address)
+
+    def by_key(self) -> dict[bytes, int]:
+        """Return how many authenticated connections each key has."""
+        return dict(self._of_key)
+
     def all(self) -> list[C]:
         """Return all connections."""
         return list(self._connections)

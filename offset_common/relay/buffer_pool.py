@@ -1,11 +1,11 @@
 """The memory that connections may fill: one pool, shared fairly by address.
 
-Everything that waits in memory counts: partial frames, unread output, early data. The rule is that of
-dynamic thresholds: **what a connection and its address hold together never exceeds what is still free.**
-So one address alone gets at most half of the pool, two a third each, and there is always room for others.
+All buffered bytes count: partial frames, unread output, early data. The rule is that of dynamic thresholds:
+**a connection and its address together never hold more than is still free.** One address alone gets at most
+half of the pool, two get a third each, and some room is always left for others.
 
-Each connection may buffer FREE_BUFFER_SIZE beside this, so small messages always pass. A connection that
-finds no room is not read, and resumes in the order of arrival when there is room again.
+Each connection may also buffer FREE_BUFFER_SIZE, so small messages always pass. A connection that gets no
+room is not read. Waiting connections resume in the order of arrival when room is released.
 
 Source: A. K. Choudhury, E. L. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches",
 IEEE/ACM Transactions on Networking, 1998.
@@ -40,7 +40,7 @@ class _Address:
 
 
 class Account:
-    """What one connection holds. It does not know the connection: a circle would outlive both.
+    """The bytes that one connection holds. It has no reference to the connection, which would be a cycle.
 
     Args:
         pool: counts for all.
@@ -97,7 +97,7 @@ class Account:
 
 
 class BufferPool:
-    """Counts what all connections buffer, and who waits for room.
+    """Counts the bytes that all connections buffer, and holds the connections that wait for room.
 
     Args:
         limit: bytes over FREE_BUFFER_SIZE of each connection.
@@ -141,7 +141,7 @@ class BufferPool:
             waiter: the account of the connection that waits; it can wait for one thing at a time.
             account: its own, or that of the connection that it sends to.
             size: bytes.
-            resume: called from `resume_waiting`; what it takes counts for those behind it.
+            resume: called from `resume_waiting`; the room that it takes is not available to later ones.
         """
         self._waiting[waiter] = (account, size, resume)
 
@@ -154,7 +154,7 @@ class BufferPool:
         self._waiting.pop(waiter, None)
 
     def resume_waiting(self, now: float) -> None:
-        """Resume those for whom there is room, in the order of arrival; called once a round."""
+        """Resume connections that have room now, in the order of arrival; called once a round."""
         if not self._waiting or not self._released or now < self._next_scan:
             return
         self._released = False

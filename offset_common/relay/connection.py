@@ -1,10 +1,10 @@
 """One connection in the event loop: a socket, the protocol state on it, its input and its output.
 
     reading:  socket --> receive buffer --> session.on_readable: whole frames are handled, the rest is kept
-    writing:  protocol.data_to_send() --> socket, at once; what it does not take --> output buffer
+    writing:  protocol.data_to_send() --> socket, at once; bytes that it does not take --> output buffer
 
-It knows no roles: what the frames mean is the matter of its session (sessions/), which changes by the table
-in lifecycle.py.
+A connection does not know roles. Its session (sessions/) handles the frames, and is replaced as the table in
+lifecycle.py says.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class SocketConnection(WatchedSocket):
     # Events from the loop.
 
     def on_turn(self, events: int) -> bool:
-        """Write what waits, read what came; an error ends this connection and nothing else."""
+        """Write queued output and read input; an error ends this connection and nothing else."""
         try:
             if events & WRITE and not self.closed:
                 self._flush()
@@ -154,10 +154,11 @@ class SocketConnection(WatchedSocket):
             pass  # what made it ready is gone already
         except Exception as error:
             self.fail(error)
-        return not self._read_all or self.input.backlog or self.input.frame_reserved
+        left = not self._read_all or self.input.backlog or self.input.frame_reserved
+        return left or not self.session.settled
 
     def on_deadline(self) -> None:
-        """Handle what the connection's deadline was for; an error ends this connection and nothing else."""
+        """Handle an expired deadline; an error ends this connection and nothing else."""
         try:
             self._check_time()
         except Exception as error:
@@ -181,8 +182,7 @@ class SocketConnection(WatchedSocket):
         The bytes are valid until the next read of any connection. `keep` must follow.
 
         Args:
-            most: bytes to read at most.
-            metered: not even a large frame may exceed that.
+            most: bytes to read at most; a large frame may exceed it unless `metered`.
 
         Raises:
             OSError: the connection is lost.
@@ -232,11 +232,11 @@ class SocketConnection(WatchedSocket):
         """Pause reading until there is space for `size` bytes in the account of `holder`."""
         self.pause_reading()
         if self.protocol is not None:
-            self.protocol.channel.mark_received(self.env.loop.now)
+            self.protocol.mark_received(self.env.loop.now)
         self.env.buffers.wait(self.account, holder.account, size, self.resume_reading)
 
     def pause_reading(self) -> None:
-        """Leave input in the kernel; the peer's silence does not count meanwhile."""
+        """Leave input in the kernel; the idle timeout does not run meanwhile."""
         self.watch_less(READ)
 
     def resume_reading(self) -> None:
@@ -246,7 +246,7 @@ class SocketConnection(WatchedSocket):
         self.watch_more(READ)
         self.env.loop.request_turn(self, READ)
         if self.protocol is not None:
-            self.protocol.channel.mark_received(self.env.loop.now)
+            self.protocol.mark_received(self.env.loop.now)
 
     def poll_normally(self) -> None:
         """Read at once again after coarse polling, beginning now."""
@@ -258,7 +258,7 @@ class SocketConnection(WatchedSocket):
 
     @property
     def output_room(self) -> int:
-        """The bytes that may be queued for the peer before whoever sends them should pause."""
+        """The bytes that may still be queued for the peer before its sender must pause."""
         return min(OUTPUT_HIGH_WATER - len(self.output), self.account.available())
 
     def call_when_drained(self, callback: Callable[[], None]) -> None:
@@ -268,7 +268,7 @@ class SocketConnection(WatchedSocket):
             self.env.loop.request_turn(self, WRITE)
 
     def write(self, data: Buffer) -> None:
-        """Write `data`, behind what waits already; a lost connection ends this one, not the caller's."""
+        """Write `data` behind the queued output; an error ends this connection, not the caller's."""
         if self.closed:
             return
         taken = 0
@@ -295,7 +295,7 @@ class SocketConnection(WatchedSocket):
         self.send_pending()
 
     def send_pending(self) -> None:
-        """Write what the protocol has to send."""
+        """Write the frames that the protocol has ready."""
         if self.protocol is not None:
             data = self.protocol.data_to_send()
             if data:
@@ -334,7 +334,7 @@ class SocketConnection(WatchedSocket):
             self.close(CloseReason.STALLED)
         elif self.session.keeps_alive and self.protocol is not None:
             if not self.reading and not self.env.buffers.is_waiting(self.account):
-                self.protocol.channel.mark_received(now)
+                self.protocol.mark_received(now)
             self.protocol.handle_time(now)
             self.send_pending()
         if not self.closed:
@@ -354,7 +354,7 @@ class SocketConnection(WatchedSocket):
         self._schedule()
 
     def begin_close(self, reason: CloseReason, session: ConnectionSession) -> None:
-        """Deliver what is queued, then close: the peer receives every byte before the end.
+        """Deliver the queued output, then close, so the peer receives every byte.
 
         Args:
             reason: why the connection ends.
@@ -385,7 +385,7 @@ class SocketConnection(WatchedSocket):
         self.session = ENDED
 
     def release(self) -> None:
-        """Close the socket and give back all memory; only the account of its traffic stays."""
+        """Close the socket and release all memory; only the traffic counters stay."""
         self.watch(0)
         self.env.loop.deadlines.cancel(self)
         self.env.buffers.stop_waiting(self.account)

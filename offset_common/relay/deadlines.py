@@ -1,8 +1,8 @@
 """Deadlines of many connections, found without a scan over all of them.
 
 Time is divided into ticks; each tick that has deadlines has a set of items. An item has at most one
-deadline. When it expires, the item checks what it is waiting for and sets the next one, so traffic costs
-no bookkeeping here.
+deadline. When it expires, the item checks its own timers and sets the next one, so traffic needs no
+bookkeeping here.
 """
 
 from __future__ import annotations

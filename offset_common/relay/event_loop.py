@@ -17,6 +17,7 @@ import gc
 import math
 import selectors
 import socket
+import sys
 import time
 from collections import deque
 from time import perf_counter
@@ -30,6 +31,7 @@ WRITE = selectors.EVENT_WRITE
 LONGEST_WAIT = 60.0  # seconds
 POLL_INTERVAL = 0.003  # seconds of turns between two polls
 COARSE_INTERVAL = 1.0  # seconds; the keepalive's own tick (section 6 of docs/protocol.md)
+SWITCH_INTERVAL = 0.001  # seconds that a handshake thread may keep the interpreter from the loop
 GARBAGE_THRESHOLD = 20_000  # allocations between two searches for reference cycles
 
 
@@ -81,7 +83,7 @@ class _WakeUp:
 
 
 class EventLoop:
-    """Waits for sockets and deadlines, and calls whoever they belong to.
+    """Waits for sockets and deadlines, and calls their owners.
 
     Args:
         clock: seconds, growing steadily.
@@ -175,6 +177,7 @@ class EventLoop:
     def run(self) -> None:
         """Run rounds until `stop`."""
         # What lives as long as the process need not be searched for cycles again and again.
+        sys.setswitchinterval(SWITCH_INTERVAL)
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
         while not self._stopped:
@@ -217,19 +220,19 @@ class EventLoop:
 
     def _run_turns(self, seconds: float) -> None:
         turns = self.turns
-        begun = perf_counter()
-        end = begun + seconds
-        while turns and begun < end:
+        started = perf_counter()
+        end = started + seconds
+        while turns and started < end:
             entry = self._serving = turns.pop()
             self._serve_again = False
             events, entry._events = entry._events, 0
             more = entry.on_turn(events)
             ended = perf_counter()
             self._serving = None
-            turns.charge(entry, ended - begun, more)
+            turns.charge(entry, ended - started, more)
             if self._serve_again:
                 turns.push(entry)  # only now: its turn may have changed where it waits
-            begun = ended
+            started = ended
 
     def _run_tasks(self) -> None:
         # Tasks that these add run in the next round.

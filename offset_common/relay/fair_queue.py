@@ -1,8 +1,8 @@
-"""Start-time fair queueing: whoever has used least goes next, first among addresses, then inside them.
+"""Start-time fair queueing: the least used goes next, first among addresses, then within them.
 
 An address that keeps a thousand connections busy gets the same share of the processor as an address with
-one. Inside an address, *light* connections (their turns are short and leave nothing to do) share one half
-of the time and *busy* ones the other, so a small message does not wait for a thousand busy neighbours.
+one. Inside an address, *light* connections (their turns are short and leave nothing to do) have four fifths
+of the time and *busy* ones the rest, so a small message does not wait for a thousand busy neighbours.
 
     all --> addresses --> light, busy --> connections
 
@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 LONG_TURN = 0.001  # seconds
+LIGHT_WEIGHT = 4  # the share of light connections as a multiple of that of busy ones
 
 _sequence = itertools.count()  # equal start tags go in the order of arrival
 
@@ -78,7 +79,7 @@ class QueueEntry:
 
     def __init__(self, address: AddressFlow) -> None:
         self._address = address
-        self._flow = address.light
+        self._flow = address.busy
         self._long = False  # its last turn was long
         self._queued = False
         self._used = 0.0  # seconds, in the busy flow
@@ -93,11 +94,11 @@ class QueueEntry:
         """Whether it is light: its turns should stay short."""
         return self._flow is self._address.light
 
-    def _push(self) -> None:
+    def _push(self, sequence: int) -> None:
         flow = self._flow
         self._queued = True
         self._used = max(self._used, flow.virtual_time)
-        heappush(flow.waiting, (self._used, next(_sequence), self))
+        heappush(flow.waiting, (self._used, sequence, self))
         flow.enqueue(self._address)
         self._address.enqueue(self._address.root)
 
@@ -106,9 +107,10 @@ class QueueEntry:
         busy = more or (long and self._long)  # one long turn may have been interrupted by the system
         self._long = long
         flow = self._flow
-        flow.charge(seconds, self._address)
+        light = flow is self._address.light
+        flow.charge(seconds / LIGHT_WEIGHT if light else seconds, self._address)
         self._address.charge(seconds, self._address.root)
-        if busy and flow is self._address.busy:
+        if busy and not light:
             self._used += seconds
         else:
             self._used = 0.0
@@ -120,9 +122,14 @@ E = TypeVar("E", bound=QueueEntry)
 
 
 class FairQueue(Generic[E]):
-    """Entries that wait for their turn. An address is forgotten together with its last entry."""
+    """Entries that wait for their turn. An address is forgotten together with its last entry.
 
-    def __init__(self) -> None:
+    Args:
+        newest_first: among light entries of one address the newest goes first, not the oldest.
+    """
+
+    def __init__(self, newest_first: bool = False) -> None:
+        self._sequence = itertools.count(step=-1 if newest_first else 1)
         self._root = Flow()
         self._waiting = 0
         self._addresses: WeakValueDictionary[str, AddressFlow] = WeakValueDictionary()
@@ -141,7 +148,7 @@ class FairQueue(Generic[E]):
     def push(self, entry: E) -> None:
         """Let `entry` wait for a turn; one that waits already keeps its place."""
         if not entry._queued:
-            entry._push()
+            entry._push(next(self._sequence))
             self._waiting += 1
 
     def pop(self) -> E:

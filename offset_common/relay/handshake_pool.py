@@ -1,12 +1,12 @@
 """Handshakes in a pool of threads, on blocking sockets.
 
 A handshake is the only work of a relay that is always long for one message: four public-key operations,
-140 us. A thread takes a connection whose peer has sent something, and blocks for what comes next. A peer
-that keeps it waiting gives up its thread: after `PATIENCE`, or at once while others are queued, the
-connection goes back to the event loop with its state, and returns when its peer has sent more. So silent
-peers cost no thread, however many they are.
+140 us. A thread takes a connection whose peer has sent something, and blocks for the next message. It waits
+for `PATIENCE`, or not at all while other jobs are queued. Then the connection goes back to the event loop
+with its state, and returns when its peer has sent more. Silent peers therefore occupy no thread.
 
 Jobs are queued fairly by address (fair_queue.py): an address that floods the relay waits for its own jobs.
+Within an address the newest job is next: under overload, some handshakes finish in time instead of none.
 
 A thread owns the socket from `submit` until it calls `done`, and touches nothing else.
 
@@ -16,6 +16,7 @@ each call that it does not want to wait (MSG_DONTWAIT). So a socket changes hand
 
 from __future__ import annotations
 
+import queue
 import socket
 import struct
 import threading
@@ -89,7 +90,7 @@ class HandshakeJob:
         self.sent = 0
 
     def run(self, identity: Identity, waits: Callable[[], bool]) -> None:
-        """Bring the handshake as far as the peer lets it; what came of it is in the attributes.
+        """Continue the handshake until the peer must send more; the attributes hold the result.
 
         Args:
             identity: the relay's.
@@ -143,14 +144,14 @@ class HandshakePool:
         threads: how many.
 
     Raises:
-        ServiceError: the system does not start so many threads.
+        ServiceError: the system refuses to start this number of threads.
     """
 
     def __init__(self, identity: Identity, threads: int) -> None:
         self._identity = identity
-        self._queue: FairQueue[_Queued] = FairQueue()
-        self._changed = threading.Condition()
-        self._closed = False
+        self._queue: FairQueue[_Queued] = FairQueue(newest_first=True)
+        self._lock = threading.Lock()  # of the queue
+        self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True for each job, False ends a thread
         self._threads: list[threading.Thread] = []
         previous = threading.stack_size(STACK_SIZE)
         try:
@@ -169,33 +170,26 @@ class HandshakePool:
 
     def submit(self, job: HandshakeJob) -> None:
         """Queue a job; from now on a thread owns its socket, until it calls `done`."""
-        with self._changed:
+        with self._lock:
             self._queue.push(_Queued(self._queue, job))
-            self._changed.notify()
+        self._tokens.put(True)
 
     def close(self) -> None:
         """End the threads after their present jobs."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        for _ in self._threads:
+            self._tokens.put(False)
         for thread in self._threads:
             thread.join(timeout=1.0)
 
     def _work(self) -> None:
-        while True:
+        while self._tokens.get():
             job = self._next_job()
-            if job is None:
-                return
             job.run(self._identity, self._queue.__bool__)
             job.done(job)
             del job  # a waiting thread would keep its last one
 
-    def _next_job(self) -> Optional[HandshakeJob]:
-        with self._changed:
-            while not self._queue:
-                if self._closed:
-                    return None
-                self._changed.wait()
+    def _next_job(self) -> HandshakeJob:
+        with self._lock:
             entry = self._queue.pop()
             self._queue.charge(entry, JOB_COST)
             return entry.job

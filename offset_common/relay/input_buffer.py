@@ -1,4 +1,4 @@
-"""What a connection has read and not handled yet: mostly nothing, or a partial frame.
+"""Unhandled input of a connection: usually nothing, or a partial frame.
 
 Small frames are cut from the receive buffer that all connections share; what is left of the last one is
 copied away and, at the next read, to the front of the shared buffer. A large frame gets a buffer of its
@@ -127,9 +127,9 @@ class InputBuffer:
         self._count(size)
         if size >= OWN_BUFFER_FROM and not self._own:
             assert self._buffer is not None
-            begun = self._buffer
+            partial = self._buffer
             self._buffer = self._shared.spare.take(size)
-            self._buffer[: self._fill] = begun
+            self._buffer[: self._fill] = partial
             self._own = True
 
     def needs_reservation(self) -> int:
@@ -142,7 +142,8 @@ class InputBuffer:
         return b"" if self._buffer is None else bytes(self._buffer[: self._fill])
 
     def put(self, data: bytes) -> None:
-        """Keep `data`, which another part of the relay has read."""
+        """Keep `data`, which another part of the relay has read; it may hold whole frames."""
+        self.backlog = bool(data)
         if data:
             self._buffer = bytearray(data)
             self._fill = len(data)

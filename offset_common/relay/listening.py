@@ -1,71 +1,179 @@
-"""Listening sockets for the address that an operator gives; accepted sockets inherit their options."""
+"""Listening sockets for the addresses that an operator gives; accepted sockets inherit their options."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import socket
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from offset_common.address import Address
-from offset_common.errors import ServiceError
+from offset_common.errors import ServiceError, UsageError
+from offset_common.relay.addresses import SystemAddress, show_address
 from offset_common.relay.handshake_pool import prepare_socket
+from offset_common.relay.log import log_event
 
 BACKLOG = 4096  # connections that the system holds until they are accepted
 
+_NOT_HERE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+"""This host has no IPv6 (or no IPv4), or not this address."""
 
-def listen_on(address: Address, socket_buffer: int = 0) -> list[socket.socket]:
-    """Return a listening socket for each address that the host stands for.
+_WILDCARDS = frozenset({"0.0.0.0", "::"})
+
+
+class _Resolved(NamedTuple):
+    """One of the addresses that a host stands for, as socket.getaddrinfo returns it."""
+
+    family: int
+    kind: int
+    protocol: int
+    name: str
+    sockaddr: SystemAddress
+
+
+def listen_on(addresses: Sequence[Address], socket_buffer: int = 0) -> list[socket.socket]:
+    """Return listening sockets for all `addresses`; a name may stand for several.
 
     Args:
-        address: a name, an IPv4 or an IPv6 address; port 0 for a free one.
+        addresses: names, IPv4 or IPv6 addresses; port 0 for a free one.
         socket_buffer: bytes of memory for each of the two kernel buffers of an accepted socket; 0 leaves the
             size to the system.
 
     Raises:
-        ServiceError: the name does not resolve, the address is in use, not of this host, or not allowed.
+        UsageError: an address is given twice.
+        ServiceError: a name does not resolve; an address is in use, not of this host, or not allowed.
     """
-    try:
-        found = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else "not a name"
-        raise ServiceError(f"cannot listen on {address}: the name does not resolve ({reason})") from None
+    _check_duplicates(addresses)
+    resolved = [_resolve(address) for address in addresses]
+    # [::] takes IPv4 connections as well, unless 0.0.0.0 with the same port is given for them.
+    ipv4_ports = {address.port for address in addresses if address.host == "0.0.0.0" and address.port}
     sockets: list[socket.socket] = []
-    port = address.port
     try:
-        for family, kind, protocol, _, sockaddr in dict.fromkeys(found):
-            sock = socket.socket(family, kind, protocol)
-            sockets.append(sock)
-            _bind(sock, (sockaddr[0], port, *sockaddr[2:]), socket_buffer)
-            port = sock.getsockname()[1]  # a name's second address gets the port that its first one got
-    except OSError as error:
+        for address, found in zip(addresses, resolved):
+            _listen_on_one(address, found, address.port in ipv4_ports, socket_buffer, sockets)
+    except ServiceError:
         for sock in sockets:
             sock.close()
-        raise ServiceError(f"cannot listen on {address}: {_what_to_do(error, address)}") from None
+        raise
     return sockets
 
 
-def _bind(sock: socket.socket, sockaddr: object, socket_buffer: int) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # A message never waits for the Nagle timer.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    prepare_socket(sock)
-    if socket_buffer:
-        # The system doubles the value: half of what it counts is for its own bookkeeping.
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, socket_buffer // 2)
-    if sock.family == socket.AF_INET6:
-        # [::] takes IPv4 connections as well, where the system lets it.
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    sock.bind(sockaddr)  # type: ignore[arg-type]
-    sock.listen(BACKLOG)
-    sock.setblocking(False)
+def _check_duplicates(addresses: Sequence[Address]) -> None:
+    for index, address in enumerate(addresses):
+        if address in addresses[:index]:
+            raise UsageError(f"the address {address} is given twice; give each address once")
 
 
-def _what_to_do(error: OSError, address: Address) -> str:
+def _resolve(address: Address) -> list[_Resolved]:
+    """Return the addresses that `address` stands for, each once.
+
+    Raises:
+        ServiceError: the name does not resolve.
+    """
+    found: list[Any] = []
+    reasons: list[str] = []
+
+    def look_up() -> None:
+        try:
+            found.extend(
+                socket.getaddrinfo(
+                    address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                )
+            )
+        except OSError as error:
+            reasons.append(error.strerror or str(error))
+        except UnicodeError:
+            reasons.append("not a name")
+
+    # A signal interrupts the wait for a thread, but not the system's resolver, which may take a minute.
+    thread = threading.Thread(target=look_up, name="resolver", daemon=True)
+    thread.start()
+    thread.join()
+    if reasons:
+        raise ServiceError(f"cannot listen on {address}: the name does not resolve ({reasons[0]})")
+    return [_Resolved(*each) for each in dict.fromkeys(found)]
+
+
+def _listen_on_one(
+    address: Address,
+    found: list[_Resolved],
+    ipv6_only: bool,
+    socket_buffer: int,
+    sockets: list[socket.socket],
+) -> None:
+    """Add the listening sockets for one address to `sockets`.
+
+    An address that this host does not have is left out if the name stands for another that it has: many hosts
+    files have `::1 localhost` on hosts without IPv6.
+    """
+    port = address.port
+    left_out: list[tuple[str, OSError]] = []
+    for each in found:
+        sockaddr = (each.sockaddr[0], port, *each.sockaddr[2:])
+        try:
+            sock = _bind(each, sockaddr, ipv6_only, socket_buffer)
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise _cannot_listen(address, sockaddr, error, sockets) from None
+            left_out.append((show_address(sockaddr), error))
+        else:
+            sockets.append(sock)
+            port = sock.getsockname()[1]  # a name's second address gets the port that its first one got
+    if len(left_out) == len(found):
+        raise _cannot_listen(address, found[0].sockaddr, left_out[0][1], sockets)
+    for shown, cause in left_out:
+        reason = "IPv6 is off on this host" if _lacks_ipv6(shown) else cause.strerror
+        log_event("address left out", logging.WARNING, address=shown, of=str(address), reason=reason)
+    if address.host == "::" and _lacks_ipv6(address.host):
+        log_event("IPv6 is off on this host; only IPv4 is served", logging.WARNING, address=str(address))
+
+
+def _bind(resolved: _Resolved, sockaddr: SystemAddress, ipv6_only: bool, socket_buffer: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    sock = socket.socket(resolved.family, resolved.kind, resolved.protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # A message never waits for the Nagle timer.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prepare_socket(sock)
+        if socket_buffer:
+            # The system doubles the value: half of what it counts is for its own bookkeeping.
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                sock.setsockopt(socket.SOL_SOCKET, option, socket_buffer // 2)
+        if resolved.family == socket.AF_INET6:
+            with contextlib.suppress(OSError):  # a system that does not let it be chosen
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
+        sock.bind(sockaddr)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _cannot_listen(
+    address: Address, sockaddr: SystemAddress, error: OSError, sockets: list[socket.socket]
+) -> ServiceError:
+    return ServiceError(f"cannot listen on {address}: {_what_to_do(error, address, sockaddr, sockets)}")
+
+
+def _what_to_do(
+    error: OSError, address: Address, sockaddr: SystemAddress, sockets: list[socket.socket]
+) -> str:
+    if error.errno in _NOT_HERE and _lacks_ipv6(sockaddr[0]):
+        return f"IPv6 is off on this host; use an IPv4 address, such as 0.0.0.0:{address.port}"
     if error.errno == errno.EADDRINUSE:
+        own = [name for name in (sock.getsockname() for sock in sockets) if _overlap(name, sockaddr)]
+        if own:
+            return f"{show_address(own[0])}, which is given as well, includes it; give only one of them"
         return "another program has this port; stop it, or choose another port"
     if error.errno in (errno.EACCES, errno.EPERM):
         return (
@@ -75,3 +183,19 @@ def _what_to_do(error: OSError, address: Address) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return "this host has no such address; 0.0.0.0 or [::] stand for all that it has"
     return error.strerror or str(error)
+
+
+def _overlap(one: SystemAddress, other: SystemAddress) -> bool:
+    return one[1] == other[1] and (one[0] == other[0] or not _WILDCARDS.isdisjoint((one[0], other[0])))
+
+
+def _lacks_ipv6(host: str) -> bool:
+    """Return whether `host` is an IPv6 address and IPv6 is off, in the kernel or by its settings."""
+    if host.count(":") < 2:  # an IPv4 address may have one, before its port
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return True
+    return False

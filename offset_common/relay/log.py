@@ -3,6 +3,8 @@
 `log_event` makes records of the logger `offset.relay`. A `RelayLog` is the handler that writes them; its
 filter collapses lines that strangers can cause in large numbers. While a pipe is unread or a disk is full,
 lines are kept up to a limit, then dropped and counted.
+
+Each line starts with its time in UTC, unless it goes to the journal of systemd, which has its own times.
 """
 
 from __future__ import annotations
@@ -56,8 +58,29 @@ def log_event(
     LOGGER.log(level, event, exc_info=exc_info, extra=extra, stacklevel=2)
 
 
+def format_time(seconds: float) -> str:
+    """Return a time since 1970 in the form of ISO 8601, in UTC: 2026-11-27T13:28:36.123Z."""
+    milliseconds = int(seconds * 1000)
+    day_and_time = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
+    return f"{day_and_time}.{milliseconds % 1000:03}Z"
+
+
+def goes_to_journal(descriptor: int) -> bool:
+    """Return whether what is written to `descriptor` goes to the journal of systemd.
+
+    Programs inherit the variable even if their output goes elsewhere.
+
+    Source: JOURNAL_STREAM in systemd.exec(5).
+    """
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
 def format_record(record: logging.LogRecord) -> str:
-    """Return the text of a record; a traceback follows its line, indented."""
+    """Return the text of a record, without its time; a traceback follows its line, indented."""
     text = LEVELS.get(record.levelno, "") + record.getMessage()
     separator = ": "
     for name, value in getattr(record, "fields", {}).items():
@@ -124,7 +147,9 @@ class RelayLog(logging.Handler):
         self._repeats = RepeatFilter(clock)
         self.addFilter(self._repeats)
         self._terminal: Optional[int] = None
+        self._writes_times = True
         if descriptor is not None:
+            self._writes_times = not goes_to_journal(descriptor)
             self._terminal = _open_terminal(descriptor)
             self._descriptor = descriptor if self._terminal is None else self._terminal
             self._poll.register(self._descriptor, select.POLLOUT)
@@ -137,7 +162,8 @@ class RelayLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record for `flush`."""
-        data = format_record(record).encode("utf-8", "backslashreplace")
+        text = self._time_prefix(record.created) + format_record(record)
+        data = text.encode("utf-8", "backslashreplace")
         if len(self._pending) + len(data) > MAX_PENDING:
             self._lost += 1
         else:
@@ -149,8 +175,12 @@ class RelayLog(logging.Handler):
             while self._pending and self._poll.poll(0):
                 del self._pending[: os.write(self._descriptor, self._pending[:WRITE_SIZE])]
                 if self._lost and len(self._pending) < MAX_PENDING // 2:
-                    self._pending += f"warning: log lines lost: count={self._lost}\n".encode()
+                    now = self._time_prefix(time.time())
+                    self._pending += f"{now}warning: log lines lost: count={self._lost}\n".encode()
                     self._lost = 0
+
+    def _time_prefix(self, seconds: float) -> str:
+        return f"{format_time(seconds)} " if self._writes_times else ""
 
     def next_deadline(self) -> float:
         """Return when `handle_time` has summaries to write."""

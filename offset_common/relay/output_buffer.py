@@ -1,4 +1,4 @@
-"""Unread output: what waits because a peer does not read it at once."""
+"""Unread output: bytes that wait because a peer does not read them at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who listens, which connects are pending, and who is joined: decisions without sockets or time.
+"""Listeners, pending connects and tunnel ends by key: decisions without sockets or time.
 
 The registry knows listeners, pending connects and tunnel ends by any hashable ids.
 
@@ -31,6 +31,14 @@ class Connect(NamedTuple):
     source: bytes
     target: bytes
     address: str
+
+
+class Fullest(NamedTuple):
+    """The most that there is of one key: tunnel ends, pending connects from it and for its listener."""
+
+    tunnels: int
+    pending: int
+    pending_for: int
 
 
 class Registry(Generic[L, P, T]):
@@ -72,6 +80,14 @@ class Registry(Generic[L, P, T]):
     def has_pending(self, key: bytes) -> bool:
         """Return whether a connect waits for the listener of `key`."""
         return key in self._of_target
+
+    def fullest(self) -> Fullest:
+        """Return the most that one key holds."""
+        return Fullest(
+            max(self._tunnels_of_key.values(), default=0),
+            max(self._of_source.values(), default=0),
+            max(map(len, self._of_target.values()), default=0),
+        )
 
     def connect(self, pending: P, connect: Connect) -> Union[CloseReason, tuple[L, Optional[P]]]:
         """Let `pending` wait; return its listener and the connect that must end for it, or why it is refused.

@@ -36,6 +36,7 @@ class Rendezvous:
         limits: how much one key may hold.
         tunnels: makes tunnels.
         settled: called with a connection that gets its role.
+        opens: called with the two ends of each tunnel, the connect first, before it is made.
         policy: may refuse a role.
     """
 
@@ -44,11 +45,14 @@ class Rendezvous:
         limits: Limits,
         tunnels: TunnelMaker,
         settled: Callable[[SocketConnection], None],
+        opens: Callable[[SocketConnection, SocketConnection], None],
         policy: Policy,
     ) -> None:
         self.registry: Registry[Listener, PendingConnect, SocketConnection] = Registry(limits)
+        self.joined = 0  # tunnels, since the start
         self._tunnels = tunnels
         self._settled = settled
+        self._opens = opens
         self._policy = policy
 
     def enter(self, connection: SocketConnection) -> None:
@@ -107,11 +111,13 @@ class Rendezvous:
         self._withdraw(pending, connection.key)
         for end in (pending.connection, connection):
             self.registry.add_tunnel_end(end, end.key)
+        self._opens(pending.connection, connection)
         try:
             self._tunnels.join(pending, connection)
         except Exception:
             pending.connection.close(CloseReason.PARTNER_ENDED)  # the caller ends the acceptor
             raise
+        self.joined += 1
 
     def _refuse(self, connection: SocketConnection, role: InitRole, other: bytes = b"") -> bool:
         """Close `connection` if the policy refuses it the role; return whether it does."""

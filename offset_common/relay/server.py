@@ -32,7 +32,8 @@ from offset_common.relay.policy import Policy
 from offset_common.relay.rendezvous import Rendezvous, TunnelMaker
 from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.sessions.tunnel import Tunnels
-from offset_common.relay.status import describe
+from offset_common.relay.signals import STOPPING, Signals
+from offset_common.relay.status import Traffic, describe
 
 SHOWN_KEY_SIZE = 8  # characters of a key in the log
 FLUSH_TIME = 2.0  # seconds for the last output after the drain
@@ -53,7 +54,7 @@ class Relay:
         balancers: the networks of load balancers that send PROXY headers.
 
     Raises:
-        ServiceError: the system does not start so many processes or threads.
+        ServiceError: the system refuses to start this number of processes or threads.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Relay:
     ) -> None:
         self.identity = identity
         self.ended: Counter[CloseReason] = Counter()
+        self.ended_traffic = Traffic(0, 0)
         self.completed_handshakes = 0
         self.bugs = 0
         self.loop = EventLoop(clock)
@@ -84,7 +86,7 @@ class Relay:
         self._stop_workers: Callable[[], None] = lambda: None
         self._restart_no_workers: Callable[[], None] = lambda: None
         tunnels = self._start_workers(workers) if workers > 1 else Tunnels(self._policy.meter)
-        self.rendezvous = Rendezvous(limits, tunnels, self.admission.settle, self._policy)
+        self.rendezvous = Rendezvous(limits, tunnels, self.admission.settle, self._tunnel_opens, self._policy)
         self._handshakes = self._start_handshakes()
         accept = self._read_headers(balancers) if balancers else self._accept
         self._acceptors = [
@@ -102,6 +104,16 @@ class Relay:
         """The addresses that it listens on, as "host:port"."""
         return [show_address(each.sock.getsockname()) for each in self._acceptors]
 
+    @property
+    def limits(self) -> Limits:
+        """What it gives to all, to one address and to one key."""
+        return self._limits
+
+    @property
+    def draining(self) -> bool:
+        """Whether it accepts no more connections and is about to stop."""
+        return self._drain_until is not None
+
     def serve(self) -> None:
         """Serve until `stop` has ended everything."""
         key = encode_key(self.identity.public_key)
@@ -113,7 +125,7 @@ class Relay:
             self.close()
 
     def stop(self, drain: float) -> None:
-        """Accept no more connections, let tunnels go on for `drain` seconds, then end them in order.
+        """Stop accepting, let tunnels continue for `drain` seconds, then end them gracefully.
 
         A second call ends everything at once.
         """
@@ -146,11 +158,11 @@ class Relay:
         return self._policy.name_of(key)
 
     def show_state(self) -> None:
-        """Log one line about what there is at the moment."""
+        """Log one line with the present state."""
         log_event("relay state", **describe(self))
 
     def close(self) -> None:
-        """End what is left, and release every descriptor and thread."""
+        """Close all connections and release every descriptor and thread."""
         self._handshakes.close()
         self._stop_accepting()
         for connection in self.admission.all():
@@ -250,10 +262,22 @@ class Relay:
             oldest.close(CloseReason.EVICTED)
         return oldest is not None
 
+    def _tunnel_opens(self, connect: SocketConnection, accept: SocketConnection) -> None:
+        log_event(
+            "tunnel opened",
+            collapse="TUNNEL_OPENED",
+            collapse_by=connect.address.prefix,
+            connect_key=_shown_key(connect),
+            accept_key=_shown_key(accept),
+            connect_address=connect.address.text,
+            accept_address=accept.address.text,
+        )
+
     # The way out.
 
     def _connection_closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
         self.ended[reason] += 1
+        self.ended_traffic = self.ended_traffic.plus(connection.received, connection.sent)
         self.admission.leave(connection)
         self.rendezvous.forget(connection)
         self._policy.forget(connection)
@@ -262,7 +286,7 @@ class Relay:
             collapse=reason.name,
             collapse_by=connection.address.prefix,
             address=connection.address.text,
-            key=encode_key(connection.key)[:SHOWN_KEY_SIZE] if connection.key else "-",
+            key=_shown_key(connection),
             name=self.name_of(connection.key),
             role=connection.session.state.role,
             reason=reason.value,
@@ -309,22 +333,30 @@ def raise_descriptor_limit() -> int:
 
 
 @contextlib.contextmanager
-def stop_on_signals(relay: Relay, drain: float) -> Iterator[None]:
-    """Make SIGTERM and SIGINT stop the relay in order, a second one at once.
+def obey_signals(relay: Relay, signals: Signals, drain: float) -> Iterator[None]:
+    """Make SIGTERM and SIGINT stop the relay gracefully, a second one at once.
 
     SIGUSR1 logs its state, SIGHUP reads the operator's files again.
     """
+
+    def act(number: int) -> None:
+        name = signal.Signals(number).name
+        if number in STOPPING:
+            relay.stop(drain)
+        elif name == "SIGUSR1":
+            relay.show_state()
+        elif name == "SIGHUP":
+            relay.reload()
+        else:
+            log_event("signal without a meaning; SIGUSR1 logs the state", signal=name)
+
     call_soon = relay.loop.call_soon_threadsafe
-    previous_wakeup = signal.set_wakeup_fd(relay.loop.wake_descriptor, warn_on_full_buffer=False)
-    previous = {
-        number: signal.signal(number, lambda *_: call_soon(lambda: relay.stop(drain)))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: call_soon(relay.show_state))
-    previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: call_soon(relay.reload))
+    signals.attach(lambda number: call_soon(lambda: act(number)), relay.loop.wake_descriptor)
     try:
         yield
     finally:
-        signal.set_wakeup_fd(previous_wakeup)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        signals.detach()
+
+
+def _shown_key(connection: SocketConnection) -> str:
+    return encode_key(connection.key)[:SHOWN_KEY_SIZE] if connection.key else "-"

@@ -1,4 +1,4 @@
-"""What every session has: its connection, the state in the table of lifecycle.py, and answers to events."""
+"""The base of all sessions: a connection, a state of lifecycle.py, and handlers of events."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ class Session(Generic[C]):
 
     state: State
     keeps_alive = True  # keepalives are sent, and a silent peer is closed
+    settled = True  # the connection has a role; until then it counts as busy in the fair queue
     may_poll_coarsely = False  # it does not matter if the peer's next message is noticed a second later
 
     def __init__(self, connection: C) -> None:
         self.connection = connection
 
     def on_readable(self) -> None:
-        """Read from the connection, and handle what came."""
+        """Read from the connection and handle the input."""
         raise NotImplementedError
 
     def on_deadline(self) -> None:
@@ -45,7 +46,7 @@ class Session(Generic[C]):
         self.connection.close(deadline.reason)
 
     def finish(self, reason: CloseReason) -> None:
-        """End in order: what is queued for the peer may still be sent."""
+        """End gracefully: queued output may still be sent."""
         self.connection.close(reason)
 
     def on_output_sent(self) -> None:
@@ -56,7 +57,7 @@ class Session(Generic[C]):
 
 
 class Ended(Session[C]):
-    """What a connection has when it has ended, or not begun: one for all, so it keeps no connection alive."""
+    """The session of a connection before its start and after its end, shared by all connections."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""What a relay has at the moment, for operators and tests: SIGUSR1 asks for it."""
+"""The present state of a relay, for operators and tests; SIGUSR1 logs it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from offset_common.relay.admission import Admission
 from offset_common.relay.buffer_pool import BufferPool
@@ -17,6 +17,17 @@ from offset_common.relay.lifecycle import State
 from offset_common.relay.rendezvous import Rendezvous
 
 _DESCRIPTORS = Path("/proc/self/fd")
+
+
+class Traffic(NamedTuple):
+    """Bytes received from peers and sent to them."""
+
+    received: int
+    sent: int
+
+    def plus(self, received: int, sent: int) -> Traffic:
+        """Return this with more bytes of each direction."""
+        return Traffic(self.received + received, self.sent + sent)
 
 
 class Described(Protocol):
@@ -32,7 +43,7 @@ class Described(Protocol):
 
 
 def describe(relay: Described) -> dict[str, Any]:
-    """Return what there is now, then what there was since the start, as fields for the log."""
+    """Return the present figures, then totals since the start, as fields for the log."""
     connections = relay.admission.all()
     states = Counter(connection.session.state for connection in connections)
     return {

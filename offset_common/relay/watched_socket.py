@@ -33,7 +33,7 @@ class WatchedSocket(ReadyEntry):
 
     @property
     def reading(self) -> bool:
-        """Whether the socket is read when something comes."""
+        """Whether the socket is watched for input."""
         return bool(self._watched & READ)
 
     @property
@@ -66,7 +66,7 @@ class WatchedSocket(ReadyEntry):
         self.watch(self._watched & ~event)
 
     def poll_coarsely(self) -> bool:
-        """Watch the socket once a second, if nothing but input is expected; return whether that is new."""
+        """Watch the socket once a second if only input is expected; return whether this is a change."""
         if self._polled_coarsely or self._watched != READ:
             return False
         self.watch(0)
@@ -76,7 +76,7 @@ class WatchedSocket(ReadyEntry):
         return True
 
     def discard_input(self, buffer: memoryview) -> bool:
-        """Read once, and drop what came; return False at the peer's end.
+        """Read once and discard the bytes; return False if the peer closed.
 
         Raises:
             OSError: the connection is lost, or (BlockingIOError) nothing came.

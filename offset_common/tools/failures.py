@@ -31,6 +31,7 @@ class Cause(str, enum.Enum):
     ENDED = "connection ended"
     NOT_ANNOUNCED = "connect not announced"
     NO_MESSAGE = "message did not come"
+    SOME_ADDRESSES = "some addresses do not work"
 
 
 class NotAnnouncedError(TimeoutError):

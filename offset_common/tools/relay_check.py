@@ -1,6 +1,7 @@
 """Check a relay step by step, the way two nodes use it, and measure it.
 
-    listener:   name lookup, TCP connection, version, handshake, listen
+    name lookup, and up to the handshake at every address if the name has several
+    listener:   TCP connection, version, handshake, listen
     connector:  connect to the listener's key --> announced to the listener
     listener:   accept, on a new connection --> a message in each direction, round trips, bulk
 
@@ -12,9 +13,8 @@ Source: sections 2, 4 and 7 of docs/protocol.md.
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple, Optional, Protocol, Union
 
 from offset_common.channel.secure_channel import Observer
@@ -24,24 +24,30 @@ from offset_common.client import (
     Incoming,
     Listener,
     Tunnel,
-    accept,
-    connect,
     find_addresses,
     open_socket,
     start_listener,
+    start_tunnel,
 )
+from offset_common.client.dialing import SocketAddress
 from offset_common.errors import ConnectionEnded, OffsetError, PeerError
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
+from offset_common.tools.address_check import AddressResult, check_addresses, failure_of_some
 from offset_common.tools.failures import Failure, NotAnnouncedError, explain
+from offset_common.tools.measurements import (
+    BULK_SECONDS,
+    Bulk,
+    RoundTrips,
+    measure_bulk,
+    measure_round_trips,
+)
+from offset_common.wire.messages import InitConnection, InitRole
 
-ROUND_TRIPS = 200  # messages in each direction, at most
-ROUND_TRIP_SIZE = 64  # bytes of each
-ROUND_TRIP_SECONDS = 2.0  # seconds for all of them, at most
-BULK_SIZE = 32 * 1024  # bytes of a message
-BULK_SECONDS = 2.0
 POLL_INTERVAL = 0.05  # seconds between checks whether the relay closed a connect that came too early
 RETRY_DELAY = 0.1  # seconds before the next connect
+CLOSE_TIMEOUT = 3.0  # seconds to close all connections
+INTERRUPTED_CLOSE_TIMEOUT = 0.3  # seconds, after Ctrl-C
 THERE = b"hello from the connector"
 BACK = b"hello to you from the listener"
 
@@ -60,26 +66,6 @@ class StepDone(NamedTuple):
     detail: str
 
 
-class RoundTrips(NamedTuple):
-    """The number of round trips and percentiles of their times in seconds."""
-
-    number: int
-    p50: float
-    p99: float
-
-
-class Bulk(NamedTuple):
-    """The bytes received in one direction, and the seconds this took."""
-
-    size: int
-    seconds: float
-
-    @property
-    def rate(self) -> float:
-        """Bytes per second."""
-        return self.size / self.seconds
-
-
 class Watcher(Protocol):
     """Receives the progress of a check."""
 
@@ -88,6 +74,9 @@ class Watcher(Protocol):
 
     def step_done(self, step: StepDone) -> None:
         """Handle the success of a step."""
+
+    def addresses_checked(self, results: Sequence[AddressResult]) -> None:
+        """Handle the results of a name with several addresses."""
 
     def observer(self, connection: str) -> Optional[Observer]:
         """Return an observer for "listener", "connector" or "acceptor", or None."""
@@ -104,40 +93,53 @@ class RelayCheck:
         ticket: the relay's.
         watcher: receives the progress.
         timeout: seconds for each step.
-        measure: measure round trips and throughput after the other steps.
+        round_trips: measure round trips after the other steps.
+        bulk: measure the throughput last.
     """
 
-    def __init__(self, ticket: RelayTicket, watcher: Watcher, timeout: float, measure: bool = True) -> None:
+    def __init__(
+        self,
+        ticket: RelayTicket,
+        watcher: Watcher,
+        timeout: float,
+        *,
+        round_trips: bool = True,
+        bulk: bool = True,
+    ) -> None:
         self.ticket = ticket
         self.steps: list[StepDone] = []
+        self.addresses: list[AddressResult] = []  # only of a name that has several
         self.failure: Optional[Failure] = None
         self.round_trips: Optional[RoundTrips] = None
         self.bulk: Optional[Bulk] = None
         self._watcher = watcher
         self._timeout = timeout
-        self._measure = measure
+        self._measure_round_trips = round_trips
+        self._measure_bulk = bulk
         self._listening_node = Identity.generate()
         self._connecting_node = Identity.generate()
-        self._connections = contextlib.ExitStack()
+        self._connections: list[Union[Tunnel, Listener]] = []
 
     def run(self) -> bool:
         """Run all steps, or up to the first that fails; return whether all succeeded."""
-        with contextlib.suppress(_StepFailed), self._connections:
-            self._run_steps()
+        try:
+            with contextlib.suppress(_StepFailed):
+                self._run_steps()
+        except KeyboardInterrupt:
+            self._close_connections(INTERRUPTED_CLOSE_TIMEOUT)
+            raise
+        self._close_connections(CLOSE_TIMEOUT)
+        self.failure = self.failure or failure_of_some(self.ticket, self.addresses)
         return self.failure is None
 
     def _run_steps(self) -> None:
-        listener = self._listen()
-        connector, incoming = self._connect(listener)
+        found = self._find_addresses()
+        # Nodes meet through any of the addresses, so the two nodes use different ones if there are several.
+        listener = self._listen(found[:1])
+        connector, incoming = self._connect(listener, found[-1:])
         with self._step("accept") as add_detail:
-            acceptor = accept(
-                self.ticket,
-                self._listening_node,
-                incoming.public_key,
-                timeout=self._timeout,
-                observer=self._watcher.observer("acceptor"),
-            )
-            self._close_at_end(acceptor)
+            init = InitConnection(InitRole.ACCEPT, incoming.public_key)
+            acceptor = self._open_tunnel("acceptor", self._listening_node, found[-1:], init)
             add_detail("on a new connection")
         with self._step("message there"):
             connector.send(THERE)
@@ -145,19 +147,37 @@ class RelayCheck:
         with self._step("message back"):
             acceptor.send(BACK)
             self._expect(connector, BACK)
-        if self._measure:
+        if self._measure_round_trips:
             with self._step("round trips"):
                 self.round_trips = measure_round_trips(connector, acceptor, self._timeout)
+        if self._measure_bulk:
             with self._step("bulk", BULK_SECONDS + self._timeout):
                 self.bulk = measure_bulk(connector, acceptor, self._timeout)
 
-    def _listen(self) -> Listener:
-        """Connect to the relay step by step, and listen."""
+    def _find_addresses(self) -> Sequence[SocketAddress]:
+        """Return the addresses that work; or the only one, unchecked; or those without a route."""
         with self._step("name lookup") as add_detail:
             found = find_addresses(self.ticket.address, Deadline(self._timeout))
             add_detail(", ".join(dict.fromkeys(str(each.sockaddr[0]) for each in found)))
+        if len(set(found)) == 1:
+            return found
+        with self._step("addresses") as add_detail:
+            self.addresses = check_addresses(self.ticket, found, self._timeout)
+            self._watcher.addresses_checked(self.addresses)
+            working = [each.address for each in self.addresses if each.works]
+            failures = [each.failure for each in self.addresses if each.failure is not None]
+            if failures and not working:
+                self.failure = failures[0]
+                raise _StepFailed
+            unchecked = len(set(found)) - len(self.addresses)
+            more = f", {unchecked} not checked" if unchecked else ""
+            add_detail(f"{len(working)} of {len(self.addresses)} work{more}")
+        return working or found
+
+    def _listen(self, addresses: Sequence[SocketAddress]) -> Listener:
+        """Connect to the relay step by step, and listen."""
         with self._step("TCP connection") as add_detail:
-            sock = open_socket(self.ticket.address, found, Deadline(self._timeout))
+            sock = open_socket(self.ticket.address, addresses, Deadline(self._timeout))
             host, port, *_ = sock.getpeername()
             add_detail(f"to {host} port {port}")
         dialing = Dialing(sock, self.ticket, self._listening_node, self._watcher.observer("listener"))
@@ -168,25 +188,32 @@ class RelayCheck:
             add_detail("the relay proved the key in the ticket")
         with self._step("listen") as add_detail:
             listener = start_listener(dialing)
-            self._close_at_end(listener)
+            self._connections.append(listener)
             add_detail("sent; a relay does not answer it")
         return listener
 
-    def _connect(self, listener: Listener) -> tuple[Tunnel, Incoming]:
+    def _open_tunnel(
+        self, name: str, node: Identity, addresses: Sequence[SocketAddress], init: InitConnection
+    ) -> Tunnel:
+        """Open a new connection to the relay, and send a connect or an accept."""
+        deadline = Deadline(self._timeout)
+        sock = open_socket(self.ticket.address, addresses, deadline)
+        dialing = Dialing(sock, self.ticket, node, self._watcher.observer(name))
+        dialing.exchange_versions(deadline)
+        dialing.complete_handshake(deadline)
+        tunnel = start_tunnel(dialing, init, end_to_end=False, timeout=self._timeout)
+        self._connections.append(tunnel)
+        return tunnel
+
+    def _connect(self, listener: Listener, addresses: Sequence[SocketAddress]) -> tuple[Tunnel, Incoming]:
         """Connect until the listener receives it: the relay may process the listen after the connect."""
         deadline = Deadline(self._timeout)
         with self._step("connect") as add_detail:
             attempts = 0
             while deadline.left():
                 attempts += 1
-                tunnel = connect(
-                    self.ticket,
-                    self._connecting_node,
-                    self._listening_node.public_key,
-                    timeout=self._timeout,
-                    observer=self._watcher.observer("connector"),
-                )
-                self._close_at_end(tunnel)
+                init = InitConnection(InitRole.CONNECT, self._listening_node.public_key)
+                tunnel = self._open_tunnel("connector", self._connecting_node, addresses, init)
                 incoming = wait_for_incoming(listener, tunnel, deadline)
                 if incoming is not None:
                     add_detail(
@@ -202,8 +229,13 @@ class RelayCheck:
         if tunnel.receive(self._timeout) != message:
             raise PeerError("the message that arrived is not the one that was sent")
 
-    def _close_at_end(self, connection: Union[Tunnel, Listener]) -> None:
-        self._connections.callback(connection.close, 0)  # all messages that matter have arrived by then
+    def _close_connections(self, timeout: float) -> None:
+        """Close all connections in an orderly way, so that the relay's log shows no errors."""
+        for connection in self._connections:
+            connection.close(timeout=0)
+        deadline = Deadline(timeout)
+        for connection in self._connections:
+            connection.close(deadline.left())
 
     @contextlib.contextmanager
     def _step(self, name: str, timeout: Optional[float] = None) -> Iterator[Callable[[str], None]]:
@@ -241,55 +273,3 @@ def wait_for_incoming(listener: Listener, tunnel: Tunnel, deadline: Deadline) ->
         except ConnectionEnded:
             return None
     return None
-
-
-def measure_round_trips(one: Tunnel, other: Tunnel, timeout: float) -> RoundTrips:
-    """Send messages from one end to the other and back, one at a time.
-
-    Args:
-        one: sends first; the time is measured here.
-        other: returns each message.
-        timeout: seconds for each message.
-    """
-    times: list[float] = []
-    end = time.perf_counter() + ROUND_TRIP_SECONDS
-    message = bytes(ROUND_TRIP_SIZE)
-    while len(times) < ROUND_TRIPS and (not times or time.perf_counter() < end):
-        start = time.perf_counter()
-        one.send(message, timeout)
-        other.send(other.receive(timeout), timeout)
-        one.receive(timeout)
-        times.append(time.perf_counter() - start)
-    times.sort()
-    return RoundTrips(len(times), times[len(times) // 2], times[len(times) * 99 // 100])
-
-
-def measure_bulk(sender: Tunnel, receiver: Tunnel, timeout: float) -> Bulk:
-    """Send as fast as possible for BULK_SECONDS, and count the bytes received in that time.
-
-    Args:
-        sender: sends the messages; it is closed at the end.
-        receiver: receives and counts them.
-        timeout: seconds to wait for each message.
-    """
-    stop = threading.Event()
-    thread = threading.Thread(target=_keep_sending, args=(sender, stop), daemon=True)
-    start = time.perf_counter()
-    size = 0
-    thread.start()
-    try:
-        while time.perf_counter() - start < BULK_SECONDS:
-            size += len(receiver.receive(timeout))
-    finally:
-        stop.set()
-        seconds = time.perf_counter() - start
-        sender.close(0)  # wakes a blocked send
-        thread.join()
-    return Bulk(size, seconds)
-
-
-def _keep_sending(sender: Tunnel, stop: threading.Event) -> None:
-    message = bytes(BULK_SIZE)
-    with contextlib.suppress(OffsetError):
-        while not stop.is_set():
-            sender.send(message)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import os
+import shutil
 import sys
+import textwrap
 from contextlib import suppress
 from typing import Optional, TextIO
 
@@ -35,6 +37,23 @@ def wants_colour(stream: Optional[TextIO]) -> bool:
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def text_width(stream: Optional[TextIO], most: int) -> int:
+    """Return the columns for a line of text: those of the terminal, at most `most`; without one, `most`.
+
+    Args:
+        stream: the output.
+        most: columns.
+    """
+    if not is_terminal(stream):
+        return most
+    return min(most, shutil.get_terminal_size((most, 0)).columns)
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Return a text as lines of at most `width` columns; an escape sequence in it counts as text."""
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+
+
 def styled(text: str, style: Optional[Style], colour: bool) -> str:
     """Return the text in a style, or unchanged without a style or colours."""
     return f"\033[{style.value}m{text}\033[0m" if colour and style else text
@@ -53,18 +72,28 @@ class Progress:
     """A temporary line on stderr about the current step, shown only on a terminal."""
 
     def __init__(self) -> None:
-        self._shown = is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+        self._on_terminal = is_terminal(sys.stderr)
+        self._shown = self._on_terminal and os.environ.get("TERM") != "dumb"
 
     def show(self, text: str) -> None:
-        """Replace the line."""
-        self._write(f"\r\033[K{text}")
+        """Replace the line; cut it to the width of the terminal, because only one row can be erased."""
+        if self._shown:
+            self._write(f"\r\033[K{text[: text_width(sys.stderr, len(text) + 1) - 1]}")
 
     def clear(self) -> None:
         """Erase the line; call this before any other output."""
-        self._write("\r\033[K")
+        if self._shown:
+            self._write("\r\033[K")
+
+    def interrupted(self) -> None:
+        """Leave a clean line for the shell's prompt after Ctrl-C, which terminals show as "^C"."""
+        if self._shown:
+            self.clear()
+        elif self._on_terminal:
+            self._write("\n")
 
     def _write(self, text: str) -> None:
-        if self._shown and sys.stderr is not None:
+        if sys.stderr is not None:
             with suppress(OSError, ValueError, UnicodeError):
                 sys.stderr.write(text)
                 sys.stderr.flush()

@@ -1,11 +1,10 @@
 """Cap'n Proto messages: a reader for any that a peer may send, and the words of ours.
 
-A message is a table of segment sizes and the segments. A segment is made of words of eight bytes; a
-pointer is one word, and leads to a struct, to a list, or as a far pointer into another segment.
+A message is a table of segment sizes, followed by the segments. A segment consists of words of eight bytes.
+A pointer is one word; it points to a struct, to a list, or (a far pointer) into another segment.
 
-The reader trusts nothing. Every object must lie inside its segment, and all objects that are read
-together may not be larger than the message; so cycles, or many pointers to one object, cause no more work
-than their bytes.
+The reader trusts nothing. Every object must be inside its segment, and all objects together must not be
+larger than the message. So the work is bounded by the size, even with cycles or shared objects.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ _WORDS_LITTLE_ENDIAN = tuple(struct.Struct(f"<{count}Q") for count in range(9))
 
 
 class Segments:
-    """The unpacked segments of one message, and a budget of what may still be read.
+    """The unpacked segments of one message, and the number of bytes that may still be read.
 
     Args:
-        content: all segments, one after the other.
-        bounds: for each segment, where it starts and ends in `content`, in bytes.
+        content: all segments, one after another.
+        bounds: the start and end of each segment in `content`, in bytes.
     """
 
     __slots__ = ("bounds", "budget", "content")
@@ -44,10 +43,10 @@ class Segments:
     def __init__(self, content: bytearray, bounds: list[tuple[int, int]]) -> None:
         self.content = content
         self.bounds = bounds
-        self.budget = len(content)  # bytes; objects of an honest message do not overlap
+        self.budget = len(content)  # bytes; the objects of an honest message don't overlap
 
     def claim(self, bound: tuple[int, int], start: int, size: int) -> None:
-        """Reject an object that leaves its segment, or that makes the total larger than the message."""
+        """Reject an object outside its segment, or one that makes the total larger than the message."""
         if start < bound[0] or start + size > bound[1]:
             raise DecodeError("a pointer leads out of its segment")
         self.budget -= size
@@ -65,7 +64,7 @@ class Segments:
         self.claim(bound, pad, 2 * WORD_SIZE if low & _DOUBLE_FAR else WORD_SIZE)
         if not low & _DOUBLE_FAR:
             return pad, pad + WORD_SIZE + self._offset(pad), bound
-        # The landing pad of a double far: a far pointer to the object itself, then what the object is.
+        # The landing pad of a double-far pointer: a far pointer to the object, then what describes it.
         low, bound = self._far_pointer(pad)
         if low & _DOUBLE_FAR:
             raise DecodeError("a double-far pointer leads to another one")
@@ -76,7 +75,7 @@ class Segments:
         if low & 3 != _FAR:
             raise DecodeError("a pointer of the wrong kind")
         if segment >= len(self.bounds):
-            raise DecodeError("a far pointer leads to a segment that is not there")
+            raise DecodeError("a far pointer leads to a segment that does not exist")
         return low, self.bounds[segment]
 
     def _offset(self, at: int) -> int:
@@ -89,10 +88,10 @@ class StructReader:
 
     Args:
         segments: the message.
-        bound: where the struct's segment starts and ends, in bytes.
-        data: where the data section starts, in bytes.
-        pointers: where the data section ends and the pointer section starts, in bytes.
-        end: where the pointer section ends, in bytes.
+        bound: start and end of the struct's segment, in bytes.
+        data: start of the data section, in bytes.
+        pointers: end of the data section and start of the pointer section, in bytes.
+        end: end of the pointer section, in bytes.
 
     Source: section 3.2.
     """
@@ -109,14 +108,14 @@ class StructReader:
         self._end = end
 
     def discriminant(self) -> int:
-        """Read the 16 bits at offset 0, where every union of the protocol keeps its choice."""
+        """Read the 16 bits at offset 0, the discriminant of every union of the protocol."""
         if self._data == self._pointers:
             return 0
         value: int = _UINT16.unpack_from(self._segments.content, self._data)[0]
         return value
 
     def fixed_bytes(self, size: int) -> bytes:
-        """Read a fixed byte string from the words of this struct, each of them big endian.
+        """Read a fixed byte string from the words of this struct, each big endian.
 
         Args:
             size: bytes, a multiple of 8, at most 64.
@@ -129,10 +128,10 @@ class StructReader:
         return _WORDS_BIG_ENDIAN[present].pack(*words) + bytes(size - present * WORD_SIZE)
 
     def struct(self, index: int) -> StructReader:
-        """Follow a pointer of this struct to another one; null is a struct without sections.
+        """Follow a pointer of this struct to another struct; null is a struct without sections.
 
         Raises:
-            DecodeError: the pointer is not to a struct, or not to one inside the message.
+            DecodeError: the pointer doesn't lead to a struct inside the message.
         """
         at = self._pointers + index * WORD_SIZE
         if at >= self._end:
@@ -143,7 +142,7 @@ class StructReader:
         """Copy the Data that a pointer of this struct leads to; null is empty.
 
         Raises:
-            DecodeError: the pointer is not to a list of bytes, or not to one inside the message.
+            DecodeError: the pointer doesn't lead to a list of bytes inside the message.
         """
         at = self._pointers + index * WORD_SIZE
         if at >= self._end:
@@ -189,8 +188,8 @@ def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE, data_fields: int = 
 
     Args:
         packed: one packed message.
-        limit: bytes that its segments may have unpacked, all together.
-        data_fields: how many Data the message has, each of which may be expensive up to 64 KiB.
+        limit: the most bytes that all its segments may have when unpacked.
+        data_fields: the number of Data fields, each of which may have 64 KiB of any content.
 
     Raises:
         DecodeError: it is not a message, is too large, or is too expensive to unpack.
@@ -217,10 +216,10 @@ def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE, data_fields: int = 
 
 
 def _read_segment_table(packed: bytes) -> tuple[list[int], int]:
-    """Read the sizes of the segments, in bytes, and where in `packed` the first one starts.
+    """Read the sizes of the segments, in bytes, and the position of the first one in `packed`.
 
-    The original reads the first word, the rest of the table and the segments apart; a run across
-    one of these boundaries is refused there and here (section 3.3).
+    The original reads the first word, the rest of the table and the segments separately, and rejects a
+    run across these boundaries. So does this function (section 3.3).
     """
     first, at = unpack(packed, 0, WORD_SIZE)
     count, size = _FAR_POINTER.unpack(first)
@@ -250,11 +249,11 @@ def data_pointer(offset: int, size: int) -> bytes:
 
 
 def discriminant_word(value: int) -> bytes:
-    """Return the data section of a struct that only has a union's choice there."""
+    """Return the data section of a struct whose only data is a union's discriminant."""
     return value.to_bytes(WORD_SIZE, "little")
 
 
 def fixed_words(value: bytes) -> bytes:
-    """Return the words of a fixed byte string, which is given big endian."""
+    """Return the words of a fixed byte string."""
     count = len(value) // WORD_SIZE
     return _WORDS_LITTLE_ENDIAN[count].pack(*_WORDS_BIG_ENDIAN[count].unpack(value))

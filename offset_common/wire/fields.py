@@ -1,4 +1,4 @@
-"""The parts that all messages of the protocol share: their base class, and fixed byte strings.
+"""What all messages of the protocol share: their base class, and fixed byte strings.
 
 Source: section 3.1 of docs/protocol.md.
 """
@@ -15,7 +15,7 @@ Buffer = Union[bytes, bytearray, memoryview]
 
 
 class Message:
-    """A message: equal to another one with equal fields; its repr shows no content."""
+    """The base class of messages: they are equal if their fields are, and their repr hides the content."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -32,7 +32,7 @@ def _shown(value: object) -> str:
 
 
 def check_size(name: str, value: bytes, size: int) -> None:
-    """Raise LocalProtocolError if a value has another size."""
+    """Raise LocalProtocolError unless a value has the given size."""
     if len(value) != size:
         raise LocalProtocolError(f"{name} has {len(value)} bytes, not {size}")
 
@@ -40,17 +40,17 @@ def check_size(name: str, value: bytes, size: int) -> None:
 def packed_head(words: int, *head: bytes) -> bytes:
     """Pack the segment table of a message of `words` words, and its first words.
 
-    The table is packed by itself: section 3.3.
+    The two are packed separately: section 3.3.
     """
     return pack(segment_table(words)) + pack(b"".join(head))
 
 
-# A fixed byte string is a struct of one pointer, to the struct of words right behind it.
+# A fixed byte string is a struct with one pointer, to the struct of words that follows it.
 _FIXED_HEADS = {size: pack(struct_pointer(0, size // WORD_SIZE, 0)) for size in (16, 32, 64)}
 
 
 def packed_fixed(value: bytes) -> bytes:
-    """Pack a fixed byte string of 16, 32 or 64 bytes with the pointer to it."""
+    """Pack a fixed byte string of 16, 32 or 64 bytes, with the pointer to its words."""
     return _FIXED_HEADS[len(value)] + pack_literal(fixed_words(value))
 
 

@@ -25,7 +25,7 @@ class FrameTooLargeError(FrameError):
 
     Args:
         length: bytes, as announced.
-        limit: bytes that its payload may have.
+        limit: the most bytes that its payload may have.
     """
 
     def __init__(self, length: int, limit: int) -> None:
@@ -35,27 +35,27 @@ class FrameTooLargeError(FrameError):
 
 
 class OldPeerError(FrameError):
-    """The stream begins like that of a release up to v0.1.2, with four-byte lengths."""
+    """The peer is a release up to v0.1.2, which sends four-byte lengths."""
 
     def __init__(self) -> None:
         super().__init__("peer older than 0.1.3")
 
 
 def encode_frame(payload: Buffer) -> bytes:
-    """Return `payload` behind its length."""
+    """Return the frame of a payload."""
     return _LENGTH.pack(len(payload)) + payload
 
 
 def frame_end(data: Buffer, start: int, limit: int) -> int:
-    """Return where the frame at `start` ends, which may be beyond the end of `data`.
+    """Return the end of the frame at `start`, which may be after the end of `data`.
 
     Args:
-        data: a stream that has at least the frame's length.
-        start: where the frame begins.
-        limit: bytes that its payload may have.
+        data: a stream that contains at least the length of the frame.
+        start: the position of the frame.
+        limit: the most bytes that its payload may have.
 
     Raises:
-        FrameError: it announces a larger one.
+        FrameError: the frame announces a larger payload.
     """
     length: int = _LENGTH.unpack_from(data, start)[0]
     if length > limit:
@@ -66,10 +66,10 @@ def frame_end(data: Buffer, start: int, limit: int) -> int:
 
 
 class FrameReader:
-    """Takes received bytes and returns whole payloads.
+    """Splits a byte stream into payloads.
 
     Args:
-        limit: bytes that the payload of the next frame may have.
+        limit: the most bytes that the payload of the next frame may have.
     """
 
     __slots__ = ("_buffer", "_limit", "_start")
@@ -77,22 +77,26 @@ class FrameReader:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._buffer = bytearray()
-        self._start = 0  # of the first byte that has not been returned yet
+        self._start = 0  # of the first byte that has not been returned
 
     def set_limit(self, limit: int) -> None:
-        """Change the bytes that the payload of the next frame may have."""
+        """Change the limit for the payload of the next frame."""
         self._limit = limit
 
     def __len__(self) -> int:
-        """Count the bytes that have not been returned yet."""
+        """Return the number of bytes that have not been returned."""
         return len(self._buffer) - self._start
 
+    def peek(self, size: int) -> bytes:
+        """Return the first `size` bytes that have not been returned yet, or all if they are fewer."""
+        return bytes(memoryview(self._buffer)[self._start : self._start + size])
+
     def receive_data(self, data: Buffer) -> None:
-        """Take the next bytes of the stream."""
+        """Add the next bytes of the stream."""
         self._buffer += data
 
     def next_frame(self) -> Optional[bytes]:
-        """Return the next whole payload, or None until more bytes come.
+        """Return the next complete payload, or None if more bytes are needed.
 
         Raises:
             FrameError: the frame's length is over the limit.
@@ -104,18 +108,18 @@ class FrameReader:
             return None
         payload = bytes(memoryview(self._buffer)[self._start + FRAME_LENGTH_SIZE : end])
         self._start = end
-        self._forget_returned()
+        self._discard_returned()
         return payload
 
     def take_all(self) -> bytes:
-        """Return, and forget, all bytes that have not been returned yet."""
+        """Return and remove all bytes that have not been returned."""
         rest = bytes(memoryview(self._buffer)[self._start :])
         self._buffer = bytearray()
         self._start = 0
         return rest
 
-    def _forget_returned(self) -> None:
-        # Deleting the front of a bytearray is cheap once, but not for each small frame of a large read.
+    def _discard_returned(self) -> None:
+        # Deleting the front of a large bytearray for every small frame would be slow.
         if self._start == len(self._buffer):
             self._buffer = bytearray()
             self._start = 0

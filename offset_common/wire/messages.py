@@ -1,10 +1,10 @@
 """The messages of the protocol, one class each: section 3.1 of docs/protocol.md.
 
-`encode` returns the packed bytes that a frame, or the layer below, carries; `decode` reads any form of the
-same message that a peer may choose, and raises DecodeError for everything else.
+`encode` returns the packed bytes for a frame, or for the layer below. `decode` reads every form of the
+message that a peer may choose, and raises DecodeError for everything else.
 
-The constant parts of a message (mostly pointers) are packed once, when this module is loaded. The rest are
-byte strings that look random, and are packed as literal runs.
+The constant parts of a message, mostly pointers, are packed once, when this module is loaded. The variable
+parts are byte strings that look random; they are packed as literal runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _P = TypeVar("_P", bound="_PublicKeyMessage")
 
 
 class ExchangeRandNonce(Message):
-    """The first message of a handshake: the identity of its sender, and a nonce for the peer to sign.
+    """The first message of a handshake: the sender's identity, and a nonce for the peer to sign.
 
     Args:
         rand_nonce: 16 bytes.
@@ -40,7 +40,7 @@ class ExchangeRandNonce(Message):
     Source: section 4.
     """
 
-    # Words: root pointer, one data word, three pointers, then each byte string behind its inner pointer.
+    # Words: root pointer, one data word, three pointers, then each byte string after its inner pointer.
     _HEAD = packed_head(
         13,
         struct_pointer(0, 1, 3),
@@ -91,7 +91,7 @@ class ExchangeRandNonce(Message):
 
 
 class ExchangeDh(Message):
-    """The second message of a handshake: a Diffie-Hellman key, and the proof of identity.
+    """The second message of a handshake: a Diffie-Hellman key, and proof of the sender's identity.
 
     Args:
         dh_public_key: 32 bytes.
@@ -160,7 +160,7 @@ class Rekey(Message):
         self.key_salt = key_salt
 
     def packed_fields(self) -> bytes:
-        """Pack what the two pointers of a Rekey lead to, in order."""
+        """Pack both fields, without the pointers to them."""
         return packed_fixed(self.dh_public_key) + packed_fixed(self.key_salt)
 
     @classmethod
@@ -173,14 +173,14 @@ class Rekey(Message):
 
 
 def max_payload_size(frame_size: int) -> int:
-    """Return how many bytes the `message` in a frame's payload of `frame_size` bytes may decode to."""
-    user_size = max_unpacked_size(frame_size, data_fields=2)  # of the ChannelMessage, whole
+    """Return the most bytes that the `message` in a frame of `frame_size` bytes may decode to."""
+    user_size = max_unpacked_size(frame_size, data_fields=2)  # of the whole ChannelMessage
     return min(constants.MAX_FRAME_SIZE, max_unpacked_size(user_size))
 
 
 @functools.lru_cache(maxsize=1 + constants.MAX_PADDING_SENT)
-def packed_begin(padding_size: int) -> bytes:
-    """Pack the root, ->randPadding and ->content of a ChannelMessage with its padding before its content."""
+def packed_start(padding_size: int) -> bytes:
+    """Pack the root, ->randPadding and ->content of a ChannelMessage whose padding precedes its content."""
     words = -(-padding_size // WORD_SIZE)
     root = pack(struct_pointer(0, 0, 2))
     return root + pack_word(data_pointer(1, padding_size)) + pack_word(struct_pointer(words, 1, 1))
@@ -190,7 +190,7 @@ class ChannelMessage(Message):
     """The plaintext of a frame of an established channel.
 
     Args:
-        rand_padding: at most 65,535 bytes, without meaning.
+        rand_padding: at most 65,535 bytes, which are ignored.
         content: a Rekey, or the bytes of the layer above.
 
     Source: section 5.
@@ -218,12 +218,12 @@ class ChannelMessage(Message):
                 struct_pointer(5, 0, 1),
             )
             return head + self.content.packed_fields() + pack_literal(padding)
-        # The padding stands before the content, as released nodes write it; classify.py knows that order.
+        # The padding precedes the content, as released nodes write it; classify.py relies on that order.
         words = 5 + padding_words + -(-len(self.content) // WORD_SIZE)
         return b"".join(
             (
                 pack_word(segment_table(words)),
-                packed_begin(len(self.rand_padding)),
+                packed_start(len(self.rand_padding)),
                 pack_literal(padding),
                 self._PACKED_USER,
                 pack_word(data_pointer(0, len(self.content))),
@@ -264,7 +264,7 @@ class KaMessage(Message):
         """Return the user data of a ChannelMessage.
 
         Args:
-            pack_message: how to pack the message; `pack_sparse` if it may be mostly zero bytes.
+            pack_message: packs the message; `pack_sparse` if it may be mostly zero bytes.
         """
         if self.message is None:
             return self._KEEP_ALIVE
@@ -291,7 +291,7 @@ class KaMessage(Message):
 
 
 class InitRole(enum.Enum):
-    """The role of a connection to the relay; the values are the union's."""
+    """The role of a connection to the relay; the values are the union's discriminants."""
 
     LISTEN = 0
     ACCEPT = 1

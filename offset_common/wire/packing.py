@@ -1,8 +1,8 @@
-"""Cap'n Proto's packed encoding: zero bytes left out, eight bytes at a time.
+"""Cap'n Proto's packed encoding, which leaves out zero bytes.
 
-A word becomes a tag, whose bit i is set if byte i is not zero, and its nonzero bytes. Two tags are
-followed by a count byte: 0x00 by the number of further zero words, 0xff (after its eight bytes) by the
-number of further words that follow unpacked.
+A word becomes a tag, whose bit i is set if byte i is not zero, and its nonzero bytes. Two tags have a count
+byte: after 0x00 comes the number of further zero words; after 0xff and its eight bytes, the number of
+further words, which follow unpacked.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from offset_common.errors import DecodeError
 WORD_SIZE = 8  # bytes
 MAX_RUN = 256  # words of the longest run: the tag's own and 255 more
 
-# Limits of what a peer may have us unpack. Any 64 KiB fit a Data, and so do their packed bytes: these are at
-# most 17 for each 16, and a few around them.
+# Limits of what is unpacked for a peer. They admit any 64 KiB as one Data, also when these are packed bytes,
+# of which there are at most 17 for each 16 unpacked, and a few around them.
 DATA_ALLOWANCE = 70 * 1024  # bytes
-MAX_RUNS = DATA_ALLOWANCE // WORD_SIZE  # for each Data; one takes about 0.3 us to unpack
+MAX_RUNS = DATA_ALLOWANCE // WORD_SIZE  # for each Data; unpacking one takes about 0.3 us
 
 PACKED_SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))
-"""The packed bytes of a single word, by its tag; a count is one more."""
+"""The packed size of a word by its tag, without the count byte."""
 
-_ZERO_RUNS = re.compile(rb"\x00{64,}")  # `pack` finds shorter ones itself
+_ZERO_RUNS = re.compile(rb"\x00{64,}")  # shorter ones are left to `pack`
 
 _ZEROS = tuple(bytes(count) for count in range(WORD_SIZE))
-# By tag, adjacent bytes together: read the bytes that are there; write them with zero bytes between.
+# By tag, with adjacent bytes grouped: read the bytes that are present; write them with zero bytes between.
 _GROUPS = tuple(re.findall("1+|0+", f"{tag:08b}"[::-1]) for tag in range(256))
 _READ_PRESENT = tuple(
     struct.Struct("".join(f"{len(group)}s" for group in groups if group[0] == "1")).unpack_from
@@ -38,14 +38,14 @@ _WRITE_WORD = tuple(
     for groups in _GROUPS
 )
 _NONZERO_TO_ONE = b"\x00" + b"\x01" * 255
-_GATHER_BITS = 0x0102040810204080  # times a word of eight 0 or 1 bytes: bit i of its top byte is byte i
+_GATHER_BITS = 0x0102040810204080  # a word of bytes 0 and 1, times this: bit i of the top byte is byte i
 
 
 def pack(words: bytes) -> bytes:
     """Pack words that are mostly zero bytes, such as pointers.
 
     Args:
-        words: whole words, in bytes a multiple of 8.
+        words: a multiple of 8 bytes.
 
     Source: section 3.3; every 0x00 and 0xff tag has its count byte, also at the very end.
     """
@@ -75,7 +75,7 @@ def pack_word(word: bytes) -> bytes:
 
 
 def _equal_tags(tags: list[int], at: int, tag: int) -> int:
-    """Count the tags from `at` on that equal `tag`, at most 255."""
+    """Return how many tags from `at` on equal `tag`, at most 255."""
     end = at
     limit = min(len(tags), at + MAX_RUN - 1)
     while end < limit and tags[end] == tag:
@@ -84,10 +84,10 @@ def _equal_tags(tags: list[int], at: int, tag: int) -> int:
 
 
 def pack_literal(content: bytes) -> bytes:
-    """Pack bytes as literal runs, whatever they are.
+    """Pack bytes as literal runs, without looking at them.
 
     Args:
-        content: any number of bytes; the last word is filled with zero bytes.
+        content: any number of bytes; zero bytes fill the last word.
 
     Source: section 3.3, the choice for large Data.
     """
@@ -106,10 +106,10 @@ def pack_literal(content: bytes) -> bytes:
 
 
 def pack_sparse(content: bytes) -> bytes:
-    """Pack bytes that may be mostly zero bytes, in time proportional to the others.
+    """Pack bytes that may be mostly zero, in time proportional to the others.
 
     Args:
-        content: any number of bytes; the last word is filled with zero bytes.
+        content: any number of bytes; zero bytes fill the last word.
 
     Source: section 3.3.
     """
@@ -128,34 +128,34 @@ def pack_sparse(content: bytes) -> bytes:
 
 
 def unpack_word(packed: Union[bytes, bytearray], at: int) -> bytes:
-    """Unpack the word at `at`, without the count that may follow it; raises IndexError, or struct.error."""
+    """Unpack the word at `at`, without its count byte; raises IndexError or struct.error."""
     tag = packed[at]
     return _WRITE_WORD[tag](*_READ_PRESENT[tag](packed, at + 1))
 
 
 def max_unpacked_size(packed_size: int, data_fields: int = 1) -> int:
-    """Return how many bytes a packed message may unpack to; a larger one is rejected.
+    """Return the most bytes that a packed message may unpack to; larger ones are rejected.
 
     Args:
         packed_size: bytes of the message.
-        data_fields: how many Data it has; each may be 64 KiB of anything, all zero bytes as well.
+        data_fields: the number of its Data fields, each of which may have 64 KiB of any content.
     """
     return packed_size + data_fields * DATA_ALLOWANCE
 
 
 def unpack(packed: bytes, start: int, size: int, max_runs: int = MAX_RUNS) -> tuple[bytearray, int]:
-    """Unpack exactly `size` bytes, which must end where a word or a run of words ends.
+    """Unpack exactly `size` bytes, which must end at the end of a word or of a run.
 
     Args:
-        packed: the packed bytes; what follows the wanted ones is not read.
-        start: where to begin in `packed`, in bytes.
-        size: how many unpacked bytes are wanted, a multiple of 8; the caller has bounded it.
-        max_runs: how many runs and single words they may be packed as.
+        packed: the packed bytes; those after the wanted ones are not read.
+        start: the position in `packed` to start at.
+        size: the unpacked bytes that are wanted, a multiple of 8; the caller has bounded it.
+        max_runs: the most runs and single words that they may be packed as.
 
     Returns: the unpacked bytes, and the position in `packed` after them.
 
     Raises:
-        DecodeError: `packed` ends too early, a run crosses the end of what is wanted, or there are too
+        DecodeError: `packed` ends too early, a run crosses the end of the wanted bytes, or there are too
             many runs.
 
     Source: section 3.3.
@@ -163,7 +163,7 @@ def unpack(packed: bytes, start: int, size: int, max_runs: int = MAX_RUNS) -> tu
     words = bytearray()
     at = start
     try:
-        # The hot loop of every decode.
+        # Every decode spends most of its time in this loop.
         for _ in range(max_runs):
             if len(words) >= size:
                 break

@@ -11,7 +11,7 @@ from tests.support.relay_process import RelayProcess
 from tests.support.swarm import Swarm
 
 MIB = 1024 * 1024
-MAX_MEMORY_GROWTH = 32 * MIB  # resident bytes that an attack may cost
+MAX_MEMORY_GROWTH = 32 * MIB  # resident bytes, during an attack
 SLOWEST_NEWCOMER = 2.0  # seconds; the machine may be busy
 SOCKET_MEMORY = re.compile(r"skmem:\(r(\d+),.*?,w(\d+),")
 
@@ -30,7 +30,7 @@ class Attack:
         self._canary: Optional[Canary] = None
 
     def start_canary(self) -> None:
-        """Start the canary; return when its tunnel stands and its first newcomers were served."""
+        """Start the canary; return when its tunnel exists and its first newcomers were served."""
         self._canary = Canary(self.relay)
 
     def swarm(self, receive_buffer: Optional[int] = None) -> Swarm:

@@ -28,20 +28,6 @@ def test_descriptor_limit_leaves_room_for_others(start_attack: StartAttack, prov
     attack.check()
 
 
-def test_missing_descriptors_pause_accepting(start_attack: StartAttack) -> None:
-    attack = start_attack("--connections", "100")
-    relay = attack.relay
-    few = relay.descriptors + 30
-    resource.prlimit(relay.pid, resource.RLIMIT_NOFILE, (few, few))
-    swarm = attack.swarm()
-    swarm.dial(120)
-    swarm.run_for(2.0)
-    relay.wait_for_line("Too many open files")
-    assert relay.count_lines("Too many open files") < 20
-    swarm.leave()
-    attack.check()
-
-
 @contextmanager
 def short_of_memory(relay: RelayProcess, left: int) -> Iterator[None]:
     """Let the relay have only `left` more bytes of address space."""

@@ -1,4 +1,4 @@
-"""Keys that nobody can own, and the relay's own key."""
+"""Public keys of small order, and the relay's own key."""
 
 from __future__ import annotations
 
@@ -11,19 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from offset_common.wire.messages import InitRole
 from tests.attack.harness import Attack
+from tests.channel.small_order import ED25519_KEYS
 from tests.support.channel import KeyPair
 from tests.support.relay_log import Reason
 
-_P = 2**255 - 19
-_SIGN = 1 << 255
-_ORDER_8 = (
-    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
-    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
-)
-SMALL_ORDER_KEYS = [
-    (y | sign).to_bytes(32, "little") for y in (0, 1, _P - 1, _P, _P + 1, *_ORDER_8) for sign in (0, _SIGN)
-]
-"""The 14 encodings of the Ed25519 points of small order: y = 0, 1, -1, also unreduced, and order 8."""
 ATTEMPTS = 20  # handshakes with each key; about one signature in four can be forged
 
 
@@ -37,7 +28,7 @@ class ForgedKeyPair(KeyPair):
     def sign(self, data: bytes) -> bytes:
         """Return a signature that verifies, if one of small order does."""
         verifier = Ed25519PublicKey.from_public_bytes(self.public_key)
-        for point in SMALL_ORDER_KEYS:
+        for point in ED25519_KEYS:
             try:
                 verifier.verify(point + bytes(32), data)
             except InvalidSignature:
@@ -46,7 +37,7 @@ class ForgedKeyPair(KeyPair):
         return bytes(64)
 
 
-@pytest.mark.parametrize("key", SMALL_ORDER_KEYS, ids=lambda key: key.hex()[:4] + ".." + key.hex()[-2:])
+@pytest.mark.parametrize("key", ED25519_KEYS, ids=lambda key: key.hex()[:4] + ".." + key.hex()[-2:])
 def test_small_order_keys_are_rejected(attack: Attack, key: bytes) -> None:
     swarm = attack.swarm()
     peers = swarm.dial(ATTEMPTS, [ForgedKeyPair(key)])

@@ -1,53 +1,21 @@
-"""Frames that announce more than a frame may have, and frames that are never finished."""
+"""Large frames that are never completed."""
 
 from __future__ import annotations
 
 import pytest
 
-from offset_common.constants import MAX_FRAME_SIZE, MAX_HANDSHAKE_FRAME_SIZE
+from offset_common.constants import MAX_FRAME_SIZE
 from tests.attack import ATTACKER, BYSTANDER
 from tests.attack.harness import MIB, Attack
-from tests.attack.test_ciphertext import ROLES
 from tests.support.swarm_peer import SwarmPeer
 
-LENGTHS = [MAX_FRAME_SIZE + 1, 2**31, 2**40, 2**63, 2**64 - 1]
-BEHIND = 64 * MIB
 MESSAGE = MIB - 4096  # bytes
 
 
-def send_oversized_frame(peer: SwarmPeer, length: int) -> None:
-    """Announce a length, and send zeros."""
-    peer.send_bytes(length.to_bytes(8, "big"))
-    parts = iter([bytes(1 << 18)] * (BEHIND >> 18))
-    peer.supply(lambda: next(parts, b""))
-
-
 def start_large_frames(peers: list[SwarmPeer]) -> None:
-    """Begin frames of the largest size, and stop."""
+    """Send the start of a frame of the largest size on each connection."""
     for peer in peers:
         peer.send_bytes(MAX_FRAME_SIZE.to_bytes(8, "big") + bytes(100))
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-def test_oversized_frames_are_rejected(attack: Attack, length: int) -> None:
-    swarm = attack.swarm()
-    peers = [role(swarm) for role in ROLES]
-    for peer in peers:
-        send_oversized_frame(peer, length)
-    assert swarm.all_end(peers, 3.0)
-    attack.check()
-
-
-@pytest.mark.parametrize("length", [5, MAX_HANDSHAKE_FRAME_SIZE + 1, *LENGTHS])
-def test_oversized_handshake_frames_are_rejected(attack: Attack, length: int) -> None:
-    swarm = attack.swarm()
-    peers = swarm.dial(20)
-    for number, peer in enumerate(peers):
-        if number % 2:
-            peer.start_handshake()
-        send_oversized_frame(peer, max(length, MAX_HANDSHAKE_FRAME_SIZE + 1) if number % 2 else length)
-    assert swarm.all_end(peers, 3.0)
-    attack.check()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Connections that keep the event loop busy: others' round trips stay short."""
+"""Connections that keep the event loop busy, and the round trips of others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.encoding import channel_message, frame, ka_message
 from tests.support.swarm_peer import SwarmPeer
 
 SMALL_KEEPALIVE = channel_message(ka_message(None, released=False), padding=0, released=False)
-MAX_ROUND_TRIP = 0.5  # seconds, for the slowest of a bystander; the design says 0.05, the machine may be busy
+MAX_ROUND_TRIP = 0.5  # seconds, for the slowest one of a bystander; 0.05 on an idle machine
 
 
 def keepalives(peer: SwarmPeer, count: int) -> bytes:

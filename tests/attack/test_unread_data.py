@@ -1,4 +1,4 @@
-"""Data that nobody takes: early data of pending connects, and messages for readers that don't read."""
+"""Data that is never read, in tunnels whose peers stop reading."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import time
 
 import pytest
 
-from offset_common.wire.messages import ChannelMessage, KaMessage
 from tests.attack import ATTACKER, BYSTANDER
-from tests.attack.conftest import StartAttack
 from tests.attack.harness import MIB, Attack, kernel_memory
-from tests.support.encoding import encode
 from tests.support.swarm import Swarm
 from tests.support.swarm_peer import SwarmPeer
 
 KIB = 1024
 UNREAD_TUNNELS = 800
 MAX_KERNEL_MEMORY = 2 * MIB  # bytes for one tunnel, both ends and directions
-MAX_SECONDS = 3.0  # for a bystander's 32 KiB message; the design says 1
+MAX_SECONDS = 3.0  # for a bystander's 32 KiB message; 1 on an idle machine
 
 
 def push_unread(
@@ -37,28 +34,6 @@ def assert_large_message_passes(swarm: Swarm, source: str) -> None:
     near, far = swarm.tunnels(1, source)[0]
     near.push(1 * MIB - 4 * KIB, 1)
     assert swarm.run(lambda: len(far.messages) == 1, 5.0)
-
-
-def test_early_data_is_read_no_further_than_it_is_kept(attack: Attack) -> None:
-    swarm = attack.swarm()
-    callers = swarm.connect(20, swarm.listen().keys.public_key)
-    for caller in callers:
-        caller.push(64 * KIB, 1024)
-    swarm.run_for(1.5)
-    assert not any(caller.ended for caller in callers)
-    assert all(caller.unsent_bytes for caller in callers)
-    attack.check()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [600, 2000])
-def test_early_data_stays_within_the_budget(attack: Attack, count: int) -> None:
-    swarm = attack.swarm()
-    for caller in swarm.connect(count, swarm.listen().keys.public_key, source=ATTACKER):
-        caller.push(16 * KIB, 100)
-    swarm.run_for(3.0)
-    assert_large_message_passes(swarm, BYSTANDER)
-    attack.check()
 
 
 @pytest.mark.slow
@@ -101,31 +76,4 @@ def test_kernel_buffers_of_a_tunnel_are_bounded(attack: Attack) -> None:
     per_tunnel = kernel_memory(attack.relay.port) / len(pairs)
     print(f"\n  {per_tunnel / MIB:.2f} MiB of the kernel's memory for one unread tunnel")
     assert 0 < per_tunnel <= MAX_KERNEL_MEMORY
-    attack.check()
-
-
-@pytest.mark.slow
-def test_zero_runs_stay_within_the_budget(attack: Attack) -> None:
-    swarm = attack.swarm()
-    bomb = encode(ChannelMessage(b"", encode(KaMessage(bytes(MIB - 4 * KIB)))))  # a few hundred bytes
-    assert len(bomb) < 16 * KIB
-    callers = swarm.connect(200, swarm.listen().keys.public_key)
-    for caller in callers:
-        assert caller.channel is not None
-        for _ in range(20):
-            caller.send_frame(caller.channel.sending.seal(bomb))
-    swarm.run_for(3.0)
-    attack.check()
-
-
-@pytest.mark.slow
-def test_buffers_option_bounds_the_buffers(start_attack: StartAttack) -> None:
-    attack = start_attack("--buffers", "2")
-    swarm = attack.swarm()
-    push_unread(swarm, 40, 300_000, ATTACKER)
-    most = 0
-    for _ in range(20):
-        swarm.run_for(0.1)
-        most = max(most, attack.relay.state().figures["buffered_bytes"])
-    assert 0 < most < 5 * MIB
     attack.check()

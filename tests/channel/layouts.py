@@ -1,4 +1,4 @@
-"""Messages in every layout that `classify` should know, in others, and in none."""
+"""Encoders for the layouts that `classify` recognizes, for other layouts, and for invalid messages."""
 
 from __future__ import annotations
 
@@ -35,13 +35,12 @@ def as_own(payload: bytes, padding: bytes) -> bytes:
 
 
 def as_unknown(payload: bytes, padding: bytes) -> bytes:
-    """Encode in a layout that is nobody's: every object in a segment of its own."""
+    """Encode in a layout that no known encoder uses: each object in a separate segment."""
     inner = oracle.packed(KaMessage(payload), slack=())
     return oracle.packed(ChannelMessage(padding, inner), slack=())
 
 
 ENCODERS = [as_released, as_own]
-Encoder = Callable[[bytes, bytes], bytes]
 
 
 def one_zero(size: int) -> bytes:
@@ -68,7 +67,7 @@ FILLINGS: dict[str, Callable[[int], bytes]] = {
 
 
 def zero_words(count: int) -> bytes:
-    """Pack `count` words of zeros, a multiple of 256 or not."""
+    """Pack `count` zero words."""
     return b"\x00\xff" * (count // 256) + (bytes((0, count % 256 - 1)) if count % 256 else b"")
 
 
@@ -92,12 +91,11 @@ def channel_message(padding: bytes, user: bytes) -> bytes:
     )
 
 
-# Messages word by word, with small lies in what is structure, packed in any way that is allowed and some that
-# are not: the layouts between the known and the unknown.
+# Messages built word by word, some with wrong numbers in their structure, packed in unusual ways.
 
 
 def pack_freely(words: bytes, chance: random.Random) -> bytes:
-    """Pack words as no sane encoder would: useless zero bytes, short runs, runs across objects."""
+    """Pack words in unusual ways: needless zero bytes, short runs, runs across objects."""
     style = chance.random()
     if style < 0.35:
         return pack(words)
@@ -127,26 +125,26 @@ def pack_freely(words: bytes, chance: random.Random) -> bytes:
     return bytes(packed)
 
 
-class Liar:
-    """Makes numbers that are right, but for a few.
+class Distorter:
+    """Builds messages in which some numbers are wrong.
 
     Args:
-        chance: decides.
-        lies: how likely a lie is.
+        chance: the source of randomness.
+        error_rate: the probability that a number is wrong.
     """
 
-    def __init__(self, chance: random.Random, lies: float) -> None:
+    def __init__(self, chance: random.Random, error_rate: float) -> None:
         self.chance = chance
-        self._lies = lies
+        self._error_rate = error_rate
 
     def number(self, right: int, bits: int = 32) -> int:
-        if self.chance.random() >= self._lies:
+        if self.chance.random() >= self._error_rate:
             return right
         wrong = self.chance.choice((right + 1, right - 1, 0, 1, 2, right ^ 4, 1 << 17, (1 << bits) - 1))
         return wrong & ((1 << bits) - 1)
 
     def word(self, right: bytes) -> bytes:
-        if self.chance.random() >= self._lies:
+        if self.chance.random() >= self._error_rate:
             return right
         return (int.from_bytes(right, "little") ^ 1 << self.chance.randrange(64)).to_bytes(8, "little")
 
@@ -154,7 +152,7 @@ class Liar:
         return self.word(data_pointer(offset, self.number(size, 29)))
 
     def message(self, *segments: bytes) -> bytes:
-        """Pack the segments behind their table."""
+        """Pack the segment table and the segments."""
         counts = [len(segments) - 1, *(len(segment) // 8 for segment in segments)]
         counts += [0] * (len(counts) % 2)
         table = b"".join(self.number(count).to_bytes(4, "little") for count in counts)
@@ -171,41 +169,41 @@ def whole_words(content: bytes) -> bytes:
     return content + bytes(-len(content) % 8)
 
 
-def lying_message(chance: random.Random) -> bytes:
-    """Make a ChannelMessage in one of the known layouts, or in one like them."""
-    liar = Liar(chance, chance.choice((0.0, 0.02, 0.1)))
+def distorted_message(chance: random.Random) -> bytes:
+    """Build a ChannelMessage in a known layout, or in a similar one."""
+    make = Distorter(chance, chance.choice((0.0, 0.02, 0.1)))
     payload = FILLINGS[chance.choice(list(FILLINGS))](chance.choice((0, 1, 8, 9, 30, 200, 700, 2500, 4500)))
-    head = struct_pointer(0, liar.number(1, 16), liar.number(1, 16)) + liar.word(discriminant_word(1))
+    head = struct_pointer(0, make.number(1, 16), make.number(1, 16)) + make.word(discriminant_word(1))
     if chance.random() < 0.7:
-        user = liar.message(head + liar.data(0, len(payload)) + whole_words(payload))
+        user = make.message(head + make.data(0, len(payload)) + whole_words(payload))
     else:
-        user = liar.message(head + liar.far(1), liar.data(0, len(payload)) + whole_words(payload))
+        user = make.message(head + make.far(1), make.data(0, len(payload)) + whole_words(payload))
     user += chance.choice((b"", b"", b"\x00", bytes(20)))
     padding = FILLINGS[chance.choice(list(FILLINGS))](
         chance.choice((0, 1, 7, 8, 40, 255, 504, 505, 900, 5000))
     )
     padding_words = whole_words(padding)
     near_padding, near_user = chance.random() < 0.6, chance.random() < 0.6
-    segments = [liar.word(struct_pointer(0, 0, 2))]
+    segments = [make.word(struct_pointer(0, 0, 2))]
     if near_padding:
-        segments[0] += liar.data(1, len(padding))
-        segments[0] += liar.word(struct_pointer(len(padding_words) // 8, 1, 1)) + padding_words
+        segments[0] += make.data(1, len(padding))
+        segments[0] += make.word(struct_pointer(len(padding_words) // 8, 1, 1)) + padding_words
     else:
-        segments[0] += liar.far(1) + liar.word(struct_pointer(0, 1, 1))
-        segments.append(liar.data(0, len(padding)) + padding_words)
-    segments[0] += liar.word(discriminant_word(1))
+        segments[0] += make.far(1) + make.word(struct_pointer(0, 1, 1))
+        segments.append(make.data(0, len(padding)) + padding_words)
+    segments[0] += make.word(discriminant_word(1))
     if near_user:
-        segments[0] += liar.data(0, len(user)) + whole_words(user)
+        segments[0] += make.data(0, len(user)) + whole_words(user)
     else:
-        segments[0] += liar.far(len(segments))
-        segments.append(liar.data(0, len(user)) + whole_words(user))
-    if chance.random() < liar.number(0, 1) + 0.03:
+        segments[0] += make.far(len(segments))
+        segments.append(make.data(0, len(user)) + whole_words(user))
+    if chance.random() < make.number(0, 1) + 0.03:
         segments.append(bytes(8))
-    return liar.message(*segments)
+    return make.message(*segments)
 
 
 def mutate(packed: bytes, chance: random.Random) -> bytes:
-    """Change a few bytes of a message, most of them where its structure is."""
+    """Change a few bytes of a message, mostly in its structure."""
     changed = bytearray(packed)
     for _ in range(chance.choice((1, 1, 2, 4))):
         near = chance.choice((24, 48, len(changed), len(changed)))

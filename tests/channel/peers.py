@@ -1,4 +1,4 @@
-"""A node and a relay in memory, with randomness that is the same each time."""
+"""A node and a relay in memory, with fixed randomness."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ RELAY = Identity.from_seed(b"\x02" * 32)
 
 
 class Randomness:
-    """A source of bytes: the given secrets, where one of their size is asked for, then a fixed stream.
+    """A source of bytes: first the given secrets, for requests of their size; then a fixed stream.
 
-    Each size has its own stream, so that padding does not change which keys are drawn.
+    Each size has its own stream, so that padding does not affect the keys.
     """
 
     def __init__(self, seed: int, secrets: tuple[bytes, ...] = ()) -> None:
@@ -34,17 +34,17 @@ class Randomness:
 
 
 def node(now: float = 0.0, observer: Optional[Observer] = None) -> Connection:
-    """A node that dials the relay."""
+    """Return a node that dials the relay."""
     return Connection(NODE, now, RELAY.public_key, Randomness(1), observer)
 
 
 def relay(now: float = 0.0, observer: Optional[Observer] = None) -> Connection:
-    """The relay that it dials."""
+    """Return the relay."""
     return Connection(RELAY, now, None, Randomness(2), observer)
 
 
 def receive(connection: Connection, data: bytes, now: float = 0.0) -> list[Event]:
-    """Give bytes to a connection; return all events that they are."""
+    """Pass bytes to a connection; return all events."""
     connection.receive_data(data)
     events: list[Event] = []
     while True:
@@ -55,7 +55,7 @@ def receive(connection: Connection, data: bytes, now: float = 0.0) -> list[Event
 
 
 def converse(one: Connection, other: Connection, now: float = 0.0) -> tuple[list[Event], list[Event]]:
-    """Carry bytes both ways until nothing is left to carry; return the events of each side."""
+    """Transfer bytes both ways until neither side sends any; return the events of each side."""
     events_of_one: list[Event] = []
     events_of_other: list[Event] = []
     while True:
@@ -67,14 +67,14 @@ def converse(one: Connection, other: Connection, now: float = 0.0) -> tuple[list
 
 
 def established(now: float = 0.0) -> tuple[Connection, Connection]:
-    """A node and a relay whose handshake is done."""
-    dialling, dialled = node(now), relay(now)
-    events = converse(dialling, dialled, now)
+    """Return a node and a relay that have completed their handshake."""
+    client, server = node(now), relay(now)
+    events = converse(client, server, now)
     assert events == ([HandshakeCompleted(RELAY.public_key)], [HandshakeCompleted(NODE.public_key)])
-    return dialling, dialled
+    return client, server
 
 
 def frame_from(peer: Connection, message: bytes = b"message") -> bytes:
-    """The frame of one message of an established peer."""
+    """Return the frame of one message from an established peer."""
     peer.send(message, 0.0)
     return peer.data_to_send()

@@ -1,6 +1,6 @@
-"""Conversations recorded from the original programs, opened without the code under test.
+"""Recorded connections of the original programs, decrypted without the code under test.
 
-Keys come from the recording, encryption from `cryptography`, messages from pycapnp.
+The keys are recorded; decryption is done by `cryptography` and decoding by pycapnp.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Frame(NamedTuple):
 
 
 class Recording:
-    """One recorded conversation with an original relay.
+    """One recorded connection to an original relay.
 
     Args:
         fields: as in the file.
@@ -46,11 +46,11 @@ class Recording:
         self.role: str = fields.get("role", "")
 
     def bytes_of(self, name: str) -> bytes:
-        """A field that is written in hex."""
+        """Return the bytes of a hex field."""
         return bytes.fromhex(self._fields[name])
 
     def payloads(self, direction: str) -> list[bytes]:
-        """The payloads of one direction, in order."""
+        """Return the payloads of one direction."""
         return [frame.payload for frame in self.frames if frame.direction == direction]
 
     def plaintexts(self, direction: str) -> Iterator[bytes]:
@@ -66,7 +66,7 @@ class Recording:
             counter += 1
 
     def connection(self, observer: Optional[Observer] = None) -> Connection:
-        """Our connection with the secrets that the recorded one had."""
+        """Return a connection of ours with the recorded secrets."""
         first = oracle.read(messages.ExchangeRandNonce, self.payloads("sent")[1])
         assert isinstance(first, messages.ExchangeRandNonce)
         secrets = [first.rand_nonce, self.bytes_of("dh_private_key"), self.bytes_of("sending_salt")]
@@ -82,13 +82,13 @@ class Recording:
 
 
 def load(name: str) -> list[Recording]:
-    """The recordings of one file."""
+    """Return the recordings of one file."""
     found = json.loads((FOLDER / name).read_text())
     return [Recording(fields) for fields in (found if isinstance(found, list) else [found])]
 
 
 def decrypt_message(payload: bytes, key: bytes, counter: int) -> messages.ChannelMessage:
-    """Decrypt one payload, which must be number `counter` under `key`."""
+    """Decrypt one payload, which must be message `counter` under `key`."""
     assert payload[:12] == counter.to_bytes(12, "little")
     plaintext = ChaCha20Poly1305(key).decrypt(payload[:12], payload[12:], None)
     message = oracle.read(messages.ChannelMessage, plaintext)
@@ -97,7 +97,7 @@ def decrypt_message(payload: bytes, key: bytes, counter: int) -> messages.Channe
 
 
 def ka_message(message: messages.ChannelMessage) -> messages.KaMessage:
-    """Read the KaMessage in the user's bytes of `message`."""
+    """Read the KaMessage in the user data of `message`."""
     assert isinstance(message.content, bytes)
     value = oracle.read(messages.KaMessage, message.content)
     assert isinstance(value, messages.KaMessage)
@@ -105,7 +105,7 @@ def ka_message(message: messages.ChannelMessage) -> messages.KaMessage:
 
 
 def cut_frames(stream: bytes) -> list[bytes]:
-    """Cut a stream of whole frames into payloads."""
+    """Split a stream of complete frames into payloads."""
     payloads = []
     while stream:
         end = 8 + int.from_bytes(stream[:8], "big")
@@ -116,5 +116,5 @@ def cut_frames(stream: bytes) -> list[bytes]:
 
 
 def in_frame(payload: bytes) -> bytes:
-    """Put the length in front of a payload."""
+    """Return the frame of a payload."""
     return len(payload).to_bytes(8, "big") + payload

@@ -1,4 +1,4 @@
-"""Each message decrypts once, in its order, under its key; everything else is a DecryptionError."""
+"""Each message decrypts once, in order, under its key; everything else is a DecryptionError."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ NONCE = bytes(12)
 
 @pytest.fixture(params=["in place", "copying"], scope="module", autouse=True)
 def aead(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything here holds with a cryptography of each kind: one that works in place, and an older one."""
+    """Run every test with the in-place cipher of new versions of cryptography and with the copying one."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "copying":
             patch.setattr(cipher_module, "_new_aead", cipher_module._CopyingAead)
         elif not hasattr(ChaCha20Poly1305, "decrypt_into"):
-            pytest.skip("this cryptography does not work in place")
+            pytest.skip("this version of cryptography has no in-place methods")
         yield
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5), st.integers(0, 2**40))
-def test_encryption_is_rfc_8439_behind_its_counter(plaintexts, start):
+def test_encryption_is_the_counter_and_rfc_8439(plaintexts, start):
     cipher = CipherState(KEY, start)
     for counter, plaintext in enumerate(plaintexts, start):
         nonce = counter.to_bytes(12, "little")
@@ -39,7 +39,7 @@ def test_encryption_is_rfc_8439_behind_its_counter(plaintexts, start):
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5))
-def test_messages_decrypt_in_their_order(plaintexts):
+def test_messages_decrypt_in_order(plaintexts):
     sending, receiving = CipherState(KEY), CipherState(KEY)
     encrypted = [sending.encrypt(plaintext) for plaintext in plaintexts]
     assert [receiving.decrypt(payload) for payload in encrypted] == plaintexts
@@ -51,12 +51,6 @@ def test_payload_under_28_bytes_is_refused(size):
         CipherState(KEY).decrypt(bytes(size))
 
 
-def test_28_bytes_may_be_an_empty_message():
-    payload = CipherState(KEY).encrypt(b"")
-    assert len(payload) == 28
-    assert CipherState(KEY).decrypt(payload) == b""
-
-
 def test_each_flipped_bit_is_refused():
     payload = CipherState(KEY).encrypt(b"message")
     for bit in range(8 * len(payload)):
@@ -66,14 +60,9 @@ def test_each_flipped_bit_is_refused():
             CipherState(KEY).decrypt(bytes(flipped))
 
 
-def test_message_of_another_key_is_refused():
-    with pytest.raises(DecryptionError, match="does not decrypt"):
-        CipherState(KEY).decrypt(CipherState(OTHER_KEY).encrypt(b"message"))
-
-
 @pytest.mark.parametrize("counter", [0, 1, 3, 2**32, 2**96 - 1])
-def test_replay_a_gap_or_another_nonce_is_refused(counter):
-    with pytest.raises(DecryptionError, match="not message 2 "):
+def test_any_other_counter_is_refused(counter):
+    with pytest.raises(DecryptionError, match="the nonce is not 2,"):
         CipherState(KEY, 2).decrypt(CipherState(KEY, counter).encrypt(b"message"))
 
 

@@ -1,37 +1,36 @@
-"""However a conversation is cut, the same events come out; whatever comes, events or a PeerError do."""
+"""The same bytes produce the same events however they are split; any input produces events or a PeerError."""
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Callable
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offset_common.channel.connection import VERSION_FRAME, Connection
 from offset_common.channel.events import Event, HandshakeCompleted, MessageReceived
 from offset_common.errors import PeerError
-from offset_common.wire.messages import ChannelMessage, ExchangeDh, ExchangeRandNonce, KaMessage, Rekey
-from tests.channel.peers import NODE, RELAY, Randomness, converse, frame_from, node, receive, relay
+from offset_common.wire.messages import ChannelMessage, Rekey
+from tests.channel.peers import NODE, Randomness, frame_from, node, receive, relay
 from tests.channel.recorded import cut_frames, in_frame
 
 MESSAGES = [b"", b"one", bytes(1000), bytes(range(256)) * 8, b"two"]
 
 
-def whole_conversation() -> tuple[bytes, list[Event]]:
-    """All that a node says to a relay, with a rekey and a keepalive in it, and the events that it is."""
-    dialling, dialled = node(), relay()
+def recorded_stream() -> tuple[bytes, list[Event]]:
+    """Return what a node sends to a relay, including a rekey and a keepalive, and its events."""
+    client, server = node(), relay()
     stream, events = bytearray(), []
     steps: list[Callable[[], None]] = [lambda: None] * 3
-    steps += [lambda message=message: dialling.send(message, 0.0) for message in MESSAGES]  # type: ignore[misc]
-    steps += [lambda: dialling.secure_channel.start_rekey(0.0), lambda: dialling.handle_time(16.0)]
-    steps += [lambda message=message: dialling.send(message, 16.0) for message in MESSAGES]  # type: ignore[misc]
+    steps += [lambda message=message: client.send(message, 0.0) for message in MESSAGES]  # type: ignore[misc]
+    steps += [lambda: client.secure_channel.start_rekey(0.0), lambda: client.handle_time(16.0)]
+    steps += [lambda message=message: client.send(message, 16.0) for message in MESSAGES]  # type: ignore[misc]
     for step in steps:
         step()
-        said = dialling.data_to_send()
+        said = client.data_to_send()
         stream += said
-        events += receive(dialled, said)
-        receive(dialling, dialled.data_to_send())
+        events += receive(server, said)
+        receive(client, server.data_to_send())
     assert events == [
         HandshakeCompleted(NODE.public_key),
         *(MessageReceived(message) for message in MESSAGES * 2),
@@ -39,85 +38,32 @@ def whole_conversation() -> tuple[bytes, list[Event]]:
     return bytes(stream), events
 
 
-STREAM, EVENTS = whole_conversation()
+STREAM, EVENTS = recorded_stream()
 CUTS = st.lists(st.integers(0, len(STREAM)), max_size=30).map(sorted)
 
 
 def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
-    """The stream, cut at these places."""
+    """Split the stream at these positions."""
     return [stream[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(stream)])]
 
 
-# The same events.
-
-
-def test_conversation_in_one_piece_is_its_events():
-    assert receive(relay(), STREAM) == EVENTS
-
-
-def test_conversation_byte_by_byte_is_the_same_events():
-    dialled = relay()
-    events = [event for i in range(len(STREAM)) for event in receive(dialled, STREAM[i : i + 1])]
-    assert events == EVENTS
-    assert dialled.received_size == 0
-
-
-@settings(max_examples=60, deadline=None)
-@given(CUTS)
-def test_conversation_cut_anywhere_is_the_same_events(cuts):
-    dialled = relay()
-    assert [event for piece in pieces(STREAM, cuts) for event in receive(dialled, piece)] == EVENTS
+# Splitting.
 
 
 @settings(max_examples=60, deadline=None)
 @given(CUTS, st.binary(max_size=7))
-def test_bytes_behind_a_conversation_wait_and_can_be_taken(cuts, trailing):
-    dialled = relay()
-    events = [event for piece in pieces(STREAM + trailing, cuts) for event in receive(dialled, piece)]
+def test_split_stream_gives_the_same_events_and_the_rest(cuts, trailing):
+    server = relay()
+    events = [event for piece in pieces(STREAM + trailing, cuts) for event in receive(server, piece)]
     assert events == EVENTS
-    assert dialled.received_size == len(trailing)
-    assert dialled.take_received() == trailing
-    assert dialled.received_size == 0
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-def test_choppy_line_delivers_every_message(data):
-    sides = node(), relay()
-    line = bytearray(), bytearray()  # towards each side
-    said: tuple[list[bytes], list[bytes]] = [], []
-    heard: tuple[list[Event], list[Event]] = [], []
-
-    def transmit(me: int, most: Optional[int]) -> None:
-        line[1 - me].extend(sides[me].data_to_send())
-        heard[me].extend(receive(sides[me], bytes(line[me][:most])))
-        del line[me][:most]
-        line[1 - me].extend(sides[me].data_to_send())
-
-    for _ in range(40):
-        me = data.draw(st.integers(0, 1))
-        if sides[me].established and data.draw(st.booleans()):
-            message = data.draw(st.binary(max_size=40))
-            said[me].append(message)
-            sides[me].send(message, 0.0)
-        transmit(me, data.draw(st.integers(1, 150)))
-    for _ in range(4):
-        transmit(0, None)
-        transmit(1, None)
-    assert heard[0] == [HandshakeCompleted(RELAY.public_key), *map(MessageReceived, said[1])]
-    assert heard[1] == [HandshakeCompleted(NODE.public_key), *map(MessageReceived, said[0])]
-
-
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_bytes_may_come_in_any_kind_of_buffer(kind):
-    dialled = relay()
-    dialled.receive_data(kind(STREAM))
-    assert dialled.next_event(0.0) == EVENTS[0]
+    assert server.received_size == len(trailing)
+    assert server.take_received() == trailing
+    assert server.received_size == 0
 
 
 def test_payloads_can_be_received_without_frames():
-    dialled = relay()
-    events = [dialled.receive_frame(payload, 0.0) for payload in cut_frames(STREAM)]
+    server = relay()
+    events = [server.receive_frame(payload, 0.0) for payload in cut_frames(STREAM)]
     assert [event for event in events if event is not None] == EVENTS
 
 
@@ -128,34 +74,17 @@ def test_version_is_sent_first_unless_already_sent():
     assert bytes.fromhex("00000000 00000004 00000000") == VERSION_FRAME
 
 
-def test_data_to_send_gives_each_byte_once():
-    dialling = node()
-    assert dialling.data_to_send()
-    assert dialling.data_to_send() == b""
-
-
-def test_limits_change_within_one_piece():
-    dialling, dialled = node(), relay()
-    first = dialling.data_to_send()
-    receive(dialling, dialled.data_to_send())
-    second = dialling.data_to_send()
-    # The node is done only when it has the relay's answer, which depends on the node's first words alone.
-    rehearsal = relay()
-    receive(rehearsal, first)
-    receive(dialling, rehearsal.data_to_send()[len(VERSION_FRAME) + 8 + 71 :])
-    dialling.send(bytes(100_000), 0.0)
-    large = dialling.data_to_send()
-    assert receive(dialled, first + second + large) == [
-        HandshakeCompleted(NODE.public_key),
-        MessageReceived(bytes(100_000)),
-    ]
+def test_data_to_send_returns_each_byte_once():
+    client = node()
+    assert client.data_to_send()
+    assert client.data_to_send() == b""
 
 
 # Damage.
 
 
 def parses_or_peer_error(connection: Connection, data: bytes) -> None:
-    """Whatever comes in: events or a PeerError, nothing else."""
+    """Check that input produces events or a PeerError, and nothing else."""
     try:
         receive(connection, data)
     except PeerError:
@@ -164,7 +93,7 @@ def parses_or_peer_error(connection: Connection, data: bytes) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.binary(max_size=120).map(in_frame) | st.binary(max_size=20), max_size=4).map(b"".join))
-def test_whatever_a_stranger_says_is_an_event_or_a_peer_error(data):
+def test_any_input_is_an_event_or_a_peer_error(data):
     parses_or_peer_error(relay(), data)
     parses_or_peer_error(relay(), VERSION_FRAME + data)
     begun = relay()
@@ -178,7 +107,7 @@ def test_whatever_a_stranger_says_is_an_event_or_a_peer_error(data):
     st.sampled_from(["flip", "drop", "double", "insert"]),
     st.integers(1, 255),
 )
-def test_damaged_stream_gives_true_events_then_an_error(place, damage, value):
+def test_damaged_stream_produces_no_wrong_event(place, damage, value):
     byte = STREAM[place : place + 1]
     replacement = {
         "flip": bytes([byte[0] ^ value]),
@@ -186,12 +115,12 @@ def test_damaged_stream_gives_true_events_then_an_error(place, damage, value):
         "double": byte * 2,
         "insert": bytes([value]) + byte,
     }[damage]
-    dialled = relay()
-    dialled.receive_data(STREAM[:place] + replacement + STREAM[place + 1 :])
+    server = relay()
+    server.receive_data(STREAM[:place] + replacement + STREAM[place + 1 :])
     events: list[Event] = []
     try:
         while True:
-            event = dialled.next_event(0.0)
+            event = server.next_event(0.0)
             if event is None:
                 break
             events.append(event)
@@ -203,25 +132,25 @@ def test_damaged_stream_gives_true_events_then_an_error(place, damage, value):
 # The observer.
 
 
-def test_observer_is_reported_each_layers_value_in_order():
+def test_observer_gets_the_values_of_each_layer_in_order():
     log: list[tuple[str, object]] = []
-    dialling, dialled = node(observer=lambda *told: log.append(told)), relay()
+    client, server = node(observer=lambda *told: log.append(told)), relay()
 
     def told() -> list[tuple[str, str]]:
-        """What was told since the last time, by its type; the payloads by their sizes."""
+        """Return the new entries, with the type of each value, or the size of each payload."""
         entries = [(d, f"{len(v)} bytes" if isinstance(v, bytes) else type(v).__name__) for d, v in log]
         log.clear()
         return entries
 
-    to_relay = dialling.data_to_send()
+    to_relay = client.data_to_send()
     sizes = [f"{len(payload)} bytes" for payload in cut_frames(to_relay)]
     assert sizes[0] == "4 bytes"
     assert told() == [("sent", "ExchangeRandNonce"), ("sent", sizes[0]), ("sent", sizes[1])]
 
-    receive(dialled, to_relay)
-    to_node = dialled.data_to_send()
+    receive(server, to_relay)
+    to_node = server.data_to_send()
     sizes = [f"{len(payload)} bytes" for payload in cut_frames(to_node)]
-    receive(dialling, to_node)
+    receive(client, to_node)
     assert told() == [
         ("received", sizes[0]),
         ("received", sizes[1]),
@@ -231,45 +160,31 @@ def test_observer_is_reported_each_layers_value_in_order():
         ("received", "ExchangeDh"),
     ]
 
-    payload = cut_frames(dialling.data_to_send())[0]
+    payload = cut_frames(client.data_to_send())[0]
     assert told() == [("sent", f"{len(payload)} bytes")]
-    receive(dialled, in_frame(payload))
+    receive(server, in_frame(payload))
 
-    payload = cut_frames(frame_from(dialling))[0]
+    payload = cut_frames(frame_from(client))[0]
     assert told() == [("sent", "KaMessage"), ("sent", "ChannelMessage"), ("sent", f"{len(payload)} bytes")]
-    receive(dialled, in_frame(payload))
+    receive(server, in_frame(payload))
 
-    to_node = frame_from(dialled)
-    receive(dialling, to_node)
+    to_node = frame_from(server)
+    receive(client, to_node)
     assert told() == [
         ("received", f"{len(to_node) - 8} bytes"),
         ("received", "ChannelMessage"),
         ("received", "KaMessage"),
     ]
 
-    dialling.handle_time(16.0)
-    dialled.secure_channel.start_rekey(0.0)
+    client.handle_time(16.0)
+    server.secure_channel.start_rekey(0.0)
     assert told() == [("sent", "KaMessage"), ("sent", "ChannelMessage")]
-    receive(dialling, dialled.data_to_send())
+    receive(client, server.data_to_send())
     received, answered = log[-2:]
     assert received[0] == "received" and answered[0] == "sent"
     for value in (received[1], answered[1]):
         assert isinstance(value, ChannelMessage) and isinstance(value.content, Rekey)
 
 
-def test_observer_is_reported_the_very_values():
-    log: list[object] = []
-    dialling, dialled = node(observer=lambda direction, value: log.append(value)), relay()
-    converse(dialling, dialled)
-    first, second = (v for v in log if isinstance(v, ExchangeRandNonce))
-    assert (first.src_public_key, second.src_public_key) == (NODE.public_key, RELAY.public_key)
-    assert first.opt_dest_public_key == RELAY.public_key and second.opt_dest_public_key is None
-    ours, theirs = (v for v in log if isinstance(v, ExchangeDh))
-    assert (ours.rand_nonce, theirs.rand_nonce) == (second.rand_nonce, first.rand_nonce)
-    log.clear()
-    receive(dialling, frame_from(dialled, b"hello"))
-    assert log[-1] == KaMessage(b"hello")
-
-
-def test_event_shows_the_size_of_a_message_and_not_its_bytes():
+def test_event_repr_hides_the_message():
     assert repr(MessageReceived(b"secret")) == "MessageReceived(6 bytes)"

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offset_common.channel import cipher
 from offset_common.channel.events import MessageReceived
 from offset_common.channel.forwarder import Forwarder
 from offset_common.constants import ENCRYPTION_OVERHEAD
@@ -26,7 +25,7 @@ from tests.channel.layouts import (
     as_own,
     as_released,
     as_unknown,
-    lying_message,
+    distorted_message,
     mutate,
 )
 from tests.channel.tunnels import LARGEST_INPUT, NOW, Tunnel, assert_both_paths_agree, assert_same
@@ -36,7 +35,7 @@ KEEPALIVE = ChannelMessage(b"padding", KaMessage(None).encode()).encode()
 
 
 class Script:
-    """What a near node sends: made once, fed to several tunnels."""
+    """Frames of a near node, made once for several tunnels."""
 
     def __init__(self) -> None:
         self.tunnel = Tunnel()  # its near node makes the frames; it takes the slow path
@@ -54,7 +53,7 @@ class Script:
         self.add(self.tunnel.near.data_to_send())
 
     def receive_answer(self) -> None:
-        """Let the near node read the relay's answer, and encrypt under the new key from here on."""
+        """Let the near node read the relay's answer, and encrypt under the new key from now on."""
         answers = self.tunnel.source.secure_channel.outgoing
         peers.receive(self.tunnel.near, b"".join(map(encode_frame, answers)), NOW)
 
@@ -103,17 +102,6 @@ def test_mixed_frames_cut_anywhere(seed):
         assert sum(batch.frames for batch in fast.batches) == len(script.frames)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_paths_can_alternate(seed):
-    script = mixed_script(seed)
-    chance = random.Random(seed)
-    tunnel = Tunnel()
-    for frame in script.frames:
-        chance.choice((tunnel.feed_slow, tunnel.feed_fast))(frame)
-    # The node of the script has taken the answers to its rekeys already.
-    assert tunnel.state()._replace(answer=b"") == script.tunnel.state()._replace(answer=b"")
-
-
 def short_script() -> Script:
     script = Script()
     script.send(as_released(b"first", b"padding"))
@@ -130,12 +118,6 @@ def test_every_cut_of_the_input():
         assert fast.payloads == [b"first", b"second", b"third"]
 
 
-def test_input_byte_by_byte():
-    stream = short_script().stream
-    _, fast = assert_both_paths_agree(stream, list(range(1, len(stream))))
-    assert fast.payloads == [b"first", b"second", b"third"]
-
-
 def test_frames_are_taken_whole_and_counted():
     script = short_script()
     bounds = [sum(map(len, script.frames[:count])) for count in range(5)]
@@ -147,7 +129,7 @@ def test_frames_are_taken_whole_and_counted():
         assert (batch.frames, batch.taken, batch.more) == (frames, bounds[frames], False)
 
 
-# Faults: what came before them is delivered, and nothing after.
+# Faults: messages before a fault are delivered, and none after it.
 
 
 def flipped(frame: bytes) -> bytes:
@@ -217,13 +199,13 @@ def test_second_rekey_under_the_old_key_is_refused():
     assert slow.payloads == [b"message"]
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(60))
 def test_strange_plaintexts_get_the_same_verdict(seed):
     chance = random.Random(seed)
     tunnel = Tunnel()
     stream = b""
     for _ in range(4):
-        plaintext = lying_message(chance) if chance.random() < 0.5 else random_plaintext(chance)
+        plaintext = distorted_message(chance) if chance.random() < 0.5 else random_plaintext(chance)
         stream += tunnel.frame(mutate(plaintext, chance) if chance.random() < 0.3 else plaintext)
     assert_both_paths_agree(stream, [])
 
@@ -263,19 +245,6 @@ def test_messages_around_the_end_of_our_own_rekey():
     assert fast.payloads == [b"before", b"under the new key", b"after"]
 
 
-def test_both_ciphers_give_the_same_bytes(monkeypatch):
-    streams = []
-    for new_aead in (cipher._new_aead, cipher._CopyingAead):
-        monkeypatch.setattr(cipher, "_new_aead", new_aead)
-        tunnel = Tunnel()
-        assert type(tunnel.source.secure_channel.receiving.aead) is new_aead
-        tunnel.feed_fast(mixed_script(3).stream)
-        streams.append(
-            (tunnel.payloads, tunnel.frame_sizes, [bytes(batch.output) for batch in tunnel.batches])
-        )
-    assert streams[0] == streams[1]
-
-
 # The bounds of a batch.
 
 
@@ -289,7 +258,7 @@ def test_batch_stops_after_half_a_millisecond_of_slow_path():
 
 
 @pytest.mark.parametrize("encode", [as_own, as_unknown], ids=["fast path", "slow path"])
-def test_batch_takes_no_more_frames_than_allowed(encode):
+def test_batch_respects_max_frames(encode):
     tunnel = Tunnel()
     frames = [tunnel.frame(encode(b"message", b"")) for _ in range(5)]
     data = memoryview(b"".join(frames))
@@ -301,13 +270,6 @@ def test_batch_takes_no_more_frames_than_allowed(encode):
         tunnel.deliver(bytes(batch.output))
     assert counts == [(1, True), (3, True), (1, False)]
     assert tunnel.payloads == [b"message"] * 5
-
-
-def test_no_more_is_left_when_the_last_frame_is_cut_off():
-    tunnel = Tunnel()
-    data = tunnel.frame(as_own(b"message", b"")) + tunnel.frame(as_own(b"message", b""))[:-1]
-    batch = tunnel.forwarder.forward(tunnel.source, tunnel.sink, memoryview(data), NOW, 1)
-    assert (batch.frames, batch.more) == (1, False)
 
 
 def test_forwarder_serves_many_tunnels():

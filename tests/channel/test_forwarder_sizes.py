@@ -1,4 +1,4 @@
-"""The fast path sends no more than it need, and nothing that unpacks to much more than it weighs."""
+"""The fast path trims padding, and forwards nothing that unpacks to much more than its packed size."""
 
 from __future__ import annotations
 
@@ -98,15 +98,7 @@ def test_batch_stops_when_its_output_is_large():
     assert all(len(batch.output) > MAX_OUTPUT for batch in tunnel.batches if batch.more)
 
 
-def test_known_messages_are_one_batch():
-    sender, tunnel = Tunnel(), Tunnel()
-    message = as_own(bytes(4000), b"")
-    frames = b"".join(sender.frame(message) for _ in range(LARGEST_INPUT // (len(message) + 40)))
-    tunnel.feed_fast(frames)
-    assert [(batch.taken, batch.more) for batch in tunnel.batches] == [(len(frames), False)]
-
-
-# Messages that came with their zeros packed away.
+# Messages whose zero bytes arrive packed.
 
 
 def unknown_wrap(user: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The handshake proves who the peer is, or ends in a PeerError."""
+"""The handshake proves the peer's key, or ends with a PeerError."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from typing import Optional
 
 import pytest
 
-from offset_common.channel.connection import VERSION_FRAME, Connection
+from offset_common.channel.connection import Connection
 from offset_common.channel.events import HandshakeCompleted
 from offset_common.channel.handshake import ChannelKeys, Handshake
-from offset_common.errors import HandshakeError, LocalProtocolError, PeerError
+from offset_common.errors import HandshakeError, LocalProtocolError
 from offset_common.identity import Identity, verify_signature
 from offset_common.wire.messages import ExchangeDh, ExchangeRandNonce
 from tests.channel.peers import NODE, RELAY, Randomness, node, receive, relay
 from tests.channel.recorded import cut_frames, in_frame
-from tests.channel.small_order import ED25519_KEYS, ED25519_POINTS, X25519_KEYS
+from tests.channel.small_order import ED25519_KEYS, X25519_KEYS
 
 STRANGER = Identity.from_seed(b"\x03" * 32)
 
 
 def node_stream() -> tuple[bytes, bytes]:
-    """What the node sends to a relay with the usual randomness: before, and after, it hears the relay."""
-    dialling, dialled = node(), relay()
-    first = dialling.data_to_send()
-    receive(dialling, dialled.data_to_send())
-    return first, dialling.data_to_send()
+    """Return what the node sends before and after it receives the relay's first message."""
+    client, server = node(), relay()
+    first = client.data_to_send()
+    receive(client, server.data_to_send())
+    return first, client.data_to_send()
 
 
 FIRST, SECOND = node_stream()
@@ -32,14 +32,14 @@ DH = ExchangeDh.decode(cut_frames(SECOND)[0])
 
 
 def relay_after_nonce() -> Connection:
-    """A relay that waits for the node's ExchangeDh."""
+    """Return a relay that expects the node's ExchangeDh."""
     waiting = relay()
     assert receive(waiting, FIRST) == []
     return waiting
 
 
 def dh_frame(dh: ExchangeDh, signed_by: Optional[Identity] = None) -> bytes:
-    """The frame of an ExchangeDh, signed anew if somebody signs it."""
+    """Return the frame of an ExchangeDh, with a new signature if `signed_by` is given."""
     if signed_by is not None:
         signature = signed_by.sign(dh.dh_public_key + dh.rand_nonce + dh.key_salt)
         dh = ExchangeDh(dh.dh_public_key, dh.rand_nonce, dh.key_salt, signature)
@@ -47,12 +47,12 @@ def dh_frame(dh: ExchangeDh, signed_by: Optional[Identity] = None) -> bytes:
 
 
 def changed(field: str, value: bytes) -> ExchangeDh:
-    """The node's ExchangeDh with one field changed."""
+    """Return the node's ExchangeDh with one field changed."""
     return ExchangeDh(**{**vars(DH), field: value})
 
 
 def flip(data: bytes, bit: int) -> bytes:
-    """`data` with one bit changed."""
+    """Return `data` with one bit changed."""
     flipped = bytearray(data)
     flipped[bit // 8] ^= 1 << bit % 8
     return bytes(flipped)
@@ -70,20 +70,12 @@ def test_handshake_completes_at_its_last_byte():
 
 
 def test_peer_with_another_key_than_expected_is_refused():
-    dialling = node()
+    client = node()
     stranger = Connection(STRANGER, 0.0, None, Randomness(3))
     with pytest.raises(HandshakeError, match="another identity"):
-        receive(dialling, stranger.data_to_send())
-    sent = cut_frames(dialling.data_to_send())
+        receive(client, stranger.data_to_send())
+    sent = cut_frames(client.data_to_send())
     assert len(sent) == 2, "an unexpected peer gets no signature"
-
-
-def test_relay_takes_any_node_that_proves_its_key():
-    for identity in (NODE, STRANGER):
-        dialled = relay()
-        dialling = Connection(identity, 0.0, RELAY.public_key, Randomness(3))
-        receive(dialling, dialled.data_to_send())
-        assert receive(dialled, dialling.data_to_send()) == [HandshakeCompleted(identity.public_key)]
 
 
 def test_signed_answer_to_another_challenge_is_refused():
@@ -121,35 +113,10 @@ def test_each_bit_of_the_claimed_key_counts():
             handshake.receive_dh(DH)
 
 
-def test_flipped_bit_on_the_wire_proves_nothing_else():
-    stream = FIRST + SECOND
-    refused = 0
-    for bit in range(8 * len(stream)):
-        waiting = relay()
-        try:
-            events = receive(waiting, flip(stream, bit))
-        except PeerError:
-            refused += 1
-            continue
-        # A length that grew, or a field that a relay ignores: optDestPublicKey, for one.
-        assert events in ([], [HandshakeCompleted(NODE.public_key)])
-        assert len(events) == 0 or ExchangeDh.decode(cut_frames_of(stream, bit)) == DH
-    assert refused > 8 * (len(VERSION_FRAME) + 32 + 32 + 16 + 32 + 64)
-
-
-def cut_frames_of(stream: bytes, bit: int) -> bytes:
-    """The last payload of the stream with one bit flipped."""
-    return flip(stream, bit)[len(FIRST) + 8 :]
-
-
 @pytest.mark.parametrize("key", X25519_KEYS, ids=lambda key: key.hex()[:16])
 def test_signed_dh_key_of_small_order_is_refused(key):
     with pytest.raises(HandshakeError, match="small order"):
         receive(relay_after_nonce(), dh_frame(changed("dh_public_key", key), signed_by=NODE))
-
-
-def test_ed25519_has_fourteen_small_order_encodings():
-    assert (len(ED25519_KEYS), len(ED25519_POINTS)) == (14, 8)
 
 
 @pytest.mark.parametrize("key", ED25519_KEYS, ids=bytes.hex)
@@ -157,7 +124,7 @@ def test_small_order_identity_is_refused(key):
     # Forged without a private key: R is a point of small order and S is zero.
     assert any(
         verify_signature(key, point + bytes(32), bytes((attempt,)) * 80)
-        for point in ED25519_POINTS
+        for point in ED25519_KEYS
         for attempt in range(32)
     )
     with pytest.raises(HandshakeError, match="small order"):
@@ -169,15 +136,6 @@ def test_our_own_key_is_refused(expected):
     handshake = Handshake(RELAY, expected, Randomness(2))
     with pytest.raises(HandshakeError, match="our own public key"):
         handshake.receive_rand_nonce(ExchangeRandNonce(bytes(16), RELAY.public_key))
-
-
-def test_crossed_connections_prove_nothing():
-    one, other = relay(), Connection(RELAY, 0.0, None, Randomness(4))
-    for_other, for_one = one.data_to_send(), other.data_to_send()
-    for connection, data in ((one, for_one), (other, for_other)):
-        with pytest.raises(HandshakeError, match="our own public key"):
-            receive(connection, data)
-        assert len(cut_frames(connection.data_to_send())) == 0, "no signature is sent"
 
 
 def test_nothing_is_available_before_the_handshake_ends():

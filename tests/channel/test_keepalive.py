@@ -1,4 +1,4 @@
-"""What is due when, to the second, under a clock that the test holds."""
+"""Keepalives, the idle timeout and rekeys on a virtual clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from offset_common.channel.connection import Connection
 from offset_common.channel.events import HandshakeCompleted, MessageReceived
 from offset_common.channel.keepalive import ChannelState, KeepaliveChannel
 from offset_common.constants import MAX_KEEPALIVE_PADDING_SENT
-from offset_common.errors import DecodeError, LocalProtocolError, SilenceError
+from offset_common.errors import SilenceError
 from offset_common.wire.messages import KaMessage
 from tests.channel.peers import NODE, RELAY, Randomness, converse, established, node, receive, relay
 from tests.channel.recorded import cut_frames, decrypt_message, ka_message
@@ -18,140 +18,133 @@ JUST_BEFORE = 1e-3
 
 
 def sent_values(connection: Connection, first_counter: int = 0) -> list[KaMessage]:
-    """What the connection has to send, opened."""
+    """Return the decrypted values that the connection sends."""
     key = connection.secure_channel.sending.key
     payloads = cut_frames(connection.data_to_send())
     return [ka_message(decrypt_message(p, key, counter)) for counter, p in enumerate(payloads, first_counter)]
 
 
-def test_handshake_without_a_word_of_the_peer_ends_after_32_s():
-    dialling = node(START)
-    assert dialling.next_deadline() == START + 32
-    dialling.handle_time(START + 32 - JUST_BEFORE)
+def test_handshake_with_a_silent_peer_ends_after_32_s():
+    client = node(START)
+    assert client.next_deadline() == START + 32
+    client.handle_time(START + 32 - JUST_BEFORE)
     with pytest.raises(SilenceError):
-        dialling.handle_time(START + 32)
+        client.handle_time(START + 32)
 
 
 def test_each_handshake_frame_restarts_the_idle_timeout():
-    dialling, dialled = node(START), relay(START)
-    receive(dialling, dialled.data_to_send(), START + 10)
-    assert dialling.next_deadline() == START + 42
+    client, server = node(START), relay(START)
+    receive(client, server.data_to_send(), START + 10)
+    assert client.next_deadline() == START + 42
 
 
 def test_keepalive_is_sent_after_16_s_without_sending():
-    dialling, _ = established(START)
-    assert dialling.next_deadline() == START + 16
-    dialling.handle_time(START + 16 - JUST_BEFORE)
-    assert dialling.data_to_send() == b""
-    dialling.handle_time(START + 16)
-    assert sent_values(dialling) == [KaMessage(None)]
-    dialling.handle_time(START + 17)
-    assert dialling.data_to_send() == b""
+    client, _ = established(START)
+    assert client.next_deadline() == START + 16
+    client.handle_time(START + 16 - JUST_BEFORE)
+    assert client.data_to_send() == b""
+    client.handle_time(START + 16)
+    assert sent_values(client) == [KaMessage(None)]
+    client.handle_time(START + 17)
+    assert client.data_to_send() == b""
 
 
-def test_all_times_count_from_the_end_of_the_handshake():
-    dialling, dialled = node(START), relay(START)
-    converse(dialling, dialled, START + 5)
-    assert dialling.next_deadline() == START + 5 + 16
-    assert dialling.secure_channel.rekey_at == START + 5 + 3600
-    dialling.handle_time(START + 5 + 16)
-    assert dialling.next_deadline() == START + 5 + 32
+def test_sent_message_postpones_the_keepalive():
+    client, _ = established(START)
+    client.send(b"message", START + 10)
+    assert sent_values(client) == [KaMessage(b"message")]
+    assert client.next_deadline() == START + 26
+    client.handle_time(START + 26 - JUST_BEFORE)
+    assert client.data_to_send() == b""
+    client.handle_time(START + 26)
+    assert sent_values(client, first_counter=1) == [KaMessage(None)]
 
 
-def test_sent_message_puts_the_keepalive_off():
-    dialling, _ = established(START)
-    dialling.send(b"message", START + 10)
-    assert sent_values(dialling) == [KaMessage(b"message")]
-    assert dialling.next_deadline() == START + 26
-    dialling.handle_time(START + 26 - JUST_BEFORE)
-    assert dialling.data_to_send() == b""
-    dialling.handle_time(START + 26)
-    assert sent_values(dialling, first_counter=1) == [KaMessage(None)]
-
-
-def test_received_message_does_not_put_the_keepalive_off():
-    dialling, dialled = established(START)
-    dialled.send(b"message", START + 10)
-    receive(dialling, dialled.data_to_send(), START + 10)
-    assert dialling.next_deadline() == START + 16
+def test_received_message_does_not_postpone_the_keepalive():
+    client, server = established(START)
+    server.send(b"message", START + 10)
+    receive(client, server.data_to_send(), START + 10)
+    assert client.next_deadline() == START + 16
 
 
 def test_peer_that_is_silent_for_32_s_ends_the_connection():
-    dialling, _ = established(START)
-    dialling.handle_time(START + 31)
-    assert dialling.next_deadline() == START + 32
-    dialling.handle_time(START + 32 - JUST_BEFORE)
+    client, _ = established(START)
+    client.handle_time(START + 31)
+    assert client.next_deadline() == START + 32
+    client.handle_time(START + 32 - JUST_BEFORE)
     with pytest.raises(SilenceError, match="32 s"):
-        dialling.handle_time(START + 32)
-    assert not dialling.established
+        client.handle_time(START + 32)
+    assert not client.established
 
 
 @pytest.mark.parametrize("kind", ["message", "keepalive", "rekey"])
 def test_every_encrypted_message_is_a_sign_of_life(kind):
-    dialling, dialled = established(START)
+    client, server = established(START)
     if kind == "message":
-        dialled.send(b"message", START + 20)
+        server.send(b"message", START + 20)
     elif kind == "keepalive":
-        dialled.handle_time(START + 20)
+        server.handle_time(START + 20)
     else:
-        dialled.secure_channel.start_rekey(START + 20)
-    receive(dialling, dialled.data_to_send(), START + 20)
-    dialling.handle_time(START + 52 - JUST_BEFORE)
-    assert dialling.next_deadline() == START + 52
+        server.secure_channel.start_rekey(START + 20)
+    receive(client, server.data_to_send(), START + 20)
+    client.handle_time(START + 52 - JUST_BEFORE)
+    assert client.next_deadline() == START + 52
     with pytest.raises(SilenceError):
-        dialling.handle_time(START + 52)
+        client.handle_time(START + 52)
 
 
 def test_half_a_frame_is_no_sign_of_life():
-    dialling, dialled = established(START)
-    dialled.send(b"message", START + 20)
-    assert receive(dialling, dialled.data_to_send()[:-1], START + 20) == []
+    client, server = established(START)
+    server.send(b"message", START + 20)
+    assert receive(client, server.data_to_send()[:-1], START + 20) == []
     with pytest.raises(SilenceError):
-        dialling.handle_time(START + 32)
+        client.handle_time(START + 32)
 
 
-def test_silence_is_not_counted_while_we_do_not_read():
-    dialling, _ = established(START)
-    dialling.channel.mark_received(START + 40)
-    dialling.handle_time(START + 40)
-    assert sent_values(dialling) == [KaMessage(None)], "keepalives go on meanwhile"
-    dialling.handle_time(START + 72 - JUST_BEFORE)
+def test_silence_does_not_count_while_reading_is_paused():
+    client, _ = established(START)
+    client.mark_received(START + 40)
+    client.handle_time(START + 40)
+    assert sent_values(client) == [KaMessage(None)], "keepalives continue"
+    client.handle_time(START + 72 - JUST_BEFORE)
     with pytest.raises(SilenceError):
-        dialling.handle_time(START + 72)
+        client.handle_time(START + 72)
 
 
-def test_rekey_starts_on_its_own_after_an_hour():
-    dialling, dialled = established(START)
+def test_rekey_starts_after_an_hour():
+    client, server = established(START)
     hour = START + 3600
-    for side in (dialling, dialled):
-        side.channel.mark_received(hour)
-        side.channel.last_sent = hour
+    for side in (client, server):
+        side.mark_received(hour)
+        side.last_sent = hour
         side.handle_time(hour - JUST_BEFORE)
         assert not side.secure_channel.rekey_pending
         assert side.next_deadline() == hour
-    keys = dialling.secure_channel.sending.key, dialling.secure_channel.receiving.key
-    dialling.handle_time(hour)
-    assert dialling.secure_channel.rekey_pending
-    assert dialling.next_deadline() == hour + 16
-    converse(dialling, dialled, hour)
-    assert not {dialling.secure_channel.sending.key, dialling.secure_channel.receiving.key} & set(keys)
-    assert dialled.secure_channel.rekey_at == hour + 3600, "who answered a rekey starts none for an hour"
+    keys = client.secure_channel.sending.key, client.secure_channel.receiving.key
+    client.handle_time(hour)
+    assert client.secure_channel.rekey_pending
+    assert client.next_deadline() == hour + 16
+    converse(client, server, hour)
+    assert not {client.secure_channel.sending.key, client.secure_channel.receiving.key} & set(keys)
+    assert server.secure_channel.rekey_at == hour + 3600, (
+        "a side that answered a rekey starts none for an hour"
+    )
 
 
-def test_idle_connection_lives_for_hours():
-    dialling, dialled = established(START)
+def test_idle_connection_stays_open_for_hours():
+    client, server = established(START)
     now, keepalives, changes = START, 0, 0
     while now < START + 2 * 3600 + 60:
-        when = min(dialling.next_deadline(), dialled.next_deadline())
-        assert when > now, "what was due was done"
+        when = min(client.next_deadline(), server.next_deadline())
+        assert when > now, "a deadline was not met"
         now = when
-        key = dialling.secure_channel.sending.key
-        for side in (dialling, dialled):
+        key = client.secure_channel.sending.key
+        for side in (client, server):
             if side.next_deadline() <= now:
                 side.handle_time(now)
                 keepalives += 1
-        converse(dialling, dialled, now)
-        changes += key != dialling.secure_channel.sending.key
+        converse(client, server, now)
+        changes += key != client.secure_channel.sending.key
     assert changes == 2
     assert keepalives == 2 * 454, "one in 16 s from each side, and two rekeys"
 
@@ -159,15 +152,15 @@ def test_idle_connection_lives_for_hours():
 @pytest.mark.parametrize("first", [0, 127, 128, 255])
 def test_keepalive_is_padded_with_at_most_127_bytes(first):
     secrets = Randomness(1)
-    dialling = Connection(
+    client = Connection(
         NODE, START, None, lambda size: bytes([first]) * size if size not in (16, 32) else secrets(size)
     )
-    converse(dialling, Connection(RELAY, START, None, Randomness(2)), START)
-    dialling.handle_time(START + 16)
-    dialling.send(b"message", START + 16)
-    key = dialling.secure_channel.sending.key
+    converse(client, Connection(RELAY, START, None, Randomness(2)), START)
+    client.handle_time(START + 16)
+    client.send(b"message", START + 16)
+    key = client.secure_channel.sending.key
     keepalive, message = (
-        decrypt_message(payload, key, i) for i, payload in enumerate(cut_frames(dialling.data_to_send()))
+        decrypt_message(payload, key, i) for i, payload in enumerate(cut_frames(client.data_to_send()))
     )
     assert len(keepalive.rand_padding) == first % 128 <= MAX_KEEPALIVE_PADDING_SENT
     assert len(message.rand_padding) == first
@@ -188,17 +181,3 @@ def test_two_nodes_share_a_channel_through_their_tunnel():
     ]
     one.send(b"end to end", START)
     assert other.receive_payload(one.outgoing.pop(), START) == MessageReceived(b"end to end")
-
-
-def test_failed_channel_neither_takes_nor_sends_anything():
-    channel = KeepaliveChannel(NODE, START, None, Randomness(1))
-    channel.outgoing.clear()
-    with pytest.raises(DecodeError):
-        channel.receive_payload(b"", START)
-    assert channel.state is ChannelState.FAILED
-    with pytest.raises(LocalProtocolError):
-        channel.receive_payload(b"", START)
-    with pytest.raises(LocalProtocolError):
-        channel.send(b"message", START)
-    channel.handle_time(START + 16)
-    assert channel.outgoing == []

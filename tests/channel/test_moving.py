@@ -1,4 +1,4 @@
-"""A connection goes on in another process where this one left it, and nobody on the other side can tell."""
+"""An exported connection continues in another process, and its peer can't tell the difference."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.channel.peers import converse, established, receive, relay
 
 
 def moved(connection: Connection) -> Connection:
-    """What becomes of a connection on its way through JSON."""
+    """Export a connection as JSON, and import it."""
     return Connection.import_state(json.loads(json.dumps(connection.export_state())))
 
 
 def say(one: Connection, other: Connection, words: bytes) -> None:
-    """Send one message; see that it arrives."""
+    """Send one message, and check that it arrives."""
     one.send(words, 0.0)
     assert converse(one, other)[1] == [MessageReceived(words)]
 
@@ -66,7 +66,7 @@ def test_times_of_a_connection_move_with_it() -> None:
     receive(here, there.data_to_send(), 120.0)
     moved_here = moved(here)
     assert moved_here.next_deadline() == here.next_deadline()
-    moved_here.channel.last_received = moved_here.channel.last_sent = 100.0 + REKEY_INTERVAL
+    moved_here.last_received = moved_here.last_sent = 100.0 + REKEY_INTERVAL
     moved_here.handle_time(100.0 + REKEY_INTERVAL)
     assert moved_here.secure_channel.rekey_pending
 

@@ -1,4 +1,4 @@
-"""Conversations with the original relay, held again with the recorded secrets."""
+"""Recorded connections to the original relay, repeated with the recorded secrets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = [f"handshake-{i}" for i in range(len(HANDSHAKES))] + [c.role for c in CH
 
 
 def shake_hands(recording: Recording, observer: Optional[Observer] = None) -> Connection:
-    """Our side of a recorded handshake, done."""
+    """Complete our side of a recorded handshake."""
     connection = recording.connection(observer)
     events = receive(connection, b"".join(map(in_frame, recording.payloads("received")[:3])))
     assert events == [HandshakeCompleted(recording.bytes_of("relay_public_key"))]
@@ -30,7 +30,7 @@ def shake_hands(recording: Recording, observer: Optional[Observer] = None) -> Co
 
 
 @pytest.mark.parametrize("recording", ALL, ids=NAMES)
-def test_each_handshake_frame_is_the_one_that_was_recorded(recording):
+def test_handshake_frames_are_the_recorded_ones(recording):
     connection = recording.connection()
     sent = cut_frames(connection.data_to_send())
     events: list[Event] = []
@@ -47,7 +47,7 @@ def test_each_handshake_frame_is_the_one_that_was_recorded(recording):
 
 
 @pytest.mark.parametrize("recording", ALL, ids=NAMES)
-def test_handshake_gives_the_keys_that_were_recorded(recording):
+def test_handshake_derives_the_recorded_keys(recording):
     secure = shake_hands(recording).secure_channel
     assert secure.sending.key == recording.bytes_of("sending_key")
     assert secure.receiving.key == recording.bytes_of("receiving_key")
@@ -55,7 +55,7 @@ def test_handshake_gives_the_keys_that_were_recorded(recording):
 
 
 @pytest.mark.parametrize("recording", CHANNELS, ids=lambda recording: recording.role)
-def test_messages_of_the_original_relay_are_read(recording):
+def test_messages_of_the_original_relay_are_received(recording):
     seen = []
     connection = shake_hands(recording, lambda direction, value: seen.append((direction, value)))
     stream = b"".join(map(in_frame, recording.payloads("received")[3:]))
@@ -64,7 +64,7 @@ def test_messages_of_the_original_relay_are_read(recording):
 
 
 @pytest.mark.parametrize("recording", CHANNELS, ids=lambda recording: recording.role)
-def test_our_messages_are_those_of_the_original_node(recording):
+def test_our_messages_equal_those_of_the_original_node(recording):
     connection = shake_hands(recording)
     connection.data_to_send()
     key = recording.bytes_of("sending_key")
@@ -82,7 +82,7 @@ def test_our_messages_are_those_of_the_original_node(recording):
     ] == said
 
 
-def test_recorded_rekey_gives_the_recorded_keys():
+def test_rekey_derives_the_recorded_keys():
     connection = shake_hands(REKEY)
     connection.data_to_send()
     recorded = REKEY.payloads("sent")[3:]

@@ -21,7 +21,7 @@ LARGEST_INPUT = 1024 * 1024
 
 
 class State(NamedTuple):
-    """Everything both paths must agree on after the same input."""
+    """What must be the same on both paths after the same input."""
 
     payloads: list[bytes]
     error: Optional[tuple[type[PeerError], str]]
@@ -35,7 +35,7 @@ class State(NamedTuple):
 
 
 class Tunnel:
-    """Forwards what the near node sends, on one of the two paths, and collects what the far node gets.
+    """Forwards the frames of the near node on one of the two paths, and collects what the far node receives.
 
     Args:
         connections: near node, source, far node and sink, established; new ones by default.
@@ -72,7 +72,7 @@ class Tunnel:
         self.deliver(self.sink.data_to_send())
 
     def feed_fast(self, data: bytes) -> None:
-        """Forward the input, and what was left of the time before, as the relay does."""
+        """Forward the input, after the rest of the previous one, as the relay does."""
         behind = b"\xff" * 100  # bytes of other connections in the shared buffer
         while self.error is None:
             buffer = bytearray(self._kept + data + behind)
@@ -114,16 +114,16 @@ class Tunnel:
             sink.secure_channel.sending.counter,
             source.secure_channel.old_receiving is not None,
             source.established,
-            source.channel.last_received,
-            sink.channel.last_sent,
+            source.last_received,
+            sink.last_sent,
             source.data_to_send(),
         )
 
 
 def assert_same(slow: Tunnel, fast: Tunnel) -> None:
-    """Compare two tunnels that were fed the same.
+    """Compare two tunnels that got the same input.
 
-    The fast path does not walk a large payload: then the far node rejects what the slow path would reject.
+    The fast path does not walk large payloads, so their faults are left to the far node.
     """
     assert slow.far_error is None
     if fast.far_error is None:
@@ -135,7 +135,7 @@ def assert_same(slow: Tunnel, fast: Tunnel) -> None:
 
 
 def assert_both_paths_agree(stream: bytes, cuts: list[int]) -> tuple[Tunnel, Tunnel]:
-    """Feed a stream, cut at some places, to a tunnel on each path."""
+    """Feed a stream, split at some positions, to a tunnel on each path."""
     slow, fast = Tunnel(), Tunnel()
     bounds = [0, *cuts, len(stream)]
     for start, end in zip(bounds, bounds[1:]):

@@ -1,14 +1,12 @@
-"""strelay.py as its operator sees it: starting, the log, stopping."""
+"""strelay.py as a process: addresses, log, signals and resources."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import json
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -22,11 +20,8 @@ import pytest
 from tests.support.channel import KeyPair
 from tests.support.node import Endpoint, Node, assert_listening, make_tunnel
 from tests.support.process import PATIENCE, ROOT, wait_until
-from tests.support.relay_log import Reason
+from tests.support.relay_log import Reason, parse_opened
 from tests.support.relay_process import LOCALHOST, StartRelay, command, write_identity
-
-F_SETPIPE_SZ = 1031  # of Linux; Python has the name since 3.10
-KEY = r"[A-Za-z0-9_-]{43}"
 
 
 def meet(relay: Endpoint) -> None:
@@ -36,20 +31,18 @@ def meet(relay: Endpoint) -> None:
 
 
 @contextlib.contextmanager
-def unwatched(
-    directory: Path, closed: str = "", log: int = subprocess.DEVNULL
-) -> Iterator[tuple[int, Endpoint]]:
-    """Run a relay whose log the test doesn't read; check that it stops with status 0.
+def without_descriptors(directory: Path, closed: str) -> Iterator[tuple[int, Endpoint]]:
+    """Run a relay whose standard descriptors are closed; check that it stops with status 0.
 
     Args:
-        closed: shell redirections that close standard descriptors.
-        log: the descriptor that its log goes to.
+        directory: for its identity.
+        closed: shell redirections.
     """
     identity = write_identity(directory)
     with socket.create_server((LOCALHOST, 0)) as sock:
         port: int = sock.getsockname()[1]
     arguments = ["sh", "-c", f'exec "$@" {closed}', "sh", *command(identity, f"{LOCALHOST}:{port}")]
-    process = subprocess.Popen(arguments, cwd=ROOT, stderr=log)
+    process = subprocess.Popen(arguments, cwd=ROOT)
     try:
         wait_until(lambda: accepts(port), "an open port")
         seed = json.loads(identity.read_text())["privateKey"]
@@ -96,6 +89,15 @@ def test_relay_listens_on_a_name(start_relay: StartRelay) -> None:
     meet(start_relay(address="localhost:0").endpoint("localhost"))
 
 
+def test_relay_listens_on_several_addresses(start_relay: StartRelay) -> None:
+    relay = start_relay("--laddr", "127.0.0.2:0")
+    assert [address.rpartition(":")[0] for address in relay.addresses] == [LOCALHOST, "127.0.0.2"]
+    assert relay.lines[0].startswith(f"relay ready: address={','.join(relay.addresses)} ")
+    for address in relay.addresses:
+        host, _, port = address.rpartition(":")
+        meet(Endpoint((host, int(port)), relay.public_key))
+
+
 @needs_ipv6
 def test_relay_listens_on_ipv6(start_relay: StartRelay) -> None:
     relay = start_relay(address="[::1]:0")
@@ -130,18 +132,6 @@ def test_signal_ends_relay_at_once_without_tunnels(start_relay: StartRelay, numb
         assert idle.messages_until_end() == []
         silent.wait_for_close()
     assert relay.failures == []
-
-
-def test_tunnels_run_on_for_the_drain_time(start_relay: StartRelay) -> None:
-    relay = start_relay("--drain", "1")
-    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
-        near, far = make_tunnel(caller, callee, callee.listen())
-        relay.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: not accepts(relay.port), "a closed port")
-        near.send(b"still here")
-        assert far.messages_until_end() == [b"still here"]
-        assert near.messages_until_end() == []
-        assert relay.process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("end", ["the last tunnel ends", "a second signal"])
@@ -180,7 +170,7 @@ def test_each_connection_ends_with_one_line(start_relay: StartRelay) -> None:
             assert end.received > 0 and end.sent > 0
     relay.stop_cleanly()
     for port, *_ in expected:
-        (line,) = [line for line in relay.lines if f":{port} " in line]
+        (line,) = [line for line in relay.lines if f" address=127.0.0.1:{port} " in line]
         assert re.fullmatch(
             r'connection ended: address=127\.0\.0\.1:\d+ key=\S{8} role=\w+ reason="[^"]+"'
             r" received=\d+ sent=\d+ seconds=\d+\.\d",
@@ -188,47 +178,22 @@ def test_each_connection_ends_with_one_line(start_relay: StartRelay) -> None:
         )
 
 
-def test_state_line_counts_what_there_is(start_relay: StartRelay) -> None:
+def test_opened_tunnel_has_a_line_with_both_keys(start_relay: StartRelay) -> None:
     relay = start_relay()
     with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
-        listener = callee.listen()
-        make_tunnel(caller, callee, listener)
-        caller.connect(callee.public_key)
-        assert listener.incoming() == caller.public_key
-        with contextlib.closing(callee.open()):
-            figures = relay.state().figures
-    assert figures["connections"] == 5
-    assert (figures["listeners"], figures["pending_connects"], figures["awaiting_init"]) == (1, 1, 1)
-    assert figures["tunnels"] in (1, 2)  # tunnels, or their ends
-
-
-def test_full_log_pipe_stops_nothing(tmp_path: Path) -> None:
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, F_SETPIPE_SZ, 4096)
-    with unwatched(tmp_path, log=writer) as (_, endpoint):
-        for _ in range(20):  # a line is over 100 bytes, and each time five connections end
-            meet(endpoint)
-        assert not select.select([], [writer], [], 0)[1], "the pipe is not full"
-        meet(endpoint)
-    os.close(reader)
-    os.close(writer)
-
-
-@pytest.mark.parametrize("log", ["broken pipe", "full disk"])
-def test_log_that_cannot_be_written_stops_nothing(tmp_path: Path, log: str) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    full = os.open("/dev/full", os.O_WRONLY)
-    with unwatched(tmp_path, log=full if log == "full disk" else writer) as (_, endpoint):
-        for _ in range(3):
-            meet(endpoint)
-    os.close(writer)
-    os.close(full)
+        near, far = make_tunnel(caller, callee, callee.listen())
+        opened = parse_opened(relay.wait_for_line("^tunnel opened"))
+    assert opened is not None
+    assert relay.count_lines("^tunnel opened") == 1
+    keys = [base64.urlsafe_b64encode(node.public_key).decode()[:8] for node in (caller, callee)]
+    assert [opened.connect_key, opened.accept_key] == keys
+    assert opened.connect_address == f"{LOCALHOST}:{near.port}"
+    assert opened.accept_address == f"{LOCALHOST}:{far.port}"
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])
 def test_relay_serves_without_a_standard_error(tmp_path: Path, closed: str) -> None:
-    with unwatched(tmp_path, closed) as (pid, endpoint):
+    with without_descriptors(tmp_path, closed) as (pid, endpoint):
         meet(endpoint)
         # A connection with the number 2 would receive the log.
         assert str(Path(f"/proc/{pid}/fd/2").readlink()) == os.devnull
@@ -245,7 +210,7 @@ def test_readable_identity_is_warned_about(
     assert json.loads(identity.read_text())["privateKey"] not in "\n".join(relay.lines)
 
 
-def test_every_descriptor_and_thread_is_given_back(start_relay: StartRelay) -> None:
+def test_all_descriptors_and_threads_are_released(start_relay: StartRelay) -> None:
     relay = start_relay()
     meet(relay.endpoint())
     relay.wait_for_end(role="tunnel", count=2)

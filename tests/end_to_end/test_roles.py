@@ -1,17 +1,15 @@
-"""Listen, connect, accept, reject: which nodes meet, and what ends with what."""
+"""Listen, connect, accept and reject, with test peers that are independent of the package."""
 
 from __future__ import annotations
 
-import os
 import random
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.support.encoding import encode
-from tests.support.node import Node, assert_joined, assert_listening, make_tunnel
-from tests.support.relay_process import NewNode, RelayProcess, StartRelay
+from tests.support.node import assert_joined, assert_listening, make_tunnel
+from tests.support.relay_process import NewNode, RelayProcess
 
 
 def test_connects_can_be_accepted_in_any_order(new_node: NewNode) -> None:
@@ -43,23 +41,6 @@ def test_node_may_connect_to_itself(new_node: NewNode) -> None:
     assert_listening(node, node, node.listen())
 
 
-def test_rejected_connect_is_closed_and_no_other(new_node: NewNode) -> None:
-    callee, wanted, unwanted = new_node(), new_node(), new_node()
-    listener = callee.listen()
-    good, bad = wanted.connect(callee.public_key), unwanted.connect(callee.public_key)
-    assert {listener.incoming(), listener.incoming()} == {wanted.public_key, unwanted.public_key}
-    listener.reject(unwanted.public_key)
-    assert bad.messages_until_end() == []
-    assert_joined(good, callee.accept(wanted.public_key))
-
-
-def test_rejection_of_an_unknown_key_is_ignored(new_node: NewNode) -> None:
-    callee = new_node()
-    listener = callee.listen()
-    listener.reject(os.urandom(32))
-    assert_listening(new_node(), callee, listener)
-
-
 def test_listener_rejects_only_its_own_connects(new_node: NewNode) -> None:
     caller, callee, stranger = new_node(), new_node(), new_node()
     listener, other = callee.listen(), stranger.listen()
@@ -70,11 +51,6 @@ def test_listener_rejects_only_its_own_connects(new_node: NewNode) -> None:
     assert_joined(near, callee.accept(caller.public_key))
 
 
-@pytest.mark.parametrize("role", [InitRole.ACCEPT, InitRole.CONNECT])
-def test_accept_or_connect_of_nobody_is_closed(new_node: NewNode, role: InitRole) -> None:
-    assert new_node().open().init(role, os.urandom(32)).messages_until_end() == []
-
-
 def test_only_the_called_node_can_accept(new_node: NewNode) -> None:
     caller, callee, stranger = new_node(), new_node(), new_node()
     listener = callee.listen()
@@ -82,36 +58,6 @@ def test_only_the_called_node_can_accept(new_node: NewNode) -> None:
     assert listener.incoming() == caller.public_key
     assert stranger.accept(caller.public_key).messages_until_end() == []
     assert_joined(near, callee.accept(caller.public_key))
-
-
-def test_connect_is_accepted_once(new_node: NewNode) -> None:
-    caller, callee = new_node(), new_node()
-    near, far = make_tunnel(caller, callee, callee.listen())
-    assert callee.accept(caller.public_key).messages_until_end() == []
-    assert_joined(near, far)
-
-
-def test_closed_connect_cannot_be_accepted(start_relay: StartRelay) -> None:
-    relay = start_relay()  # whose log has not begun to leave out repeated lines
-    caller, callee = Node(relay.endpoint()), Node(relay.endpoint())
-    listener = callee.listen()
-    near = caller.connect(callee.public_key)
-    assert listener.incoming() == caller.public_key
-    near.close()
-    relay.wait_for_end(near.port, role="pending connect", reason="the peer closed")
-    assert callee.accept(caller.public_key).messages_until_end() == []
-
-
-@pytest.mark.parametrize("garbage", [b"", b"\x00", b"\xff" * 100, b"\x10\x01\x50\x01\x01\x03", bytes(5000)])
-def test_invalid_init_ends_only_its_connection(new_node: NewNode, garbage: bytes) -> None:
-    caller, callee = new_node(), new_node()
-    listener = callee.listen()
-    near, far = make_tunnel(caller, callee, listener)
-    bad = callee.open()
-    bad.send(garbage)
-    assert bad.messages_until_end() == []
-    assert_joined(near, far)
-    assert_listening(caller, callee, listener)
 
 
 @pytest.mark.parametrize("role", list(InitRole))
@@ -126,48 +72,6 @@ def test_second_init_changes_no_role(new_node: NewNode, role: InitRole) -> None:
     assert_joined(near, far)
     assert_listening(new_node(), callee, listener)
     assert_listening(new_node(), other, bystander)
-
-
-def test_newest_listener_wins(new_node: NewNode) -> None:
-    caller, callee = new_node(), new_node()
-    older = callee.listen()
-    near, far = make_tunnel(caller, callee, older)
-    for _ in range(20):
-        newer = callee.open().init(InitRole.LISTEN)
-        assert older.messages_until_end() == []
-        older = newer
-    assert_listening(new_node(), callee, newer)
-    assert_joined(near, far)
-
-
-def test_newer_listener_takes_over_pending_connects(new_node: NewNode) -> None:
-    caller, callee = new_node(), new_node()
-    older = callee.listen()
-    near = caller.connect(callee.public_key)
-    near.send(b"early")
-    assert older.incoming() == caller.public_key
-    newer = callee.listen()
-    assert newer.incoming() == caller.public_key
-    far = callee.accept(caller.public_key)
-    assert far.receive() == b"early"
-    assert_joined(near, far)
-
-
-@pytest.mark.parametrize("garbage", [False, True])
-def test_pending_connects_end_with_their_listener(new_node: NewNode, garbage: bool) -> None:
-    caller, late, callee = new_node(), new_node(), new_node()
-    listener = callee.listen()
-    near, far = make_tunnel(caller, callee, listener)
-    pending = late.connect(callee.public_key)
-    assert listener.incoming() == late.public_key
-    if garbage:
-        listener.send(b"\xff" * 9)
-        assert listener.messages_until_end() == []
-    else:
-        listener.close()
-    assert pending.messages_until_end() == []
-    assert_joined(near, far)
-    assert late.connect(callee.public_key).messages_until_end() == []
 
 
 def test_fully_padded_keepalives_are_accepted(new_node: NewNode) -> None:
@@ -189,19 +93,8 @@ def test_silent_peers_delay_nobody(relay: RelayProcess, new_node: NewNode) -> No
             opened[-1].send_frame(opened[-1].channel.first_message())
     callee = new_node()
     assert_listening(new_node(), callee, callee.listen())
-    # All of them are still there: the others were served beside them, not after them.
+    # All of them are still connected, so the others were not served after them.
     assert not {peer.port for peer in opened} & {end.port for end in relay.ends()}
-
-
-def test_pairs_meet_at_the_same_time(new_node: NewNode) -> None:
-    pairs = [(new_node(), new_node()) for _ in range(16)]
-
-    def meet(pair: tuple[Node, Node]) -> None:
-        caller, callee = pair
-        assert_listening(caller, callee, callee.listen())
-
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(meet, pairs))
 
 
 def test_relay_logged_no_bug(relay: RelayProcess, new_node: NewNode) -> None:

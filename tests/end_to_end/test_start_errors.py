@@ -1,4 +1,4 @@
-"""strelay.py when it cannot start: one line that says what is wrong, and the exit status."""
+"""strelay.py when it cannot start: one line with the problem, and the exit status."""
 
 from __future__ import annotations
 
@@ -67,40 +67,8 @@ def test_invalid_identity_is_reported(tmp_path: Path, content: bytes) -> None:
     assert str(identity) in message
 
 
-FLAGS = [
-    "--accepts",
-    "--buffers",
-    "--connections",
-    "--drain",
-    "--handshake-threads",
-    "--ipv6-prefix",
-    "--per-address",
-    "--per-key",
-    "--socket-buffer",
-    "--stall",
-    "--tunnels",
-    "--unproven",
-    "--waiting",
-    "--waiting-for",
-    "--workers",
-]
-
-
 @pytest.mark.parametrize(
-    "options",
-    [
-        *[(flag, "many") for flag in FLAGS],
-        ("--connections", "0"),
-        ("--stall", "nan"),
-        ("--drain", "-1"),
-        ("--accepts", "1.5"),
-        ("--per-key", "1" + "0" * 5000),
-        ("--per-key", "0" * 19 + "1" + "0" * 20),
-        ("--handshake-threads", "257"),
-        ("--ipv6-prefix", "129"),
-        ("--no-such-option",),
-    ],
-    ids=lambda options: " ".join(options)[:30],
+    "options", [("--connections", "0"), ("--drain", "-1"), ("--workers", "many"), ("--no-such-option",)]
 )
 def test_wrong_option_is_reported(tmp_path: Path, options: tuple[str, ...]) -> None:
     status, message = fail_to_start(write_identity(tmp_path), *options)

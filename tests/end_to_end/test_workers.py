@@ -1,17 +1,14 @@
-"""A relay with worker processes: the same tunnels, and what happens to them when a worker dies."""
+"""A relay with worker processes: its tunnels, signals, and the death of a worker."""
 
 from __future__ import annotations
 
 import os
 import signal
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.support.channel import WrongAnswer
-from tests.support.node import Node, assert_joined, exchange, make_tunnel, receive_count, send_all
-from tests.support.peer import Ended, Peer
+from tests.support.node import Node, assert_joined, exchange, make_tunnel, receive_count
 from tests.support.process import wait_until
 from tests.support.relay_log import Reason
 from tests.support.relay_process import NewNode, RelayProcess, StartRelay
@@ -23,34 +20,12 @@ def wait_until_gone(pids: list[int]) -> None:
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the end of the workers")
 
 
-def is_joined(near: Peer, far: Peer) -> bool:
-    """Return whether a tunnel is still there; check that a dead one ends on this side."""
-    try:
-        assert_joined(near, far)
-    except (Ended, WrongAnswer):
-        assert near.messages_until_end() == []
-        return False
-    return True
-
-
 @pytest.mark.parametrize("released", [False, True])
 def test_every_size_passes_a_worker_both_ways(new_node: NewNode, released: bool) -> None:
     caller, callee = new_node(released), new_node(released)
     near, far = make_tunnel(caller, callee, callee.listen())
     messages = [os.urandom(size) for size in (0, 1, 255, 16_384, 65_537, 300_001, 900_000)]
     exchange(near, far, messages, messages[::-1])
-
-
-def test_early_data_moves_to_the_worker_in_order(new_node: NewNode) -> None:
-    caller, callee = new_node(), new_node()
-    listener = callee.listen()
-    messages = [os.urandom(size) for size in (0, 100, 30_000, 900_000, 20_000, 5)]
-    near = caller.connect(callee.public_key)
-    send_all(near, messages[:3])
-    assert listener.incoming() == caller.public_key
-    far = callee.accept(caller.public_key)
-    send_all(near, messages[3:])
-    assert receive_count(far, len(messages)) == messages
 
 
 def test_early_rekey_moves_to_the_worker(new_node: NewNode) -> None:
@@ -69,15 +44,6 @@ def test_early_rekey_moves_to_the_worker(new_node: NewNode) -> None:
     assert_joined(near, far)
 
 
-def test_last_words_are_delivered_through_a_worker(new_node: NewNode) -> None:
-    caller, callee = new_node(), new_node()
-    near, far = make_tunnel(caller, callee, callee.listen())
-    words = os.urandom(700_000)
-    near.send(words)
-    near.close()
-    assert far.messages_until_end() == [words]
-
-
 def test_ended_tunnel_in_a_worker_frees_its_place(start_relay: StartRelay) -> None:
     relay = start_relay("--workers", "2", "--tunnels", "1")
     with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
@@ -90,38 +56,6 @@ def test_ended_tunnel_in_a_worker_frees_its_place(start_relay: StartRelay) -> No
             assert far.messages_until_end() == []
             far.close()
             relay.wait_for_end(role="tunnel", count=ended + 2)
-
-
-def test_dead_worker_ends_only_its_tunnels(start_relay: StartRelay) -> None:
-    relay = start_relay("--workers", "2")
-    with ExitStack() as stack:
-        caller, callee = (stack.enter_context(Node(relay.endpoint())) for _ in range(2))
-        listener = callee.listen()
-        pairs = [make_tunnel(caller, callee, listener) for _ in range(2)]  # one for each worker
-        workers = relay.workers
-        assert len(workers) == 2
-        os.kill(workers[0], signal.SIGKILL)
-        relay.wait_for_end(role="tunnel", reason=Reason.WORKER_ENDED, count=2)
-        assert sum(is_joined(*pair) for pair in pairs) == 1
-        wait_until(lambda: len(relay.workers) == 2, "a new worker")
-        for _ in range(4):
-            assert_joined(*make_tunnel(caller, callee, listener))
-
-
-def test_hung_worker_is_killed_and_replaced(start_relay: StartRelay) -> None:
-    relay = start_relay("--workers", "2")
-    with ExitStack() as stack:
-        caller, callee = (stack.enter_context(Node(relay.endpoint())) for _ in range(2))
-        listener = callee.listen()
-        for _ in range(2):  # one for each worker
-            make_tunnel(caller, callee, listener)
-        hung, *_ = relay.workers
-        os.kill(hung, signal.SIGSTOP)
-        wait_until_gone([hung])  # within 5 s, says the design; the machine may be busy
-        relay.wait_for_end(role="tunnel", reason=Reason.WORKER_ENDED, count=2)
-        wait_until(lambda: len(relay.workers) == 2, "a new worker")
-        for _ in range(4):
-            assert_joined(*make_tunnel(caller, callee, listener))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from examples.forwarding.bridge import DATA, END, LINGER_RESET
-from examples.forwarding.sides import FIRST_DELAY, MAX_DELAY, Backoff
 from offset_common.client import listen
+from offset_common.client.backoff import FIRST_DELAY, MAX_DELAY, Backoff
 from offset_common.errors import OffsetError
 from tests.examples.programs import (
     PATIENCE,

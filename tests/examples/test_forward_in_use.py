@@ -18,7 +18,7 @@ from tests.support.relay_process import LOCALHOST
 
 README = (ROOT / "README.md").read_text("utf-8")
 README_COMMANDS = re.findall(
-    r"^ +python ((?:stmgr|examples/forward)\.py .*(?:home|laptop)\.ident.*)$", README, re.M
+    r"^ +python3 ((?:stmgr|examples/forward)\.py .*(?:home|laptop)\.ident.*)$", README, re.M
 )
 
 

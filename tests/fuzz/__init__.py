@@ -1,1 +1,1 @@
-"""Strange input, made by atheris from recorded ones: readers give a value or their error, nothing else."""
+"""Fuzzing with atheris, starting from recorded input: decoders return a value or raise their error."""

@@ -3,9 +3,9 @@
     python -m tests.fuzz [--seconds N] [TARGET...]
     python -m tests.fuzz TARGET --input PATH
 
-The first form gives each target its share of the time, with atheris; what it finds worth keeping stays in
-fuzz-corpus/TARGET for the next time, and what is too much goes to fuzz-corpus/found. The second form runs one
-target on a file, or on all files of a folder, without atheris.
+The first form fuzzes each target with atheris for an equal share of the time. Interesting inputs are kept in
+fuzz-corpus/TARGET, failing ones in fuzz-corpus/found. The second form runs one target on a file, or on all
+files of a directory, without atheris.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "fuzz-corpus"
 FOUND = CORPUS / "found"
 SECONDS = 600
-LONGEST_INPUT = 10  # seconds that one input may take
-MEMORY = 2048  # MiB that the process may take
-NO_ATHERIS = "Nothing is fuzzed: atheris cannot be imported; it has wheels for some Pythons on Linux only"
+LONGEST_INPUT = 10  # seconds for one input
+MEMORY = 2048  # MiB for the process
+NO_ATHERIS = "Nothing is fuzzed: cannot import atheris, which has wheels for some versions of Python on Linux"
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Do what the command line says; return the exit status."""
+    """Run the targets of the command line; return the exit status."""
     options = _parse(arguments)
     if options.input is not None:
         return _run_again(options.targets[0], options.input)
@@ -47,19 +47,19 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 def _parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.fuzz", description="Fuzz what reads bytes of strangers."
+        prog="python -m tests.fuzz", description="Fuzz the decoders of untrusted bytes."
     )
     parser.add_argument(
-        "targets", metavar="TARGET", nargs="*", help=f"of {', '.join(TARGETS)}; all by default"
+        "targets", metavar="TARGET", nargs="*", help=f"one of {', '.join(TARGETS)}; all by default"
     )
-    parser.add_argument("--seconds", type=int, default=SECONDS, help="in all, 600 by default")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="total time, 600 by default")
     parser.add_argument(
-        "--input", type=Path, metavar="PATH", help="only run TARGET on this file, or folder of files"
+        "--input", type=Path, metavar="PATH", help="run TARGET only on this file or directory"
     )
     options = parser.parse_args(arguments)
     for name in options.targets:
         if name not in TARGETS:
-            parser.error(f"there is no target {name!r}, only {', '.join(TARGETS)}")
+            parser.error(f"no such target: {name!r}; choose from {', '.join(TARGETS)}")
     if options.input is not None and len(options.targets) != 1:
         parser.error("--input needs one TARGET")
     options.targets = options.targets or list(TARGETS)
@@ -69,7 +69,7 @@ def _parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
 def _has_atheris() -> bool:
     try:
         return importlib.util.find_spec("atheris") is not None
-    except ValueError:  # an import that is blocked
+    except ValueError:  # a test blocks the import
         return False
 
 
@@ -77,7 +77,7 @@ def _run_again(name: str, path: Path) -> int:
     paths = sorted(path.iterdir()) if path.is_dir() else [path]
     for each in paths:
         TARGETS[name].run(each.read_bytes())
-    print(f"{name}: all went well; inputs: {len(paths)}")
+    print(f"{name}: no failure; inputs: {len(paths)}")
     return 0
 
 
@@ -90,7 +90,7 @@ def _write_seeds(name: str) -> Path:
 
 
 def _fuzz(name: str, seconds: int) -> bool:
-    """Fuzz one target; print what came of it, and say whether all went well."""
+    """Fuzz one target, and print the result; return whether it found no failure."""
     FOUND.mkdir(parents=True, exist_ok=True)
     command = [
         *(sys.executable, "-m", "tests.fuzz.campaign", name),

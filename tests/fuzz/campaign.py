@@ -1,4 +1,4 @@
-"""One target under atheris, in a process of its own: libFuzzer ends the process when its time is over.
+"""Fuzz one target. It needs a separate process, because libFuzzer exits when its time is over.
 
 python -m tests.fuzz.campaign TARGET LIBFUZZER-ARGUMENT...
 """
@@ -14,7 +14,7 @@ with atheris.instrument_imports(include=["offset_common"], enable_loader_overrid
 
 
 def main() -> None:
-    """Fuzz until libFuzzer's arguments say that it is enough, or something goes wrong."""
+    """Fuzz until libFuzzer's limits are reached, or an input fails."""
     program, name, *arguments = sys.argv
     target = TARGETS[name]
     atheris.Setup([program, f"-max_len={target.max_size}", *arguments], target.run)

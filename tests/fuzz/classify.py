@@ -9,11 +9,11 @@ from tests.channel.test_classify import check
 from tests.fuzz import vectors
 
 MAX_SIZE = 8192
-BEHIND = (b"", b"\xff" * 3000, bytes(3000), b"\x01" * 3000)  # in the scratch buffer
+BEHIND = (b"", b"\xff" * 3000, bytes(3000), b"\x01" * 3000)  # the bytes after it in the scratch buffer
 
 
 def seeds() -> Iterator[bytes]:
-    """Recorded messages, and each layout that it knows, small and large."""
+    """Yield recorded messages, and small and large messages in each known layout."""
     yield from vectors.plaintexts()
     for payload in (b"", b"payload", bytes(70), b"\xff" * 2100, bytes(range(256)) * 12):
         for padding in (b"", b"padding", b"\xff" * 255, bytes(900)):
@@ -22,5 +22,5 @@ def seeds() -> Iterator[bytes]:
 
 
 def run(data: bytes) -> None:
-    """Classify the message with each kind of bytes behind it."""
+    """Classify the message with different bytes after it."""
     assert len({check(data, behind) for behind in BEHIND}) == 1

@@ -3,49 +3,57 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Iterator
+from typing import Any
 
+from offset_common.channel.connection import Connection
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ChannelMessage, KaMessage
 from tests.channel import peers
 from tests.channel.layouts import ENCODERS, as_unknown
 from tests.channel.tunnels import NOW, Tunnel, assert_same
-from tests.fuzz import established, vectors
+from tests.fuzz import vectors
 from tests.fuzz.script import read_steps, write_steps
 
 MAX_SIZE = 8192
 
 
 class Step(enum.IntEnum):
-    """What the near node sends; the content of the step is what the name says."""
+    """What the near node sends."""
 
     PLAINTEXT = 0  # encrypted
     USER_DATA = 1  # encrypted, in a ChannelMessage with as much padding
     PAYLOAD = 2  # not encrypted
-    STREAM = 3  # not even in a frame
+    STREAM = 3  # not in a frame
     REKEY = 4
-    RECEIVE_ANSWERS = 5  # to its rekeys, and encrypt under the new key from here on
-    CUT = 6  # the relay reads what came so far
+    RECEIVE_ANSWERS = 5  # to its rekeys, then encrypt under the new key
+    CUT = 6  # the relay reads everything sent so far
     TAMPERED = 7  # encrypted, then changed in its last bit
 
 
+@functools.cache
+def _states() -> list[dict[str, Any]]:
+    return [connection.export_state() for connection in peers.established(NOW)] * 2
+
+
 class QuickTunnel(Tunnel):
-    """A tunnel whose handshakes were done before."""
+    """A tunnel of copied connections, so that each input needs no handshakes."""
 
     def __init__(self) -> None:
-        near, relay = established.near, established.relay
-        super().__init__((near(), relay(), near(), relay()))
+        copies = [Connection.import_state(state, peers.Randomness(3)) for state in _states()]
+        super().__init__(tuple(copies))
         self.answers_read = 0
 
     def receive_answers(self) -> None:
-        """Let the near node read the new answers of the relay; they stay, to be compared."""
+        """Let the near node read the relay's new answers, which are kept for the comparison."""
         answers = self.source.secure_channel.outgoing
         peers.receive(self.near, b"".join(map(encode_frame, answers[self.answers_read :])), NOW)
         self.answers_read = len(answers)
 
 
 def seeds() -> Iterator[bytes]:
-    """Recorded plaintexts, alone, in a row and between rekeys; each layout."""
+    """Yield recorded plaintexts, alone, in sequence and between rekeys, and each layout."""
     recorded = [(Step.PLAINTEXT, plaintext) for plaintext in vectors.plaintexts() if len(plaintext) < 3000]
     for step in recorded:
         yield write_steps(step)
@@ -61,7 +69,7 @@ def seeds() -> Iterator[bytes]:
 
 
 def run(data: bytes) -> None:
-    """Play the script; the slow tunnel gets it frame by frame, the fast one by the cuts."""
+    """Run the script: frame by frame in the slow tunnel, split at each CUT in the fast one."""
     slow, fast = QuickTunnel(), QuickTunnel()
     uncut = b""
     for kind, content in read_steps(data):

@@ -15,20 +15,20 @@ from tests.fuzz import vectors
 from tests.fuzz.script import read_steps, write_steps
 
 MAX_SIZE = 4096
-PIECE = 7  # bytes of the stream that come at once, the second time
+PIECE = 7  # bytes received at once in the second run
 
 
 class Step(enum.IntEnum):
-    """Where the next bytes of the stream come from."""
+    """The source of the next bytes of the stream."""
 
     HONEST = 0  # the next payload of a node, in its frame
-    CHANGED = 1  # the same, with the content over it by exclusive or, from a position on
+    CHANGED = 1  # the same, XORed with the content from a position on
     PAYLOAD = 2  # the content, in a frame
     STREAM = 3  # the content
 
 
 def seeds() -> Iterator[bytes]:
-    """Recorded handshakes, honest ones, and honest ones with a step that is not."""
+    """Yield recorded handshakes, valid ones, and valid ones with one changed step."""
     honest = (Step.HONEST, b"")
     for payloads in vectors.handshakes():
         yield write_steps(*((Step.PAYLOAD, payload) for payload in payloads))
@@ -43,13 +43,13 @@ def seeds() -> Iterator[bytes]:
 
 
 def run(data: bytes) -> None:
-    """Give the stream to a relay's connection, whole and in pieces."""
+    """Pass the stream to a relay's connection, at once and in pieces."""
     stream = b"".join(_stream(data))
     whole = _listen((stream,))
     pieces = (stream[start : start + PIECE] for start in range(0, len(stream), PIECE))
     assert _listen(pieces) == whole
     for event in whole[0]:
-        # Encrypted messages come after the keys, which no stranger has.
+        # No MessageReceived is possible without the keys.
         assert event == HandshakeCompleted(peers.NODE.public_key)
 
 
@@ -77,7 +77,7 @@ _honest: list[bytes] = []
 
 
 def _honest_payloads() -> list[bytes]:
-    """What the node sends to the relay whose randomness is always the same."""
+    """Return the payloads that the node sends to a relay with fixed randomness."""
     if not _honest:
         node, relay = peers.node(), peers.relay()
         sent: list[bytes] = []
@@ -111,4 +111,4 @@ def _check_failed(connection: Connection) -> None:
         connection.next_event(0.0)
     except LocalProtocolError:
         return
-    raise AssertionError("a connection goes on after its peer broke the protocol")
+    raise AssertionError("a connection continues after a PeerError")

@@ -31,7 +31,7 @@ KINDS: tuple[Any, ...] = (
 
 
 def seeds() -> Iterator[bytes]:
-    """Recorded messages of all layers."""
+    """Yield recorded messages of all layers."""
     for payloads in vectors.handshakes():
         yield from payloads[1:]
     yield from vectors.plaintexts()
@@ -40,7 +40,7 @@ def seeds() -> Iterator[bytes]:
 
 
 def run(data: bytes) -> None:
-    """Give the bytes to each decoder."""
+    """Pass the bytes to each decoder."""
     for kind in KINDS:
         try:
             value = kind.decode(data)
@@ -48,6 +48,6 @@ def run(data: bytes) -> None:
             continue
         encoded = value.encode()
         again = kind.decode(encoded)
-        assert again == value, f"a {kind.__name__} is another one after it was encoded"
+        assert again == value, f"a {kind.__name__} changes when it is encoded and decoded"
         assert again.encode() == encoded
         assert kind.decode(memoryview(data)) == value

@@ -1,7 +1,6 @@
-"""Inputs that are a list of steps, in a form that survives having its bytes changed.
+"""Inputs that are lists of steps, in an encoding in which any bytes are valid.
 
-A step is a byte that says what it does, two bytes of little-endian size, and as many bytes of content
-as there are, up to that size.
+A step is one byte for its kind, two bytes of little-endian size, and the content, which may be truncated.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _HEAD_SIZE = 3
-MAX_STEPS = 64  # more of them teach nothing and take long
+MAX_STEPS = 64  # more take long and find nothing new
 
 
 def read_steps(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Give the number and the content of each step; any bytes are a script."""
+    """Yield the kind and the content of each step."""
     at = 0
     for _ in range(MAX_STEPS):
         if at >= len(data):
@@ -24,5 +23,5 @@ def read_steps(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def write_steps(*steps: tuple[int, bytes]) -> bytes:
-    """Make the script of such steps; content has less than 64 KiB."""
+    """Encode steps, whose content is under 64 KiB."""
     return b"".join(bytes((kind,)) + len(content).to_bytes(2, "little") + content for kind, content in steps)

@@ -1,4 +1,4 @@
-"""First inputs, sent by the original programs: payloads of frames, and their plaintexts."""
+"""Seeds from recordings of the original programs: payloads of frames, and their plaintexts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.channel.recorded import FOLDER, HANDSHAKE_FRAMES, Recording, load
 
 NAMES = ("handshake", "channel", "rekey")
 DIRECTIONS = ("sent", "received")
-LARGEST_SEED = 20_000  # bytes; larger ones slow the search down and hold nothing new
+LARGEST_SEED = 20_000  # bytes; larger ones slow the search down and add nothing
 
 
 @functools.cache
@@ -18,7 +18,7 @@ def _recordings() -> list[Recording]:
 
 
 def handshakes() -> list[list[bytes]]:
-    """The first three payloads of each side of each conversation."""
+    """Return the first three payloads of each side of each recording."""
     return [
         recording.payloads(direction)[:HANDSHAKE_FRAMES]
         for recording in _recordings()
@@ -28,7 +28,7 @@ def handshakes() -> list[list[bytes]]:
 
 @functools.cache
 def plaintexts() -> list[bytes]:
-    """The packed ChannelMessages of all conversations that are not too large."""
+    """Return the packed ChannelMessages of all recordings, except large ones."""
     return [
         plaintext
         for recording in _recordings()
@@ -39,13 +39,13 @@ def plaintexts() -> list[bytes]:
 
 
 def user_data() -> list[bytes]:
-    """The packed KaMessages in them."""
+    """Return the packed KaMessages in them."""
     contents = [ChannelMessage.decode(plaintext).content for plaintext in plaintexts()]
     return [content for content in contents if isinstance(content, bytes)]
 
 
 def role_messages() -> list[bytes]:
-    """The packed messages of section 7 of docs/protocol.md, and what else the KaMessages held."""
+    """Return the messages in the KaMessages, such as those of section 7 of docs/protocol.md."""
     found = [message for recording in _recordings() for message in recording.messages]
     return [message for message in found if len(message) <= LARGEST_SEED]
 

@@ -54,7 +54,7 @@ def test_values_have_the_names_of_the_options(tmp_path):
 def test_the_command_line_goes_before_the_file(tmp_path):
     arguments = read(tmp_path, REQUIRED + "drain = 9\nstall = 9\n", "--drain", "5", "-l", "127.0.0.1:9")
     assert arguments["--drain"] == "5", "also where it names the default"
-    assert arguments["--laddr"] == "127.0.0.1:9"
+    assert arguments["--laddr"] == ["127.0.0.1:9"]
     assert arguments["--stall"] == "9"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from offset_common.relay.policy import Policy
 from offset_common.relay.server import Relay
 from offset_common.wire.messages import IncomingConnection, InitConnection, InitRole, RejectConnection
 
-PATIENCE = 5.0  # seconds of real time until a test gives up
+PATIENCE = 5.0  # seconds of real time until a test fails
 LONGEST_WAIT = 0.001  # seconds of real time that a round waits for sockets and threads
 IN_TIME, LATE = 0.5, 2.0  # seconds before and after a deadline: they are met a tick or a second late
 
@@ -64,7 +65,7 @@ class ObservedRelay(Relay):
 
 
 class Harness:
-    """A relay whose rounds a test runs.
+    """A relay whose event loop is run by the test.
 
     Args:
         limits: the relay's.
@@ -91,7 +92,7 @@ class Harness:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Advance the clock, and run what is due then."""
+        """Advance the clock, and run some rounds."""
         self._now += seconds
         self.run_rounds(3)
 
@@ -168,7 +169,7 @@ class Harness:
             self.advance(1.0)
 
     def close(self) -> None:
-        """End everything; what is left in the relay then is a leak."""
+        """Close everything, and check that nothing is left in the relay."""
         for peer in self.peers:
             peer.sock.close()
         self._poll_coarsely()
@@ -189,7 +190,7 @@ class TestPeer:
     """The peer at the other end of a connection.
 
     Args:
-        harness: whose rounds it runs while it waits.
+        harness: runs the relay while the peer waits.
         connection: the relay's end.
         sock: the peer's end, non-blocking.
         protocol: the peer's side of the protocol.
@@ -236,6 +237,11 @@ class TestPeer:
         """Send messages in one piece."""
         self.write(self.encrypt(*messages))
 
+    def send_sign_of_life(self) -> None:
+        """Send a message, and wait until the relay has read it."""
+        self.send(b"alive")
+        self.harness.run_until(lambda: not select.select([self.connection.sock], [], [], 0)[0])
+
     def write(self, data: bytes) -> None:
         """Send bytes."""
         view = memoryview(data)
@@ -260,7 +266,7 @@ class TestPeer:
         return sent
 
     def has_message(self) -> bool:
-        """Receive what came, and return whether a message is there."""
+        """Receive, and return whether there is a message."""
         try:
             data = self.sock.recv(1 << 20)
             self.ended = self.ended or not data
@@ -275,7 +281,7 @@ class TestPeer:
         return bool(self.messages)
 
     def has_ended(self) -> bool:
-        """Receive what came, and return whether the relay has ended the connection."""
+        """Receive, and return whether the relay has closed the connection."""
         self.has_message()
         return self.ended
 
@@ -285,7 +291,7 @@ class TestPeer:
         return self.messages.pop(0)
 
     def wait_for_end(self) -> list[bytes]:
-        """Wait until the relay ends the connection; return the messages that still came."""
+        """Wait until the relay closes the connection; return the messages before that."""
         self.harness.run_until(self.has_ended)
         messages, self.messages = self.messages, []
         return messages
@@ -303,7 +309,7 @@ class TestPeer:
 def running(
     limits: Optional[Limits] = None, workers: int = 1, policy: Optional[Policy] = None
 ) -> Iterator[Harness]:
-    """Run a relay; at the end nothing may be left of its connections."""
+    """Run a relay; check at the end that no connection is left."""
     harness = Harness(limits, workers, policy)
     try:
         yield harness

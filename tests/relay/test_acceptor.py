@@ -17,7 +17,7 @@ from tests.relay.test_handshake import Caller, close_all
 
 
 class Listening:
-    """A listening TCP socket, which can be out of descriptors."""
+    """A listening TCP socket whose accept can fail for lack of descriptors."""
 
     def __init__(self) -> None:
         self._sock = socket.create_server(("127.0.0.1", 0))
@@ -80,7 +80,7 @@ def test_out_of_descriptors_pauses_and_evicts(harness: Harness, listener: Listen
     assert harness.reason_of(silent.connection) is CloseReason.EVICTED
     assert [line for line in harness.log.lines if "cannot accept" in line and "Too many open files" in line]
     harness.run_rounds(20)
-    assert listener.sock.tries == 2, "accepting pauses once there is nothing left to evict"
+    assert listener.sock.tries == 2, "accepting did not pause"
     listener.sock.refuses = False
     harness.advance(0.6)
     harness.run_until(lambda: len(harness.relay.admission) == 1)
@@ -118,6 +118,14 @@ def test_slow_newcomer_keeps_its_place_during_a_flood() -> None:
         assert len(harness.relay.admission) == 20
         slow.authenticate()
         close_all(slow, *flood)
+
+
+def test_connections_of_one_key_are_limited() -> None:
+    with running(Limits(connections_per_key=1, handshake_threads=1)) as harness:
+        first = harness.admit()
+        second = harness.admit(first.identity)
+        assert harness.reason_of(second.connection) is CloseReason.LIMIT_KEY
+        assert not first.connection.closed
 
 
 def test_full_relay_refuses_newcomers_with_a_reason() -> None:

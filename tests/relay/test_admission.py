@@ -1,8 +1,6 @@
-"""Admission control: limits in all, for each address and for each key, and who is evicted at them."""
+"""Admission control: the limits for all, an address and a key, and the choice of the evicted connection."""
 
 from __future__ import annotations
-
-from typing import Union
 
 import pytest
 from hypothesis import given
@@ -12,8 +10,6 @@ from offset_common.relay.addresses import peer_address, show_address
 from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.limits import Limits
-
-HERE, THERE, ELSEWHERE = "1.1.1.1", "2.2.2.2", "3.3.3.3"
 
 
 @pytest.mark.parametrize(
@@ -38,81 +34,6 @@ def test_operator_chooses_the_ipv6_prefix(bits: int, prefix: str) -> None:
     assert peer_address(("2001:db8:1:2:3:4:5:6", 99, 0, 0), bits).prefix == prefix
 
 
-class Relay:
-    """Enters connections as the relay does, and closes the evicted ones."""
-
-    def __init__(self, **limits: int) -> None:
-        self.admission: Admission[str] = Admission(Limits(**limits))
-        self.closed: list[str] = []
-
-    def enter(self, connection: str, address: str = HERE) -> Union[CloseReason, str, None]:
-        """Let `connection` enter where it may; return what stood in its way."""
-        obstacle = self.admission.make_room(address)
-        if isinstance(obstacle, CloseReason):
-            return obstacle
-        if obstacle is not None:
-            self.admission.leave(obstacle)
-            self.closed.append(obstacle)
-        self.admission.enter(connection, address)
-        return obstacle
-
-    def settle(self, connection: str, address: str = HERE, key: bytes = b"key") -> None:
-        """Let `connection` enter and get a role."""
-        assert self.enter(connection, address) is None
-        assert self.admission.authenticate(connection, key) is None
-        self.admission.settle(connection)
-
-
-def test_address_with_most_loses_its_oldest() -> None:
-    relay = Relay(connections=5)
-    relay.enter("slow", THERE)
-    for number in range(4):
-        relay.enter(f"flood {number}")
-    assert [relay.enter(f"more {number}") for number in range(3)] == ["flood 0", "flood 1", "flood 2"]
-    assert relay.enter("newcomer", ELSEWHERE) == "flood 3"
-    assert "slow" in relay.admission.all()
-
-
-def test_settled_connection_is_never_evicted() -> None:
-    relay = Relay(connections=2)
-    relay.settle("first")
-    relay.settle("second")
-    assert relay.enter("newcomer", THERE) is CloseReason.LIMIT_TOTAL
-    assert relay.admission.next_to_evict() is None
-
-
-def test_address_full_of_settled_connections_is_refused_alone() -> None:
-    relay = Relay(connections_per_address=2)
-    relay.settle("first")
-    relay.settle("second")
-    assert relay.enter("newcomer") is CloseReason.LIMIT_ADDRESS
-    assert relay.enter("elsewhere", THERE) is None
-    relay.admission.leave("first")
-    assert relay.enter("newcomer") is None
-
-
-def test_key_has_its_limit_wherever_it_connects_from() -> None:
-    relay = Relay(connections_per_key=2)
-    relay.settle("first", HERE, b"a")
-    relay.settle("second", THERE, b"a")
-    relay.enter("third", ELSEWHERE)
-    assert relay.admission.authenticate("third", b"a") is CloseReason.LIMIT_KEY
-    relay.admission.leave("third")
-    relay.settle("other key", HERE, b"b")
-    relay.admission.leave("first")
-    relay.settle("fourth", ELSEWHERE, b"a")
-
-
-def test_connection_in_the_handshake_pool_is_not_evicted() -> None:
-    relay = Relay(connections=2)
-    relay.enter("in the pool")
-    relay.enter("silent")
-    relay.admission.protect("in the pool", True)
-    assert relay.enter("first newcomer", THERE) == "silent"
-    relay.admission.protect("in the pool", False)
-    assert relay.enter("second newcomer", ELSEWHERE) in ("in the pool", "first newcomer")
-
-
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["enter", "enter", "protect", "unprotect", "authenticate", "settle", "leave"]),
@@ -123,7 +44,7 @@ STEPS = st.lists(
 
 
 class Life:
-    """What is known of one connection of the model."""
+    """The model's record of one connection."""
 
     def __init__(self, address: str) -> None:
         self.address = address

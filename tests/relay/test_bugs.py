@@ -1,4 +1,4 @@
-"""An unexpected exception, wherever it is raised, ends one connection, is logged and counted."""
+"""An unexpected exception anywhere ends one connection, and is logged and counted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class OurBugError(Exception):
 
 
 def bug(*_: object, **__: object) -> None:
-    """Do what nobody expected."""
+    """Raise an unexpected exception."""
     raise OurBugError
 
 
@@ -63,7 +63,7 @@ def in_the_handshake(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConne
     return caller.connection
 
 
-def in_the_way_to_the_pool(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+def before_the_handshake_pool(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
     caller = Caller(harness)
     patch.setattr(HandshakeJob, "__init__", bug)
     caller.sock.send(bytes(8))
@@ -135,7 +135,7 @@ def in_a_keepalive(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnect
     [
         in_accepting,
         in_the_handshake,
-        in_the_way_to_the_pool,
+        before_the_handshake_pool,
         after_the_handshake,
         in_decoding,
         in_the_registry,

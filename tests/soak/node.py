@@ -1,4 +1,4 @@
-"""A simulated node: its random numbers, made from the seed, decide what it does."""
+"""A simulated node, whose actions are chosen by random numbers from the seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 STEP = 0.35  # seconds between two actions of a node, on average
 MAX_CALLS = 3  # connects of one node
-MAX_UNSENT = 256 * 1024  # unsent bytes over which a connection sends no more
+MAX_UNSENT = 256 * 1024  # unsent bytes above which a connection pauses
 REKEY_PAUSE = 25.0  # seconds: a relay takes four rekeys a minute
 
 WEIGHTS = {
@@ -57,7 +57,7 @@ class Node:
         self._away_until = 0.0
         simulation.after(self.random.uniform(0.0, 5.0), self._step)
 
-    # What the relay sends.
+    # Events.
 
     def handle_opened(self, end: Connection) -> None:
         """Use a connection whose handshake is done."""
@@ -65,7 +65,7 @@ class Node:
             self.listener, self._dialing = end, None
             self.listening_since = self.simulation.now
         elif end.role is InitRole.ACCEPT:
-            end.talk(self._size())  # tells the other end that it is accepted
+            end.talk(self._size())  # shows the other end that it is accepted
         for _ in range(end.early):
             end.talk(self._size())
 
@@ -73,7 +73,7 @@ class Node:
         """Accept, reject or ignore a connect, at once or a little later."""
         caller = self.simulation.by_key.get(key)
         if caller is None:
-            self.simulation.ledger.fault(f"{listener} was told of a caller that does not exist")
+            self.simulation.ledger.fault(f"{listener} got an announcement of a caller that does not exist")
             return
         answer = self.random.choices((self._accept, self._reject, None), (84, 12, 4))[0]
         if answer is not None:
@@ -88,7 +88,7 @@ class Node:
         if end is self._dialing:
             self._dialing = None
 
-    # What it does on its own.
+    # Actions.
 
     def _step(self) -> None:
         if self.simulation.closing:
@@ -183,7 +183,7 @@ class Node:
             self._freeze_for(self.random.uniform(36.0, 45.0))
 
     def thaw(self) -> None:
-        """Continue after a pause; reset what was given up."""
+        """Continue after a pause; reset the connections that were given up."""
         if not self.frozen:
             return
         self.frozen = False

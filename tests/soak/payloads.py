@@ -1,4 +1,4 @@
-"""What the nodes send: made from a seed, so that it can be checked without being stored."""
+"""The messages of the nodes, made from a seed, so that they can be checked without being stored."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _OFFSET = Struct(">QQ")
 
 
 class WrongPayload(WrongAnswer):
-    """A message that nobody sent arrived, or one out of its place."""
+    """A message arrived that was not sent, or not in order."""
 
 
 class Payloads:
     """Makes and recognizes messages.
 
-    Each begins with the number of its stream, which is one direction of one tunnel, and its place
+    Each starts with the number of its stream, which is one direction of one tunnel, and its place
     in the stream; its body follows from these and the seed.
 
     Args:
@@ -49,7 +49,7 @@ class Payloads:
             WrongPayload: it differs from the message that was made.
         """
         if len(message) < _HEAD.size:
-            raise WrongPayload(f"a message of {len(message)} bytes, which nobody sent")
+            raise WrongPayload(f"a message of {len(message)} bytes was never sent")
         stream, counter = _HEAD.unpack_from(message)
         if self._body(stream, counter, len(message) - _HEAD.size) != memoryview(message)[_HEAD.size :]:
             raise WrongPayload(f"message {counter} of stream {stream} has another content than was sent")

@@ -1,4 +1,4 @@
-"""The relay of a soak: what it has before and after, in its own words and as the system sees it."""
+"""The relay of a soak: its resources before and after, as reported by itself and by the system."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.support.relay_log import Reason, is_failure
 from tests.support.relay_process import RelayProcess, resident_bytes
 
 MIB = 1 << 20
-MAX_GROWTH = 32 * MIB  # resident bytes of one process: the buffers, and what the allocator keeps
-PATIENCE = 15.0  # seconds in which the relay must forget what has ended
+MAX_GROWTH = 32 * MIB  # resident bytes of one process: the buffers, and the allocator's reserve
+PATIENCE = 15.0  # seconds for the relay to release ended connections
 IDLE_PERIOD = 0.5  # seconds without using the processor, after which a process is ready
 
 TOTALS = ("completed_handshakes", "bugs")
@@ -38,7 +38,7 @@ class SoakedRelay:
         return max(resident_bytes(pid) - before for pid, before in zip(self._pids, self._memory_before))
 
     def faults(self) -> list[str]:
-        """Return what is wrong while nodes are there."""
+        """Return the faults while nodes are connected."""
         if not self.relay.alive:
             return [f"the relay ended with status {self.relay.process.returncode}"]
         if self.growth() > MAX_GROWTH:
@@ -49,7 +49,7 @@ class SoakedRelay:
         return [f"the relay's log has {line!r}" for line in alarming[:3]]
 
     def faults_afterwards(self, connections: int, frozen: int) -> list[str]:
-        """Return what is wrong after all nodes have left.
+        """Return the faults after all nodes have left.
 
         Args:
             connections: how many there were.

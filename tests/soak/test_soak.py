@@ -1,4 +1,4 @@
-"""The soak finds nothing wrong, and would find something."""
+"""The soak finds no fault in the relay, and notices faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests that see the relay from outside share.
+"""Test peers, processes and fixtures for tests that run the relay as a process.
 
 `encoding.py` and `channel.py` are a second implementation of the protocol; `peer.py` drives it on a
 blocking socket, `node.py` opens several such connections, `swarm.py` drives many in one thread.

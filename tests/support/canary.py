@@ -1,11 +1,10 @@
-"""A canary beside an attack: is everybody else served, and how much memory does the relay take?
+"""A canary beside an attack: it checks that other nodes are served, and measures the relay's memory.
 
     python -m tests.support.canary HOST PORT RELAY_KEY RELAY_PID
 
-A process of its own, so that the attacker's work isn't measured as the relay's. It exchanges messages through
-a tunnel that was made before the attack; again and again a pair of new keys listens, connects, accepts and
-exchanges a message. It writes one line of JSON when it has begun and one with its report when its standard
-input ends.
+It runs as a process, so that its timings don't include the attacker's work. It exchanges messages through a
+tunnel that was made before the attack. Repeatedly, a pair of new keys listens, connects, accepts and
+exchanges a message. It writes a line of JSON when it has started, and its report when standard input ends.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ KEEPALIVE_EVERY = 256  # round trips
 
 
 class Report(NamedTuple):
-    """What a canary saw; times in seconds."""
+    """The measurements of a canary; times in seconds."""
 
     round_trips: list[float]
     tunnel_fault: str
@@ -43,7 +42,7 @@ class Report(NamedTuple):
 
     @property
     def p99(self) -> float:
-        """Return the time within which 99 % of the round trips were."""
+        """Return the 99th percentile of the round trips."""
         return sorted(self.round_trips)[len(self.round_trips) * 99 // 100]
 
     @property
@@ -73,10 +72,10 @@ class Canary:
             text=True,
         )
         assert self._process.stdout is not None
-        assert self._process.stdout.readline(), "the canary did not begin"
+        assert self._process.stdout.readline(), "the canary did not start"
 
     def finish(self) -> Report:
-        """Let it serve a last pair of newcomers; return its report."""
+        """Let it test a last pair of newcomers; return its report."""
         out, _ = self._process.communicate("", 40.0)
         return Report(**json.loads(out.splitlines()[-1]))
 
@@ -114,7 +113,7 @@ class _Tunnel(threading.Thread):
             self.fault = f"after {len(self.round_trips)} round trips: {error!r}"
 
     def stop(self) -> None:
-        """Stop, and wait for the exchange under way."""
+        """Stop after the current exchange."""
         self._stopping.set()
         self.join(10.0)
         if self.is_alive():
@@ -151,7 +150,7 @@ def _connect(caller: Node, key: bytes, listener: Peer) -> Peer:
         assert near.sock in ready, "neither announced nor closed"
         assert near.messages_until_end() == []
         near.close()
-    raise AssertionError("the listener never came up")
+    raise AssertionError("the relay never announced a connect to the listener")
 
 
 def main() -> None:

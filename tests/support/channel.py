@@ -107,7 +107,7 @@ class Channel:
         keys: the identity of this side.
         expected: the key that the other side must have, or None for any.
         released: whether to lay messages out and pad them as released nodes do.
-        version: whether both sides begin with a version.
+        version: whether both sides send a version first.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Channel:
     # The handshake, section 4.
 
     def start(self) -> None:
-        """Begin the handshake; `receive` goes on with it."""
+        """Start the handshake; `receive` continues it."""
         if self._next == self._receive_version:
             self.outgoing.append(VERSION)
         self.outgoing.append(self.first_message())
@@ -195,7 +195,7 @@ class Channel:
         return self.sending.seal(channel_message(user, padding, self.released))
 
     def open(self, payload: bytes) -> Union[Rekey, bytes]:
-        """Return what a sealed payload carries: a Rekey, or the bytes of the layer above."""
+        """Return the content of a sealed payload: a Rekey, or the bytes of the layer above."""
         content: Union[Rekey, bytes] = decode(ChannelMessage, self._open(payload)).content
         return content
 

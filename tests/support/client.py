@@ -22,8 +22,8 @@ from tests.support.peer import Peer
 from tests.support.process import PATIENCE
 from tests.support.relay_process import LOCALHOST, RelayProcess
 
-NUMBER_SIZE = 6  # bytes of the number that a large message begins with
-ANNOUNCEMENT = 0.2  # seconds within which the relay announces a connect if it knows the listener
+NUMBER_SIZE = 6  # bytes of the number at the start of a large message
+ANNOUNCEMENT = 0.2  # seconds for the relay to announce a connect to a registered listener
 both_ways = pytest.mark.parametrize("end_to_end", [False, True], ids=["plain", "end to end"])
 
 
@@ -60,7 +60,7 @@ def send_all(tunnel: Tunnel, messages: Iterable[bytes]) -> None:
 
 
 def fill(tunnel: Tunnel) -> list[bytes]:
-    """Send large messages until no more are taken; return the number that each begins with."""
+    """Send large messages until sending blocks; return the number at the start of each."""
     sent: list[bytes] = []
     with contextlib.suppress(TimeoutError):
         while True:
@@ -91,7 +91,7 @@ def open_descriptors() -> int:
 
 
 def ticket_for(port: int, host: str = LOCALHOST) -> RelayTicket:
-    """Return a ticket of a relay that nobody has the key of."""
+    """Return a ticket with a key whose private key is unknown."""
     return RelayTicket(Identity.generate().public_key, Address(host, port))
 
 
@@ -104,7 +104,7 @@ def wait_for_end(sock: socket.socket) -> None:
 
 @contextlib.contextmanager
 def fake_server(serve: Callable[[socket.socket], object]) -> Iterator[RelayTicket]:
-    """Let `serve` have the first connection, in a thread."""
+    """Run `serve` with the first connection, in a thread."""
     with socket.create_server((LOCALHOST, 0)) as server, ThreadPoolExecutor() as pool:
 
         def run() -> None:
@@ -119,7 +119,7 @@ def fake_server(serve: Callable[[socket.socket], object]) -> Iterator[RelayTicke
 
 
 def play_relay(sock: socket.socket, keys: KeyPair) -> Peer:
-    """Do a relay's part up to the InitConnection of the other side."""
+    """Act as a relay up to the InitConnection of the other side."""
     peer = Peer(sock, Channel(keys)).handshake()
     peer.receive()
     return peer

@@ -66,7 +66,7 @@ class Node:
         listener = self.open().init(InitRole.LISTEN)
         deadline = time.monotonic() + TIMEOUT
         while not self._is_announced(listener):
-            assert time.monotonic() < deadline, "the listener never came up"
+            assert time.monotonic() < deadline, "the relay never announced a connect to the listener"
         return listener
 
     def _is_announced(self, listener: Peer) -> bool:
@@ -113,7 +113,7 @@ def assert_listening(caller: Node, callee: Node, listener: Peer) -> None:
 
 
 def at_once(*tasks: Callable[[], object]) -> list[object]:
-    """Run tasks in threads of their own; return their results."""
+    """Run each task in a thread; return their results."""
     with ThreadPoolExecutor(len(tasks)) as pool:
         return [future.result(3 * TIMEOUT) for future in [pool.submit(task) for task in tasks]]
 

@@ -117,7 +117,7 @@ class Peer:
         self.sock.shutdown(socket.SHUT_WR)
 
     def wait_for_close(self) -> None:
-        """Wait until the relay closes the connection; discard what comes before."""
+        """Wait until the relay closes the connection; discard everything received."""
         with contextlib.suppress(Ended):
             while True:
                 self._receive_some()
@@ -168,7 +168,7 @@ class Peer:
             self.send_frame(self.channel.start_rekey())
 
     def receive(self) -> bytes:
-        """Wait for one message; take keepalives and rekeys on the way.
+        """Wait for one message; handle keepalives and rekeys before it.
 
         Raises:
             Ended: the relay ended the connection.

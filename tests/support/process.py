@@ -12,30 +12,35 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Optional
 
+from tests.support.relay_log import without_time
+
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 20.0  # seconds that a process may take for anything
+PATIENCE = 20.0  # seconds for any step of a process
 
 
 def wait_until(condition: Callable[[], object], what: str = "it", seconds: float = PATIENCE) -> None:
     """Wait until a condition holds; fail if it doesn't in time."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come in {seconds:g} s"
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
         time.sleep(0.005)
 
 
 class LoggedProcess:
-    """A running command; a thread collects what it writes to standard error.
+    """A running command; a thread collects its standard error.
+
+    Lines are collected without the times of the relay's log.
 
     Args:
         arguments: the command line.
         directory: the working directory.
+        stdin: where its standard input comes from, as for subprocess.
     """
 
-    def __init__(self, arguments: Sequence[str], directory: Path = ROOT) -> None:
-        self.process = subprocess.Popen(
-            arguments, cwd=directory, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+    def __init__(
+        self, arguments: Sequence[str], directory: Path = ROOT, stdin: int = subprocess.DEVNULL
+    ) -> None:
+        self.process = subprocess.Popen(arguments, cwd=directory, stdin=stdin, stderr=subprocess.PIPE)
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._collect, daemon=True)
@@ -45,7 +50,7 @@ class LoggedProcess:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             with self._changed:
-                self.lines.append(line.decode().rstrip("\n"))
+                self.lines.append(without_time(line.decode().rstrip("\n")))
                 self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()
@@ -56,7 +61,7 @@ class LoggedProcess:
         with self._changed:
             while not find(self.lines):
                 left = deadline - time.monotonic() if self._reader.is_alive() else 0.0
-                assert left > 0, f"{what} did not come: {self.lines[-10:]}"
+                assert left > 0, f"{what} did not appear: {self.lines[-10:]}"
                 self._changed.wait(min(left, 0.5))
 
     def wait_for_line(self, pattern: str, count: int = 1) -> str:
@@ -97,7 +102,7 @@ class LoggedProcess:
             self.kill()
 
     def kill(self) -> None:
-        """Make sure that the process and its children are gone, and its lines are read."""
+        """Kill the process and its children, if they still run, and read its last lines."""
         if self.alive:
             for child in self.children:
                 os.kill(child, signal.SIGKILL)

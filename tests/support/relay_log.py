@@ -1,28 +1,28 @@
-"""Everything that the tests read out of the relay's log lines."""
+"""Parsers for the relay's log lines."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple, Optional
 
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
 READY = re.compile(r"^relay ready: address=(?P<addresses>\S+) public_key=(?P<key>[A-Za-z0-9_-]{43})$")
 STATE = re.compile(r"^relay state: (?P<fields>.*)$")
+OPENED = re.compile(r"^tunnel opened: (?P<fields>.*)$")
 ENDED = re.compile(r"^connection ended: (?P<fields>.*)$")
 FAILURE = re.compile(r"Traceback|^error: ")
 FIELD = re.compile(r'(\w+)=("[^"]*"|\S*)')
 
 
 class Reason:
-    """Regular expressions for the reasons that tests look for in the ends of connections."""
+    """Regular expressions for the reasons of ended connections."""
 
-    ACCEPT_TIMEOUT = "not accepted in time"
     ADDRESS_LIMIT = "connections from that address"
     EVICTED = "evicted at a limit"
     HANDSHAKE_FAILED = "handshake failed"
     HANDSHAKE_TIMEOUT = "no handshake in time"
     IDLE = "nothing received for too long"
     INIT_TIMEOUT = "no InitConnection in time"
-    KEY_LIMIT = "connections of that key"
     NORMAL = (
         "the peer closed|connection was lost|other end of the tunnel ended|nothing received for too long"
         "|no listener|no pending connect|rejected|listener ended|a newer listener|not accepted"
@@ -31,25 +31,32 @@ class Reason:
     OLD_PEER = "peer older than 0.1.3"
     PARTNER_ENDED = "other end of the tunnel ended"
     PEER_CLOSED = "the peer closed"
-    PENDING_LIMIT = "too many pending connects"
     PROTOCOL_ERROR = "the peer broke the protocol"
     REKEYS = "rekeys within"
     REPLACED = "replaced by a newer listener"
     SERVER_FULL = "connections in all"
     STALLED = "did not read for too long"
-    TUNNEL_LIMIT = "tunnels of that key"
     WORKER_ENDED = "worker process ended"
 
 
 class Ready(NamedTuple):
-    """What the line says that the relay writes once it listens."""
+    """The content of the ready line."""
 
     addresses: list[str]
     public_key: str  # base64url
 
 
+class TunnelOpened(NamedTuple):
+    """What the line says that each tunnel leaves when it opens."""
+
+    connect_key: str
+    accept_key: str
+    connect_address: str
+    accept_address: str
+
+
 class ConnectionEnd(NamedTuple):
-    """What the line says that each connection leaves."""
+    """The content of the line about the end of a connection."""
 
     address: str
     key: str
@@ -66,21 +73,33 @@ class ConnectionEnd(NamedTuple):
 
 
 class State(NamedTuple):
-    """What the relay reports on SIGUSR1."""
+    """The content of the state line."""
 
     figures: dict[str, int]
     ended: dict[str, int]  # connections for each reason, since the start
 
 
+def without_time(line: str) -> str:
+    """Return a line without the time at its start; lines in the journal have none."""
+    found = TIME.match(line)
+    return line[found.end() :] if found else line
+
+
 def parse_ready(line: str) -> Optional[Ready]:
     """Return what a line says if it is the ready line."""
-    found = READY.match(line.rstrip())
+    found = READY.match(without_time(line.rstrip()))
     return Ready(found["addresses"].split(","), found["key"]) if found else None
+
+
+def parse_opened(line: str) -> Optional[TunnelOpened]:
+    """Return what a line says if it is about a tunnel that opened."""
+    found = OPENED.match(without_time(line))
+    return TunnelOpened(**_fields(found["fields"])) if found else None
 
 
 def parse_end(line: str) -> Optional[ConnectionEnd]:
     """Return what a line says if it is about the end of a connection."""
-    found = ENDED.match(line)
+    found = ENDED.match(without_time(line))
     if not found:
         return None
     fields = _fields(found["fields"])
@@ -97,7 +116,7 @@ def parse_end(line: str) -> Optional[ConnectionEnd]:
 
 def parse_state(line: str) -> Optional[State]:
     """Return what a line says if it is the state line."""
-    found = STATE.match(line)
+    found = STATE.match(without_time(line))
     if not found:
         return None
     fields = _fields(found["fields"])
@@ -107,7 +126,7 @@ def parse_state(line: str) -> Optional[State]:
 
 def is_failure(line: str) -> bool:
     """Return whether a line reports a bug of the relay."""
-    return FAILURE.search(line) is not None
+    return FAILURE.search(without_time(line)) is not None
 
 
 def _fields(text: str) -> dict[str, str]:

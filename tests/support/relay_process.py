@@ -1,4 +1,4 @@
-"""strelay.py as a process of its own, and the fixtures that run it."""
+"""strelay.py as a process, and the fixtures that run it."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def command(identity: Path, address: str, *options: str) -> list[str]:
 
 
 def without_root() -> list[str]:
-    """Return the prefix that runs a command without the rights of root; empty if the tests have none."""
+    """Return the prefix that runs a command without root's capabilities; empty without root."""
     if os.geteuid() != 0:
         return []
     setpriv = shutil.which("setpriv")
     if setpriv is None:
-        pytest.skip("needs setpriv to give up the rights of root")
+        pytest.skip("needs setpriv to drop root's capabilities")
     return [setpriv, "--bounding-set=-all", "--inh-caps=-all"]
 
 
@@ -58,7 +58,7 @@ class RelayProcess(LoggedProcess):
         identity: the identity file.
         address: where it listens.
         options: more of its command line.
-        prefix: a command that runs it.
+        prefix: a command line to put before it.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class RelayProcess(LoggedProcess):
     # The process.
 
     def endpoint(self, host: str = LOCALHOST) -> Endpoint:
-        """Return the address under which a node finds the relay, and its key."""
+        """Return the relay's address and key."""
         return Endpoint((host, self.port), self.public_key)
 
     @property

@@ -15,7 +15,7 @@ from tests.support.channel import KeyPair
 from tests.support.node import Endpoint
 from tests.support.swarm_peer import SwarmPeer
 
-AT_ONCE = 400  # connection attempts under way at the same time: the kernel's accept queue is bounded
+AT_ONCE = 400  # simultaneous connection attempts: the kernel's accept queue is bounded
 DEFAULT_SOURCE = "127.0.0.1"
 IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: choose the port at connect time, which is quick
 
@@ -36,7 +36,7 @@ class Swarm:
         self._masks: dict[SwarmPeer, int] = {}
 
     def close(self) -> None:
-        """Close every connection for good."""
+        """Close every connection and the selector."""
         self.leave()
         self._selector.close()
 
@@ -82,7 +82,7 @@ class Swarm:
         Args:
             count: how many.
             keys: their identities, used in turn; None for a new one each.
-            source: the address they come from.
+            source: their source address.
         """
         new: list[SwarmPeer] = []
         for number in range(count):
@@ -92,7 +92,7 @@ class Swarm:
             if len(new) % AT_ONCE == 0:
                 self.run(partial(_all_connected, new))
         self.peers += new
-        assert self.run(partial(_all_connected, new)), "not all connections were established"
+        assert self.run(partial(_all_connected, new)), "not every connection was established"
         return new
 
     def prove(
@@ -107,7 +107,7 @@ class Swarm:
         Args:
             count: how many.
             keys: their identities, as for `dial`.
-            source: the address they come from.
+            source: their source address.
             then: called with each as soon as its handshake is done.
         """
         proven: list[SwarmPeer] = []

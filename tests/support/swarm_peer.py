@@ -51,10 +51,10 @@ class SwarmPeer:
         self._received = bytearray()
         self._half_close = False
 
-    # What it sends.
+    # Sending.
 
     def start_handshake(self, change: Callable[[bytes], bytes] = bytes) -> None:
-        """Send the version and the first message, and answer what arrives from now on.
+        """Send the version and the first message; answer received messages from now on.
 
         Args:
             change: changes each frame of the handshake before it is sent.
@@ -64,12 +64,8 @@ class SwarmPeer:
         self.channel.start()
         self.send_outgoing()
 
-    def fall_silent(self) -> None:
-        """Send nothing more, and ignore what arrives."""
-        self.channel = None
-
     def send_bytes(self, data: Buffer) -> None:
-        """Send bytes as they are, as soon as the relay takes them."""
+        """Send bytes as soon as there is room."""
         self._out.append(memoryview(data))
         self.flush()
 
@@ -92,7 +88,7 @@ class SwarmPeer:
         self.send_frame(self.channel.start_rekey())
 
     def send_outgoing(self) -> None:
-        """Send what the channel has to answer."""
+        """Send the answers of the channel."""
         if self.channel is not None and self.channel.outgoing:
             payloads, self.channel.outgoing = self.channel.outgoing, []
             for payload in payloads:
@@ -104,12 +100,12 @@ class SwarmPeer:
         return self
 
     def supply(self, supply: Supply) -> None:
-        """Send what `supply` returns whenever there is room, until it returns nothing."""
+        """Send the results of `supply` whenever there is room, until it returns nothing."""
         self._supply = supply
         self.flush()
 
     def push(self, size: int, count: int) -> None:
-        """Send `count` messages of `size` bytes as fast as they are taken; each begins with its number."""
+        """Send `count` numbered messages of `size` bytes as fast as the relay reads them."""
         numbers = iter(range(count))
 
         def next_message() -> bytes:
@@ -122,20 +118,20 @@ class SwarmPeer:
 
     @property
     def numbers(self) -> list[int]:
-        """Return the numbers with which the received messages begin."""
+        """Return the numbers of the received messages."""
         return [int.from_bytes(message[:8], "big") for message in self.messages]
 
     @property
     def unsent_bytes(self) -> int:
-        """Return how many bytes the relay has not taken yet."""
+        """Return the number of bytes that are not sent yet."""
         return sum(map(len, self._out))
 
     def discard_unsent(self) -> None:
-        """Forget what the relay has not taken yet."""
+        """Discard the bytes that the relay has not read yet."""
         self._out.clear()
 
     def flush(self) -> None:
-        """Send what the kernel takes."""
+        """Write as much as the kernel accepts."""
         try:
             while not self.ended and self.connected and self._next_piece():
                 count = self.sock.send(self._out[0])
@@ -161,7 +157,7 @@ class SwarmPeer:
                 self._supply = None
         return bool(self._out)
 
-    # What arrives.
+    # Receiving.
 
     def receive(self) -> None:
         """Read once, and handle every complete frame."""
@@ -208,21 +204,21 @@ class SwarmPeer:
         self.messages.append(message)
 
     def handle_wrong_answer(self, error: WrongAnswer) -> None:
-        """Give up the channel: the relay answers something that was spoilt on purpose."""
+        """Discard the channel, because the test has sent invalid bytes on purpose."""
         self.channel = None
 
     def handle_close(self) -> None:
-        """Take note that the relay has closed the connection."""
+        """Handle that the relay has closed the connection."""
         self.close()
 
     def handle_send_error(self) -> None:
-        """Take note that the connection doesn't take anything any more."""
+        """Handle that the connection can't be written any more."""
         self.close()
 
-    # How it is driven, and how it ends.
+    # Events and the end.
 
     def update_interest(self) -> None:
-        """Register for what there is to do now."""
+        """Register for the events that are needed now."""
         mask = 0
         if not self.ended:
             if self.reads and self.connected:
@@ -232,7 +228,7 @@ class SwarmPeer:
         self._watch(self, mask)
 
     def handle_ready(self, mask: int) -> None:
-        """Handle what the selector reports."""
+        """Handle the selector's events."""
         if not self.connected:
             if self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self.close()

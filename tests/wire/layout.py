@@ -1,4 +1,4 @@
-"""Messages laid out word by word: in any segments, with any kind of pointer, and as no honest peer would."""
+"""Messages built word by word, with any segments and pointers, valid or not."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ class Place(Enum):
     """Where an object goes, seen from the pointer to it."""
 
     NEAR = "the same segment"
-    FAR = "a segment of its own, behind a landing pad"
-    DOUBLE_FAR = "a segment of its own, its landing pad in another one"
+    FAR = "another segment, after a landing pad"
+    DOUBLE_FAR = "another segment, with its landing pad in a third one"
 
 
 def word(low: int, high: int = 0) -> bytes:
-    """Make a word of two halves."""
+    """Return a word made of two halves."""
     return struct.pack("<II", low & 0xFFFFFFFF, high)
 
 
 def near(kind: int, offset: int, high: int) -> bytes:
-    """Make a pointer to an object `offset` words after the pointer."""
+    """Return a pointer to an object `offset` words after the pointer."""
     return word(offset << 2 | kind, high)
 
 
 def sections(data_words: int, pointers: int) -> int:
-    """Make the upper half of a pointer to a struct."""
+    """Return the upper half of a pointer to a struct."""
     return data_words | pointers << 16
 
 
 def elements(count: int, size: int = 2) -> int:
-    """Make the upper half of a pointer to a list; element size 2 is bytes."""
+    """Return the upper half of a pointer to a list; element size 2 is bytes."""
     return count << 3 | size
 
 
 def far(segment: int, position: int, kind: int = FAR) -> bytes:
-    """Make a far pointer to the word at `position` of a segment."""
+    """Return a far pointer to the word at `position` of a segment."""
     return word(position << 3 | kind, segment)
 
 
 def stream(*segments: bytes) -> bytes:
-    """Put a segment table before segments."""
+    """Return segments with their segment table."""
     sizes = [len(segment) // 8 for segment in segments]
     table = struct.pack(f"<{1 + len(sizes)}I", len(sizes) - 1, *sizes)
     return table + bytes(-len(table) % 8) + b"".join(segments)
 
 
 def packed(*segments: bytes) -> bytes:
-    """Pack segments with their table, each by itself."""
+    """Pack a segment table and segments, each separately."""
     table = stream(*segments)[: (len(segments) // 2 + 1) * 8]
     return pack(table) + b"".join(map(pack, segments))
 
 
 def scatter(one_segment: bytes, places: Iterable[Place]) -> list[bytes]:
-    """Cut the stream of a message of one segment into several.
+    """Distribute the objects of a one-segment message over several segments.
 
     Args:
         one_segment: segment table and segment of a message of structs and Data.
@@ -76,7 +76,7 @@ class _Scattering:
         self.segments = [bytearray(8)]
 
     def move(self, source_at: int, segment: int, at: int) -> None:
-        """Copy what a pointer of the source leads to, and write the pointer to the copy."""
+        """Copy the object that a pointer of the source leads to, and write the pointer to the copy."""
         low, high = struct.unpack_from("<iI", self.source, source_at)
         if not (low or high):
             return

@@ -1,4 +1,4 @@
-"""An independent Cap'n Proto (pycapnp, over the C++ original) to hold ours against."""
+"""An independent Cap'n Proto implementation: pycapnp, which wraps the original in C++."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def build(message: fields.Message, slack: Optional[Sequence[int]] = None) -> Any
     """Let the oracle build a message.
 
     Args:
-        slack: None for one segment. Otherwise a segment is only as large as the object that asks for
-            it, and so many words more (0 when the list is used up): far pointers appear.
+        slack: None for one segment. Otherwise each new segment has room for its first object and the next
+            number of words in this list (then 0), so that far pointers are needed.
     """
     struct = getattr(schema, type(message).__name__)
     if slack is None:

@@ -1,10 +1,8 @@
-"""Reading Cap'n Proto: what section 3.2 of docs/protocol.md says a decoder will meet, and hostile bytes."""
+"""The Cap'n Proto reader, with the valid and the hostile input that section 3.2 of docs/protocol.md lists."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from offset_common.constants import MAX_FRAME_SIZE
 from offset_common.errors import DecodeError
@@ -15,14 +13,13 @@ from tests.wire import layout, oracle
 from tests.wire.layout import DOUBLE_FAR, FAR, LIST, OTHER, STRUCT, elements, far, near, sections, word
 
 USER = b"sixteen bytes..."
-USER_WORDS = USER
 KA_ROOT = near(STRUCT, 0, sections(1, 1))  # the root pointer of a KaMessage
 MESSAGE = word(1)  # its data section: message
-DATA = near(LIST, 0, elements(16))  # a pointer to the 16 bytes right behind it
+DATA = near(LIST, 0, elements(16))  # a pointer to the 16 bytes after it
 
 
 def both_read(*segments: bytes) -> bytes:
-    """Read the Data of a KaMessage, and hold the oracle to the same."""
+    """Decode the Data of a KaMessage, and check that the oracle agrees."""
     packed = layout.packed(*segments)
     message = KaMessage.decode(packed)
     assert oracle.read(KaMessage, packed) == message
@@ -31,7 +28,7 @@ def both_read(*segments: bytes) -> bytes:
 
 
 def both_refuse(*segments: bytes) -> str:
-    """Refuse a KaMessage, and hold the oracle to the same; give our reason."""
+    """Check that the decoder and the oracle reject a KaMessage; return our reason."""
     packed = layout.packed(*segments)
     with pytest.raises(oracle.Refused):
         oracle.read(KaMessage, packed)
@@ -72,11 +69,11 @@ def test_root_may_be_behind_a_far_and_a_double_far_pointer():
     assert both_read(far(1, 0, DOUBLE_FAR), far(2, 0) + KA_ROOT, root) == USER
 
 
-def test_data_that_ends_in_the_middle_of_a_word_is_cut_there():
+def test_data_may_end_inside_a_word():
     assert both_read(KA_ROOT + MESSAGE + near(LIST, 0, elements(9)) + USER) == USER[:9]
 
 
-def test_data_of_no_bytes_at_the_end_of_its_segment_is_empty():
+def test_empty_data_may_be_at_the_end_of_its_segment():
     assert both_read(KA_ROOT + MESSAGE + near(LIST, 0, elements(0))) == b""
 
 
@@ -93,7 +90,7 @@ def test_data_beyond_a_short_pointer_section_is_empty():
     [word(0), near(STRUCT, -1, 0), near(STRUCT, 0, sections(0, 1)) + word(0)],
     ids=["null", "empty", "short"],
 )
-def test_discriminant_that_is_not_there_is_zero(root):
+def test_missing_discriminant_is_zero(root):
     packed = layout.packed(root)
     assert KaMessage.decode(packed) == KaMessage(None) == oracle.read(KaMessage, packed)
 
@@ -106,7 +103,7 @@ def test_null_key_is_zero_bytes_at_every_depth():
         assert oracle.read(IncomingConnection, packed) == IncomingConnection(bytes(32))
 
 
-def test_key_with_fewer_words_is_filled_with_zeros():
+def test_missing_words_of_a_key_are_zero():
     pointers = near(STRUCT, 0, sections(0, 1)) * 2 + near(STRUCT, 0, sections(2, 0))
     packed = layout.packed(pointers + bytes(range(16)))
     key = bytes(range(7, -1, -1)) + bytes(range(15, 7, -1)) + bytes(16)
@@ -135,23 +132,12 @@ def test_run_may_cross_from_segment_to_segment():
     assert KaMessage.decode(packed) == KaMessage(USER) == oracle.read(KaMessage, packed)
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_any_buffer_decodes(kind):
-    assert KaMessage.decode(kind(layout.packed(KA_ROOT + MESSAGE + DATA + USER))) == KaMessage(USER)
-
-
 # Hostile input: each is one typed error.
 
 
 @pytest.mark.parametrize("packed", [b"", b"\x00", b"\x10", b"\x10\x03", b"\x10\x03\x00"])
 def test_message_cut_before_its_root_is_refused(packed):
     refused(packed)
-
-
-def test_every_truncation_of_a_message_is_refused():
-    packed = KaMessage(USER).encode()
-    for length in range(len(packed)):
-        refused(packed[:length])
 
 
 def test_run_across_the_end_of_the_segment_table_is_refused():
@@ -169,11 +155,7 @@ def test_more_than_511_segments_are_refused(count):
     assert f"{count} segments" in refused(pack(word(count - 1, 1)) + b"\x00\xff" * 100)
 
 
-def test_two_to_the_32_segments_are_refused():
-    assert "4294967296 segments" in refused(pack(word(2**32 - 1, 1)))
-
-
-def test_511_segments_are_taken():
+def test_511_segments_are_accepted():
     segments = [far(510, 0), *[b""] * 509, KA_ROOT + MESSAGE + DATA + USER]
     assert KaMessage.decode(layout.packed(*segments)) == KaMessage(USER)
 
@@ -239,7 +221,7 @@ def test_list_where_a_struct_should_be_is_refused():
 
 
 @pytest.mark.parametrize("pointer", [word(OTHER), word(OTHER, 5), word(0xFFFFFFFF, 0xFFFFFFFF)])
-def test_capability_is_refused_wherever_it_is(pointer):
+def test_capability_is_refused_everywhere(pointer):
     assert "wrong kind" in both_refuse(pointer + USER)
     assert "wrong kind" in both_refuse(KA_ROOT + MESSAGE + pointer + USER)
     assert "wrong kind" in both_refuse(KA_ROOT + MESSAGE + far(1, 0), pointer + USER)
@@ -248,11 +230,11 @@ def test_capability_is_refused_wherever_it_is(pointer):
 @pytest.mark.parametrize("kind", [FAR, DOUBLE_FAR])
 @pytest.mark.parametrize("segment", [2, 3, 2**32 - 1])
 def test_far_pointer_to_a_missing_segment_is_refused(segment, kind):
-    assert "not there" in both_refuse(KA_ROOT + MESSAGE + far(segment, 0, kind), DATA + USER)
+    assert "does not exist" in both_refuse(KA_ROOT + MESSAGE + far(segment, 0, kind), DATA + USER)
 
 
 def test_double_far_object_in_a_missing_segment_is_refused():
-    assert "not there" in both_refuse(KA_ROOT + MESSAGE + far(1, 0, DOUBLE_FAR), far(2, 0) + DATA)
+    assert "does not exist" in both_refuse(KA_ROOT + MESSAGE + far(1, 0, DOUBLE_FAR), far(2, 0) + DATA)
 
 
 @pytest.mark.parametrize("pointer", [far(1, 3), far(1, 2**29 - 1), far(1, 2, DOUBLE_FAR), far(2, 0)])
@@ -271,7 +253,7 @@ def test_double_far_pointer_to_another_one_is_refused():
 
 
 @pytest.mark.parametrize("pad", [DATA + DATA, word(0) + DATA])
-def test_double_landing_pad_begins_with_a_far_pointer(pad):
+def test_double_far_landing_pad_needs_a_far_pointer(pad):
     assert "wrong kind" in refused(layout.packed(KA_ROOT + MESSAGE + far(1, 0, DOUBLE_FAR), pad + USER))
 
 
@@ -281,7 +263,7 @@ def test_struct_that_contains_itself_is_refused():
         IncomingConnection.decode(layout.packed(itself))
 
 
-def test_two_fields_that_share_one_large_object_are_refused():
+def test_fields_that_share_one_object_are_refused():
     padding = near(LIST, 3, elements(800))
     content = near(STRUCT, 0, sections(1, 1))
     user = near(LIST, 0, elements(800))
@@ -291,13 +273,3 @@ def test_two_fields_that_share_one_large_object_are_refused():
     head = near(STRUCT, 0, sections(0, 2)) + padding + content + word(1) + near(LIST, 100, elements(800))
     message = ChannelMessage.decode(layout.packed(head + b"p" * 800 + b"u" * 800))
     assert message == ChannelMessage(b"p" * 800, b"u" * 800)
-
-
-@given(st.lists(st.binary(max_size=64).map(lambda b: b + bytes(-len(b) % 8)), min_size=1, max_size=4))
-@settings(max_examples=200, deadline=None)
-def test_segments_of_any_words_read_as_something_or_are_refused(segments):
-    for kind in (KaMessage, ChannelMessage, IncomingConnection):
-        try:
-            kind.decode(layout.packed(*segments))
-        except DecodeError:
-            pass

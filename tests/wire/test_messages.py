@@ -1,4 +1,4 @@
-"""The messages of section 3.1 of docs/protocol.md, against recorded ones and an independent Cap'n Proto."""
+"""The messages of section 3.1 of docs/protocol.md, compared with recordings and with pycapnp."""
 
 from __future__ import annotations
 
@@ -48,17 +48,9 @@ def test_recorded_handshakes_decode_to_the_recorded_keys(recording, direction):
     assert oracle.read(ExchangeDh, second_payload) == second
 
 
-@pytest.mark.parametrize("recording", CHANNELS.values(), ids=CHANNELS)
-def test_recorded_channels_decode_to_the_recorded_messages(recording):
-    contents = [ChannelMessage.decode(plain).content for plain in recording.plaintexts("received")]
-    kept = [KaMessage.decode(content).message for content in contents if isinstance(content, bytes)]
-    assert [message for message in kept if message is not None] == recording.messages
-    assert kept.count(None) == recording.keepalives
-
-
 @pytest.mark.parametrize("direction", ["sent", "received"])
 @pytest.mark.parametrize("recording", CHANNELS.values(), ids=CHANNELS)
-def test_recorded_channels_read_as_the_oracle_reads_them(recording, direction):
+def test_recorded_channels_decode_as_by_the_oracle(recording, direction):
     for plain in recording.plaintexts(direction):
         message = ChannelMessage.decode(plain)
         assert oracle.read(ChannelMessage, plain) == message
@@ -77,24 +69,10 @@ def test_recorded_init_connections_have_their_roles():
         assert oracle.read(InitConnection, message) == init
 
 
-def test_recorded_incoming_connection_names_the_acceptors_peer():
-    listen, accept = recorded.load("channel.json")
-    incoming = IncomingConnection.decode(listen.messages[0])
-    assert incoming.public_key == accept.bytes_of("connected")
-
-
-def test_recorded_rekeys_carry_the_recorded_salts():
-    (recording,) = recorded.load("rekey.json")
-    for direction, name in (("sent", "rekey_sending_salt"), ("received", "rekey_receiving_salt")):
-        contents = [ChannelMessage.decode(plain).content for plain in recording.plaintexts(direction)]
-        (rekey,) = [content for content in contents if isinstance(content, Rekey)]
-        assert rekey.key_salt == recording.bytes_of(name)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_oracle_reads_what_we_write(kind, data):
+def test_oracle_decodes_our_messages(kind, data):
     message = data.draw(BY_KIND[kind])
     assert oracle.read(kind, message.encode()) == message
 
@@ -102,15 +80,7 @@ def test_oracle_reads_what_we_write(kind, data):
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_we_read_what_we_write(kind, data):
-    message = data.draw(BY_KIND[kind])
-    assert kind.decode(message.encode()) == message
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@given(data=st.data())
-@settings(max_examples=60, deadline=None)
-def test_we_read_what_the_oracle_writes_in_segments_of_any_size(kind, data):
+def test_messages_of_the_oracle_decode_from_any_segments(kind, data):
     message = data.draw(BY_KIND[kind])
     slack = data.draw(st.none() | st.lists(st.integers(0, 6), max_size=10))
     assert kind.decode(oracle.packed(message, slack)) == message
@@ -119,7 +89,7 @@ def test_we_read_what_the_oracle_writes_in_segments_of_any_size(kind, data):
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_we_read_every_kind_of_pointer_as_the_oracle_does(kind, data):
+def test_every_kind_of_pointer_decodes_as_by_the_oracle(kind, data):
     message = data.draw(BY_KIND[kind])
     places = data.draw(st.lists(st.sampled_from(Place), max_size=10))
     packed = layout.packed(*layout.scatter(message_stream(message), places))
@@ -128,7 +98,7 @@ def test_we_read_every_kind_of_pointer_as_the_oracle_does(kind, data):
 
 
 def message_stream(message: Message) -> bytes:
-    """Let the oracle write a message unpacked, in one segment."""
+    """Return an unpacked message of the oracle, in one segment."""
     written: bytes = oracle.build(message, [10_000]).to_bytes()
     return written
 
@@ -141,14 +111,6 @@ def test_padding_of_the_original_reads_in_any_segments(first_segment, padding):
     built = oracle.build(message, slack)
     assert first_segment == 1024 or oracle.segment_count(built) > 1
     assert ChannelMessage.decode(built.to_bytes_packed()) == message
-
-
-def test_payload_of_a_mebibyte_passes_both_ways():
-    message = ChannelMessage(bytes(255), KaMessage(b"\x00m" * 2**19).encode())
-    decoded = ChannelMessage.decode(message.encode())
-    assert decoded == message == oracle.read(ChannelMessage, message.encode())
-    assert isinstance(decoded.content, bytes)
-    assert KaMessage.decode(decoded.content).message == b"\x00m" * 2**19
 
 
 @pytest.mark.parametrize(
@@ -173,7 +135,7 @@ def test_unknown_channel_content_is_refused(choice):
         ChannelMessage.decode(layout.packed(pointers + word(choice) + word(0)))
 
 
-def test_other_bits_of_the_discriminants_word_mean_nothing():
+def test_other_bits_of_the_discriminants_word_are_ignored():
     packed = layout.packed(near(STRUCT, 0, sections(1, 1)) + word(0xFFFF0000, 0xFFFFFFFF) + word(0))
     assert InitConnection.decode(packed) == InitConnection(InitRole.LISTEN)
     assert oracle.read(InitConnection, packed) == InitConnection(InitRole.LISTEN)
@@ -187,19 +149,12 @@ def test_handshake_message_unpacks_to_one_frame_at_most(kind):
 
 
 def check_fuzzed(kind: type[Message], data: bytes) -> None:
-    """Hold the one promise of every decoder: a value that lasts, or DecodeError, and nothing else."""
+    """Check that bytes decode to a value that survives encoding, or raise DecodeError."""
     try:
         message = kind.decode(data)  # type: ignore[attr-defined]
     except DecodeError:
         return
     assert kind.decode(message.encode()) == message  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@given(data=st.binary(max_size=300))
-@settings(max_examples=100, deadline=None)
-def test_random_bytes_decode_to_a_value_or_are_refused(kind, data):
-    check_fuzzed(kind, data)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -230,14 +185,14 @@ def test_damaged_packed_bytes_decode_or_are_refused(kind, data):
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=20, deadline=None)
-def test_every_cut_of_what_we_write_is_refused(kind, data):
+def test_every_truncation_is_refused(kind, data):
     packed = data.draw(BY_KIND[kind]).encode()
     for length in {*range(min(len(packed), 100)), len(packed) - 1}:
         with pytest.raises(DecodeError):
             kind.decode(packed[:length])
 
 
-# What our own side may ask for.
+# Errors of the caller.
 
 
 @pytest.mark.parametrize(
@@ -252,7 +207,7 @@ def test_every_cut_of_what_we_write_is_refused(kind, data):
     ],
 )
 @pytest.mark.parametrize("change", [-1, 1])
-def test_fixed_byte_string_of_another_size_is_our_own_error(make, sizes, change):
+def test_fixed_byte_string_of_another_size_is_refused(make, sizes, change):
     make(*map(bytes, sizes))
     for index in range(len(sizes)):
         wrong = [bytes(size + change * (index == at)) for at, size in enumerate(sizes)]
@@ -275,7 +230,7 @@ def test_messages_are_equal_by_kind_and_by_fields():
     assert KaMessage(None) != KaMessage(b"")
 
 
-def test_no_message_shows_its_bytes():
+def test_repr_hides_byte_strings():
     secret = b"s" * 32
     shown = [
         ExchangeRandNonce(secret[:16], secret),

@@ -26,6 +26,7 @@ class AwaitingInit(MessageSession):
     __slots__ = ("_accept", "_connect", "_listen")
 
     state = State.AWAITING_INIT
+    settled = False
 
     def __init__(
         self,

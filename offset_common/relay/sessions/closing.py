@@ -1,4 +1,4 @@
-"""The end of a tunnel end: what is queued for the peer is delivered, then the connection is closed.
+"""How a tunnel end closes: queued output is delivered, then the connection is closed.
 
 "When one side ends, what it had sent is still delivered, then the other side is closed."
 
@@ -13,7 +13,7 @@ from offset_common.relay.lifecycle import Event, State
 
 
 def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
-    """Deliver what is queued for the peer, then close."""
+    """Deliver the queued output, then close."""
     session = Flushing(connection)
     connection.begin_close(reason, session)
     if not connection.output:
@@ -33,7 +33,7 @@ class Flushing(ConnectionSession):
         self._peer_ended = False
 
     def on_readable(self) -> None:
-        """Drop what the peer sends."""
+        """Discard input."""
         connection = self.connection
         if connection.discard_input(connection.env.receive_buffer.view):
             connection.extend_deadline()
@@ -72,12 +72,12 @@ class Lingering(ConnectionSession):
         self._since = connection.env.loop.now
 
     def on_readable(self) -> None:
-        """Drop what the peer sends, up to its end."""
+        """Discard input until the peer closes."""
         if not self.connection.discard_input(self.connection.env.receive_buffer.view):
             self.connection.close(CloseReason.PEER_CLOSED)
 
     def on_deadline(self) -> None:
-        """Close, unless the peer's system is still taking what was sent."""
+        """Close, unless the peer's system is still acknowledging data."""
         env = self.connection.env
         if env.loop.now - self._since < env.stall and self.connection.has_unacknowledged_data():
             self.connection.extend_deadline()

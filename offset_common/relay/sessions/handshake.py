@@ -36,6 +36,7 @@ class Handshake(ConnectionSession):
 
     state = State.HANDSHAKE
     keeps_alive = False
+    settled = False
 
     def __init__(
         self,

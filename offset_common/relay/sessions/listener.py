@@ -16,13 +16,14 @@ from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.messages import IncomingConnection, RejectConnection
 
 ANNOUNCEMENTS_IN_TURN = 64
+HIGH_WATER = 32 * 1024  # bytes of announcements that may be queued for a slow peer
 
 
 class Listener(MessageSession):
     """Announces pending connects to the peer, and takes its rejections.
 
-    At most one high-water mark of announcements is queued for a peer that reads slowly. The others are made
-    when there is room, and only for connects that still wait.
+    At most one high-water mark of announcements is queued for a slow peer. The remaining ones are sent when
+    there is room, and only for connects that are still pending.
 
     Args:
         connection: the connection.
@@ -53,9 +54,9 @@ class Listener(MessageSession):
         self._reject(self, RejectConnection.decode(message).public_key)
 
     def announce(self, pending: Iterable[PendingConnect]) -> None:
-        """Tell the peer who wants to connect, now or when there is room."""
+        """Announce connects to the peer, now or when there is room."""
         self._unannounced.update(dict.fromkeys(pending))
-        self.connection.poll_normally()  # perhaps the peer is gone, which ends those that wait for it
+        self.connection.poll_normally()  # if the peer has closed, this ends its pending connects
         self._send_announcements()
 
     def withdraw(self, pending: PendingConnect) -> None:
@@ -67,7 +68,7 @@ class Listener(MessageSession):
         for _ in range(ANNOUNCEMENTS_IN_TURN):
             if connection.closed or not self._unannounced:
                 return
-            if connection.output_room <= 0:
+            if len(connection.output) > HIGH_WATER or connection.output_room <= 0:
                 break
             pending = next(iter(self._unannounced))
             del self._unannounced[pending]

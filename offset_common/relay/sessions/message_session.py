@@ -27,11 +27,11 @@ class MessageSession(ConnectionSession):
         raise NotImplementedError
 
     def has_room_for(self, frame_size: int) -> bool:
-        """Return whether a frame of so many bytes may be decoded now; where not, reading is paused."""
+        """Return whether a frame of this size may be decoded now; if not, reading is paused."""
         return True
 
     def on_readable(self) -> None:
-        """Read, and handle what came."""
+        """Read and handle frames."""
         connection = self.connection
         if not connection.reserve_frame():
             return

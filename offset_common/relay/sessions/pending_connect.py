@@ -1,4 +1,4 @@
-"""A connect that waits for its listener, and what the peer sends meanwhile.
+"""A connect that waits for its listener, and the data that its peer sends meanwhile.
 
 "C never learns that it waits, and may send at once: what it sends must be kept, in order, for the acceptor."
 
@@ -38,7 +38,7 @@ class PendingConnect(MessageSession):
         self._size = 0  # bytes counted for early data
 
     def on_readable(self) -> None:
-        """Read while there is room for early data; what comes later stays in the kernel."""
+        """Read while there is room for early data; further bytes stay in the kernel."""
         if self._size + max(0, self.connection.input.needs_reservation()) > EARLY_DATA_SIZE:
             self.connection.pause_reading()  # until it is accepted
         else:

@@ -1,4 +1,4 @@
-"""Tunnel ends: what one peer sends is re-encrypted for the other, in order, bytes unchanged.
+"""Tunnel ends: messages of one peer are re-encrypted for the other, in order, bytes unchanged.
 
 An end whose output is over its high-water mark pauses the reading of the other end, never the keepalives.
 
@@ -89,7 +89,7 @@ class Tunnel(ConnectionSession):
             connection.env.loop.request_turn(connection, READ)
 
     def on_readable(self) -> None:
-        """Read, and forward what came."""
+        """Read and forward."""
         connection = self.connection
         while self._partner is not None:
             sink = self._partner.connection
@@ -113,7 +113,7 @@ class Tunnel(ConnectionSession):
                 self.finish(CloseReason.PEER_CLOSED)
                 return
             self._forward(data, sink, frames)
-            # The rest of a large frame that began just now is most likely there as well.
+            # The rest of a new large frame has most likely arrived as well.
             if direct or connection.input.backlog or not connection.input.needs_reservation():
                 return
 
@@ -121,7 +121,7 @@ class Tunnel(ConnectionSession):
         """Return how many bytes `sink` can take; if none, reading is paused until it can."""
         connection = self.connection
         if connection.input.frame_reserved:
-            return FREE_BUFFER_SIZE  # a frame that has its space is received to its end, or it would keep it
+            return FREE_BUFFER_SIZE  # a frame with reserved space is received to its end
         if connection.input and not connection.reserve_frame(sink):
             return 0
         room = sink.output_room
@@ -164,7 +164,7 @@ class Tunnel(ConnectionSession):
         return frames, min(self._frame_size * frames, size)
 
     def finish(self, reason: CloseReason) -> None:
-        """End the tunnel; both peers still receive what is queued for them."""
+        """End the tunnel; both peers still receive their queued output."""
         partner, self._partner = self._partner, None
         try:
             close_in_order(self.connection, reason)

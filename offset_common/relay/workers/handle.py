@@ -23,7 +23,7 @@ from offset_common.relay.log import log_event
 from offset_common.relay.workers.process import FRONT_SIGNALS, HEARTBEAT_INTERVAL
 from offset_common.relay.workers.transfer import MAX_DATAGRAM, encode_pair, end_of, send_with_sockets
 
-MISSED_HEARTBEATS = 5  # after so many a worker hangs: 4.5 s, as a check is up to a tick late
+MISSED_HEARTBEATS = 5  # until a worker counts as hung: 4.5 s, as a check is up to a tick late
 MISSED_HEARTBEATS_AT_START = 40  # while the process starts: 30 s
 RESTART_DELAY = 1.0  # seconds from a worker's death to its successor, or to the next try
 END_TIMEOUT = 5.0  # seconds that a worker may take to end

@@ -1,4 +1,4 @@
-"""The front process's side of the workers: which one gets a tunnel, and what became of it.
+"""The front process's side of the workers: chooses one for each tunnel.
 
 The front process accepts, computes handshakes and holds listeners; tunnels go to worker processes. A worker
 that dies or hangs takes its tunnels with it and is started again. Where no worker can take a tunnel, the
@@ -70,7 +70,7 @@ class WorkerPool:
         program: the module that a worker runs, and arguments for it.
 
     Raises:
-        ServiceError: the system does not start so many processes.
+        ServiceError: the system refuses to start this number of processes.
     """
 
     def __init__(

@@ -24,11 +24,12 @@ from offset_common.relay.connection import Environment, SocketConnection
 from offset_common.relay.event_loop import READ, EventLoop
 from offset_common.relay.input_buffer import ReceiveBuffer
 from offset_common.relay.sessions.tunnel import Meter, Tunnels
+from offset_common.relay.signals import HANDLED
 from offset_common.relay.workers.transfer import End, decode_pair, receive_with_sockets
 
 HEARTBEAT_INTERVAL = 0.5  # seconds
 RETRY_INTERVAL = 0.05  # seconds until a report is sent again that the front process did not take
-FRONT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+FRONT_SIGNALS = HANDLED
 """Signals that a terminal or a supervisor sends to all processes, and that the front process handles."""
 
 

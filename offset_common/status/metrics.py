@@ -1,0 +1,115 @@
+"""/metrics: the state of a relay in the text format of Prometheus.
+
+No label has a value that a stranger can choose: there are only roles, reasons and directions.
+
+Source: https://prometheus.io/docs/practices/naming/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from offset_common.relay.close_reason import CloseReason
+from offset_common.status.report import process_report
+from offset_common.status.snapshot import Census, Snapshot, Use
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+PREFIX = "offset_relay_"
+
+
+class _Once(Collector):
+    """Hands metrics to a registry."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = list(metrics)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics."""
+        return self._metrics
+
+
+def encode_metrics(snapshot: Snapshot, census: Census, started_at: float) -> bytes:
+    """Return the text of all metrics.
+
+    Args:
+        snapshot: the state.
+        census: its part about connections.
+        started_at: seconds of the system's clock.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(
+        _Once([*_relay(snapshot), *_connections(census), *_limits(census.limits), *_process(started_at)])
+    )
+    return generate_latest(registry)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(PREFIX + name, text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(PREFIX + name, text, value=value)
+
+
+def _relay(snapshot: Snapshot) -> Iterator[Metric]:
+    yield _gauge("draining", "Whether the relay is stopping (1) or not (0).", int(snapshot.health.draining))
+    yield _gauge(
+        "loop_delay_seconds",
+        "Time that the event loop took to begin with this snapshot.",
+        snapshot.loop_delay,
+    )
+
+
+def _connections(census: Census) -> Iterator[Metric]:
+    roles = GaugeMetricFamily(PREFIX + "connections", "Connections by role.", labels=["role"])
+    for role, count in census.roles.items():
+        roles.add_metric([role], count)
+    yield roles
+    ended = CounterMetricFamily(
+        PREFIX + "connections_ended", "Connections that ended or were refused, by reason.", labels=["reason"]
+    )
+    for reason in CloseReason:
+        ended.add_metric([reason.name.lower()], census.ended.get(reason, 0))
+    yield ended
+    traffic = CounterMetricFamily(
+        PREFIX + "traffic_bytes", "Bytes received from peers and sent to them.", labels=["direction"]
+    )
+    traffic.add_metric(["received"], census.traffic.received)
+    traffic.add_metric(["sent"], census.traffic.sent)
+    yield traffic
+    total = census.connections + sum(census.ended.values())
+    yield _counter("connection_attempts", "Connections accepted or refused.", total)
+    yield _counter("handshakes", "Handshakes completed.", census.handshakes)
+    yield _counter("tunnels", "Tunnels made.", census.tunnels)
+    yield _counter("bugs", "Errors in the relay that ended a connection.", census.bugs)
+    yield _gauge("queued_bytes", "Bytes that peers have not read yet.", census.queued)
+    yield _gauge(
+        "waiting_for_buffers",
+        "Connections that are not read until there is memory.",
+        census.waiting_for_buffers,
+    )
+
+
+def _limits(limits: Iterable[Use]) -> Iterator[Metric]:
+    for use in limits:
+        unit = f"_{use.unit}" if use.unit else ""
+        whose = "" if use.for_all else ", of the one that has most"
+        yield _gauge(f"used_{use.name}{unit}", f"What is used of a limit: {use.title}{whose}.", use.used)
+        yield _gauge(f"limit_{use.name}{unit}", f"The limit: {use.title}.", use.limit)
+
+
+def _process(started_at: float) -> Iterator[Metric]:
+    # Named as in the client libraries of Prometheus, whose own collector opens every descriptor's entry.
+    process = process_report()
+    yield CounterMetricFamily(
+        "process_cpu_seconds", "Processor time of the process.", value=process["cpu_seconds"]
+    )
+    if "resident_bytes" in process:
+        yield GaugeMetricFamily(
+            "process_resident_memory_bytes", "Resident memory.", value=process["resident_bytes"]
+        )
+    yield GaugeMetricFamily("process_start_time_seconds", "When the relay started.", value=started_at)

@@ -1,0 +1,182 @@
+"""The state of a relay as one JSON object: /status.json, which the page and `stmgr relay-status` read.
+
+docs/operations.md describes its fields.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from heapq import nlargest, nsmallest
+from operator import itemgetter
+from typing import Any, Callable, NamedTuple, Optional, TypeVar
+
+from offset_common import __version__
+from offset_common.identity import encode_key
+from offset_common.status.recent_log import Line
+from offset_common.status.snapshot import ROLES, Census, Row, Snapshot, Use
+
+MAX_ROWS = 1000
+SHOWN_OWNERS = 10
+COLUMNS = ("key", "address", "role", "since", "received", "sent", "queued")
+SORT_KEYS: dict[str, Callable[[Row], Any]] = {name: itemgetter(number) for number, name in enumerate(COLUMNS)}
+SORT_KEYS["role"] = lambda row: ROLES[row[2]]
+
+K = TypeVar("K", bytes, str)
+
+NameOf = Callable[[bytes], str]
+"""Returns the name that an operator has given to a key, or an empty string."""
+
+
+class Selection(NamedTuple):
+    """Which connections to list.
+
+    Args:
+        most: connections at most.
+        text: what the key, name or address must contain.
+        role: a value of ROLES, or an empty string for any.
+        sort: a key of SORT_KEYS.
+        descending: the largest first.
+    """
+
+    most: int = 100
+    text: str = ""
+    role: str = ""
+    sort: str = "since"
+    descending: bool = False
+
+
+class RelayFacts(NamedTuple):
+    """What does not change while a relay runs.
+
+    Args:
+        public_key: as in the ticket.
+        addresses: it listens on.
+        started_at: seconds of the system's clock.
+    """
+
+    public_key: str
+    addresses: tuple[str, ...]
+    started_at: float
+
+
+def status_report(
+    facts: RelayFacts,
+    snapshot: Snapshot,
+    census: Census,
+    log: list[Line],
+    name_of: NameOf,
+    selection: Optional[Selection],
+) -> dict[str, Any]:
+    """Return the object.
+
+    Args:
+        facts: what does not change.
+        snapshot: the state.
+        census: the part of the snapshot about connections.
+        log: the last lines.
+        name_of: names of keys.
+        selection: which connections to list; None for none.
+    """
+    report: dict[str, Any] = {
+        "version": __version__,
+        "public_key": facts.public_key,
+        "addresses": facts.addresses,
+        "started": round(facts.started_at, 3),
+        "time": round(snapshot.taken_at, 3),
+        "draining": snapshot.health.draining,
+        "loop_delay_seconds": round(snapshot.loop_delay, 6),
+        "limits": [use_report(use) for use in census.limits],
+        "connections": census.connections,
+        "roles": census.roles,
+        "queued_bytes": census.queued,
+        "waiting_for_buffers": census.waiting_for_buffers,
+        "totals": {
+            "connections": census.connections + sum(census.ended.values()),
+            "handshakes": census.handshakes,
+            "tunnels": census.tunnels,
+            "received_bytes": census.traffic.received,
+            "sent_bytes": census.traffic.sent,
+            "bugs": census.bugs,
+        },
+        "keys": [
+            {"key": encode_key(key), "name": name_of(key), "connections": count, **traffic}
+            for key, count, traffic in _largest(census.keys, census.rows, lambda row: row[0])
+        ],
+        "addresses_in_use": [
+            {"address": address, "connections": count, **traffic}
+            for address, count, traffic in _largest(census.addresses, census.rows, lambda row: row[1].prefix)
+        ],
+        "ended": [
+            {"reason": reason.name.lower(), "text": reason.value, "count": count}
+            for reason, count in sorted(census.ended.items(), key=lambda item: -item[1])
+        ],
+        "log": [line._asdict() for line in log],
+        "process": process_report(),
+    }
+    if selection is not None:
+        report["list"] = _list_report(census.rows, selection, name_of)
+    return report
+
+
+def use_report(use: Use) -> dict[str, Any]:
+    """Return the use of a limit."""
+    return {
+        "name": use.name,
+        "title": use.title,
+        "used": use.used,
+        "limit": use.limit,
+        "unit": use.unit,
+        "for_all": use.for_all,
+    }
+
+
+def process_report() -> dict[str, float]:
+    """Return what the process itself uses; a figure that the system does not tell is missing."""
+    report = {"cpu_seconds": round(time.process_time(), 3)}
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - cheaper than pathlib
+            report["resident_bytes"] = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        pass  # a system without /proc
+    return report
+
+
+def _largest(
+    counts: dict[K, int], rows: list[Row], owner: Callable[[Row], K]
+) -> list[tuple[K, int, dict[str, int]]]:
+    """Return the owners with the most connections, and the traffic of each as far as the rows have it."""
+    largest = nlargest(SHOWN_OWNERS, counts.items(), key=itemgetter(1))
+    traffic: dict[K, dict[str, int]] = {key: {} for key, _ in largest}
+    for row in rows:
+        sums = traffic.get(owner(row))
+        if sums is not None:
+            for name, value in zip(COLUMNS[-3:], row[-3:]):
+                sums[name] = sums.get(name, 0) + value
+    return [(key, count, traffic[key]) for key, count in largest]
+
+
+def _list_report(rows: list[Row], selection: Selection, name_of: NameOf) -> dict[str, Any]:
+    states = {state for state, role in ROLES.items() if selection.role in ("", role)}
+    text = selection.text.lower()
+    matching = rows
+    if selection.role:
+        matching = [row for row in matching if row[2] in states]
+    if text:
+        matching = [row for row in matching if _contains(row, text, name_of)]
+    choose = nlargest if selection.descending else nsmallest
+    chosen = choose(selection.most, matching, key=SORT_KEYS[selection.sort])
+    return {"matching": len(matching), "rows": [_row_report(row, name_of) for row in chosen]}
+
+
+def _row_report(row: Row, name_of: NameOf) -> dict[str, Any]:
+    key, address, state, *numbers = row
+    shown = (encode_key(key) if key else "", address.text, ROLES[state], *numbers)
+    return {**dict(zip(COLUMNS, shown)), "name": name_of(key) if key else ""}
+
+
+def _contains(row: Row, text: str, name_of: NameOf) -> bool:
+    key, address = row[:2]
+    if text in address.text:
+        return True
+    return bool(key) and (text in encode_key(key).lower() or text in name_of(key).lower())

@@ -1,0 +1,102 @@
+"""Starts and stops the status server of a relay: the option --status."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from functools import partial
+from ipaddress import ip_address
+from typing import Optional, Protocol
+
+from offset_common.address import Address, parse_listen_address
+from offset_common.identity import Identity, encode_key
+from offset_common.relay.addresses import show_address
+from offset_common.relay.listening import listen_on
+from offset_common.relay.log import log_event
+from offset_common.status.http_server import HttpServer
+from offset_common.status.recent_log import RecentLog
+from offset_common.status.report import NameOf, RelayFacts
+from offset_common.status.routes import Routes
+from offset_common.status.snapshots import Snapshots
+from offset_common.status.survey import Surveyed
+
+LOOPBACK = "127.0.0.1"
+
+
+class Served(Surveyed, Protocol):
+    """The parts of a relay that its status shows."""
+
+    identity: Identity
+
+    @property
+    def addresses(self) -> list[str]:
+        """Return the addresses that it listens on."""
+
+
+def parse_status_address(text: str) -> Address:
+    """Return the address of the option --status; a port alone is one of the loopback address.
+
+    Raises:
+        UsageError: it is invalid.
+    """
+    port = text[1:] if text.startswith(":") else text
+    return parse_listen_address(f"{LOOPBACK}:{port}" if port.isascii() and port.isdigit() else text)
+
+
+class StatusService:
+    """The status server.
+
+    Args:
+        address: where it listens.
+
+    Raises:
+        ServiceError: it cannot listen there.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._sockets = listen_on([address])
+        self._log = RecentLog()
+        self._server: Optional[HttpServer] = None
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses that it listens on, as "host:port"."""
+        return [show_address(sock.getsockname()) for sock in self._sockets]
+
+    def start(self, relay: Served, name_of: NameOf = lambda key: "") -> None:
+        """Serve the status of a relay.
+
+        Args:
+            relay: it.
+            name_of: names of keys, for people; called in the status thread.
+        """
+        public = [sock for sock in self._sockets if not _is_loopback(sock)]
+        # Not at once: the first line of a relay's log is that it is ready.
+        relay.loop.call_soon(partial(self._announce, public))
+        facts = RelayFacts(encode_key(relay.identity.public_key), tuple(relay.addresses), time.time())
+        routes = Routes(facts, Snapshots(relay), self._log, name_of, any_host=bool(public))
+        self._server = HttpServer(self._sockets, routes.respond)
+        self._server.start()
+
+    def _announce(self, public: list[socket.socket]) -> None:
+        log_event("status ready", address=",".join(self.addresses))
+        if public:
+            log_event(
+                "status is open to other machines",
+                logging.WARNING,
+                address=",".join(show_address(sock.getsockname()) for sock in public),
+                advice="it shows addresses and keys; use 127.0.0.1 and an SSH tunnel, or a proxy that asks"
+                " for a password",
+            )
+
+    def stop(self) -> None:
+        """Stop serving."""
+        self._log.close()
+        if self._server is not None:
+            self._server.stop()
+
+
+def _is_loopback(sock: socket.socket) -> bool:
+    host: str = sock.getsockname()[0]
+    return ip_address(host.split("%")[0]).is_loopback

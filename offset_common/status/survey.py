@@ -1,0 +1,201 @@
+"""Makes snapshots inside the event loop: a few connections in each round, so that nobody waits for it.
+
+A walk over all connections is cut into steps of about 0.1 ms; the loop serves its sockets between them.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+from collections import Counter
+from itertools import islice
+from typing import Callable, Optional, Protocol, Union
+
+from offset_common.errors import OffsetError
+from offset_common.relay.connection import ConnectionSession, SocketConnection
+from offset_common.relay.lifecycle import State
+from offset_common.relay.limits import Limits
+from offset_common.relay.log import log_event
+from offset_common.relay.status import Described, Traffic
+from offset_common.status.snapshot import ROLES, Census, Health, Row, Snapshot, Use
+
+CONNECTIONS_IN_STEP = 128
+
+
+class Detail(enum.IntEnum):
+    """How much to find out; each includes the one before."""
+
+    HEALTH = 1
+    CENSUS = 2
+    ROWS = 3
+
+
+class Surveyed(Described, Protocol):
+    """The parts of a relay that a survey reads."""
+
+    ended_traffic: Traffic
+
+    @property
+    def limits(self) -> Limits:
+        """Return its limits."""
+
+    @property
+    def draining(self) -> bool:
+        """Return whether it is about to stop."""
+
+
+Result = Union[Snapshot, OffsetError]
+
+
+class Survey:
+    """One snapshot in the making, in the event loop's thread, where an exception would end the relay.
+
+    Args:
+        relay: what to look at; nothing of it is changed.
+        detail: how much to find out.
+        done: called once with the snapshot, or with the reason why there is none.
+    """
+
+    def __init__(self, relay: Surveyed, detail: Detail, done: Callable[[Result], None]) -> None:
+        self._relay = relay
+        self._detail = detail
+        self._done = done
+        self._requested_at = time.monotonic()
+        self._loop_delay = 0.0
+        self._walk: Optional[_Walk] = None
+
+    def start(self) -> None:
+        """Begin; call this in the loop's thread."""
+        self._loop_delay = time.monotonic() - self._requested_at
+        try:
+            if self._detail is Detail.HEALTH:
+                self._finish(None)
+            else:
+                self._walk = _Walk(self._relay, self._detail is Detail.ROWS)
+                self._step()
+        except Exception as error:
+            self._fail(error)
+
+    def _step(self) -> None:
+        assert self._walk is not None
+        try:
+            if self._walk.step():
+                self._relay.loop.call_soon(self._step)
+            else:
+                self._finish(self._walk.result())
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        log_event("no status", logging.ERROR, collapse="status", exc_info=error)
+        self._done(OffsetError("the status cannot be read; the log says why"))
+
+    def _finish(self, census: Optional[Census]) -> None:
+        health = Health(self._relay.draining, common_limits(self._relay))
+        self._done(Snapshot(time.time(), self._loop_delay, health, census))
+
+
+def common_limits(relay: Surveyed) -> tuple[Use, ...]:
+    """Return the use of the limits for all connections together, which are counted all the time."""
+    limits, admission = relay.limits, relay.admission
+    return (
+        Use("connections", "connections", len(admission), limits.connections, for_all=True),
+        Use(
+            "unproven",
+            "connections without a proven key",
+            admission.unauthenticated,
+            limits.unauthenticated,
+            for_all=True,
+        ),
+        Use("buffers", "buffers", relay.buffers.used, limits.buffers, "bytes", for_all=True),
+    )
+
+
+class _Walk:
+    """Looks at every connection that was there at the beginning.
+
+    Totals stay true while connections end meanwhile: the bytes of those that have ended are taken at the
+    beginning, and each of the others adds its own once, whether it has ended since or not. So a total never
+    goes back from one walk to the next.
+    """
+
+    def __init__(self, relay: Surveyed, with_rows: bool) -> None:
+        self._relay = relay
+        self._with_rows = with_rows
+        self._rows: list[Row] = []
+        self._left = iter(relay.admission.all())
+        self._received, self._sent = relay.ended_traffic
+        self._queued = 0
+        self._ended = dict(relay.ended)
+        # By class, not by state: the hash of an enum is computed in Python.
+        self._sessions: Counter[type[ConnectionSession]] = Counter()
+        self._wall_clock = time.time() - relay.loop.now  # what to add to the loop's time
+
+    def step(self) -> bool:
+        """Look at some connections; return whether there are more."""
+        batch = list(islice(self._left, CONNECTIONS_IN_STEP))
+        self._received += sum([connection.received for connection in batch])
+        self._sent += sum([connection.sent for connection in batch])
+        self._queued += sum([len(connection.output) for connection in batch])
+        self._sessions.update([type(connection.session) for connection in batch])
+        if self._with_rows:
+            self._rows += [self._row(connection) for connection in batch if not connection.closed]
+        return len(batch) == CONNECTIONS_IN_STEP
+
+    def _row(self, connection: SocketConnection) -> Row:
+        return (
+            connection.key,
+            connection.address,
+            connection.session.state,
+            connection.started_at + self._wall_clock,
+            connection.received,
+            connection.sent,
+            len(connection.output),
+        )
+
+    def result(self) -> Census:
+        """Return what the walk found."""
+        relay = self._relay
+        roles = dict.fromkeys(ROLES.values(), 0)
+        for session, count in self._sessions.items():
+            if session.state is not State.CLOSED:
+                roles[ROLES[session.state]] += count
+        keys, addresses = relay.admission.by_key(), relay.admission.by_address()
+        return Census(
+            roles=roles,
+            queued=self._queued,
+            traffic=Traffic(self._received, self._sent),
+            limits=(*common_limits(relay), *_single_limits(relay, keys, addresses)),
+            keys=keys,
+            addresses=addresses,
+            ended=self._ended,
+            tunnels=relay.rendezvous.joined,
+            handshakes=relay.completed_handshakes,
+            bugs=relay.bugs,
+            waiting_for_buffers=relay.buffers.waiting,
+            rows=self._rows,
+        )
+
+
+def _single_limits(relay: Surveyed, keys: dict[bytes, int], addresses: dict[str, int]) -> tuple[Use, ...]:
+    """Return the limits for one address, key or listener, with the use of the one that uses most."""
+    limits, fullest = relay.limits, relay.rendezvous.registry.fullest()
+    most_of_address, most_of_key = max(addresses.values(), default=0), max(keys.values(), default=0)
+    return (
+        Use(
+            "address_connections",
+            "connections of one address",
+            most_of_address,
+            limits.connections_per_address,
+        ),
+        Use("key_connections", "connections of one key", most_of_key, limits.connections_per_key),
+        Use("key_tunnels", "tunnels of one key", fullest.tunnels, limits.tunnels_per_key),
+        Use("key_pending", "pending connects of one key", fullest.pending, limits.waiting_per_key),
+        Use(
+            "listener_pending",
+            "pending connects for one listener",
+            fullest.pending_for,
+            limits.waiting_per_listener,
+        ),
+    )

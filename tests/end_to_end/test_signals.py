@@ -1,0 +1,167 @@
+"""Signals to strelay.py, from its first moment on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.node import Endpoint, Node, assert_listening
+from tests.support.process import PATIENCE, ROOT, LoggedProcess, wait_until
+from tests.support.relay_log import parse_state
+from tests.support.relay_process import LOCALHOST, StartRelay, command, write_identity
+
+STOPPING = [signal.SIGTERM, signal.SIGINT]
+OTHER = [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
+
+# Stops the start of the relay at a module that it imports, or at the identity, until a line comes from stdin.
+PAUSED_AT_IMPORT = """
+import builtins, sys
+import strelay
+real_import = builtins.__import__
+def paused_import(name, *rest):
+    if name == "offset_common.commands.run_relay":
+        builtins.__import__ = real_import
+        print("paused", file=sys.stderr, flush=True)
+        sys.stdin.readline()
+    return real_import(name, *rest)
+builtins.__import__ = paused_import
+sys.exit(strelay.main())
+"""
+# The system's resolver goes on through signals, as this long computation does.
+STUCK_IN_RESOLVER = """
+import hashlib, socket, sys
+def look_up(*_, **__):
+    print("paused", file=sys.stderr, flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+socket.getaddrinfo = look_up
+import strelay
+sys.exit(strelay.main())
+"""
+
+
+@contextlib.contextmanager
+def starting(directory: Path, program: str) -> Iterator[LoggedProcess]:
+    """Run a relay that pauses in its start."""
+    arguments = command(write_identity(directory), f"{LOCALHOST}:0")[2:]
+    process = LoggedProcess([sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE)
+    try:
+        process.wait_for_line("^paused$")
+        yield process
+    finally:
+        process.kill()
+
+
+def go_on(process: LoggedProcess) -> None:
+    """Let a paused start continue."""
+    assert process.process.stdin is not None
+    process.process.stdin.write(b"\n")
+    process.process.stdin.close()
+
+
+@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("program", [PAUSED_AT_IMPORT, STUCK_IN_RESOLVER], ids=["imports", "resolver"])
+def test_signal_ends_the_start_in_order(tmp_path: Path, program: str, number: signal.Signals) -> None:
+    with starting(tmp_path, program) as process:
+        assert process.stop(number) == 0
+    assert process.lines == ["paused", f"strelay: stopped by {number.name} before it was ready"]
+
+
+@pytest.mark.parametrize("number", [*OTHER, signal.SIGPIPE])
+def test_other_signals_do_not_end_the_start(tmp_path: Path, number: int) -> None:
+    with starting(tmp_path, PAUSED_AT_IMPORT) as process:
+        process.process.send_signal(number)
+        go_on(process)
+        process.wait_for_line("^relay ready")
+        assert process.stop() == 0
+
+
+def test_early_request_for_the_state_is_answered(tmp_path: Path) -> None:
+    with starting(tmp_path, PAUSED_AT_IMPORT) as process:
+        process.process.send_signal(signal.SIGUSR1)
+        go_on(process)
+        process.wait_for(lambda lines: any(map(parse_state, lines)), "the state")
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["alone", "with workers"])
+@pytest.mark.parametrize("number", OTHER)
+def test_other_signals_do_not_end_the_relay(
+    start_relay: StartRelay, number: int, options: tuple[str, ...]
+) -> None:
+    relay = start_relay(*options)
+    workers = relay.workers
+    for pid in relay.pids:  # as a terminal or a supervisor does
+        os.kill(pid, number)
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        assert_listening(caller, callee, callee.listen())
+    assert relay.workers == workers
+    relay.stop_cleanly()
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (signal.SIGHUP, "nothing to reload yet: signal=SIGHUP"),
+        (signal.SIGUSR2, "signal without a meaning; SIGUSR1 logs the state: signal=SIGUSR2"),
+    ],
+)
+def test_signal_without_effect_is_logged(start_relay: StartRelay, number: int, line: str) -> None:
+    relay = start_relay()
+    relay.process.send_signal(number)
+    assert relay.wait_for_line(f"^{line}$")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ignored_signal_stays_ignored(tmp_path: Path, number: signal.Signals) -> None:
+    """A shell ignores SIGINT for a background job, nohup ignores SIGHUP."""
+    shell = f'trap "" {number.name[3:]}; exec "$@"'
+    relay = LoggedProcess(["sh", "-c", shell, "sh", *command(write_identity(tmp_path), f"{LOCALHOST}:0")])
+    try:
+        relay.wait_for_line("^relay ready")
+        relay.process.send_signal(number)
+        relay.process.send_signal(signal.SIGUSR1)  # handled later than a signal with a smaller number
+        relay.wait_for_line("^relay state")
+        assert relay.stop() == 0
+    finally:
+        relay.kill()
+    assert relay.count_lines("nothing to reload") == 0
+
+
+def test_lost_terminal_does_not_end_the_relay(tmp_path: Path) -> None:
+    identity = write_identity(tmp_path)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, command(identity, f"{LOCALHOST}:0"))
+    try:
+        output = b""
+        while b"public_key=" not in output:
+            output += os.read(terminal, 4096)
+        port = int(output.partition(b"127.0.0.1:")[2].split()[0])
+        os.close(terminal)
+        for _ in range(3):  # the hang-up has arrived by the time that a connection is accepted again
+            with Node(Endpoint((LOCALHOST, port), bytes(32))) as node:
+                peer = node.dial()
+                assert peer.receive_frame() == bytes(4)
+        os.kill(pid, signal.SIGTERM)
+        assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_late_signals_do_not_change_the_status(start_relay: StartRelay) -> None:
+    relay = start_relay("--drain", "0")
+    with contextlib.suppress(ProcessLookupError):
+        while relay.alive:
+            os.kill(relay.pid, signal.SIGTERM)
+            os.kill(relay.pid, signal.SIGHUP)
+    assert relay.wait() == 0
+    wait_until(lambda: not relay.alive, "the end", PATIENCE)

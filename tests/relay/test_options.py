@@ -1,0 +1,53 @@
+"""The options of strelay.py: each sets its own limit, and a wrong value is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+import strelay
+from offset_common.command_line import parse
+from offset_common.commands import run_relay
+from offset_common.errors import UsageError
+from offset_common.relay.limits import KIB, MIB, Limits
+
+COUNTS = {
+    "--per-key": "connections_per_key",
+    "--unproven": "unauthenticated",
+    "--waiting": "waiting_per_key",
+    "--waiting-for": "waiting_per_listener",
+    "--tunnels": "tunnels_per_key",
+    "--stall": "stall",
+    "--accepts": "accepts_per_second",
+    "--handshake-threads": "handshake_threads",
+    "--ipv6-prefix": "ipv6_prefix",
+}
+
+
+def read_limits(*options: str) -> Limits:
+    """Return the limits that a command line sets."""
+    return run_relay.read_limits(parse(strelay.__doc__, ["-i", "file", "-l", "address", *options], "1"))
+
+
+@pytest.mark.parametrize(("option", "field"), COUNTS.items(), ids=COUNTS)
+def test_option_sets_its_own_limit(option: str, field: str) -> None:
+    assert read_limits(option, "7") == read_limits()._replace(**{field: 7})
+
+
+def test_sizes_are_in_mib_and_kib() -> None:
+    limits = read_limits("--buffers", "3", "--socket-buffer", "5")
+    assert (limits.buffers, limits.socket_buffer) == (3 * MIB, 5 * KIB)
+
+
+def test_connections_bound_the_automatic_limits() -> None:
+    limits = read_limits("--connections", "40")
+    assert limits.connections == 40
+    assert (limits.connections_per_address, limits.connections_per_key) == (30, 15)
+    assert read_limits("--connections", "40", "--per-address", "7").connections_per_address == 7
+
+
+@pytest.mark.parametrize(
+    "option", [*COUNTS, "--per-address", "--buffers", "--connections", "--socket-buffer"]
+)
+def test_value_that_is_not_a_number_is_refused(option: str) -> None:
+    with pytest.raises(UsageError, match=option):
+        read_limits(option, "many")

@@ -1,0 +1,229 @@
+"""Requests by hand: long, slow, malformed or many, they get one clear answer and disturb nobody."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from offset_common.status.http_server import LINGER_TIME, MAX_CONNECTIONS, REQUEST_TIME
+from tests.status.relays import LOCALHOST, RelayWithStatus, read_all
+from tests.support.node import Node, assert_listening
+
+GOOD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def status_of(answer: bytes) -> int:
+    """Return the status code of an answer that has exactly one head, one sentence and an end."""
+    head, separator, body = answer.partition(b"\r\n\r\n")
+    assert separator, answer
+    assert head.count(b"HTTP/1.1") == 1
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert b"Connection: close" in head
+    return int(head.split()[1])
+
+
+@pytest.fixture(autouse=True)
+def _relay_is_unharmed(relay: RelayWithStatus):
+    yield
+    assert relay.get("/healthz").status == 200
+    assert relay.failures == []
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "reason"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400, b"plain HTTP, not TLS"),
+        (b"\x00\x00\x00\x00\r\n\r\n", 400, b"not an HTTP request"),
+        (b"nonsense\r\n\r\n", 400, b"bad request syntax"),
+        (b"GET /\r\n\r\n", 400, b"METHOD PATH HTTP/1.1"),
+        (b"GET / HTTP/x\r\n\r\n", 400, b"bad request version"),
+        (b"GET / HTTP/2.0\r\n\r\n", 505, b"invalid HTTP version"),
+        (b"GET / and more HTTP/1.1\r\n\r\n", 400, b"bad request syntax"),
+        (b"\r\n\r\n\r\n", 400, b"request line is empty"),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello", 405, b"only GET and HEAD"),
+        (b"DELETE /status.json HTTP/1.1\r\n\r\n", 405, b"only GET and HEAD"),
+        (b"GET /passwd HTTP/1.1\r\n\r\n", 404, b"there are only /, /status.json, /metrics, /healthz"),
+        (b"GET /../../etc/passwd HTTP/1.1\r\n\r\n", 404, b"there are only"),
+        (b"GET http://[/ HTTP/1.1\r\n\r\n", 400, b"malformed"),
+        (b"GET /status.json?list=1&" + b"a=&" * 30 + b" HTTP/1.1\r\n\r\n", 400, b"malformed"),
+        (b"GET /status.json?list=1&text=%ff HTTP/1.1\r\n\r\n", 400, b"malformed"),
+        (b"GET /status.json?list=-1 HTTP/1.1\r\n\r\n", 400, b"list is a whole number up to 1000"),
+        (b"GET /status.json?list=1001 HTTP/1.1\r\n\r\n", 400, b"list is a whole number up to 1000"),
+        (b"GET /status.json?list=" + b"9" * 5000 + b" HTTP/1.1\r\n\r\n", 400, b"list is a whole number"),
+        (b"GET /status.json?list=1&sort=__class__ HTTP/1.1\r\n\r\n", 400, b"sort is one of key, address"),
+        (b"GET /status.json?list=1&role=king HTTP/1.1\r\n\r\n", 400, b"role is one of handshake"),
+        (b"GET /status.json?list=1&order=up HTTP/1.1\r\n\r\n", 400, b"order is asc or desc"),
+        (
+            b"GET /status.json?list=1&text=" + b"a" * 101 + b" HTTP/1.1\r\n\r\n",
+            400,
+            b"at most 100 characters",
+        ),
+        (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403, b"only localhost and IP addresses"),
+        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431, b"too many headers"),
+        (b"GET / HTTP/1.1\r\nA: " + b"b" * 9000, 431, b"over 8192 bytes"),
+        (b"G" * 9000, 431, b"over 8192 bytes"),
+    ],
+)
+def test_a_wrong_request_gets_one_clear_answer(
+    data: bytes, status: int, reason: bytes, relay: RelayWithStatus
+) -> None:
+    answer = relay.exchange(data)
+    assert status_of(answer) == status
+    body = answer.partition(b"\r\n\r\n")[2]
+    assert reason.lower() in body.lower()
+    assert body.count(b"\n") == 1
+    assert body.decode().strip().isprintable()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:9090", "[::1]:9090", "[::1]", "LOCALHOST:1"])
+def test_local_host_names_are_served(host: str, relay: RelayWithStatus) -> None:
+    answer = relay.exchange(b"GET /healthz HTTP/1.1\r\nHost: " + host.encode() + b"\r\n\r\n")
+    assert status_of(answer) == 200
+
+
+def test_head_has_no_body(relay: RelayWithStatus) -> None:
+    answer = relay.exchange(GOOD.replace(b"GET", b"HEAD"))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert body == b""
+
+
+def test_a_large_body_does_not_cost_the_answer(relay: RelayWithStatus) -> None:
+    with relay.connect() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000))
+        assert status_of(read_all(sock)) == 405
+
+
+def test_a_request_in_single_bytes_is_served(relay: RelayWithStatus) -> None:
+    with relay.connect() as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in GOOD:
+            sock.sendall(bytes([byte]))
+        assert status_of(read_all(sock)) == 200
+
+
+@pytest.mark.parametrize("data", [b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+def test_half_a_request_with_an_end_is_answered(data: bytes, relay: RelayWithStatus) -> None:
+    with relay.connect() as sock:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        answer = read_all(sock)
+    assert status_of(answer) == 400
+    assert b"the request ends before its headers do" in answer
+
+
+def test_two_requests_at_once_get_one_answer(relay: RelayWithStatus) -> None:
+    assert status_of(relay.exchange(GOOD + GOOD)) == 200
+
+
+def test_a_slow_request_is_ended_in_time(relay: RelayWithStatus) -> None:
+    with relay.connect() as sock:
+        begin = time.monotonic()
+        stop = threading.Event()
+
+        def drip() -> None:
+            sock.sendall(b"GET / HTTP/1.1\r\n")
+            while not stop.wait(0.2):
+                try:
+                    sock.sendall(b"A: b\r\n")
+                except OSError:
+                    return
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            assert status_of(read_all(sock)) == 408
+        finally:
+            stop.set()
+            dripping.join()
+    assert REQUEST_TIME - 0.5 < time.monotonic() - begin < REQUEST_TIME + LINGER_TIME + 2
+
+
+def test_silent_connections_keep_nobody_out(relay: RelayWithStatus) -> None:
+    silent = [relay.connect() for _ in range(4 * MAX_CONNECTIONS)]
+    try:
+        begin = time.monotonic()
+        assert relay.get("/healthz").status == 200
+        assert time.monotonic() - begin < 1
+        # The oldest made room, and were told so.
+        assert status_of(read_all(silent[0])) == 503
+        assert relay.descriptors < 60
+    finally:
+        for sock in silent:
+            sock.close()
+
+
+def test_clients_that_do_not_read_keep_nobody_out(relay: RelayWithStatus) -> None:
+    deaf = []
+    try:
+        for _ in range(2 * MAX_CONNECTIONS):
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            sock.connect((LOCALHOST, relay.status_port))
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            deaf.append(sock)
+        assert relay.get("/healthz").status == 200
+    finally:
+        for sock in deaf:
+            sock.close()
+
+
+def test_many_requests_at_once_are_answered(relay: RelayWithStatus) -> None:
+    answers: list[int] = []
+
+    def ask() -> None:
+        for _ in range(25):
+            answers.append(relay.get("/status.json?list=100").status)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 200
+
+
+def test_a_flood_of_requests_disturbs_no_tunnel(relay: RelayWithStatus) -> None:
+    stop = threading.Event()
+
+    def flood() -> None:
+        while not stop.is_set():
+            try:
+                relay.exchange(b"\xff" * 10_000)
+            except OSError:
+                pass
+
+    threads = [threading.Thread(target=flood) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+            assert_listening(caller, callee, callee.listen())
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_requests_write_no_log_lines(relay: RelayWithStatus) -> None:
+    before = len(relay.lines)
+    for data in (GOOD, b"nonsense\r\n\r\n", GOOD.replace(b"healthz", b"status.json")):
+        relay.exchange(data)
+    relay.state()  # what is logged by now has been read after this
+    assert relay.lines[before:-1] == []
+
+
+def test_clients_that_leave_release_their_descriptors(relay: RelayWithStatus) -> None:
+    relay.get("/healthz")
+    before = relay.descriptors
+    for _ in range(100):
+        relay.connect().close()
+        with relay.connect() as sock:
+            sock.sendall(GOOD)
+    deadline = time.monotonic() + 10
+    while relay.descriptors > before:
+        assert time.monotonic() < deadline, relay.descriptors
+        time.sleep(0.05)

@@ -1,0 +1,102 @@
+"""/metrics: Prometheus can read it, its names follow the conventions, and its labels are bounded."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from offset_common.relay.close_reason import CloseReason
+from tests.status.relays import RelayWithStatus
+from tests.support.node import Node, make_tunnel
+
+parser = pytest.importorskip("prometheus_client.parser", reason="needs prometheus-client")
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Return the values by name and labels, as Prometheus' own parser reads them."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in parser.text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_prometheus_accepts_the_format(relay: RelayWithStatus) -> None:
+    reply = relay.get("/metrics")
+    assert reply.status == 200
+    assert reply.headers["Content-Type"].startswith("text/plain; version=")
+    assert samples(reply.text)
+
+
+def test_promtool_has_nothing_to_say(relay: RelayWithStatus) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("needs promtool, of Debian's package prometheus")
+    text = relay.get("/metrics").text
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_labels_are_roles_reasons_and_directions(relay: RelayWithStatus) -> None:
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        make_tunnel(caller, callee, callee.listen())
+        labels = {label for _, labels in samples(relay.get("/metrics").text) for label in labels}
+    assert {name for name, _ in labels} == {"role", "reason", "direction"}
+    reasons = {value for name, value in labels if name == "reason"}
+    assert reasons == {reason.name.lower() for reason in CloseReason}
+    assert len(labels) == len(CloseReason) + 6 + 2
+
+
+def test_counters_end_in_total_and_units_are_base_units(relay: RelayWithStatus) -> None:
+    families = list(parser.text_string_to_metric_families(relay.get("/metrics").text))
+    for family in families:
+        assert family.documentation.endswith(".")
+        assert re.fullmatch(r"(offset_relay|process)_[a-z_]+", family.name)
+        assert not re.search(r"_(ms|milliseconds|kib|mib|kilobytes|percent)(_|$)", family.name)
+        assert all(sample.name.endswith("_total") == (family.type == "counter") for sample in family.samples)
+
+
+def test_traffic_is_counted(relay: RelayWithStatus) -> None:
+    def received() -> float:
+        found = samples(relay.get("/metrics").text)
+        return found["offset_relay_traffic_bytes_total", (("direction", "received"),)]
+
+    before = received()
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        near, far = make_tunnel(caller, callee, callee.listen())
+        near.send(bytes(100_000))
+        far.receive()
+    relay.wait_for_end(near.port)
+    relay.wait_for(lambda _: received() >= before + 100_000, "the traffic")
+
+
+def test_without_the_package_the_answer_says_what_to_install(tmp_path: Path) -> None:
+    hidden = tmp_path / "without"
+    hidden.mkdir()
+    (hidden / "prometheus_client.py").write_text("raise ImportError('not installed')\n")
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from offset_common.status.request import Request\n"
+        "from offset_common.status.routes import Routes\n"
+        "routes = Routes(None, None, None, None, any_host=True)\n"
+        "answer = routes.respond(Request('GET', '/metrics', {}))\n"
+        "print(answer.status.value, answer.body.decode(), end='')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(hidden)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=True,
+    )
+    assert done.stdout.startswith("501 metrics need the package prometheus-client")
+    assert "pip install prometheus-client" in done.stdout
+    assert "apt-get install python3-prometheus-client" in done.stdout
+    assert done.stdout.count("\n") == 1

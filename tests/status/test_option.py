@@ -1,0 +1,92 @@
+"""The option --status: addresses, warnings and mistakes; without it, nothing of the room is there."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands import FILES
+from tests.status.relays import LOCALHOST, RelayWithStatus
+from tests.support.process import ROOT
+
+IDENTITY = str(FILES / "relay.ident")
+
+
+def run(*options: str) -> tuple[int, list[str]]:
+    """Run a relay that cannot start; return the exit status and the lines on standard error."""
+    done = subprocess.run(
+        [sys.executable, "strelay.py", "-i", IDENTITY, "-l", f"{LOCALHOST}:0", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.stdout == ""
+    return done.returncode, done.stderr.splitlines()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server((LOCALHOST, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize("form", ["{}", ":{}"])
+def test_a_port_alone_is_on_loopback(form: str, free_port: int, tmp_path: Path) -> None:
+    relay = RelayWithStatus(tmp_path, status=form.format(free_port))
+    try:
+        assert f"address={LOCALHOST}:{free_port}" in relay.wait_for_line("status ready: ")
+        assert relay.get("/healthz").status == 200
+        assert relay.count_lines("warning") == 0
+    finally:
+        relay.kill()
+
+
+def test_an_address_for_others_is_warned_of(tmp_path: Path) -> None:
+    relay = RelayWithStatus(tmp_path, status="0.0.0.0:0")
+    try:
+        assert relay.count_lines(r"warning.*status is open to other machines: address=0\.0\.0\.0:") == 1
+        assert relay.get("/healthz", Host="relay.example.com").status == 200
+    finally:
+        relay.kill()
+
+
+def test_a_port_in_use_is_one_line() -> None:
+    with socket.create_server((LOCALHOST, 0)) as server:
+        address = f"{LOCALHOST}:{server.getsockname()[1]}"
+        status, lines = run("--status", address)
+    assert status == 1
+    assert lines == [
+        f"strelay: cannot listen on {address}: another program has this port; stop it, or choose another port"
+    ]
+
+
+@pytest.mark.parametrize("value", ["nonsense", "1.2.3.4.5:80", "127.0.0.1:99999", "99999", "", "http://a:1"])
+def test_an_invalid_address_is_one_line(value: str) -> None:
+    status, lines = run("--status", value)
+    assert status == 2
+    assert len(lines) == 1
+    assert lines[0].startswith("strelay: the address ")
+
+
+def test_a_relay_without_status_imports_nothing_of_it() -> None:
+    program = (
+        "import sys; from offset_common.commands import run_relay\n"
+        "with run_relay.open_status(None)(None): pass\n"
+        "rooms = ('offset_common.status', 'http', 'prometheus')\n"
+        "found = [name for name in sys.modules if name.startswith(rooms)]\n"
+        "assert found == [], found\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=20)
+
+
+def test_the_relay_stops_at_once_with_clients_connected(tmp_path: Path) -> None:
+    relay = RelayWithStatus(tmp_path)
+    with relay.connect():
+        relay.stop_cleanly()

@@ -1,0 +1,185 @@
+"""stmgr relay-status: the status in a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+import stmgr
+from offset_common.identity import encode_key
+from offset_common.status.terminal import byte_text, duration
+from tests.status.relays import LOCALHOST, RelayWithStatus
+from tests.support.node import Node, make_tunnel
+from tests.support.process import ROOT, LoggedProcess, wait_until
+
+
+def run(url: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Run the command; return exit status, output and error."""
+    status = stmgr.main(["relay-status", url])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_it_shows_what_the_page_shows(relay: RelayWithStatus, capsys: pytest.CaptureFixture[str]) -> None:
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        make_tunnel(caller, callee, callee.listen())
+        status, out, err = run(relay.url, capsys)
+    assert (status, err) == (0, "")
+    assert encode_key(relay.public_key) in out
+    limit = relay.status()["limits"][0]["limit"]
+    assert f"] 3 of {limit:,} connections\n" in out
+    assert "1 listener, 0 pending connect, 2 tunnel" in out
+    assert encode_key(callee.public_key) in out
+    assert "rejected by the listener" in out
+    assert "relay ready: address=" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    "form", ["{host}:{port}", "http://{host}:{port}/", "http://{host}:{port}/status.json"]
+)
+def test_short_forms_of_the_url_work(
+    form: str, relay: RelayWithStatus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(form.format(host=LOCALHOST, port=relay.status_port), capsys)[0] == 0
+
+
+def test_watch_shows_rates(relay: RelayWithStatus) -> None:
+    command = [sys.executable, "-u", "stmgr.py", "relay-status", relay.url, "--watch"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        try:
+            for line in watching.stdout:
+                if re.match(r"  now: .*/s received, .*/s sent, \d+\.\d new tunnels/s$", line):
+                    break
+            else:
+                pytest.fail("no rates")
+        finally:
+            watching.kill()
+
+
+def test_watch_reports_the_loss_of_the_relay(tmp_path) -> None:
+    relay = RelayWithStatus(tmp_path)
+    command = [sys.executable, "-u", "stmgr.py", "relay-status", relay.url, "--watch"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        try:
+            assert watching.stdout.readline().startswith("relay ")
+            relay.kill()
+            assert any(line.startswith(f"no answer from {relay.url}: ") for line in watching.stdout)
+            assert watching.poll() is None
+        finally:
+            watching.kill()
+            relay.kill()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "ftp://a", "http://", "http://[", "http://a:b", "http://a:99999", "a b:1", "\n"]
+)
+def test_an_invalid_url_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(url, capsys)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "is not the address of a status page; write http://127.0.0.1:9090" in err
+
+
+def test_a_relay_that_is_away_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run("http://127.0.0.1:1", capsys)
+    assert (status, out) == (1, "")
+    assert err.startswith("stmgr: no answer from http://127.0.0.1:1: connection refused; check that strelay")
+    assert err.count("\n") == 1
+
+
+@contextmanager
+def server(status: int, body: bytes) -> Iterator[str]:
+    """Serve one answer to everything; the value is the URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer((LOCALHOST, 0), Handler) as served:
+        thread = threading.Thread(target=served.serve_forever)
+        thread.start()
+        try:
+            yield f"http://{LOCALHOST}:{served.server_port}"
+        finally:
+            served.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"{}", b"null", b"\xff", b"[" * 100_000, b'{"draining": 1}']
+)
+def test_another_answer_is_one_line(body: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    with server(200, body) as url:
+        status, out, err = run(url, capsys)
+    assert (status, out) == (1, "")
+    assert err == f"stmgr: the answer of {url} is not the status of a relay\n"
+
+
+def test_an_error_answer_is_shown_without_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    with server(503, b"busy \x1b[31m\nmore") as url:
+        status, _, err = run(url, capsys)
+    assert status == 1
+    assert err == f"stmgr: {url} answers 503: busy \\x1b[31m\\nmore\n"
+
+
+def test_values_cannot_write_escapes(relay: RelayWithStatus, capsys: pytest.CaptureFixture[str]) -> None:
+    status = relay.status()
+    status["log"].insert(
+        0, {"time": 0, "level": "info", "event": "\x1b]0;", "fields": {"a": "\n"}, "times": 1}
+    )
+    status["public_key"] = "\x1b[2J"
+    with server(200, json.dumps(status).encode()) as url:
+        code, out, _ = run(url, capsys)
+    assert code == 0
+    assert "\x1b" not in out
+
+
+def test_the_wrong_port_is_one_line(capsys: pytest.CaptureFixture[str], relay: RelayWithStatus) -> None:
+    status, _, err = run(f"http://{LOCALHOST}:{relay.port}", capsys)
+    assert status == 1
+    assert err.count("\n") == 1
+
+
+def test_numbers_are_short() -> None:
+    assert [byte_text(size) for size in (0, 1023, 1024, 10**6, 10**9, 10**13)] == [
+        "0 B",
+        "1023 B",
+        "1.0 KiB",
+        "977 KiB",
+        "954 MiB",
+        "9.1 TiB",
+    ]
+    assert [duration(seconds) for seconds in (-1, 90, 119, 7200, 200_000)] == [
+        "0 s",
+        "90 s",
+        "119 s",
+        "2 h",
+        "2 d",
+    ]
+
+
+def test_the_terminal_is_cleared_between_watches(relay: RelayWithStatus) -> None:
+    """On a terminal the next status takes the place of the last one."""
+    terminal = LoggedProcess(
+        ["script", "-qec", f"{sys.executable} stmgr.py relay-status {relay.url} --watch", "/dev/stderr"]
+    )
+    try:
+        wait_until(lambda: terminal.count_lines(re.escape("\x1b[H\x1b[2J")) > 1, "a second status")
+    finally:
+        terminal.kill()

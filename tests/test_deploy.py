@@ -1,0 +1,99 @@
+"""deploy/offset-relay.service is valid and hardened, starts the relay, and starts it again for ever."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from offset_common.identity import Identity, encode_key, save_identity
+from tests.documents import INSTALL_COMMANDS, UNIT, environment, make_clone
+from tests.support.process import PATIENCE, ROOT
+from tests.support.relay_log import parse_ready
+from tests.support.relay_process import command, write_identity
+
+EXPOSURE = 20  # tenths, of 100: what `systemd-analyze security` may find at most
+
+
+def settings(name: str) -> list[str]:
+    """Return the values of a setting in the unit."""
+    return re.findall(rf"^{name}=(.*)$", UNIT.read_text("utf-8"), re.MULTILINE)
+
+
+def analyze(*arguments: str) -> None:
+    """Run systemd-analyze; fail unless it succeeds and prints no warning on standard error."""
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        pytest.skip("needs systemd-analyze")
+    version = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout
+    if int(version.split()[1]) < 250:
+        pytest.skip("needs systemd 250 for --offline")
+    done = subprocess.run([tool, *arguments, str(UNIT)], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def test_systemd_accepts_the_unit() -> None:
+    analyze("verify")
+
+
+def test_unit_is_hardened() -> None:
+    analyze("security", "--offline=true", f"--threshold={EXPOSURE}")
+
+
+def test_relay_is_started_again_without_a_limit() -> None:
+    assert settings("Restart") == ["on-failure"]
+    assert settings("StartLimitIntervalSec") == ["0"]
+    assert 1 <= int(settings("RestartSec")[0]) <= 60
+
+
+@pytest.mark.parametrize(
+    ("options", "again"),
+    [
+        (["--laddr", "192.0.2.77:4567"], True),  # an address that this host does not have, or not yet
+        (["--laddr", "127.0.0.1"], False),
+        (["--laddr", "127.0.0.1:0", "--no-such-option"], False),
+    ],
+    ids=["address not here", "wrong address", "wrong option"],
+)
+def test_only_failures_that_may_pass_are_retried(tmp_path: Path, options: list[str], again: bool) -> None:
+    start = command(write_identity(tmp_path), "")[:-2]
+    done = subprocess.run([*start, *options], cwd=ROOT, capture_output=True, timeout=PATIENCE)
+    assert done.returncode != 0
+    final = settings("RestartPreventExitStatus")[0].split()
+    assert (str(done.returncode) not in final) == again
+
+
+def test_documented_installation_starts_the_relay(tmp_path: Path) -> None:
+    clone, host = tmp_path / "clone", tmp_path / "host"
+    clone.mkdir()
+    make_clone(clone)
+    (clone / "relay").mkdir()
+    identity = Identity.generate()
+    save_identity(identity, clone / "relay/relay.ident")
+    (host / "etc/systemd/system").mkdir(parents=True)
+    for line in INSTALL_COMMANDS:
+        here = re.sub(r" /(opt|etc)/", rf" {host}/\1/", line)
+        subprocess.run(shlex.split(here), cwd=clone, check=True, timeout=PATIENCE)
+    assert (host / "etc/systemd/system" / UNIT.name).read_text("utf-8") == UNIT.read_text("utf-8")
+    (credential,) = settings("LoadCredential")
+    name, _, source = credential.partition(":")
+    (start,) = settings("ExecStart")
+    words = shlex.split(start.replace("/opt/", f"{host}/opt/").replace("0.0.0.0:4567", "127.0.0.1:0"))
+    words = [word.replace(f"${{CREDENTIALS_DIRECTORY}}/{name}", f"{host}{source}") for word in words]
+    assert words[0] == "/usr/bin/python3"
+    words[0] = sys.executable
+    with subprocess.Popen(words, cwd="/", stderr=subprocess.PIPE, env=environment(), text=True) as relay:
+        try:
+            assert relay.stderr is not None
+            ready = parse_ready(relay.stderr.readline())
+            relay.send_signal(signal.SIGTERM)
+            assert relay.wait(PATIENCE) == 0
+        finally:
+            relay.kill()
+    assert ready is not None and ready.public_key == encode_key(identity.public_key)

@@ -1,0 +1,123 @@
+"""`make run`: the ticket is for where the relay listens, and the explanation of who can reach it is true."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from offset_common.address import Address, parse_listen_address
+from offset_common.errors import UsageError
+from offset_common.tickets import RelayTicket
+from tests.documents import environment, make_clone
+from tests.support.process import PATIENCE, ROOT
+from tests.support.relay_log import parse_ready
+from tools.run import address_to_reach, next_steps
+
+
+def run(directory: Path, **variables: str) -> str:
+    """Run `make run` until the relay is ready; return what it prints."""
+    with subprocess.Popen(
+        [sys.executable, "tools/run.py"],
+        cwd=directory,
+        env={**environment(), "ADDRESS": "", "LADDR": "", **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None and process.stdout is not None
+            assert parse_ready(process.stderr.readline()) is not None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+            return process.stdout.read()
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def test_ticket_has_the_port_that_is_listened_on(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    printed = run(make_clone(tmp_path), LADDR=address)
+    assert str(RelayTicket.load(tmp_path / "relay/relay.relay").address) == address
+    assert f"Only programs on this machine can reach {address}." in printed
+    assert "local network" not in printed
+    assert f"make run ADDRESS=relay.example.com:{address.partition(':')[2]}\n" in printed
+
+
+@pytest.mark.parametrize("laddr", ["127.0.0.1:4571", "[::1]:4571", "192.168.1.10:4571", "localhost:4571"])
+def test_specific_address_is_the_one_in_the_ticket(laddr: str) -> None:
+    assert str(address_to_reach(parse_listen_address(laddr))) == laddr
+
+
+@pytest.mark.parametrize("laddr", ["0.0.0.0:4571", "[::]:4571"])
+def test_wildcard_gives_an_own_address_with_its_port(laddr: str) -> None:
+    address = address_to_reach(parse_listen_address(laddr))
+    assert address.port == 4571
+    assert address.host not in ("0.0.0.0", "::")
+
+
+@pytest.mark.parametrize("laddr", ["0.0.0.0:0", "[::]:0", "127.0.0.1:0", "[fe80::1%lo]:4571"])
+def test_address_that_no_ticket_can_have_is_refused(laddr: str) -> None:
+    with pytest.raises(UsageError):
+        address_to_reach(parse_listen_address(laddr))
+
+
+@pytest.mark.parametrize(
+    ("ticket", "listen", "expected"),
+    [
+        (Address("127.0.0.1", 4567), Address("0.0.0.0", 4567), "Only programs on this machine"),
+        (Address("::1", 4567), Address("::", 4567), "Only programs on this machine"),
+        (Address("localhost", 4567), Address("localhost", 4567), "Only programs on this machine"),
+        (Address("10.1.2.3", 4567), Address("0.0.0.0", 4567), "perhaps its local network"),
+        (Address("relay.example.com", 4567), Address("127.0.0.1", 4567), "forwards their connections"),
+        (Address("relay.example.com", 443), Address("0.0.0.0", 4567), "forwards their connections"),
+        (Address("relay.example.com", 4567), Address("0.0.0.0", 4567), None),
+    ],
+    ids=str,
+)
+def test_reach_is_explained_truthfully(ticket: Address, listen: Address, expected: str) -> None:
+    sentences = ["Only programs on this machine", "perhaps its local network", "forwards their connections"]
+    text = "\n".join(next_steps(ticket, listen))
+    assert [sentence for sentence in sentences if sentence in text] == ([expected] if expected else [])
+
+
+def make_without(missing: str, directory: Path, target: str) -> subprocess.CompletedProcess[str]:
+    """Run a target of the Makefile with a Python whose command lines may not match shell patterns."""
+    python = directory / "python-on-a-small-host"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in {missing}) echo "not here" >&2; exit 1;; esac\n'
+        f'exec "{sys.executable}" "$@"\n'
+    )
+    python.chmod(0o755)
+    arguments = [f"PYTHON={python}", f"VENV={directory / 'venv'}"]
+    return subprocess.run(
+        ["make", "-C", str(ROOT), target, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+@pytest.mark.parametrize("target", ["test", "check", "bench", "soak"])
+def test_missing_venv_says_what_to_install(tmp_path: Path, target: str) -> None:
+    done = make_without("*ensurepip*", tmp_path, target)
+    assert done.returncode != 0
+    assert "apt-get install python3-venv" in done.stdout + done.stderr
+    assert not (tmp_path / "venv/bin").exists()
+
+
+def test_missing_packages_say_what_to_install(tmp_path: Path) -> None:
+    done = make_without("*ensurepip*|*cryptography*", tmp_path, "run")
+    assert done.returncode != 0
+    for packages in ("python3-venv", "python3-cryptography python3-docopt"):
+        assert f"apt-get install {packages}" in done.stdout

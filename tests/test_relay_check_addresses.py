@@ -1,0 +1,157 @@
+"""stmgr relay-check uses every address of the relay's name, and names those that do not work."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import stmgr
+from offset_common.address import Address
+from offset_common.tickets import RelayTicket
+from offset_common.tools import address_check
+from offset_common.tools.failures import Cause
+from tests.support.process import wait_until
+from tests.support.relay_process import RelayProcess, StartRelay, start_relay, write_identity
+
+__all__ = ["start_relay"]
+
+NAME = "relay.example"
+Check = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def both(start_relay: StartRelay) -> RelayProcess:
+    """A relay at every IPv4 address of this machine: all of 127.0.0.0/8."""
+    return start_relay(address="0.0.0.0:0")
+
+
+@pytest.fixture
+def check(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Check a relay whose name has the given addresses; return the status and the output."""
+
+    def run(relay: RelayProcess, hosts: list[str], *options: str) -> tuple[int, str]:
+        def resolve(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+            assert host == NAME
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in hosts]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        path = tmp_path / "a.relay"
+        path.unlink(missing_ok=True)
+        RelayTicket(relay.public_key, Address(NAME, relay.port)).save(path)
+        status = stmgr.main(["relay-check", str(path), "--quick", *options])
+        return status, capsys.readouterr().out
+
+    return run
+
+
+def test_relay_works_if_all_its_addresses_do(both: RelayProcess, check: Check) -> None:
+    status, out = check(both, ["127.0.0.1", "127.0.0.2"])
+    assert status == 0
+    assert "2 of 2 work" in out
+    assert out.endswith("\nthe relay works\n")
+
+
+def test_address_where_nothing_listens_is_named(start_relay: StartRelay, check: Check) -> None:
+    status, out = check(start_relay(), ["127.0.0.2", "127.0.0.1"])
+    assert status == 1
+    assert "  FAILED  127.0.0.2  no TCP connection to 127.0.0.2:" in out
+    assert "what happened: the relay works at 127.0.0.1, but no TCP connection to 127.0.0.2" in out
+    assert f"remove that address from the name {NAME}" in out
+    assert "message back" in out, "the address that works is still checked to the end"
+
+
+@contextlib.contextmanager
+def unanswered_port(host: str, port: int) -> Iterator[None]:
+    """Let a port leave new connections without an answer, as a firewall that drops packets does."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(socket.create_server((host, port), backlog=0))
+        with contextlib.suppress(socket.timeout):
+            for _ in range(50):  # fill the accept queue
+                stack.enter_context(socket.create_connection((host, port), timeout=0.2))
+            pytest.skip("this system answers even when the accept queue is full")
+        yield
+
+
+def test_addresses_that_drop_packets_cost_one_timeout(start_relay: StartRelay, check: Check) -> None:
+    relay = start_relay()
+    silent = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
+    with contextlib.ExitStack() as stack:
+        for host in silent:
+            stack.enter_context(unanswered_port(host, relay.port))
+        start = time.monotonic()
+        status, out = check(relay, [*silent, "127.0.0.1"], "--timeout", "2")
+        assert time.monotonic() - start < 2 * 2 + 1
+    assert status == 1
+    for host in silent:
+        assert f"  FAILED  {host}  no TCP connection to {host}:{relay.port}: no answer within 2 s" in out
+
+
+def test_json_has_a_result_for_each_address(start_relay: StartRelay, check: Check) -> None:
+    _, out = check(start_relay(), ["127.0.0.1", "127.0.0.2"], "--json")
+    report = json.loads(out)
+    works, fails = report["addresses"]
+    assert (works["address"], works["ok"], works["failure"]) == ("127.0.0.1", True, None)
+    assert (fails["address"], fails["ok"]) == ("127.0.0.2", False)
+    assert fails["failure"]["cause"] == Cause.NOTHING_LISTENS.value
+    assert report["failure"]["cause"] == Cause.SOME_ADDRESSES.value
+
+
+def test_address_with_another_key_is_named(start_relay: StartRelay, check: Check, tmp_path: Path) -> None:
+    relay = start_relay()
+    start_relay(address=f"127.0.0.2:{relay.port}", identity=write_identity(tmp_path))
+    status, out = check(relay, ["127.0.0.1", "127.0.0.2"])
+    assert status == 1
+    assert f"the relay at 127.0.0.2:{relay.port} has another identity" in out
+
+
+def test_address_without_a_route_is_not_judged(
+    both: RelayProcess, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = address_check._has_route
+    monkeypatch.setattr(
+        address_check, "_has_route", lambda each: each.sockaddr[0] != "127.0.0.9" and real(each)
+    )
+    status, out = check(both, ["127.0.0.9", "127.0.0.1"])
+    assert status == 0
+    assert "  --  127.0.0.9  not checked: this machine has no route to it" in out
+
+
+def test_name_without_a_working_address_fails(check: Check) -> None:
+    class Closed:
+        public_key = bytes(32)
+        port = 1
+
+    status, out = check(Closed(), ["127.0.0.1", "127.0.0.2"])
+    assert status == 1
+    assert "FAILED  127.0.0.1" in out
+    assert "FAILED  127.0.0.2" in out
+    assert "what happened: no TCP connection to 127.0.0.1:1" in out
+
+
+def test_addresses_of_two_relays_are_noticed(start_relay: StartRelay, check: Check) -> None:
+    one = start_relay()
+    start_relay(address=f"127.0.0.2:{one.port}", identity=one.identity)
+    status, out = check(one, ["127.0.0.1", "127.0.0.2"], "--timeout", "1", "--json")
+    assert status == 1
+    assert json.loads(out)["failure"]["cause"] == Cause.NOT_ANNOUNCED.value
+
+
+def test_checked_addresses_see_no_reset(both: RelayProcess, check: Check) -> None:
+    check(both, ["127.0.0.1", "127.0.0.2"])
+    wait_until(lambda: len(both.ends()) == 5)
+    assert {end.reason for end in both.ends()} <= {"the peer closed", "the other end of the tunnel ended"}
+
+
+def test_silent_program_at_an_address_is_named(start_relay: StartRelay, check: Check) -> None:
+    relay = start_relay()
+    with socket.create_server(("127.0.0.2", relay.port)):
+        status, out = check(relay, ["127.0.0.1", "127.0.0.2"], "--timeout", "0.5")
+    assert status == 1
+    assert "FAILED  127.0.0.2  127.0.0.2" in out
+    assert "did not finish the version in 0.5 s" in out

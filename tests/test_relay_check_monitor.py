@@ -1,0 +1,145 @@
+"""stmgr relay-check for monitors and terminals: one line, again and again, and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stmgr
+from tests.commands import ROOT
+from tests.support.client import fake_server, ticket_for, wait_for_end
+from tests.support.relay_process import RelayProcess, StartRelay, relay, start_relay
+
+__all__ = ["relay", "start_relay"]
+
+SCRIPT = str(ROOT / "stmgr.py")
+
+
+@pytest.fixture
+def ticket_file(relay: RelayProcess, tmp_path: Path) -> str:
+    path = tmp_path / "a.relay"
+    relay.ticket.save(path)
+    return str(path)
+
+
+def test_line_of_a_working_relay(
+    ticket_file: str, relay: RelayProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stmgr.main(["relay-check", ticket_file, "--quick", "--line"]) == 0
+    line = rf"OK {relay.ticket.address}: all steps in \d+\.\d ms, round trip \d+\.\d ms\n"
+    assert re.fullmatch(line, capsys.readouterr().out)
+
+
+def test_line_of_a_failing_relay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.relay"
+    ticket_for(1).save(path)
+    assert stmgr.main(["relay-check", str(path), "--line"]) == 1
+    line = r"FAILED 127\.0\.0\.1:1: TCP connection: no TCP connection to 127\.0\.0\.1:1: .+\n"
+    assert re.fullmatch(line, capsys.readouterr().out)
+
+
+def watch(ticket: str, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, "relay-check", ticket, "--watch", "1", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def next_line(watching: subprocess.Popen[str]) -> str:
+    assert watching.stdout is not None
+    return watching.stdout.readline()
+
+
+def interrupt(watching: subprocess.Popen[str]) -> int:
+    with watching:
+        watching.send_signal(signal.SIGINT)
+        return watching.wait(20)
+
+
+def test_watch_prints_a_line_for_each_check(ticket_file: str) -> None:
+    watching = watch(ticket_file)
+    lines = [next_line(watching) for _ in range(3)]
+    assert interrupt(watching) == 0
+    for line in lines:
+        assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ OK 127\.0\.0\.1:\d+: ", line)
+    assert len({line[:20] for line in lines}) == 3, "a check starts every second"
+
+
+def test_status_of_watch_is_that_of_the_last_check(start_relay: StartRelay, tmp_path: Path) -> None:
+    own = start_relay()
+    path = tmp_path / "a.relay"
+    own.ticket.save(path)
+    watching = watch(str(path))
+    assert " OK " in next_line(watching)
+    own.kill()
+    while " OK " in next_line(watching):
+        pass
+    assert interrupt(watching) == 1
+
+
+def test_watch_prints_one_json_object_a_line(ticket_file: str) -> None:
+    watching = watch(ticket_file, "--json")
+    reports = [json.loads(next_line(watching)) for _ in range(2)]
+    assert interrupt(watching) == 0
+    assert [(report["ok"], report["bulk"]) for report in reports] == [(True, None)] * 2
+    assert reports[0]["time"] < reports[1]["time"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("--trace --json", "--trace and --json cannot be used together; choose one"),
+        ("--json --line", "--json and --line cannot be used together; choose one"),
+        ("--watch 5 --trace", "--trace and --watch cannot be used together; choose one"),
+        ("--watch 0", "--watch is a number of seconds from 1 to 86400, not '0'"),
+        ("--watch soon", "--watch is a number of seconds from 1 to 86400, not 'soon'"),
+    ],
+)
+def test_options_that_do_not_fit_are_explained(
+    options: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stmgr.main(["relay-check", "a", *options.split()]) == 2
+    assert capsys.readouterr() == ("", f"stmgr: {reason}\n")
+
+
+def run_and_press_ctrl_c(arguments: list[str], wait_for: str, term: str) -> tuple[int, str]:
+    """Run a command as the foreground job of a terminal; press Ctrl-C once it shows a text."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["TERM"] = term
+        os.execv(sys.executable, [sys.executable, *arguments])
+    shown, pressed = "", False
+    try:
+        while piece := os.read(terminal, 65536):
+            shown += piece.decode()
+            if wait_for in shown and not pressed:
+                pressed = True
+                os.write(terminal, b"\x03")
+    except OSError:  # raised when no process has the terminal open any more
+        pass
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
+
+
+@pytest.mark.parametrize("options", [[], ["--trace"], ["--json"]], ids=["steps", "trace", "json"])
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_ctrl_c_leaves_a_clean_line(options: list[str], term: str, tmp_path: Path) -> None:
+    if options == ["--json"] and term == "dumb":
+        pytest.skip("shows nothing to wait for")
+    path = tmp_path / "a.relay"
+    with fake_server(wait_for_end) as ticket:
+        ticket.save(path)
+        text = "== version" if options == ["--trace"] else "version" if term == "xterm" else "TCP connection"
+        status, shown = run_and_press_ctrl_c([SCRIPT, "relay-check", str(path), *options], text, term)
+    assert status == 130
+    assert "Traceback" not in shown
+    assert shown.endswith("\r\x1b[K" if term == "xterm" else "\n")
