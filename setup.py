@@ -21,10 +21,10 @@ def read_version() -> str:
 
 # QR codes of tickets.
 QR = ["segno"]
-# /metrics of a relay with --status.
-METRICS = ["prometheus-client"]
 # Configuration files; the standard library reads them from Python 3.11 on.
 CONFIG = ['tomli; python_version < "3.11"']
+# /metrics of a relay with --status.
+METRICS = ["prometheus-client"]
 # What the suite needs on any Python, and what it has for oracles: wheels of the oracles come later for some.
 TEST = ["pytest", "pytest-cov", "pytest-timeout", "hypothesis", *QR, *METRICS, *CONFIG]
 ORACLES = ["pycapnp", 'zxing-cpp; python_version >= "3.10"']  # Cap'n Proto; a reader of QR codes beside zbar

@@ -44,12 +44,12 @@ FORWARD = "tests/examples/test_forward_in_use.py"
 ELSEWHERE = {
     **dict.fromkeys(OWNERS_COMMANDS, "tests/test_documentation.py::test_the_readme_commands_start_a_relay"),
     **dict.fromkeys(FORWARDING_COMMANDS, f"{FORWARD}::test_readme_commands_reach_the_server"),
-    **dict.fromkeys(INSTALL_COMMANDS, "tests/test_deploy.py::test_documented_installation_starts_the_relay"),
-    f"python3 stmgr.py relay-status {STATUS_URL}": f"{STATUS_TESTS}::test_it_shows_what_the_page_shows",
-    f"python3 stmgr.py relay-status {STATUS_URL} --watch": f"{STATUS_TESTS}::test_watch_shows_rates",
     "python3 strelay.py --config relay.toml": (
         "tests/policy/test_config.py::test_the_documented_file_is_valid"
     ),
+    **dict.fromkeys(INSTALL_COMMANDS, "tests/test_deploy.py::test_documented_installation_starts_the_relay"),
+    f"python3 stmgr.py relay-status {STATUS_URL}": f"{STATUS_TESTS}::test_it_shows_what_the_page_shows",
+    f"python3 stmgr.py relay-status {STATUS_URL} --watch": f"{STATUS_TESTS}::test_watch_shows_rates",
     "pip install .": "tests/test_packaging.py::test_the_installed_commands_work",
     "ssh -p 2222 localhost": f"{FORWARD}::test_ssh_works",
 }

@@ -97,15 +97,14 @@ def start(page: str, argv: Sequence[str], signals: Signals) -> int:
 
 
 def serve(
-    arguments: dict[str, Any],
-    signals: Signals,
-    reread: Optional[Callable[[], dict[str, Any]]] = None,
+    arguments: dict[str, Any], signals: Signals, reread: Optional[Callable[[], dict[str, Any]]] = None
 ) -> int:
     """Start the relay that the arguments describe, and serve.
 
     Args:
         arguments: by option name, as docopt returns them.
-        reread: returns them anew, if some come from a configuration file.
+        signals: kept since the start of the program.
+        reread: returns the arguments anew, if some come from a configuration file.
 
     Raises:
         OperatorError: it cannot start.

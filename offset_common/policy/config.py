@@ -81,7 +81,7 @@ def load_config(path: str, options: Mapping[str, Any]) -> Arguments:
         raise FileError(path, "its values are nested too deeply") from None
     except ValueError as error:
         raise FileError(path, f"not valid TOML: {error}") from None
-    known = [name for name in options if name.startswith("--") and name not in NOT_IN_FILES]
+    known = sorted(name for name in options if name.startswith("--") and name not in NOT_IN_FILES)
     arguments: Arguments = {}
     for key, value in values.items():
         name = f"--{key}"

@@ -79,6 +79,10 @@ class Admission(Generic[C]):
         """Return the number of connections."""
         return len(self._connections)
 
+    def change_limits(self, limits: Limits) -> None:
+        """Change the limits; what exceeds them now stays, and newcomers are refused."""
+        self._limits = limits
+
     @property
     def unauthenticated(self) -> int:
         """The number of connections that have not finished the handshake."""
@@ -91,10 +95,6 @@ class Admission(Generic[C]):
     def by_key(self) -> dict[bytes, int]:
         """Return how many authenticated connections each key has."""
         return dict(self._of_key)
-
-    def change_limits(self, limits: Limits) -> None:
-        """Change the limits; what exceeds them now stays, and newcomers are refused."""
-        self._limits = limits
 
     def all(self) -> list[C]:
         """Return all connections."""

@@ -180,8 +180,7 @@ class SocketConnection(WatchedSocket):
         The bytes are valid until the next read of any connection. `keep` must follow.
 
         Args:
-            most: bytes to read at most.
-            metered: not even a large frame may exceed that.
+            most: bytes to read at most; a large frame may exceed it unless `metered`.
 
         Raises:
             OSError: the connection is lost.

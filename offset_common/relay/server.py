@@ -334,7 +334,10 @@ def raise_descriptor_limit() -> int:
 
 @contextlib.contextmanager
 def obey_signals(relay: Relay, signals: Signals, drain: float) -> Iterator[None]:
-    """Make SIGTERM and SIGINT stop the relay gracefully, a second one at once; SIGUSR1 logs its state."""
+    """Make SIGTERM and SIGINT stop the relay gracefully, a second one at once.
+
+    SIGUSR1 logs its state, SIGHUP reads the operator's files again.
+    """
 
     def act(number: int) -> None:
         name = signal.Signals(number).name

@@ -74,6 +74,7 @@ def test_the_rest_has_its_defaults(tmp_path):
         ("rat = 1", "unknown option 'rat'; did you mean rate?"),
         ("config = 'x'", "unknown option 'config'"),
         ("help = true", "unknown option 'help'"),
+        ("x = " + "[" * 20_000, "its values are nested too deeply"),
         ("rate = true", "rate has one value, a string or a number, and not true or false"),
         ("rate = [1]", "rate has one value, a string or a number, and not a list"),
         ("[rate]\nall = 1", "rate has one value, a string or a number, and not a dict"),
