@@ -117,7 +117,7 @@ def test_rows_agree_with_the_connections(harness: Harness) -> None:
     rows = {row[0]: row for row in census_of(take(harness, Detail.ROWS)).rows if row[2] is State.TUNNEL}
     expected: object = (
         near.key,
-        ("127.0.0.1:5000", "127.0.0.1"),
+        near.connection.address,
         State.TUNNEL,
         pytest.approx(time.time(), abs=5),
         near.connection.received,
