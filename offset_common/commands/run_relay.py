@@ -155,7 +155,7 @@ def open_status(text: Optional[str]) -> Callable[[Relay], AbstractContextManager
 
     @contextmanager
     def serve_status(relay: Relay) -> Iterator[None]:
-        service.start(relay)
+        service.start(relay, lambda key: relay.name_of(key) or "")
         try:
             yield
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from offset_common.identity import encode_key
 from tests.commands import FILES
 from tests.status.relays import LOCALHOST, RelayWithStatus
-from tests.support.process import ROOT
+from tests.support.node import Node
+from tests.support.process import ROOT, wait_until
 
 IDENTITY = str(FILES / "relay.ident")
 
@@ -53,6 +56,23 @@ def test_an_address_for_others_is_warned_of(tmp_path: Path) -> None:
     try:
         assert relay.count_lines(r"warning.*status is open to other machines: address=0\.0\.0\.0:") == 1
         assert relay.get("/healthz", Host="relay.example.com").status == 200
+    finally:
+        relay.kill()
+
+
+def test_names_of_the_access_file_are_shown(tmp_path: Path) -> None:
+    access = tmp_path / "access.txt"
+    access.write_text("")
+    relay = RelayWithStatus(tmp_path, "--access", str(access))
+    try:
+        with Node(relay.endpoint()) as node:
+            access.write_text(f"listen {encode_key(node.public_key)} Alice's shop\n", "utf-8")
+            relay.process.send_signal(signal.SIGHUP)
+            node.listen()
+            wait_until(lambda: relay.status("?list=1")["list"]["rows"][:1], "a listener")
+            wait_until(
+                lambda: relay.status("?list=1")["list"]["rows"][0]["name"] == "Alice's shop", "the name"
+            )
     finally:
         relay.kill()
 
