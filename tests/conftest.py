@@ -10,12 +10,13 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="session")
 def interrupts() -> Iterator[None]:
-    """Let SIGINT not be ignored in the processes that tests start, as it is under nohup.
+    """Let SIGINT and SIGHUP not be ignored in the processes that tests start, as they are under nohup.
 
     A handler here becomes the default action in a new process, but an ignored signal stays ignored.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if before == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    ignored = [each for each in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(each) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)

@@ -17,6 +17,7 @@ from offset_common.relay.handshake_pool import prepare_socket
 from offset_common.relay.log import log_event
 
 BACKLOG = 4096  # connections that the system holds until they are accepted
+RESOLVER_CHECK_INTERVAL = 0.1  # seconds
 
 _NOT_HERE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 """This host has no IPv6 (or no IPv4), or not this address."""
@@ -88,10 +89,12 @@ def _resolve(address: Address) -> list[_Resolved]:
         except UnicodeError:
             reasons.append("not a name")
 
-    # A signal interrupts the wait for a thread, but not the system's resolver, which may take a minute.
+    # Signals are handled between the waits for a thread, but not in the system's resolver, which may take a
+    # minute.
     thread = threading.Thread(target=look_up, name="resolver", daemon=True)
     thread.start()
-    thread.join()
+    while thread.is_alive():
+        thread.join(RESOLVER_CHECK_INTERVAL)
     if reasons:
         raise ServiceError(f"cannot listen on {address}: the name does not resolve ({reasons[0]})")
     return [_Resolved(*each) for each in dict.fromkeys(found)]

@@ -6,6 +6,7 @@ parse on old Pythons, like offset_common/requirements.py.
 
 # ruff: noqa: F401, UP031, UP036
 
+import os
 import signal
 import sys
 
@@ -89,7 +90,7 @@ def _report(line):
     # type: (str) -> None
     if sys.stderr is not None:
         try:
-            sys.stderr.write(line)
-            sys.stderr.flush()
-        except (OSError, ValueError, RuntimeError):
-            pass  # closed, unwritable, or interrupted in the middle of a line
+            # Not through sys.stderr, which the signal may have interrupted in the middle of a line.
+            os.write(sys.stderr.fileno(), line.encode("ascii"))
+        except (OSError, ValueError):
+            pass  # closed or unwritable

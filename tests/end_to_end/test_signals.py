@@ -23,14 +23,15 @@ OTHER = [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
 
 # Stops the start of the relay at a module that it imports, or at the identity, until a line comes from stdin.
 PAUSED_AT_IMPORT = """
-import builtins, sys
+import builtins, select, sys
 import strelay
 real_import = builtins.__import__
 def paused_import(name, *rest):
     if name == "offset_common.commands.run_relay":
         builtins.__import__ = real_import
         print("paused", file=sys.stderr, flush=True)
-        sys.stdin.readline()
+        while not select.select([sys.stdin], [], [], 0.05)[0]:
+            pass  # a signal just before a wait without an end would not be handled
     return real_import(name, *rest)
 builtins.__import__ = paused_import
 sys.exit(strelay.main())
