@@ -37,7 +37,7 @@ from offset_common.wire.messages import packed_start
 from offset_common.wire.packing import WORD_SIZE, pack_literal, pack_word
 
 MAX_OUTPUT = 768 * 1024  # bytes after which a batch stops, because the slow path can enlarge messages
-MAX_SLOW_SECONDS = 0.0005  # seconds on the slow path after which a batch stops
+MAX_SLOW_SECONDS = 0.0001  # seconds on the slow path after which a batch stops
 
 _HEADER = Struct(f">Q{NONCE_SIZE}s")
 _HEADER_SIZE = FRAME_LENGTH_SIZE + NONCE_SIZE

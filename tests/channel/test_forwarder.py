@@ -248,10 +248,10 @@ def test_messages_around_the_end_of_our_own_rekey():
 # The bounds of a batch.
 
 
-def test_batch_stops_after_half_a_millisecond_of_slow_path():
+def test_batch_stops_after_a_tenth_of_a_ms_of_slow_path():
     ticks = itertools.count()
     tunnel = Tunnel()
-    tunnel.forwarder = Forwarder(LARGEST_INPUT, lambda: 0.0002 * next(ticks))
+    tunnel.forwarder = Forwarder(LARGEST_INPUT, lambda: 0.00004 * next(ticks))
     tunnel.feed_fast(b"".join(tunnel.frame(as_unknown(b"message", b"")) for _ in range(7)))
     assert [(batch.frames, batch.more) for batch in tunnel.batches] == [(3, True), (3, True), (1, False)]
     assert tunnel.payloads == [b"message"] * 7
