@@ -197,7 +197,7 @@ class EventLoop:
             watched = len(self._coarse_selector.get_map()) > 0
             self._next_coarse_poll = math.floor(self.now) + COARSE_INTERVAL if watched else math.inf
         if self.turns:
-            # With thousands of ready connections, polling takes long itself; it should be a fifth of the time.
+            # With thousands of ready connections polling is slow; it should take a fifth of the time.
             self._run_turns(max(POLL_INTERVAL, 4 * (perf_counter() - started)))
         if self._tasks:
             self._run_tasks()
