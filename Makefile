@@ -83,7 +83,7 @@ clean: ## remove environments and everything built, but not relay/ with its iden
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Debian's python3 has venv, but not the ensurepip that venv needs.
-$(VENV)/run.stamp: setup.py pyproject.toml
+$(VENV)/run.stamp: pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "cannot create an environment: $(PYTHON) cannot import venv and ensurepip" >&2; \
 		echo "on Debian or Ubuntu: apt-get install python3-venv; or give another Python, as in PYTHON=python3.12" >&2; \

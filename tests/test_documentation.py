@@ -124,6 +124,15 @@ def test_files_named_in_documents_exist(document: str) -> None:
             assert any((root / name).exists() for root in (ROOT, ROOT / "offset_common")), name
 
 
+def test_changelog_has_the_form_of_keep_a_changelog() -> None:
+    headings = re.findall(r"^(#+) (.*)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert headings[:2] == [("#", "Changelog"), ("##", "[Unreleased]")]
+    versions = [text for level, text in headings[2:] if level == "##"]
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", text) for text in versions)
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert {text for level, text in headings if level == "###"} <= kinds
+
+
 def test_the_list_of_modules_is_complete() -> None:
     section = (ROOT / "docs/architecture.md").read_text("utf-8").split("\n## ")[1]
     rooms = "\n".join(line for line in section.splitlines() if line.startswith("    "))

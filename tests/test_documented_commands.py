@@ -152,12 +152,12 @@ def collect(line: str, _directory: Path) -> None:
 
 
 def check_pip(line: str, _directory: Path) -> None:
-    """Check that setup.py defines the package and extra, or requires the package."""
-    setup = (ROOT / "setup.py").read_text("utf-8")
+    """Check that pyproject.toml defines the package and extra, or requires the package."""
+    metadata = (ROOT / "pyproject.toml").read_text("utf-8")
     for word in shlex.split(line)[2:]:
         name, extra = re.fullmatch(r"([\w.-]+)(?:\[(\w+)\])?", word).groups()  # type: ignore[union-attr]
-        assert f'"{name}"' in setup or name == "."
-        assert extra is None or f'"{extra}":' in setup
+        assert f'"{name}"' in metadata or name == "."
+        assert extra is None or re.search(rf"^{extra} = ", metadata, re.MULTILINE)
 
 
 def check_subcommand(line: str, directory: Path) -> None:
