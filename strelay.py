@@ -24,6 +24,7 @@ second one at once. SIGHUP reads its files again.
 
   --status [IP:]PORT           Serve a live page, /status.json, /metrics and /healthz over HTTP there, at the
                                loopback address if there is only a port. Without it, nothing is served.
+  --log-format FORMAT          Format of the log: text, or json for one JSON object a line [default: text].
   --drain SECONDS              Time that tunnels have to end after SIGTERM [default: 5].
 
 More than one core:

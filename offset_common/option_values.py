@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 
 from offset_common.errors import UsageError
 
@@ -65,6 +66,17 @@ def read_size(option: str, text: str, least: int, most: int) -> int:
             f"{option} is a number of bytes from {least} to {most}, such as 500k, 1.5M or 2G, not {text!r}"
         )
     return size
+
+
+def read_choice(option: str, text: str, choices: Iterable[str]) -> str:
+    """Return the word given for an option.
+
+    Raises:
+        UsageError: the value is none of the choices.
+    """
+    if text not in choices:
+        raise UsageError(f"{option} is {' or '.join(choices)}, not {text!r}")
+    return text
 
 
 _MAX_DIGITS = 20

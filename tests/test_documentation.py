@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from offset_common.identity import encode_key, load_identity
+from offset_common.relay.close_reason import CloseReason
 from offset_common.tickets import RelayTicket
 from tests.documents import (
     DOCUMENTS,
@@ -22,6 +23,7 @@ from tests.documents import (
     environment,
     make_clone,
 )
+from tests.log_calls import documented_events, logged_events, table
 from tests.support.relay_log import parse_ready
 from tests.support.relay_process import RelayProcess
 
@@ -141,3 +143,22 @@ def test_the_list_of_modules_is_complete() -> None:
     ]
     assert sorted(name for name in modules if name not in rooms) == []
     assert sorted(set(re.findall(r"\w+\.py", rooms)) - {*modules, "strelay.py", "stmgr.py"}) == []
+
+
+def test_all_log_events_and_their_fields_are_documented() -> None:
+    logged = logged_events()
+    assert sorted(logged ^ documented_events()) == [], "the source and the table in docs/logs.md differ"
+    for event in logged:
+        assert re.fullmatch(r"[\w %-]+", event.name), "an event is followed by a colon, so it contains none"
+
+
+def test_all_log_fields_are_explained() -> None:
+    explained = {name for names, _, _ in table("field") for name in re.findall(r"\w+", names)}
+    used = {name for event in logged_events() for name in event.fields}
+    assert explained == used
+    assert not used & {"time", "level", "event"}, "names that JSON lines use"
+
+
+def test_all_close_reasons_are_documented() -> None:
+    documented = [(reason, name) for reason, name, _, _ in table("reason")]
+    assert documented == [(reason.value, reason.name.lower()) for reason in CloseReason]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from offset_common.errors import UsageError
-from offset_common.option_values import read_count, read_number
+from offset_common.option_values import read_choice, read_count, read_number
 
 
 @pytest.mark.parametrize(("text", "number"), [("1", 1), ("12.5", 12.5), ("1e3", 1000), ("1048576", 1048576)])
@@ -65,3 +65,9 @@ def test_an_invalid_count_is_explained(text, hint):
     with pytest.raises(UsageError) as caught:
         read_count("--connections", text, 10_000_000)
     assert str(caught.value) == f"--connections is a whole number from 1 to 10000000, not {text!r}{hint}"
+
+
+def test_a_choice_is_read_and_others_are_refused():
+    assert read_choice("--log-format", "json", ["text", "json"]) == "json"
+    with pytest.raises(UsageError, match="--log-format is text or json, not 'xml'"):
+        read_choice("--log-format", "xml", ["text", "json"])

@@ -32,8 +32,8 @@ IMPORTED_ONLY_BY = {
 PUBLIC_IN_LIBRARIES = {"_replace", "_asdict", "_fields", "_make", "_exit"}
 """Private only by their names: of named tuples, and of `os`."""
 
-ASSIGNED_IN_LIBRARIES = {"propagate"}
-"""Attributes that `logging` wants to be assigned."""
+ASSIGNED_IN_LIBRARIES = {"propagate", "excepthook", "unraisablehook", "showwarning"}
+"""Attributes of modules and objects of the standard library that are made to be assigned."""
 
 
 def name_of(path: Path) -> str:

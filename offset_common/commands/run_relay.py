@@ -17,11 +17,12 @@ from offset_common.errors import UsageError
 from offset_common.file_access import exposure
 from offset_common.identity import load_identity
 from offset_common.networks import NetworkSet, parse_network
-from offset_common.option_values import read_count, read_number, read_size
+from offset_common.option_values import read_choice, read_count, read_number, read_size
 from offset_common.relay.buffer_pool import return_large_blocks
 from offset_common.relay.limits import KIB, MIB, Limits, connections_for
 from offset_common.relay.listening import listen_on
-from offset_common.relay.log import RelayLog, log_event
+from offset_common.relay.log import RelayLog, everything_logged, log_event
+from offset_common.relay.log_format import FORMATS
 from offset_common.relay.policy import Policy
 from offset_common.relay.server import Relay, obey_signals, raise_descriptor_limit
 from offset_common.relay.signals import Signals
@@ -115,22 +116,24 @@ def serve(
     limits = read_limits(arguments)
     drain = read_number("--drain", arguments["--drain"], 0, DAY, "seconds")
     workers = read_workers(arguments)
+    lines_of = FORMATS[read_choice("--log-format", arguments["--log-format"], FORMATS)]
     identity = load_identity(arguments["--idfile"])
     policy = read_policy(arguments, reread)
     balancers = read_balancers(arguments["--proxy-protocol"])
-    log = RelayLog()
+    log = RelayLog(lines_of=lines_of)
     warning = exposure(arguments["--idfile"])
     if warning is not None:
-        log_event(warning.reason, logging.WARNING, file=arguments["--idfile"], advice=warning.advice)
+        file, reason, advice = arguments["--idfile"], *warning
+        log_event("identity is exposed", logging.WARNING, file=file, reason=reason, advice=advice)
     sockets = listen_on(addresses, limits.socket_buffer)
     signals.hold()
     relay = Relay(identity, sockets, limits, log, workers=workers, policy=policy, balancers=balancers)
     try:
-        with obey_signals(relay, signals, drain), status(relay):
+        with everything_logged(), obey_signals(relay, signals, drain), status(relay):
             relay.serve()
     except Exception as error:
         log.close()
-        log = RelayLog()
+        log = RelayLog(lines_of=lines_of)
         log_event("the relay failed", logging.ERROR, exc_info=error)
         log.close()
         return STATUS_SOFTWARE

@@ -196,12 +196,12 @@ class Steering(Policy):
         closed = self._access.change_rules(rules, self._relay.admission)
         log_event("reloaded", access=self._options.access, closed=closed)
         if settings is not None and settings.need_restart:
-            names = ",".join(settings.need_restart)
+            names = list(settings.need_restart)
             log_event("changed options that need a restart", logging.WARNING, options=names)
         self._end_reload()
 
     def _report_mistake(self, reason: str) -> None:
-        log_event("not reloaded, everything stays as it was", logging.WARNING, reason=reason)
+        log_event("not reloaded", logging.WARNING, reason=reason)
         self._end_reload()
 
     def _end_reload(self) -> None:

@@ -69,7 +69,8 @@ class VolumeControl:
         counter = VolumeCounter(lambda: loop.now, self._calendar, self._quotas, events)
         self._relay, self._counter = relay, counter
         if self._file is None and self._quotas != Quotas():
-            log_event("the volumes are lost when the relay stops; add --usage FILE", logging.WARNING)
+            advice = "add --usage FILE, or a restart sets them to zero"
+            log_event("volumes are kept in memory only", logging.WARNING, advice=advice)
         elif self._file is not None:
             call_soon = loop.call_soon_threadsafe
             self._writer = UsageWriter(
@@ -118,19 +119,17 @@ class VolumeControl:
             self._counter.collect()
             self._counter.save()
         if self._writer is not None and not self._writer.close():
-            log_event(
-                "the last volumes are lost: the usage file cannot be written", logging.ERROR, file=self._path
-            )
+            log_event("last volumes not saved", logging.ERROR, file=self._path)
 
     def _save(self, month: str, volumes: Volumes) -> None:
         if self._writer is not None:
             self._writer.add(month, volumes)
 
     def _warn(self, volume: KeyVolume, quota: int) -> None:
-        self._log("80 % of the quota of this month is used", volume, quota)
+        self._log_quota(volume, quota, used_up=False)
 
     def _exceed(self, volume: KeyVolume, quota: int) -> None:
-        self._log("the quota of this month is used up", volume, quota)
+        self._log_quota(volume, quota, used_up=True)
         assert self._relay is not None
         every = volume.key == TOTAL
         reason = CloseReason.QUOTA if every else CloseReason.QUOTA_OF_KEY
@@ -138,9 +137,9 @@ class VolumeControl:
             if connection.session.state is State.TUNNEL and (every or connection.key == volume.key):
                 _finish(connection, reason)
 
-    def _log(self, event: str, volume: KeyVolume, quota: int) -> None:
+    def _log_quota(self, volume: KeyVolume, quota: int, used_up: bool) -> None:
         log_event(
-            event,
+            "the quota of this month is used up" if used_up else "80 % of the quota of this month is used",
             logging.WARNING,
             collapse="quota",
             key=short_key(volume.key) if volume.key else "all",
@@ -150,16 +149,11 @@ class VolumeControl:
         )
 
     def _report_failure(self, reason: str) -> None:
-        log_event(
-            "the usage file cannot be used now; volumes are kept in memory, and it is tried again",
-            logging.WARNING,
-            collapse="usage",
-            file=self._path,
-            reason=reason,
-        )
+        log_event("usage file unavailable", logging.WARNING, collapse="usage", file=self._path, reason=reason)
 
     def _report_keys(self) -> None:
-        log_event("too many keys this month; the volumes of others count in the sum only", logging.WARNING)
+        advice = "the volumes of further keys count in the sum only"
+        log_event("too many keys this month", logging.WARNING, advice=advice)
 
 
 def _finish(connection: SocketConnection, reason: CloseReason) -> None:

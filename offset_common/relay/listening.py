@@ -131,7 +131,8 @@ def _listen_on_one(
         reason = "IPv6 is off on this host" if _lacks_ipv6(shown) else cause.strerror
         log_event("address left out", logging.WARNING, address=shown, of=str(address), reason=reason)
     if address.host == "::" and _lacks_ipv6(address.host):
-        log_event("IPv6 is off on this host; only IPv4 is served", logging.WARNING, address=str(address))
+        reason = "IPv6 is off on this host"
+        log_event("only IPv4 is served", logging.WARNING, address=str(address), reason=reason)
 
 
 def _bind(resolved: _Resolved, sockaddr: SystemAddress, ipv6_only: bool, socket_buffer: int) -> socket.socket:

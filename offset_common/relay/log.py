@@ -4,22 +4,26 @@
 filter collapses lines that strangers can cause in large numbers. While a pipe is unread or a disk is full,
 lines are kept up to a limit, then dropped and counted.
 
-Each line starts with its time in UTC, unless it goes to the journal of systemd, which has its own times.
+log_format.py has the formats of a line. The journal of systemd has times of its own, and gets the priority of
+each line.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import os
-import re
 import select
-import textwrap
+import sys
+import threading
 import time
+import warnings
 from collections import Counter, defaultdict
-from typing import Callable, Optional
+from collections.abc import Iterator
+from typing import Any, Callable, Optional, Union
+
+from offset_common.relay.log_format import Format, add_priority, format_text
 
 LOGGER = logging.getLogger("offset.relay")
 LOGGER.propagate = False
@@ -32,8 +36,6 @@ LINES_PER_KIND = 100  # over all addresses, in a window
 MAX_ADDRESSES = 500  # remembered for a kind in a window; others are counted without their address
 MAX_PENDING = 256 * 1024  # bytes
 WRITE_SIZE = 4096  # bytes that a writable pipe takes without blocking (PIPE_BUF)
-LEVELS = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
-UNQUOTED = re.compile(r"[!#-~]+")  # printable ASCII without spaces and double quotes
 
 
 def log_event(
@@ -45,24 +47,20 @@ def log_event(
     exc_info: Optional[BaseException] = None,
     **fields: object,
 ) -> None:
-    """Log one event as `event: key=value key="value with spaces"`; None values are left out.
+    """Log one event.
+
+    docs/logs.md lists all events with their levels and fields.
 
     Args:
         event: what happened; a constant.
         level: INFO, WARNING or ERROR of logging.
         collapse: the kind of line, if strangers can repeat it at will; a constant.
         collapse_by: what repeats of a kind are counted by, such as an IPv4 address or an IPv6 prefix.
-        exc_info: an exception whose traceback follows the line.
+        exc_info: an exception, for the field `traceback`.
+        fields: details, also lists of strings and counts by name; those that are None are left out.
     """
     extra = {"event": event, "fields": fields, "collapse": collapse, "collapse_by": collapse_by}
     LOGGER.log(level, event, exc_info=exc_info, extra=extra, stacklevel=2)
-
-
-def format_time(seconds: float) -> str:
-    """Return a time since 1970 in the form of ISO 8601, in UTC: 2026-11-27T13:28:36.123Z."""
-    milliseconds = int(seconds * 1000)
-    day_and_time = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
-    return f"{day_and_time}.{milliseconds % 1000:03}Z"
 
 
 def goes_to_journal(descriptor: int) -> bool:
@@ -79,19 +77,23 @@ def goes_to_journal(descriptor: int) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def format_record(record: logging.LogRecord) -> str:
-    """Return the text of a record, without its time; a traceback follows its line, indented."""
-    text = LEVELS.get(record.levelno, "") + record.getMessage()
-    separator = ": "
-    for name, value in getattr(record, "fields", {}).items():
-        if value is not None:
-            shown = str(round(value, 3) if isinstance(value, float) else value)
-            # JSON escapes line breaks and control characters, so no value can forge a line.
-            text += f"{separator}{name}={shown if UNQUOTED.fullmatch(shown) else json.dumps(shown)}"
-            separator = " "
-    if record.exc_info:
-        text += "\n" + textwrap.indent(logging.Formatter().formatException(record.exc_info), "  ")
-    return text + "\n"
+@contextlib.contextmanager
+def everything_logged() -> Iterator[None]:
+    """Log what Python would print: warnings, and exceptions that end a thread or occur in a finalizer."""
+    printers = (threading.excepthook, sys.unraisablehook, warnings.showwarning)
+
+    def log_error(details: Any) -> None:
+        log_event("bug", logging.ERROR, collapse="bug", exc_info=details.exc_value)
+
+    def log_warning(message: Union[Warning, str], *_: Any, **__: Any) -> None:
+        log_event("Python warning", logging.WARNING, collapse="bug", text=str(message))
+
+    threading.excepthook = sys.unraisablehook = log_error
+    warnings.showwarning = log_warning
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook, warnings.showwarning = printers
 
 
 class RepeatFilter(logging.Filter):
@@ -137,19 +139,26 @@ class RelayLog(logging.Handler):
     Args:
         descriptor: where to write; None discards all records.
         clock: returns the time in seconds that windows of repeated lines are measured by.
+        lines_of: the format.
     """
 
-    def __init__(self, descriptor: Optional[int] = 2, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        descriptor: Optional[int] = 2,
+        clock: Callable[[], float] = time.monotonic,
+        lines_of: Format = format_text,
+    ) -> None:
         super().__init__()
         self._pending = bytearray()
         self._lost = 0
+        self._lines_of = lines_of
         self._poll = select.poll()
         self._repeats = RepeatFilter(clock)
         self.addFilter(self._repeats)
         self._terminal: Optional[int] = None
-        self._writes_times = True
+        self._to_journal = False
         if descriptor is not None:
-            self._writes_times = not goes_to_journal(descriptor)
+            self._to_journal = goes_to_journal(descriptor)
             self._terminal = _open_terminal(descriptor)
             self._descriptor = descriptor if self._terminal is None else self._terminal
             self._poll.register(self._descriptor, select.POLLOUT)
@@ -162,8 +171,10 @@ class RelayLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record for `flush`."""
-        text = self._time_prefix(record.created) + format_record(record)
-        data = text.encode("utf-8", "backslashreplace")
+        lines = self._lines_of(record, not self._to_journal)
+        if self._to_journal:
+            lines = add_priority(lines, record.levelno)
+        data = lines.encode("ascii")
         if len(self._pending) + len(data) > MAX_PENDING:
             self._lost += 1
         else:
@@ -175,12 +186,8 @@ class RelayLog(logging.Handler):
             while self._pending and self._poll.poll(0):
                 del self._pending[: os.write(self._descriptor, self._pending[:WRITE_SIZE])]
                 if self._lost and len(self._pending) < MAX_PENDING // 2:
-                    now = self._time_prefix(time.time())
-                    self._pending += f"{now}warning: log lines lost: count={self._lost}\n".encode()
-                    self._lost = 0
-
-    def _time_prefix(self, seconds: float) -> str:
-        return f"{format_time(seconds)} " if self._writes_times else ""
+                    lost, self._lost = self._lost, 0
+                    log_event("log lines lost", logging.WARNING, count=lost)
 
     def next_deadline(self) -> float:
         """Return when `handle_time` has summaries to write."""

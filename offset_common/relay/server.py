@@ -117,7 +117,7 @@ class Relay:
     def serve(self) -> None:
         """Serve until `stop` has ended everything."""
         key = encode_key(self.identity.public_key)
-        log_event("relay ready", address=",".join(self.addresses), public_key=key)
+        log_event("relay ready", address=self.addresses, public_key=key)
         self._log.flush()
         try:
             self.loop.run()
@@ -134,7 +134,7 @@ class Relay:
             return
         self._drain_until = self.loop.now + drain
         self.loop.add_periodic(self._drain, lambda: self.loop.now + DRAIN_CHECK_INTERVAL)
-        log_event("stopping", drain_seconds=f"{drain:g}")
+        log_event("stopping", drain_seconds=drain)
         self._stop_accepting()
         self._restart_no_workers()
         for connection in self.admission.all():
@@ -252,7 +252,7 @@ class Relay:
 
     def _out_of_resources(self, error: OSError) -> bool:
         log_event(
-            "cannot accept for a moment",
+            "cannot accept connections",
             logging.WARNING,
             collapse="resources",
             error=error.strerror or str(error),
@@ -293,7 +293,7 @@ class Relay:
             detail=detail or None,
             received=connection.received,
             sent=connection.sent,
-            seconds=f"{self.loop.now - connection.started_at:.1f}",
+            seconds=round(self.loop.now - connection.started_at, 1),
         )
 
     def _report_bug(self, connection: SocketConnection, error: BaseException) -> None:
@@ -348,7 +348,7 @@ def obey_signals(relay: Relay, signals: Signals, drain: float) -> Iterator[None]
         elif name == "SIGHUP":
             relay.reload()
         else:
-            log_event("signal without a meaning; SIGUSR1 logs the state", signal=name)
+            log_event("signal without a meaning", signal=name, advice="SIGUSR1 logs the state")
 
     call_soon = relay.loop.call_soon_threadsafe
     signals.attach(lambda number: call_soon(lambda: act(number)), relay.loop.wake_descriptor)

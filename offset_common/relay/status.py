@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -62,12 +61,8 @@ def describe(relay: Described) -> dict[str, Any]:
         "threads": threading.active_count(),
         "completed_handshakes": relay.completed_handshakes,
         "bugs": relay.bugs,
-        "ended": _show(relay.ended.most_common()),
+        "ended": {reason.value: count for reason, count in relay.ended.most_common()},
     }
-
-
-def _show(counts: Iterable[tuple[CloseReason, int]]) -> str:
-    return ", ".join(f"{reason.value}: {count}" for reason, count in counts)
 
 
 def _count_descriptors() -> int:

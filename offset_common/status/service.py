@@ -80,12 +80,12 @@ class StatusService:
         self._server.start()
 
     def _announce(self, public: list[socket.socket]) -> None:
-        log_event("status ready", address=",".join(self.addresses))
+        log_event("status ready", address=self.addresses)
         if public:
             log_event(
                 "status is open to other machines",
                 logging.WARNING,
-                address=",".join(show_address(sock.getsockname()) for sock in public),
+                address=[show_address(sock.getsockname()) for sock in public],
                 advice="it shows addresses and keys; use 127.0.0.1 and an SSH tunnel, or a proxy that asks"
                 " for a password",
             )

@@ -88,7 +88,7 @@ class Survey:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        log_event("no status", logging.ERROR, collapse="status", exc_info=error)
+        log_event("status failed", logging.ERROR, collapse="status", exc_info=error)
         self._done(OffsetError("the status cannot be read; the log says why"))
 
     def _finish(self, census: Optional[Census]) -> None:

@@ -110,7 +110,7 @@ def test_other_signals_do_not_end_the_relay(
     ("number", "line"),
     [
         (signal.SIGHUP, "nothing to reload"),
-        (signal.SIGUSR2, "signal without a meaning; SIGUSR1 logs the state: signal=SIGUSR2"),
+        (signal.SIGUSR2, 'signal without a meaning: signal=SIGUSR2 advice="SIGUSR1 logs the state"'),
     ],
 )
 def test_signal_without_effect_is_logged(start_relay: StartRelay, number: int, line: str) -> None:

@@ -105,7 +105,7 @@ def test_a_reload_ends_the_tunnels_of_a_denied_key(harness, reload):
 
 def test_a_mistake_keeps_the_old_rules(harness, reload):
     line = reload(f"listen {BOB_KEY} bob\nnonsense\n")
-    assert line.startswith("warning: not reloaded, everything stays as it was: reason=")
+    assert line.startswith("warning: not reloaded: reason=")
     assert "line 2: unknown word 'nonsense'" in line
     assert not harness.listener(ALICE).connection.closed
     assert harness.reason_of(harness.listener(BOB).connection) is CloseReason.DENIED

@@ -159,4 +159,4 @@ def test_strangers_cannot_fill_the_file_with_keys(today, tmp_path, monkeypatch):
 
 def test_a_quota_without_a_file_warns(today):
     with relay_with(today, quota=1) as harness:
-        assert len(lines(harness, "the volumes are lost when the relay stops; add --usage FILE")) == 1
+        assert len(lines(harness, "volumes are kept in memory only")) == 1

@@ -55,7 +55,7 @@ def test_a_locked_file_does_not_stop_forwarding(tmp_path: Path, start_relay: Sta
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("BEGIN EXCLUSIVE")
         relay = start_relay("--usage", str(path), "--quota", "1G")
-        relay.wait_for_line('^warning: the usage file cannot be used now.*reason="database is locked"')
+        relay.wait_for_line('^warning: usage file unavailable: .*reason="database is locked"')
         exchange(relay)
         database.execute("ROLLBACK")
     relay.stop_cleanly()
@@ -66,10 +66,10 @@ def test_a_locked_file_does_not_stop_forwarding(tmp_path: Path, start_relay: Sta
 def test_a_full_disk_does_not_stop_forwarding(tmp_path: Path, start_relay: StartRelay) -> None:
     path = tmp_path / "usage.db"
     relay = start_relay("--usage", str(path), prefix=["prlimit", "--fsize=4096"])
-    relay.wait_for_line("^warning: the usage file cannot be used now")
+    relay.wait_for_line("^warning: usage file unavailable")
     exchange(relay)
     relay.stop()
-    assert any("the last volumes are lost" in line for line in relay.lines)
+    assert any("error: last volumes not saved" in line for line in relay.lines)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

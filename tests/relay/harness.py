@@ -20,7 +20,8 @@ from offset_common.relay.connection import SocketConnection
 from offset_common.relay.handshake_pool import prepare_socket
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
-from offset_common.relay.log import LOGGER, RelayLog, format_record
+from offset_common.relay.log import LOGGER, RelayLog
+from offset_common.relay.log_format import format_text
 from offset_common.relay.policy import Policy
 from offset_common.relay.server import Relay
 from offset_common.wire.messages import IncomingConnection, InitConnection, InitRole, RejectConnection
@@ -39,7 +40,7 @@ class LineRecorder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Format at once: a traceback is cut after its record is written."""
-        self.lines.append(format_record(record))
+        self.lines.append(format_text(record, False))
 
 
 class End(NamedTuple):

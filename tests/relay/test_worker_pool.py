@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import signal
@@ -42,6 +43,7 @@ class FakeProcess:
 
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
+        self.stderr = io.BytesIO()
         self.killed = False
         self.pairs: list[tuple[int, int]] = []
 
@@ -391,6 +393,17 @@ def test_real_worker_forwards_in_order(real: Front) -> None:
     far.sock.close()
     assert real.harness.reason_of(near.connection) is CloseReason.PEER_CLOSED
     assert real.harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
+
+
+def test_last_words_of_a_worker_are_in_the_log(real: Front) -> None:
+    real.workers[0]._program = ["no_such_module"]
+    os.kill(real.workers[0].process_id, signal.SIGKILL)
+    real.harness.run_until(lambda: real.lines("worker ended") != [])
+    assert f"status=-{signal.SIGKILL:d}" in real.lines("worker ended")[0]
+    real.harness.advance(RESTART_DELAY + STEP)
+    real.harness.run_until(lambda: len(real.lines("worker ended")) == 2)
+    assert "status=1\n" in real.lines("worker ended")[1]
+    assert "No module named no_such_module" in real.lines("worker ended")[1]
 
 
 def test_real_worker_that_is_stopped_is_killed(real: Front) -> None:

@@ -20,13 +20,14 @@ from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import READ, WRITE, EventLoop
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
-from offset_common.relay.workers.process import FRONT_SIGNALS, HEARTBEAT_INTERVAL
+from offset_common.relay.workers.process import FRONT_SIGNALS, HEARTBEAT_INTERVAL, MAX_TRACEBACK
 from offset_common.relay.workers.transfer import MAX_DATAGRAM, encode_pair, end_of, send_with_sockets
 
 MISSED_HEARTBEATS = 5  # until a worker counts as hung: 4.5 s, as a check is up to a tick late
 MISSED_HEARTBEATS_AT_START = 40  # while the process starts: 30 s
 RESTART_DELAY = 1.0  # seconds from a worker's death to its successor, or to the next try
 END_TIMEOUT = 5.0  # seconds that a worker may take to end
+EXIT_TIMEOUT = 0.1  # seconds that it may take once it has closed its channel; the relay waits
 PROGRAM = ("offset_common.relay.workers.process",)
 _PROJECT = Path(__file__).resolve().parent.parent.parent.parent
 
@@ -126,7 +127,7 @@ class WorkerHandle:
                 self._missed_allowed = MISSED_HEARTBEATS
                 self._take_report(json.loads(datagram))
             else:
-                self._died("ended")
+                self._died(hangs=False)
 
     def on_deadline(self) -> None:
         """Count a missed heartbeat, or start the process again."""
@@ -136,7 +137,7 @@ class WorkerHandle:
         # Counted in calls, not in seconds: a relay that was stopped and continues blames no worker.
         self._missed += 1
         if self._missed > self._missed_allowed:
-            self._died("hangs")
+            self._died(hangs=True)
         else:
             self._loop.deadlines.schedule(self, self._loop.now + HEARTBEAT_INTERVAL)
 
@@ -152,11 +153,21 @@ class WorkerHandle:
     def wait_for_end(self) -> None:
         """Wait for the end of the process after `disconnect`."""
         if self._process is not None:
-            try:
-                self._process.wait(END_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            _, traceback = self._wait(END_TIMEOUT)
+            if traceback:
+                log_event("bug in a worker", logging.ERROR, collapse="bug", traceback=traceback)
+
+    def _wait(self, timeout: float) -> tuple[int, str]:
+        """Wait for the end of the process, kill it after `timeout`; return its status and what it wrote."""
+        assert self._process is not None and self._process.stderr is not None
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        status, stderr = self._process.wait(), self._process.stderr
+        written = b"" if stderr.closed else stderr.read()
+        stderr.close()
+        return status, written.decode("utf-8", "replace")[-MAX_TRACEBACK:].rstrip()
 
     def _start(self) -> None:
         with contextlib.ExitStack() as undo:
@@ -172,7 +183,11 @@ class WorkerHandle:
                 command += [str(self._limits.stall), str(self._limits.buffers), *arguments]
                 with _signals_blocked():
                     self._process = subprocess.Popen(
-                        command, pass_fds=[theirs.fileno()], cwd=_PROJECT, stdin=subprocess.DEVNULL
+                        command,
+                        pass_fds=[theirs.fileno()],
+                        cwd=_PROJECT,
+                        stdin=subprocess.DEVNULL,
+                        stderr=subprocess.PIPE,  # read when it has ended: it writes only a last traceback
                     )
             undo.pop_all()
         self._channel = ours
@@ -212,12 +227,19 @@ class WorkerHandle:
                 connection.add_traffic(report["received"], report["sent"])
                 connection.close(CloseReason[report["reason"]], report["detail"])
 
-    def _died(self, how: str) -> None:
+    def _died(self, hangs: bool) -> None:
         self._close_channel()
-        if self._process is not None:
+        if hangs and self._process is not None:
             self._process.kill()
-            self._process.wait()
-        log_event(f"worker {how}", logging.WARNING, collapse="worker", lost_tunnel_ends=len(self.connections))
+        status, traceback = self._wait(EXIT_TIMEOUT)
+        log_event(
+            "worker hangs" if hangs else "worker ended",
+            logging.WARNING,
+            collapse="worker",
+            lost_tunnel_ends=len(self.connections),
+            status=status,
+            traceback=traceback or None,
+        )
         connections, self.connections = list(self.connections.values()), {}
         self._finishing.clear()
         for connection in connections:

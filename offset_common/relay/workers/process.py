@@ -29,6 +29,7 @@ from offset_common.relay.workers.transfer import End, decode_pair, receive_with_
 
 HEARTBEAT_INTERVAL = 0.5  # seconds
 RETRY_INTERVAL = 0.05  # seconds until a report is sent again that the front process did not take
+MAX_TRACEBACK = 8000  # characters
 FRONT_SIGNALS = HANDLED
 """Signals that a terminal or a supervisor sends to all processes, and that the front process handles."""
 
@@ -144,7 +145,7 @@ class Worker:
 
     def _report_bug(self, connection: SocketConnection, error: BaseException) -> None:
         lines = traceback.format_exception(type(error), error, error.__traceback__)
-        self.report(bug="".join(lines).rstrip()[-8000:])
+        self.report(bug="".join(lines).rstrip()[-MAX_TRACEBACK:])
 
     def _send_reports(self) -> None:
         if self.loop.now >= self._heartbeat_at:

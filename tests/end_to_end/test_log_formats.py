@@ -1,0 +1,151 @@
+"""All that a relay writes, in each format, is what docs/logs.md says; the journal gets priorities."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.log_calls import documented_events
+from tests.support.node import Endpoint, Node, make_tunnel
+from tests.support.process import LoggedProcess, wait_until
+from tests.support.relay_process import command, write_identity
+
+FIELDS = {(event.name, event.level): event.fields for event in documented_events()}
+EXPECTED = {
+    *("relay ready", "tunnel opened", "connection ended", "repeated lines left out", "relay state"),
+    *("identity is exposed", "status is open to other machines", "volumes are kept in memory only"),
+    *("reloaded", "not reloaded", "worker ended", "stopping", "stopped"),
+}
+TEXT = re.compile(r"(?:(?P<level>warning|error): )?(?P<event>[^:]+)(?:: (?P<fields>.+))?")
+TEXT_FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^ "]+)(?: |$)')
+PRIORITIES = {"info": "<6>", "warning": "<4>", "error": "<3>"}
+
+IN_JOURNAL = ["sh", "-c", 'JOURNAL_STREAM=$(stat -Lc %d:%i /dev/stderr) exec "$@"', "sh"]
+"""Runs a command as systemd does, with its standard error as the stream of the journal."""
+
+
+def options(directory: Path, log_format: str) -> list[str]:
+    """Return the command line of a relay that has a cause for many warnings."""
+    (directory / "access.txt").write_text("deny 192.0.2.1\n")
+    identity = write_identity(directory)
+    identity.chmod(0o640)
+    return command(
+        identity, "127.0.0.1:0", "--log-format", log_format, "--workers", "2",
+        "--status", "0.0.0.0:0", "--quota", "1T", "--access", str(directory / "access.txt"),
+    )  # fmt: skip
+
+
+def lines_of_a_life(directory: Path, log_format: str, prefix: Sequence[str] = ()) -> list[str]:
+    """Run a relay that is used, attacked, loses its workers and is reloaded; return the lines of its log."""
+    relay = LoggedProcess([*prefix, *options(directory, log_format)])
+    try:
+        ready = relay.wait_for_line("relay ready")
+        (port,) = re.findall(r"127\.0\.0\.1:(\d+)", ready)
+        (key,) = re.findall(r"\b[\w-]{43}\b", ready)
+        endpoint = Endpoint(("127.0.0.1", int(port)), base64.urlsafe_b64decode(key + "="))
+        with Node(endpoint) as caller, Node(endpoint) as callee:
+            make_tunnel(caller, callee, callee.listen())
+            for _ in range(15):
+                with socket.create_connection(endpoint.address) as sock:
+                    sock.sendall(b'GET /"\n<0>error: forged\r\n\r\n')
+                    with contextlib.suppress(ConnectionError):
+                        while sock.recv(100):
+                            pass
+            relay.wait_for_line("HTTP request", 10)
+            for child in relay.children:
+                os.kill(child, signal.SIGKILL)
+            relay.wait_for_line("worker ended", 2)
+        relay.process.send_signal(signal.SIGUSR1)
+        relay.wait_for_line("relay state")
+        relay.process.send_signal(signal.SIGHUP)
+        relay.wait_for_line("reloaded")
+        (directory / "access.txt").write_text("deny nonsense\n")
+        relay.process.send_signal(signal.SIGHUP)
+        relay.wait_for_line("not reloaded")
+        assert relay.stop() == 0
+        return list(relay.lines)
+    finally:
+        relay.kill()
+
+
+def parse_text(line: str) -> dict[str, Any]:
+    """Parse a line as docs/logs.md describes it; nothing may be left over."""
+    found = TEXT.fullmatch(line)
+    assert found, line
+    fields = found["fields"] or ""
+    assert "".join(match[0] for match in TEXT_FIELD.finditer(fields)) == fields
+    values = {
+        name: json.loads(value) if value[0] == '"' else value for name, value in TEXT_FIELD.findall(fields)
+    }
+    return {"level": found["level"] or "info", "event": found["event"], **values}
+
+
+def parse_json(line: str) -> dict[str, Any]:
+    """Parse a line that is a JSON object."""
+    values: dict[str, Any] = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", values.pop("time"))
+    return values
+
+
+PARSERS = {"text": parse_text, "json": parse_json}
+
+
+@pytest.mark.parametrize("in_journal", [False, True])
+@pytest.mark.parametrize("log_format", PARSERS)
+def test_every_line_is_as_documented(tmp_path: Path, log_format: str, in_journal: bool) -> None:
+    lines = lines_of_a_life(tmp_path, log_format, IN_JOURNAL if in_journal else ())
+    events = set()
+    for line in lines:
+        priority, rest = (line[:3], line[3:]) if in_journal else ("", line)
+        values = PARSERS[log_format](rest)
+        level, event = values.pop("level"), values.pop("event")
+        assert set(values) <= FIELDS[event, level], line
+        assert priority == (PRIORITIES[level] if in_journal else "")
+        events.add(event)
+    assert events >= EXPECTED
+
+
+def test_numbers_in_json_are_numbers(tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in lines_of_a_life(tmp_path, "json")]
+    (state,) = [line for line in lines if line["event"] == "relay state"]
+    assert state["listeners"] == 0 and state["ended"]["the peer closed"] > 0
+    ended = [line for line in lines if line["event"] == "connection ended"]
+    assert all(
+        isinstance(line[name], (int, float)) for line in ended for name in ("received", "sent", "seconds")
+    )
+    (ready,) = [line for line in lines if line["event"] == "relay ready"]
+    assert isinstance(ready["address"], list)
+
+
+def test_journalctl_finds_the_warnings(tmp_path: Path) -> None:
+    if not Path("/run/systemd/journal/stdout").is_socket() or shutil.which("systemd-cat") is None:
+        pytest.skip("needs systemd's journal")
+    name = f"relay-{os.urandom(4).hex()}"
+    relay = LoggedProcess(["systemd-cat", "-t", name, *IN_JOURNAL, *options(tmp_path, "text")])
+
+    def journal(*arguments: str) -> list[str]:
+        done = subprocess.run(
+            ["journalctl", "-t", name, "-o", "cat", "--no-pager", *arguments], capture_output=True, text=True
+        )
+        return done.stdout.splitlines()
+
+    try:
+        wait_until(lambda: any(line.startswith("status ready") for line in journal()), "the last line")
+        assert any(line.startswith("relay ready") for line in journal())
+        warnings = journal("-p", "warning")
+        assert len(warnings) == 3 and all(line.startswith("warning: ") for line in warnings)
+        assert relay.stop() == 0
+    finally:
+        relay.kill()
