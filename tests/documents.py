@@ -30,6 +30,10 @@ FORWARDING_COMMANDS = re.findall(
 PYTHON_PROGRAMS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 INSTALL_COMMANDS = re.findall(r"^((?:mkdir|cp) .*/(?:opt|etc)/.*)$", README, re.MULTILINE)
 """Commands that install the files of the service."""
+FAIL2BAN_COMMANDS = re.findall(
+    r"^(cp deploy/fail2ban/.*)$", (ROOT / "docs/logs.md").read_text("utf-8"), re.MULTILINE
+)
+"""Commands that install the files for fail2ban."""
 UNIT = ROOT / "deploy" / "offset-relay.service"
 """The unit file for systemd."""
 

@@ -25,6 +25,7 @@ from offset_common.command_line import parse
 from offset_common.policy.usage import UsageFile
 from offset_common.tickets import RelayTicket
 from tests.documents import (
+    FAIL2BAN_COMMANDS,
     FORWARDING_COMMANDS,
     INSTALL_COMMANDS,
     OWNERS_COMMANDS,
@@ -48,6 +49,7 @@ ELSEWHERE = {
         "tests/policy/test_config.py::test_the_documented_file_is_valid"
     ),
     **dict.fromkeys(INSTALL_COMMANDS, "tests/test_deploy.py::test_documented_installation_starts_the_relay"),
+    **dict.fromkeys(FAIL2BAN_COMMANDS, "tests/test_fail2ban.py::test_fail2ban_accepts_the_jail"),
     f"python3 stmgr.py relay-status {STATUS_URL}": f"{STATUS_TESTS}::test_it_shows_what_the_page_shows",
     f"python3 stmgr.py relay-status {STATUS_URL} --watch": f"{STATUS_TESTS}::test_watch_shows_rates",
     "pip install .": "tests/test_packaging.py::test_the_installed_commands_work",
@@ -57,7 +59,7 @@ ELSEWHERE = {
 
 NOT_RUN = {
     r"apt-get install [a-z0-9 -]+": "changes the system; .ci/run does it",
-    r"journalctl -u offset-relay(?: -[op] \w+)?": "needs systemd and the service",
+    r"journalctl(?: -[uop] [\w-]+)+": "needs systemd and the service",
     r"systemctl [a-zA-Z0-9 -]+": "needs systemd and the service",
     r"ssh -L 9090:127\.0\.0\.1:9090 relay\.example\.com": "needs another machine",
     r"bash \.ci/run": "runs this test",
