@@ -1,4 +1,4 @@
-"""Runs `strelay.py` as a process of its own."""
+"""Runs a relay as a process of its own."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ class RelayProcess:
     """A relay on a free port of 127.0.0.1, while the `with` block lasts.
 
     Args:
-        options: more options of strelay.py.
+        options: more options of the relay.
+        script: the relay's program, from the root of the project.
     """
 
-    def __init__(self, options: Sequence[str] = ()) -> None:
+    def __init__(self, options: Sequence[str] = (), script: str = "strelay.py") -> None:
         self._options = options
+        self._script = script
         self._identity = Identity.generate()
         self.public_key = self._identity.public_key
         self.port = 0
@@ -40,7 +42,7 @@ class RelayProcess:
         directory = Path(self._directory.name)
         save_identity(self._identity, directory / "relay.ident")
         self._log = directory / "log"
-        command = [sys.executable, str(ROOT / "strelay.py"), "-i", str(directory / "relay.ident")]
+        command = [sys.executable, str(ROOT / self._script), "-i", str(directory / "relay.ident")]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "-l", "127.0.0.1:0", *self._options],
@@ -78,6 +80,10 @@ class RelayProcess:
     def memory_size(self) -> int:
         """Return the memory in bytes of all processes of the relay."""
         return memory_size(process_tree(self._process.pid))
+
+    def threads(self) -> int:
+        """Return the number of threads of the relay's main process."""
+        return len(list(Path(f"/proc/{self._process.pid}/task").iterdir()))
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT

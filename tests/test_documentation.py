@@ -120,7 +120,7 @@ def test_relative_links_have_a_target(document: str) -> None:
 def test_files_named_in_documents_exist(document: str) -> None:
     text = (ROOT / document).read_text("utf-8")
     for name in re.findall(
-        r"(?<![\w./-])(?:offset_common|tests|tools|docs|wire|channel|relay|client)/[\w/.]*\w", text
+        r"(?<![\w./-])(?:offset_common|tests|tools|docs|wire|channel|relay|client)/[\w/.-]*\w", text
     ):
         if not name.endswith((".ident", ".relay", "relay/relay")):
             assert any((root / name).exists() for root in (ROOT, ROOT / "offset_common")), name

@@ -126,6 +126,24 @@ def start_relay(line: str, directory: Path) -> None:
             process.kill()
 
 
+def start_small_relay(line: str, directory: Path) -> None:
+    """Run the small relay on a free port until it is ready."""
+    words = shlex.split(line.replace("127.0.0.1:4567", "127.0.0.1:0"))
+    with subprocess.Popen(
+        [sys.executable, *words[1:]], cwd=directory, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert parse_ready(process.stderr.readline())
+        finally:
+            process.kill()
+
+
+def check_comparison(line: str, _directory: Path) -> None:
+    """Check that the comparison with the small relay has these options."""
+    assert run(f"python {line.partition(' ')[2]} --list", ROOT).split()
+
+
 def check_bench(line: str, _directory: Path) -> None:
     """Check that the benchmark has these options; a slow test below runs it."""
     page = ast.get_docstring(ast.parse((ROOT / "bench/__main__.py").read_text("utf-8")))
@@ -181,7 +199,9 @@ KINDS: dict[str, Callable[[str, Path], None]] = {
     # Not `python`: Debian has no such command.
     r"python3 (?:stmgr\.py|examples/read_the_protocol\.py) .*|python3 examples/\w+\.py": run_script,
     r"python3 strelay\.py .*": start_relay,
+    r"python3 examples/small_relay\.py .*": start_small_relay,
     r"\.venv/bin/python -m bench .*": check_bench,
+    r"\.venv/bin/python -m bench\.small_relay": check_comparison,
     r"\.venv/bin/python -m pytest tests/.*": collect,
     r"(?:[A-Z]+=\S+ )*make .*": check_make,
     r"pip install [^.].*": check_pip,

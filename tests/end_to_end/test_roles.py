@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
+import time
+from collections.abc import Callable
 
 import pytest
 
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.support.encoding import encode
-from tests.support.node import assert_joined, assert_listening, make_tunnel
-from tests.support.relay_process import NewNode, RelayProcess
+from tests.support.node import assert_joined, assert_listening, at_once, make_tunnel
+from tests.support.relay_process import NewNode, RelayProcess, both_relays
+
+pytestmark = both_relays
 
 
 def test_connects_can_be_accepted_in_any_order(new_node: NewNode) -> None:
@@ -94,7 +99,70 @@ def test_silent_peers_delay_nobody(relay: RelayProcess, new_node: NewNode) -> No
     callee = new_node()
     assert_listening(new_node(), callee, callee.listen())
     # All of them are still connected, so the others were not served after them.
-    assert not {peer.port for peer in opened} & {end.port for end in relay.ends()}
+    logged = set(re.findall(r"127\.0\.0\.1:(\d+)", "\n".join(relay.lines)))
+    assert not {str(peer.port) for peer in opened} & logged
+
+
+def test_newest_listener_wins(new_node: NewNode) -> None:
+    callee = new_node()
+    older = callee.listen()
+    newer = callee.listen()
+    older.wait_for_close()
+    assert_listening(new_node(), callee, newer)
+
+
+def test_a_listener_takes_its_pending_connects_with_it(new_node: NewNode) -> None:
+    caller, callee = new_node(), new_node()
+    listener = callee.listen()
+    near = caller.connect(callee.public_key)
+    tunnel = make_tunnel(new_node(), callee, listener) if listener.incoming() == caller.public_key else None
+    listener.close()
+    assert near.messages_until_end() == []
+    assert tunnel is not None
+    assert_joined(*tunnel)
+
+
+def test_a_broken_message_ends_its_connection_only(new_node: NewNode) -> None:
+    caller, callee = new_node(), new_node()
+    listener = callee.listen()
+    near, far = make_tunnel(caller, callee, listener)
+    near.send_frame(bytes(40))
+    assert far.messages_until_end() == []
+    assert_listening(caller, callee, listener)
+
+
+def seconds_until(end: Callable[[], object]) -> float:
+    start = time.monotonic()
+    end()
+    return time.monotonic() - start
+
+
+@pytest.mark.slow
+def test_the_relay_keeps_the_times_of_the_protocol(new_node: NewNode) -> None:
+    caller, callee = new_node(), new_node()
+    listener = callee.listen()
+    silent, no_init, pending = caller.dial(), caller.open(), caller.connect(callee.public_key)
+    kept, idle = (new_node().open().init(InitRole.LISTEN) for _ in range(2))
+    for peer in (silent, no_init, pending, kept, idle):
+        peer.sock.settimeout(60)
+    assert listener.incoming() == caller.public_key
+
+    def keep_alive() -> None:
+        for _ in range(3):
+            time.sleep(10)
+            listener.send_keepalive()
+
+    times = at_once(
+        lambda: seconds_until(silent.wait_for_close),
+        lambda: seconds_until(no_init.wait_for_close),
+        lambda: seconds_until(kept.receive_any),
+        lambda: seconds_until(pending.wait_for_close),
+        lambda: seconds_until(idle.wait_for_close),
+        keep_alive,
+    )
+    for measured, expected in zip(times, (8, 4, 16, 32, 32)):
+        assert isinstance(measured, float)
+        assert expected - 1 < measured < expected + 4
 
 
 def test_relay_logged_no_bug(relay: RelayProcess, new_node: NewNode) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from tests.support.node import assert_joined, at_once, exchange, make_tunnel, receive_count, send_all
 from tests.support.peer import TIMEOUT, Peer
-from tests.support.relay_process import NewNode, RelayProcess
+from tests.support.relay_process import NewNode, RelayProcess, both_relays
+
+pytestmark = both_relays
 
 MIB = 1 << 20
 SIZES = [0, 1, 7, 8, 255, 256, 4095, 4096, 16_384, 65_535, 65_536, 65_537, 262_144, 300_001, 900_000]

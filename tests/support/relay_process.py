@@ -35,10 +35,9 @@ def write_identity(directory: Path) -> Path:
     return path
 
 
-def command(identity: Path, address: str, *options: str) -> list[str]:
+def command(identity: Path, address: str, *options: str, script: str = "strelay.py") -> list[str]:
     """Return the command line of a relay."""
-    script = str(ROOT / "strelay.py")
-    return [sys.executable, script, "--idfile", str(identity), "--laddr", address, *options]
+    return [sys.executable, str(ROOT / script), "--idfile", str(identity), "--laddr", address, *options]
 
 
 def without_root() -> list[str]:
@@ -59,6 +58,7 @@ class RelayProcess(LoggedProcess):
         address: where it listens.
         options: more of its command line.
         prefix: a command line to put before it.
+        script: the program, from the root of the project.
     """
 
     def __init__(
@@ -67,9 +67,10 @@ class RelayProcess(LoggedProcess):
         address: str = f"{LOCALHOST}:0",
         options: Sequence[str] = (),
         prefix: Sequence[str] = (),
+        script: str = "strelay.py",
     ) -> None:
         self.identity = identity
-        super().__init__([*prefix, *command(identity, address, *options)])
+        super().__init__([*prefix, *command(identity, address, *options, script=script)])
         ready = parse_ready(self.wait_for_line("^relay ready"))
         assert ready is not None, self.lines
         self.addresses = ready.addresses
@@ -169,9 +170,16 @@ NewNode = Callable[..., Node]
 def relay(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RelayProcess]:
     """A relay that the tests of a module share; RELAY_OPTIONS of the module are its options."""
     options = getattr(request.module, "RELAY_OPTIONS", ())
-    process = RelayProcess(write_identity(tmp_path_factory.mktemp("relay")), options=options)
+    script = getattr(request, "param", "strelay.py")
+    process = RelayProcess(write_identity(tmp_path_factory.mktemp("relay")), options=options, script=script)
     yield process
     process.kill()
+
+
+both_relays = pytest.mark.parametrize(
+    "relay", ["strelay.py", "examples/small_relay.py"], indirect=True, scope="module"
+)
+"""Runs a test with the real relay and with the small one, which knows the same roles."""
 
 
 @pytest.fixture
