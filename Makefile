@@ -13,6 +13,9 @@ export PIP_RETRIES
 # `make test`: SLOW=1 runs the slow tests as well; PYTEST_ARGUMENTS are passed to pytest.
 SLOW ?=
 PYTEST_ARGUMENTS ?=
+# `make test`: processes that run tests at the same time; many tests wait, so there may be more than cores.
+JOBS ?= auto
+PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # `make test-pythons`: the versions to test, as far as they are installed.
 PYTHONS ?= 3.9 3.11 3.13
 # `make bench`: arguments, for example BENCH="--quick --check" or BENCH="handshakes".
@@ -20,7 +23,6 @@ BENCH ?=
 
 PACKAGES_OF_DEBIAN := python3-cryptography python3-docopt
 MARKED := $(if $(SLOW),,-m "not slow")
-WHOLE_BRANCHES := offset_common/wire/*,offset_common/channel/*
 CHECKED := setup.py strelay.py stmgr.py offset_common tests tools \
 	$(patsubst %/,%,$(sort $(dir $(wildcard bench/*.py examples/*.py))))
 
@@ -53,8 +55,8 @@ run: ## run a relay, and create its identity and ticket if they are missing; ADD
 	exec $$python tools/run.py
 
 test: $(VENV)/dev.stamp ## run the tests; every branch of wire/ and channel/ must be covered; SLOW=1 runs the slow ones too
-	$(VENV)/bin/python -m pytest --ignore=tests/attack $(MARKED) --cov --cov-branch --cov-report= $(PYTEST_ARGUMENTS)
-	$(VENV)/bin/python -m coverage report --include='$(WHOLE_BRANCHES)' --skip-covered --show-missing --fail-under=100
+	$(VENV)/bin/python -m pytest --ignore=tests/attack $(PARALLEL) $(MARKED) --cov --cov-branch --cov-report= $(PYTEST_ARGUMENTS)
+	$(VENV)/bin/python -m coverage report --skip-covered --show-missing --fail-under=100
 
 check: $(VENV)/dev.stamp ## check lint, format and types
 	$(VENV)/bin/ruff check .
@@ -69,7 +71,7 @@ test-minimal: ## run a relay and a tunnel with Debian's python3 and its packages
 	env -i PATH=/usr/bin:/bin PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 tests/minimal_tunnel.py
 
 test-pythons: ## run the fast tests on each installed version in PYTHONS
-	@for version in $(PYTHONS); do sh tools/test-python $$version $(PYTEST_ARGUMENTS) || exit 1; done
+	@for version in $(PYTHONS); do sh tools/test-python $$version $(PARALLEL) $(PYTEST_ARGUMENTS) || exit 1; done
 
 bench: $(VENV)/dev.stamp ## run the benchmarks, results in bench.json; BENCH="--quick" or BENCH="handshakes" for less
 	$(VENV)/bin/python -m bench $(or $(BENCH),--json bench.json)

@@ -20,3 +20,8 @@ def interrupts() -> Iterator[None]:
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the slow tests: with several processes, one at the end would leave the others idle."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -18,7 +18,8 @@ def run_in_terminal(
     """Run a command on a terminal of its own; return its status and its output."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    clean = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    overriding = ("NO_COLOR", "COLUMNS", "LINES")
+    clean = {name: value for name, value in os.environ.items() if name not in overriding}
     with subprocess.Popen(
         [str(word) for word in command],
         stdin=theirs,
