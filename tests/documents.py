@@ -34,6 +34,13 @@ FAIL2BAN_COMMANDS = re.findall(
     r"^(cp deploy/fail2ban/.*)$", (ROOT / "docs/logs.md").read_text("utf-8"), re.MULTILINE
 )
 """Commands that install the files for fail2ban."""
+_MAINTENANCE = (ROOT / "docs/maintenance.md").read_text("utf-8")
+BACKUP_COMMANDS = re.findall(r"^(?: {4}|`)((?:python3 -c|sqlite3) .*?)(?:`.*)?$", _MAINTENANCE, re.MULTILINE)
+"""Commands that copy a usage file."""
+ROTATION_COMMANDS = re.findall(r"^ +(python3 st(?:mgr|relay)\.py .*)$", _MAINTENANCE, re.MULTILINE)
+"""Commands that start a relay with a new identity."""
+SECOND_UNIT_COMMANDS = re.findall(r"^((?:cp|sed) .*)$", _MAINTENANCE, re.MULTILINE)
+"""Commands that make a service of it."""
 UNIT = ROOT / "deploy" / "offset-relay.service"
 """The unit file for systemd."""
 

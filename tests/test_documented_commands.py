@@ -25,11 +25,14 @@ from offset_common.command_line import parse
 from offset_common.policy.usage import UsageFile
 from offset_common.tickets import RelayTicket
 from tests.documents import (
+    BACKUP_COMMANDS,
     FAIL2BAN_COMMANDS,
     FORWARDING_COMMANDS,
     INSTALL_COMMANDS,
     OWNERS_COMMANDS,
     ROOT,
+    ROTATION_COMMANDS,
+    SECOND_UNIT_COMMANDS,
     command_lines,
     environment,
     make_clone,
@@ -41,6 +44,7 @@ PATIENCE = 30.0  # seconds for each command
 
 STATUS_URL = "http://127.0.0.1:9090"
 STATUS_TESTS = "tests/status/test_terminal.py"
+PAGES_TESTS = "tests/test_operators_pages.py"
 FORWARD = "tests/examples/test_forward_in_use.py"
 ELSEWHERE = {
     **dict.fromkeys(OWNERS_COMMANDS, "tests/test_documentation.py::test_the_readme_commands_start_a_relay"),
@@ -50,6 +54,9 @@ ELSEWHERE = {
     ),
     **dict.fromkeys(INSTALL_COMMANDS, "tests/test_deploy.py::test_documented_installation_starts_the_relay"),
     **dict.fromkeys(FAIL2BAN_COMMANDS, "tests/test_fail2ban.py::test_fail2ban_accepts_the_jail"),
+    **dict.fromkeys(BACKUP_COMMANDS, f"{PAGES_TESTS}::test_usage_file_in_use_can_be_copied"),
+    **dict.fromkeys(ROTATION_COMMANDS, f"{PAGES_TESTS}::test_identity_can_be_rotated_as_documented"),
+    **dict.fromkeys(SECOND_UNIT_COMMANDS, f"{PAGES_TESTS}::test_second_unit_has_its_own_port_and_identity"),
     f"python3 stmgr.py relay-status {STATUS_URL}": f"{STATUS_TESTS}::test_it_shows_what_the_page_shows",
     f"python3 stmgr.py relay-status {STATUS_URL} --watch": f"{STATUS_TESTS}::test_watch_shows_rates",
     "pip install .": "tests/test_packaging.py::test_the_installed_commands_work",
@@ -59,7 +66,7 @@ ELSEWHERE = {
 
 NOT_RUN = {
     r"apt-get install [a-z0-9 -]+": "changes the system; .ci/run does it",
-    r"journalctl(?: -[uop] [\w-]+)+": "needs systemd and the service",
+    r"journalctl(?: -k| -[uop] [\w-]+)+": "needs systemd and the service",
     r"systemctl [a-zA-Z0-9 -]+": "needs systemd and the service",
     r"ssh -L 9090:127\.0\.0\.1:9090 relay\.example\.com": "needs another machine",
     r"bash \.ci/run": "runs this test",

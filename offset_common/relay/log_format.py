@@ -21,6 +21,7 @@ Format = Callable[[logging.LogRecord, bool], str]
 PRIORITIES = {logging.WARNING: 4, logging.ERROR: 3}
 INFORMATIONAL = 6
 
+_to_json = json.JSONEncoder(default=str).encode
 _UNQUOTED = re.compile(r"[!#-~]+")  # printable ASCII without spaces and double quotes
 _NOT_PRINTABLE = re.compile(r"[^ -~]")
 
@@ -54,7 +55,7 @@ def format_json(record: logging.LogRecord, with_time: bool = True) -> str:
     values = {**start, "event": record.getMessage(), **_fields(record)}
     # A surrogate half, as in names of files that are not UTF-8, is no valid JSON for many programs.
     valid = {name: _whole(value) if isinstance(value, str) else value for name, value in values.items()}
-    return json.dumps(valid, default=str) + "\n"
+    return _to_json(valid) + "\n"
 
 
 FORMATS: dict[str, Format] = {"text": format_text, "json": format_json}

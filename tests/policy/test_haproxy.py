@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import ROOT
 from tests.support.node import Endpoint, Node, assert_listening
+from tests.support.process import wait_until
 from tests.support.relay_process import RelayProcess, StartRelay
 
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
@@ -45,12 +48,15 @@ class HaProxy:
         relay: the relay.
         directory: for its configuration.
         send: how it announces the client's address.
+        configuration: a template of its configuration.
     """
 
-    def __init__(self, relay: RelayProcess, directory: Path, send: str) -> None:
+    def __init__(
+        self, relay: RelayProcess, directory: Path, send: str = "", configuration: str = CONFIGURATION
+    ) -> None:
         self.port = free_port()
         path = directory / "haproxy.cfg"
-        path.write_text(CONFIGURATION.format(port=self.port, relay=relay.port, send=send))
+        path.write_text(configuration.format(port=self.port, relay=relay.port, send=send))
         self._process = subprocess.Popen([str(HAPROXY), "-db", "-q", "-f", str(path)])
         self._relay = relay
         self._wait_until_ready()
@@ -87,6 +93,39 @@ def test_nodes_meet_and_the_log_has_their_ports(send: str, tmp_path: Path, start
     finally:
         proxy.stop()
     relay.stop_cleanly()
+
+
+def test_documented_configuration_joins_nodes(tmp_path: Path, start_relay: StartRelay) -> None:
+    relay = start_relay("--proxy-protocol", "127.0.0.0/8", "--status", "0")
+    status = relay.wait_for_line("^status ready").rpartition(":")[2]
+    page = (ROOT / "docs/operations.md").read_text("utf-8")
+    (text,) = re.findall(r"^```haproxy\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    here = {
+        "bind :4567": "bind 127.0.0.1:{port}",
+        "10.0.0.1:4567": "127.0.0.1:{relay}",
+        "port 9090": f"port {status}",
+    }
+    for documented, ours in here.items():
+        assert documented in text
+        text = text.replace(documented, ours)
+    control = tmp_path / "control"
+    proxy = HaProxy(relay, tmp_path, configuration=f"global\n    stats socket {control}\n{text}")
+    try:
+        wait_until(lambda: "L7OK" in ask(control, "show stat"), "a successful health check")
+        with Node(proxy.endpoint()) as callee, Node(proxy.endpoint()) as caller:
+            assert_listening(caller, callee, callee.listen())
+    finally:
+        proxy.stop()
+    assert relay.ends(reason="PROXY") == [], "health checks don't connect to the relay's port"
+    relay.stop_cleanly()
+
+
+def ask(control: Path, command: str) -> str:
+    """Return what HAProxy answers to a command."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(control))
+        sock.sendall(f"{command}\n".encode())
+        return sock.makefile().read()
 
 
 def test_a_balancer_without_header_is_refused(tmp_path: Path, start_relay: StartRelay) -> None:
