@@ -4,6 +4,7 @@
 Usage:
   strelay.py --idfile FILE (--laddr ADDRESS)... [--proxy-protocol NETWORK]... [options]
   strelay.py --config FILE [--idfile FILE] [--laddr ADDRESS]... [--proxy-protocol NETWORK]... [options]
+  strelay.py --idfile FILE [--proxy-protocol NETWORK]... [options]
   strelay.py -h | --help
   strelay.py -V | --version
 
@@ -13,19 +14,22 @@ Example:
   -i FILE, --idfile FILE       The relay's identity, made by `stmgr.py gen-ident`.
   -l ADDRESS, --laddr ADDRESS  The address to listen on, as IP:PORT: 0.0.0.0:4567 is every IPv4 address of
                                this host, [::]:4567 every IPv6 and IPv4 address; port 0 is any free port.
-                               It may be given several times, with a different address each time.
+                               It may be given several times, with a different address each time. Without
+                               it, systemd must pass the sockets to listen on; if it does, they count.
   --config FILE                Options in TOML, such as `rate = "10M"`; the command line goes before them.
   -h, --help                   Show this page.
   -V, --version                Show the version.
 
 The relay logs to standard error: a line when it is ready, one for each tunnel that opened and each
 connection that ended, and on SIGUSR1 one with its present state. SIGTERM or Ctrl-C stops it in order, a
-second one at once. SIGHUP reads its files again.
+second one at once. SIGHUP reads its files again. SIGUSR2 upgrades it in place: a fresh process with the same
+command line takes over, and this one ends with its tunnels.
 
   --status [IP:]PORT           Serve a live page, /status.json, /metrics and /healthz over HTTP there, at the
                                loopback address if there is only a port. Without it, nothing is served.
   --log-format FORMAT          Format of the log: text, or json for one JSON object a line [default: text].
   --drain SECONDS              Time that tunnels have to end after SIGTERM [default: 5].
+  --upgrade-drain SECONDS      The same after SIGUSR2; without it, --drain counts.
 
 More than one core:
   --workers N                  Processes that forward for tunnels; auto is one per core [default: 1].

@@ -1,4 +1,4 @@
-"""deploy/offset-relay.service is valid and hardened, starts the relay, and starts it again for ever."""
+"""The units in deploy/ are valid; the service is hardened, starts the relay, and starts it again for ever."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.support.process import PATIENCE, ROOT
 from tests.support.relay_log import parse_ready
 from tests.support.relay_process import command, write_identity
 
+SOCKET_UNIT = UNIT.with_suffix(".socket")
 EXPOSURE = 20  # tenths, of 100: what `systemd-analyze security` may find at most
 
 
@@ -26,20 +28,40 @@ def settings(name: str) -> list[str]:
     return re.findall(rf"^{name}=(.*)$", UNIT.read_text("utf-8"), re.MULTILINE)
 
 
-def analyze(*arguments: str) -> None:
-    """Run systemd-analyze; fail unless it succeeds and prints no warning on standard error."""
+def analyze(*arguments: str, units: Sequence[Path] = (UNIT,)) -> None:
+    """Run systemd-analyze on units; fail unless it succeeds and prints no warning on standard error."""
     tool = shutil.which("systemd-analyze")
     if tool is None:
         pytest.skip("needs systemd-analyze")
     version = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout
     if int(version.split()[1]) < 250:
         pytest.skip("needs systemd 250 for --offline")
-    done = subprocess.run([tool, *arguments, str(UNIT)], capture_output=True, text=True, timeout=PATIENCE)
+    line = [tool, *arguments, *map(str, units)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 def test_systemd_accepts_the_unit() -> None:
     analyze("verify")
+
+
+def test_systemd_accepts_the_socket_unit() -> None:
+    analyze("verify", units=[UNIT, SOCKET_UNIT])
+
+
+def test_socket_unit_passes_one_listening_socket_to_the_relay() -> None:
+    text = SOCKET_UNIT.read_text("utf-8")
+    assert re.findall(r"^Listen\w+=(.*)$", text, re.MULTILINE) == [
+        re.findall(r"--laddr (\S+)", settings("ExecStart")[0])[0]
+    ]
+    assert not re.search(r"^Accept=yes", text, re.MULTILINE)
+
+
+def test_unit_gives_the_event_loop_time_for_signs_of_life() -> None:
+    assert settings("Type") == ["notify"]
+    assert settings("NotifyAccess") == ["main"]
+    assert settings("ExecReload") == ["/bin/kill -HUP $MAINPID"]
+    assert 10 <= int(settings("WatchdogSec")[0]) <= 60
 
 
 def test_unit_is_hardened() -> None:

@@ -37,6 +37,7 @@ from tests.documents import (
     environment,
     make_clone,
 )
+from tests.service.relays import SERVES, UpgradingRelay
 from tests.support.relay_log import parse_ready, parse_state
 from tests.support.relay_process import RelayProcess
 
@@ -67,7 +68,8 @@ ELSEWHERE = {
 NOT_RUN = {
     r"apt-get install [a-z0-9 -]+": "changes the system; .ci/run does it",
     r"journalctl(?: -k| -[uop] [\w-]+)+": "needs systemd and the service",
-    r"systemctl [a-zA-Z0-9 -]+": "needs systemd and the service",
+    r"systemctl [a-zA-Z0-9. -]+": "needs systemd and the service",
+    r"cp deploy/offset-relay\.socket /etc/systemd/system": "changes the system",
     r"ssh -L 9090:127\.0\.0\.1:9090 relay\.example\.com": "needs another machine",
     r"bash \.ci/run": "runs this test",
     r'\.venv/bin/python -m pytest -x -m "not slow"': "runs this test",
@@ -202,6 +204,17 @@ def request_state(line: str, directory: Path) -> None:
         relay.kill()
 
 
+def request_upgrade(line: str, directory: Path) -> None:
+    """Send the signal to a relay from a shell; expect a new process, and the end of the old one."""
+    relay = UpgradingRelay(directory / "relay/relay.ident")
+    try:
+        run(f"sh -c '{line.replace('PID', str(relay.pid))}'", directory)
+        assert relay.process.wait(PATIENCE) == 0
+        relay.wait_for_line(SERVES)
+    finally:
+        relay.kill()
+
+
 KINDS: dict[str, Callable[[str, Path], None]] = {
     # Not `python`: Debian has no such command.
     r"python3 (?:stmgr\.py|examples/read_the_protocol\.py) .*|python3 examples/\w+\.py": run_script,
@@ -213,6 +226,7 @@ KINDS: dict[str, Callable[[str, Path], None]] = {
     r"(?:[A-Z]+=\S+ )*make .*": check_make,
     r"pip install [^.].*": check_pip,
     r"kill -USR1 PID": request_state,
+    r"kill -USR2 PID": request_upgrade,
     r"stmgr [a-z-]+": check_subcommand,
 }
 """The test of each kind of command line, by pattern."""

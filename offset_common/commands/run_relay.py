@@ -13,19 +13,21 @@ from typing import Any, Callable, Optional
 from offset_common import __version__
 from offset_common.address import parse_listen_address
 from offset_common.command_line import as_started, parse, run
-from offset_common.errors import UsageError
+from offset_common.errors import OperatorError, UsageError
 from offset_common.file_access import exposure
 from offset_common.identity import load_identity
 from offset_common.networks import NetworkSet, parse_network
 from offset_common.option_values import read_choice, read_count, read_number, read_size
 from offset_common.relay.buffer_pool import return_large_blocks
 from offset_common.relay.limits import KIB, MIB, Limits, connections_for
-from offset_common.relay.listening import listen_on
 from offset_common.relay.log import RelayLog, everything_logged, log_event
 from offset_common.relay.log_format import FORMATS
 from offset_common.relay.policy import Policy
-from offset_common.relay.server import Relay, obey_signals, raise_descriptor_limit
+from offset_common.relay.server import Relay, raise_descriptor_limit
 from offset_common.relay.signals import Signals
+from offset_common.service.control import Control, Drain, controlled
+from offset_common.service.origin import Origin
+from offset_common.service.sockets import RELAY, STATUS, ListeningSockets
 
 VERSION = f"strelay {__version__}"
 STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed, a supervisor starts it again
@@ -45,6 +47,8 @@ RELOADED_OPTIONS = RATES | frozenset(
 """Options that SIGHUP reads again from a configuration file; rates only if there is one worker."""
 
 DAY = 86400  # seconds
+MAX_DRAIN = 30 * DAY
+EXAMPLE = "--laddr 0.0.0.0:4567"
 
 
 def run_strelay(page: str, argv: Optional[Sequence[str]], signals: Signals) -> int:
@@ -88,33 +92,42 @@ def start(page: str, argv: Sequence[str], signals: Signals) -> int:
         OperatorError: the relay cannot start.
     """
     arguments = parse(page, argv, VERSION)
+    origin = Origin(os.environ)
+    required = ("--idfile",) if origin.sockets.are_passed(RELAY) else ("--idfile", RELAY)
     if arguments["--config"] is None:
-        return serve(arguments, signals)
+        for name in required:
+            if not arguments[name]:
+                raise UsageError(f"{name} is missing, and systemd passed no socket; give it as in {EXAMPLE}")
+        return serve(arguments, signals, origin)
     # Imported only here, as other parts of a policy below.
     from offset_common.policy.config import ConfiguredArguments
 
-    source = ConfiguredArguments(page, argv, VERSION)
-    return serve(source.read(), signals, source.read)
+    source = ConfiguredArguments(page, argv, VERSION, required)
+    return serve(source.read(), signals, origin, source.read)
 
 
 def serve(
-    arguments: dict[str, Any], signals: Signals, reread: Optional[Callable[[], dict[str, Any]]] = None
+    arguments: dict[str, Any],
+    signals: Signals,
+    origin: Origin,
+    reread: Optional[Callable[[], dict[str, Any]]] = None,
 ) -> int:
     """Start the relay that the arguments describe, and serve.
 
     Args:
         arguments: by option name, as docopt returns them.
         signals: kept since the start of the program.
+        origin: what started the program.
         reread: returns the arguments anew, if some come from a configuration file.
 
     Raises:
         OperatorError: it cannot start.
     """
     addresses = [parse_listen_address(text) for text in arguments["--laddr"]]
-    status = open_status(arguments["--status"])
+    status = open_status(arguments["--status"], origin.sockets)
     return_large_blocks()
     limits = read_limits(arguments)
-    drain = read_number("--drain", arguments["--drain"], 0, DAY, "seconds")
+    drain = read_drain(arguments)
     workers = read_workers(arguments)
     lines_of = FORMATS[read_choice("--log-format", arguments["--log-format"], FORMATS)]
     identity = load_identity(arguments["--idfile"])
@@ -125,12 +138,18 @@ def serve(
     if warning is not None:
         file, reason, advice = arguments["--idfile"], *warning
         log_event("identity is exposed", logging.WARNING, file=file, reason=reason, advice=advice)
-    sockets = listen_on(addresses, limits.socket_buffer)
+    sockets = origin.sockets.listen(RELAY, addresses, limits.socket_buffer)
+    origin.sockets.close_unused()
     signals.hold()
     relay = Relay(identity, sockets, limits, log, workers=workers, policy=policy, balancers=balancers)
     try:
-        with everything_logged(), obey_signals(relay, signals, drain), status(relay):
-            relay.serve()
+        with everything_logged(), status(relay) as retire_status:
+            control = Control(relay, origin.notifier, origin.sockets, drain, retire_status)
+            with controlled(control, relay, signals, origin.predecessor):
+                relay.serve()
+    except OperatorError:
+        relay.close()
+        raise
     except Exception as error:
         log.close()
         log = RelayLog(lines_of=lines_of)
@@ -140,31 +159,50 @@ def serve(
     return 0
 
 
-def open_status(text: Optional[str]) -> Callable[[Relay], AbstractContextManager[None]]:
+def open_status(
+    text: Optional[str], sockets: ListeningSockets
+) -> Callable[[Relay], AbstractContextManager[Callable[[], None]]]:
     """Return what serves the status of a relay while a `with` block lasts.
 
+    The block gets a function that leaves the address to another process.
+
     Args:
-        text: the address to listen on; None for no status.
+        text: the address to listen on; None for no status, unless systemd passed sockets for it.
+        sockets: the listening sockets of this process.
 
     Raises:
         OperatorError: the address is invalid, or the relay cannot listen there.
     """
-    if text is None:
-        return lambda relay: nullcontext()
+    if text is None and not sockets.are_passed(STATUS):
+        return lambda relay: nullcontext(lambda: None)
     # Imported only here: a relay without status does without this room.
     from offset_common.status.service import StatusService, parse_status_address
 
-    service = StatusService(parse_status_address(text))
+    addresses = [] if text is None else [parse_status_address(text)]
+    service = StatusService(sockets.listen(STATUS, addresses))
 
     @contextmanager
-    def serve_status(relay: Relay) -> Iterator[None]:
+    def serve_status(relay: Relay) -> Iterator[Callable[[], None]]:
         service.start(relay, lambda key: relay.name_of(key) or "")
         try:
-            yield
+            yield service.retire
         finally:
             service.stop()
 
     return serve_status
+
+
+def read_drain(arguments: dict[str, Any]) -> Drain:
+    """Return the time that tunnels have.
+
+    Raises:
+        UsageError: it is not a number, or out of range.
+    """
+    stop = read_number("--drain", arguments["--drain"], 0, DAY, "seconds")
+    text = arguments["--upgrade-drain"]
+    return Drain(
+        stop, stop if text is None else read_number("--upgrade-drain", text, 0, MAX_DRAIN, "seconds")
+    )
 
 
 def read_limits(arguments: dict[str, Any]) -> Limits:

@@ -35,12 +35,16 @@ class ConfiguredArguments:
         page: the help page, which is the grammar of the command line.
         argv: the command line, without the program name.
         version: what --version prints.
+        required: options that must be in the command line or in the file.
 
     Raises:
         CommandLineError: the command line does not match the page.
     """
 
-    def __init__(self, page: str, argv: Sequence[str], version: str) -> None:
+    def __init__(
+        self, page: str, argv: Sequence[str], version: str, required: Sequence[str] = REQUIRED
+    ) -> None:
+        self._required = required
         self._defaults = _defaults(page)
         self._given = parse(_DEFAULT.sub("", page), argv, version)
         self._path: str = self._given["--config"]
@@ -57,7 +61,7 @@ class ConfiguredArguments:
             name: value or configured.get(name, self._defaults.get(name, value))
             for name, value in self._given.items()
         }
-        for name in REQUIRED:
+        for name in self._required:
             if not arguments[name]:
                 raise UsageError(f"{name} is missing; give it on the command line or in {self._path}")
         return arguments

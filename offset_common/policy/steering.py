@@ -101,6 +101,7 @@ class Steering(Policy):
         self._workers = 1
         self._reloading = False
         self._reload_again = False
+        self._call_after_reload: list[Callable[[], None]] = []
 
     def attach(self, relay: Steered) -> None:
         """Begin: the relay is about to serve."""
@@ -167,8 +168,9 @@ class Steering(Policy):
 
     # Reading the files again.
 
-    def reload(self) -> None:
-        """Read all files again; a mistake in one leaves everything as it was."""
+    def reload(self, done: Callable[[], None] = lambda: None) -> None:
+        """Read all files again, then call `done`; a mistake in one leaves everything as it was."""
+        self._call_after_reload.append(done)
         self._reload_again = self._reloading
         if not self._reloading:
             self._reloading = True
@@ -208,6 +210,10 @@ class Steering(Policy):
         self._reloading = False
         if self._reload_again:
             self.reload()
+            return
+        waiting, self._call_after_reload = self._call_after_reload, []
+        for done in waiting:
+            done()
 
 
 def _load_rules(options: PolicyOptions) -> AccessRules:

@@ -7,8 +7,8 @@ import errno
 import logging
 import socket
 import threading
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Optional
 
 from offset_common.address import Address
 from offset_common.errors import ServiceError, UsageError
@@ -36,30 +36,67 @@ class _Resolved(NamedTuple):
 
 
 def listen_on(addresses: Sequence[Address], socket_buffer: int = 0) -> list[socket.socket]:
-    """Return listening sockets for all `addresses`; a name may stand for several.
+    """Return listening sockets for all `addresses`, as `listen_by_address` does."""
+    by_address = listen_by_address(addresses, socket_buffer)
+    return [sock for sockets in by_address.values() for sock in sockets]
+
+
+def listen_by_address(
+    addresses: Sequence[Address],
+    socket_buffer: int = 0,
+    inherited: Optional[Mapping[Address, list[socket.socket]]] = None,
+) -> dict[Address, list[socket.socket]]:
+    """Return listening sockets for each of `addresses`; a name may stand for several.
 
     Args:
         addresses: names, IPv4 or IPv6 addresses; port 0 for a free one.
         socket_buffer: bytes of memory for each of the two kernel buffers of an accepted socket; 0 leaves the
             size to the system.
+        inherited: addresses that have their sockets already.
 
     Raises:
         UsageError: an address is given twice.
         ServiceError: a name does not resolve; an address is in use, not of this host, or not allowed.
     """
     _check_duplicates(addresses)
-    resolved = [_resolve(address) for address in addresses]
+    by_address = {address: (inherited or {}).get(address, []) for address in addresses}
+    for sock in [sock for found in by_address.values() for sock in found]:
+        set_options(sock, socket_buffer)
+    resolved = [[] if by_address[address] else _resolve(address) for address in addresses]
     # [::] takes IPv4 connections as well, unless 0.0.0.0 with the same port is given for them.
     ipv4_ports = {address.port for address in addresses if address.host == "0.0.0.0" and address.port}
     sockets: list[socket.socket] = []
     try:
         for address, found in zip(addresses, resolved):
-            _listen_on_one(address, found, address.port in ipv4_ports, socket_buffer, sockets)
+            if found:
+                before = len(sockets)
+                _listen_on_one(address, found, address.port in ipv4_ports, socket_buffer, sockets)
+                by_address[address] = sockets[before:]
     except ServiceError:
         for sock in sockets:
             sock.close()
         raise
-    return sockets
+    return by_address
+
+
+def set_options(sock: socket.socket, socket_buffer: int) -> None:
+    """Set what accepted sockets inherit from a listening socket, and make accepting not wait.
+
+    Args:
+        sock: listening, or about to listen.
+        socket_buffer: as for `listen_by_address`.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    # A message never waits for the Nagle timer.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    prepare_socket(sock)
+    if socket_buffer:
+        # The system doubles the value: half of what it counts is for its own bookkeeping.
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, socket_buffer // 2)
+    sock.setblocking(False)
 
 
 def _check_duplicates(addresses: Sequence[Address]) -> None:
@@ -144,19 +181,12 @@ def _bind(resolved: _Resolved, sockaddr: SystemAddress, ipv6_only: bool, socket_
     sock = socket.socket(resolved.family, resolved.kind, resolved.protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # A message never waits for the Nagle timer.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        prepare_socket(sock)
-        if socket_buffer:
-            # The system doubles the value: half of what it counts is for its own bookkeeping.
-            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                sock.setsockopt(socket.SOL_SOCKET, option, socket_buffer // 2)
+        set_options(sock, socket_buffer)
         if resolved.family == socket.AF_INET6:
             with contextlib.suppress(OSError):  # a system that does not let it be chosen
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
         sock.bind(sockaddr)
         sock.listen(BACKLOG)
-        sock.setblocking(False)
     except OSError:
         sock.close()
         raise

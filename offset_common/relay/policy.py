@@ -6,7 +6,7 @@ A relay gets its policy in its constructor and calls it at a few points. A polic
 
 from __future__ import annotations
 
-from typing import Optional, Protocol
+from typing import Callable, Optional, Protocol
 
 from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
@@ -41,9 +41,10 @@ class Policy:
         """Return the module that `count` worker processes run, and arguments for it."""
         return ["offset_common.relay.workers.process"]
 
-    def reload(self) -> None:
-        """Read all files again."""
+    def reload(self, done: Callable[[], None]) -> None:
+        """Read all files again, then call `done`."""
         log_event("nothing to reload")
+        done()
 
     def name_of(self, key: bytes) -> Optional[str]:
         """Return the name that the operator gave a key, or None."""

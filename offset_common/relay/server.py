@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import resource
-import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Callable, Optional
 
 from offset_common.channel.connection import VERSION_FRAME
@@ -32,7 +30,6 @@ from offset_common.relay.policy import Policy
 from offset_common.relay.rendezvous import Rendezvous, TunnelMaker
 from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.sessions.tunnel import Tunnels
-from offset_common.relay.signals import STOPPING, Signals
 from offset_common.relay.status import Traffic, describe
 
 SHOWN_KEY_SIZE = 8  # characters of a key in the log
@@ -94,6 +91,7 @@ class Relay:
             for sock in sockets
         ]
         self._drain_until: Optional[float] = None
+        self._stopping = False
         self._drained = False  # every connection was told to finish
         self.loop.add_periodic(lambda: self.buffers.resume_waiting(self.loop.now), self.buffers.next_time)
         self.loop.add_periodic(self._write_log, self._next_log_time)
@@ -129,21 +127,21 @@ class Relay:
 
         A second call ends everything at once.
         """
-        if self._drain_until is not None:
+        if self._stopping:
             self.loop.stop()
             return
-        self._drain_until = self.loop.now + drain
-        self.loop.add_periodic(self._drain, lambda: self.loop.now + DRAIN_CHECK_INTERVAL)
+        self._stopping = True
         log_event("stopping", drain_seconds=drain)
-        self._stop_accepting()
-        self._restart_no_workers()
-        for connection in self.admission.all():
-            if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING):
-                connection.close(CloseReason.SHUTDOWN)
+        self._drain_within(drain)
 
-    def reload(self) -> None:
-        """Read the operator's files again."""
-        self._policy.reload()
+    def retire(self, drain: float) -> None:
+        """Leave newcomers to another process: do as `stop`, which may still follow and shorten the drain."""
+        log_event("draining", drain_seconds=drain)
+        self._drain_within(drain)
+
+    def reload(self, done: Callable[[], None] = lambda: None) -> None:
+        """Read the operator's files again, then call `done`."""
+        self._policy.reload(done)
 
     def change_limits(self, limits: Limits) -> None:
         """Change the limits of places and rates; the others need a restart."""
@@ -300,6 +298,19 @@ class Relay:
         self.bugs += 1
         log_event("bug", logging.ERROR, collapse="bug", exc_info=error, address=connection.address.text)
 
+    def _drain_within(self, seconds: float) -> None:
+        until = self.loop.now + seconds
+        if self._drain_until is not None:
+            self._drain_until = min(self._drain_until, until)
+            return
+        self._drain_until = until
+        self.loop.add_periodic(self._drain, lambda: self.loop.now + DRAIN_CHECK_INTERVAL)
+        self._stop_accepting()
+        self._restart_no_workers()
+        for connection in self.admission.all():
+            if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING):
+                connection.close(CloseReason.SHUTDOWN)
+
     # Work in every round of the loop.
 
     def _write_log(self) -> None:
@@ -330,32 +341,6 @@ def raise_descriptor_limit() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     return soft
-
-
-@contextlib.contextmanager
-def obey_signals(relay: Relay, signals: Signals, drain: float) -> Iterator[None]:
-    """Make SIGTERM and SIGINT stop the relay gracefully, a second one at once.
-
-    SIGUSR1 logs its state, SIGHUP reads the operator's files again.
-    """
-
-    def act(number: int) -> None:
-        name = signal.Signals(number).name
-        if number in STOPPING:
-            relay.stop(drain)
-        elif name == "SIGUSR1":
-            relay.show_state()
-        elif name == "SIGHUP":
-            relay.reload()
-        else:
-            log_event("signal without a meaning", signal=name, advice="SIGUSR1 logs the state")
-
-    call_soon = relay.loop.call_soon_threadsafe
-    signals.attach(lambda number: call_soon(lambda: act(number)), relay.loop.wake_descriptor)
-    try:
-        yield
-    finally:
-        signals.detach()
 
 
 def _shown_key(connection: SocketConnection) -> str:

@@ -52,6 +52,7 @@ class HttpServer:
         self._clients: dict[_Client, None] = {}  # the oldest first
         self._paused_until = 0.0
         self._stopped = False
+        self._retired = False
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
         # A daemon: a thread that hangs must not keep the process alive.
@@ -63,6 +64,11 @@ class HttpServer:
             self._selector.register(sock, selectors.EVENT_READ)
         self._thread.start()
 
+    def retire(self) -> None:
+        """Accept nothing more; the thread ends with the last connection."""
+        self._retired = True
+        self._wake_writer.send(b"\0")
+
     def stop(self) -> None:
         """End all connections and the thread, and release every descriptor."""
         self._stopped = True
@@ -72,18 +78,30 @@ class HttpServer:
             return  # it waits for an event loop that has ended, and ends with the process
         for client in list(self._clients):
             self._drop(client)
-        for sock in (*self._sockets, self._wake_reader, self._wake_writer):
-            sock.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
         self._selector.close()
 
     def _run(self) -> None:
-        while not self._stopped:
+        while not self._stopped and (self._clients or not self._retired):
             for key, _ in self._selector.select(self._time_to_wait()):
                 if isinstance(key.data, _Client):
                     self._serve(key.data)
                 elif key.fileobj in self._sockets and isinstance(key.fileobj, socket.socket):
                     self._accept(key.fileobj)
+                elif key.fileobj is self._wake_reader:
+                    self._wake_reader.recv(READ_SIZE)
+            if self._retired:
+                self._close_sockets()
             self._check_time()
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for sock in self._sockets:
+            if not self._paused_until:
+                self._selector.unregister(sock)
+            sock.close()
+        self._sockets = []
 
     def _time_to_wait(self) -> Optional[float]:
         times = [client.deadline for client in self._clients]

@@ -12,7 +12,6 @@ from typing import Optional, Protocol
 from offset_common.address import Address, parse_listen_address
 from offset_common.identity import Identity, encode_key
 from offset_common.relay.addresses import show_address
-from offset_common.relay.listening import listen_on
 from offset_common.relay.log import log_event
 from offset_common.status.http_server import HttpServer
 from offset_common.status.recent_log import RecentLog
@@ -48,21 +47,19 @@ class StatusService:
     """The status server.
 
     Args:
-        address: where it listens.
-
-    Raises:
-        ServiceError: it cannot listen there.
+        sockets: listening.
     """
 
-    def __init__(self, address: Address) -> None:
-        self._sockets = listen_on([address])
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        self._sockets = sockets
+        self._addresses = [show_address(sock.getsockname()) for sock in sockets]
         self._log = RecentLog()
         self._server: Optional[HttpServer] = None
 
     @property
     def addresses(self) -> list[str]:
         """The addresses that it listens on, as "host:port"."""
-        return [show_address(sock.getsockname()) for sock in self._sockets]
+        return self._addresses
 
     def start(self, relay: Served, name_of: NameOf = lambda key: "") -> None:
         """Serve the status of a relay.
@@ -89,6 +86,11 @@ class StatusService:
                 advice="it shows addresses and keys; use 127.0.0.1 and an SSH tunnel, or a proxy that asks"
                 " for a password",
             )
+
+    def retire(self) -> None:
+        """Accept nothing more: another process has the address now."""
+        if self._server is not None:
+            self._server.retire()
 
     def stop(self) -> None:
         """Stop serving."""

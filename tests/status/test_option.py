@@ -98,7 +98,8 @@ def test_an_invalid_address_is_one_line(value: str) -> None:
 def test_a_relay_without_status_imports_nothing_of_it() -> None:
     program = (
         "import sys; from offset_common.commands import run_relay\n"
-        "with run_relay.open_status(None)(None): pass\n"
+        "from offset_common.service.sockets import ListeningSockets\n"
+        "with run_relay.open_status(None, ListeningSockets([]))(None): pass\n"
         "rooms = ('offset_common.status', 'http', 'prometheus')\n"
         "found = [name for name in sys.modules if name.startswith(rooms)]\n"
         "assert found == [], found\n"

@@ -1,0 +1,1 @@
+"""A relay as its service manager sees it: notifications, passed sockets, signals, upgrades in place."""

@@ -1,0 +1,150 @@
+"""What signals and the service manager do with a running relay.
+
+    SIGTERM, SIGINT   stop: no new connections, tunnels get some time; a second one ends everything at once
+    SIGHUP            read the operator's files again
+    SIGUSR1           log the state
+    SIGUSR2           upgrade in place: a fresh process takes over, this one lets its tunnels end
+
+The service manager gets its signs of life from the event loop, so it restarts a relay whose loop is stuck.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterator
+from typing import Callable, NamedTuple, Optional
+
+from offset_common.relay.server import Relay
+from offset_common.relay.signals import STOPPING, Signals
+from offset_common.service.notifier import Notifier
+from offset_common.service.predecessor import Predecessor
+from offset_common.service.sockets import ListeningSockets
+from offset_common.service.successor import Upgrade, report_obstacle
+
+STATUS_INTERVAL = 10.0  # seconds between two texts for `systemctl status`
+RETRY_INTERVAL = 0.1  # seconds until a message is sent again that the service manager did not take
+
+
+class Drain(NamedTuple):
+    """Seconds that tunnels have to end.
+
+    Args:
+        stop: after SIGTERM.
+        upgrade: after another process has taken over.
+    """
+
+    stop: float
+    upgrade: float
+
+
+class Control:
+    """One running relay under its service manager and its signals.
+
+    Args:
+        relay: the relay.
+        notifier: to the service manager.
+        sockets: the listening ones, for a successor.
+        drain: the time that tunnels have.
+        retire_status: called when a successor has taken over the address of the status.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        notifier: Notifier,
+        sockets: ListeningSockets,
+        drain: Drain,
+        retire_status: Callable[[], None],
+    ) -> None:
+        self._relay = relay
+        self._notifier = notifier
+        self._drain = drain
+        self._retire_status = retire_status
+        self._upgrade = Upgrade(relay.loop, sockets, notifier.variables, self._hand_over, self._upgrade_ended)
+        self._addresses = ", ".join(relay.addresses)
+        self._interval = STATUS_INTERVAL
+        if notifier.watchdog is not None:
+            self._interval = min(notifier.watchdog / 2, STATUS_INTERVAL)
+        self._next_sign = math.inf
+
+    def start(self) -> None:
+        """Report that the relay serves, and give signs of life from now on."""
+        if self._notifier.enabled:
+            self._relay.loop.add_periodic(self._give_sign, lambda: self._next_sign)
+            self._next_sign = 0.0
+        self._notifier.send("READY=1", self._status())
+
+    def act(self, number: int) -> None:
+        """Do what a signal asks for."""
+        if number in STOPPING:
+            self._upgrade.cancel("the relay stops")
+            self._relay.stop(self._drain.stop)
+            self._notifier.send("STOPPING=1", self._status())
+        elif number == signal.SIGHUP:
+            self._upgrade.reload_later()
+            now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={now}")
+            self._relay.reload(lambda: self._notifier.send("READY=1", self._status()))
+        elif number == signal.SIGUSR1:
+            self._relay.show_state()
+        elif number == signal.SIGUSR2:
+            self._begin_upgrade()
+
+    def _begin_upgrade(self) -> None:
+        if self._upgrade.under_way:
+            report_obstacle("an upgrade is under way")
+        elif self._relay.draining:
+            report_obstacle("the relay stops, or has handed over")
+        else:
+            self._upgrade.begin()
+
+    def _hand_over(self, successor: int) -> None:
+        # The service manager takes messages of the main process only: first this, then those of the new one.
+        self._notifier.send(f"MAINPID={successor}", "STATUS=handing over to a new process")
+
+    def _upgrade_ended(self, succeeded: bool) -> None:
+        if succeeded:
+            self._notifier.close()
+            self._next_sign = math.inf
+            self._retire_status()
+            self._relay.retire(self._drain.upgrade)
+
+    def _give_sign(self) -> None:
+        """Send a sign of life if it is time for one: in each round of the event loop."""
+        now = self._relay.loop.now
+        if now < self._next_sign:
+            return
+        if self._notifier.has_unsent:
+            self._notifier.flush()
+        else:
+            sign = ["WATCHDOG=1"] if self._notifier.watchdog is not None else []
+            self._notifier.send(*sign, self._status())
+        self._next_sign = now + (RETRY_INTERVAL if self._notifier.has_unsent else self._interval)
+
+    def _status(self) -> str:
+        what = "stopping" if self._relay.draining else f"listening on {self._addresses}"
+        return f"STATUS={what}; connections: {len(self._relay.admission)}"
+
+
+@contextlib.contextmanager
+def controlled(
+    control: Control, relay: Relay, signals: Signals, predecessor: Optional[Predecessor]
+) -> Iterator[None]:
+    """Let signals and the service manager control a relay; take over from a predecessor first.
+
+    Raises:
+        ServiceError: the predecessor does not hand over.
+    """
+    reload = predecessor is not None and predecessor.take_over()
+    call_soon = relay.loop.call_soon_threadsafe
+    call_soon(control.start)
+    if reload:
+        call_soon(lambda: control.act(signal.SIGHUP))
+    signals.attach(lambda number: call_soon(lambda: control.act(number)), relay.loop.wake_descriptor)
+    try:
+        yield
+    finally:
+        signals.detach()

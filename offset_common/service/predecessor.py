@@ -1,0 +1,109 @@
+"""The start of a relay as the successor of another one: an upgrade in place, as the new process sees it.
+
+    old relay                          first new process          second new process
+    SIGUSR2: starts it  -------------> forks  ------------------> reads its files, opens nothing twice
+    <-- process id of the second one -- ends                      |
+    <-- "ready" --------------------------------------------------+
+    --> "go": from now on it accepts ----------------------------> serves
+
+The first process ends, so that the second one is nobody's child: the service manager becomes its parent, not
+a relay that is about to end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import MutableMapping
+from typing import Optional
+
+from offset_common.errors import ServiceError, UsageError
+from offset_common.service.sockets import RELAY, STATUS, HeldSocket
+
+VARIABLE = "OFFSET_RELAY_UPGRADE"
+READY, GO, GO_AND_RELOAD = "ready", "go", "go and reload"
+ANSWER_TIMEOUT = 15.0  # seconds; the old relay gives up first
+
+
+class Predecessor:
+    """The relay that started this process.
+
+    Args:
+        channel: to that relay.
+        sockets: its listening sockets.
+    """
+
+    def __init__(self, channel: socket.socket, sockets: list[HeldSocket]) -> None:
+        self._channel = channel
+        self.sockets = sockets
+
+    def leave_parent(self) -> None:
+        """Go on in a process that the service manager adopts. There must be no threads yet."""
+        child = os.fork()
+        if child:
+            send_line(self._channel, str(child))
+            os._exit(0)
+
+    def take_over(self) -> bool:
+        """Report that everything is ready, and wait until it is this process's turn.
+
+        Returns:
+            Whether to read the operator's files again: they may have changed since.
+
+        Raises:
+            ServiceError: the old relay has ended, or does not answer.
+        """
+        self._channel.settimeout(ANSWER_TIMEOUT)
+        try:
+            send_line(self._channel, READY)
+            answer = self._channel.makefile().readline().strip()
+        except OSError:
+            answer = ""
+        self._channel.close()
+        if answer not in (GO, GO_AND_RELOAD):
+            raise ServiceError(
+                "the relay that started this one does not hand over; start it without that one"
+            )
+        return answer == GO_AND_RELOAD
+
+
+def send_line(channel: socket.socket, line: str) -> None:
+    """Send a line to the other process.
+
+    Raises:
+        OSError: it is gone.
+    """
+    channel.sendall(f"{line}\n".encode("ascii"))
+
+
+def encode(channel: socket.socket, sockets: list[HeldSocket]) -> str:
+    """Return the value of VARIABLE for a successor."""
+    listed = [[each.option, each.address, each.sock.fileno()] for each in sockets]
+    return json.dumps({"channel": channel.fileno(), "sockets": listed})
+
+
+def find_predecessor(environment: MutableMapping[str, str]) -> Optional[Predecessor]:
+    """Return the relay that started this process, or None; remove the variable from the environment.
+
+    Raises:
+        UsageError: the variable does not come from a relay.
+    """
+    text = environment.pop(VARIABLE, None)
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+        channel = _open(value["channel"])
+        sockets = [HeldSocket(option, address, _open(number)) for option, address, number in value["sockets"]]
+        if any(each.option not in (RELAY, STATUS) for each in sockets):
+            raise ValueError
+    except (ValueError, TypeError, KeyError, OSError, RecursionError):
+        raise UsageError(f"{VARIABLE} is for relays that start their successor; unset it") from None
+    return Predecessor(channel, sockets)
+
+
+def _open(descriptor: int) -> socket.socket:
+    sock = socket.socket(fileno=descriptor)
+    sock.set_inheritable(False)
+    return sock

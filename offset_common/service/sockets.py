@@ -1,0 +1,98 @@
+"""The listening sockets of a relay: its own, those that systemd passed, and those of its predecessor.
+
+--laddr   its own are opened for the addresses; sockets from systemd take their place
+--status  likewise, with sockets that the socket unit names `status`
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from offset_common.address import Address, parse_listen_address
+from offset_common.relay.addresses import show_address
+from offset_common.relay.listening import listen_by_address, set_options
+from offset_common.relay.log import log_event
+
+RELAY, STATUS = "--laddr", "--status"
+STATUS_NAME = "status"  # of a socket unit: FileDescriptorName=status
+
+
+class HeldSocket(NamedTuple):
+    """A listening socket, and what it is for.
+
+    Args:
+        option: RELAY or STATUS.
+        address: the address as the option has it; empty for a socket of systemd.
+        sock: the socket.
+    """
+
+    option: str
+    address: str
+    sock: socket.socket
+
+
+class ListeningSockets:
+    """All listening sockets of this process.
+
+    Args:
+        passed: the sockets that it was started with.
+    """
+
+    def __init__(self, passed: Sequence[HeldSocket]) -> None:
+        self._unused = list(passed)
+        self._held: list[HeldSocket] = []
+
+    @property
+    def held(self) -> list[HeldSocket]:
+        """The sockets in use."""
+        return list(self._held)
+
+    def are_passed(self, option: str) -> bool:
+        """Return whether systemd passed sockets that take the place of an option."""
+        return any(each.option == option and not each.address for each in self._unused)
+
+    def listen(
+        self, option: str, addresses: Sequence[Address], socket_buffer: int = 0
+    ) -> list[socket.socket]:
+        """Return the sockets for an option.
+
+        Args:
+            option: RELAY or STATUS.
+            addresses: what the option says.
+            socket_buffer: as for `listen_by_address`.
+
+        Raises:
+            OperatorError: the relay cannot listen there.
+        """
+        if self.are_passed(option):
+            found = [each for each in self._unused if each.option == option and not each.address]
+            for each in found:
+                set_options(each.sock, socket_buffer)
+            if addresses:
+                shown = ",".join(show_address(each.sock.getsockname()) for each in found)
+                unused = ",".join(map(str, addresses))
+                log_event("option not used", option=option, value=unused, reason=f"systemd passed {shown}")
+        else:
+            inherited: dict[Address, list[socket.socket]] = {}
+            for each in self._unused:
+                if each.option == option:
+                    inherited.setdefault(parse_listen_address(each.address), []).append(each.sock)
+            by_address = listen_by_address(addresses, socket_buffer, inherited)
+            found = [
+                HeldSocket(option, str(address), sock)
+                for address, sockets in by_address.items()
+                for sock in sockets
+            ]
+        used = {each.sock for each in found}
+        self._unused = [each for each in self._unused if each.sock not in used]
+        self._held += found
+        return [each.sock for each in found]
+
+    def close_unused(self) -> None:
+        """Close what the options don't ask for any more."""
+        for each in self._unused:
+            log_event("address given up", address=show_address(each.sock.getsockname()))
+            each.sock.close()
+        self._unused.clear()

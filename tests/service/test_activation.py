@@ -1,0 +1,250 @@
+"""Socket activation: sockets that are there before the relay, and what is wrong with some of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Optional
+
+import pytest
+
+from offset_common.errors import UsageError
+from offset_common.identity import Identity, save_identity
+from offset_common.service.activation import take_passed_sockets
+from tests.service.conftest import StartUpgrading
+from tests.service.relays import ends, open_files
+from tests.support.node import Endpoint, Node, assert_listening
+from tests.support.process import PATIENCE, ROOT, LoggedProcess, wait_until
+from tests.support.relay_log import parse_ready
+from tests.support.relay_process import LOCALHOST
+
+# Opens a socket of each kind in its arguments as descriptor 3, 4, ..., then runs the rest of its arguments.
+LAUNCHER = """
+import os, socket, sys
+separator = sys.argv.index("--")
+for number, kind in enumerate(sys.argv[1:separator], 3):
+    if kind == "closed":
+        continue
+    if kind == "file":
+        opened = os.open("/dev/null", os.O_RDWR)
+    else:
+        family = socket.AF_UNIX if kind == "unix" else socket.AF_INET6 if kind == "tcp6" else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+        sock.bind({"unix": "", "tcp6": ("::1", 0)}.get(kind, ("127.0.0.1", 0)))
+        if kind in ("tcp", "tcp6", "unix"):
+            sock.listen()
+        opened = sock.detach()
+    os.dup2(opened, number + 100)
+    os.close(opened)
+for number, kind in enumerate(sys.argv[1:separator], 3):
+    if kind != "closed":
+        os.dup2(number + 100, number)
+        os.close(number + 100)
+os.environ.setdefault("LISTEN_PID", str(os.getpid()))
+os.environ.setdefault("LISTEN_FDS", str(separator - 1))
+os.execv(sys.argv[separator + 1], sys.argv[separator + 1:])
+"""
+
+
+class Activated(LoggedProcess):
+    """A relay that is started with sockets.
+
+    Args:
+        directory: for its identity.
+        kinds: what its descriptors from 3 on are.
+        options: its command line, without the identity.
+        variables: more of its environment.
+    """
+
+    def __init__(self, directory: Path, kinds: Sequence[str], *options: str, **variables: str) -> None:
+        identity = directory / "relay.ident"
+        self.identity = Identity.generate()
+        save_identity(self.identity, identity)
+        environment = [f"{name}={value}" for name, value in variables.items()]
+        launcher = [sys.executable, "-c", LAUNCHER, *kinds, "--"]
+        program = [sys.executable, str(ROOT / "strelay.py"), "-i", str(identity)]
+        super().__init__(["env", *environment, *launcher, *program, *options])
+
+    def ready(self) -> list[Endpoint]:
+        """Wait until the relay is ready; return the addresses that it listens on."""
+        ready = parse_ready(self.wait_for_line("^relay ready"))
+        assert ready is not None
+        found = [address.rpartition(":") for address in ready.addresses]
+        return [Endpoint((host.strip("[]"), int(port)), self.identity.public_key) for host, _, port in found]
+
+
+@contextlib.contextmanager
+def activated(directory: Path, kinds: Sequence[str], *options: str, **variables: str) -> Iterator[Activated]:
+    relay = Activated(directory, kinds, *options, **variables)
+    try:
+        yield relay
+    finally:
+        relay.kill()
+
+
+def meet(endpoint: Endpoint) -> None:
+    with Node(endpoint) as caller, Node(endpoint) as callee:
+        assert_listening(caller, callee, callee.listen())
+
+
+def test_relay_serves_the_sockets_that_it_gets(tmp_path: Path) -> None:
+    with activated(tmp_path, ["tcp", "tcp6"]) as relay:
+        endpoints = relay.ready()
+        assert [endpoint.address[0] for endpoint in endpoints] == [LOCALHOST, "::1"]
+        for endpoint in endpoints:
+            meet(endpoint)
+        assert relay.stop() == 0
+    assert relay.count_lines("warning|error") == 0
+
+
+def test_passed_sockets_take_the_place_of_laddr(tmp_path: Path) -> None:
+    with socket.create_server((LOCALHOST, 0)) as taken:
+        address = f"{LOCALHOST}:{taken.getsockname()[1]}"
+        with activated(tmp_path, ["tcp"], "--laddr", address) as relay:
+            (endpoint,) = relay.ready()
+            meet(endpoint)
+            line = relay.wait_for_line("^option not used: ")
+    assert f'option=--laddr value={address} reason="systemd passed {LOCALHOST}:{endpoint.address[1]}"' in line
+
+
+def test_passed_sockets_need_no_laddr_in_a_configuration_file(tmp_path: Path) -> None:
+    pytest.importorskip("tomllib")
+    (tmp_path / "relay.toml").write_text("drain = 1\n")
+    with activated(tmp_path, ["tcp"], "--config", str(tmp_path / "relay.toml")) as relay:
+        meet(relay.ready()[0])
+
+
+def test_a_socket_named_status_is_that_of_the_status(tmp_path: Path) -> None:
+    with activated(tmp_path, ["tcp", "tcp"], LISTEN_FDNAMES="offset-relay.socket:status") as relay:
+        (endpoint,) = relay.ready()
+        meet(endpoint)
+        found = re.search(r"address=(\S+)", relay.wait_for_line("^status ready"))
+        assert found is not None
+        with urllib.request.urlopen(f"http://{found[1]}/healthz", timeout=PATIENCE) as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.skipif(shutil.which("ss") is None, reason="needs ss")
+def test_accepted_sockets_get_the_options_of_the_relay(tmp_path: Path) -> None:
+    """systemd knows nothing of --socket-buffer; without TCP_NODELAY small messages wait."""
+    with activated(tmp_path, ["tcp"], "--socket-buffer", "64") as relay:
+        (endpoint,) = relay.ready()
+        with Node(endpoint) as node:
+            node.open()
+            line = ["ss", "-tmnH", "src", f":{endpoint.address[1]}"]
+            shown = subprocess.run(line, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
+    assert re.search(r"skmem:\(r\d+,rb65536,t\d+,tb65536,", shown), shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("udp", "is not a TCP socket; use ListenStream= with a port"),
+        ("unix", "is not a TCP socket; use ListenStream= with a port"),
+        ("file", "is not a socket; pass only sockets of ListenStream="),
+        ("bound", "does not listen; use Accept=no in the socket unit"),
+        ("closed", "cannot be used: Bad file descriptor"),
+    ],
+)
+def test_a_wrong_socket_is_named_in_one_line(tmp_path: Path, kind: str, reason: str) -> None:
+    with activated(tmp_path, ["tcp", kind], LISTEN_FDNAMES="a:b") as relay:
+        assert relay.wait() == 2
+    assert relay.lines == [f"strelay: descriptor 4 (b), which systemd passed, {reason}"]
+
+
+@pytest.mark.parametrize("count", ["", "0", "-1", "257", "1e3", "x" * 1000, "99999999999999999999"])
+def test_a_wrong_number_of_sockets_is_refused(count: str) -> None:
+    environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}
+    with pytest.raises(UsageError, match=r"^LISTEN_FDS is a number from 1 to 256, not ") as caught:
+        take_passed_sockets(environment)
+    assert len(str(caught.value)) < 200
+    assert environment == {}
+
+
+def test_names_must_fit_the_sockets(tmp_path: Path) -> None:
+    with activated(tmp_path, ["tcp"], LISTEN_FDNAMES="a:b") as relay:
+        assert relay.wait() == 2
+    assert relay.lines == ["strelay: LISTEN_FDNAMES has 2 names for 1 sockets; unset LISTEN_PID"]
+
+
+@pytest.mark.parametrize("process", ["1", "", "nonsense"])
+def test_sockets_of_another_process_are_left_alone(tmp_path: Path, process: str) -> None:
+    with activated(tmp_path, ["tcp"], LISTEN_PID=process) as relay:
+        assert relay.wait() == 2
+    assert relay.lines == [
+        "strelay: --laddr is missing, and systemd passed no socket; give it as in --laddr 0.0.0.0:4567"
+    ]
+
+
+def test_an_upgrade_keeps_passed_sockets(start_upgrading: StartUpgrading) -> None:
+    relay = start_upgrading(prefix=[sys.executable, "-c", LAUNCHER, "tcp", "--"])
+    with ends(relay.upgrade()):
+        meet(relay.endpoint())
+
+
+def systemd_socket_activate() -> Optional[str]:
+    return shutil.which("systemd-socket-activate")
+
+
+@pytest.mark.skipif(systemd_socket_activate() is None, reason="needs systemd-socket-activate")
+def test_systemd_itself_starts_the_relay(tmp_path: Path) -> None:
+    with socket.create_server((LOCALHOST, 0)) as free:
+        port = free.getsockname()[1]
+    identity = Identity.generate()
+    save_identity(identity, tmp_path / "relay.ident")
+    program = [sys.executable, str(ROOT / "strelay.py"), "-i", str(tmp_path / "relay.ident")]
+    activate = [str(systemd_socket_activate()), "-l", f"{LOCALHOST}:{port}", "--fdname=relay"]
+    relay = LoggedProcess([*activate, *program])
+    try:
+        relay.wait_for_line("Listening on")
+        meet(Endpoint((LOCALHOST, port), identity.public_key))  # the first connection starts the relay
+        relay.wait_for_line("relay ready")
+        assert relay.stop() == 0
+    finally:
+        relay.kill()
+
+
+def test_descriptors_are_not_passed_on(tmp_path: Path) -> None:
+    with activated(tmp_path, ["tcp"], "--workers", "2") as relay:
+        relay.ready()
+        wait_until(lambda: len(relay.children) == 2, "two workers")
+        ours = {each for each in open_files(relay.pid) if each.startswith("socket:")}
+        listening = _listening_sockets(relay.pid)
+        assert listening & ours
+        for worker in relay.children:
+            assert not listening & set(open_files(worker))
+
+
+def _listening_sockets(pid: int) -> set[str]:
+    """Return the listening TCP sockets of a process, as its descriptors show them."""
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    inodes = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A"}
+    return inodes & set(open_files(pid))
+
+
+def test_the_variables_are_gone_after_the_start() -> None:
+    program = (
+        "import json, os\n"
+        "from offset_common.service.origin import Origin\n"
+        "Origin(os.environ)\n"
+        "print(json.dumps(sorted(os.environ)))\n"
+    )
+    given = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "LISTEN_PID": "1"}
+    given |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "x"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **given},
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    assert not set(json.loads(done.stdout)) & set(given)

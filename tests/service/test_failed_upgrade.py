@@ -1,0 +1,224 @@
+"""Upgrades that fail leave the relay as it was; signals at any time do what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from offset_common.errors import UsageError
+from offset_common.service.predecessor import VARIABLE, find_predecessor
+from tests.service.conftest import StartUpgrading
+from tests.service.relays import SERVES, STARTS, UpgradingRelay, ends
+from tests.support.node import Node, assert_joined, assert_listening, make_tunnel
+from tests.support.process import PATIENCE, ROOT, wait_until
+from tests.support.relay_process import LOCALHOST, command, write_identity
+
+
+@contextlib.contextmanager
+def undisturbed(relay: UpgradingRelay) -> Iterator[None]:
+    """Check that a tunnel and a listener live on through the block, and no process is left behind."""
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        listener = callee.listen()
+        near, far = make_tunnel(caller, callee, listener)
+        before = (relay.pid, relay.children)
+        yield
+        assert_joined(near, far)
+        assert_listening(caller, callee, listener)
+        assert (relay.pid, relay.children) == before
+
+
+@contextlib.contextmanager
+def hanging_successors(relay: UpgradingRelay, directory: Path) -> Iterator[None]:
+    """Let the successors of a relay hang when they read the identity."""
+    relay.identity.rename(directory / "kept")
+    os.mkfifo(relay.identity)
+    yield
+    relay.identity.unlink()
+    (directory / "kept").rename(relay.identity)
+
+
+def test_an_unreadable_identity_keeps_the_old_relay(start_upgrading: StartUpgrading) -> None:
+    relay = start_upgrading()
+    with undisturbed(relay):
+        content = relay.identity.read_bytes()
+        relay.identity.write_bytes(b"{")
+        assert "the new process ended before it was ready; it logs why" in relay.fail_to_upgrade()
+        assert relay.count_lines(f"^strelay: {relay.identity}: ") == 1
+    relay.identity.write_bytes(content)
+    with ends(relay.upgrade()):
+        pass
+
+
+def test_a_program_that_does_not_run_keeps_the_old_relay(
+    start_upgrading: StartUpgrading, tmp_path: Path
+) -> None:
+    relay = start_upgrading(prefix=["env", f"PYTHONPATH={tmp_path}"])
+    with undisturbed(relay):
+        (tmp_path / "docopt.py").write_text("this is no Python")
+        assert "the new process ended with status 1 before it was ready" in relay.fail_to_upgrade()
+    (tmp_path / "docopt.py").unlink()
+    with ends(relay.upgrade()):
+        pass
+
+
+@pytest.mark.slow
+def test_a_new_process_that_hangs_is_killed(start_upgrading: StartUpgrading, tmp_path: Path) -> None:
+    relay = start_upgrading()
+    with undisturbed(relay), hanging_successors(relay, tmp_path):
+        started = time.monotonic()
+        assert "the new process was not ready within 10 s" in relay.fail_to_upgrade()
+        assert time.monotonic() - started > 9
+        assert processes_of(relay.identity) == [relay.pid]
+
+
+def test_stop_during_an_upgrade_stops_both(start_upgrading: StartUpgrading, tmp_path: Path) -> None:
+    relay = start_upgrading()
+    with hanging_successors(relay, tmp_path):
+        relay.signal(signal.SIGUSR2)
+        wait_until(lambda: len(processes_of(relay.identity)) == 2, "a new process")
+        assert relay.stop() == 0
+        wait_until(lambda: processes_of(relay.identity) == [], "the end of all processes")
+    assert relay.count_lines('^warning: not upgraded: reason="the relay stops"') == 1
+
+
+def test_death_of_the_old_relay_ends_the_new_one(start_upgrading: StartUpgrading, tmp_path: Path) -> None:
+    relay = start_upgrading()
+    with hanging_successors(relay, tmp_path):
+        relay.signal(signal.SIGUSR2)
+        wait_until(lambda: len(processes_of(relay.identity)) == 2, "a new process")
+        relay.process.kill()
+        relay.process.wait(PATIENCE)
+        with relay.identity.open("wb") as pipe:
+            pipe.write((tmp_path / "kept").read_bytes())
+        wait_until(lambda: processes_of(relay.identity) == [], "the end of all processes")
+    assert relay.count_lines("^strelay: the relay that started this one does not hand over") == 1
+
+
+def test_a_second_upgrade_waits_for_the_first(start_upgrading: StartUpgrading, tmp_path: Path) -> None:
+    relay = start_upgrading()
+    with hanging_successors(relay, tmp_path):
+        relay.signal(signal.SIGUSR2)
+        relay.wait_for_line(STARTS)
+        relay.signal(signal.SIGUSR2)
+        relay.wait_for_line('^warning: not upgraded: reason="an upgrade is under way"')
+        assert relay.stop() == 0
+
+
+def test_a_stopping_relay_is_not_upgraded(start_upgrading: StartUpgrading) -> None:
+    relay = start_upgrading("--drain", "3600")
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        near, far = make_tunnel(caller, callee, callee.listen())
+        relay.signal(signal.SIGTERM)
+        relay.wait_for_line("^stopping")
+        relay.signal(signal.SIGUSR2)
+        relay.wait_for_line('^warning: not upgraded: reason="the relay stops, or has handed over"')
+        assert_joined(near, far)
+
+
+def test_a_storm_of_upgrades_leaves_one_relay(start_upgrading: StartUpgrading) -> None:
+    relay = start_upgrading()
+    until = time.monotonic() + 3.0
+    while time.monotonic() < until:
+        with contextlib.suppress(ProcessLookupError):
+            for number in (signal.SIGUSR2, signal.SIGHUP, signal.SIGUSR1):
+                relay.signal(number)
+        time.sleep(0.001)
+    assert relay.count_lines(SERVES) >= 1
+    wait_until(lambda: processes_of(relay.identity) == [relay.pid], "one relay")
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        assert_listening(caller, callee, callee.listen())
+    assert relay.failures == []
+
+
+def test_no_descriptor_for_a_new_process_is_no_harm(start_upgrading: StartUpgrading) -> None:
+    relay = start_upgrading()
+    with undisturbed(relay):
+        limits = resource.prlimit(relay.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(relay.pid, resource.RLIMIT_NOFILE, (relay.descriptors, limits[1]))
+        assert "no new process: Too many open files" in relay.fail_to_upgrade()
+        resource.prlimit(relay.pid, resource.RLIMIT_NOFILE, limits)
+    with ends(relay.upgrade()):
+        pass
+
+
+def test_process_one_of_a_container_is_not_upgraded(tmp_path: Path) -> None:
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs unshare, and the right to use it")
+    relay = UpgradingRelay(write_identity(tmp_path), prefix=unshare)
+    try:
+        (inside,) = relay.children
+        os.kill(inside, signal.SIGUSR2)
+        relay.wait_for_line("^warning: not upgraded: .*process 1 of a container")
+        with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+            assert_listening(caller, callee, callee.listen())
+    finally:
+        relay.kill()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "1",
+        "null",
+        "{",
+        "[" * 100_000,
+        '{"channel": 99, "sockets": []}',
+        '{"channel": 0, "sockets": []}',
+        '{"channel": "x", "sockets": 3}',
+        '{"channel": -1, "sockets": [[1, 2, 3]]}',
+    ],
+)
+def test_a_variable_set_by_hand_is_refused(value: str) -> None:
+    environment = {VARIABLE: value}
+    with pytest.raises(UsageError, match=f"^{VARIABLE} is for relays that start their successor; unset it$"):
+        find_predecessor(environment)
+    assert environment == {}
+
+
+def test_a_variable_set_by_hand_ends_the_start(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(write_identity(tmp_path), f"{LOCALHOST}:0"),
+        env={**os.environ, VARIABLE: "1"},
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"strelay: {VARIABLE} is for relays that start their successor; unset it\n"
+
+
+def test_an_address_that_is_taken_keeps_the_old_relay(
+    start_upgrading: StartUpgrading, tmp_path: Path
+) -> None:
+    pytest.importorskip("tomllib")
+    path = tmp_path / "relay.toml"
+    path.write_text("")
+    relay = start_upgrading("--config", str(path))
+    with undisturbed(relay), socket.create_server((LOCALHOST, 0)) as taken:
+        path.write_text(f'status = "{LOCALHOST}:{taken.getsockname()[1]}"\n')
+        assert "ended before it was ready" in relay.fail_to_upgrade()
+        assert relay.count_lines("^strelay: cannot listen on .*another program has this port") == 1
+
+
+def processes_of(identity: Path) -> list[int]:
+    """Return the ids of the relays that have an identity file on their command line."""
+    found = []
+    for directory in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if directory.name.isdigit() and str(identity).encode() in (directory / "cmdline").read_bytes():
+                found.append(int(directory.name))
+    return found

@@ -1,0 +1,230 @@
+"""Upgrades in place: nobody is refused, no byte of a tunnel is lost, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sqlite3
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from offset_common.policy.usage import read_usage
+from tests.service.conftest import StartUpgrading
+from tests.service.relays import SERVES, STARTS, UpgradingRelay, ends, open_files
+from tests.service.traffic import Flow, Newcomers, traffic
+from tests.support.node import Node, assert_joined, assert_listening, make_tunnel
+from tests.support.process import PATIENCE, wait_until
+from tests.support.relay_process import LOCALHOST
+
+
+def meet(relay: UpgradingRelay) -> None:
+    """Check that two nodes meet through the relay that serves now."""
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        assert_listening(caller, callee, callee.listen())
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def upgrade_under_load(relay: UpgradingRelay, flows: Sequence[Flow], newcomers: Newcomers) -> None:
+    """Upgrade a relay, and wait until everybody has gone on."""
+    met, listens = newcomers.met, newcomers.listens
+    relay.upgrade()
+    received = [max(flow.received) for flow in flows]
+    wait_until(lambda: newcomers.met > met + 1 and newcomers.listens > listens, "newcomers")
+    wait_until(lambda: all(min(flow.received) > count for flow, count in zip(flows, received)), "messages")
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["alone", "with workers"])
+def test_nobody_notices_upgrades_under_load(
+    start_upgrading: StartUpgrading, options: tuple[str, ...]
+) -> None:
+    relay = start_upgrading("--upgrade-drain", "3600", *options)
+    with traffic(relay.endpoint(), 3) as (flows, newcomers):
+        wait_until(lambda: newcomers.met > 1, "newcomers")
+        for _ in range(2):
+            upgrade_under_load(relay, flows, newcomers)
+        old = relay.all_pids[:-1]
+        assert is_running(old[0]), "its tunnels go on"
+        assert newcomers.greeted > 100
+    wait_until(lambda: not any(map(is_running, old)), "the end of the old relays")
+    meet(relay)
+    assert relay.failures == []
+
+
+def test_new_process_has_the_address_and_serves_at_once(start_upgrading: StartUpgrading) -> None:
+    relay = start_upgrading("--laddr", "127.0.0.2:0")
+    addresses = relay.addresses
+    with ends(relay.upgrade()):
+        meet(relay)
+    ready = [line for line in relay.lines if line.startswith("relay ready")]
+    assert len(ready) == 2
+    assert ready[0] == ready[1]
+    assert ",".join(addresses) in ready[1]
+    assert relay.process.wait(PATIENCE) == 0
+
+
+def test_listeners_and_pending_connects_are_closed_at_once(start_upgrading: StartUpgrading) -> None:
+    relay = start_upgrading("--upgrade-drain", "3600")
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        listener = callee.listen()
+        near, far = make_tunnel(caller, callee, listener)
+        pending = caller.connect(callee.public_key)
+        assert listener.incoming() == caller.public_key
+        idle, silent = callee.open(), callee.dial()
+        before = relay.upgrade()
+        for peer in (listener, pending, idle):
+            assert peer.messages_until_end() == []
+        silent.wait_for_close()
+        assert_joined(near, far)
+        assert_listening(caller, callee, callee.listen())
+        with ends(before):
+            near.close()
+            far.close()
+
+
+def test_upgrade_drain_bounds_the_life_of_tunnels(start_upgrading: StartUpgrading) -> None:
+    relay = start_upgrading("--upgrade-drain", "1", "--drain", "3600")
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        near, far = make_tunnel(caller, callee, callee.listen())
+        near.send(b"last words")
+        with ends(relay.upgrade()):
+            assert far.messages_until_end() == [b"last words"]
+            assert near.messages_until_end() == []
+            near.close()
+            far.close()
+
+
+def test_drain_is_used_without_an_upgrade_drain(start_upgrading: StartUpgrading) -> None:
+    relay = start_upgrading("--drain", "0")
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        near, far = make_tunnel(caller, callee, callee.listen())
+        with ends(relay.upgrade()):
+            assert near.messages_until_end() == []
+            assert far.messages_until_end() == []
+            near.close()
+            far.close()
+
+
+def test_term_shortens_the_drain_of_an_old_relay(start_upgrading: StartUpgrading) -> None:
+    """systemctl stop sends SIGTERM to all processes of the service."""
+    relay = start_upgrading("--upgrade-drain", "3600", "--drain", "1")
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        near, far = make_tunnel(caller, callee, callee.listen())
+        with ends(relay.upgrade()):
+            near.send(b"last words")
+            for pid in relay.all_pids:
+                os.kill(pid, signal.SIGTERM)
+            assert far.messages_until_end() == [b"last words"]
+            near.close()
+            far.close()
+    assert relay.process.wait(PATIENCE) == 0
+
+
+def test_upgrade_reads_the_program_and_files_again(start_upgrading: StartUpgrading, tmp_path: Path) -> None:
+    pytest.importorskip("tomllib")
+    path = tmp_path / "relay.toml"
+    path.write_text("workers = 1\n")
+    relay = start_upgrading("--config", str(path))
+    assert relay.workers == []
+    path.write_text(f'workers = 2\nladdr = ["{LOCALHOST}:0", "127.0.0.3:0"]\n')
+    relay.upgrade()
+    wait_until(lambda: len(relay.workers) == 2, "two workers")
+    meet(relay)
+
+
+def test_status_moves_with_the_relay(start_upgrading: StartUpgrading) -> None:
+    relay = start_upgrading("--status", f"{LOCALHOST}:0", "--upgrade-drain", "3600")
+    found = re.search(r"address=(\S+)", relay.wait_for_line("^status ready"))
+    assert found is not None
+    host, _, port = found[1].partition(":")
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        make_tunnel(caller, callee, callee.listen())
+        with socket.create_connection((host, int(port)), PATIENCE) as slow:
+            slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+            relay.upgrade()
+            slow.sendall(b"\r\n")
+            assert slow.recv(65536).startswith(b"HTTP/1.1 ")
+        for _ in range(20):
+            with urllib.request.urlopen(f"http://{found[1]}/healthz", timeout=PATIENCE) as answer:
+                assert answer.status == 200, "the old one would answer that it is stopping"
+
+
+def test_volumes_of_both_processes_add_up(start_upgrading: StartUpgrading, tmp_path: Path) -> None:
+    usage = tmp_path / "usage.db"
+    relay = start_upgrading("--usage", str(usage), "--upgrade-drain", "3600", "--quota", "1T")
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        tunnels = [make_tunnel(caller, callee, callee.listen())]
+        relay.upgrade()
+        tunnels.append(make_tunnel(caller, callee, callee.listen()))
+        for _ in range(50):
+            for near, far in tunnels:
+                near.send(bytes(range(250)) * 40)
+                far.receive()
+        for near, far in tunnels:
+            near.close()
+            far.messages_until_end()
+            far.close()
+        received = [relay.wait_for_end(near.port, "tunnel").received for near, _ in tunnels]
+    wait_until(lambda: not is_running(relay.all_pids[0]), "the end of the old relay")
+    with ends(relay.pid):
+        relay.signal(signal.SIGTERM)
+    (row,) = [row for row in read_usage(str(usage)) if row.key == caller.public_key]
+    # The handshakes and the InitConnections are not counted.
+    assert 0 <= sum(received) - row.volume.received < 2000
+    assert relay.count_lines("usage file") == 0
+    with sqlite3.connect(usage) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_reload_during_an_upgrade_reaches_the_new_process(
+    start_upgrading: StartUpgrading, tmp_path: Path
+) -> None:
+    access = tmp_path / "access.txt"
+    access.write_text("")
+    relay = start_upgrading("--access", str(access))
+    relay.signal(signal.SIGUSR2)
+    relay.wait_for_line(STARTS)
+    relay.signal(signal.SIGHUP)
+    relay.wait_for_line(SERVES)
+    relay.wait_for_line("^reloaded", 2)
+
+
+def test_nothing_of_the_old_process_is_inherited(start_upgrading: StartUpgrading) -> None:
+    relay = start_upgrading("--upgrade-drain", "3600", "--workers", "2")
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        near, far = make_tunnel(caller, callee, callee.listen())
+        inherited = os.open("/dev/zero", os.O_RDONLY)
+        try:
+            old = open_files(relay.pid)
+            before = relay.upgrade()
+            shared = set(open_files(before)) & set(open_files(relay.pid))
+            assert not any(each.startswith("socket:") for each in shared)
+            assert len(open_files(relay.pid)) <= len(old)
+        finally:
+            os.close(inherited)
+        assert_joined(near, far)
+
+
+@pytest.mark.slow
+def test_twenty_upgrades_leave_nothing_behind(start_upgrading: StartUpgrading) -> None:
+    relay = start_upgrading("--workers", "2")
+    relay.upgrade()
+    meet(relay)
+    wait_until(lambda: len(relay.workers) == 2, "two workers")
+    before, memory = (relay.descriptors, relay.threads), relay.memory
+    for _ in range(20):
+        with ends(relay.upgrade()):
+            meet(relay)
+        wait_until(lambda: (relay.descriptors, relay.threads) == before, "as many descriptors as before")
+        assert [pid for pid in relay.all_pids[:-1] if is_running(pid)] == []
+    assert relay.memory < 1.1 * memory

@@ -1,0 +1,169 @@
+"""Traffic through a relay while it is upgraded: tunnels, a listener that comes back, and new connects."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Callable
+
+from offset_common.wire.messages import InitRole
+from tests.support.node import Endpoint, Node, make_tunnel
+from tests.support.peer import Ended, Peer
+
+LAST = b"last"
+
+
+class Flow:
+    """One tunnel that carries messages both ways without a pause; every byte is checked.
+
+    Args:
+        relay: the relay.
+        seed: for the messages.
+    """
+
+    def __init__(self, relay: Endpoint, seed: int) -> None:
+        self._nodes = (Node(relay), Node(relay))
+        caller, callee = self._nodes
+        self._stopping = threading.Event()
+        self._ends = make_tunnel(caller, callee, callee.listen())
+        self.received = [0, 0]  # messages at each end
+        self.faults: list[str] = []
+        near, far = self._ends
+        self._threads = [
+            threading.Thread(target=self._guard, args=(task, *args), daemon=True)
+            for task, args in (
+                (self._send, (near, seed)),
+                (self._send, (far, seed + 1)),
+                (self._receive, (far, seed, 1)),
+                (self._receive, (near, seed + 1, 0)),
+            )
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def finish(self) -> None:
+        """Send the last messages, and check that they arrive."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(30.0)
+        assert not any(thread.is_alive() for thread in self._threads), "messages do not arrive"
+        assert self.faults == []
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._stopping.set()
+        for node in self._nodes:
+            node.__exit__()
+
+    def _guard(self, task: Callable[..., None], *args: object) -> None:
+        try:
+            task(*args)
+        except Exception as error:
+            self.faults.append(repr(error))
+
+    def _send(self, peer: Peer, seed: int) -> None:
+        messages = random.Random(seed)
+        while not self._stopping.is_set():
+            peer.send(messages.randbytes(messages.choice((1, 100, 1000, 20_000))))
+            self._stopping.wait(0.002)
+        peer.send(LAST)
+
+    def _receive(self, peer: Peer, seed: int, end: int) -> None:
+        messages = random.Random(seed)
+        while True:
+            message = peer.receive()
+            if message == LAST:
+                return
+            assert message == messages.randbytes(messages.choice((1, 100, 1000, 20_000))), "another message"
+            self.received[end] += 1
+
+
+class Newcomers:
+    """A node that listens for ever, and another one that connects to it again and again.
+
+    Args:
+        relay: the relay.
+    """
+
+    def __init__(self, relay: Endpoint) -> None:
+        self._relay = relay
+        self._stopping = threading.Event()
+        self._callee = Node(relay)
+        self.met = 0  # tunnels
+        self.listens = 0
+        self.closed = 0  # connects that the relay closed
+        self.greeted = 0  # connections that got the first frame of a relay
+        self.faults: list[str] = []
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(task,), daemon=True)
+            for task in (self._listen, self._connect, self._greet)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def finish(self) -> None:
+        """Stop; check that no connection was refused."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(30.0)
+        assert self.faults == []
+
+    def _repeat(self, task: Callable[[], None]) -> None:
+        try:
+            while not self._stopping.is_set():
+                task()
+        except Exception as error:
+            self.faults.append(repr(error))
+
+    def _listen(self) -> None:
+        with contextlib.suppress(Ended):
+            listener = self._callee.open().init(InitRole.LISTEN)
+            listener.sock.settimeout(0.5)
+            self.listens += 1
+            while not self._stopping.is_set():
+                try:
+                    key = listener.next_incoming()
+                except TimeoutError:
+                    listener.send_keepalive()
+                    continue
+                with contextlib.suppress(Ended):
+                    tunnel = self._callee.accept(key)
+                    tunnel.send(tunnel.receive()[::-1])
+                    tunnel.messages_until_end()
+                    tunnel.close()
+
+    def _connect(self) -> None:
+        with Node(self._relay) as caller:
+            try:
+                tunnel = caller.connect(self._callee.public_key)
+                tunnel.send(b"hello")
+                assert tunnel.receive() == b"olleh"
+                self.met += 1
+            except Ended:
+                self.closed += 1
+
+    def _greet(self) -> None:
+        """Connect, and get the relay's version: nobody may be refused, or reset without an answer."""
+        with socket.create_connection(self._relay.address, 20.0) as sock:
+            assert sock.recv(12, socket.MSG_WAITALL) == bytes(7) + b"\4" + bytes(4)
+            self.greeted += 1
+        self._stopping.wait(0.002)
+
+
+@contextlib.contextmanager
+def traffic(relay: Endpoint, flows: int) -> Iterator[tuple[list[Flow], Newcomers]]:
+    """Make traffic in the block; check afterwards that all of it arrived."""
+    made: list[Flow] = []
+    try:
+        made.extend(Flow(relay, 2 * number) for number in range(flows))
+        newcomers = Newcomers(relay)
+        yield made, newcomers
+        newcomers.finish()
+        for flow in made:
+            flow.finish()
+    finally:
+        for flow in made:
+            flow.close()
