@@ -23,7 +23,7 @@ BENCH ?=
 
 PACKAGES_OF_DEBIAN := python3-cryptography python3-docopt
 MARKED := $(if $(SLOW),,-m "not slow")
-CHECKED := setup.py strelay.py stmgr.py offset_common tests tools \
+CHECKED := setup.py strelay.py stmgr.py stforward.py offset_common tests tools \
 	$(patsubst %/,%,$(sort $(dir $(wildcard bench/*.py examples/*.py))))
 
 # `make soak`: the duration in seconds, the random seed (a new one if empty), and the relay's worker processes.

@@ -72,7 +72,7 @@ def as_started(page: str, script: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", name):
         return page  # the page is a grammar, in which other characters have a meaning
     if not name.endswith(".py"):  # installed as commands
-        page = page.replace("stmgr.py", "stmgr").replace("strelay.py", "strelay")
+        page = re.sub(r"\b(stmgr|strelay|stforward)\.py\b", r"\1", page)
         script = script[: -len(".py")]
     return re.sub(rf"\b{re.escape(script)}\b", name, page)
 

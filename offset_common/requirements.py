@@ -13,7 +13,8 @@ OLDEST_PYTHON = (3, 9)
 PIP = "python3 -m venv .venv && .venv/bin/pip install cryptography docopt-ng, then use .venv/bin/python"
 APT = "apt-get install python3-cryptography python3-docopt"
 
-# What the relay uses of a Unix system.
+# The programs that need a Unix system, and what they use of it.
+UNIX_PROGRAMS = {"strelay": "the relay", "stforward": "stforward"}
 UNIX_MODULES = ("fcntl", "resource", "termios")
 UNIX_SOCKET_NAMES = ("MSG_DONTWAIT",)
 
@@ -23,14 +24,14 @@ def check(program):
     """End the process with one line on stderr if this machine lacks something.
 
     Args:
-        program: "stmgr" or "strelay".
+        program: "stmgr", "strelay" or "stforward".
 
     Raises:
         SystemExit: something is missing; the exit status is 1.
     """
     problem = python_problem() or package_problem() or algorithm_problem()
-    if program == "strelay":
-        problem = problem or system_problem()
+    if program in UNIX_PROGRAMS:
+        problem = problem or system_problem(UNIX_PROGRAMS[program])
     if problem:
         if sys.stderr is not None:
             sys.stderr.write("%s: %s\n" % (program, problem))
@@ -84,18 +85,18 @@ def algorithm_problem():
     return ""
 
 
-def system_problem():
-    # type: () -> str
-    """Return what this operating system lacks for a relay, or an empty string."""
+def system_problem(name="the relay"):
+    # type: (str) -> str
+    """Return what this operating system lacks for a program of that name, or an empty string."""
     import socket
 
     missing = [name for name in UNIX_MODULES if not _can_import(name)]
     missing += ["socket." + name for name in UNIX_SOCKET_NAMES if not hasattr(socket, name)]
     if not missing:
         return ""
-    return (
-        "this system has no %s; run the relay on Linux, macOS or another Unix (stmgr and clients work here)"
-        % ", ".join(missing)
+    return "this system has no %s; run %s on Linux, macOS or another Unix (stmgr and clients work here)" % (
+        ", ".join(missing),
+        name,
     )
 
 

@@ -16,17 +16,13 @@ DOCUMENTS = sorted(
 
 _PROGRAMS = (
     r"make|python3?|\.venv/bin/python|pytest|bash|sh|pip|apt-get|sudo|mkdir|rm|mv|cp|ssh|scp|kill|"
-    r"systemctl|journalctl|setpriv|ulimit|sysctl|docker|git|curl|strelay|stmgr"
+    r"systemctl|journalctl|setpriv|ulimit|sysctl|docker|git|curl|strelay|stmgr|stforward"
 )
 _COMMAND = re.compile(rf"(?:[A-Z]+=\S+ )*(?:{_PROGRAMS})(?: .*)?")
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 OWNERS_COMMANDS = re.findall(r"^    (mkdir relay|python3 st(?:mgr|relay)\.py .*)$", README, re.MULTILINE)
 """Commands that make and start a relay by hand."""
-FORWARDING_COMMANDS = re.findall(
-    r"^ +(python3 (?:stmgr|examples/forward)\.py .*\b(?:home|laptop)\.ident.*)$", README, re.MULTILINE
-)
-"""Commands of the section about forwarding."""
 PYTHON_PROGRAMS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 INSTALL_COMMANDS = re.findall(r"^((?:mkdir|cp) .*/(?:opt|etc)/.*)$", README, re.MULTILINE)
 """Commands that install the files of the service."""

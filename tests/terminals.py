@@ -1,4 +1,4 @@
-"""A terminal for a process to write to."""
+"""A terminal for a process to write to, and to be asked at."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import pty
 import struct
 import subprocess
 import termios
+import threading
 from collections.abc import Sequence
 from typing import Optional
+
+from tests.support.process import PATIENCE, wait_until
 
 
 def run_in_terminal(
@@ -37,3 +40,43 @@ def run_in_terminal(
         status = process.wait(60)
     os.close(ours)
     return status, written.decode("utf-8").replace("\r\n", "\n")
+
+
+class Terminal:
+    """A command that runs on a terminal of its own, until `close`."""
+
+    def __init__(self, command: Sequence[str], columns: int = 200) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        self._written = bytearray()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            while piece := os.read(self._ours, 65536):
+                self._written += piece
+        except OSError:  # EIO: no process has the terminal open any more
+            pass
+
+    @property
+    def text(self) -> str:
+        """Everything that was written so far."""
+        return self._written.decode("utf-8", "replace")
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the command has written a text."""
+        wait_until(lambda: text in self.text, f"{text!r} on the terminal")
+
+    def type(self, text: str) -> None:
+        """Type a text."""
+        os.write(self._ours, text.encode())
+
+    def close(self) -> None:
+        """Kill the command, if it still runs."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        os.close(self._ours)

@@ -21,13 +21,15 @@ from typing import Callable
 
 import pytest
 
+import stforward
 from offset_common.command_line import parse
+from offset_common.commands.forward_ports import usage_for
+from offset_common.forward.services import parse_places, parse_services
 from offset_common.policy.usage import UsageFile
 from offset_common.tickets import RelayTicket
 from tests.documents import (
     BACKUP_COMMANDS,
     FAIL2BAN_COMMANDS,
-    FORWARDING_COMMANDS,
     INSTALL_COMMANDS,
     OWNERS_COMMANDS,
     ROOT,
@@ -46,10 +48,9 @@ PATIENCE = 30.0  # seconds for each command
 STATUS_URL = "http://127.0.0.1:9090"
 STATUS_TESTS = "tests/status/test_terminal.py"
 PAGES_TESTS = "tests/test_operators_pages.py"
-FORWARD = "tests/examples/test_forward_in_use.py"
+FORWARD = "tests/forward/test_documentation.py"
 ELSEWHERE = {
     **dict.fromkeys(OWNERS_COMMANDS, "tests/test_documentation.py::test_the_readme_commands_start_a_relay"),
-    **dict.fromkeys(FORWARDING_COMMANDS, f"{FORWARD}::test_readme_commands_reach_the_server"),
     "python3 strelay.py --config relay.toml": (
         "tests/policy/test_config.py::test_the_documented_file_is_valid"
     ),
@@ -61,7 +62,7 @@ ELSEWHERE = {
     f"python3 stmgr.py relay-status {STATUS_URL}": f"{STATUS_TESTS}::test_it_shows_what_the_page_shows",
     f"python3 stmgr.py relay-status {STATUS_URL} --watch": f"{STATUS_TESTS}::test_watch_shows_rates",
     "pip install .": "tests/test_packaging.py::test_the_installed_commands_work",
-    "ssh -p 2222 localhost": f"{FORWARD}::test_ssh_works",
+    **dict.fromkeys(("ssh -p 2222 localhost", "ssh home"), f"{FORWARD}::test_ssh_works"),
 }
 """Commands that another test runs, with that test or the start of its name."""
 
@@ -194,6 +195,16 @@ def check_subcommand(line: str, directory: Path) -> None:
     run(f"python {line.split()[0]}.py {line.split()[1]} --help", directory)
 
 
+def check_forward(line: str, _directory: Path) -> None:
+    """Check that stforward has this command with these options; another test runs some."""
+    words = shlex.split(line)[1:]
+    arguments = parse(usage_for(stforward.__doc__ or "", words), words, "1")
+    if arguments.get("share"):
+        parse_services(arguments["<what>"])
+    elif arguments.get("to") and not arguments["--stdio"]:
+        parse_places(arguments["<where>"])
+
+
 def request_state(line: str, directory: Path) -> None:
     """Send the signal to a relay from a shell, as `kill` may be no program; expect the state in the log."""
     relay = RelayProcess(directory / "relay/relay.ident")
@@ -228,6 +239,8 @@ KINDS: dict[str, Callable[[str, Path], None]] = {
     r"kill -USR1 PID": request_state,
     r"kill -USR2 PID": request_upgrade,
     r"stmgr [a-z-]+": check_subcommand,
+    r"stforward (?:share|to|list|key)\b.*": check_forward,
+    r"python3 stforward\.py --help": run_script,
 }
 """The test of each kind of command line, by pattern."""
 
@@ -248,7 +261,7 @@ def test_a_documented_command_works(line: str, directory: Path) -> None:
 def test_the_most_important_commands_are_found() -> None:
     """If the search for commands found nothing, the test above would pass."""
     lines = command_lines()
-    for part in ("make run", "relay-check", "--qr", "show", "forward.py dial", "-m bench", "strelay.py -"):
+    for part in ("make run", "relay-check", "--qr", "show", "stforward share 22", "-m bench", "strelay.py -"):
         assert [line for line in lines if part in line], part
 
 

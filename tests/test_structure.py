@@ -12,17 +12,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "offset_common"
-SCRIPTS = [ROOT / "strelay.py", ROOT / "stmgr.py"]
+SCRIPTS = [ROOT / "strelay.py", ROOT / "stmgr.py", ROOT / "stforward.py"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
 IMPORTED_ONLY_BY = {
     "cryptography": {"identity", "channel", "requirements"},
     "docopt": {"command_line"},
-    "selectors": {"relay", "client", "status"},
-    "socket": {"relay", "client", "tools", "requirements", "commands", "status", "service"},
-    "threading": {"relay", "client", "tools", "status", "policy"},
-    "time": {"relay", "client", "tools", "status", "policy", "service"},
+    "selectors": {"relay", "client", "status", "forward"},
+    "socket": {"relay", "client", "tools", "requirements", "commands", "status", "service", "forward"},
+    "threading": {"relay", "client", "tools", "status", "policy", "forward"},
+    "time": {"relay", "client", "tools", "status", "policy", "service", "forward"},
     "http": {"status"},
     "prometheus_client": {"status"},
     "asyncio": set[str](),
@@ -116,12 +116,13 @@ def test_only_some_parts_touch_the_outside(path: Path) -> None:
 
 
 def test_scripts_import_their_own_parts_and_nothing_imports_them() -> None:
-    relay, manager = (
+    relay, manager, forward = (
         {name.split(".")[1] for name in imports_in(parse(path)) if name.startswith("offset_common.")}
         for path in SCRIPTS
     )
     assert not relay & {"client", "tools"}
     assert not manager & {"relay", "channel", "wire"}
+    assert not forward & {"relay", "channel", "wire"}
     names = {path.stem for path in SCRIPTS}
     assert [name_of(path) for path in FILES if imports_in(parse(path)) & names] == []
 

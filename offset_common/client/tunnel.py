@@ -190,14 +190,14 @@ def start_tunnel(dialing: Dialing, init: InitConnection, *, end_to_end: bool, ti
         Layers(dialing.connection, channel, now),
         "offset tunnel",
         ConnectionEnded("the other node or the relay closed the tunnel"),
-        partial(_not_joined, init.role, end_to_end),
+        partial(explain_not_joined, init.role, end_to_end),
     )
     if end_to_end:
         _wait_for_peer(driver, init.role, timeout)
     return Tunnel(dialing.ticket, init.public_key, driver)
 
 
-def _not_joined(role: InitRole, end_to_end: bool, age: float) -> ConnectionEnded:
+def explain_not_joined(role: InitRole, end_to_end: bool, age: float) -> ConnectionEnded:
     """Return the error of a connection that the relay closed before anything arrived from the other node.
 
     Args:

@@ -390,7 +390,7 @@ def _qr_code(ticket: Optional[AddressTicket], values: Values) -> Iterator[None]:
 
     if picture is not None:
         check_picture(picture)
-    code = QrCode(ticket)
+    code = QrCode(ticket.to_json())
     yield
     if picture is not None:
         code.save(picture)

@@ -1,6 +1,6 @@
-"""A ticket as a QR code for the mobile app, on the terminal or in a picture file.
+"""A text as a QR code, on the terminal or in a picture file.
 
-Source: section 8 of docs/protocol.md: the text of the code is the JSON of the ticket.
+Source: section 8 of docs/protocol.md: the mobile app scans the JSON of a ticket.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 from offset_common.errors import FileError, ServiceError, UsageError
 from offset_common.files import AnyPath, write_new_file
-from offset_common.tickets import AddressTicket
 from offset_common.tools.terminal import is_terminal, wants_colour
 
 QUIET_ZONE = 4  # modules; the light border that QR code readers need
@@ -31,16 +30,16 @@ _PICTURE_OPTIONS: dict[str, dict[str, object]] = {"png": {}, "svg": {"light": "w
 
 
 class QrCode:
-    """The QR code of one ticket.
+    """A QR code.
 
     Args:
-        ticket: the code contains its JSON, byte for byte as in its file.
+        content: its text.
 
     Raises:
         ServiceError: the package segno is not installed.
     """
 
-    def __init__(self, ticket: AddressTicket) -> None:
+    def __init__(self, content: str) -> None:
         try:
             import segno  # an optional dependency
         except ImportError:
@@ -49,7 +48,7 @@ class QrCode:
                 " (.venv/bin/pip install segno), or as Debian's package (apt-get install python3-segno)"
             ) from None
         # The lowest error correction gives the smallest code; segno raises it where that is free.
-        self._code: Any = segno.make_qr(ticket.to_json(), error="l")
+        self._code: Any = segno.make_qr(content, error="l")
 
     def rows(self) -> list[list[bool]]:
         """Return the rows of modules from the top, with the quiet zone; True is dark."""

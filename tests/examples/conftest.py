@@ -1,21 +1,7 @@
-"""A relay as a process, and two keys that use it."""
+"""A relay as a process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from tests.support.relay_process import relay, start_relay
 
-import pytest
-
-from tests.examples.programs import Setting
-from tests.support.relay_process import RelayProcess, relay, start_relay
-
-__all__ = ["relay", "setting", "start_relay"]
-
-
-@pytest.fixture
-def setting(tmp_path: Path, relay: RelayProcess) -> Iterator[Setting]:
-    """The files and programs of one test."""
-    setting = Setting(tmp_path, relay)
-    yield setting
-    setting.close()
+__all__ = ["relay", "start_relay"]

@@ -1,0 +1,57 @@
+"""Read the arguments that the commands of stforward have in common."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from offset_common.errors import UsageError
+from offset_common.forward.code import Code
+from offset_common.forward.directory import IDENTITY, Directory
+from offset_common.forward.known_codes import KnownCodes
+from offset_common.forward.messages import clean_name, is_name
+from offset_common.identity import Identity, load_identity
+from offset_common.option_values import read_number
+
+MAX_SECONDS = 86400
+MAX_CONNECTIONS = 100_000
+
+
+def read_machine(arguments: dict[str, Any], known: KnownCodes) -> tuple[Code, str]:
+    """Return the code of a machine, and what people call it.
+
+    Raises:
+        UsageError: there is no such machine, or the name of --as is invalid.
+        FileError: the file of codes cannot be read.
+    """
+    name = arguments["--as"]
+    if name is not None and not is_name(name):
+        raise UsageError(f"--as {name[:40]!r} is no name; use up to 32 letters, digits, '.', '_' or '-'")
+    code = known.find(arguments["<machine>"])
+    return code, known.name_of(code) or name or "the other machine"
+
+
+def identity_path(arguments: dict[str, Any], directory: Directory) -> Path:
+    """Return the name of the identity file."""
+    return Path(arguments["--idfile"] or directory.path / IDENTITY)
+
+
+def read_identity(arguments: dict[str, Any], directory: Directory) -> Identity:
+    """Return this machine's identity; raise FileError if it cannot be read or made."""
+    return load_identity(arguments["--idfile"]) if arguments["--idfile"] else directory.identity()
+
+
+def read_name(arguments: dict[str, Any]) -> str:
+    """Return what the other side calls this machine; raise UsageError if the option is invalid."""
+    name = arguments["--name"]
+    if name is None:
+        return clean_name(socket.gethostname().partition(".")[0])
+    if not is_name(name):
+        raise UsageError(f"--name {name[:40]!r} is no name; use up to 32 letters, digits, '.', '_' or '-'")
+    return str(name)
+
+
+def read_keep(arguments: dict[str, Any]) -> float:
+    """Return the seconds of --keep; raise UsageError if they are invalid."""
+    return read_number("--keep", arguments["--keep"], 0, MAX_SECONDS, "seconds")

@@ -1,0 +1,199 @@
+"""`stforward to` and `stforward list MACHINE`: connect to another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Callable, Optional
+
+from offset_common.command_line import STATUS_INTERRUPTED
+from offset_common.commands.forward_arguments import (
+    MAX_CONNECTIONS,
+    MAX_SECONDS,
+    read_identity,
+    read_keep,
+    read_machine,
+    read_name,
+)
+from offset_common.errors import OperatorError, ServiceError, UsageError
+from offset_common.forward.code import Code
+from offset_common.forward.directory import Directory
+from offset_common.forward.display import Display
+from offset_common.forward.doors import Door, Forwarding
+from offset_common.forward.event_loop import EventLoop
+from offset_common.forward.known_codes import KnownCodes
+from offset_common.forward.messages import Welcome, is_name
+from offset_common.forward.process import linger, running_loop
+from offset_common.forward.reach import Reach, ReachOptions
+from offset_common.forward.services import Place, parse_places
+from offset_common.forward.stdio import StandardStreams
+from offset_common.forward.traffic import Traffic
+from offset_common.option_values import read_count, read_number
+
+
+def connect(arguments: dict[str, Any]) -> int:
+    """Make services of another machine appear on this one; return the exit status."""
+    stdio = arguments["--stdio"]
+    places, service = read_places(arguments["<where>"], stdio)
+    most = read_count("--max", arguments["--max"], MAX_CONNECTIONS)
+    directory = Directory.of_user()
+    known = KnownCodes(directory)
+    code, peer = read_machine(arguments, known)
+    if stdio and arguments["--json"]:
+        raise UsageError("--json and --stdio both use standard output; choose one")
+    display = Display(arguments["--json"], quiet=stdio)
+    with running_loop(display) as loop:
+        ending = Ending(loop)
+        welcomed = partial(remember, known, code, arguments["--as"], display)
+        reach = make_reach(arguments, loop, directory, code, peer, display, welcomed, ending.fail)
+        forwarding = Forwarding(reach, Traffic(loop, display), most, display)
+        doors = open_doors(loop, places, forwarding, display)
+        streams = None
+        if stdio:
+            streams = StandardStreams()
+            forwarding.forward(streams.sock, service, "standard input", ending.end)
+        for door in doors:
+            display.event("listening", f"listening on {door.name}", where=door.name, service=door.service)
+        reach.start()
+        loop.run()
+        for door in doors:
+            door.close()
+        reach.stop()
+        linger(loop)
+        if streams is not None and not ending.failure:
+            streams.wait_written(MAX_SECONDS)
+    return ending.status(stdio)
+
+
+def read_places(words: Sequence[str], stdio: bool) -> tuple[list[Place], str]:
+    """Return where to listen, and the service for --stdio.
+
+    Raises:
+        UsageError: a word is invalid, or missing.
+    """
+    if stdio:
+        if len(words) > 1 or (words and not is_name(words[0])):
+            raise UsageError("--stdio connects one service; give its name only, as in: to home ssh --stdio")
+        return [], words[0] if words else ""
+    if not words:
+        raise UsageError("no port is given; give one to listen on, as in: to CODE 2222, or --stdio")
+    return parse_places(words), ""
+
+
+def open_doors(
+    loop: EventLoop, places: Sequence[Place], forwarding: Forwarding, display: Display
+) -> list[Door]:
+    """Listen at all places; if that fails at one, close the others.
+
+    Raises:
+        ServiceError: the system refuses an address.
+    """
+    doors: list[Door] = []
+    try:
+        for place in places:
+            doors.append(Door(loop, place, forwarding.enter, display))
+    except BaseException:
+        for door in doors:
+            door.close()
+        raise
+    return doors
+
+
+def remember(known: KnownCodes, code: Code, name: Optional[str], display: Display, welcome: Welcome) -> None:
+    """Remember the code of a machine that has let this one in."""
+    try:
+        if known.name_of(code) and not name:
+            return
+        given = known.add(code, name or welcome.name or "machine")
+    except OperatorError as error:
+        display.problem("not_remembered", f"the code is not remembered: {error}")
+        return
+    display.event(
+        "remembered", f"the code is remembered; next time, give the name {given} instead", name=given
+    )
+
+
+class Ending:
+    """Ends the process, and decides its exit status.
+
+    Args:
+        loop: the event loop, which it stops.
+    """
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+        self._ended = False
+        self.failure = ""
+
+    def fail(self, reason: str) -> None:
+        """End because of a failure."""
+        self.failure = self.failure or reason
+        self.end("")
+
+    def end(self, reason: str) -> None:
+        """End; an empty reason is an orderly end."""
+        self.failure = self.failure or reason
+        self._ended = True
+        self._loop.stop()
+
+    def status(self, stdio: bool) -> int:
+        """Return the exit status.
+
+        Args:
+            stdio: whether the end before `end` is an interruption.
+
+        Raises:
+            ServiceError: there was a failure.
+        """
+        if self.failure:
+            raise ServiceError(self.failure)
+        return STATUS_INTERRUPTED if stdio and not self._ended else 0
+
+
+def list_services(arguments: dict[str, Any]) -> int:
+    """Ask a machine for what it shares, and print that."""
+    directory = Directory.of_user()
+    known = KnownCodes(directory)
+    code, peer = read_machine(arguments, known)
+    display = Display(arguments["--json"], quiet=True)
+    with running_loop(display) as loop:
+        ending = Ending(loop)
+
+        def welcomed(welcome: Welcome) -> None:
+            remember(known, code, arguments["--as"], display, welcome)
+            for service in welcome.services:
+                display.result(service, event="service", name=service)
+            ending.end("")
+
+        reach = make_reach(arguments, loop, directory, code, peer, display, welcomed, ending.fail)
+        wait = read_number("--wait", arguments["--wait"], 1, MAX_SECONDS, "seconds")
+        loop.call_later(wait, lambda: ending.fail(reach.failure))
+        reach.start()
+        loop.run()
+        reach.stop()
+        linger(loop)
+    return ending.status(stdio=True)
+
+
+def make_reach(
+    arguments: dict[str, Any],
+    loop: EventLoop,
+    directory: Directory,
+    code: Code,
+    peer: str,
+    display: Display,
+    welcomed: Callable[[Welcome], object],
+    refused: Callable[[str], object],
+) -> Reach:
+    """Return the connecting side that the arguments describe; it has not started.
+
+    Raises:
+        UsageError: an argument is invalid, or the code is this machine's own.
+        FileError: the identity cannot be read.
+    """
+    identity = read_identity(arguments, directory)
+    if code.public_key == identity.public_key:
+        raise UsageError("this is the code of this machine itself; run it on another one")
+    wait = read_number("--wait", arguments["--wait"], 1, MAX_SECONDS, "seconds")
+    options = ReachOptions(read_name(arguments), peer, wait, read_keep(arguments))
+    return Reach(loop, code, identity, options, display, welcomed, refused)

@@ -1,0 +1,160 @@
+"""The directory in which stforward keeps what it needs the next time: ~/.config/offset.
+
+    stforward.ident   this machine's private key, made at the first use
+    relay.relay       the ticket of the relay that was used last for `share`
+    peers             which keys may come in (peers.py)
+    codes             names for codes (known_codes.py)
+
+XDG_CONFIG_HOME changes the place, as for other programs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from offset_common.errors import FileError, ServiceError, UsageError, os_error_sentence
+from offset_common.file_access import refusal
+from offset_common.files import read_file
+from offset_common.identity import Identity, load_identity, save_identity
+from offset_common.tickets import RelayTicket
+
+IDENTITY = "stforward.ident"
+RELAY = "relay.relay"
+MAX_SIZE = 1024 * 1024  # bytes of a file
+
+
+class Directory:
+    """The directory. It is created when something is first written.
+
+    Args:
+        path: its name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of_user(cls) -> Directory:
+        """Return the directory of the user who runs this process.
+
+        Raises:
+            UsageError: the user has no home directory.
+        """
+        base = os.environ.get("XDG_CONFIG_HOME", "")
+        try:
+            # "All paths must be absolute. If a relative one is found, ignore it" (XDG Base Directory).
+            root = Path(base) if base.startswith("/") else Path.home() / ".config"
+        except RuntimeError:
+            raise UsageError("this user has no home directory; set XDG_CONFIG_HOME to a directory") from None
+        return cls(root / "offset")
+
+    def identity(self) -> Identity:
+        """Return this machine's identity; make it at the first use.
+
+        Raises:
+            FileError: it cannot be read or written.
+        """
+        path = self.path / IDENTITY
+        if not os.path.lexists(path):
+            self.create()
+            # Another stforward may make it at the same moment; then that one counts.
+            try:
+                save_identity(Identity.generate(), path)
+            except FileError:
+                if not path.exists():
+                    raise
+        return load_identity(path)
+
+    def relay(self) -> RelayTicket:
+        """Return the ticket of the relay that was used last.
+
+        Raises:
+            UsageError: none was used yet.
+            FileError: it cannot be read.
+        """
+        if not os.path.lexists(self.path / RELAY):
+            raise UsageError(
+                "no relay is known yet; give the ticket of one, as in: stforward share 22 --relay relay.relay"
+            )
+        return RelayTicket.load(self.path / RELAY)
+
+    def remember_relay(self, ticket: RelayTicket) -> None:
+        """Keep the ticket of a relay for the next time; raise FileError if it cannot be written."""
+        self.write(RELAY, ticket.to_json())
+
+    def read(self, name: str) -> str:
+        """Return the content of a file, empty if it does not exist; raise FileError if it cannot be read."""
+        path = self.path / name
+        return read_file(path, MAX_SIZE) if os.path.lexists(path) else ""
+
+    def write(self, name: str, content: str) -> None:
+        """Replace a file, completely or not at all; raise FileError if it cannot be written."""
+        self.create()
+        path = self.path / name
+        temporary = self.path / f".{name}-{secrets.token_hex(8)}"
+        try:
+            with temporary.open("x", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise FileError(path, os_error_sentence(error)) from error
+
+    def create(self) -> None:
+        """Create the directory, for this user only, if it is missing; raise FileError if it cannot be."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except PermissionError as error:
+            raise FileError(self.path, f"permission denied; {refusal(self.path)}") from error
+        except OSError as error:
+            raise FileError(self.path, os_error_sentence(error)) from error
+
+    @contextmanager
+    def changing(self, name: str) -> Iterator[None]:
+        """Let no other process change a file while the `with` block reads and writes it."""
+        self.create()
+        with _locked(self.path / f".{name}.lock", wait=True):
+            yield
+
+
+@contextmanager
+def only_share(path: Path) -> Iterator[None]:
+    """Let no other process share with an identity meanwhile: the relay would close the older listener.
+
+    Args:
+        path: the identity file.
+
+    Raises:
+        ServiceError: another process does.
+    """
+    with _locked(path, wait=False):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, wait: bool) -> Iterator[None]:
+    try:
+        # An identity may be readable only; a lock file is created.
+        descriptor = os.open(path, os.O_RDONLY if path.exists() else os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise FileError(path, os_error_sentence(error)) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise ServiceError(
+                f"another stforward shares with {path} already; let it share everything,"
+                " or give this one another identity with --idfile FILE"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

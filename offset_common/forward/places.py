@@ -1,0 +1,35 @@
+"""Counts the tunnels of each key on the sharing side, so that one key cannot take everything."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+TUNNELS_PER_KEY = 64  # one for each stforward that runs there, and some that are about to end
+TUNNELS = 256
+UNKNOWN_TUNNELS = 4  # of all keys that a person is or will be asked about
+UNKNOWN = b""  # stands for all these keys
+
+
+class Places:
+    """Counts tunnels from the connect until they are gone. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: Counter[bytes] = Counter()
+
+    def take(self, key: bytes) -> bool:
+        """Take a place for a key, or for UNKNOWN; return False if there is none left for it."""
+        most = TUNNELS_PER_KEY if key else UNKNOWN_TUNNELS
+        with self._lock:
+            if self._taken[key] >= most or sum(self._taken.values()) >= TUNNELS:
+                return False
+            self._taken[key] += 1
+            return True
+
+    def give_back(self, key: bytes) -> None:
+        """Free a place."""
+        with self._lock:
+            self._taken[key] -= 1
+            if not self._taken[key]:
+                del self._taken[key]

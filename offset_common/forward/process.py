@@ -1,0 +1,50 @@
+"""The process of stforward: its event loop, its signals and its limit of open descriptors."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from offset_common.forward.display import Display
+from offset_common.forward.event_loop import EventLoop
+
+STOP_TIME = 0.5  # seconds to let the other side know that this one stops
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the limit of open descriptors as far as allowed."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextmanager
+def running_loop(display: Display) -> Iterator[EventLoop]:
+    """Yield an event loop that SIGTERM and SIGINT stop; a second one ends the process at once."""
+    loop = EventLoop()
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        loop.call_soon_threadsafe(loop.stop)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, stop)
+    wakeup = signal.set_wakeup_fd(loop.wake_descriptor, warn_on_full_buffer=False)
+    try:
+        yield loop
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        display.finish()
+        loop.close()
+
+
+def linger(loop: EventLoop) -> None:
+    """Run the loop a moment longer, so that the other side gets the last messages."""
+    loop.call_later(STOP_TIME, loop.stop)
+    loop.run()

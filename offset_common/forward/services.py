@@ -1,0 +1,171 @@
+"""What is shared, and where it appears: the arguments of `share` and `to`.
+
+share   [NAME=]PORT, [NAME=]HOST:PORT or [NAME=]/PATH    a server on this side
+to      [NAME=]PORT, [NAME=]IP:PORT or [NAME=]/PATH      where programs on this side connect to
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, Union
+
+from offset_common.address import Address, parse_address, parse_listen_address
+from offset_common.errors import ServiceError, UsageError
+from offset_common.forward.local import reason_of
+from offset_common.forward.messages import MAX_NAME, clean_name, is_name
+
+TARGET_TIMEOUT = 10.0  # seconds to connect to a shared server
+BACKLOG = 256
+MAX_SERVICES = 64
+LOCALHOST = "127.0.0.1"
+_SUGGESTED = {22: 2222, 80: 8080, 443: 8443}
+
+
+class Service(NamedTuple):
+    """A server that is shared.
+
+    Args:
+        name: what the other side calls it.
+        target: where it is: an address, or the path of a Unix socket.
+    """
+
+    name: str
+    target: Union[Address, str]
+
+    def connect(self) -> socket.socket:
+        """Return a new connection to the server; raise OSError if there is none."""
+        if isinstance(self.target, Address):
+            return socket.create_connection(self.target, TARGET_TIMEOUT)
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(TARGET_TIMEOUT)
+            sock.connect(self.target)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def suggestion(self) -> str:
+        """Return where the other side could make it appear: a port that any user may listen on, or a path."""
+        if not isinstance(self.target, Address):
+            return f"./{self.name}"
+        port = self.target.port
+        return str(_SUGGESTED.get(port, port if port >= 1024 else port + 10000))
+
+
+class Place(NamedTuple):
+    """Where a service of the other side appears.
+
+    Args:
+        service: its name; an empty string for the only one.
+        where: an address to listen on, or the path of a Unix socket.
+    """
+
+    service: str
+    where: Union[Address, str]
+
+
+def parse_services(words: Sequence[str]) -> dict[str, Service]:
+    """Read what is shared, by name.
+
+    Raises:
+        UsageError: a word is invalid, or two services have one name.
+    """
+    services: dict[str, Service] = {}
+    for word in words:
+        name, text = _split(word)
+        target: Union[Address, str] = text
+        if "/" not in text:
+            # Not 127.0.0.1: many servers for development listen on ::1 only.
+            target = parse_address(f"localhost:{text}" if text.isdigit() else text)
+        name = name or (str(target.port) if isinstance(target, Address) else clean_name(Path(text).name))
+        if name in services:
+            raise UsageError(f"two services are called {name!r}; give them names, as in ssh=22 web=8080")
+        services[name] = Service(name, target)
+    if len(services) > MAX_SERVICES:
+        raise UsageError(f"{len(services)} services are too many; at most {MAX_SERVICES} can be shared")
+    return services
+
+
+def parse_places(words: Sequence[str]) -> list[Place]:
+    """Read where services appear: words of the form [NAME=]WHERE, or a name and then where.
+
+    Raises:
+        UsageError: a word is invalid.
+    """
+    if len(words) == 2 and is_name(words[0]) and not words[0].isdigit() and "=" not in words[1]:
+        words = [f"{words[0]}={words[1]}"]
+    places = []
+    for word in words:
+        name, text = _split(word)
+        if "/" in text:
+            places.append(Place(name, text))
+        elif text.isdigit():
+            places.append(Place(name, parse_listen_address(f"{LOCALHOST}:{text}")))
+        elif ":" in text:
+            places.append(Place(name, parse_listen_address(text)))
+        else:
+            raise UsageError(f"{word!r} names no port; write {text}=PORT, or add --stdio")
+    return places
+
+
+def _split(word: str) -> tuple[str, str]:
+    name, equals, text = word.rpartition("=")
+    if equals and not is_name(name):
+        raise UsageError(
+            f"{name[:40]!r} is no name for a service; use up to {MAX_NAME} letters, digits, '.', '_' or '-'"
+        )
+    if not text:
+        raise UsageError(f"{word!r} names no port or path; write it as in ssh=22")
+    return name, text
+
+
+def listen(where: Union[Address, str]) -> socket.socket:
+    """Return a listening socket at an address or path.
+
+    Raises:
+        ServiceError: the system refuses it.
+    """
+    try:
+        if isinstance(where, Address):
+            family = socket.AF_INET6 if ":" in where.host else socket.AF_INET
+            return socket.create_server(where, family=family, backlog=BACKLOG)
+        _remove_abandoned(where)
+        return _listen_on_path(where)
+    except OSError as error:
+        raise ServiceError(f"cannot listen on {where}: {reason_of(error)}") from error
+
+
+def _listen_on_path(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)  # only this user may connect
+    try:
+        sock.bind(path)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+    return sock
+
+
+def _remove_abandoned(path: str) -> None:
+    """Remove a socket that a killed process has left behind; nothing listens on it."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(Path(path).stat().st_mode):
+            with socket.socket(socket.AF_UNIX) as probe:
+                try:
+                    probe.connect(path)
+                except ConnectionRefusedError:
+                    Path(path).unlink()
+
+
+def describe(where: Union[Address, str]) -> str:
+    """Return an address or path as text for people."""
+    return f"port {where.port}" if isinstance(where, Address) and where.host == LOCALHOST else str(where)

@@ -1,0 +1,141 @@
+"""What both sides have: the streams and local connections of a session, over one tunnel after another.
+
+    local connections  <-->  streams  <-->  delivery  <-->  the tunnel of the moment
+
+Without a tunnel, the local connections stay open and are read until MAX_KEPT bytes are kept. The next tunnel
+continues where the last one broke. The owner of a session (share.py or reach.py) gives it its tunnels, and
+ends it when none has come for too long.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Optional, Union
+
+from offset_common.errors import DecodeError
+from offset_common.forward.delivery import Delivery
+from offset_common.forward.event_loop import EventLoop
+from offset_common.forward.local import BUFFER_SIZE, Ended, LocalConnection
+from offset_common.forward.messages import Kind, kind_of, read_ack
+from offset_common.forward.streams import Streams
+from offset_common.forward.tunnel import ForwardTunnel
+
+MAX_KEPT = 4 * 1024 * 1024  # bytes sent and not confirmed, above which nothing more is read
+MAX_ANSWERS = 4 * MAX_KEPT  # above which even answers to the other side are too much
+MAX_UNWRITTEN = (
+    32 * 1024 * 1024
+)  # bytes for local connections that do not read, above which the tunnel is not
+
+Accept = Callable[[str], Union[LocalConnection, str]]
+
+
+class Session:
+    """The streams between this machine and one other. It starts without a tunnel.
+
+    Args:
+        loop: the event loop.
+        accept: on the sharing side, called with the name of a service that the other side opens; it returns
+            the connection, or the reason of a refusal.
+    """
+
+    def __init__(
+        self, loop: EventLoop, accept: Optional[Callable[[str], Union[LocalConnection, str]]]
+    ) -> None:
+        self._loop = loop
+        self._delivery = Delivery()
+        self._streams = Streams(self._delivery.send, accept)
+        self._tunnel: Optional[ForwardTunnel] = None
+        self._waiting: list[LocalConnection] = []  # to send
+        self._unwritten = 0  # bytes
+        self._buffer = memoryview(bytearray(BUFFER_SIZE))
+
+    @property
+    def received(self) -> int:
+        """The number of stream messages received so far."""
+        return self._delivery.received
+
+    @property
+    def attached(self) -> bool:
+        """Whether there is a tunnel."""
+        return self._tunnel is not None
+
+    @property
+    def streams(self) -> int:
+        """The number of open streams."""
+        return len(self._streams)
+
+    def new_local(self, ended: Ended) -> LocalConnection:
+        """Return a connection for a stream of this session."""
+        return LocalConnection(self._loop, self, self._buffer, ended)
+
+    def open(self, service: str, local: LocalConnection) -> None:
+        """Open a stream to a service of the other side, now or through the next tunnel."""
+        self._streams.open(service, local)
+
+    def attach(self, tunnel: ForwardTunnel, peer_received: int) -> None:
+        """Continue through a new tunnel.
+
+        Raises:
+            DecodeError: the other side cannot have received so many messages.
+        """
+        self._tunnel = tunnel
+        self._delivery.attach(tunnel.send, peer_received)
+        self.continue_sending()
+
+    def detach(self) -> None:
+        """Keep everything for the next tunnel: this one has ended."""
+        self._tunnel = None
+        self._delivery.detach()
+
+    def receive(self, message: bytes) -> None:
+        """Handle a message of the tunnel.
+
+        Raises:
+            DecodeError: it is malformed, or not allowed now.
+        """
+        kind = kind_of(message)
+        if kind is Kind.ACK:
+            self._delivery.drop_confirmed(read_ack(message))
+            self.continue_sending()
+        elif kind >= Kind.OPEN:
+            self._delivery.count_received(message)
+            self._streams.receive(message)
+        else:
+            raise DecodeError(f"the other side sent a {kind.name} inside a session")
+        if self._delivery.kept_size > MAX_ANSWERS:
+            raise DecodeError("the other side sends without reading the answers")
+
+    def end(self, reason: str) -> None:
+        """Cut off all local connections."""
+        self.detach()
+        self._streams.end_all(reason)
+
+    def reset_all(self, reason: str) -> None:
+        """Cut off all local connections, and let the other side know."""
+        self._streams.reset_all(reason)
+
+    def continue_sending(self) -> None:
+        """Read those local connections again that wait, if the session takes data."""
+        if self._waiting and self.may_send():
+            waiting, self._waiting = self._waiting, []
+            for local in waiting:
+                local.continue_reading()
+
+    # The gate of its local connections.
+
+    def may_send(self) -> bool:
+        """Return whether the session takes data."""
+        full = self._tunnel is not None and self._tunnel.full
+        return not full and self._delivery.kept_size < MAX_KEPT
+
+    def wait_to_send(self, local: LocalConnection) -> None:
+        """Call `LocalConnection.continue_reading` once the session takes data again."""
+        self._waiting.append(local)
+
+    def count_unwritten(self, size: int) -> None:
+        """Count bytes that wait for a local connection; negative when they are written."""
+        self._unwritten += size
+        if self._tunnel is not None:
+            if self._unwritten > MAX_UNWRITTEN:
+                self._tunnel.pause()
+            elif size < 0 and self._unwritten < MAX_UNWRITTEN // 2:
+                self._tunnel.resume()

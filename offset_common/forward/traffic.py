@@ -1,0 +1,69 @@
+"""Numbers the connections of this process, reports their beginnings and ends, and how much they forward."""
+
+from __future__ import annotations
+
+from offset_common.forward.display import Display, size
+from offset_common.forward.event_loop import EventLoop
+from offset_common.forward.local import LocalConnection
+
+INTERVAL = 1.0  # seconds between rates
+
+
+class Traffic:
+    """The local connections of this process.
+
+    Args:
+        loop: the event loop.
+        display: shows them.
+    """
+
+    def __init__(self, loop: EventLoop, display: Display) -> None:
+        self._loop = loop
+        self._display = display
+        self._names: dict[LocalConnection, str] = {}
+        self._count = 0
+        self._ended = (0, 0)  # bytes of connections that have ended: sent, received
+        self._before = (0, 0)
+        loop.call_later(INTERVAL, self._tick)
+
+    @property
+    def open(self) -> int:
+        """The number of connections."""
+        return len(self._names)
+
+    def begin(self, local: LocalConnection, what: str, **fields: object) -> None:
+        """Report a new connection.
+
+        Args:
+            local: the connection.
+            what: to what, or from where.
+            fields: the same for programs.
+        """
+        self._count += 1
+        self._names[local] = f"connection {self._count}"
+        text = f"{self._names[local]}: {what}"
+        self._display.event("connection_opened", text, connection=self._count, **fields)
+
+    def end(self, local: LocalConnection, reason: str) -> None:
+        """Report that a connection has ended; an empty reason is an orderly end."""
+        name = self._names.pop(local)
+        self._ended = (self._ended[0] + local.sent, self._ended[1] + local.received)
+        how = f"cut off: {reason}" if reason else "ended"
+        self._display.event(
+            "connection_ended",
+            f"{name}: {how} ({size(local.sent)} sent, {size(local.received)} received)",
+            connection=int(name.split()[1]),
+            reason=reason,
+            sent=local.sent,
+            received=local.received,
+        )
+
+    def _tick(self) -> None:
+        self._loop.call_later(INTERVAL, self._tick)
+        now = (
+            self._ended[0] + sum(local.sent for local in self._names),
+            self._ended[1] + sum(local.received for local in self._names),
+        )
+        sent, received = now[0] - self._before[0], now[1] - self._before[1]
+        self._before = now
+        self._display.traffic(self.open, sent / INTERVAL, received / INTERVAL)

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Reach a machine by its key, from anywhere: TCP ports and Unix sockets, through an Offset relay.
+
+Usage:
+  stforward.py share [options] [--allow KEY]... <what>...
+  stforward.py to [options] <machine> [<where>...]
+  stforward.py list [options] [<machine>]
+  stforward.py key [options]
+  stforward.py -h | --help
+  stforward.py -V | --version
+
+An ssh server behind one NAT and its user behind another:
+  home$    stforward.py share 22 --relay relay.relay
+  laptop$  stforward.py to CODE 2222
+  laptop$  ssh -p 2222 localhost
+
+share prints a line with a CODE, to run elsewhere. The first time a machine comes, share asks whether to let
+it in. to makes what is shared appear on this machine, and remembers the code under the other machine's name.
+list shows what a machine shares, or all that is remembered. key prints this machine's public key.
+
+The relay cannot read what passes: the two machines prove their keys to each other and encrypt between them.
+
+  <what>     [NAME=]PORT, [NAME=]HOST:PORT or [NAME=]/PATH of a Unix socket, as in: share ssh=22 web=8080
+  <machine>  A code, or the name under which one is remembered.
+  <where>    [NAME=]PORT, [NAME=]IP:PORT or [NAME=]/PATH, as in: to home ssh=2222 web=8080; port 0 is any free
+             one. With --stdio only a NAME, as in: ssh -o ProxyCommand='stforward.py to home ssh --stdio' home
+
+Sharing:
+  --relay FILE         The ticket of the relay; remembered for the next time.
+  --allow KEY          Let this key in without a question; may be given several times.
+  --allow-any          Let every key in. Everyone who has the code can then use what is shared.
+  --qr                 Show the code as a QR code, too. This needs the package segno.
+
+Connecting:
+  --stdio              Connect standard input and output instead of listening.
+  --wait SECONDS       Time that a connection waits for the other machine [default: 30].
+  --as NAME            Remember the machine under this name.
+
+Both:
+  --keep SECONDS       Time that open connections wait while the network is away [default: 300].
+  --max N              Connections at a time [default: 1000].
+  --name NAME          What the other side calls this machine; its host name without this option.
+  -i FILE, --idfile FILE  This machine's identity; without this option, one is made at the first use.
+  --json               Print events for programs, one JSON object a line, on standard output.
+  -h, --help           Show this page.
+  -V, --version        Show the version.
+
+Keys, names and the relay's ticket are kept in ~/.config/offset. UDP is not forwarded.
+"""
+
+# This file must parse on old Pythons; offset_common/requirements.py says why.
+
+import sys
+
+from offset_common import requirements
+
+
+def main(argv=None):
+    # type: (list[str] | None) -> int
+    """Run stforward; return the exit status."""
+    requirements.check("stforward")
+    from offset_common.commands.forward_ports import run_stforward
+
+    return run_stforward(__doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The files in ~/.config/offset that people read and edit."""
+
+from __future__ import annotations
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from offset_common.address import Address
+from offset_common.errors import FileError, UsageError
+from offset_common.forward.code import Code
+from offset_common.forward.directory import IDENTITY, Directory
+from offset_common.forward.known_codes import KnownCodes
+from offset_common.forward.peers import Peer, Peers, Rule
+from offset_common.identity import encode_key
+from offset_common.tickets import RelayTicket
+
+KEYS = [bytes([number]) * 32 for number in range(40)]
+CODES = [Code(RelayTicket(key, Address("relay.example.com", 4567)), key) for key in KEYS]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Directory:
+    return Directory(tmp_path / "config" / "offset")
+
+
+def write(directory: Directory, name: str, text: str) -> None:
+    directory.create()
+    (directory.path / name).write_text(text)
+
+
+def test_identity_is_made_once_and_private(directory: Directory) -> None:
+    first = directory.identity()
+    assert directory.identity().public_key == first.public_key
+    assert stat.S_IMODE((directory.path / IDENTITY).stat().st_mode) == 0o600
+    assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
+
+
+def test_processes_that_start_together_get_one_identity(directory: Directory) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        keys = list(pool.map(lambda _: directory.identity().public_key, range(8)))
+    assert len(set(keys)) == 1
+
+
+def test_xdg_config_home_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/alice")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/elsewhere")
+    assert Directory.of_user().path == Path("/elsewhere/offset")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
+    assert Directory.of_user().path == Path("/home/alice/.config/offset")
+
+
+def test_last_relay_is_remembered(directory: Directory) -> None:
+    with pytest.raises(UsageError, match="no relay is known yet"):
+        directory.relay()
+    for code in CODES[:2]:
+        directory.remember_relay(code.relay)
+        assert directory.relay() == code.relay
+
+
+def test_edited_peers_are_read(directory: Directory) -> None:
+    text = f"# people\n\n  allow {encode_key(KEYS[1])} laptop\ndeny {encode_key(KEYS[2])}\n"
+    write(directory, "peers", text)
+    peers = Peers(directory)
+    assert peers.load() == [Peer(Rule.ALLOW, KEYS[1], "laptop"), Peer(Rule.DENY, KEYS[2], "")]
+    assert peers.find(KEYS[3]) is None
+
+
+def test_added_peer_keeps_what_a_person_wrote(directory: Directory) -> None:
+    before = f"# mine\nallow {encode_key(KEYS[1])} laptop"  # without a newline at the end
+    write(directory, "peers", before)
+    Peers(directory).add(Rule.ALLOW, KEYS[2], "phone")
+    assert (directory.path / "peers").read_text() == f"{before}\nallow {encode_key(KEYS[2])} phone\n"
+
+
+def test_peers_added_at_the_same_time_are_all_kept(directory: Directory) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: Peers(directory).add(Rule.ALLOW, key, ""), KEYS))
+    assert {peer.public_key for peer in Peers(directory).load()} == set(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("permit x", "it begins with 'permit'; write allow or deny"),
+        ("allow", "it has no key"),
+        ("allow abc", "the key has 3 characters"),
+        (f"allow {encode_key(KEYS[1])} my laptop", "its name is invalid"),
+        (f"allow {encode_key(KEYS[1])} \x1b[31m", "its name is invalid"),
+    ],
+)
+def test_invalid_line_of_peers_is_named(directory: Directory, line: str, reason: str) -> None:
+    write(directory, "peers", f"# first\n{line}\n")
+    with pytest.raises(FileError, match=f"peers: line 2: {reason}"):
+        Peers(directory).load()
+
+
+def test_names_of_codes_are_unique(directory: Directory) -> None:
+    known = KnownCodes(directory)
+    assert [known.add(code, "home") for code in CODES[:3]] == ["home", "home-2", "home-3"]
+    assert known.add(CODES[1], "other") == "home-2"
+    assert known.find("home-3") == CODES[2]
+    assert known.find(str(CODES[9])) == CODES[9]
+
+
+def test_unknown_name_suggests_a_known_one(directory: Directory) -> None:
+    KnownCodes(directory).add(CODES[0], "home")
+    with pytest.raises(UsageError, match=r"no machine is known as 'hom'; did you mean home\?"):
+        KnownCodes(directory).find("hom")
+
+
+@pytest.mark.parametrize("line", ["home", "home of1abc", "a b c", f"bad/name {CODES[0]}"])
+def test_invalid_line_of_codes_is_named(directory: Directory, line: str) -> None:
+    write(directory, "codes", line)
+    with pytest.raises(FileError, match="codes: line 1: "):
+        KnownCodes(directory).load()
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"\0" * 10, b"x" * 2_000_000], ids=["utf-16", "zeros", "long"]
+)
+def test_file_that_is_no_text_is_one_clear_error(directory: Directory, content: bytes) -> None:
+    directory.create()
+    (directory.path / "peers").write_bytes(content)
+    with pytest.raises(FileError):
+        Peers(directory).load()

@@ -1,0 +1,179 @@
+"""stforward: networks, relays and processes that go away and come back; signals."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.forward.programs import (
+    PATIENCE,
+    Setting,
+    echo,
+    exchange,
+    reach,
+    read_all,
+    server,
+    wait_for_reset,
+)
+from tests.support.relay_process import LOCALHOST, RelayProcess, StartRelay
+
+
+@pytest.fixture
+def lone_setting(start_relay: StartRelay, tmp_path: Path) -> Iterator[tuple[Setting, RelayProcess]]:
+    """The files and programs of one test, and a relay of its own."""
+    relay = start_relay()
+    setting = Setting(tmp_path, relay)
+    yield setting, relay
+    setting.close()
+
+
+LoneSetting = tuple[Setting, RelayProcess]
+
+
+def restart(relay: RelayProcess, start_relay: StartRelay) -> None:
+    """Start a relay with the address and key of one that has ended."""
+    start_relay(address=f"{LOCALHOST}:{relay.port}", identity=relay.identity)
+
+
+def test_open_connection_survives_a_relay_restart(lone_setting: LoneSetting, start_relay: StartRelay) -> None:
+    setting, relay = lone_setting
+    with server(echo) as target, reach(setting.both(target)) as sock:
+        assert exchange(sock, b"before") == b"before"
+        relay.stop(signal.SIGKILL)
+        setting.programs[0].wait_for_line("^not reachable: .*; trying again in ")
+        setting.programs[1].wait_for_line("^not connected: .*; trying again$")
+        sock.sendall(b"during")
+        restart(relay, start_relay)
+        assert read_exactly_after(sock, 6) == b"during"
+        assert exchange(sock, b"after") == b"after"
+
+
+def read_exactly_after(sock: socket.socket, size: int) -> bytes:
+    """Read bytes that wait for the next attempts of both sides to reach the relay."""
+    sock.settimeout(2 * PATIENCE)
+    data = b""
+    while len(data) < size:
+        data += sock.recv(size - len(data))
+    return data
+
+
+def test_no_byte_is_lost_or_doubled_by_an_interruption(
+    lone_setting: LoneSetting, start_relay: StartRelay
+) -> None:
+    setting, relay = lone_setting
+    content = os.urandom(20_000_000)
+    under_way = threading.Event()
+
+    def answer(sock: socket.socket) -> None:
+        sock.settimeout(2 * PATIENCE)
+        digest = hashlib.sha256()
+        received = 0
+        while data := sock.recv(65536):
+            digest.update(data)
+            received += len(data)
+            if received > 2_000_000:
+                under_way.set()
+        sock.sendall(digest.digest())
+
+    with server(answer) as target, reach(setting.both(target)) as sock:
+        sock.settimeout(2 * PATIENCE)
+
+        def send() -> None:
+            sock.sendall(content)
+            sock.shutdown(socket.SHUT_WR)
+
+        sending = threading.Thread(target=send, daemon=True)
+        sending.start()
+        assert under_way.wait(PATIENCE)
+        relay.stop(signal.SIGKILL)
+        restart(relay, start_relay)
+        assert read_all(sock) == hashlib.sha256(content).digest()
+        sending.join(PATIENCE)
+
+
+def test_both_sides_may_start_before_the_relay(lone_setting: LoneSetting, start_relay: StartRelay) -> None:
+    setting, relay = lone_setting
+    relay.stop()
+    setting.let_in(setting.laptop)
+    with server(echo) as target:
+        sharing = setting.start_share(str(target))
+        sharing.wait_for_line("^not reachable: no TCP connection to .*: Connection refused; trying again in ")
+        program = setting.to("0")
+        program.wait_for_line("^not connected: no TCP connection to ")
+        line = program.wait_for_line("^listening on ")
+        with reach(int(line.split()[-1])) as sock:
+            restart(relay, start_relay)
+            assert exchange(sock, b"at last") == b"at last"
+
+
+def test_wait_option_limits_the_wait_of_a_new_connection(lone_setting: LoneSetting) -> None:
+    setting, relay = lone_setting
+    relay.stop()
+    program = setting.to("0", "--wait", "1")
+    line = program.wait_for_line("^listening on ")
+    with reach(int(line.split()[-1])) as sock:
+        wait_for_reset(sock)
+    program.wait_for_line("^connection 1: cut off: no TCP connection to ")
+
+
+def test_keep_option_limits_the_wait_of_an_open_connection(lone_setting: LoneSetting) -> None:
+    setting, relay = lone_setting
+    with server(echo) as target:
+        setting.share(str(target), "--keep", "1")
+        _, port = setting.reach("0", "--keep", "1")
+        with reach(port) as sock:
+            assert exchange(sock, b"before") == b"before"
+            relay.stop(signal.SIGKILL)
+            wait_for_reset(sock)
+        for program in setting.programs:
+            program.wait_for_line("^connection 1: cut off: .* did not come back in time")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("which", ["share", "to"])
+def test_truncated_stream_ends_with_a_reset(setting: Setting, which: str, number: int) -> None:
+    ends: list[bytes] = []
+
+    def answer(sock: socket.socket) -> None:
+        echo(sock)
+        ends.append(b"in order")
+
+    with server(answer) as target:
+        sharing = setting.share(str(target))
+        program, port = setting.reach("0", "--keep", "1")
+        with reach(port) as sock:
+            assert exchange(sock, b"the first half") == b"the first half"
+            status = (sharing if which == "share" else program).stop(number)
+            assert status == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+            wait_for_reset(sock)
+    assert ends == []
+
+
+def test_restarted_share_is_found_again(setting: Setting) -> None:
+    with server(echo) as target:
+        sharing = setting.share(str(target))
+        program, port = setting.reach()
+        with reach(port) as sock:
+            assert exchange(sock, b"before") == b"before"
+            sharing.stop(signal.SIGKILL)
+            setting.share(str(target))
+            wait_for_reset(sock)
+        with reach(port) as sock:
+            assert exchange(sock, b"after") == b"after"
+        program.wait_for_line("^connection 1: cut off: stforward was restarted on ")
+
+
+def test_signal_ends_both_sides_without_a_relay(lone_setting: LoneSetting) -> None:
+    setting, relay = lone_setting
+    relay.stop()
+    sharing, program = setting.start_share("9"), setting.to("0")
+    sharing.wait_for_line("trying again")
+    program.wait_for_line("trying again")
+    assert sharing.stop() == program.stop(signal.SIGINT) == 0
