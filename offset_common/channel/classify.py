@@ -42,7 +42,7 @@ MAX_PADDING_KEPT = 768  # bytes; longer padding is trimmed, because sending it c
 
 _OUTER_ALLOWANCE = max_unpacked_size(0, data_fields=2)
 _INNER_ALLOWANCE = max_unpacked_size(0)
-_MAX_SHORT = 3000  # packed bytes: padding that is kept, and one run of user data
+_MAX_SHORT = 2600  # packed bytes; more than 255 words take
 _HEAD_SIZE = 56  # bytes of user data that include all packed words of a KaMessage before its payload
 
 # Packed words.
@@ -50,6 +50,15 @@ _STARTS = tuple(packed_start(size) for size in range(MAX_PADDING_KEPT + 1))
 _NEAR_MESSAGE = b"\x50\x01\x01\x01\x01"  # the root of a KaMessage; the union, `message`
 _FAR_MESSAGE = _NEAR_MESSAGE + b"\x11\x02\x01"  # and ->message, in the second segment
 _USER = b"\x01\x01"  # the union of a ChannelContent, `user`
+
+# A short message after its padding: the union and the low half of ->user; its high half; the tag of the run,
+# its first word, its count; the two halves of ->message.
+_SHORT = struct.Struct("<LHBQBBH")
+_SHORT_START = int.from_bytes(_USER + b"\x31\x01", "little")
+_SHORT_HEAD = int.from_bytes(b"\x10\0" + _NEAR_MESSAGE + b"\x31", "little")  # with any number of words
+_SHORTEST_HEAD = int.from_bytes(b"\x10\0" + _NEAR_MESSAGE + b"\x11", "little")  # under 32 bytes of payload
+_SHORT_RUN = 6  # bytes before the tag of the run
+_SHORT_PAYLOAD = 13  # bytes from there to the tag of the payload's run
 
 # Halves of words, as packed_words.py returns them.
 _FAR = 2  # the low half of a far pointer to the first word of a segment
@@ -110,65 +119,44 @@ def find_short_user(packed: bytes) -> Optional[bytes]:
 def _is_short_message(p: Packed, size: int) -> bool:
     """Recognize the most frequent layout: one segment each, short padding, and a payload in one run.
 
-    The user data may end in a shorter run, which then contains only the end of the payload.
+    Both messages have up to 255 words, and the payload has about 20 bytes or more. The user data may end in a
+    shorter run, which then contains only the end of the payload.
     """
-    if p[0] == 0x30:  # the segment table
-        words, at = p[1] | p[2] << 8, 3
-    elif p[0] == 0x10:
-        words, at = p[1], 2
-    else:
+    if p[0] != 0x10:  # the segment table
         return False
-    padding = p[at + 4] >> 3 | (p[at + 5] << 5 if p[at + 2] == 0x31 else 0)
-    if padding > MAX_PADDING_KEPT or not p.startswith(_STARTS[padding], at):
+    padding = p[6] >> 3 | (p[7] << 5 if p[4] == 0x31 else 0)
+    if padding > MAX_PADDING_KEPT or not p.startswith(_STARTS[padding], 2):
         return False
-    at += len(_STARTS[padding])
+    at = 2 + len(_STARTS[padding])
     left = (padding + 7) >> 3
-    words -= 5 + left  # of user data
+    words = p[1] - 5 - left  # of user data
     if left and p[at] == 0xFF and p[at + 9] == left - 1:
         at += 2 + 8 * left
     else:
         at = skip_words(p, at, left)
-    if p[at] != 1 or p[at + 1] != 1 or p[at + 3] != NEXT:  # `user`, and ->user
+    if at + _SHORT.size > size:
         return False
-    if p[at + 2] == 0x31:
-        high = p[at + 4] | p[at + 5] << 8
-        at += 6
-    elif p[at + 2] == 0x11:
-        high = p[at + 4]
-        at += 5
-    else:
+    start, of_user, tag, head, more, near, of_message = _SHORT.unpack_from(p, at)
+    if start != _SHORT_START or tag != 0xFF or of_user & 7 != BYTES or (of_user + 56) >> 6 != words:
         return False
-    more = p[at + 9]
+    at += _SHORT_RUN
     end = at + 10 + 8 * more
-    if p[at] != 0xFF or more < 2 or high & 7 != BYTES or (high + 56) >> 6 != words:
-        return False
     if more != words - 1:
         end = skip_words(p, end, words - 1 - more)
-    # The KaMessage: its first eight bytes are before the count of the run, all others after it.
-    if p[at + 1] == 0x30:  # its segment table
-        left = (p[at + 2] | p[at + 3] << 8) - 3
-        message, tag = at + 4, at + 10
-        low = at + 11
-    else:
-        left = p[at + 2] - 3
-        message, tag = at + 3, at + 8
-        low = at + 10
-    if p[tag] == 0x31:
-        of_message = p[low + 1] | p[low + 2] << 8
-        run = low + 3
-    else:
-        of_message = p[low + 1]
-        run = low + 2
+    left = (head >> 8 & 0xFF) - 3
+    run = _SHORT_PAYLOAD
+    if head & ~0xFF00 == _SHORTEST_HEAD:
+        of_message &= 0xFF
+        run -= 1
+    elif head & ~0xFF00 != _SHORT_HEAD:
+        return False
     return (
-        p[at + 1] | 0x20 == 0x30
-        and p.startswith(_NEAR_MESSAGE, message)
-        and p[tag] | 0x20 == 0x31
-        and p[low] == NEXT
+        near == NEXT
         and of_message & 7 == BYTES
         and (of_message + 56) >> 6 == left
-        and p[run] == 0xFF
-        and p[run + 9] == left - 1
-        and run - at + 8 * left <= high >> 3
+        and p[at + run] == 0xFF
+        and p[at + run + 9] == left - 1
+        and run + 8 * left <= of_user >> 3
         and end <= size
     )
 
