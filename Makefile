@@ -31,7 +31,7 @@ SECONDS ?= 600
 SEED ?=
 WORKERS ?= 1
 
-.PHONY: help run test check format test-minimal test-pythons bench plot clean soak fuzz attack
+.PHONY: help run test check format test-minimal test-pythons bench plot clean soak fuzz attack deb test-deb
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -79,6 +79,12 @@ bench: $(VENV)/dev.stamp ## run the benchmarks, results in bench.json; BENCH="--
 plot: $(VENV)/dev.stamp ## draw docs/performance.svg from bench.json
 	$(VENV)/bin/python -m pip install --quiet --quiet --editable '.[plots]'
 	$(VENV)/bin/python -m bench.plot bench.json docs/performance.svg
+
+deb: ## build the Debian package in build/deb, and check it with lintian
+	@sh tools/build-deb
+
+test-deb: ## install, upgrade, remove and purge the package in a Debian that systemd-nspawn boots; needs root
+	@bash tools/test-deb
 
 clean: ## remove environments and everything built, but not relay/ with its identity
 	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache fuzz-corpus bench.json

@@ -1,4 +1,4 @@
-"""The units in deploy/ are valid; the service is hardened, starts the relay, and starts it again for ever."""
+"""The units of deploy/ and the Debian package are valid and hardened, and start the relay again for ever."""
 
 from __future__ import annotations
 
@@ -23,9 +23,30 @@ SOCKET_UNIT = UNIT.with_suffix(".socket")
 EXPOSURE = 20  # tenths, of 100: what `systemd-analyze security` may find at most
 
 
-def settings(name: str) -> list[str]:
-    """Return the values of a setting in the unit."""
-    return re.findall(rf"^{name}=(.*)$", UNIT.read_text("utf-8"), re.MULTILINE)
+def settings(name: str, unit: Path = UNIT) -> list[str]:
+    """Return the values of a setting in a unit."""
+    return re.findall(rf"^{name}=(.*)$", unit.read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.fixture(params=["deploy", "debian"])
+def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The unit in deploy/, and that of the Debian package, which is made from it."""
+    if request.param == "deploy":
+        return UNIT
+    unit = packaged(tmp_path)
+    # The package is not installed here.
+    unit.write_text(unit.read_text("utf-8").replace("/usr/bin/strelay", "/usr/bin/python3"), "utf-8")
+    return unit
+
+
+def packaged(directory: Path) -> Path:
+    """Make the unit of the Debian package as debian/rules does; return its path."""
+    unit = directory / UNIT.name
+    done = subprocess.run(
+        ["sed", "-f", "debian/unit.sed", str(UNIT)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    unit.write_text(done.stdout, "utf-8")
+    return unit
 
 
 def analyze(*arguments: str, units: Sequence[Path] = (UNIT,)) -> None:
@@ -41,8 +62,8 @@ def analyze(*arguments: str, units: Sequence[Path] = (UNIT,)) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
-def test_systemd_accepts_the_unit() -> None:
-    analyze("verify")
+def test_systemd_accepts_the_unit(unit: Path) -> None:
+    analyze("verify", units=[unit])
 
 
 def test_systemd_accepts_the_socket_unit() -> None:
@@ -64,8 +85,34 @@ def test_unit_gives_the_event_loop_time_for_signs_of_life() -> None:
     assert 10 <= int(settings("WatchdogSec")[0]) <= 60
 
 
-def test_unit_is_hardened() -> None:
-    analyze("security", "--offline=true", f"--threshold={EXPOSURE}")
+def test_unit_is_hardened(unit: Path) -> None:
+    analyze("security", "--offline=true", f"--threshold={EXPOSURE}", units=[unit])
+
+
+def test_configuration_of_the_package_starts_the_relay(tmp_path: Path) -> None:
+    (start,) = settings("ExecStart", packaged(tmp_path))
+    words = start.split()
+    assert words[:2] == ["/usr/bin/strelay", "--config"]
+    configuration = tmp_path / "relay.toml"
+    text = (ROOT / "debian/relay.toml").read_text("utf-8").replace("0.0.0.0:4567", "127.0.0.1:0")
+    # Every option that it suggests is one.
+    text = re.sub(r"^# ([a-z-]+ = )", r"\1", text, flags=re.MULTILINE).replace(
+        "/etc/offset-relay", str(tmp_path)
+    )
+    text = text.replace("/var/lib/offset-relay/usage", str(tmp_path)).replace('"9090"', '"127.0.0.1:0"')
+    configuration.write_text(text, "utf-8")
+    (tmp_path / "access.txt").write_text("# everything is allowed\n")
+    arguments = [sys.executable, "strelay.py", "--config", str(configuration)]
+    with subprocess.Popen(
+        [*arguments, "--idfile", str(write_identity(tmp_path))], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as relay:
+        try:
+            assert relay.stderr is not None
+            assert parse_ready(relay.stderr.readline())
+            relay.send_signal(signal.SIGTERM)
+            assert relay.wait(PATIENCE) == 0
+        finally:
+            relay.kill()
 
 
 def test_relay_is_started_again_without_a_limit() -> None:

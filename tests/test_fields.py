@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from offset_common.errors import FileError
@@ -26,8 +28,9 @@ def test_a_byte_order_mark_is_ignored():
         ('{"a": -Infinity}', "not valid JSON: -Infinity is not a JSON value"),
         ('{"a": 1, "a": 1}', "not valid JSON: it has a duplicate key"),
         ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
-        ("[" * 60000, "is nested too deeply"),
-        ('{"a":' * 10000, "is nested too deeply"),
+        # Python 3.14 nests as deeply as its stack allows, and finds that the end is missing.
+        ("[" * 60000, "not valid JSON" if sys.version_info >= (3, 14) else "is nested too deeply"),
+        ('{"a":' * 10000, "not valid JSON" if sys.version_info >= (3, 14) else "is nested too deeply"),
         ("[]", "the file contains a list, not a JSON object"),
         ('"a"', "the file contains a string, not a JSON object"),
         ("null", "the file contains null, not a JSON object"),

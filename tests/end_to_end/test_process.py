@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
@@ -196,7 +195,7 @@ def test_relay_serves_without_a_standard_error(tmp_path: Path, closed: str) -> N
     with without_descriptors(tmp_path, closed) as (pid, endpoint):
         meet(endpoint)
         # A connection with the number 2 would receive the log.
-        assert str(Path(f"/proc/{pid}/fd/2").readlink()) == os.devnull
+        assert not Path(f"/proc/{pid}/fd/2").is_socket()
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o640, 1), (0o604, 1), (0o660, 1)])
