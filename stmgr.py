@@ -20,14 +20,14 @@ Commands:
   relay-check   Check that a relay works, by using it the way two nodes do.
   relay-status  Show the status of a running relay.
   access-check  Check an access file before a relay reads it.
-  relay-usage   List what each key used in a month, from a relay's usage file.
+  relay-usage   List the bytes of each month and key in a relay's usage file.
   help          Show this page, or the page of a command.
 
 Options:
   -h, --help     Show this page; after a command, the page of that command.
   -V, --version  Show the version.
 
-No command overwrites a file. Commands that create files print nothing unless they are asked to.
+No command overwrites a file. Commands that create files print nothing unless asked to.
 The exit status is 0 for success, 1 if a file cannot be read or created or the relay does not work,
 and 2 if the command line is invalid.
 

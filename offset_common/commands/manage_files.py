@@ -256,14 +256,15 @@ def relay_check(values: Values) -> int:
 def relay_status(values: Values) -> None:
     """Show the status of a running relay.
 
-    Shows the use of its limits, its connections and traffic, why connections ended, and the last log lines
-    that matter. The relay must run with --status; the URL is that of its page, such as http://127.0.0.1:9090.
+    Shows how much of each limit is in use, connections and traffic, why connections ended, and the latest
+    important log lines. The relay must run with --status; the URL is that of its page, such as
+    http://127.0.0.1:9090.
 
     Usage:
       stmgr.py relay-status <url> [--watch]
 
     Options:
-      --watch  Show it again every 2 seconds, with the present rates.
+      --watch  Refresh every 2 seconds, and show current rates.
     """
     # Imported here because no other command needs it.
     from offset_common.status.terminal import show_status
@@ -274,7 +275,7 @@ def relay_status(values: Values) -> None:
 def access_check(values: Values) -> None:
     """Check an access file before a relay reads it.
 
-    Reports the first mistake with its line, or counts the rules and says what they mean.
+    Reports the first mistake with its line, or counts the rules and explains their effect.
 
     Usage:
       stmgr.py access-check <file>
@@ -287,17 +288,17 @@ def access_check(values: Values) -> None:
 
 
 def relay_usage(values: Values) -> None:
-    """List what each key used in a month, from a relay's usage file.
+    """List the bytes of each month and key in a relay's usage file.
 
-    Lists the bytes that the relay received from each key and sent to it, and first the sum for all keys.
-    A relay may be running; what it has counted in the last seconds is not in the file yet.
+    Lists the bytes that the relay received from each key and sent to it, after the total of all keys. The
+    relay may be running; the file lags a few seconds behind it.
 
     Usage:
       stmgr.py relay-usage <file> [--month MONTH] [--access FILE] [--csv]
 
     Options:
       --month MONTH  List only this month (UTC), such as 2026-11.
-      --access FILE  The access file that has names for keys.
+      --access FILE  An access file with names for keys.
       --csv          Print comma-separated values, with a header line.
     """
     from offset_common.policy.usage_report import list_usage

@@ -166,7 +166,7 @@ def _listen_on_one(
         raise _cannot_listen(address, found[0].sockaddr, left_out[0][1], sockets)
     for shown, cause in left_out:
         reason = "IPv6 is off on this host" if _lacks_ipv6(shown) else cause.strerror
-        log_event("address left out", logging.WARNING, address=shown, of=str(address), reason=reason)
+        log_event("address skipped", logging.WARNING, address=shown, given=str(address), reason=reason)
     if address.host == "::" and _lacks_ipv6(address.host):
         reason = "IPv6 is off on this host"
         log_event("only IPv4 is served", logging.WARNING, address=str(address), reason=reason)

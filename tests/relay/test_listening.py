@@ -88,7 +88,7 @@ def test_name_listens_on_what_can_be_bound(
     monkeypatch.setattr(socket, "socket", kind)
     assert listen(Address("localhost", 0)) == ["127.0.0.1"]
     (line,) = log
-    assert line.startswith("warning: address left out: address=[::1]:0 of=localhost:0 ")
+    assert line.startswith("warning: address skipped: address=[::1]:0 given=localhost:0 ")
     assert "IPv6 is off" in line
 
 
