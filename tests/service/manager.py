@@ -60,7 +60,7 @@ class Manager:
         """Return the next message.
 
         Raises:
-            TimeoutError: there is none in time.
+            socket.timeout: there is none in time.
         """
         self._sock.settimeout(max(0.001, seconds))
         data, ancillary, _, _ = self._sock.recvmsg(65536, socket.CMSG_SPACE(_CREDENTIALS.size))
@@ -71,6 +71,6 @@ class Manager:
 
     def forget(self) -> None:
         """Drop what has arrived."""
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(socket.timeout):
             while True:
                 self.next(0.001)

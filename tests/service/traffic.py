@@ -126,7 +126,7 @@ class Newcomers:
             while not self._stopping.is_set():
                 try:
                     key = listener.next_incoming()
-                except TimeoutError:
+                except socket.timeout:
                     listener.send_keepalive()
                     continue
                 with contextlib.suppress(Ended):
