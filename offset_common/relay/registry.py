@@ -58,6 +58,7 @@ class Registry(Generic[L, P, T]):
         self._of_source: Counter[bytes] = Counter()
         self._tunnel_ends: dict[T, bytes] = {}
         self._tunnels_of_key: Counter[bytes] = Counter()
+        self._expects_listeners = False
 
     def __len__(self) -> int:
         """Return the number of listeners, pending connects and tunnel ends."""
@@ -89,13 +90,23 @@ class Registry(Generic[L, P, T]):
             max(map(len, self._of_target.values()), default=0),
         )
 
-    def connect(self, pending: P, connect: Connect) -> Union[CloseReason, tuple[L, Optional[P]]]:
+    def expect_listeners(self, expected: bool) -> list[P]:
+        """Let connects wait for listeners that are not there, or no more; return those that must end now."""
+        self._expects_listeners = expected
+        absent = [] if expected else [key for key in self._of_target if key not in self._listeners]
+        pending = [each for key in absent for each in self._of_target[key]]
+        for each in pending:
+            self.remove_connect(each)
+        return pending
+
+    def connect(self, pending: P, connect: Connect) -> Union[CloseReason, tuple[Optional[L], Optional[P]]]:
         """Let `pending` wait; return its listener and the connect that must end for it, or why it is refused.
 
-        Where too many wait for one listener, the newest of the address with most gives up its place.
+        The listener is None if it is only expected. Where too many wait for one listener, the newest of the
+        address with most gives up its place.
         """
         listener = self._listeners.get(connect.target)
-        if listener is None:
+        if listener is None and not self._expects_listeners:
             return CloseReason.NO_LISTENER
         if self._of_source[connect.source] >= self._limits.waiting_per_key:
             return CloseReason.LIMIT_PENDING

@@ -64,6 +64,11 @@ class Rendezvous:
         # The InitConnection may have come right behind the handshake.
         connection.env.loop.request_turn(connection, READ)
 
+    def expect_listeners(self, expected: bool) -> None:
+        """Let connects wait for listeners that are not there yet, or no more."""
+        for pending in self.registry.expect_listeners(expected):
+            pending.connection.close(CloseReason.NO_LISTENER)
+
     def forget(self, connection: SocketConnection) -> None:
         """Forget a connection that ended, whatever it was."""
         self.registry.remove_tunnel_end(connection)
@@ -95,9 +100,11 @@ class Rendezvous:
             return
         listener, evicted = decision
         if evicted is not None:
-            listener.withdraw(evicted)
+            if listener is not None:
+                listener.withdraw(evicted)
             evicted.connection.close(CloseReason.LIMIT_PENDING)
-        listener.announce([pending])
+        if listener is not None:
+            listener.announce([pending])
 
     def _accept(self, connection: SocketConnection, source: bytes) -> None:
         """Join `connection` with the oldest pending connect from `source` to its key."""

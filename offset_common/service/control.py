@@ -25,6 +25,7 @@ from offset_common.service.sockets import ListeningSockets
 from offset_common.service.successor import Upgrade, report_obstacle
 
 STATUS_INTERVAL = 10.0  # seconds between two texts for `systemctl status`
+RETURN_TIME = 10.0  # seconds after an upgrade in which connects wait for listeners that come back
 RETRY_INTERVAL = 0.1  # seconds until a message is sent again that the service manager did not take
 
 
@@ -76,6 +77,16 @@ class Control:
             self._relay.loop.add_periodic(self._give_sign, lambda: self._next_sign)
             self._next_sign = 0.0
         self._notifier.send("READY=1", self._status())
+
+    def await_listeners(self) -> None:
+        """Let connects wait for listeners that are about to come back from the old process."""
+        loop = self._relay.loop
+        self._relay.rendezvous.expect_listeners(True)
+        loop.deadlines.schedule(self, loop.now + RETURN_TIME)
+
+    def on_deadline(self) -> None:
+        """End the connects whose listeners have not come back."""
+        self._relay.rendezvous.expect_listeners(False)
 
     def act(self, number: int) -> None:
         """Do what a signal asks for."""
@@ -138,11 +149,12 @@ def controlled(
     Raises:
         ServiceError: the predecessor does not hand over.
     """
-    reload = predecessor is not None and predecessor.take_over()
     call_soon = relay.loop.call_soon_threadsafe
     call_soon(control.start)
-    if reload:
-        call_soon(lambda: control.act(signal.SIGHUP))
+    if predecessor is not None:
+        call_soon(control.await_listeners)
+        if predecessor.take_over():
+            call_soon(lambda: control.act(signal.SIGHUP))
     signals.attach(lambda number: call_soon(lambda: control.act(number)), relay.loop.wake_descriptor)
     try:
         yield

@@ -27,7 +27,7 @@ R = Registry[str, str, str]
 
 def connect(
     registry: R, pending: str, source: bytes, target: bytes, address: str = HERE
-) -> Union[CloseReason, tuple[str, Optional[str]]]:
+) -> Union[CloseReason, tuple[Optional[str], Optional[str]]]:
     return registry.connect(pending, Connect(source, target, address))
 
 
@@ -59,6 +59,7 @@ class RegistryModel(RuleBasedStateMachine):
         self.listeners: list[tuple[int, bytes]] = []
         self.waiting: list[tuple[int, bytes, bytes, str]] = []
         self.ends: list[tuple[int, bytes]] = []
+        self.expected = False
 
     def new_id(self) -> int:
         self.next_id += 1
@@ -88,7 +89,7 @@ class RegistryModel(RuleBasedStateMachine):
         target = wanted  # hypothesis uses `target` itself
         new = self.new_id()
         decision = self.registry.connect(new, Connect(source, target, address))
-        if self.listener(target) is None:
+        if self.listener(target) is None and not self.expected:
             assert decision is CloseReason.NO_LISTENER
         elif sum(each[1] == source for each in self.waiting) >= 3:
             assert decision is CloseReason.LIMIT_PENDING
@@ -110,6 +111,13 @@ class RegistryModel(RuleBasedStateMachine):
             assert evicted == [each for each in self.to(target) if each[3] == evicted[3]][-1]
             self.waiting.remove(evicted)
             self.waiting.append((new, source, target, address))
+
+    @rule(expected=st.booleans())
+    def expect_listeners(self, expected: bool) -> None:
+        lonely = [] if expected else [each for each in self.waiting if self.listener(each[2]) is None]
+        assert sorted(self.registry.expect_listeners(expected)) == sorted(each[0] for each in lonely)
+        self.expected = expected
+        self.waiting = [each for each in self.waiting if each not in lonely]
 
     @rule(key=KEYS, source=KEYS)
     def accept(self, key: bytes, source: bytes) -> None:
@@ -159,6 +167,7 @@ class RegistryModel(RuleBasedStateMachine):
             assert self.registry.has_pending(key) == bool(self.to(key))
 
     def teardown(self) -> None:
+        self.expect_listeners(False)
         while self.listeners:
             self.close_listener(0)
         while self.ends:

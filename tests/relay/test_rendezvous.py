@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from offset_common.identity import Identity
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import EARLY_DATA_SIZE, KIB, Limits
@@ -27,6 +28,18 @@ def test_connect_without_listener_is_closed(harness: Harness) -> None:
     peer = harness.admit().request(InitRole.CONNECT, bytes(32))
     assert harness.reason_of(peer.connection) is CloseReason.NO_LISTENER
     assert peer.wait_for_end() == []
+
+
+def test_connect_waits_for_an_expected_listener(harness: Harness) -> None:
+    harness.relay.rendezvous.expect_listeners(True)
+    owner = Identity.generate()
+    near = harness.admit().request(InitRole.CONNECT, owner.public_key)
+    lonely = harness.admit().request(InitRole.CONNECT, bytes(32))
+    listener = harness.listener(owner)
+    assert listener.incoming_key() == near.key
+    harness.relay.rendezvous.expect_listeners(False)
+    assert harness.reason_of(lonely.connection) is CloseReason.NO_LISTENER
+    assert near.state is State.PENDING_CONNECT
 
 
 def test_accept_without_connect_is_closed(harness: Harness) -> None:

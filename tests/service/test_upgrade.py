@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from offset_common.policy.usage import read_usage
+from offset_common.wire.messages import InitRole
 from tests.service.conftest import StartUpgrading
 from tests.service.relays import SERVES, STARTS, UpgradingRelay, ends, open_files
 from tests.service.traffic import Flow, Newcomers, traffic
@@ -90,6 +91,21 @@ def test_listeners_and_pending_connects_are_closed_at_once(start_upgrading: Star
         with ends(before):
             near.close()
             far.close()
+
+
+def test_connect_waits_for_the_return_of_its_listener(start_upgrading: StartUpgrading) -> None:
+    relay = start_upgrading()
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        listener = callee.listen()
+        relay.upgrade()
+        assert listener.messages_until_end() == []
+        near = caller.connect(callee.public_key)
+        near.send(b"early")
+        listener = callee.open().init(InitRole.LISTEN)
+        assert listener.incoming() == caller.public_key
+        far = callee.accept(caller.public_key)
+        assert far.receive() == b"early"
+        assert_joined(near, far)
 
 
 def test_upgrade_drain_bounds_the_life_of_tunnels(start_upgrading: StartUpgrading) -> None:
