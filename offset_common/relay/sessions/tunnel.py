@@ -27,7 +27,7 @@ HEAD_READ_SIZE = 2 * KIB  # bytes read for the start of a large frame, whose res
 # Frames and bytes read in one turn: of a light connection and of a busy one while others wait for theirs,
 # and while nobody does.
 LIGHT_TURN = (8, LARGE_READ)
-BUSY_TURN = (32, 64 * KIB)
+BUSY_TURN = (64, 64 * KIB)
 LONE_TURN = (64, 512 * KIB)
 
 
