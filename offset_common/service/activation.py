@@ -27,8 +27,8 @@ def take_passed_sockets(environment: MutableMapping[str, str]) -> list[tuple[str
     Raises:
         UsageError: the variables are malformed, or a descriptor is not a listening TCP socket.
     """
-    process, count, names = (
-        environment.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+    process, count, names, _ = (
+        environment.pop(f"LISTEN_{name}", "") for name in ("PID", "FDS", "FDNAMES", "PIDFDID")
     )
     if process != str(os.getpid()):
         return []  # they were meant for another process

@@ -56,11 +56,11 @@ class Predecessor:
         """
         self._channel.settimeout(ANSWER_TIMEOUT)
         try:
-            send_line(self._channel, READY)
-            answer = self._channel.makefile().readline().strip()
+            with self._channel, self._channel.makefile() as answers:
+                send_line(self._channel, READY)
+                answer = answers.readline().strip()
         except OSError:
             answer = ""
-        self._channel.close()
         if answer not in (GO, GO_AND_RELOAD):
             raise ServiceError(
                 "the relay that started this one does not hand over; start it without that one"

@@ -239,7 +239,7 @@ def test_the_variables_are_gone_after_the_start() -> None:
         "print(json.dumps(sorted(os.environ)))\n"
     )
     given = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "LISTEN_PID": "1"}
-    given |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "x"}
+    given |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "x", "LISTEN_PIDFDID": "1"}
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, **given},

@@ -175,6 +175,24 @@ def test_status_moves_with_the_relay(start_upgrading: StartUpgrading) -> None:
                 assert answer.status == 200, "the old one would answer that it is stopping"
 
 
+def test_addresses_that_are_not_asked_for_are_given_up(
+    start_upgrading: StartUpgrading, tmp_path: Path
+) -> None:
+    pytest.importorskip("tomllib")
+    path = tmp_path / "relay.toml"
+    path.write_text(f'status = "{LOCALHOST}:0"\n')
+    relay = start_upgrading("--config", str(path))
+    found = re.search(r"address=(\S+)", relay.wait_for_line("^status ready"))
+    assert found is not None
+    path.write_text("")
+    with ends(relay.upgrade()):
+        relay.wait_for_line(f"^address given up: address={found[1]}$")
+    host, _, port = found[1].partition(":")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)), PATIENCE)
+    meet(relay)
+
+
 def test_volumes_of_both_processes_add_up(start_upgrading: StartUpgrading, tmp_path: Path) -> None:
     usage = tmp_path / "usage.db"
     relay = start_upgrading("--usage", str(usage), "--upgrade-drain", "3600", "--quota", "1T")
@@ -234,9 +252,8 @@ def test_nothing_of_the_old_process_is_inherited(start_upgrading: StartUpgrading
 @pytest.mark.slow
 def test_twenty_upgrades_leave_nothing_behind(start_upgrading: StartUpgrading) -> None:
     relay = start_upgrading("--workers", "2")
-    relay.upgrade()
-    meet(relay)
-    wait_until(lambda: len(relay.workers) == 2, "two workers")
+    with ends(relay.upgrade()):
+        wait_until(lambda: len(relay.workers) == 2, "two workers")
     before, memory = (relay.descriptors, relay.threads), relay.memory
     for _ in range(20):
         with ends(relay.upgrade()):
