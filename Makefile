@@ -31,7 +31,7 @@ SECONDS ?= 600
 SEED ?=
 WORKERS ?= 1
 
-.PHONY: help run test check format test-minimal test-pythons bench plot clean soak fuzz attack deb test-deb
+.PHONY: help run test check format illustrated test-minimal test-pythons bench plot clean soak fuzz attack deb test-deb
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -86,8 +86,13 @@ deb: ## build the Debian package in build/deb, and check it with lintian
 test-deb: ## install, upgrade, remove and purge the package in a Debian that systemd-nspawn boots; needs root
 	@bash tools/test-deb
 
+docs/illustrated.html: docs/illustrated.json $(wildcard offset_common/illustrate/*) $(VENV)/run.stamp
+	$(VENV)/bin/python tools/illustrate.py $< $@
+
+illustrated: docs/illustrated.html ## make the illustrated page of the recorded run, docs/illustrated.html
+
 clean: ## remove environments and everything built, but not relay/ with its identity
-	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache fuzz-corpus bench.json
+	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache fuzz-corpus bench.json docs/illustrated.html
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Debian's python3 has venv, but not the ensurepip that venv needs.

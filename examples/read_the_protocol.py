@@ -3,11 +3,14 @@
 
 Usage:
   read_the_protocol.py [--short] [<ticket>]
+  read_the_protocol.py --html FILE [--record FILE] [<ticket>]
 
 Without a ticket, this program runs a relay of its own.
 
 Options:
   --short        Show the opening frames only once: they are the same for all three connections.
+  --html FILE    Create a page that explains every byte instead; open it in a browser.
+  --record FILE  Save what the page was made from, as JSON.
   -h, --help     Show this page.
   -V, --version  Show the version.
 
@@ -30,6 +33,7 @@ from offset_common.address import Address, parse_address
 from offset_common.command_line import parse, run
 from offset_common.constants import HANDSHAKE_TIMEOUT
 from offset_common.identity import Identity
+from offset_common.illustrate.command import illustrate
 from offset_common.relay.limits import Limits
 from offset_common.relay.listening import listen_on
 from offset_common.relay.log import RelayLog
@@ -45,16 +49,18 @@ def main() -> int:
 
 def show(values: dict[str, Any]) -> int:
     """Trace the relay of the ticket, or one that runs in this program."""
-    short = values["--short"]
     if values["<ticket>"]:
-        return trace(RelayTicket.load(values["<ticket>"]), short)
+        return explain(RelayTicket.load(values["<ticket>"]), values)
     with own_relay() as ticket:
-        return trace(ticket, short)
+        return explain(ticket, values)
 
 
-def trace(ticket: RelayTicket, short: bool) -> int:
-    """Connect two nodes through the relay and print every frame."""
-    return check_and_report(ticket, HANDSHAKE_TIMEOUT, Report.TRACE, short=short)
+def explain(ticket: RelayTicket, values: dict[str, Any]) -> int:
+    """Connect two nodes through the relay, and print every frame or write the page."""
+    if values["--html"] is None:
+        return check_and_report(ticket, HANDSHAKE_TIMEOUT, Report.TRACE, short=values["--short"])
+    illustrate(ticket, values["--html"], HANDSHAKE_TIMEOUT, values["--record"])
+    return 0
 
 
 @contextlib.contextmanager

@@ -87,7 +87,8 @@ def test_the_wheel_has_only_the_package_and_scripts(built: Built) -> None:
     scripts = {path.name for path in ROOT.glob("st*.py")}
     assert top == {"offset_common", *scripts, f"offset_relay-{__version__}.dist-info"}
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "offset_common").rglob("*.py")}
-    assert modules | {"offset_common/py.typed", "offset_common/status/page.html"} <= set(names)
+    data = {"py.typed", "status/page.html", "illustrate/page.html"}
+    assert modules | {f"offset_common/{name}" for name in data} <= set(names)
 
 
 def test_wheel_and_sdist_have_the_license(built: Built) -> None:

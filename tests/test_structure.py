@@ -17,12 +17,24 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
 IMPORTED_ONLY_BY = {
-    "cryptography": {"identity", "channel", "requirements"},
+    "cryptography": {"identity", "channel", "requirements", "illustrate"},
     "docopt": {"command_line"},
     "selectors": {"relay", "client", "status", "forward"},
-    "socket": {"relay", "client", "tools", "requirements", "commands", "status", "service", "forward"},
+    "socket": {
+        *(
+            "relay",
+            "client",
+            "tools",
+            "requirements",
+            "commands",
+            "status",
+            "service",
+            "forward",
+            "illustrate",
+        ),
+    },
     "threading": {"relay", "client", "tools", "status", "policy", "forward"},
-    "time": {"relay", "client", "tools", "status", "policy", "service", "forward"},
+    "time": {"relay", "client", "tools", "status", "policy", "service", "forward", "illustrate"},
     "http": {"status"},
     "prometheus_client": {"status"},
     "asyncio": set[str](),

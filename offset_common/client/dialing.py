@@ -9,6 +9,7 @@ the step.
 from __future__ import annotations
 
 import enum
+import os
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple, Optional, Union
 from offset_common.address import Address
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import Event
+from offset_common.channel.handshake import RandomBytes
 from offset_common.channel.secure_channel import Observer
 from offset_common.client.arguments import check_identity, check_seconds, check_ticket
 from offset_common.constants import FRAME_LENGTH_SIZE, HANDSHAKE_TIMEOUT, VERSION_SIZE
@@ -174,6 +176,7 @@ class Dialing:
         ticket: the relay's address and the key that it must prove.
         identity: this node's.
         observer: called with every payload and every message of each layer, or None.
+        random_bytes: the source of randomness.
     """
 
     def __init__(
@@ -182,12 +185,14 @@ class Dialing:
         ticket: RelayTicket,
         identity: Identity,
         observer: Optional[Observer] = None,
+        random_bytes: RandomBytes = os.urandom,
     ) -> None:
         self.sock = sock
         self.ticket = ticket
         self.identity = identity
         self.observer = observer
-        self.connection = Connection(identity, time.monotonic(), ticket.public_key, observer=observer)
+        now = time.monotonic()
+        self.connection = Connection(identity, now, ticket.public_key, random_bytes, observer)
 
     def exchange_versions(self, deadline: Deadline) -> None:
         """Send our version and first handshake message; receive the relay's version.

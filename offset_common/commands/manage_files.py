@@ -12,12 +12,12 @@ from typing import Any, Callable, Optional
 from offset_common import __version__
 from offset_common.address import parse_public_address
 from offset_common.command_line import CommandLineError, as_started, did_you_mean, parse, run
+from offset_common.commands.check_relay import relay_check
 from offset_common.errors import UsageError
 from offset_common.fields import Fields
 from offset_common.file_kinds import FileKind
 from offset_common.files import read_file
 from offset_common.identity import Identity, KeyForm, load_identity, save_identity
-from offset_common.option_values import read_number
 from offset_common.tickets import (
     AddressTicket,
     AppTicket,
@@ -30,8 +30,6 @@ from offset_common.tickets import (
 )
 
 VERSION = f"stmgr {__version__}"
-MIN_TIMEOUT, MAX_TIMEOUT = 0.1, 3600.0  # seconds
-MIN_INTERVAL, MAX_INTERVAL = 1.0, 86400.0  # seconds
 
 # Option values by long option name. The docstring of a command is its help page, without these options.
 Values = dict[str, Any]
@@ -214,45 +212,6 @@ def show(values: Values) -> None:
             print_line(line)
 
 
-def relay_check(values: Values) -> int:
-    """Check that a relay works, by using it the way two nodes do.
-
-    Two temporary nodes use the relay: one listens, the other connects, and a message passes in each
-    direction. Then round trips and throughput are measured. A step that fails is reported with advice.
-
-    Usage:
-      stmgr.py relay-check <ticket> [options]
-
-    Options:
-      --quick            Do not measure the throughput, which sends up to 32 MiB.
-      --trace            Show and explain every frame, and measure nothing.
-      --json             Print one JSON object at the end, and nothing else.
-      --line             Print one line at the end, for a monitor: it starts with OK or FAILED.
-      --watch SECONDS    Check again every SECONDS (1 to 86400) until Ctrl-C, as with --quick. Each check is
-                         one line, or one line of JSON. The exit status is that of the last check.
-      --timeout SECONDS  The time limit of each step.  [default: 8]
-
-    If the relay's name has several addresses, each of them must work.
-    The exit status is 0 if the relay works, 1 if it does not, and 2 if the command line is invalid.
-    """
-    timeout = read_number("--timeout", values["--timeout"], MIN_TIMEOUT, MAX_TIMEOUT, "seconds")
-    interval = None
-    if values["--watch"] is not None:
-        interval = read_number("--watch", values["--watch"], MIN_INTERVAL, MAX_INTERVAL, "seconds")
-        _check_exclusive(values, "--trace", "--watch")
-    _check_exclusive(values, "--trace", "--json", "--line")
-    ticket = RelayTicket.load(values["<ticket>"])
-    # Imported here because no other command needs the client, which is slow to import.
-    from offset_common.tools.check_report import Report, check_and_report, watch_and_report
-
-    if interval is not None:
-        return watch_and_report(ticket, timeout, interval, as_json=values["--json"])
-    report = Report.STEPS
-    for option, form in (("--trace", Report.TRACE), ("--json", Report.JSON), ("--line", Report.LINE)):
-        report = form if values[option] else report
-    return check_and_report(ticket, timeout, report, quick=values["--quick"])
-
-
 def relay_status(values: Values) -> None:
     """Show the status of a running relay.
 
@@ -372,12 +331,6 @@ def _key_form(values: Values) -> KeyForm:
 def _address_ticket(kind: type[AddressTicket], values: Values) -> AddressTicket:
     address = parse_public_address(values["--address"])
     return kind(load_identity(values["--idfile"]).public_key, address)
-
-
-def _check_exclusive(values: Values, *options: str) -> None:
-    given = [option for option in options if values[option]]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} cannot be used together; choose one")
 
 
 @contextmanager

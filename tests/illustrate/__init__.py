@@ -1,0 +1,1 @@
+"""The illustrated page: its recording, its explanations, and the page in a browser."""
