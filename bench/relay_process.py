@@ -19,7 +19,7 @@ from offset_common.identity import Identity, save_identity
 ROOT = Path(__file__).absolute().parent.parent
 START_TIMEOUT = 20.0  # seconds until the ready line
 
-_READY = re.compile(r"relay ready: (?:listening on |address=)127\.0\.0\.1:(\d+)")
+_READY = re.compile(r"relay ready.*?127\.0\.0\.1:(\d+)")  # in text and in JSON
 
 
 class RelayProcess:

@@ -15,6 +15,7 @@ UNITS = {
     "ratio": "{:.2f} x",
     "fairness": "slowest {:.2f} of mean",
     "rate_by_one": "{:.2f} of one",
+    "cpu_by_off": "{:.2f} of off",
     "p50_ms": "p50 {:.2f} ms",
     "p99_ms": "p99 {:.2f} ms",
     "added_p99_ms": "{:+.2f} ms of p99",

@@ -19,6 +19,7 @@ from bench.encoding import encode_as_released
 from bench.handshakes import measure_handshakes
 from bench.idle import measure_idle
 from bench.options import Figures, Options, Report, SkippedError
+from bench.policies import measure_policies
 from bench.processes import raise_descriptor_limit
 from bench.report import NAME_WIDTH, format_row
 from bench.status import measure_status
@@ -37,6 +38,7 @@ MEASURES: dict[str, Measure] = {
     "idle-1000": functools.partial(measure_idle, 1000),
     "idle-10000": functools.partial(measure_idle, 10_000),
     "status": measure_status,
+    "policies": measure_policies,
     "workers": measure_workers,
 }
 """The groups of rows, in the order of the table."""

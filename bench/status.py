@@ -38,7 +38,7 @@ def measure_status(options: Options, report: Report) -> None:
     count, rounds = (QUICK_LISTENERS, QUICK_ROUNDS) if options.quick else (LISTENERS, ROUNDS)
     if raise_descriptor_limit() * 4 // 5 < count + SPARE_DESCRIPTORS:
         raise SkippedError("the limit of open files (ulimit -n) is too low")
-    port = _free_port()
+    port = free_port()
     with RelayProcess(["--status", f"127.0.0.1:{port}"]) as relay:
         crowd = Child(_stay_connected, relay, count)
         try:
@@ -59,7 +59,7 @@ def measure_status(options: Options, report: Report) -> None:
 
 
 def _measure(relay: RelayProcess, canary: Canary, port: Optional[int]) -> Figures:
-    scraper = None if port is None else Child(_scrape, port)
+    scraper = None if port is None else Child(scrape, port)
     try:
         if scraper is not None:
             scraper.receive()
@@ -93,7 +93,8 @@ def _stay_connected(pipe: Pipe, relay: RelayProcess, count: int) -> None:
     Crowd(clients).run(FOREVER)
 
 
-def _scrape(pipe: Pipe, port: int) -> None:
+def scrape(pipe: Pipe, port: int) -> None:
+    """Read /metrics every second, and report each time."""
     while True:
         begin = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -115,6 +116,7 @@ def _connections(port: int) -> int:
     return used
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return an unused port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])

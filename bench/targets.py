@@ -48,6 +48,8 @@ TARGETS = [
     Target("canary", "p99_ms", 12.0),
     Target("canary-same-address", "p99_ms", 50.0),
     Target("status-on", "added_p99_ms", 2.0),
+    Target("64B-on", "cpu_by_off", 1.1),
+    Target("64KiB-on", "cpu_by_off", 1.1),
     Target("idle-1000", "kilobytes", 3.0),
     Target("idle-1000", "cpu_ms", 3.0),
     Target("idle-1000", "bytes_a_day", 1e6),

@@ -58,19 +58,21 @@ class Series:
         self.rate = 0.0  # messages per second
         self.fairness = 0.0  # the rate of the slowest tunnel, divided by the mean of all
 
-    def run(self) -> None:
-        """Run the load once."""
+    def run(self) -> float:
+        """Run the load once; return its CPU time for a message, in seconds."""
         load = self._run()
-        self.cpu = min(self.cpu, load.cpu / self._messages)
+        cpu = load.cpu / self._messages
+        self.cpu = min(self.cpu, cpu)
         self.rate = max(self.rate, self._messages / load.wall)
         rates = [1 / seconds for seconds in load.finished]
         self.fairness = max(self.fairness, min(rates) * len(rates) / sum(rates))
+        return cpu
 
 
 def measure_one_tunnel(work: Work, options: Options, report: Report) -> None:
     """Measure one kind of message through one tunnel."""
     plaintexts = make_plaintexts(work.encode, work.size, work.max_padding)
-    count = _count(plaintexts, options)
+    count = message_count(plaintexts, options)
     with RelayProcess() as relay, Floor() as floor:
         tunnels = open_tunnels(relay, 1)
         through_relay = relay_series(relay, tunnels, plaintexts, count, options.verify)
@@ -84,7 +86,7 @@ def measure_one_tunnel(work: Work, options: Options, report: Report) -> None:
 def measure_many_tunnels(options: Options, report: Report) -> None:
     """Measure 1 KiB messages through 1, 4, 64 and 1,000 tunnels."""
     plaintexts = make_plaintexts(encode_as_released, KIB, MAX_PADDING_SENT)
-    count = _count(plaintexts, options)
+    count = message_count(plaintexts, options)
     with RelayProcess() as relay, Floor() as floor:
         through_floor = floor_series(floor, plaintexts, count)
         through_relay = {}
@@ -108,7 +110,7 @@ def measure_workers(options: Options, report: Report) -> None:
     if not relay_has_option("--workers"):
         raise SkippedError("strelay.py has no --workers")
     plaintexts = make_plaintexts(encode_as_released, 64, MAX_PADDING_SENT)
-    each = _count(plaintexts, options) // WORKER_TUNNELS
+    each = message_count(plaintexts, options) // WORKER_TUNNELS
     series = {}
     with RelayProcess(["--workers", "1"]) as one, RelayProcess(["--workers", "2"]) as two, Floor() as floor:
         through_floor = floor_series(floor, plaintexts, each * WORKER_TUNNELS)
@@ -167,7 +169,8 @@ def checker(connection: Connection, plaintexts: Sequence[Plaintext], count: int)
     return check
 
 
-def _count(plaintexts: Sequence[Plaintext], options: Options) -> int:
+def message_count(plaintexts: Sequence[Plaintext], options: Options) -> int:
+    """Return the number of messages in one load."""
     size = sum(len(plaintext.encoded) for plaintext in plaintexts) / len(plaintexts) + ENCRYPTION_OVERHEAD
     return min(options.max_messages, int(options.load_size / size))
 

@@ -184,7 +184,7 @@ def test_every_target_names_a_row_and_figure():
     names = {"64B", "1KiB", "16KiB", "64KiB", "256KiB"}
     names |= {f"{name}-own" for name in names}
     names |= {"1KiB-full-padding", "handshakes", "tunnels-1000", "workers-2", "round-trip-busy"}
-    names |= {"canary", "canary-same-address", "status-on", "idle-1000", "idle-10000"}
+    names |= {"canary", "canary-same-address", "status-on", "64B-on", "64KiB-on", "idle-1000", "idle-10000"}
     assert {target.row for target in targets.TARGETS} == names
     assert {target.figure for target in targets.TARGETS} <= set(report.UNITS)
 
