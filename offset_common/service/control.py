@@ -70,13 +70,14 @@ class Control:
         if notifier.watchdog is not None:
             self._interval = min(notifier.watchdog / 2, STATUS_INTERVAL)
         self._next_sign = math.inf
+        self._handed_over = False
 
     def start(self) -> None:
         """Report that the relay serves, and give signs of life from now on."""
         if self._notifier.enabled:
             self._relay.loop.add_periodic(self._give_sign, lambda: self._next_sign)
             self._next_sign = 0.0
-        self._notifier.send("READY=1", self._status())
+        self._notify("READY=1", self._status())
 
     def await_listeners(self) -> None:
         """Let connects wait for listeners that are about to come back from the old process."""
@@ -93,12 +94,12 @@ class Control:
         if number in STOPPING:
             self._upgrade.cancel("the relay stops")
             self._relay.stop(self._drain.stop)
-            self._notifier.send("STOPPING=1", self._status())
+            self._notify("STOPPING=1", self._status())
         elif number == signal.SIGHUP:
             self._upgrade.reload_later()
             now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-            self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={now}")
-            self._relay.reload(lambda: self._notifier.send("READY=1", self._status()))
+            self._notify("RELOADING=1", f"MONOTONIC_USEC={now}")
+            self._relay.reload(lambda: self._notify("READY=1", self._status()))
         elif number == signal.SIGUSR1:
             self._relay.show_state()
         elif number == signal.SIGUSR2:
@@ -114,14 +115,19 @@ class Control:
 
     def _hand_over(self, successor: int) -> None:
         # The service manager takes messages of the main process only: first this, then those of the new one.
-        self._notifier.send(f"MAINPID={successor}", "STATUS=handing over to a new process")
+        self._notify(f"MAINPID={successor}", "STATUS=handing over to a new process")
 
     def _upgrade_ended(self, succeeded: bool) -> None:
         if succeeded:
-            self._notifier.close()
-            self._next_sign = math.inf
+            self._handed_over = True
             self._retire_status()
             self._relay.retire(self._drain.upgrade)
+
+    def _notify(self, *fields: str) -> None:
+        if not self._handed_over:
+            self._notifier.send(*fields)
+            if self._notifier.has_unsent:
+                self._next_sign = self._relay.loop.now + RETRY_INTERVAL
 
     def _give_sign(self) -> None:
         """Send a sign of life if it is time for one: in each round of the event loop."""
@@ -130,7 +136,7 @@ class Control:
             return
         if self._notifier.has_unsent:
             self._notifier.flush()
-        else:
+        elif not self._handed_over:
             sign = ["WATCHDOG=1"] if self._notifier.watchdog is not None else []
             self._notifier.send(*sign, self._status())
         self._next_sign = now + (RETRY_INTERVAL if self._notifier.has_unsent else self._interval)

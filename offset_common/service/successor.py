@@ -84,9 +84,9 @@ class Upgrade:
             return
         if self._process is not None:
             self._process.kill()
-        if self._successor is not None:
-            # It is alive, and the id its own: it holds the other end of the channel.
-            with contextlib.suppress(OSError):
+        # While it holds its end of the channel it is alive, and no other process has its id.
+        if self._successor is not None and not self._has_ended(self._channel):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self._successor, signal.SIGKILL)
         self._clean_up()
         self._report(reason)
@@ -129,7 +129,7 @@ class Upgrade:
                 ours.close()
                 raise
         ours.setblocking(False)
-        self._channel = ours
+        self._channel, self._received, self._reload = ours, b"", False
         self._loop.register(ours, READ, self)
         self._loop.deadlines.schedule(self, self._loop.now + READY_TIMEOUT)
         log_event("upgrade started")
@@ -146,6 +146,18 @@ class Upgrade:
         log_event("upgraded", pid=successor)
         self._end(True)
 
+    @staticmethod
+    def _has_ended(channel: socket.socket) -> bool:
+        """Return whether the other end of a channel is closed; drop what it sent."""
+        try:
+            while channel.recv(1024):
+                pass
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
     def _ended(self) -> None:
         status = self._clean_up()
         how = f" with status {status}" if status else ""
@@ -161,7 +173,6 @@ class Upgrade:
             self._process.wait(EXIT_TIMEOUT)
         status = self._process.returncode
         self._channel, self._process, self._successor = None, None, None
-        self._received, self._reload = b"", False
         return status
 
     def _report(self, reason: str) -> None:

@@ -69,6 +69,14 @@ class Manager:
         self.messages.append(Message(pid, fields))
         return self.messages[-1]
 
+    def fill(self) -> None:
+        """Leave no room for more messages."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sock.sendto(b"X=1", self.address)
+
     def forget(self) -> None:
         """Drop what has arrived."""
         with contextlib.suppress(socket.timeout):

@@ -179,17 +179,27 @@ def test_a_wrong_notify_socket_harms_nothing(start_relay: StartRelay) -> None:
 
 
 def test_a_manager_that_does_not_read_delays_nothing(start_relay: StartRelay, manager: Manager) -> None:
-    relay = start_relay(prefix=manager.prefix(WATCHDOG_USEC="20000"))
-    queue_length = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+    relay = start_relay("--drain", "3600", prefix=manager.prefix(WATCHDOG_USEC=usec(WATCHDOG)))
+    manager.wait_for("READY")
+    manager.fill()
     with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
         near, far = make_tunnel(caller, callee, callee.listen())
-        for _ in range(min(queue_length, 600) // 100 + 2):
-            relay.process.send_signal(signal.SIGHUP)
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            relay.process.send_signal(number)
             near.send(b"still here")
             assert far.receive() == b"still here"
-    relay.process.send_signal(signal.SIGTERM)
-    manager.wait_for("STOPPING")
-    assert relay.wait() == 0
+        for field in ("RELOADING", "READY", "RELOADING", "READY", "STOPPING"):
+            manager.wait_for(field, "1")
+
+
+def test_a_slow_manager_learns_of_the_new_process(start_upgrading: StartUpgrading, manager: Manager) -> None:
+    relay = start_upgrading("--upgrade-drain", "3600", prefix=manager.prefix())
+    manager.wait_for("READY")
+    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
+        make_tunnel(caller, callee, callee.listen())
+        manager.fill()
+        relay.upgrade()
+        assert manager.wait_for("MAINPID").fields["MAINPID"] == str(relay.pid)
 
 
 def test_workers_do_not_see_the_variables(start_relay: StartRelay, manager: Manager) -> None:

@@ -226,11 +226,16 @@ def test_reload_during_an_upgrade_reaches_the_new_process(
     access = tmp_path / "access.txt"
     access.write_text("")
     relay = start_upgrading("--access", str(access))
-    relay.signal(signal.SIGUSR2)
-    relay.wait_for_line(STARTS)
     relay.signal(signal.SIGHUP)
-    relay.wait_for_line(SERVES)
-    relay.wait_for_line("^reloaded", 2)
+    relay.wait_for_line("^reloaded")
+    with ends(relay.upgrade()):
+        meet(relay)
+    assert relay.count_lines("^reloaded") == 1, "not again for a reload before the upgrade"
+    relay.signal(signal.SIGUSR2)
+    relay.wait_for_line(STARTS, 2)
+    relay.signal(signal.SIGHUP)
+    relay.wait_for_line(SERVES, 2)
+    relay.wait_for_line("^reloaded", 3)
 
 
 def test_nothing_of_the_old_process_is_inherited(start_upgrading: StartUpgrading) -> None:
