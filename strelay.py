@@ -65,6 +65,14 @@ Access control (docs/operations.md); SIGHUP reloads the file:
   --access FILE                Keys that may listen or connect, and keys and addresses that are denied.
                                `stmgr.py access-check` checks such a file.
 
+More than one host behind one name (docs/fleet.md); all have the same identity file:
+  --fleet URL                  The directory of the fleet, on Valkey or Redis: valkey://HOST:PORT/0,
+                               valkey+sentinel://HOST:PORT,HOST:PORT/SERVICE or valkey+cluster://HOST:PORT;
+                               valkeys:// with TLS. @FILE reads it from a file, where it may have a password.
+  --fleet-laddr ADDRESS        The address to listen on for the other hosts, as IP:PORT.
+  --fleet-address ADDRESS      Where they reach it, as HOST:PORT, unless that is --fleet-laddr.
+  --fleet-name NAME            The name of this host in logs and status, unless that is its host name.
+
 Rates and quotas; the suffixes k, M, G and T multiply by 1000, 1000 k and so on:
   --rate BYTES                 Bytes per second through all tunnels together.
   --rate-per-key BYTES         Bytes per second through the tunnels of each key.

@@ -61,6 +61,8 @@ ELSEWHERE = {
     **dict.fromkeys(SECOND_UNIT_COMMANDS, f"{PAGES_TESTS}::test_second_unit_has_its_own_port_and_identity"),
     f"python3 stmgr.py relay-status {STATUS_URL}": f"{STATUS_TESTS}::test_it_shows_what_the_page_shows",
     f"python3 stmgr.py relay-status {STATUS_URL} --watch": f"{STATUS_TESTS}::test_watch_shows_rates",
+    "python3 strelay.py --idfile relay/relay.ident --laddr 0.0.0.0:4567 --fleet valkey://10.0.0.9:6379/0"
+    " --fleet-laddr 10.0.0.1:4568": "tests/fleet/test_fleet.py::test_documented_command_starts_a_host",
     "pip install .": "tests/test_packaging.py::test_the_installed_commands_work",
     **dict.fromkeys(("ssh -p 2222 localhost", "ssh home"), f"{FORWARD}::test_ssh_works"),
 }

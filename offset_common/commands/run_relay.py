@@ -19,6 +19,7 @@ from offset_common.identity import load_identity
 from offset_common.networks import NetworkSet, parse_network
 from offset_common.option_values import read_choice, read_count, read_number, read_size
 from offset_common.relay.buffer_pool import return_large_blocks
+from offset_common.relay.homes import Homes
 from offset_common.relay.limits import KIB, MIB, Limits, connections_for
 from offset_common.relay.log import RelayLog, everything_logged, log_event
 from offset_common.relay.log_format import FORMATS
@@ -27,7 +28,7 @@ from offset_common.relay.server import Relay, raise_descriptor_limit
 from offset_common.relay.signals import Signals
 from offset_common.service.control import Control, Drain, controlled
 from offset_common.service.origin import Origin
-from offset_common.service.sockets import RELAY, STATUS, ListeningSockets
+from offset_common.service.sockets import FLEET, RELAY, STATUS, ListeningSockets
 
 VERSION = f"strelay {__version__}"
 STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed, a supervisor starts it again
@@ -36,6 +37,7 @@ MAX_WORKERS = 256
 MIN_RATE = 1000  # bytes a second
 MAX_BYTES = 10**15
 POLICY_OPTIONS = ("--access", "--rate", "--rate-per-key", "--quota", "--quota-per-key", "--usage")
+FLEET_OPTIONS = ("--fleet-laddr", "--fleet-address", "--fleet-name")
 RATES = frozenset({"--rate", "--rate-per-key"})
 RELOADED_OPTIONS = RATES | frozenset(
     {
@@ -92,6 +94,10 @@ def start(page: str, argv: Sequence[str], signals: Signals) -> int:
         OperatorError: the relay cannot start.
     """
     arguments = parse(page, argv, VERSION)
+    if arguments["--fleet"] is not None:
+        from offset_common.fleet.options import refuse_password  # only for hosts of a fleet
+
+        refuse_password(arguments["--fleet"])
     origin = Origin(os.environ)
     required = ("--idfile",) if origin.sockets.are_passed(RELAY) else ("--idfile", RELAY)
     if arguments["--config"] is None:
@@ -138,10 +144,20 @@ def serve(
     if warning is not None:
         file, reason, advice = arguments["--idfile"], *warning
         log_event("identity is exposed", logging.WARNING, file=file, reason=reason, advice=advice)
+    make_homes = read_homes(arguments, limits, origin.sockets)
     sockets = origin.sockets.listen(RELAY, addresses, limits.socket_buffer)
     origin.sockets.close_unused()
     signals.hold()
-    relay = Relay(identity, sockets, limits, log, workers=workers, policy=policy, balancers=balancers)
+    relay = Relay(
+        identity,
+        sockets,
+        limits,
+        log,
+        workers=workers,
+        policy=policy,
+        balancers=balancers,
+        make_homes=make_homes,
+    )
     try:
         with everything_logged(), status(relay) as retire_status:
             control = Control(relay, origin.notifier, origin.sockets, drain, retire_status)
@@ -290,6 +306,35 @@ def read_balancers(networks: Sequence[str]) -> NetworkSet:
         return NetworkSet(map(parse_network, networks))
     except UsageError as error:
         raise UsageError(f"--proxy-protocol: {error}") from None
+
+
+def read_homes(
+    arguments: dict[str, Any], limits: Limits, sockets: ListeningSockets
+) -> Optional[Callable[[Relay], Homes]]:
+    """Return what makes the relay's knowledge of other hosts; None for a relay of one host.
+
+    Args:
+        arguments: by option name, as docopt returns them.
+        limits: of the relay.
+        sockets: the listening sockets of this process.
+
+    Raises:
+        OperatorError: a value is invalid, a file cannot be read, or the relay cannot listen there.
+    """
+    if arguments["--fleet"] is None:
+        given = [name for name in FLEET_OPTIONS if arguments[name] is not None]
+        if given:
+            raise UsageError(f"{given[0]} needs --fleet URL, the directory of the fleet")
+        return None
+    # Imported only here: a relay of one host does without this room.
+    from offset_common.fleet.fleet import Fleet
+    from offset_common.fleet.options import exposed_file, read_fleet
+
+    options = read_fleet(arguments, lambda address: sockets.listen(FLEET, [address], limits.socket_buffer))
+    exposed = exposed_file(arguments["--fleet"])
+    if exposed is not None:
+        log_event("password is exposed", logging.WARNING, file=exposed, advice=f"run chmod 600 {exposed}")
+    return lambda relay: Fleet(options, relay)
 
 
 def read_workers(arguments: dict[str, Any]) -> int:

@@ -112,15 +112,16 @@ class SocketConnection(WatchedSocket):
         self.session = session
         self.extend_deadline()
 
-    def adopt(self, protocol: Connection, received: bytes) -> None:
+    def adopt(self, protocol: Connection, received: bytes, key: Optional[bytes] = None) -> None:
         """Take over a connection after its handshake.
 
         Args:
             protocol: the protocol state.
             received: bytes that the peer has sent since, not handled yet.
+            key: of the peer, if another host has verified it.
         """
         self.protocol = protocol
-        self.key = protocol.peer_public_key
+        self.key = key or protocol.peer_public_key
         self.input.put(received)
 
     def add_traffic(self, received: int, sent: int) -> None:

@@ -48,6 +48,7 @@ class Event(enum.Enum):
     LISTEN = "InitConnection: listen"
     CONNECT = "InitConnection: connect"
     ACCEPT = "InitConnection: accept"
+    FORWARD = "the listener is at another host"
     ACCEPTED = "the listener accepts"
     MOVE = "a worker process takes the tunnel over"
     FINISH = "the other end of the tunnel, or its peer, ends"
@@ -67,11 +68,16 @@ TRANSITIONS = {
     State.AWAITING_INIT: {
         Event.LISTEN: State.LISTENER,
         Event.CONNECT: State.PENDING_CONNECT,
+        Event.FORWARD: State.PENDING_CONNECT,
         Event.ACCEPT: State.TUNNEL,
         Event.CLOSE: State.CLOSED,
     },
     State.LISTENER: {Event.CLOSE: State.CLOSED},
-    State.PENDING_CONNECT: {Event.ACCEPTED: State.TUNNEL, Event.CLOSE: State.CLOSED},
+    State.PENDING_CONNECT: {
+        Event.FORWARD: State.PENDING_CONNECT,
+        Event.ACCEPTED: State.TUNNEL,
+        Event.CLOSE: State.CLOSED,
+    },
     State.TUNNEL: {Event.MOVE: State.TUNNEL, Event.FINISH: State.FLUSHING, Event.CLOSE: State.CLOSED},
     State.FLUSHING: {Event.OUTPUT_SENT: State.LINGERING, Event.CLOSE: State.CLOSED},
     State.LINGERING: {Event.CLOSE: State.CLOSED},

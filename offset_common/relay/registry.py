@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable
+from itertools import takewhile
 from typing import Generic, NamedTuple, Optional, TypeVar, Union
 
 from offset_common.relay.close_reason import CloseReason
@@ -26,11 +27,19 @@ Pair = tuple[bytes, bytes]
 
 
 class Connect(NamedTuple):
-    """A pending connect: the keys of both sides, and the address that it came from."""
+    """A pending connect.
+
+    Args:
+        source: the key that connects.
+        target: the key that it connects to.
+        address: that it came from.
+        since: when its peer asked, in seconds; connects of other hosts come a little later.
+    """
 
     source: bytes
     target: bytes
     address: str
+    since: float = 0.0
 
 
 class Fullest(NamedTuple):
@@ -52,7 +61,7 @@ class Registry(Generic[L, P, T]):
         self._limits = limits
         self._listeners: dict[bytes, L] = {}
         self._connects: dict[P, Connect] = {}
-        # The ids of a dict are in the order of arrival.
+        # The ids of a dict are in the order of arrival; those of a pair are the oldest first.
         self._of_pair: dict[Pair, dict[P, None]] = {}
         self._of_target: dict[bytes, dict[P, None]] = {}
         self._of_source: Counter[bytes] = Counter()
@@ -76,11 +85,23 @@ class Registry(Generic[L, P, T]):
         """Make `listener` the listener of `key`; return the replaced one, and the connects that wait."""
         replaced = self._listeners.get(key)
         self._listeners[key] = listener
-        return replaced, list(self._of_target.get(key, ()))
+        return replaced, self.pending_for(key)
+
+    def pending_for(self, key: bytes) -> list[P]:
+        """Return the connects that wait for the listener of `key`."""
+        return list(self._of_target.get(key, ()))
 
     def has_pending(self, key: bytes) -> bool:
         """Return whether a connect waits for the listener of `key`."""
         return key in self._of_target
+
+    def has_connect(self, source: bytes, target: bytes) -> bool:
+        """Return whether a connect from `source` waits for the listener of `target`."""
+        return (source, target) in self._of_pair
+
+    def since(self, pending: P) -> float:
+        """Return when the peer of `pending` asked, in seconds."""
+        return self._connects[pending].since
 
     def fullest(self) -> Fullest:
         """Return the most that one key holds."""
@@ -119,7 +140,11 @@ class Registry(Generic[L, P, T]):
                 return CloseReason.LIMIT_PENDING
             self.remove_connect(evicted)
         self._connects[pending] = connect
-        self._of_pair.setdefault((connect.source, connect.target), {})[pending] = None
+        of_pair = self._of_pair.setdefault((connect.source, connect.target), {})
+        younger = list(takewhile(lambda each: self._connects[each].since > connect.since, reversed(of_pair)))
+        of_pair[pending] = None
+        for each in reversed(younger):
+            of_pair[each] = of_pair.pop(each)
         self._of_target.setdefault(connect.target, {})[pending] = None
         self._of_source[connect.source] += 1
         return listener, evicted
@@ -156,7 +181,7 @@ class Registry(Generic[L, P, T]):
         if self._listeners.get(key) is not listener:
             return []
         del self._listeners[key]
-        pending = list(self._of_target.get(key, ()))
+        pending = self.pending_for(key)
         for each in pending:
             self.remove_connect(each)
         return pending

@@ -7,11 +7,12 @@ Source: section 7 of docs/protocol.md.
 
 from __future__ import annotations
 
-from typing import Callable, Protocol
+from typing import Callable, Optional, Protocol
 
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import READ
+from offset_common.relay.homes import Homes
 from offset_common.relay.lifecycle import Event
 from offset_common.relay.limits import Limits
 from offset_common.relay.policy import Policy
@@ -38,6 +39,7 @@ class Rendezvous:
         settled: called with a connection that gets its role.
         opens: called with the two ends of each tunnel, the connect first, before it is made.
         policy: may refuse a role.
+        homes: knows which keys listen at other hosts.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Rendezvous:
         settled: Callable[[SocketConnection], None],
         opens: Callable[[SocketConnection, SocketConnection], None],
         policy: Policy,
+        homes: Optional[Homes] = None,
     ) -> None:
         self.registry: Registry[Listener, PendingConnect, SocketConnection] = Registry(limits)
         self.joined = 0  # tunnels, since the start
@@ -54,12 +57,12 @@ class Rendezvous:
         self._settled = settled
         self._opens = opens
         self._policy = policy
+        self._homes = homes or Homes()
+        self._claiming: dict[bytes, Listener] = {}  # no connect finds them yet
 
     def enter(self, connection: SocketConnection) -> None:
         """Take a connection whose peer is authenticated."""
-        connection.change_session(
-            Event.AUTHENTICATE, AwaitingInit(connection, self._listen, self._connect, self._accept)
-        )
+        connection.change_session(Event.AUTHENTICATE, self._awaiting_init(connection))
         connection.take_socket_back()
         # The InitConnection may have come right behind the handshake.
         connection.env.loop.request_turn(connection, READ)
@@ -68,6 +71,48 @@ class Rendezvous:
         """Let connects wait for listeners that are not there yet, or no more."""
         for pending in self.registry.expect_listeners(expected):
             pending.connection.close(CloseReason.NO_LISTENER)
+
+    def start_forwarded(self, connection: SocketConnection) -> None:
+        """Begin with a connection whose peer is authenticated at another host."""
+        connection.start(self._awaiting_init(connection))
+
+    def take_role(self, connection: SocketConnection, role: InitRole, other: bytes, age: float) -> None:
+        """Give `connection` the role that its peer asked another host for.
+
+        Args:
+            connection: after `start_forwarded`.
+            role: to connect or to accept.
+            other: the key at the other end.
+            age: seconds since the peer asked.
+        """
+        if self._refuse(connection, role, other):
+            return
+        self._settled(connection)
+        if role is InitRole.CONNECT:
+            self._wait(PendingConnect(connection, self._connect_ended), other, Event.CONNECT, age)
+        else:
+            self._join(connection, other)
+
+    def take_back(self, forwarded: PendingConnect, target: bytes, age: float) -> None:
+        """Let a connect wait here that was about to be forwarded: its target listens here by now."""
+        early = forwarded.take_early_data()
+        pending = PendingConnect(forwarded.connection, self._connect_ended, early)
+        self._wait(pending, target, Event.FORWARD, age)
+
+    def lose(self, key: bytes) -> None:
+        """Close the listener of `key`, which listens at another host now; forward connects that wait."""
+        claiming = self._claiming.pop(key, None)
+        if claiming is not None:
+            claiming.connection.close(CloseReason.REPLACED)
+        listener = self.registry.listener_of(key)
+        if listener is None:
+            return
+        now = listener.connection.env.loop.now
+        waiting = [(each, now - self.registry.since(each)) for each in self.registry.pending_for(key)]
+        self.registry.remove_listener(listener, key)
+        for pending, age in waiting:
+            self._homes.forward_pending(pending, key, age)
+        listener.connection.close(CloseReason.REPLACED)
 
     def forget(self, connection: SocketConnection) -> None:
         """Forget a connection that ended, whatever it was."""
@@ -80,20 +125,51 @@ class Rendezvous:
         self._settled(connection)
         listener = Listener(connection, self._reject, self._listener_ended, self._has_pending)
         connection.change_session(Event.LISTEN, listener)
-        replaced, pending = self.registry.listen(listener, connection.key)
+        key = connection.key
+        if not self._homes.listens(key) or self.registry.listener_of(key) is not None:
+            self._register(listener)
+            return
+        older, self._claiming[key] = self._claiming.get(key), listener
+        if older is not None:
+            older.connection.close(CloseReason.REPLACED)
+
+    def finish_claim(self, key: bytes) -> None:
+        """Let connects find the new listener of `key`, if there is one: other hosts find it too."""
+        listener = self._claiming.pop(key, None)
+        if listener is not None:
+            self._register(listener)
+
+    def finish_claims(self) -> None:
+        """Let connects find all new listeners: the directory is away."""
+        for key in list(self._claiming):
+            self.finish_claim(key)
+
+    def _register(self, listener: Listener) -> None:
+        replaced, pending = self.registry.listen(listener, listener.connection.key)
         if replaced is not None:
             replaced.connection.close(CloseReason.REPLACED)
         # They were announced to the older listener, perhaps to nobody alive.
         listener.announce(pending)
+
+    def _awaiting_init(self, connection: SocketConnection) -> AwaitingInit:
+        return AwaitingInit(connection, self._listen, self._connect, self._accept)
 
     def _connect(self, connection: SocketConnection, target: bytes) -> None:
         """Let `connection` wait for the listener of `target`."""
         if self._refuse(connection, InitRole.CONNECT, target):
             return
         self._settled(connection)
-        pending = PendingConnect(connection, self._connect_ended)
-        connection.change_session(Event.CONNECT, pending)
-        connect = Connect(connection.key, target, connection.address.prefix)
+        if self.registry.listener_of(target) is None and self._homes.forward(
+            connection, InitRole.CONNECT, target
+        ):
+            return
+        self._wait(PendingConnect(connection, self._connect_ended), target, Event.CONNECT)
+
+    def _wait(self, pending: PendingConnect, target: bytes, event: Event, age: float = 0.0) -> None:
+        connection = pending.connection
+        connection.change_session(event, pending)
+        since = connection.env.loop.now - age
+        connect = Connect(connection.key, target, connection.address.prefix, since)
         decision = self.registry.connect(pending, connect)
         if isinstance(decision, CloseReason):
             connection.close(decision)
@@ -111,6 +187,13 @@ class Rendezvous:
         if self._refuse(connection, InitRole.ACCEPT, source):
             return
         self._settled(connection)
+        if not self.registry.has_connect(source, connection.key) and self._homes.forward(
+            connection, InitRole.ACCEPT, source
+        ):
+            return
+        self._join(connection, source)
+
+    def _join(self, connection: SocketConnection, source: bytes) -> None:
         pending = self.registry.accept(connection.key, source)
         if isinstance(pending, CloseReason):
             connection.close(pending)
@@ -119,6 +202,7 @@ class Rendezvous:
         for end in (pending.connection, connection):
             self.registry.add_tunnel_end(end, end.key)
         self._opens(pending.connection, connection)
+        self._homes.joins(pending.connection, connection)
         try:
             self._tunnels.join(pending, connection)
         except Exception:
@@ -147,7 +231,13 @@ class Rendezvous:
 
     def _listener_ended(self, listener: Listener) -> None:
         """Close the connects that wait for `listener`; its tunnels live on."""
-        for pending in self.registry.remove_listener(listener, listener.connection.key):
+        key = listener.connection.key
+        if self._claiming.get(key) is listener:
+            del self._claiming[key]
+            self._homes.stopped(key)
+        elif self.registry.listener_of(key) is listener:
+            self._homes.stopped(key)
+        for pending in self.registry.remove_listener(listener, key):
             pending.connection.close(CloseReason.LISTENER_ENDED)
 
     def _connect_ended(self, pending: PendingConnect) -> None:

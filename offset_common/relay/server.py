@@ -22,6 +22,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import Environment, SocketConnection
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.handshake_pool import HandshakePool
+from offset_common.relay.homes import Homes
 from offset_common.relay.input_buffer import ReceiveBuffer
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
@@ -49,6 +50,7 @@ class Relay:
         workers: processes that forward for tunnels; with 1 this one does.
         policy: what the operator asks for beside the limits.
         balancers: the networks of load balancers that send PROXY headers.
+        make_homes: makes what knows about other hosts, if there are any.
 
     Raises:
         ServiceError: the system refuses to start this number of processes or threads.
@@ -64,6 +66,7 @@ class Relay:
         workers: int = 1,
         policy: Optional[Policy] = None,
         balancers: Optional[NetworkSet] = None,
+        make_homes: Optional[Callable[[Relay], Homes]] = None,
     ) -> None:
         self.identity = identity
         self.ended: Counter[CloseReason] = Counter()
@@ -76,14 +79,18 @@ class Relay:
         self._limits = limits
         self._log = log
         self._policy = policy or Policy()
-        self._env = Environment(
+        self.env = Environment(
             self.loop, self.buffers, ReceiveBuffer(), limits.stall, self._connection_closed, self._report_bug
         )
         self._refuse_waiting: Callable[[], None] = lambda: None  # for PROXY headers
         self._stop_workers: Callable[[], None] = lambda: None
         self._restart_no_workers: Callable[[], None] = lambda: None
         tunnels = self._start_workers(workers) if workers > 1 else Tunnels(self._policy.meter)
-        self.rendezvous = Rendezvous(limits, tunnels, self.admission.settle, self._tunnel_opens, self._policy)
+        self.uncounted_tunnels = tunnels if type(self._policy) is Policy else Tunnels()
+        self._homes = Homes() if make_homes is None else make_homes(self)
+        self.rendezvous = Rendezvous(
+            limits, tunnels, self.admission.settle, self._tunnel_opens, self._policy, self._homes
+        )
         self._handshakes = self._start_handshakes()
         accept = self._read_headers(balancers) if balancers else self._accept
         self._acceptors = [
@@ -165,6 +172,7 @@ class Relay:
         self._stop_accepting()
         for connection in self.admission.all():
             connection.close(CloseReason.SHUTDOWN)
+        self._homes.close()
         self._stop_workers()
         self._policy.close()
         log_event("stopped", connections=sum(self.ended.values()))
@@ -206,14 +214,11 @@ class Relay:
 
     def _accept(self, sock: socket.socket, system_address: SystemAddress) -> None:
         address = peer_address(system_address, self._limits.ipv6_prefix)
-        obstacle = self._policy.refuse_address(address.host) or self.admission.make_room(address.prefix)
-        if isinstance(obstacle, CloseReason):
+        reason = self.refuse_address(address)
+        if reason is not None:
             sock.close()
-            self._log_refusal(address, obstacle)
             return
-        if obstacle is not None:
-            obstacle.close(CloseReason.EVICTED)
-        connection = SocketConnection(self._env, sock, address)
+        connection = SocketConnection(self.env, sock, address)
         self.admission.enter(connection, address.prefix)
         session = Handshake(connection, self._handshakes, self.admission.protect, self._authenticated)
         try:
@@ -221,6 +226,22 @@ class Relay:
             connection.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)
         except Exception as error:
             connection.fail(error)
+
+    def refuse_address(self, address: PeerAddress) -> Optional[CloseReason]:
+        """Make room for a connection; return why there is none, which is logged, or None."""
+        obstacle = self._policy.refuse_address(address.host) or self.admission.make_room(address.prefix)
+        if isinstance(obstacle, CloseReason):
+            self._log_refusal(address, obstacle)
+            return obstacle
+        if obstacle is not None:
+            obstacle.close(CloseReason.EVICTED)
+        return None
+
+    def refuse_peer(self, connection: SocketConnection) -> Optional[CloseReason]:
+        """Count a connection whose key is proven; return why it must be closed, or None."""
+        reason = self._policy.refuse_peer(connection)
+        reason = reason or self.admission.authenticate(connection, connection.key)
+        return CloseReason.SHUTDOWN if reason is None and self.draining else reason
 
     def _header_refused(self, balancer: SystemAddress, detail: str) -> None:
         address = peer_address(balancer, self._limits.ipv6_prefix)
@@ -239,10 +260,7 @@ class Relay:
 
     def _authenticated(self, connection: SocketConnection) -> None:
         self.completed_handshakes += 1
-        reason = self._policy.refuse_peer(connection)
-        reason = reason or self.admission.authenticate(connection, connection.key)
-        if reason is None and self._drain_until is not None:
-            reason = CloseReason.SHUTDOWN
+        reason = self.refuse_peer(connection)
         if reason is not None:
             connection.close(reason)
         else:
@@ -306,6 +324,7 @@ class Relay:
         self._drain_until = until
         self.loop.add_periodic(self._drain, lambda: self.loop.now + DRAIN_CHECK_INTERVAL)
         self._stop_accepting()
+        self._homes.leave()
         self._restart_no_workers()
         for connection in self.admission.all():
             if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING):
@@ -325,7 +344,8 @@ class Relay:
     def _drain(self) -> None:
         assert self._drain_until is not None
         connections = self.admission.all()
-        if not connections or self.loop.now >= self._drain_until + FLUSH_TIME:
+        idle = not connections and not self._homes.busy
+        if idle or self.loop.now >= self._drain_until + FLUSH_TIME:
             self.loop.stop()
         elif self.loop.now >= self._drain_until and not self._drained:
             self._drained = True

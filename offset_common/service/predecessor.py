@@ -19,7 +19,7 @@ from collections.abc import MutableMapping
 from typing import Optional
 
 from offset_common.errors import ServiceError, UsageError
-from offset_common.service.sockets import RELAY, STATUS, HeldSocket
+from offset_common.service.sockets import OPTIONS, HeldSocket
 
 VARIABLE = "OFFSET_RELAY_UPGRADE"
 READY, GO, GO_AND_RELOAD = "ready", "go", "go and reload"
@@ -96,7 +96,7 @@ def find_predecessor(environment: MutableMapping[str, str]) -> Optional[Predeces
         value = json.loads(text)
         channel = _open(value["channel"])
         sockets = [HeldSocket(option, address, _open(number)) for option, address, number in value["sockets"]]
-        if any(each.option not in (RELAY, STATUS) for each in sockets):
+        if any(each.option not in OPTIONS for each in sockets):
             raise ValueError
     except (ValueError, TypeError, KeyError, OSError, RecursionError):
         raise UsageError(f"{VARIABLE} is for relays that start their successor; unset it") from None

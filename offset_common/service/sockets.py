@@ -2,6 +2,7 @@
 
 --laddr   its own are opened for the addresses; sockets from systemd take their place
 --status  likewise, with sockets that the socket unit names `status`
+--fleet-laddr  its own
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from offset_common.relay.addresses import show_address
 from offset_common.relay.listening import listen_by_address, set_options
 from offset_common.relay.log import log_event
 
-RELAY, STATUS = "--laddr", "--status"
+RELAY, STATUS, FLEET = OPTIONS = ("--laddr", "--status", "--fleet-laddr")
 STATUS_NAME = "status"  # of a socket unit: FileDescriptorName=status
 
 
@@ -23,7 +24,7 @@ class HeldSocket(NamedTuple):
     """A listening socket, and what it is for.
 
     Args:
-        option: RELAY or STATUS.
+        option: one of OPTIONS.
         address: the address as the option has it; empty for a socket of systemd.
         sock: the socket.
     """
@@ -59,7 +60,7 @@ class ListeningSockets:
         """Return the sockets for an option.
 
         Args:
-            option: RELAY or STATUS.
+            option: one of OPTIONS.
             addresses: what the option says.
             socket_buffer: as for `listen_by_address`.
 

@@ -30,6 +30,7 @@ class Handshake(ConnectionSession):
         pool: computes handshakes.
         in_pool: called with the connection and whether the pool has it: it must not be evicted meanwhile.
         authenticated: called with the connection once its key is proven.
+        protocol: where this side has begun; None where the peer begins.
     """
 
     __slots__ = ("_authenticated", "_deadline", "_in_pool", "_pool", "_protocol")
@@ -44,12 +45,13 @@ class Handshake(ConnectionSession):
         pool: HandshakePool,
         in_pool: Callable[[SocketConnection, bool], None],
         authenticated: Callable[[SocketConnection], None],
+        protocol: Optional[Connection] = None,
     ) -> None:
         super().__init__(connection)
         self._pool = pool
         self._in_pool = in_pool
         self._authenticated = authenticated
-        self._protocol: Optional[Connection] = None
+        self._protocol = protocol
         self._deadline = time.monotonic() + HANDSHAKE_TIMEOUT
 
     def on_readable(self) -> None:

@@ -7,6 +7,7 @@ Source: section 7 of docs/protocol.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Callable
 
 from offset_common.relay.close_reason import CloseReason
@@ -25,17 +26,25 @@ class PendingConnect(MessageSession):
     Args:
         connection: the connection.
         ended: called when the connect ends before it is accepted.
+        early: what its peer has sent before.
     """
 
     __slots__ = ("_early", "_ended", "_size")
 
     state = State.PENDING_CONNECT
 
-    def __init__(self, connection: SocketConnection, ended: Callable[[PendingConnect], None]) -> None:
+    def __init__(
+        self,
+        connection: SocketConnection,
+        ended: Callable[[PendingConnect], None],
+        early: Sequence[bytes] = (),
+    ) -> None:
         super().__init__(connection)
         self._ended = ended
         self._early: list[bytes] = []
         self._size = 0  # bytes counted for early data
+        for message in early:
+            self.on_message(message)
 
     def on_readable(self) -> None:
         """Read while there is room for early data; further bytes stay in the kernel."""

@@ -1,0 +1,1 @@
+"""More than one host behind one name: a directory of listeners, and connections between hosts (--fleet)."""

@@ -1,0 +1,194 @@
+"""At the home: other hosts connect, prove that they belong to the fleet, and hand over their peers.
+
+handshake with the fleet keys --> is that key in the directory? --> one order
+    connect, accept: from now on an ordinary connection with the peer's own key and address
+    taken: the listener here is replaced
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Callable, Optional, Protocol
+
+from offset_common.errors import DecodeError
+from offset_common.fleet.entries import Claim
+from offset_common.fleet.events import Found
+from offset_common.fleet.host_links import HostLinks
+from offset_common.fleet.orders import TAKEN, Answer, Order
+from offset_common.identity import encode_key, short_key
+from offset_common.relay.addresses import PeerAddress, SystemAddress, peer_address
+from offset_common.relay.admission import Admission
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import Environment, SocketConnection
+from offset_common.relay.event_loop import READ
+from offset_common.relay.lifecycle import Event, State
+from offset_common.relay.log import log_event
+from offset_common.relay.rendezvous import Rendezvous
+from offset_common.relay.sessions.message_session import MessageSession
+from offset_common.wire.messages import InitRole
+
+
+class ForwardedConnection(SocketConnection):
+    """A peer that arrived at another host, which gets one answer: joined, or why not."""
+
+    __slots__ = ("_answered",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._answered = False
+
+    def answer_joined(self) -> None:
+        """Let the other host begin to forward."""
+        self._answered = True
+        self.send_message(Answer().encode())
+
+    def close(self, reason: CloseReason, detail: str = "") -> None:
+        """End the connection now; the other host learns why, if it has no answer yet."""
+        if not self._answered and not self.closed:
+            self._answered = True
+            if self.protocol is not None and self.protocol.established:
+                self.send_message(Answer(reason, detail).encode())
+        super().close(reason, detail)
+
+
+class AwaitingOrder(MessageSession):
+    """A connection of another host, which has not said what it is for.
+
+    Args:
+        connection: the connection.
+        ordered: called with the order.
+    """
+
+    __slots__ = ("_order", "_ordered")
+
+    state = State.AWAITING_INIT
+
+    def __init__(
+        self, connection: SocketConnection, ordered: Callable[[SocketConnection, Order], None]
+    ) -> None:
+        super().__init__(connection)
+        self._ordered = ordered
+        self._order: Optional[Order] = None
+
+    def on_message(self, message: bytes) -> None:
+        """Take the one order."""
+        if self._order is not None:
+            raise DecodeError("a second order before the answer")
+        self._order = Order.decode(message)
+        self._ordered(self.connection, self._order)
+
+
+class HomeRelay(Protocol):
+    """The parts of the relay that a forwarded peer passes."""
+
+    env: Environment
+    admission: Admission[SocketConnection]
+    rendezvous: Rendezvous
+
+    def refuse_address(self, address: PeerAddress) -> Optional[CloseReason]:
+        """Make room for a connection."""
+
+    def refuse_peer(self, connection: SocketConnection) -> Optional[CloseReason]:
+        """Count a connection whose key is proven."""
+
+
+class Arrivals:
+    """Takes the connections of other hosts.
+
+    Args:
+        relay: where their peers go.
+        links: has the connections until then.
+        find_host: asks whether the host with an id is alive, and calls with the answer.
+        taken: called with a key and the claim of another host that replaces the listener here.
+    """
+
+    def __init__(
+        self,
+        relay: HomeRelay,
+        links: HostLinks,
+        find_host: Callable[[str, Callable[[Found], None]], None],
+        taken: Callable[[bytes, Claim], None],
+    ) -> None:
+        self._relay = relay
+        self._links = links
+        self._find_host = find_host
+        self._taken = taken
+
+    def accept(self, sock: Any, system_address: SystemAddress) -> None:
+        """Take a new connection."""
+        if self._links.full:
+            sock.close()
+        else:
+            self._links.accept(sock, peer_address(system_address, 128), self._authenticated)
+
+    def _authenticated(self, connection: SocketConnection) -> None:
+        self._find_host(encode_key(connection.key), partial(self._admit, connection))
+
+    def _admit(self, connection: SocketConnection, found: Found) -> None:
+        if connection.closed:
+            return
+        if found.host is None:
+            connection.close(CloseReason.HANDSHAKE_FAILED, "the directory has no host with that key")
+            return
+        ordered = partial(self._ordered, found.host.name)
+        connection.change_session(Event.AUTHENTICATE, AwaitingOrder(connection, ordered))
+        connection.take_socket_back()
+        connection.env.loop.request_turn(connection, READ)
+
+    def _ordered(self, host: str, connection: SocketConnection, order: Order) -> None:
+        if order.kind == TAKEN:
+            self._taken(order.key, Claim(order.epoch, encode_key(connection.key)))
+            connection.close(CloseReason.PEER_CLOSED)
+        else:
+            connection.pause_reading()
+            # Not at once: the unhandled input is kept only after this message.
+            connection.env.loop.call_soon(partial(self._hand_over, host, connection, order))
+
+    def _hand_over(self, host: str, connection: SocketConnection, order: Order) -> None:
+        """Make a connection of another host the connection of its peer."""
+        if connection.closed:
+            return
+        assert order.address is not None and connection.protocol is not None
+        answer = self._obstacle(order)
+        if answer is not None:
+            connection.send_message(answer.encode())
+            connection.close(CloseReason.PEER_CLOSED)
+            return
+        protocol, received = connection.protocol, connection.input.content()
+        sock = self._links.hand_over(connection)
+        peer = ForwardedConnection(self._relay.env, sock, order.address)
+        peer.adopt(protocol, received, order.key)
+        self._relay.admission.enter(peer, order.address.prefix)
+        log_event(
+            "forwarded from a host",
+            collapse="FORWARDED_HERE",
+            collapse_by=order.address.prefix,
+            role=order.kind,
+            key=short_key(order.key),
+            other_key=short_key(order.other),
+            address=order.address.text,
+            host=host,
+        )
+        try:
+            self._relay.rendezvous.start_forwarded(peer)
+            reason = self._relay.refuse_peer(peer)
+            if reason is not None:
+                peer.close(reason)
+            else:
+                self._relay.rendezvous.take_role(peer, order.role, order.other, order.age)
+        except Exception as error:
+            peer.fail(error)
+
+    def _obstacle(self, order: Order) -> Optional[Answer]:
+        """Return the answer to a peer that finds nothing or no room here, or None."""
+        assert order.address is not None
+        registry = self._relay.rendezvous.registry
+        if order.role is InitRole.CONNECT:
+            self._relay.rendezvous.finish_claim(order.other)  # the other host has found it
+            if registry.listener_of(order.other) is None:
+                return Answer(CloseReason.NO_LISTENER, not_here=True)
+        elif not registry.has_connect(order.other, order.key):
+            not_here = registry.listener_of(order.key) is None
+            return Answer(CloseReason.NO_PENDING_CONNECT, not_here=not_here)
+        reason = self._relay.refuse_address(order.address)
+        return None if reason is None else Answer(reason)

@@ -1,0 +1,236 @@
+"""The listeners of this host in the directory: numbered, claimed, extended and dropped, in batches.
+
+    listen --> needs an epoch --> needs a claim --> claimed --> extended every REFRESH_INTERVAL
+                                                       |
+                                                       +--> lost to a newer listener of another host
+
+An epoch is reserved after the listener has arrived, in a request of its own. A claim can therefore be
+repeated at will: one that is executed late or twice never replaces a newer listener.
+
+There is at most one request under way, so the commands for a key are executed in order, unless one fails.
+There are no sockets, threads or clocks here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import chain, islice
+from typing import Callable
+
+from offset_common.fleet.entries import Answer, Claim, Entries, read_claim
+from offset_common.fleet.events import Claimed, Event, Lost, Replaced
+from offset_common.fleet.requests import Requests
+
+BATCH = 256  # listeners in one command
+REFRESH_INTERVAL = 40.0  # seconds, a third of LISTENER_TTL
+RETRY_INTERVAL = 1.0  # seconds after the directory refused to store an entry
+
+
+class _Listener:
+    """A listener of this host.
+
+    Args:
+        key: its public key.
+        earlier: epochs under which an older listener of the key may still be in the directory.
+    """
+
+    __slots__ = ("claimed", "earlier", "epoch", "key")
+
+    def __init__(self, key: bytes, earlier: Sequence[int]) -> None:
+        self.key = key
+        self.earlier = earlier
+        self.epoch = 0  # until it has one
+        self.claimed = False  # whether that was reported
+
+    def number(self, epoch: int) -> None:
+        """Give it its epoch."""
+        self.epoch = epoch
+
+    def settle(self) -> None:
+        """Note that the directory has it, and no older one."""
+        self.earlier = ()
+
+    def report_claim(self, report: Callable[[Event], None]) -> None:
+        """Report once that it is claimed, as far as that is possible."""
+        if not self.claimed:
+            self.claimed = True
+            report(Claimed(self.key))
+
+
+class Claims:
+    """All listeners of this host.
+
+    Args:
+        entries: makes the commands.
+        host: the id of this host.
+        requests: sends them.
+        report: called with each event.
+        refused: called with the reason when the directory refuses to store an entry.
+    """
+
+    def __init__(
+        self,
+        entries: Entries,
+        host: str,
+        requests: Requests,
+        report: Callable[[Event], None],
+        refused: Callable[[str], None],
+    ) -> None:
+        self._entries = entries
+        self._host = host
+        self._requests = requests
+        self._report = report
+        self._refused = refused
+        self._listeners: dict[bytes, _Listener] = {}
+        self._unnumbered: dict[bytes, None] = {}
+        self._unclaimed: dict[bytes, None] = {}
+        self._refresh: dict[bytes, float] = {}  # when to extend it, the earliest first
+        self._drops: dict[tuple[bytes, int], None] = {}
+        self._highest = 0  # epoch
+        self._writing = False
+        self._retry_at = -math.inf
+
+    def __len__(self) -> int:
+        """Return the number of listeners."""
+        return len(self._listeners)
+
+    @property
+    def unclaimed(self) -> int:
+        """The number of listeners that the directory may not have."""
+        return len(self._unnumbered) + len(self._unclaimed)
+
+    def listen(self, key: bytes) -> None:
+        """Claim `key` for a new listener, which replaces an older one everywhere."""
+        self._listeners[key] = _Listener(key, self._forget(key))
+        self._unnumbered[key] = None
+
+    def stop(self, key: bytes) -> None:
+        """Drop the listener of `key`, which ended; it may have been lost before."""
+        for epoch in self._forget(key):
+            self._drops[key, epoch] = None
+
+    def lose(self, key: bytes, claim: Claim) -> bool:
+        """Forget the listener of `key` if `claim`, of another host, is newer; return whether it is.
+
+        A listener without an epoch is newer for all that is known; its own claim will decide.
+        """
+        listener = self._listeners.get(key)
+        if listener is None or not listener.epoch or claim.epoch < listener.epoch:
+            return False
+        self._forget(key)
+        self._highest = max(self._highest, claim.epoch)
+        self._report(Lost(key))
+        return True
+
+    def claim_all(self) -> None:
+        """Claim all listeners again: the directory may have lost some."""
+        self._refresh.clear()
+        self._unclaimed = {key: None for key, listener in self._listeners.items() if listener.epoch}
+
+    def stop_waiting(self) -> None:
+        """Note that the batch that was under way has no answer."""
+        self._writing = False
+
+    def next_time(self) -> float:
+        """Return when `write` has something to do."""
+        if self._writing:
+            return math.inf
+        if self._unnumbered or self._unclaimed or self._drops:
+            return self._retry_at
+        return max(self._retry_at, next(iter(self._refresh.values()), math.inf))
+
+    def write(self, now: float) -> None:
+        """Send the next batch, if there is something to send and none is under way."""
+        if now < self.next_time():
+            return
+        due = (key for key, when in islice(self._refresh.items(), BATCH) if when <= now)
+        claimed = [self._listeners[key] for key in islice(chain(self._unclaimed, due), BATCH)]
+        unnumbered = [self._listeners[key] for key in self._unnumbered]
+        drops = list(islice(self._drops, BATCH))
+        commands = [self._entries.reserve(self._highest)] if unnumbered else []
+        if claimed:
+            epochs = [(listener.key, listener.epoch) for listener in claimed]
+            commands.append(self._entries.claim(self._host, epochs))
+        if drops:
+            commands.append(self._entries.drop(self._host, drops))
+
+        def answered(answers: Sequence[Answer], now: float) -> None:
+            self._writing = False
+            left = iter(answers)
+            if unnumbered:
+                self._number(unnumbered, next(left), now)
+            if claimed:
+                self._settle_all(claimed, next(left), now)
+            if drops:
+                self._drop(drops, next(left), now)
+
+        self._writing = True
+        self._requests.add(commands, answered)
+
+    def _forget(self, key: bytes) -> Sequence[int]:
+        """Forget a listener; return the epochs under which the directory may have it."""
+        listener = self._listeners.pop(key, None)
+        if listener is None:
+            return ()
+        for table in (self._unnumbered, self._unclaimed, self._refresh):
+            table.pop(key, None)
+        return (*listener.earlier, listener.epoch) if listener.epoch else listener.earlier
+
+    def _number(self, listeners: Sequence[_Listener], answer: Answer, now: float) -> None:
+        if not isinstance(answer, bytes):
+            self._refuse(listeners, answer, now)
+            return
+        self._highest = max(self._highest, int(answer))
+        for listener in listeners:
+            if self._listeners.get(listener.key) is listener:
+                listener.number(int(answer))
+                self._unnumbered.pop(listener.key, None)
+                self._unclaimed[listener.key] = None
+
+    def _settle_all(self, listeners: Sequence[_Listener], answer: Answer, now: float) -> None:
+        if not isinstance(answer, list) or len(answer) != len(listeners):
+            self._refuse(listeners, answer, now)
+            return
+        for listener, before in zip(listeners, answer):
+            if self._listeners.get(listener.key) is listener:
+                self._settle(listener, before, now)
+
+    def _settle(self, listener: _Listener, before: Answer, now: float) -> None:
+        """Note the result of a claim.
+
+        Args:
+            listener: ours.
+            before: what the directory had before the claim.
+            now: seconds.
+        """
+        key, ours = listener.key, Claim(listener.epoch, self._host)
+        if not isinstance(before, bytes):
+            self._refresh.pop(key, None)
+            self._unclaimed[key] = None
+            self._refuse([listener], before, now)
+            return
+        other = read_claim(before)
+        if other is not None and other.host != self._host and self.lose(key, other):
+            return
+        listener.settle()
+        listener.report_claim(self._report)
+        self._unclaimed.pop(key, None)
+        self._refresh.pop(key, None)
+        self._refresh[key] = now + REFRESH_INTERVAL
+        if other is not None and other.host != self._host:
+            self._report(Replaced(key, other.host, ours))
+
+    def _drop(self, drops: Sequence[tuple[bytes, int]], answer: Answer, now: float) -> None:
+        if isinstance(answer, Exception):
+            self._refuse((), answer, now)
+            return
+        for each in drops:
+            self._drops.pop(each, None)
+
+    def _refuse(self, listeners: Sequence[_Listener], answer: Answer, now: float) -> None:
+        for listener in listeners:
+            if self._listeners.get(listener.key) is listener:
+                listener.report_claim(self._report)
+        self._retry_at = now + RETRY_INTERVAL
+        self._refused(str(answer) or "no answer")

@@ -1,0 +1,90 @@
+"""A TCP connection to another host in the making, in the event loop."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Callable, Optional
+
+from offset_common.address import Address
+from offset_common.relay.event_loop import WRITE, EventLoop
+from offset_common.relay.handshake_pool import prepare_socket
+
+CONNECT_TIMEOUT = 3.0  # seconds until a host that does not answer at all is given up
+
+
+class Dial:
+    """Connects a socket.
+
+    Args:
+        loop: the event loop.
+        address: of the other host; an IP address and a port.
+        socket_buffer: bytes of each kernel buffer; 0 leaves the size to the system.
+        connected: called with the connected socket.
+        failed: called with the reason if there is none; neither is called before this returns.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        address: Address,
+        socket_buffer: int,
+        connected: Callable[[socket.socket], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._connected = connected
+        self._failed = failed
+        self._sock: Optional[socket.socket] = None
+        try:
+            sock = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            loop.call_soon(lambda: failed(reason))
+            return
+        if socket_buffer:
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                sock.setsockopt(socket.SOL_SOCKET, option, socket_buffer // 2)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        code = sock.connect_ex((address.host, address.port))
+        if code not in (0, errno.EINPROGRESS):
+            sock.close()
+            loop.call_soon(lambda: failed(os.strerror(code)))
+            return
+        self._sock = sock
+        loop.register(sock, WRITE, self)
+        loop.deadlines.schedule(self, loop.now + CONNECT_TIMEOUT)
+
+    def on_ready(self, events: int) -> None:
+        """Hand out the connected socket, or report the error."""
+        sock = self._take()
+        if sock is None:
+            return
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            sock.close()
+            self._failed(os.strerror(code))
+            return
+        sock.setblocking(True)  # handshake_pool.py says why
+        prepare_socket(sock)
+        self._connected(sock)
+
+    def on_deadline(self) -> None:
+        """Give up."""
+        self.cancel()
+        self._failed(f"no answer within {CONNECT_TIMEOUT:g} s")
+
+    def cancel(self) -> None:
+        """Close the socket, unless it was handed out."""
+        sock = self._take()
+        if sock is not None:
+            sock.close()
+
+    def _take(self) -> Optional[socket.socket]:
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._loop.unregister(sock)
+            self._loop.deadlines.cancel(self)
+        return sock

@@ -1,0 +1,237 @@
+"""One host of a fleet: puts the directory, the connections between hosts and the relay together.
+
+Everything here runs in the event loop; only store.py has a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from functools import partial
+from typing import Callable, NamedTuple, Protocol
+
+from offset_common.address import Address
+from offset_common.fleet.arrivals import Arrivals, ForwardedConnection, HomeRelay
+from offset_common.fleet.directory import Directory
+from offset_common.fleet.entries import Claim, Entries, Host
+from offset_common.fleet.events import Accepted, Away, Claimed, Event, Found, Lost, Present, Refused, Replaced
+from offset_common.fleet.forwarding import AwaitingHome, Forwarding, Means
+from offset_common.fleet.host_links import HostLinks
+from offset_common.fleet.location import Location
+from offset_common.fleet.orders import TAKEN, Order
+from offset_common.fleet.store import Result, Store
+from offset_common.identity import Identity, encode_key
+from offset_common.relay.acceptor import Acceptor
+from offset_common.relay.addresses import PeerAddress
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.event_loop import EventLoop
+from offset_common.relay.homes import Homes
+from offset_common.relay.lifecycle import Event as LifecycleEvent
+from offset_common.relay.limits import Limits
+from offset_common.relay.log import log_event
+from offset_common.relay.rendezvous import TunnelMaker
+from offset_common.relay.sessions.pending_connect import PendingConnect
+from offset_common.wire.messages import InitRole
+
+
+class FleetOptions(NamedTuple):
+    """What the operator asks for.
+
+    Args:
+        location: of the directory.
+        sockets: bound and listening, for other hosts.
+        address: where other hosts reach this one; an IP address and a port.
+        name: of this host, for people.
+    """
+
+    location: Location
+    sockets: Sequence[socket.socket]
+    address: Address
+    name: str
+
+
+class FleetRelay(HomeRelay, Protocol):
+    """The parts of a relay that a fleet uses."""
+
+    identity: Identity
+    loop: EventLoop
+    uncounted_tunnels: TunnelMaker
+
+    @property
+    def limits(self) -> Limits:
+        """Return its limits."""
+
+
+class Fleet(Homes):
+    """This host in its fleet.
+
+    Args:
+        options: what the operator asks for.
+        relay: of this host.
+
+    Raises:
+        UsageError: no client library for the directory is installed.
+        ServiceError: the system refuses to start the threads.
+    """
+
+    def __init__(self, options: FleetOptions, relay: FleetRelay) -> None:
+        self._relay = relay
+        self._loop = relay.loop
+        identity = Identity.generate()  # fresh, and known to the directory only
+        self._own = Host(encode_key(identity.public_key), options.name, options.address)
+        relay_key = relay.identity.public_key
+        self.directory = Directory(relay_key, self._own)
+        self._waiting: dict[int, Callable[[Found], None]] = {}
+        self._left = False
+        self.links = HostLinks(relay.env, identity, relay.limits)
+        self._means = Means(self._find_home, self.links, self._take_back, relay.uncounted_tunnels, _joined)
+        arrivals = Arrivals(relay, self.links, self._find_host, self._lose)
+        rate = relay.limits.accepts_per_second
+        self._acceptors = [
+            Acceptor(self._loop, sock, rate, arrivals.accept, lambda error: False) for sock in options.sockets
+        ]
+        self._store = Store(options.location, Entries(relay_key).any_key, self._deliver)
+        self._store.start()
+        self._loop.add_periodic(self._handle_time, self.directory.next_time)
+        log_event("fleet ready", host=self._own.name, address=str(self._own.address))
+
+    @property
+    def busy(self) -> bool:
+        """Whether connections to other hosts are open."""
+        return len(self.links) > 0
+
+    # From the relay.
+
+    def listens(self, key: bytes) -> bool:
+        """Claim `key` for this host; while the directory is away, the listener does without."""
+        self.directory.claims.listen(key)
+        return self.directory.present
+
+    def stopped(self, key: bytes) -> None:
+        """Drop the claim of `key`."""
+        self.directory.claims.stop(key)
+
+    def forward(self, connection: SocketConnection, role: InitRole, other: bytes) -> bool:
+        """Forward a connect or accept to the home of its listener."""
+        Forwarding(self._means, connection, role, other).start()
+        return True
+
+    def forward_pending(self, pending: PendingConnect, target: bytes, age: float) -> None:
+        """Forward a connect that has waited here, with what its peer has sent."""
+        early = pending.take_early_data()
+        Forwarding(self._means, pending.connection, InitRole.CONNECT, target, early, age).start()
+
+    def joins(self, connect: SocketConnection, accept: SocketConnection) -> None:
+        """Let the hosts where the ends of a tunnel arrived begin to forward."""
+        _joined(connect)
+        _joined(accept)
+
+    def leave(self) -> None:
+        """Take this host out of the directory, and accept nothing more from other hosts."""
+        if self._left:
+            return
+        self._left = True
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self.directory.leave()
+        self._pump()
+
+    def close(self) -> None:
+        """Close all connections to other hosts, and end the threads."""
+        self.leave()
+        self.links.close()
+        self._store.close()
+
+    # To and from the directory.
+
+    def _find_home(self, key: bytes, call: Callable[[Found], None]) -> None:
+        self._waiting[self.directory.find_home(key, self._loop.now)] = call
+        self._pump()
+
+    def _find_host(self, host: str, call: Callable[[Found], None]) -> None:
+        self._waiting[self.directory.find_host(host, self._loop.now)] = call
+        self._pump()
+
+    def _deliver(self, number: int, result: Result) -> None:
+        """Take a result, in the thread of the store."""
+        self._loop.call_soon_threadsafe(partial(self._take_result, number, result))
+
+    def _take_result(self, number: int, result: Result) -> None:
+        now = self._loop.now
+        if isinstance(result, str):
+            self.directory.fail(number, result, now)
+        else:
+            self.directory.answer(number, result, now)
+        self._write()
+
+    def _handle_time(self) -> None:
+        if self._loop.now >= self.directory.next_time():
+            self._write()
+
+    def _write(self) -> None:
+        self.directory.handle_time(self._loop.now)
+        self._pump()
+
+    def _pump(self) -> None:
+        for request in self.directory.take_requests():
+            self._store.send(request)
+        for event in self.directory.take_events():
+            self._handle(event)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Found):
+            self._waiting.pop(event.number)(event)
+        elif isinstance(event, Claimed):
+            self._relay.rendezvous.finish_claim(event.key)
+        elif isinstance(event, Lost):
+            self._relay.rendezvous.lose(event.key)
+        elif isinstance(event, Replaced):
+            self._tell(event)
+        else:
+            self._log(event)
+
+    def _log(self, event: Event) -> None:
+        host = self._own.name
+        if isinstance(event, Away):
+            self._relay.rendezvous.finish_claims()
+            log_event("directory away", logging.WARNING, host=host, reason=event.reason)
+        elif isinstance(event, Present):
+            log_event("directory present", host=host, listeners=len(self.directory.claims))
+        elif isinstance(event, Refused):
+            log_event("directory refuses entries", logging.WARNING, host=host, reason=event.reason)
+        elif isinstance(event, Accepted):
+            log_event("directory takes entries", host=host)
+
+    # To and from other hosts.
+
+    def _take_back(self, pending: PendingConnect, target: bytes, age: float) -> None:
+        self._relay.rendezvous.take_back(pending, target, age)
+
+    def _lose(self, key: bytes, claim: Claim) -> None:
+        self.directory.claims.lose(key, claim)
+        self._pump()
+
+    def _tell(self, event: Replaced) -> None:
+        """Report to the host that had a listener that it is replaced; its next refresh would notice."""
+        host = self.directory.hosts.get(event.host)
+        if host is None or self.links.full:
+            return
+        order = Order(TAKEN, event.key, epoch=event.claim.epoch).encode()
+
+        def established(connection: SocketConnection) -> None:
+            session = AwaitingHome(connection, lambda answer: None, lambda reason: None)
+            connection.change_session(LifecycleEvent.AUTHENTICATE, session)
+            connection.take_socket_back()
+            connection.send_message(order)
+
+        self.links.dial(host, PeerAddress(str(host.address), host.address.host), established, _give_up)
+
+
+def _joined(connection: SocketConnection) -> None:
+    if isinstance(connection, ForwardedConnection):
+        connection.answer_joined()
+
+
+def _give_up(reason: str) -> None:
+    """Do nothing: the other host notices at its next refresh."""

@@ -1,0 +1,164 @@
+"""Connections between hosts, up to the proof of the fleet keys.
+
+They use the relay's event loop and buffers, and a handshake pool of their own. Each belongs to one peer and
+has its address, so its buffers and turns count as that peer's.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Callable, Optional
+
+from offset_common.channel.connection import VERSION_FRAME, Connection
+from offset_common.fleet.dialing import Dial
+from offset_common.fleet.entries import Host
+from offset_common.identity import Identity
+from offset_common.relay.addresses import PeerAddress
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import Environment, SocketConnection
+from offset_common.relay.handshake_pool import HandshakePool
+from offset_common.relay.lifecycle import State
+from offset_common.relay.limits import Limits
+from offset_common.relay.log import log_event
+from offset_common.relay.sessions.handshake import Handshake
+from offset_common.relay.status import Traffic
+
+MAX_LINKS = 8192  # connections with other hosts, beside those of peers
+
+Established = Callable[[SocketConnection], None]
+"""Called with a connection once both hosts have proven their keys; its socket is not watched yet."""
+
+
+class HostLinks:
+    """All connections to and from other hosts.
+
+    Args:
+        env: the relay's.
+        identity: the fleet key of this host.
+        limits: the relay's.
+
+    Raises:
+        ServiceError: the system refuses to start the threads.
+    """
+
+    def __init__(self, env: Environment, identity: Identity, limits: Limits) -> None:
+        self._env = env._replace(closed=self._closed)
+        self._identity = identity
+        self._limits = limits
+        self._pool = HandshakePool(identity, limits.handshake_threads)
+        self._open: dict[SocketConnection, Callable[[str], None]] = {}  # what to call if they fail
+        self._ended_traffic = Traffic(0, 0)
+
+    def __len__(self) -> int:
+        """Return the number of open connections."""
+        return len(self._open)
+
+    @property
+    def full(self) -> bool:
+        """Whether there are too many connections for one more."""
+        return len(self._open) >= min(MAX_LINKS, self._limits.connections)
+
+    @property
+    def traffic(self) -> Traffic:
+        """The bytes received from other hosts and sent to them on connections that this host opened."""
+        traffic = self._ended_traffic
+        for connection in self._open:
+            traffic = traffic.plus(connection.received, connection.sent)
+        return traffic
+
+    def accept(self, sock: socket.socket, address: PeerAddress, established: Established) -> None:
+        """Begin with a connection from another host."""
+        connection = self._begin(sock, address, established, _ignore, None)
+        connection.write(VERSION_FRAME)
+
+    def dial(
+        self, host: Host, address: PeerAddress, established: Established, failed: Callable[[str], None]
+    ) -> Callable[[], None]:
+        """Connect to another host, which must prove the key that the directory has.
+
+        Args:
+            host: where to.
+            address: of the peer that the connection is for.
+            established: called once the connection can be used.
+            failed: called with the reason if there is no such connection; never before this returns.
+
+        Returns:
+            What to call to give up, or to close the connection.
+        """
+        opened: list[SocketConnection] = []
+
+        def connected(sock: socket.socket) -> None:
+            protocol = Connection(self._identity, self._env.loop.now, host.key)
+            first = protocol.data_to_send()
+            opened.append(self._begin(sock, address, established, failed, protocol))
+            opened[0].write(first)
+
+        dial = Dial(self._env.loop, host.address, self._limits.socket_buffer, connected, failed)
+
+        def give_up() -> None:
+            dial.cancel()
+            for connection in opened:
+                self._open[connection] = _ignore
+                connection.close(CloseReason.PEER_CLOSED)
+
+        return give_up
+
+    def hand_over(self, connection: SocketConnection) -> socket.socket:
+        """Return the socket of a connection, which now belongs to a peer."""
+        sock = connection.sock.dup()
+        self._forget(connection)
+        connection.release()
+        return sock
+
+    def close(self) -> None:
+        """Close all connections and end the threads."""
+        self._pool.close()
+        for connection in list(self._open):
+            connection.close(CloseReason.SHUTDOWN)
+
+    def _begin(
+        self,
+        sock: socket.socket,
+        address: PeerAddress,
+        established: Established,
+        failed: Callable[[str], None],
+        protocol: Optional[Connection],
+    ) -> SocketConnection:
+        connection = SocketConnection(self._env, sock, address)
+        self._open[connection] = failed
+
+        def finished(connection: SocketConnection) -> None:
+            self._open[connection] = _ignore
+            established(connection)
+
+        connection.start(Handshake(connection, self._pool, _no_eviction, finished, protocol))
+        return connection
+
+    def _closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
+        failed = self._forget(connection)
+        if connection.session.state in (State.HANDSHAKE, State.AWAITING_INIT) and reason not in _NORMAL:
+            log_event(
+                "host connection failed",
+                logging.WARNING,
+                collapse="HOST_CONNECTION",
+                address=connection.address.text,
+                reason=reason.value,
+                detail=detail or None,
+            )
+        failed(f"{reason.value}: {detail}" if detail else reason.value)
+
+    def _forget(self, connection: SocketConnection) -> Callable[[str], None]:
+        self._ended_traffic = self._ended_traffic.plus(connection.received, connection.sent)
+        return self._open.pop(connection, _ignore)
+
+
+_NORMAL = frozenset({CloseReason.PEER_CLOSED, CloseReason.SHUTDOWN})
+
+
+def _ignore(reason: str) -> None:
+    """Do nothing about the end of a connection: its session knows."""
+
+
+def _no_eviction(connection: SocketConnection, in_pool: bool) -> None:
+    """Do nothing: a connection between hosts is never evicted."""

@@ -1,0 +1,115 @@
+"""The client library of the directory: valkey-py, or redis-py, which has the same interface."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from offset_common.address import Address
+from offset_common.errors import UsageError
+from offset_common.fleet.entries import Answer
+from offset_common.fleet.location import Kind, Location
+
+TIMEOUT = 2.0  # seconds for a connection, and for each answer
+
+_FAILURES = frozenset(
+    {
+        *("ReadOnlyError", "BusyLoadingError", "MovedError", "AskError", "TryAgainError"),
+        *(
+            "ClusterDownError",
+            "MasterDownError",
+            "AuthenticationError",
+            "AuthenticationWrongNumberOfArgsError",
+        ),
+    }
+)
+"""Errors that an answer may be, after which it is better to connect anew, perhaps to another server."""
+
+
+class Library:
+    """Connects to the directory with whichever library is installed.
+
+    Raises:
+        UsageError: none of them is installed.
+    """
+
+    def __init__(self) -> None:
+        self._module, self._prefix = _import_library()
+
+    def connect(self, location: Location, any_key: str) -> Any:
+        """Return a client of the server that has `any_key`, and all other keys of the fleet.
+
+        Raises:
+            Exception: it cannot be reached, in one of the many ways of these libraries.
+        """
+        options = self._options(location)
+        if location.path:
+            return self._part("", "")(unix_socket_path=location.path, db=location.database, **options)
+        if location.kind is Kind.SENTINEL:
+            return self._connect_to_sentinel(location, options)
+        if location.kind is Kind.CLUSTER:
+            return self._connect_to_cluster(location, options, any_key)
+        host, port = location.servers[0]
+        return self._part("", "")(host=host, port=port, db=location.database, **options)
+
+    def is_failure(self, answer: Answer) -> bool:
+        """Return whether the server that gave this answer is of no use at the moment."""
+        return isinstance(answer, Exception) and type(answer).__name__ in _FAILURES
+
+    def _options(self, location: Location) -> dict[str, Any]:
+        retry = importlib.import_module(f"{self._module.__name__}.retry").Retry
+        backoff = importlib.import_module(f"{self._module.__name__}.backoff").NoBackoff
+        options: dict[str, Any] = {
+            "username": location.username,
+            "password": location.password,
+            "socket_timeout": TIMEOUT,
+            "socket_connect_timeout": TIMEOUT,
+            "retry": retry(backoff(), 0),  # the directory's own protocol repeats what is safe to repeat
+        }
+        if location.tls:
+            options.update(
+                ssl=True,
+                ssl_cert_reqs="required",
+                ssl_check_hostname=True,
+                ssl_ca_certs=location.options.get("ca"),
+                ssl_certfile=location.options.get("cert"),
+                ssl_keyfile=location.options.get("key"),
+            )
+        return options
+
+    def _connect_to_sentinel(self, location: Location, options: dict[str, Any]) -> Any:
+        login = {
+            "username": location.options.get("sentinel-username"),
+            "password": location.options.get("sentinel-password"),
+        }
+        sentinel = importlib.import_module(f"{self._module.__name__}.sentinel").Sentinel(
+            [(host, port) for host, port in location.servers], sentinel_kwargs={**options, **login}
+        )
+        return sentinel.master_for(location.service, db=location.database, **options)
+
+    def _connect_to_cluster(self, location: Location, options: dict[str, Any], any_key: str) -> Any:
+        node = importlib.import_module(f"{self._module.__name__}.cluster").ClusterNode
+        cluster = self._part("cluster", "Cluster")(
+            startup_nodes=[node(host, port) for host, port in location.servers], **options
+        )
+        found = cluster.get_node_from_key(any_key)
+        address = Address(found.host, found.port)
+        cluster.close()
+        return self._part("", "")(host=address.host, port=address.port, **options)
+
+    def _part(self, module: str, name: str) -> Any:
+        """Return a class whose name begins with that of the product, such as ValkeyError."""
+        where = importlib.import_module(f"{self._module.__name__}.{module}") if module else self._module
+        return getattr(where, self._prefix + name)
+
+
+def _import_library() -> tuple[Any, str]:
+    for name, prefix in (("valkey", "Valkey"), ("redis", "Redis")):
+        try:
+            return importlib.import_module(name), prefix
+        except ImportError:
+            continue
+    raise UsageError(
+        "--fleet needs the package valkey or redis; install one with .venv/bin/pip install valkey, or with"
+        " apt-get install python3-redis"
+    )

@@ -1,0 +1,97 @@
+"""The options of a fleet on the command line."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from offset_common.address import Address, parse_address, parse_listen_address
+from offset_common.errors import ServiceError, UsageError
+from offset_common.fleet.entries import MAX_NAME_SIZE
+from offset_common.fleet.fleet import FleetOptions
+from offset_common.fleet.location import FILE_MARK, has_password, read_location
+
+WILDCARDS = frozenset({"0.0.0.0", "::"})
+
+
+def refuse_password(text: str) -> None:
+    """Refuse a password on the command line, which every user of the host can read.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if has_password(text):
+        raise UsageError(
+            "--fleet: every user of this host can read a password on the command line; write the URL into a"
+            " file that only this user can read, and give --fleet @FILE"
+        )
+
+
+def exposed_file(text: str) -> Optional[str]:
+    """Return the file with the location if other users can read it, or None."""
+    if not text.startswith(FILE_MARK):
+        return None
+    path = text[len(FILE_MARK) :]
+    mode = Path(path).stat().st_mode
+    return path if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH) else None
+
+
+def read_fleet(
+    arguments: dict[str, Any], listen_on: Callable[[Address], list[socket.socket]]
+) -> FleetOptions:
+    """Return what the arguments ask for; it listens for other hosts already.
+
+    Args:
+        arguments: by option name, as docopt returns them; --fleet is given.
+        listen_on: returns listening sockets for an address.
+
+    Raises:
+        OperatorError: a value is invalid, a file cannot be read, or the address is not available.
+    """
+    location = read_location(arguments["--fleet"])
+    if arguments["--fleet-laddr"] is None:
+        raise UsageError("--fleet needs --fleet-laddr IP:PORT, where the other hosts connect to this one")
+    listen = parse_listen_address(arguments["--fleet-laddr"])
+    text = arguments["--fleet-address"]
+    if text is None and listen.host in WILDCARDS:
+        raise UsageError(
+            f"--fleet-laddr {listen} stands for every address of this host; add --fleet-address HOST:PORT,"
+            " the one that the other hosts can reach"
+        )
+    public = None if text is None else parse_address(text)
+    name = read_name(arguments["--fleet-name"])
+    sockets = listen_on(listen)
+    if public is None:
+        host, port = sockets[0].getsockname()[:2]
+        public = Address(host, port)
+    return FleetOptions(location, sockets, _resolve(public), name)
+
+
+def read_name(text: Optional[str]) -> str:
+    """Return the name of this host, which is its host name if none is given.
+
+    Raises:
+        UsageError: it is not a name.
+    """
+    name = socket.gethostname()[:MAX_NAME_SIZE] if text is None else text
+    if not name or len(name) > MAX_NAME_SIZE or not all(c.isalnum() or c in "-._" for c in name):
+        raise UsageError(
+            f"--fleet-name has 1 to {MAX_NAME_SIZE} letters, digits, '-', '.' and '_', such as relay-1"
+        )
+    return name
+
+
+def _resolve(address: Address) -> Address:
+    """Return the address with the IP address of its host.
+
+    Raises:
+        ServiceError: the name does not resolve.
+    """
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not a host name"
+        raise ServiceError(f"--fleet-address {address}: the name does not resolve ({reason})") from None
+    return Address(str(found[0][4][0]).partition("%")[0], address.port)

@@ -1,0 +1,60 @@
+"""Requests to the directory that wait for their answers. There are no sockets, threads or clocks here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Callable, NamedTuple
+
+from offset_common.fleet.entries import Answer, Command
+
+Answered = Callable[[Sequence[Answer], float], None]
+"""Called with the answers, one for each command, and the time in seconds."""
+
+
+class Request(NamedTuple):
+    """Commands that are executed in order.
+
+    Args:
+        number: which answer belongs to it.
+        commands: at least one.
+    """
+
+    number: int
+    commands: Sequence[Command]
+
+
+class Requests:
+    """The requests that are to be sent, and those that are under way."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._ready: list[Request] = []
+        self._answered: dict[int, Answered] = {}
+
+    def add(self, commands: Sequence[Command], answered: Answered) -> None:
+        """Send commands; `answered` is called unless the request fails."""
+        self._ready.append(Request(self._next, commands))
+        self._answered[self._next] = answered
+        self._next += 1
+
+    def take(self) -> list[Request]:
+        """Return the requests to be sent now, each once."""
+        ready, self._ready = self._ready, []
+        return ready
+
+    def answer(self, number: int, answers: Sequence[Answer], now: float) -> bool:
+        """Handle the answers of a request; return False where it has failed before, or was answered."""
+        answered = self._answered.pop(number, None)
+        if answered is None:
+            return False
+        answered(answers, now)
+        return True
+
+    def forget(self, number: int) -> bool:
+        """Forget a request that failed; return whether it was still waited for."""
+        return self._answered.pop(number, None) is not None
+
+    def forget_all(self) -> None:
+        """Forget all requests: late answers are ignored."""
+        self._ready.clear()
+        self._answered.clear()

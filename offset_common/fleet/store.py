@@ -1,0 +1,108 @@
+"""The thread that talks to the directory, so that the event loop never waits for it.
+
+Requests that have come together meanwhile travel together, in one pipeline.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from typing import Any, Callable, Optional, Union
+
+from offset_common.fleet.entries import Answer
+from offset_common.fleet.library import Library
+from offset_common.fleet.location import Location
+from offset_common.fleet.requests import Request
+
+REQUESTS_TOGETHER = 256
+CLOSE_TIMEOUT = 3.0  # seconds for the last requests
+HIDDEN = "***"
+
+Result = Union[Sequence[Answer], str]
+"""The answers to a request, or the reason why there are none."""
+
+
+class Store:
+    """A connection to the directory, used by a thread of its own.
+
+    Args:
+        location: where it is.
+        any_key: a key of the fleet.
+        deliver: called in the thread with the number of each request and its result.
+    """
+
+    def __init__(self, location: Location, any_key: str, deliver: Callable[[int, Result], None]) -> None:
+        self._location = location
+        self._any_key = any_key
+        self._deliver = deliver
+        self._library = Library()
+        self._client: Any = None
+        self._queue: queue.SimpleQueue[Optional[Request]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="fleet-directory", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def send(self, request: Request) -> None:
+        """Queue a request; its result will be delivered."""
+        self._queue.put(request)
+
+    def close(self) -> None:
+        """End the thread after what is queued, or after a moment."""
+        self._queue.put(None)
+        self._thread.join(CLOSE_TIMEOUT)
+
+    def _run(self) -> None:
+        more = True
+        while more:
+            requests = [self._queue.get()]
+            while len(requests) < REQUESTS_TOGETHER and not self._queue.empty():
+                requests.append(self._queue.get())
+            more = None not in requests
+            self._execute([request for request in requests if request is not None])
+
+    def _execute(self, requests: Sequence[Request]) -> None:
+        if not requests:
+            return
+        try:
+            answers = self._ask([command for request in requests for command in request.commands])
+        except Exception as error:  # the libraries raise many kinds: their own, OSError, ValueError
+            self._disconnect()
+            for request in requests:
+                self._deliver(request.number, self._reason(error))
+            return
+        for request in requests:
+            count = len(request.commands)
+            self._deliver(request.number, answers[:count])
+            answers = answers[count:]
+
+    def _ask(self, commands: Sequence[Sequence[Union[str, int]]]) -> list[Answer]:
+        if self._client is None:
+            self._client = self._library.connect(self._location, self._any_key)
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers: list[Answer] = pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, Exception) and self._library.is_failure(answer):
+                raise answer
+        return answers
+
+    def _disconnect(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            try:
+                client.connection_pool.disconnect()
+            except Exception:
+                pass  # it is gone already
+
+    def _reason(self, error: BaseException) -> str:
+        """Return one line about an error, without passwords."""
+        text = " ".join(str(error).split()) or type(error).__name__
+        secrets = (self._location.password, self._location.options.get("sentinel-password"))
+        for secret in secrets:
+            if secret:
+                text = text.replace(secret, HIDDEN)
+        return text

@@ -1,0 +1,56 @@
+"""What a relay asks about other hosts. The one here knows of none; offset_common/fleet has more.
+
+The home of a key is the host where it listens. A relay gets its homes in its constructor, and calls them only
+in the thread of the event loop.
+"""
+
+from __future__ import annotations
+
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.sessions.pending_connect import PendingConnect
+from offset_common.wire.messages import InitRole
+
+
+class Homes:
+    """Knows no other host: every listener is here."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether connections to other hosts are open."""
+        return False
+
+    def listens(self, key: bytes) -> bool:
+        """Note that `key` listens here; return whether no connect may find it before `finish_claim`."""
+        return False
+
+    def stopped(self, key: bytes) -> None:
+        """Note that the listener of `key` here ended."""
+
+    def forward(self, connection: SocketConnection, role: InitRole, other: bytes) -> bool:
+        """Take over a connect or accept that nothing here matches; return False if there is no other host.
+
+        Args:
+            connection: its peer has asked for the role.
+            role: to connect or to accept.
+            other: the key at the other end.
+        """
+        return False
+
+    def forward_pending(self, pending: PendingConnect, target: bytes, age: float) -> None:
+        """Take over a connect that has waited here for `target`, which listens at another host now.
+
+        Args:
+            pending: the connect.
+            target: the key that it connects to.
+            age: seconds since its peer asked.
+        """
+        raise NotImplementedError
+
+    def joins(self, connect: SocketConnection, accept: SocketConnection) -> None:
+        """Note that a tunnel between two connections is about to be made."""
+
+    def leave(self) -> None:
+        """Note that the relay accepts no more connections, and is about to stop."""
+
+    def close(self) -> None:
+        """End: the relay has closed all connections."""

@@ -1,0 +1,99 @@
+"""Mistakes on the command line of a host: one line each, before anything is served."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import PATIENCE, ROOT
+from tests.support.relay_process import command, write_identity
+
+FLEET = ("--fleet", "valkey://127.0.0.1:1/0")
+LISTEN = ("--fleet-laddr", "127.0.0.1:0")
+
+
+def fail(directory: Path, *options: str) -> tuple[int, str]:
+    """Run a relay that must not start; return its status and error."""
+    done = subprocess.run(
+        command(write_identity(directory), "127.0.0.1:0", *options),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (FLEET, "--fleet needs --fleet-laddr IP:PORT"),
+        (LISTEN, "--fleet-laddr needs --fleet URL"),
+        (("--fleet-name", "a"), "--fleet-name needs --fleet URL"),
+        ((*FLEET, "--fleet-laddr", "0.0.0.0:0"), "add --fleet-address HOST:PORT"),
+        ((*FLEET, *LISTEN, "--fleet-name", "a b"), "--fleet-name has 1 to 64 letters"),
+        ((*FLEET, *LISTEN, "--fleet-name", "x" * 65), "--fleet-name has 1 to 64 letters"),
+        ((*FLEET, *LISTEN, "--fleet-address", "h:0"), "has port 0"),
+        (("--fleet", "ftp://h", *LISTEN), "--fleet: it does not begin with valkey://"),
+        (("--fleet", "valkey://u:secret@h", *LISTEN), "give --fleet @FILE"),
+    ],
+)
+def test_mistake_is_one_line_with_status_2(tmp_path: Path, options: tuple[str, ...], sentence: str) -> None:
+    status, error = fail(tmp_path, *options)
+    assert status == 2 and sentence in error and "secret" not in error
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--fleet", "@/nowhere/file", *LISTEN), "/nowhere/file"),
+        ((*FLEET, "--fleet-laddr", "192.0.2.1:0"), "this host has no such address"),
+        ((*FLEET, *LISTEN, "--fleet-address", "nobody.invalid:1"), "the name does not resolve"),
+    ],
+)
+def test_problem_is_one_line_with_status_1(tmp_path: Path, options: tuple[str, ...], sentence: str) -> None:
+    status, error = fail(tmp_path, *options)
+    assert status == 1 and sentence in error
+
+
+def test_missing_library_says_what_to_install(tmp_path: Path) -> None:
+    hidden = (
+        "import sys; sys.modules.update(valkey=None, redis=None); import strelay; sys.exit(strelay.main())"
+    )
+    arguments = command(write_identity(tmp_path), "127.0.0.1:0", *FLEET, *LISTEN)[2:]
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "pip install valkey" in done.stderr and "apt-get install python3-redis" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_relay_of_one_host_imports_nothing_of_it(tmp_path: Path) -> None:
+    program = (
+        "import sys, strelay; status = strelay.main();"
+        "print([name for name in sys.modules if 'fleet' in name or name in ('valkey', 'redis')]);"
+        "sys.exit(status)"
+    )
+    arguments = command(write_identity(tmp_path), "127.0.0.1:0")[2:]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.terminate()
+        output, _ = process.communicate(timeout=PATIENCE)
+    assert output.strip() == "[]"

@@ -1,0 +1,74 @@
+"""The messages between hosts: they survive the way, and damaged ones are refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offset_common.errors import DecodeError
+from offset_common.fleet.orders import MAX_SIZE, Answer, Order
+from offset_common.relay.addresses import PeerAddress
+from offset_common.relay.close_reason import CloseReason
+
+KEY, OTHER = b"K" * 32, b"O" * 32
+ADDRESS = PeerAddress("[2001:db8::1]:5000", "2001:db8::/64", "2001:db8::1")
+ORDERS = [
+    Order("connect", KEY, OTHER, ADDRESS, age=1.5),
+    Order("accept", KEY, OTHER, ADDRESS),
+    Order("taken", KEY, epoch=2**52),
+]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.kind)
+def test_order_survives_the_way(order: Order) -> None:
+    message = order.encode()
+    assert Order.decode(message) == order and len(message) < MAX_SIZE
+
+
+@pytest.mark.parametrize("reason", [None, *CloseReason])
+def test_answer_survives_the_way(reason: CloseReason) -> None:
+    answer = Answer(reason, "a detail", not_here=reason is CloseReason.NO_LISTENER)
+    assert Answer.decode(answer.encode()) == answer
+
+
+def test_unknown_reason_of_a_later_version_ends_the_connection() -> None:
+    message = json.dumps({"version": 1, "reason": "FULL_MOON", "detail": ""}).encode()
+    assert Answer.decode(message).reason is CloseReason.PARTNER_ENDED
+
+
+@pytest.mark.parametrize("decode", [Order.decode, Answer.decode])
+@pytest.mark.parametrize(
+    "message", [b"", b"[]", b"{}", b'{"version": 2}', b"\xff", b"[" * 1000, b" " * (MAX_SIZE + 1)]
+)
+def test_other_message_is_refused(decode: object, message: bytes) -> None:
+    with pytest.raises(DecodeError):
+        decode(message)  # type: ignore[operator]
+
+
+OTHER_TYPES = (
+    st.none()
+    | st.booleans()
+    | st.text()
+    | st.lists(st.text() | st.integers())
+    | st.dictionaries(st.text(), st.text())
+)
+
+
+@given(
+    st.sampled_from(ORDERS),
+    st.sampled_from(["kind", "key", "other", "address", "age", "epoch"]),
+    st.none()
+    | st.booleans()
+    | st.text()
+    | st.lists(st.text() | st.integers())
+    | st.dictionaries(st.text(), st.text()),
+)
+def test_field_of_another_type_is_refused(order: Order, name: str, value: object) -> None:
+    fields = json.loads(order.encode())
+    if name not in fields or (name == "age" and isinstance(value, bool)):
+        return
+    with pytest.raises(DecodeError):
+        Order.decode(json.dumps({**fields, name: value}).encode())
