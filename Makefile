@@ -31,7 +31,7 @@ SECONDS ?= 600
 SEED ?=
 WORKERS ?= 1
 
-.PHONY: help run test check format illustrated test-minimal test-pythons bench plot clean soak fuzz attack deb test-deb
+.PHONY: help run test check format illustrated test-minimal test-pythons bench plot clean soak fuzz attack deb test-deb image test-image
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -85,6 +85,12 @@ deb: ## build the Debian package in build/deb, and check it with lintian
 
 test-deb: ## install, upgrade, remove and purge the package in a Debian that systemd-nspawn boots; needs root
 	@bash tools/test-deb
+
+image: ## build the image offset-relay with podman or docker
+	@sh tools/build-image
+
+test-image: ## run the image and check it
+	@bash tools/test-image
 
 docs/illustrated.html: docs/illustrated.json $(wildcard offset_common/illustrate/*) $(VENV)/run.stamp
 	$(VENV)/bin/python tools/illustrate.py $< $@

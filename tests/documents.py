@@ -16,7 +16,7 @@ DOCUMENTS = sorted(
 
 _PROGRAMS = (
     r"make|python3?|\.venv/bin/python|pytest|bash|sh|pip|apt-get|sudo|mkdir|rm|mv|cp|ssh|scp|kill|"
-    r"systemctl|journalctl|setpriv|ulimit|sysctl|docker|git|curl|strelay|stmgr|stforward"
+    r"systemctl|journalctl|setpriv|ulimit|sysctl|docker|podman|git|curl|strelay|stmgr|stforward"
 )
 _COMMAND = re.compile(rf"(?:[A-Z]+=\S+ )*(?:{_PROGRAMS})(?: .*)?")
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)

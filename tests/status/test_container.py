@@ -1,0 +1,73 @@
+"""The image and compose.yaml: what can be tested without building an image, which tools/test-image does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.status.relays import LOCALHOST, RelayWithStatus
+from tests.status.test_deploy import run_promtool
+from tests.support.process import PATIENCE, ROOT
+
+
+def health(status: str) -> subprocess.CompletedProcess[str]:
+    """Run the health check of the image.
+
+    Args:
+        status: the address of the relay's status, as the container's environment has it.
+    """
+    return subprocess.run(
+        [sys.executable, str(ROOT / "container/healthy")],
+        env={**os.environ, "STATUS": status},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+@pytest.mark.parametrize("host", ["", f"{LOCALHOST}:", "0.0.0.0:", "[::]:"])
+def test_health_check_finds_the_relay(relay: RelayWithStatus, host: str) -> None:
+    assert health(f"{host}{relay.status_port}").returncode == 0
+
+
+def test_health_check_without_an_answer_is_one_line() -> None:
+    with socket.create_server((LOCALHOST, 0)) as unused:
+        port = unused.getsockname()[1]
+    done = health(f"{LOCALHOST}:{port}")
+    assert done.returncode == 1
+    assert re.fullmatch(r"no answer: [^\n]+\n", done.stderr)
+
+
+def test_prometheus_may_ask_the_relay_by_name(tmp_path: Path) -> None:
+    process = RelayWithStatus(tmp_path, status="0.0.0.0:0")
+    try:
+        assert process.get("/healthz", Host=f"relay:{process.status_port}").status == 200
+    finally:
+        process.kill()
+
+
+def test_files_that_compose_mounts_exist() -> None:
+    mounted = re.findall(r"^ +- \./(\S+?):/", (ROOT / "compose.yaml").read_text("utf-8"), re.MULTILINE)
+    assert len(mounted) >= 4
+    assert [name for name in mounted if not (ROOT / name).exists()] == []
+
+
+def test_promtool_accepts_the_configuration(tmp_path: Path) -> None:
+    for name in ("deploy/compose/prometheus.yml", "deploy/prometheus/alerts.yml"):
+        shutil.copy(ROOT / name, tmp_path)
+    run_promtool("check", "config", tmp_path / "prometheus.yml")
+
+
+def test_image_gets_only_what_it_needs() -> None:
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").split("\n")
+    assert "*" in ignored
+    copied = re.findall(r"^COPY (.*) \S+$", (ROOT / "Containerfile").read_text("utf-8"), re.MULTILINE)
+    sources = {source.split("/")[0] for line in copied for source in line.split()}
+    assert {line[1:] for line in ignored if line.startswith("!")} == sources
