@@ -125,7 +125,7 @@ def test_peer_that_never_reads_is_closed_as_stalled() -> None:
         harness.advance(STALL / 2)
         far.send(b"alive")
         assert near.receive() == b"alive"
-        near.send(b"me too")
+        near.send_sign_of_life()
         harness.advance(STALL / 2 - IN_TIME)
         assert far.state is State.TUNNEL
         harness.advance(IN_TIME + LATE)
