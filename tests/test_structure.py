@@ -20,20 +20,8 @@ IMPORTED_ONLY_BY = {
     "cryptography": {"identity", "channel", "requirements", "illustrate"},
     "docopt": {"command_line"},
     "selectors": {"relay", "client", "status", "forward"},
-    "socket": {
-        *(
-            "relay",
-            "client",
-            "tools",
-            "requirements",
-            "commands",
-            "status",
-            "service",
-            "forward",
-            "illustrate",
-            "fleet",
-        ),
-    },
+    "socket": {"relay", "client", "tools", "requirements", "commands", "status", "service", "forward"}
+    | {"illustrate", "fleet"},
     "threading": {"relay", "client", "tools", "status", "policy", "forward", "fleet"},
     "time": {"relay", "client", "tools", "status", "policy", "service", "forward", "illustrate"},
     "http": {"status"},

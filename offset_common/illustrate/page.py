@@ -15,7 +15,6 @@ from offset_common.identity import encode_key
 from offset_common.illustrate.computations import Side, handshake_steps
 from offset_common.illustrate.markup import Names, layers_html, message_html, program_html, step_html
 from offset_common.illustrate.recording import ACCEPTOR, CONNECTOR, LISTENER, SENT
-from offset_common.illustrate.secrets import Secrets
 from offset_common.illustrate.story import FrameStory, Story
 
 PAGE = Path(__file__).with_name("page.html")
@@ -64,7 +63,7 @@ def render(story: Story) -> str:
         "sequence": "".join(_sequence(story)),
         "frames": "".join(_frames(story, names)),
         "keys": "".join(_key_groups(story)),
-        "ends": "".join(_end(connection, secrets) for connection, secrets in story.end_to_end.items()),
+        "ends": "".join(_ends(story)),
         "endsteps": "".join(_end_groups(story)),
         "seen": "".join(_seen_rows(story)),
         "message": message_html(example, names),
@@ -194,14 +193,20 @@ def _side(story: Story, connection: str, end_to_end: bool) -> Side:
     )
 
 
-def _end(connection: str, secrets: Secrets) -> str:
-    values = (
-        ("shared secret", secrets.shared),
-        ("sending key", secrets.sending),
-        ("receiving key", secrets.receiving),
-    )
-    lines = "".join(f'<p>{name}<br><span class="hex">{value.hex()}</span></p>' for name, value in values)
-    return f"<div><h3>At the {connection}</h3>{lines}</div>"
+def _ends(story: Story) -> Iterator[str]:
+    """Yield the keys of both ends; the same key has the same colour at both."""
+    for connection, secrets in story.end_to_end.items():
+        own, other = ("h6", "h5") if connection == CONNECTOR else ("h5", "h6")
+        values = (
+            ("shared secret", secrets.shared, "h8"),
+            ("sending key", secrets.sending, own),
+            ("receiving key", secrets.receiving, other),
+        )
+        lines = "".join(
+            f'<p>{name}<br><span class="hex {colour}">{value.hex()}</span></p>'
+            for name, value, colour in values
+        )
+        yield f"<div><h3>At the {connection}</h3>{lines}</div>"
 
 
 # What the relay sees.
