@@ -8,6 +8,7 @@ import resource
 import socket
 import time
 from collections import Counter
+from functools import partial
 from typing import Callable, Optional
 
 from offset_common.channel.connection import VERSION_FRAME
@@ -34,6 +35,7 @@ from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.status import Traffic, describe
 
 SHOWN_KEY_SIZE = 8  # characters of a key in the log
+CLOSED_IN_ROUND = 32  # connections; to close thousands at once would delay tunnels by a second
 FLUSH_TIME = 2.0  # seconds for the last output after the drain
 DRAIN_CHECK_INTERVAL = 0.1  # seconds
 
@@ -326,9 +328,15 @@ class Relay:
         self._stop_accepting()
         self._homes.leave()
         self._restart_no_workers()
-        for connection in self.admission.all():
-            if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING):
+        self._close_without_tunnel(self.admission.all())
+
+    def _close_without_tunnel(self, connections: list[SocketConnection]) -> None:
+        """Close the connections that are no tunnels: some now, the others in the next rounds."""
+        for connection in connections[:CLOSED_IN_ROUND]:
+            if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING, State.CLOSED):
                 connection.close(CloseReason.SHUTDOWN)
+        if connections[CLOSED_IN_ROUND:]:
+            self.loop.call_soon(partial(self._close_without_tunnel, connections[CLOSED_IN_ROUND:]))
 
     # Work in every round of the loop.
 

@@ -11,6 +11,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
+from offset_common.relay.server import CLOSED_IN_ROUND
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
 
@@ -193,6 +194,30 @@ def test_drain_lets_tunnels_go_on_and_closes_the_rest(harness: Harness) -> None:
     reasons = {harness.reason_of(peer.connection) for peer in (near, far)}
     assert reasons == {CloseReason.SHUTDOWN, CloseReason.PARTNER_ENDED}
     harness.run_until(lambda: harness.loop._stopped)
+
+
+def test_drain_closes_a_few_connections_in_each_round(harness: Harness) -> None:
+    harness.tunnel()
+    idle = [harness.admit() for _ in range(2 * CLOSED_IN_ROUND)]
+    harness.relay.stop(3600.0)
+    open_ = sum(not peer.connection.closed for peer in idle)
+    assert CLOSED_IN_ROUND <= open_ < len(idle)
+    while open_:
+        harness.loop.run_once()
+        before, open_ = open_, sum(not peer.connection.closed for peer in idle)
+        assert 0 < before - open_ <= CLOSED_IN_ROUND
+
+
+def test_retired_relay_can_still_be_stopped(harness: Harness) -> None:
+    near, far = harness.tunnel()
+    harness.relay.retire(3600.0)
+    harness.relay.stop(20.0)
+    near.send(b"still here")
+    assert far.receive() == b"still here"
+    harness.advance(20.0)
+    assert near.wait_for_end() == []
+    harness.relay.stop(20.0)
+    assert harness.loop._stopped
 
 
 def test_drain_does_not_wait_for_peers_that_do_not_read(harness: Harness) -> None:
