@@ -43,7 +43,7 @@ def format_text(record: logging.LogRecord, with_time: bool) -> str:
     traceback = fields.pop("traceback", "")
     separator = ": "
     for name, value in fields.items():
-        shown = _show(value)
+        shown = value_text(value)
         text += f"{separator}{name}={shown if _UNQUOTED.fullmatch(shown) else json.dumps(shown)}"
         separator = " "
     return "\n  ".join([text, *map(_escape, traceback.splitlines())]) + "\n"
@@ -79,7 +79,8 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return {name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()}
 
 
-def _show(value: object) -> str:
+def value_text(value: object) -> str:
+    """Return a value as text shows it, before it is quoted."""
     if isinstance(value, dict):
         return ", ".join(f"{name}: {count}" for name, count in value.items())
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

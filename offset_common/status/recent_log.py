@@ -7,6 +7,7 @@ from collections import deque
 from typing import NamedTuple
 
 from offset_common.relay.log import LOGGER
+from offset_common.relay.log_format import value_text
 
 KEPT = 50  # lines
 MAX_VALUE = 300  # characters of one field
@@ -46,7 +47,7 @@ class RecentLog(logging.Handler):
         """Keep a line; one that repeats the event of the line before takes its place."""
         event = record.getMessage()
         values = getattr(record, "fields", {}).items()
-        fields = {name: str(value)[:MAX_VALUE] for name, value in values if value is not None}
+        fields = {name: value_text(value)[:MAX_VALUE] for name, value in values if value is not None}
         if record.exc_info and record.exc_info[1] is not None:
             fields["error"] = repr(record.exc_info[1])[:MAX_VALUE]
         times = 1

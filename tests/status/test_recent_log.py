@@ -25,10 +25,10 @@ def events(log: RecentLog) -> list[str]:
 
 
 def test_lines_are_newest_first_with_their_fields(log: RecentLog) -> None:
-    log_event("one", file="a", missing=None)
+    log_event("one", file=["a", "b"], missing=None)
     log_event("two", logging.WARNING, count=3)
     second, first = log.lines()
-    assert (first.event, first.level, first.fields) == ("one", "info", {"file": "a"})
+    assert (first.event, first.level, first.fields) == ("one", "info", {"file": "a,b"})
     assert (second.event, second.level, second.fields) == ("two", "warning", {"count": "3"})
 
 
