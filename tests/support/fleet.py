@@ -112,9 +112,18 @@ class FleetProcesses:
         url: of the directory.
         count: how many.
         options: more of each command line.
+        make: makes a host.
     """
 
-    def __init__(self, directory: Path, url: str, count: int = 3, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        url: str,
+        count: int = 3,
+        options: Sequence[str] = (),
+        make: type[RelayProcess] = RelayProcess,
+    ) -> None:
+        self._make = make
         self.identity = write_identity(directory)
         self._url = url
         self._options = options
@@ -127,7 +136,7 @@ class FleetProcesses:
     def start(self, name: str) -> RelayProcess:
         """Start one more host."""
         fleet = ("--fleet", self._url, "--fleet-laddr", f"{LOCALHOST}:0", "--fleet-name", name)
-        return RelayProcess(self.identity, options=(*fleet, *self._options))
+        return self._make(self.identity, options=(*fleet, *self._options))
 
     def wait_until_complete(self) -> None:
         """Wait until each host has found the directory."""

@@ -1,0 +1,251 @@
+"""What a fleet survives, with real hosts and real servers."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.service.relays import UpgradingRelay
+from tests.support.fleet import (
+    SERVERS,
+    DirectoryServer,
+    FleetProcesses,
+    NewNodeAt,
+    NodeAt,
+    free_port,
+    needs_server,
+)
+from tests.support.node import assert_joined, assert_listening, make_tunnel
+from tests.support.peer import Peer
+from tests.support.process import wait_until
+from tests.support.relay_process import LOCALHOST
+
+pytestmark = pytest.mark.slow
+
+HOST_IS_DEAD = 15.0  # seconds until everybody knows
+AWAY, PRESENT = "^warning: directory away", "^directory present"
+
+
+@pytest.fixture(params=SERVERS or [""])
+def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DirectoryServer]:
+    """A directory for one test, on each kind of server."""
+    server = DirectoryServer(tmp_path, request.param or needs_server())
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def relay(server: DirectoryServer, tmp_path: Path) -> Iterator[FleetProcesses]:
+    """Two hosts for one test."""
+    fleet = FleetProcesses(tmp_path, server.url, 2, make=UpgradingRelay)
+    yield fleet
+    fleet.kill()
+
+
+def listeners_at(fleet: FleetProcesses, new_node_at: NewNodeAt) -> list[tuple[NodeAt, Peer]]:
+    """Return a node that listens at each host."""
+    nodes = [new_node_at().at(host) for host in fleet.hosts]
+    return [(node, node.listen()) for node in nodes]
+
+
+def assert_all_reachable(
+    fleet: FleetProcesses, new_node_at: NewNodeAt, listening: list[tuple[NodeAt, Peer]]
+) -> None:
+    """Check that each listener is reached through each host, and its tunnels accepted at any."""
+    for node, listener in listening:
+        for host in fleet.hosts:
+            assert_listening(new_node_at().at(host), node, listener)
+
+
+def test_dead_host_is_known_to_all(relay: FleetProcesses, new_node_at: NewNodeAt) -> None:
+    first, second = relay.hosts
+    node = new_node_at().at(first)
+    node.listen()
+    first.process.kill()
+    began = time.monotonic()
+
+    def is_forgotten() -> bool:
+        near = new_node_at().at(second).connect(node.public_key)
+        assert near.messages_until_end() == []
+        time.sleep(2)  # few lines: the log is limited
+        return second.wait_for_end(near.port).reason == "no listener for that key"
+
+    assert not is_forgotten()
+    wait_until(is_forgotten, "the end of attempts to reach the dead host")
+    assert time.monotonic() - began < HOST_IS_DEAD + 4
+    listener = node.at(second).listen()
+    assert_listening(new_node_at().at(second), node, listener)
+
+
+def test_hosts_go_on_alone_while_the_directory_is_away(
+    server: DirectoryServer, relay: FleetProcesses, new_node_at: NewNodeAt
+) -> None:
+    listening = listeners_at(relay, new_node_at)
+    gone = new_node_at().at(relay.hosts[0])
+    gone_listener = gone.listen()
+    caller = new_node_at().at(relay.hosts[0])
+    ends = make_tunnel(caller, listening[1][0], listening[1][1])
+    server.kill()
+    for host in relay.hosts:
+        host.wait_for_line(AWAY)
+    assert_joined(*ends)  # a tunnel between two hosts
+    for (node, listener), host in zip(listening, relay.hosts):
+        assert_listening(new_node_at().at(host), node, listener)
+    gone_listener.close()
+    late = new_node_at().at(relay.hosts[1])
+    listening.append((late, late.listen()))  # listens while the directory is away
+    server.start()
+    for host in relay.hosts:
+        host.wait_for_line(PRESENT, count=2)
+        assert host.count_lines(AWAY) == 1
+    wait_until(lambda: len(server.keys("listener")) == 3, "three listeners in the directory")
+    assert_all_reachable(relay, new_node_at, listening)
+    near = new_node_at().at(relay.hosts[1]).connect(gone.public_key)
+    assert near.messages_until_end() == []
+    assert relay.failures == []
+
+
+def test_slow_directory_delays_nobody_at_one_host(
+    server: DirectoryServer, relay: FleetProcesses, new_node_at: NewNodeAt
+) -> None:
+    listening = listeners_at(relay, new_node_at)
+    node, listener = listening[0]
+    near, far = make_tunnel(new_node_at().at(relay.hosts[1]), node, listener)
+    server.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    caller = new_node_at().at(relay.hosts[0]).connect(node.public_key)
+    assert listener.incoming()
+    assert_joined(near, far)
+    assert time.monotonic() - began < 1.5, "something waited for the directory"
+    elsewhere = new_node_at().at(relay.hosts[1]).connect(node.public_key)
+    assert elsewhere.messages_until_end() == []
+    for host in relay.hosts:
+        host.wait_for_line(AWAY)
+    server.signal(signal.SIGCONT)
+    for host in relay.hosts:
+        host.wait_for_line(PRESENT, count=2)
+    caller.close()
+    assert_all_reachable(relay, new_node_at, listening)
+
+
+def test_full_directory_keeps_what_it_has(
+    server: DirectoryServer, relay: FleetProcesses, new_node_at: NewNodeAt
+) -> None:
+    listening = listeners_at(relay, new_node_at)
+    server.ask("CONFIG", "SET", "maxmemory", "1")
+    for host in relay.hosts:
+        host.wait_for_line("^warning: directory refuses entries")
+    local = new_node_at().at(relay.hosts[0])
+    local_listener = local.listen()
+    assert_listening(new_node_at().at(relay.hosts[0]), local, local_listener)
+    assert_all_reachable(relay, new_node_at, listening)
+    server.ask("CONFIG", "SET", "maxmemory", "0")
+    for host in relay.hosts:
+        host.wait_for_line("^directory takes entries")
+        assert host.count_lines("^warning: directory refuses entries") == 1
+    assert_all_reachable(relay, new_node_at, [*listening, (local, local_listener)])
+
+
+def test_directory_that_forgets_everything_is_filled_again(
+    server: DirectoryServer, relay: FleetProcesses, new_node_at: NewNodeAt
+) -> None:
+    listening = listeners_at(relay, new_node_at)
+    server.ask("FLUSHALL")
+    wait_until(lambda: len(server.keys("listener")) == 2, "both listeners in the directory")
+    wait_until(lambda: len(server.keys("host")) == 2, "both hosts in the directory")
+    assert_all_reachable(relay, new_node_at, listening)
+
+
+def test_host_that_stops_takes_its_entries_with_it(
+    server: DirectoryServer, relay: FleetProcesses, new_node_at: NewNodeAt
+) -> None:
+    listeners_at(relay, new_node_at)
+    relay.hosts[0].stop_cleanly()
+    assert len(server.keys("host")) == 1 and len(server.keys("listener")) == 1
+
+
+def test_restarted_host_has_a_new_fleet_key(
+    server: DirectoryServer, relay: FleetProcesses, new_node_at: NewNodeAt
+) -> None:
+    before = server.keys("host")
+    relay.hosts[0].stop_cleanly()
+    relay.hosts[0] = relay.start("host-0")
+    relay.wait_until_complete()
+    assert len(server.keys("host") - before) == 1
+    assert_all_reachable(relay, new_node_at, listeners_at(relay, new_node_at))
+
+
+def test_upgrade_in_place_loses_no_tunnel_and_no_host(
+    server: DirectoryServer, relay: FleetProcesses, new_node_at: NewNodeAt
+) -> None:
+    first, second = relay.hosts
+    assert isinstance(first, UpgradingRelay)
+    node = new_node_at().at(second)
+    near, far = make_tunnel(new_node_at().at(first), node, node.listen())
+    first.upgrade()
+    first.wait_for_line(PRESENT, count=2)
+    assert_joined(near, far)
+    wait_until(lambda: len(server.keys("host")) == 2, "two hosts in the directory")
+    assert_all_reachable(relay, new_node_at, listeners_at(relay, new_node_at))
+    assert_joined(near, far)
+
+
+def test_sentinel_names_a_new_server(tmp_path: Path) -> None:
+    program = needs_server()
+    (tmp_path / "replica").mkdir()
+    with ExitStack() as started:
+        old = DirectoryServer(tmp_path)
+        started.callback(old.kill)
+        replica = DirectoryServer(tmp_path / "replica", options=("--replicaof", LOCALHOST, str(old.port)))
+        started.callback(replica.kill)
+        ports = [free_port() for _ in range(3)]
+        for port in ports:
+            file = tmp_path / f"sentinel-{port}.conf"
+            file.write_text(
+                f"port {port}\nbind {LOCALHOST}\nsentinel monitor main {LOCALHOST} {old.port} 2\n"
+                "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n"
+            )
+            sentinel = subprocess.Popen([program, str(file), "--sentinel"], stdout=subprocess.DEVNULL)
+            started.callback(sentinel.kill)
+        wait_until(lambda: replica.ask("ROLE")[3] == b"connected", "replication")
+        sentinels = ",".join(f"{LOCALHOST}:{port}" for port in ports)
+        fleet = FleetProcesses(tmp_path, f"valkey+sentinel://{sentinels}/main", 2)
+        started.callback(fleet.kill)
+        node = started.enter_context(NodeAt(fleet.hosts[0].endpoint()))
+        listener = node.listen()
+        old.kill()
+        wait_until(lambda: replica.ask("ROLE")[0] == b"master", "the fail-over", 60)
+        # A host that asked nothing meanwhile has noticed nothing.
+        for host in fleet.hosts:
+            wait_until(lambda host=host: host.count_lines(PRESENT) > host.count_lines(AWAY))  # type: ignore[misc]
+        for host in fleet.hosts:
+            caller = started.enter_context(NodeAt(host.endpoint()))
+            assert_listening(caller, node, listener)
+
+
+def test_cluster_keeps_a_fleet_in_one_slot(tmp_path: Path) -> None:
+    with ExitStack() as started:
+        servers = []
+        for number in range(3):
+            (tmp_path / str(number)).mkdir()
+            servers.append(DirectoryServer(tmp_path / str(number), options=("--cluster-enabled", "yes")))
+            started.callback(servers[-1].kill)
+        for number, server in enumerate(servers):
+            server.ask("CLUSTER", "ADDSLOTSRANGE", 5462 * number, min(5462 * number + 5461, 16383))
+            server.ask("CLUSTER", "MEET", LOCALHOST, servers[0].port)
+        for server in servers:
+            wait_until(lambda server=server: b"cluster_state:ok" in server.ask("CLUSTER", "INFO"))  # type: ignore[misc]
+        fleet = FleetProcesses(tmp_path, f"valkey+cluster://{LOCALHOST}:{servers[0].port}", 2)
+        started.callback(fleet.kill)
+        node = started.enter_context(NodeAt(fleet.hosts[0].endpoint()))
+        listener = node.listen()
+        for host in fleet.hosts:
+            caller = started.enter_context(NodeAt(host.endpoint()))
+            assert_listening(caller, node, listener)
+        assert sorted(len(server.ask("KEYS", "*")) for server in servers)[:2] == [0, 0]
