@@ -177,8 +177,12 @@ def test_names_must_fit_the_sockets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("process", ["1", "", "nonsense"])
-def test_sockets_of_another_process_are_left_alone(tmp_path: Path, process: str) -> None:
-    with activated(tmp_path, ["tcp"], LISTEN_PID=process) as relay:
+def test_sockets_of_another_process_are_left_alone(process: str) -> None:
+    assert take_passed_sockets({"LISTEN_PID": process, "LISTEN_FDS": "1"}) == []
+
+
+def test_laddr_is_missing_without_own_sockets(tmp_path: Path) -> None:
+    with activated(tmp_path, ["tcp"], LISTEN_PID="1") as relay:
         assert relay.wait() == 2
     assert relay.lines == [
         "strelay: --laddr is missing, and systemd passed no socket; give it as in --laddr 0.0.0.0:4567"
