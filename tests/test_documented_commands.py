@@ -63,7 +63,10 @@ ELSEWHERE = {
     f"python3 stmgr.py relay-status {STATUS_URL} --watch": f"{STATUS_TESTS}::test_watch_shows_rates",
     "python3 strelay.py --idfile relay/relay.ident --laddr 0.0.0.0:4567 --fleet valkey://10.0.0.9:6379/0"
     " --fleet-laddr 10.0.0.1:4568": "tests/fleet/test_fleet.py::test_documented_command_starts_a_host",
-    "pip install .": "tests/test_packaging.py::test_the_installed_commands_work",
+    **dict.fromkeys(
+        ["pip install .", "pip install '.[qr]'", "pipx install .", "uv tool install ."],
+        "tests/test_packaging.py::test_the_installed_commands_work",
+    ),
     **dict.fromkeys(("ssh -p 2222 localhost", "ssh home"), f"{FORWARD}::test_ssh_works"),
 }
 """Commands that another test runs, with that test or the start of its name."""
