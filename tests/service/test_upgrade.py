@@ -7,12 +7,16 @@ import re
 import signal
 import socket
 import sqlite3
+import threading
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from offset_common.client import Tunnel, connect
+from offset_common.client.server import Server
+from offset_common.identity import Identity
 from offset_common.policy.usage import read_usage
 from offset_common.wire.messages import InitRole
 from tests.service.conftest import StartUpgrading
@@ -106,6 +110,34 @@ def test_connect_waits_for_the_return_of_its_listener(start_upgrading: StartUpgr
         far = callee.accept(caller.public_key)
         assert far.receive() == b"early"
         assert_joined(near, far)
+
+
+def test_a_caller_waits_until_the_node_is_back(start_upgrading: StartUpgrading) -> None:
+    """The package's own node: it connects again by itself, and callers need not try again."""
+    relay = start_upgrading("--upgrade-drain", "3600")
+    node = Identity.generate()
+    server = Server(relay.ticket, node, _echo, allow=None)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: relay.state().figures["listeners"] == 1, "a listener")
+        with connect(relay.ticket, Identity.generate(), node.public_key, end_to_end=True) as stays:
+            stays.send(b"before")
+            assert stays.receive(PATIENCE) == b"before"
+            relay.upgrade()
+            with connect(relay.ticket, Identity.generate(), node.public_key, end_to_end=True) as tunnel:
+                tunnel.send(b"hello")
+                assert tunnel.receive(PATIENCE) == b"hello"
+            stays.send(b"after")
+            assert stays.receive(PATIENCE) == b"after"
+    finally:
+        server.stop()
+        thread.join(PATIENCE)
+
+
+def _echo(tunnel: Tunnel) -> None:
+    for message in tunnel:
+        tunnel.send(message)
 
 
 def test_upgrade_drain_bounds_the_life_of_tunnels(start_upgrading: StartUpgrading) -> None:
