@@ -134,6 +134,13 @@ def test_every_arrow_opens_its_frame(scene: Scene, story: Story) -> None:
     )
 
 
+def test_an_address_with_a_frame_opens_it(scene: Scene) -> None:
+    scene.driver.get("about:blank")
+    scene.driver.get(f"{scene.url}#frame-9")
+    assert scene.run("return document.getElementById('frame-9').open")
+    assert scene.run("return document.getElementById('frame-9').getBoundingClientRect().top") < 500
+
+
 def test_a_field_lights_up_in_every_layer(scene: Scene, story: Story) -> None:
     frame = next(each for each in story.frames if each.name == "InitConnection connect")
     scene.open(frame.number)
