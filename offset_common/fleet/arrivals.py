@@ -100,6 +100,7 @@ class Arrivals:
         links: has the connections until then.
         find_host: asks whether the host with an id is alive, and calls with the answer.
         taken: called with a key and the claim of another host that replaces the listener here.
+        arrived: called with the id of the host for each peer that it hands over.
     """
 
     def __init__(
@@ -108,11 +109,13 @@ class Arrivals:
         links: HostLinks,
         find_host: Callable[[str, Callable[[Found], None]], None],
         taken: Callable[[bytes, Claim], None],
+        arrived: Callable[[str], None],
     ) -> None:
         self._relay = relay
         self._links = links
         self._find_host = find_host
         self._taken = taken
+        self._arrived = arrived
 
     def accept(self, sock: Any, system_address: SystemAddress) -> None:
         """Take a new connection."""
@@ -155,6 +158,7 @@ class Arrivals:
             connection.close(CloseReason.PEER_CLOSED)
             return
         protocol, received = connection.protocol, connection.input.content()
+        self._arrived(encode_key(connection.key))
         sock = self._links.hand_over(connection)
         peer = ForwardedConnection(self._relay.env, sock, order.address)
         peer.adopt(protocol, received, order.key)

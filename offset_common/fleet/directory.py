@@ -54,6 +54,11 @@ class Directory:
         return self._present is True
 
     @property
+    def refuses(self) -> bool:
+        """Whether the directory refuses to store entries."""
+        return self._refused
+
+    @property
     def hosts(self) -> dict[str, Host]:
         """The hosts that were alive at the last beat, by id; this one is among them."""
         return self._membership.hosts

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Callable, NamedTuple, Protocol
@@ -26,12 +27,13 @@ from offset_common.relay.acceptor import Acceptor
 from offset_common.relay.addresses import PeerAddress
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
-from offset_common.relay.homes import Homes
+from offset_common.relay.homes import FleetView, Homes, HostView
 from offset_common.relay.lifecycle import Event as LifecycleEvent
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
 from offset_common.relay.rendezvous import TunnelMaker
 from offset_common.relay.sessions.pending_connect import PendingConnect
+from offset_common.relay.status import Traffic
 from offset_common.wire.messages import InitRole
 
 
@@ -84,9 +86,12 @@ class Fleet(Homes):
         self.directory = Directory(relay_key, self._own)
         self._waiting: dict[int, Callable[[Found], None]] = {}
         self._left = False
+        self._names: dict[str, Host] = {}  # of all hosts that were ever used, by id
+        self._forwarded_to: Counter[str] = Counter()
+        self._forwarded_from: Counter[str] = Counter()
         self.links = HostLinks(relay.env, identity, relay.limits)
-        self._means = Means(self._find_home, self.links, self._take_back, relay.uncounted_tunnels, _joined)
-        arrivals = Arrivals(relay, self.links, self._find_host, self._lose)
+        self._means = Means(self._find_home, self.links, self._take_back, relay.uncounted_tunnels, self._join)
+        arrivals = Arrivals(relay, self.links, self._find_host, self._lose, self._arrived)
         rate = relay.limits.accepts_per_second
         self._acceptors = [
             Acceptor(self._loop, sock, rate, arrivals.accept, lambda error: False) for sock in options.sockets
@@ -100,6 +105,33 @@ class Fleet(Homes):
     def busy(self) -> bool:
         """Whether connections to other hosts are open."""
         return len(self.links) > 0
+
+    def view(self) -> FleetView:
+        """Return the state of the fleet."""
+        directory, traffic = self.directory, self.links.traffic()
+        state = "away" if not directory.present else "refuses entries" if directory.refuses else "present"
+        known = {**self._names, **directory.hosts}
+        known.pop(self._own.id, None)
+        hosts = [
+            HostView(
+                host.name,
+                str(host.address),
+                host.id in directory.hosts,
+                self._forwarded_to[host.id],
+                self._forwarded_from[host.id],
+                *traffic.get(host.id, Traffic(0, 0)),
+            )
+            for host in known.values()
+        ]
+        return FleetView(
+            self._own.name,
+            str(self._own.address),
+            state,
+            len(directory.claims),
+            directory.claims.unclaimed,
+            len(self.links),
+            sorted(hosts),
+        )
 
     # From the relay.
 
@@ -204,6 +236,19 @@ class Fleet(Homes):
             log_event("directory takes entries", host=host)
 
     # To and from other hosts.
+
+    def _join(self, peer: SocketConnection, host: str) -> None:
+        self._count(self._forwarded_to, host)
+        _joined(peer)
+
+    def _arrived(self, host: str) -> None:
+        self._count(self._forwarded_from, host)
+
+    def _count(self, counter: Counter[str], host: str) -> None:
+        counter[host] += 1
+        found = self.directory.hosts.get(host)
+        if found is not None:
+            self._names[host] = found
 
     def _take_back(self, pending: PendingConnect, target: bytes, age: float) -> None:
         self._relay.rendezvous.take_back(pending, target, age)

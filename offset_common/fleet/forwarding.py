@@ -87,14 +87,14 @@ class Means(NamedTuple):
         links: connects to other hosts.
         take_back: lets a connect wait on this host after all.
         tunnels: makes tunnels, without counting what passes: the home counts.
-        joins: called with the peer before it is joined.
+        joins: called with the peer and the id of its home, before it is joined there.
     """
 
     find_home: Callable[[bytes, Callable[[Found], None]], None]
     links: HostLinks
     take_back: Callable[[PendingConnect, bytes, float], None]
     tunnels: TunnelMaker
-    joins: Callable[[SocketConnection], None]
+    joins: Callable[[SocketConnection, str], None]
 
 
 class Forwarding:
@@ -185,7 +185,7 @@ class Forwarding:
             address=peer.address.text,
             host=self._host.name,
         )
-        self._means.joins(peer)
+        self._means.joins(peer, self._host.id)
         try:
             self._means.tunnels.join(self._peer, self._home)
         except Exception:

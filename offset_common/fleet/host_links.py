@@ -48,7 +48,8 @@ class HostLinks:
         self._limits = limits
         self._pool = HandshakePool(identity, limits.handshake_threads)
         self._open: dict[SocketConnection, Callable[[str], None]] = {}  # what to call if they fail
-        self._ended_traffic = Traffic(0, 0)
+        self._dialed: dict[SocketConnection, str] = {}  # with the id of the host
+        self._ended_traffic: dict[str, Traffic] = {}
 
     def __len__(self) -> int:
         """Return the number of open connections."""
@@ -59,12 +60,12 @@ class HostLinks:
         """Whether there are too many connections for one more."""
         return len(self._open) >= min(MAX_LINKS, self._limits.connections)
 
-    @property
-    def traffic(self) -> Traffic:
-        """The bytes received from other hosts and sent to them on connections that this host opened."""
-        traffic = self._ended_traffic
-        for connection in self._open:
-            traffic = traffic.plus(connection.received, connection.sent)
+    def traffic(self) -> dict[str, Traffic]:
+        """Return the bytes exchanged with each host, by its id, on connections that this host opened."""
+        traffic = dict(self._ended_traffic)
+        for connection, host in self._dialed.items():
+            before = traffic.get(host, Traffic(0, 0))
+            traffic[host] = before.plus(connection.received, connection.sent)
         return traffic
 
     def accept(self, sock: socket.socket, address: PeerAddress, established: Established) -> None:
@@ -92,6 +93,7 @@ class HostLinks:
             protocol = Connection(self._identity, self._env.loop.now, host.key)
             first = protocol.data_to_send()
             opened.append(self._begin(sock, address, established, failed, protocol))
+            self._dialed[opened[0]] = host.id
             opened[0].write(first)
 
         dial = Dial(self._env.loop, host.address, self._limits.socket_buffer, connected, failed)
@@ -149,7 +151,10 @@ class HostLinks:
         failed(f"{reason.value}: {detail}" if detail else reason.value)
 
     def _forget(self, connection: SocketConnection) -> Callable[[str], None]:
-        self._ended_traffic = self._ended_traffic.plus(connection.received, connection.sent)
+        host = self._dialed.pop(connection, None)
+        if host is not None:
+            before = self._ended_traffic.get(host, Traffic(0, 0))
+            self._ended_traffic[host] = before.plus(connection.received, connection.sent)
         return self._open.pop(connection, _ignore)
 
 

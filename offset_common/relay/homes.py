@@ -6,9 +6,56 @@ in the thread of the event loop.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.messages import InitRole
+
+
+class HostView(NamedTuple):
+    """Another host, as this one sees it.
+
+    Args:
+        name: for people.
+        address: where it is reached.
+        alive: whether it is in the directory.
+        forwarded_to: connects and accepts that were joined there, since the start.
+        forwarded_from: connects and accepts that came from there, since the start.
+        received: bytes that it sent on connections that this host opened.
+        sent: bytes sent to it on these.
+    """
+
+    name: str
+    address: str
+    alive: bool
+    forwarded_to: int
+    forwarded_from: int
+    received: int
+    sent: int
+
+
+class FleetView(NamedTuple):
+    """A fleet, as one host sees it.
+
+    Args:
+        name: of this host.
+        address: where the others reach it.
+        directory: "present", "away" or "refuses entries".
+        listeners: of this host.
+        unclaimed: those of them that the directory may not have.
+        links: open connections with other hosts, beside those of peers.
+        hosts: the others.
+    """
+
+    name: str
+    address: str
+    directory: str
+    listeners: int
+    unclaimed: int
+    links: int
+    hosts: Sequence[HostView]
 
 
 class Homes:
@@ -18,6 +65,10 @@ class Homes:
     def busy(self) -> bool:
         """Whether connections to other hosts are open."""
         return False
+
+    def view(self) -> Optional[FleetView]:
+        """Return the state of the fleet, or None without one."""
+        return None
 
     def listens(self, key: bytes) -> bool:
         """Note that `key` listens here; return whether no connect may find it before `finish_claim`."""

@@ -23,7 +23,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import Environment, SocketConnection
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.handshake_pool import HandshakePool
-from offset_common.relay.homes import Homes
+from offset_common.relay.homes import FleetView, Homes
 from offset_common.relay.input_buffer import ReceiveBuffer
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
@@ -163,6 +163,10 @@ class Relay:
     def name_of(self, key: bytes) -> Optional[str]:
         """Return the name that the operator gave a key, or None."""
         return self._policy.name_of(key)
+
+    def view_fleet(self) -> Optional[FleetView]:
+        """Return the state of the fleet that the relay belongs to, or None."""
+        return self._homes.view()
 
     def show_state(self) -> None:
         """Log one line with the present state."""

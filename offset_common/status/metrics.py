@@ -1,12 +1,14 @@
 """/metrics: the state of a relay in the text format of Prometheus.
 
-No label has a value that a stranger can choose: there are only roles, reasons and directions.
+No label has a value that a stranger can choose: there are only roles, reasons, directions
+and the names of hosts of a fleet.
 
 Source: https://prometheus.io/docs/practices/naming/
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -14,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.homes import FleetView
 from offset_common.status.report import process_report
 from offset_common.status.snapshot import Census, Snapshot, Use
 
@@ -41,9 +44,10 @@ def encode_metrics(snapshot: Snapshot, census: Census, started_at: float) -> byt
         started_at: seconds of the system's clock.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(
-        _Once([*_relay(snapshot), *_connections(census), *_limits(census.limits), *_process(started_at)])
-    )
+    metrics = [*_relay(snapshot), *_connections(census), *_limits(census.limits), *_process(started_at)]
+    if census.fleet is not None:
+        metrics += _fleet(census.fleet)
+    registry.register(_Once(metrics))
     return generate_latest(registry)
 
 
@@ -100,6 +104,42 @@ def _limits(limits: Iterable[Use]) -> Iterator[Metric]:
         whose = "" if use.for_all else ", of the one that has most"
         yield _gauge(f"used_{use.name}{unit}", f"What is used of a limit: {use.title}{whose}.", use.used)
         yield _gauge(f"limit_{use.name}{unit}", f"The limit: {use.title}.", use.limit)
+
+
+def _fleet(fleet: FleetView) -> Iterator[Metric]:
+    present = int(fleet.directory != "away")
+    yield _gauge("fleet_directory_present", "Whether the directory answers (1) or not (0).", present)
+    yield _gauge(
+        "fleet_hosts", "Hosts in the directory, with this one.", 1 + sum(host.alive for host in fleet.hosts)
+    )
+    yield _gauge("fleet_listeners", "Listeners whose home is this host.", fleet.listeners)
+    yield _gauge(
+        "fleet_unclaimed_listeners", "Listeners that the directory does not have yet.", fleet.unclaimed
+    )
+    yield _gauge("fleet_links", "Open connections with other hosts.", fleet.links)
+    forwarded = CounterMetricFamily(
+        PREFIX + "fleet_forwarded",
+        "Connects and accepts that were forwarded to other hosts, and came from them.",
+        labels=["host", "direction"],
+    )
+    traffic = CounterMetricFamily(
+        PREFIX + "fleet_traffic_bytes",
+        "Bytes exchanged with other hosts, on connections that this host opened.",
+        labels=["host", "direction"],
+    )
+    sums: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for host in fleet.hosts:  # after a restart, a name belongs to two of them
+        for direction, counts in (
+            ("to", (host.forwarded_to, host.sent)),
+            ("from", (host.forwarded_from, host.received)),
+        ):
+            for number, count in enumerate(counts):
+                sums[host.name, direction][number] += count
+    for labels, (count, size) in sums.items():
+        forwarded.add_metric(labels, count)
+        traffic.add_metric(labels, size)
+    yield forwarded
+    yield traffic
 
 
 def _process(started_at: float) -> Iterator[Metric]:

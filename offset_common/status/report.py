@@ -114,6 +114,8 @@ def status_report(
         "log": [line._asdict() for line in log],
         "process": process_report(),
     }
+    if census.fleet is not None:
+        report["fleet"] = {**census.fleet._asdict(), "hosts": [each._asdict() for each in census.fleet.hosts]}
     if selection is not None:
         report["list"] = _list_report(census.rows, selection, name_of)
     return report

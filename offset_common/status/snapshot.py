@@ -6,6 +6,7 @@ from typing import NamedTuple, Optional
 
 from offset_common.relay.addresses import PeerAddress
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.homes import FleetView
 from offset_common.relay.lifecycle import State
 from offset_common.relay.status import Traffic
 
@@ -79,6 +80,7 @@ class Census(NamedTuple):
         bugs: connections that an error in the relay has ended, since the start.
         waiting_for_buffers: connections that are not read until there is memory.
         rows: every connection if it was asked for; otherwise empty.
+        fleet: the fleet that the relay belongs to, if there is one.
     """
 
     roles: dict[str, int]
@@ -93,6 +95,7 @@ class Census(NamedTuple):
     bugs: int
     waiting_for_buffers: int
     rows: list[Row]
+    fleet: Optional[FleetView] = None
 
     @property
     def connections(self) -> int:

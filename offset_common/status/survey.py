@@ -14,6 +14,7 @@ from typing import Callable, Optional, Protocol, Union
 
 from offset_common.errors import OffsetError
 from offset_common.relay.connection import ConnectionSession, SocketConnection
+from offset_common.relay.homes import FleetView
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
@@ -43,6 +44,9 @@ class Surveyed(Described, Protocol):
     @property
     def draining(self) -> bool:
         """Return whether it is about to stop."""
+
+    def view_fleet(self) -> Optional[FleetView]:
+        """Return the fleet that it belongs to, or None."""
 
 
 Result = Union[Snapshot, OffsetError]
@@ -175,6 +179,7 @@ class _Walk:
             bugs=relay.bugs,
             waiting_for_buffers=relay.buffers.waiting,
             rows=self._rows,
+            fleet=relay.view_fleet(),
         )
 
 

@@ -144,6 +144,8 @@ def status_lines(
         if status[groups]:
             lines += ["", heading(f"{title} with the most connections")]
             lines += [_group_line(group, name) for group in status[groups][:5]]
+    if "fleet" in status:
+        lines += ["", heading("fleet"), *_fleet_lines(status["fleet"])]
     if status["ended"]:
         lines += ["", heading("why connections ended")]
         lines += [f"  {each['count']:>8,}  {_text(each['text'])}" for each in status["ended"]]
@@ -178,6 +180,17 @@ def _group_line(group: dict[str, Any], name: str) -> str:
     named = f" ({_text(group['name'])})" if group.get("name") else ""
     traffic = byte_text(group["received"] + group["sent"])
     return f"  {group['connections']:>8,}  {_text(group[name])}{named}, {traffic}"
+
+
+def _fleet_lines(fleet: dict[str, Any]) -> list[str]:
+    own = f"{_text(fleet['name'])} at {_text(fleet['address'])}, directory {_text(fleet['directory'])}"
+    lines = [f"  this host: {own}, {fleet['listeners']:,} listeners ({fleet['unclaimed']:,} unclaimed)"]
+    for host in fleet["hosts"]:
+        gone = "" if host["alive"] else ", gone"
+        forwarded = f"{host['forwarded_to']:,} forwarded to it, {host['forwarded_from']:,} from it"
+        traffic = byte_text(host["sent"] + host["received"])
+        lines.append(f"  {_text(host['name'])} at {_text(host['address'])}{gone}: {forwarded}, {traffic}")
+    return lines
 
 
 def _log_line(line: dict[str, Any], colour: bool) -> str:

@@ -198,6 +198,10 @@ class NodeAt(Node):
         self.relay = host.endpoint()
         return self
 
+    def is_reached_from(self, host: RelayProcess, listener: Peer) -> bool:
+        """Return whether a connect at a host is announced to a listener of this node."""
+        return self.at(host)._is_announced(listener)
+
 
 NewNodeAt = Callable[..., NodeAt]
 
