@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Optional
 
+from offset_common.command_line import printable
 from offset_common.files import AnyPath, write_new_file
 from offset_common.illustrate.page import render
 from offset_common.illustrate.recorder import Recorder
@@ -30,7 +31,5 @@ def illustrate(ticket: RelayTicket, page: AnyPath, timeout: float, record: Optio
     write_new_file(page, render(story), private=False)
     if record is not None:
         write_new_file(record, encode_recording(recording), private=False)
-    count = len(story.frames)
-    print_line(
-        f"{page}: {count} frames of a run, every byte explained; its keys were made for it and thrown away"
-    )
+    name, count = printable(str(page)), len(story.frames)
+    print_line(f"{name}: every byte of a run with {count} frames; its keys were made for it and thrown away")

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from offset_common.constants import (
-    ENCRYPTION_OVERHEAD,
     FRAME_LENGTH_SIZE,
     NONCE_SIZE,
     TAG_SIZE,
@@ -175,11 +174,6 @@ def put_in_payload(outer: Layer, inner: Layer, start: int) -> None:
 def ciphertext_start(layer: Layer) -> int:
     """Return where the ciphertext starts in a layer that has one."""
     return next(region.start for region in layer.regions if region.kind == "ciphertext")
-
-
-def is_sealed(payload: bytes) -> bool:
-    """Return whether a payload can be an encrypted one, by its size."""
-    return len(payload) >= ENCRYPTION_OVERHEAD
 
 
 def _packed_runs(region: Region, origin: list[Optional[int]]) -> list[Region]:

@@ -34,7 +34,7 @@ def test_relay_check_writes_the_page(
     page = tmp_path / "page.html"
     status, out, err = run_stmgr(capsys, "relay-check", ticket, "--illustrate", page)
     assert (status, err) == (0, "")
-    assert out.startswith(f"{page}: 35 frames of a run")
+    assert out.startswith(f"{page}: every byte of a run with 35 frames;")
     assert page.read_text("utf-8").startswith("<!doctype html>")
 
 
