@@ -176,9 +176,8 @@ def relay(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     process.kill()
 
 
-both_relays = pytest.mark.parametrize(
-    "relay", ["strelay.py", "examples/small_relay.py"], indirect=True, scope="module"
-)
+BOTH_RELAYS = ("strelay.py", "examples/small_relay.py")
+both_relays = pytest.mark.parametrize("relay", BOTH_RELAYS, indirect=True, scope="module")
 """Runs a test with the real relay and with the small one, which knows the same roles."""
 
 
