@@ -6,6 +6,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Other programs may slow a machine down at any time, so generated examples have no time limits.
+settings.register_profile("no limits", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no limits")
 
 
 @pytest.fixture(autouse=True, scope="session")

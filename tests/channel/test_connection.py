@@ -50,7 +50,7 @@ def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
 # Splitting.
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CUTS, st.binary(max_size=7))
 def test_split_stream_gives_the_same_events_and_the_rest(cuts, trailing):
     server = relay()
@@ -91,7 +91,7 @@ def parses_or_peer_error(connection: Connection, data: bytes) -> None:
         pass
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.binary(max_size=120).map(in_frame) | st.binary(max_size=20), max_size=4).map(b"".join))
 def test_any_input_is_an_event_or_a_peer_error(data):
     parses_or_peer_error(relay(), data)
@@ -101,7 +101,7 @@ def test_any_input_is_an_event_or_a_peer_error(data):
     parses_or_peer_error(begun, data)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(0, len(STREAM) - 1),
     st.sampled_from(["flip", "drop", "double", "insert"]),

@@ -215,7 +215,7 @@ CHANGES = st.lists(st.tuples(st.integers(0, 80) | st.integers(0, 9000), st.integ
 
 
 @given(CONTENT, CONTENT, st.sampled_from([*ENCODERS, as_unknown]), CHANGES)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_both_paths_and_the_oracle_agree(payload, padding, encode, changes):
     packed = bytearray(encode(payload, padding))
     for at, value in changes:

@@ -197,7 +197,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ACTIONS)
 def test_rekeys_at_any_time_lose_or_reorder_nothing(actions):
     one, other = (_Side(channel) for channel in channels())

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import stmgr
@@ -180,7 +180,6 @@ def test_the_documented_example_is_valid(tmp_path):
     assert sorted(load(tmp_path, example).listen.values()) == ["Alice's shop"]
 
 
-@settings(deadline=None)
 @given(st.text(max_size=300) | st.binary(max_size=300))
 def test_any_file_is_understood_or_refused_in_one_line(content):
     with tempfile.TemporaryDirectory() as directory:

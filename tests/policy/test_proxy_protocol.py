@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offset_common.networks import NetworkSet, parse_network
@@ -194,7 +194,6 @@ def test_the_oldest_waits_no_longer_at_the_limit():
     relay.close()
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([b"", SIGNATURE, b"PROXY ", b"PROXY TCP4 "]))
 def test_any_bytes_are_refused_or_understood(data, start):
     reader, rest = HeaderReader(), start + data

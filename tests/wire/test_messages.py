@@ -71,7 +71,7 @@ def test_recorded_init_connections_have_their_roles():
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_oracle_decodes_our_messages(kind, data):
     message = data.draw(BY_KIND[kind])
     assert oracle.read(kind, message.encode()) == message
@@ -79,7 +79,7 @@ def test_oracle_decodes_our_messages(kind, data):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_messages_of_the_oracle_decode_from_any_segments(kind, data):
     message = data.draw(BY_KIND[kind])
     slack = data.draw(st.none() | st.lists(st.integers(0, 6), max_size=10))
@@ -88,7 +88,7 @@ def test_messages_of_the_oracle_decode_from_any_segments(kind, data):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_kind_of_pointer_decodes_as_by_the_oracle(kind, data):
     message = data.draw(BY_KIND[kind])
     places = data.draw(st.lists(st.sampled_from(Place), max_size=10))
@@ -159,7 +159,7 @@ def check_fuzzed(kind: type[Message], data: bytes) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_changed_message_decodes_to_a_value_or_is_refused(kind, data):
     message = data.draw(BY_KIND[kind])
     places = data.draw(st.lists(st.sampled_from(Place), max_size=6))
@@ -174,7 +174,7 @@ def test_changed_message_decodes_to_a_value_or_is_refused(kind, data):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_damaged_packed_bytes_decode_or_are_refused(kind, data):
     packed = bytearray(oracle.packed(data.draw(BY_KIND[kind]), data.draw(st.none() | st.just([]))))
     for _ in range(data.draw(st.integers(0, 3))):
@@ -184,7 +184,7 @@ def test_damaged_packed_bytes_decode_or_are_refused(kind, data):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_truncation_is_refused(kind, data):
     packed = data.draw(BY_KIND[kind]).encode()
     for length in {*range(min(len(packed), 100)), len(packed) - 1}:

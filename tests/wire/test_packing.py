@@ -28,20 +28,20 @@ def oracle_unpack(packed_body: bytes, size: int) -> bytes:
 
 
 @given(WORDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_oracle_unpacks_the_output_of_pack(words):
     assert oracle_unpack(pack(words), len(words)) == words
 
 
 @given(DATA)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_oracle_unpacks_the_output_of_pack_literal(data):
     padded = data + bytes(-len(data) % 8)
     assert oracle_unpack(pack_literal(data), len(padded)) == padded
 
 
 @given(WORDS, st.sampled_from([pack, pack_literal]), st.binary(max_size=3), st.binary(max_size=3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_unpack_returns_the_words_and_their_end(words, packer, before, after):
     packed = packer(words)
     unpacked, end = unpack(before + packed + after, len(before), len(words))
@@ -120,7 +120,7 @@ TAGS = st.sampled_from([b"\x00", b"\xff", b"\x01", b"\x7f", b"\x00\x01", b"\xff"
 
 
 @given(st.lists(TAGS | st.binary(max_size=12), max_size=20).map(b"".join), st.integers(0, 20))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_bytes_unpack_as_the_protocol_describes(packed, words):
     expected = unpack_bit_by_bit(packed, words * 8)
     if expected is None:
