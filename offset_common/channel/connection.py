@@ -25,7 +25,7 @@ from offset_common.constants import (
 )
 from offset_common.errors import LocalProtocolError, PeerError, VersionError
 from offset_common.identity import Identity
-from offset_common.wire.frames import Buffer, FrameReader, FrameTooLargeError, encode_frame
+from offset_common.wire.frames import Buffer, FrameReader, FrameTooLargeError, encode_frame, encode_length
 
 VERSION_FRAME = encode_frame(PROTOCOL_VERSION.to_bytes(VERSION_SIZE, "big"))
 """The frame that each side sends as soon as the TCP connection is up (section 2 of docs/protocol.md)."""
@@ -121,10 +121,10 @@ class Connection(KeepaliveChannel):
 
     def data_to_send(self) -> bytes:
         """Return and remove the bytes that must be sent now."""
-        frames = []
+        frames: list[bytes] = []
         for payload in self.outgoing:
             self._observe("sent", payload)
-            frames.append(encode_frame(payload))
+            frames += (encode_length(payload), payload)
         self.outgoing.clear()
         return b"".join(frames)
 

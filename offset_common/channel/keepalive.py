@@ -23,7 +23,6 @@ from offset_common.constants import (
 from offset_common.errors import LocalProtocolError, PeerError, SilenceError
 from offset_common.identity import Identity
 from offset_common.wire.messages import ExchangeDh, ExchangeRandNonce, KaMessage
-from offset_common.wire.packing import pack_literal, pack_sparse
 
 _KEEPALIVE = KaMessage(None).encode()
 
@@ -165,7 +164,7 @@ class KeepaliveChannel:
             raise LocalProtocolError(f"cannot send: the channel {self._state.value}")
         value = KaMessage(message)
         self._observe("sent", value)
-        self.secure_channel.send(value.encode(pack_sparse if sparse else pack_literal))
+        self.secure_channel.send(value.encode(sparse))
         self.last_sent = now
 
     def next_deadline(self) -> float:

@@ -43,7 +43,12 @@ class OldPeerError(FrameError):
 
 def encode_frame(payload: Buffer) -> bytes:
     """Return the frame of a payload."""
-    return _LENGTH.pack(len(payload)) + payload
+    return encode_length(payload) + payload
+
+
+def encode_length(payload: Buffer) -> bytes:
+    """Return the bytes before a payload in its frame."""
+    return _LENGTH.pack(len(payload))
 
 
 def frame_end(data: Buffer, start: int, limit: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from typing import Callable, ClassVar, Optional, TypeVar, Union
+from typing import ClassVar, Optional, TypeVar, Union
 
 from offset_common import constants
 from offset_common.errors import DecodeError, LocalProtocolError
@@ -24,7 +24,15 @@ from offset_common.wire.capnp import (
     struct_pointer,
 )
 from offset_common.wire.fields import Buffer, Message, check_size, packed_fixed, packed_head, read_fixed
-from offset_common.wire.packing import WORD_SIZE, max_unpacked_size, pack, pack_literal, pack_word
+from offset_common.wire.packing import (
+    WORD_SIZE,
+    literal_runs,
+    max_unpacked_size,
+    pack,
+    pack_literal,
+    pack_sparse,
+    pack_word,
+)
 
 _P = TypeVar("_P", bound="_PublicKeyMessage")
 
@@ -227,7 +235,7 @@ class ChannelMessage(Message):
                 pack_literal(padding),
                 self._PACKED_USER,
                 pack_word(data_pointer(0, len(self.content))),
-                pack_literal(self.content),
+                *literal_runs(self.content),
             )
         )
 
@@ -260,11 +268,11 @@ class KaMessage(Message):
     def __init__(self, message: Optional[bytes]) -> None:
         self.message = message
 
-    def encode(self, pack_message: Callable[[bytes], bytes] = pack_literal) -> bytes:
+    def encode(self, sparse: bool = False) -> bytes:
         """Return the user data of a ChannelMessage.
 
         Args:
-            pack_message: packs the message; `pack_sparse` if it may be mostly zero bytes.
+            sparse: whether to compress zero bytes by packing.
         """
         if self.message is None:
             return self._KEEP_ALIVE
@@ -274,7 +282,7 @@ class KaMessage(Message):
                 pack_word(segment_table(words)),
                 self._PACKED_MESSAGE,
                 pack_word(data_pointer(0, len(self.message))),
-                pack_message(self.message),
+                *((pack_sparse(self.message),) if sparse else literal_runs(self.message)),
             )
         )
 

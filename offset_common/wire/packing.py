@@ -26,6 +26,12 @@ PACKED_SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))
 
 _ZERO_RUNS = re.compile(rb"\x00{64,}")  # shorter ones are left to `pack`
 
+_RUN_SIZE = MAX_RUN * WORD_SIZE  # bytes
+_PACKED_RUN_SIZE = _RUN_SIZE + 2
+_RUN = struct.Struct(f"{WORD_SIZE}s{_RUN_SIZE - WORD_SIZE}s")  # the words before and after the count byte
+_PACKED_RUN = struct.Struct(f"x{WORD_SIZE}sx{_RUN_SIZE - WORD_SIZE}s")
+_SEVERAL_RUNS = 4 * _RUN_SIZE  # bytes from which on looking for consecutive full runs pays off
+
 _ZEROS = tuple(bytes(count) for count in range(WORD_SIZE))
 # By tag, with adjacent bytes grouped: read the bytes that are present; write them with zero bytes between.
 _GROUPS = tuple(re.findall("1+|0+", f"{tag:08b}"[::-1]) for tag in range(256))
@@ -91,18 +97,28 @@ def pack_literal(content: bytes) -> bytes:
 
     Source: section 3.3, the choice for large Data.
     """
+    if len(content) > _RUN_SIZE:
+        return b"".join(literal_runs(content))
     content += _ZEROS[-len(content) % WORD_SIZE]
-    if len(content) <= MAX_RUN * WORD_SIZE:
-        return content and b"\xff%b%c%b" % (
-            content[:WORD_SIZE],
-            len(content) // WORD_SIZE - 1,
-            content[WORD_SIZE:],
-        )
-    parts: list[bytes] = []
-    for start in range(0, len(content), MAX_RUN * WORD_SIZE):
-        run = content[start : start + MAX_RUN * WORD_SIZE]
-        parts += (b"\xff", run[:WORD_SIZE], bytes((len(run) // WORD_SIZE - 1,)), run[WORD_SIZE:])
-    return b"".join(parts)
+    return content and b"\xff%b%c%b" % (
+        content[:WORD_SIZE],
+        len(content) // WORD_SIZE - 1,
+        content[WORD_SIZE:],
+    )
+
+
+def literal_runs(content: bytes) -> list[bytes]:
+    """Return what `pack_literal` does, in pieces, so that large content is copied only once more."""
+    end = len(content) // _RUN_SIZE * _RUN_SIZE
+    pieces = [
+        piece
+        for first, others in _RUN.iter_unpack(memoryview(content)[:end])
+        for piece in (b"\xff", first, b"\xff", others)
+    ]
+    rest = content[end:]
+    if rest:
+        pieces.append(pack_literal(rest))
+    return pieces
 
 
 def pack_sparse(content: bytes) -> bytes:
@@ -131,6 +147,28 @@ def unpack_word(packed: Union[bytes, bytearray], at: int) -> bytes:
     """Unpack the word at `at`, without its count byte; raises IndexError or struct.error."""
     tag = packed[at]
     return _WRITE_WORD[tag](*_READ_PRESENT[tag](packed, at + 1))
+
+
+def _unpack_full_runs(packed: bytes, at: int, size: int, words: bytearray) -> int:
+    """Unpack consecutive runs of full length, of which the first is at `at`; see `unpack`.
+
+    Their tags and counts are at regular distances, so they are taken with two slices.
+    """
+    most = (size - len(words)) // _RUN_SIZE
+    end = at + most * _PACKED_RUN_SIZE
+    tags, counts = packed[at:end:_PACKED_RUN_SIZE], packed[at + 9 : end : _PACKED_RUN_SIZE]
+    runs = min(_leading_ones(tags), _leading_ones(counts), (len(packed) - at) // _PACKED_RUN_SIZE)
+    if not runs:
+        raise IndexError
+    end = at + runs * _PACKED_RUN_SIZE
+    for first, others in _PACKED_RUN.iter_unpack(memoryview(packed)[at:end]):
+        words += first
+        words += others
+    return end
+
+
+def _leading_ones(content: bytes) -> int:
+    return len(content) - len(content.lstrip(b"\xff"))
 
 
 def max_unpacked_size(packed_size: int, data_fields: int = 1) -> int:
@@ -168,7 +206,9 @@ def unpack(packed: bytes, start: int, size: int, max_runs: int = MAX_RUNS) -> tu
             if len(words) >= size:
                 break
             tag = packed[at]
-            if tag == 0xFF:
+            if tag == 0xFF and packed[at + 9] == 0xFF and size - len(words) >= _SEVERAL_RUNS:
+                at = _unpack_full_runs(packed, at, size, words)
+            elif tag == 0xFF:
                 end = at + 10 + packed[at + 9] * WORD_SIZE
                 words += packed[at + 1 : at + 9]
                 words += packed[at + 10 : end]

@@ -13,7 +13,6 @@ from offset_common.relay.limits import EARLY_DATA_SIZE, KIB, Limits
 from offset_common.relay.sessions.listener import HIGH_WATER, Listener
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage
-from offset_common.wire.packing import pack_sparse
 from tests.relay.harness import LATE, Harness, TestPeer, running
 
 
@@ -223,7 +222,7 @@ def test_pending_connect_is_not_read_beyond_its_space(harness: Harness, size: in
 
 def early_bomb(peer: TestPeer) -> bytes:
     """Encrypt a small message that unpacks to 60 KiB."""
-    user = KaMessage(bytes(60 * KIB)).encode(pack_sparse)
+    user = KaMessage(bytes(60 * KIB)).encode(sparse=True)
     return encode_frame(peer.protocol.secure_channel.sending.encrypt(ChannelMessage(b"", user).encode()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from typing import Optional
 
 import pytest
@@ -15,6 +16,7 @@ from tests.wire import layout, oracle
 from tests.wire.strategies import DATA
 
 WORD = bytes(range(1, 9))
+RUN_SIZE = 256 * 8  # bytes of the longest run, unpacked
 WORDS = DATA.map(lambda data: data + bytes(-len(data) % 8))
 
 
@@ -129,3 +131,22 @@ def test_any_bytes_unpack_as_the_protocol_describes(packed, words):
     else:
         unpacked, end = unpack(packed, 0, words * 8)
         assert (bytes(unpacked), end) == expected
+
+
+@given(st.integers(0, 6 * (RUN_SIZE + 2) - 1))
+def test_cut_in_consecutive_full_runs_is_an_error(size: int) -> None:
+    content = os.urandom(6 * RUN_SIZE)
+    assert unpack(pack_literal(content), 0, len(content))[0] == content
+    with pytest.raises(DecodeError, match="end too early"):
+        unpack(pack_literal(content)[:size], 0, len(content))
+
+
+@given(st.data())
+def test_full_runs_between_other_words_are_unpacked(data: st.DataObject) -> None:
+    sizes_of_contents = st.sampled_from([8, RUN_SIZE - 8, RUN_SIZE, 5 * RUN_SIZE, 9 * RUN_SIZE])
+    sizes = data.draw(st.lists(sizes_of_contents, max_size=6))
+    contents = [os.urandom(size) for size in sizes]
+    packed = b"".join(pack_literal(content) + pack(bytes(16)) for content in contents)
+    expected = b"".join(content + bytes(16) for content in contents)
+    words, end = unpack(packed, 0, len(expected))
+    assert (bytes(words), end) == (expected, len(packed))
