@@ -73,6 +73,11 @@ class RelayProcess:
             self._process.wait()
         self._directory.cleanup()
 
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
     def cpu_seconds(self) -> float:
         """Return the CPU time in seconds that all processes of the relay have used so far."""
         return cpu_seconds(process_tree(self._process.pid))

@@ -40,6 +40,7 @@ from offset_common.wire.packing import WORD_SIZE, max_unpacked_size, pack_word, 
 
 MAX_PADDING_KEPT = 768  # bytes; longer padding is trimmed, because sending it costs more than trimming it
 
+_LONGEST_SHORT = 72 * 1024  # packed bytes of short user data with the most padding, at most
 _OUTER_ALLOWANCE = max_unpacked_size(0, data_fields=2)
 _INNER_ALLOWANCE = max_unpacked_size(0)
 _MAX_SHORT = 2600  # packed bytes; more than 255 words take
@@ -108,6 +109,8 @@ def classify(packed: Packed, size: int) -> Optional[Content]:
 
 def find_short_user(packed: bytes) -> Optional[bytes]:
     """Return the user data of a ChannelMessage if it is short, such as a keepAlive; otherwise None."""
+    if len(packed) > _LONGEST_SHORT:
+        return None
     try:
         _, user, length, _, _ = _walk(packed, len(packed))
         first = _first_bytes(packed, user, length)

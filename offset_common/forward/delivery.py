@@ -13,8 +13,8 @@ from typing import Callable, Optional
 from offset_common.errors import DecodeError
 from offset_common.forward.messages import encode_ack
 
-ACK_MESSAGES = 64  # received until they are confirmed
-ACK_BYTES = 256 * 1024
+ACK_MESSAGES = 256  # received until they are confirmed
+ACK_BYTES = 1024 * 1024
 MESSAGE_COST = 100  # bytes counted for each kept message beside its content
 
 

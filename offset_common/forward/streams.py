@@ -92,7 +92,7 @@ class Stream:
     def return_credit(self, size: int) -> None:
         """Let the other side send more, because bytes were written."""
         self._written += size
-        if self._written >= WINDOW // 4 and not self._end_received:
+        if self._written >= WINDOW // 2 and not self._end_received:
             self._send(encode_credit(self.number, self._written))
             self._expected += self._written
             self._written = 0
