@@ -67,6 +67,7 @@ ELSEWHERE = {
         ["pip install .", "pip install '.[qr]'", "pipx install .", "uv tool install ."],
         "tests/test_packaging.py::test_the_installed_commands_work",
     ),
+    ".venv/bin/python -m bench.forwarding": f"{FORWARD}::test_comparison_prints_a_row_for_each_way",
     **dict.fromkeys(("ssh -p 2222 localhost", "ssh home"), f"{FORWARD}::test_ssh_works"),
 }
 """Commands that another test runs, with that test or the start of its name."""

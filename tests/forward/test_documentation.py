@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 
 import pytest
 
@@ -93,3 +94,13 @@ def test_ssh_works(setting: Setting, way: str) -> None:
             check=False,
         )
         assert done.stdout == content + b"done\n", done.stderr
+
+
+@pytest.mark.slow
+def test_comparison_prints_a_row_for_each_way() -> None:
+    command = [sys.executable, "-m", "bench.forwarding", "--megabytes", "2", "--rounds", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    for way in ("direct", "stforward"):
+        assert re.search(rf"^\| {way} \| \d+ MB/s ", done.stdout, re.MULTILINE)
+    assert re.search(r"\d round trips\.$", done.stdout)
