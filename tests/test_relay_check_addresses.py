@@ -16,6 +16,7 @@ from offset_common.address import Address
 from offset_common.tickets import RelayTicket
 from offset_common.tools import address_check
 from offset_common.tools.failures import Cause
+from tests.support.fleet import DirectoryServer
 from tests.support.process import wait_until
 from tests.support.relay_process import RelayProcess, StartRelay, start_relay, write_identity
 
@@ -54,6 +55,7 @@ def test_relay_works_if_all_its_addresses_do(both: RelayProcess, check: Check) -
     status, out = check(both, ["127.0.0.1", "127.0.0.2"])
     assert status == 0
     assert "2 of 2 work" in out
+    assert "nodes meet through all 2 pairs of addresses" in out
     assert out.endswith("\nthe relay works\n")
 
 
@@ -142,9 +144,31 @@ def test_addresses_of_two_relays_are_noticed(start_relay: StartRelay, check: Che
     assert json.loads(out)["failure"]["cause"] == Cause.NOT_ANNOUNCED.value
 
 
+def test_hosts_of_a_fleet_pass_and_others_are_named(
+    start_relay: StartRelay, check: Check, tmp_path: Path
+) -> None:
+    server = DirectoryServer(tmp_path)
+    try:
+        fleet = ("--fleet", server.url, "--fleet-laddr", "127.0.0.1:0")
+        one = start_relay(*fleet)
+        two = start_relay(*fleet, address=f"127.0.0.2:{one.port}", identity=one.identity)
+        for host in (one, two):
+            host.wait_for_line("^directory present")
+        status, out = check(one, ["127.0.0.1", "127.0.0.2"])
+        assert status == 0 and "all 2 pairs" in out
+        start_relay(address=f"127.0.0.3:{one.port}", identity=one.identity)
+        addresses = ["127.0.0.1", "127.0.0.3", "127.0.0.2"]
+        status, out = check(one, addresses, "--timeout", "1", "--json")
+        failure = json.loads(out)["failure"]
+        assert status == 1 and failure["cause"] == Cause.NOT_ANNOUNCED.value
+        assert "from 127.0.0.3 to 127.0.0.1" in failure["reason"]
+    finally:
+        server.kill()
+
+
 def test_checked_addresses_see_no_reset(both: RelayProcess, check: Check) -> None:
     check(both, ["127.0.0.1", "127.0.0.2"])
-    wait_until(lambda: len(both.ends()) == 5)
+    wait_until(lambda: len(both.ends()) == 9)
     assert {end.reason for end in both.ends()} <= {"the peer closed", "the other end of the tunnel ended"}
 
 

@@ -159,8 +159,9 @@ _ADVICE = {
         " limit, in total or for this address, or stopping; or a proxy in between closes connections"
     ),
     Cause.NOT_ANNOUNCED: (
-        "listening and connecting both work, but not together: check whether the address leads to more than"
-        " one relay, for example through a load balancer"
+        "listening and connecting both work, but not together: check whether the name leads to more than"
+        " one relay, for example through a load balancer. Hosts behind one name must be a fleet"
+        " (docs/fleet.md), and each of them must reach the directory and all other hosts"
     ),
     Cause.NO_MESSAGE: (
         "the tunnel exists but no data passes: check the relay's log and the load of its machine"

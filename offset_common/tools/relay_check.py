@@ -3,7 +3,9 @@
     name lookup, and up to the handshake at every address if the name has several
     listener:   TCP connection, version, handshake, listen
     connector:  connect to the listener's key --> announced to the listener
-    listener:   accept, on a new connection --> a message in each direction, round trips, bulk
+    listener:   accept, on a new connection --> a message in each direction
+    both, through every two addresses of the name: listen here, connect there
+    listener and connector: round trips, bulk
 
 Both nodes have new random identities, so the check does not affect any real node.
 
@@ -30,7 +32,7 @@ from offset_common.client import (
     start_tunnel,
 )
 from offset_common.client.dialing import SocketAddress
-from offset_common.errors import ConnectionEnded, OffsetError, PeerError
+from offset_common.errors import OffsetError, PeerError
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
 from offset_common.tools.address_check import AddressResult, check_addresses, failure_of_some
@@ -42,10 +44,9 @@ from offset_common.tools.measurements import (
     measure_bulk,
     measure_round_trips,
 )
+from offset_common.tools.pair_check import RETRY_DELAY, check_pairs, wait_for_incoming
 from offset_common.wire.messages import InitConnection, InitRole
 
-POLL_INTERVAL = 0.05  # seconds between checks whether the relay closed a connect that came too early
-RETRY_DELAY = 0.1  # seconds before the next connect
 CLOSE_TIMEOUT = 3.0  # seconds to close all connections
 INTERRUPTED_CLOSE_TIMEOUT = 0.3  # seconds, after Ctrl-C
 THERE = b"hello from the connector"
@@ -147,6 +148,10 @@ class RelayCheck:
         with self._step("message back"):
             acceptor.send(BACK)
             self._expect(connector, BACK)
+        if len(set(found)) > 1:
+            with self._step("pairs") as add_detail:
+                pairs = check_pairs(self.ticket, list(dict.fromkeys(found)), self._timeout)
+                add_detail(f"nodes meet through all {pairs} pairs of addresses")
         if self._measure_round_trips:
             with self._step("round trips"):
                 self.round_trips = measure_round_trips(connector, acceptor, self._timeout)
@@ -250,26 +255,3 @@ class RelayCheck:
         done = StepDone(name, time.perf_counter() - start, "".join(detail))
         self.steps.append(done)
         self._watcher.step_done(done)
-
-
-def wait_for_incoming(listener: Listener, tunnel: Tunnel, deadline: Deadline) -> Optional[Incoming]:
-    """Return the connect that the listener receives, or None if the relay closed it.
-
-    Args:
-        listener: receives the connect.
-        tunnel: the tunnel of the connect.
-        deadline: return None after it.
-
-    Raises:
-        ConnectionEnded: the listener was closed.
-    """
-    while deadline.left():
-        with contextlib.suppress(TimeoutError):
-            return listener.receive(min(POLL_INTERVAL, deadline.left()))
-        try:
-            tunnel.receive(0)
-        except TimeoutError:
-            continue
-        except ConnectionEnded:
-            return None
-    return None
