@@ -158,7 +158,10 @@ def test_accepted_sockets_get_the_options_of_the_relay(tmp_path: Path) -> None:
 def test_a_wrong_socket_is_named_in_one_line(tmp_path: Path, kind: str, reason: str) -> None:
     with activated(tmp_path, ["tcp", kind], LISTEN_FDNAMES="a:b") as relay:
         assert relay.wait() == 2
-    assert relay.lines == [f"strelay: descriptor 4 (b), which systemd passed, {reason}"]
+    reasons = [reason]
+    if kind == "closed":  # a library may keep a file open under this number, as some builds of libffi do
+        reasons.append("is not a socket; pass only sockets of ListenStream=")
+    assert relay.lines in [[f"strelay: descriptor 4 (b), which systemd passed, {text}"] for text in reasons]
 
 
 @pytest.mark.parametrize("count", ["", "0", "-1", "257", "1e3", "x" * 1000, "99999999999999999999"])
