@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
+from offset_common.constants import FRAME_LENGTH_SIZE, NONCE_SIZE, TAG_SIZE
 from offset_common.identity import encode_key
 from offset_common.illustrate.computations import Side, handshake_steps
 from offset_common.illustrate.markup import Names, layers_html, message_html, program_html, step_html
@@ -65,6 +66,7 @@ def render(story: Story) -> str:
         "keys": "".join(_key_groups(story)),
         "ends": "".join(_ends(story)),
         "endsteps": "".join(_end_groups(story)),
+        "journey": "".join(_journey(story)),
         "seen": "".join(_seen_rows(story)),
         "message": message_html(example, names),
         "program": program_html(_UNPACK.format(packed=example.data.hex()), example.words.hex(" ", 8)),
@@ -212,13 +214,55 @@ def _ends(story: Story) -> Iterator[str]:
 # What the relay sees.
 
 
+def _journey(story: Story) -> Iterator[str]:
+    """Yield the stations of the first message that the relay can't read."""
+    sent = next(frame for frame in story.frames if frame.name == "end-to-end message")
+    received = story.frames[sent.partner - 1]
+    message = sent.tunnel or b""
+    yield _station(sent.connection, "says", [("h8", escape(_text(sent)))], "node")
+    yield _station(sent.connection, f"sends {_link(sent)}", [("gy", _ciphertext(sent))], "node")
+    sealed = [
+        ("h1", message[:NONCE_SIZE].hex(" ")),
+        ("gy", _shortened(message[NONCE_SIZE:-TAG_SIZE])),
+        ("h2", message[-TAG_SIZE:].hex(" ")),
+    ]
+    yield _station("relay", "decrypts it, and sees", sealed, "relay")
+    yield _station("relay", f"sends {_link(received)}", [("gy", _ciphertext(received))], "relay")
+    yield _station(
+        received.connection, "decrypts it twice, and reads", [("h8", escape(_text(received)))], "node"
+    )
+
+
+def _station(who: str, does: str, pieces: list[tuple[str, str]], kind: str) -> str:
+    shown = " ".join(f"<b class={colour}>{text}</b>" for colour, text in pieces)
+    actor = f"<strong>The {escape(who)}</strong>"
+    return f'<li class="{kind}">{actor} {does}<div class="bytes row">{shown}</div></li>\n'
+
+
+def _link(frame: FrameStory) -> str:
+    return f'<a href="#frame-{frame.number}">frame {frame.number}</a>, with the ciphertext'
+
+
+def _ciphertext(frame: FrameStory) -> str:
+    return _shortened(frame.layer.data[FRAME_LENGTH_SIZE + NONCE_SIZE : -TAG_SIZE])
+
+
+def _text(frame: FrameStory) -> str:
+    return frame.layer.chain()[-1].data.decode("utf-8", "replace")
+
+
+def _shortened(data: bytes) -> str:
+    """Return the first and last bytes, in hexadecimal."""
+    return f"{data[:20].hex(' ')} … {data[-8:].hex(' ')}"
+
+
 def _seen_rows(story: Story) -> Iterator[str]:
     for frame in story.frames:
         if frame.tunnel is None or frame.direction != SENT:
             continue
         innermost = frame.layer.chain()[-1]
         sealed = innermost.end_to_end
-        known = innermost.data.decode("utf-8", "replace") if sealed else _HANDSHAKE_CONTENT[innermost.title]
+        known = _text(frame) if sealed else _HANDSHAKE_CONTENT[innermost.title]
         seen = "nonce, ciphertext and tag" if sealed else "the same"
         yield (
             f'<tr><td><a href="#frame-{frame.number}">{frame.number}</a> → '
