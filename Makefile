@@ -31,7 +31,7 @@ SECONDS ?= 600
 SEED ?=
 WORKERS ?= 1
 
-.PHONY: help run test check format illustrated test-minimal test-pythons bench plot clean soak fuzz attack deb test-deb image test-image
+.PHONY: help run test check format docs illustrated test-minimal test-pythons bench plot clean soak fuzz attack deb test-deb image test-image
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -97,8 +97,12 @@ docs/illustrated.html: docs/illustrated.json $(wildcard offset_common/illustrate
 
 illustrated: docs/illustrated.html ## make the illustrated page of the recorded run, docs/illustrated.html
 
+docs: $(VENV)/docs.stamp ## build the site of the documentation in site/; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet
+	@echo "open site/index.html"
+
 clean: ## remove environments and everything built, but not relay/ with its identity
-	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache fuzz-corpus bench.json docs/illustrated.html
+	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache fuzz-corpus bench.json docs/illustrated.html site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Debian's python3 has venv, but not the ensurepip that venv needs.
@@ -114,6 +118,10 @@ $(VENV)/run.stamp: pyproject.toml
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	$(VENV)/bin/python -m pip install --quiet --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/run.stamp
+	$(VENV)/bin/python -m pip install --quiet --quiet --editable '.[docs]'
 	touch $@
 
 # `make fuzz`: arguments, for example FUZZ="--seconds 30 messages classify".

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
+_INSTALL = (ROOT / "docs/install.md").read_text("utf-8")
+_PROGRAMS_PAGE = (ROOT / "docs/programs.md").read_text("utf-8")
+_TUTORIAL = (ROOT / "docs/first-relay.md").read_text("utf-8")
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 )
@@ -21,11 +23,13 @@ _PROGRAMS = (
 _COMMAND = re.compile(rf"(?:[A-Z]+=\S+ )*(?:{_PROGRAMS})(?: .*)?")
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
-OWNERS_COMMANDS = re.findall(r"^    (mkdir relay|python3 st(?:mgr|relay)\.py .*)$", README, re.MULTILINE)
+OWNERS_COMMANDS = re.findall(r"^    (mkdir relay|python3 st(?:mgr|relay)\.py .*)$", _INSTALL, re.MULTILINE)
 """Commands that make and start a relay by hand."""
-PYTHON_PROGRAMS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-INSTALL_COMMANDS = re.findall(r"^((?:mkdir|cp) .*/(?:opt|etc)/.*)$", README, re.MULTILINE)
+PYTHON_PROGRAMS = re.findall(r"^```python\n(.*?)^```$", _PROGRAMS_PAGE, re.MULTILINE | re.DOTALL)
+INSTALL_COMMANDS = re.findall(r"^((?:mkdir|cp) .*/(?:opt|etc)/.*)$", _INSTALL, re.MULTILINE)
 """Commands that install the files of the service."""
+TUTORIAL_COMMANDS = re.findall(r"^(\.venv/bin/python .*)$", _TUTORIAL, re.MULTILINE)
+"""Commands of the first tutorial, beside `make run`."""
 FAIL2BAN_COMMANDS = re.findall(
     r"^(cp deploy/fail2ban/.*)$", (ROOT / "docs/logs.md").read_text("utf-8"), re.MULTILINE
 )

@@ -35,6 +35,7 @@ from tests.documents import (
     ROOT,
     ROTATION_COMMANDS,
     SECOND_UNIT_COMMANDS,
+    TUTORIAL_COMMANDS,
     command_lines,
     environment,
     make_clone,
@@ -50,7 +51,7 @@ STATUS_TESTS = "tests/status/test_terminal.py"
 PAGES_TESTS = "tests/test_operators_pages.py"
 FORWARD = "tests/forward/test_documentation.py"
 ELSEWHERE = {
-    **dict.fromkeys(OWNERS_COMMANDS, "tests/test_documentation.py::test_the_readme_commands_start_a_relay"),
+    **dict.fromkeys(OWNERS_COMMANDS, "tests/test_documentation.py::test_commands_by_hand_start_a_relay"),
     "python3 strelay.py --config relay.toml": (
         "tests/policy/test_config.py::test_the_documented_file_is_valid"
     ),
@@ -68,6 +69,7 @@ ELSEWHERE = {
         "tests/test_packaging.py::test_the_installed_commands_work",
     ),
     ".venv/bin/python -m bench.forwarding": f"{FORWARD}::test_comparison_prints_a_row_for_each_way",
+    **dict.fromkeys(TUTORIAL_COMMANDS, "tests/test_tutorials.py::test_first_tutorial_works_as_written"),
     **dict.fromkeys(("ssh -p 2222 localhost", "ssh home"), f"{FORWARD}::test_ssh_works"),
 }
 """Commands that another test runs, with that test or the start of its name."""

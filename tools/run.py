@@ -1,8 +1,8 @@
 """Implements `make run`: creates the relay's identity and ticket if they are missing, then runs the relay.
 
 It reads two environment variables, which may be empty: ADDRESS is where nodes reach the relay, as HOST:PORT;
-LADDR is where it listens, as IP:PORT, and decides what a new ticket says if ADDRESS is empty. README.md has
-the commands that do the same by hand.
+LADDR is where it listens, as IP:PORT, and decides what a new ticket says if ADDRESS is empty. docs/install.md
+has the commands that do the same by hand.
 """
 
 from __future__ import annotations

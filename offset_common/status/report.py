@@ -1,6 +1,6 @@
 """The state of a relay as one JSON object: /status.json, which the page and `stmgr relay-status` read.
 
-docs/operations.md describes its fields.
+docs/status.md describes its fields.
 """
 
 from __future__ import annotations
