@@ -11,12 +11,11 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, Optional, Union
 
 from offset_common.constants import MAX_ADDRESS_SIZE
-from offset_common.errors import UsageError
+from offset_common.errors import UsageError, quote
 
 MAX_PORT = 65535
 MAX_NAME_SIZE = 253  # bytes of a host name, without a trailing dot
 MAX_LABEL_SIZE = 63  # bytes of one part of a host name
-_QUOTED = 60  # characters of an invalid address that the error shows
 
 
 class Address(NamedTuple):
@@ -118,8 +117,7 @@ def parse_listen_address(text: str) -> Address:
 
 
 def _usage_error(text: str, invalid: _Invalid) -> UsageError:
-    shown = text if len(text) <= _QUOTED else text[:_QUOTED] + "..."
-    return UsageError(f"the address {shown!r} {invalid}")
+    return UsageError(f"the address {quote(text)} {invalid}")
 
 
 def _check_reachable(address: Address) -> None:

@@ -79,7 +79,7 @@ def as_started(page: str, script: str) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean ...?" with the known word closest to an unknown one, or an empty string."""
-    names = list(known)
+    names = list(known) if word else []
     closest = [name for name in names if name.startswith(word)] or difflib.get_close_matches(word, names, n=1)
     return f"; did you mean {closest[0]}?" if closest else ""
 

@@ -143,6 +143,11 @@ class ConnectionLost(ConnectionEnded):
     """A connection ended early: messages sent or received last may be missing."""
 
 
+def quote(text: str) -> str:
+    """Return a wrong text as an error shows it: in quotes, and no longer than a line."""
+    return repr(text if len(text) <= _QUOTED else text[:_QUOTED] + "...")
+
+
 def os_error_sentence(error: OSError) -> str:
     """Return what an error of the operating system means and what to do, without its number and the file."""
     if error.errno in _OS_ERRORS:
@@ -150,6 +155,8 @@ def os_error_sentence(error: OSError) -> str:
     text = os.strerror(error.errno) if error.errno is not None else str(error)
     return text[:1].lower() + text[1:]
 
+
+_QUOTED = 60  # characters
 
 _OS_ERRORS = {
     errno.ENOSPC: "the disk is full; free some space and try again",

@@ -6,11 +6,9 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Union
 
-from offset_common.errors import UsageError
+from offset_common.errors import UsageError, quote
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
-
-_QUOTED = 60  # characters of a wrong text that an error shows
 
 
 def parse_network(text: str) -> Network:
@@ -22,7 +20,7 @@ def parse_network(text: str) -> Network:
     Raises:
         UsageError: the text is not a network.
     """
-    shown = repr(text if len(text) <= _QUOTED else text[:_QUOTED] + "...")
+    shown = quote(text)
     address, _, length = text.partition("/")
     try:
         host = ipaddress.ip_address(address)

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from offset_common.errors import UsageError
+from offset_common.errors import UsageError, quote
 
 
 def read_number(option: str, text: str, least: float, most: float, unit: str) -> float:
@@ -23,13 +23,13 @@ def read_number(option: str, text: str, least: float, most: float, unit: str) ->
         UsageError: the value is not a number, or out of range.
     """
     try:
-        number = float(text)
+        number = float(text) if re.fullmatch(r"[0-9.eE+-]+", text) else math.nan
     except ValueError:
         number = math.nan
     if not least <= number <= most:
         hint = _in_unit(text, unit, least, most)
         limits = f"from {_plain(least)} to {_plain(most)}"
-        raise UsageError(f"{option} is a number of {unit} {limits}, not {text!r}{hint}")
+        raise UsageError(f"{option} is a number of {unit} {limits}, not {quote(text)}{hint}")
     return number
 
 
@@ -43,7 +43,7 @@ def read_count(option: str, text: str, most: int) -> int:
     count = int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else 0
     if not 1 <= count <= most:
         hint = _in_unit(text, "", 1, most)
-        raise UsageError(f"{option} is a whole number from 1 to {most}, not {text!r}{hint}")
+        raise UsageError(f"{option} is a whole number from 1 to {most}, not {quote(text)}{hint}")
     return count
 
 
@@ -63,7 +63,8 @@ def read_size(option: str, text: str, least: int, most: int) -> int:
     size = round(float(found[1]) * 1000 ** " kmgt".index(found[2].lower() or " ")) if found else -1
     if not least <= size <= most:
         raise UsageError(
-            f"{option} is a number of bytes from {least} to {most}, such as 500k, 1.5M or 2G, not {text!r}"
+            f"{option} is a number of bytes from {least} to {most}, such as 500k, 1.5M or 2G,"
+            f" not {quote(text)}"
         )
     return size
 
@@ -75,7 +76,7 @@ def read_choice(option: str, text: str, choices: Iterable[str]) -> str:
         UsageError: the value is none of the choices.
     """
     if text not in choices:
-        raise UsageError(f"{option} is {' or '.join(choices)}, not {text!r}")
+        raise UsageError(f"{option} is {' or '.join(choices)}, not {quote(text)}")
     return text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from offset_common.errors import UsageError
+from offset_common.errors import UsageError, quote
 from offset_common.option_values import read_choice, read_count, read_number
 
 
@@ -32,13 +32,16 @@ def test_a_number_is_read(text, number):
         ("MiB", "inf", ""),
         ("MiB", "-1", ""),
         ("MiB", "9" * 400, ""),
+        ("MiB", "１２", ""),
+        ("MiB", "1_0", ""),
+        ("MiB", " 10", ""),
         ("MiB", "", ""),
     ],
 )
 def test_an_invalid_number_is_explained_in_its_unit(unit, text, hint):
     with pytest.raises(UsageError) as caught:
         read_number("--option", text, 1, 1 << 20, unit)
-    assert str(caught.value) == f"--option is a number of {unit} from 1 to 1048576, not {text!r}{hint}"
+    assert str(caught.value) == f"--option is a number of {unit} from 1 to 1048576, not {quote(text)}{hint}"
 
 
 @pytest.mark.parametrize(("text", "count"), [("1", 1), ("007", 7), ("256", 256)])
@@ -64,7 +67,7 @@ def test_a_count_is_read(text, count):
 def test_an_invalid_count_is_explained(text, hint):
     with pytest.raises(UsageError) as caught:
         read_count("--connections", text, 10_000_000)
-    assert str(caught.value) == f"--connections is a whole number from 1 to 10000000, not {text!r}{hint}"
+    assert str(caught.value) == f"--connections is a whole number from 1 to 10000000, not {quote(text)}{hint}"
 
 
 def test_a_choice_is_read_and_others_are_refused():

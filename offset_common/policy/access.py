@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Optional
 
 from offset_common.constants import PUBLIC_KEY_SIZE
-from offset_common.errors import FileError, UsageError
+from offset_common.errors import FileError, UsageError, quote
 from offset_common.files import AnyPath, read_file
 from offset_common.identity import decode_key, short_key
 from offset_common.networks import Network, NetworkSet, parse_network
@@ -28,7 +28,6 @@ VERBS = ("listen", "connect", "deny")
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _KEY_TEXT = re.compile(r"[A-Za-z0-9_+-]{20,}=*")
-_QUOTED = 60  # characters of a wrong word that an error shows
 
 
 class AccessRules(NamedTuple):
@@ -111,7 +110,7 @@ class _Parser:
         if not verb:
             return
         if verb not in VERBS:
-            raise UsageError(f"unknown word {_quote(verb)}; a line begins with listen, connect or deny")
+            raise UsageError(f"unknown word {quote(verb)}; a line begins with listen, connect or deny")
         if not words:
             what = "key or address" if verb == "deny" else "key"
             raise UsageError(f"the {what} after {verb} is missing")
@@ -147,18 +146,14 @@ class _Parser:
 
     def _deny(self, word: str, rest: str = "") -> None:
         if rest:
-            raise UsageError(f"unexpected {_quote(rest)} at the end; write it as a comment, after #")
+            raise UsageError(f"unexpected {quote(rest)} at the end; write it as a comment, after #")
         if _KEY_TEXT.fullmatch(word):
             self._denied_keys.add(decode_key(word, PUBLIC_KEY_SIZE))
             return
         if not {".", ":"} & set(word):
-            raise UsageError(f"{_quote(word)} is neither a key nor an address; keys have 43 characters")
+            raise UsageError(f"{quote(word)} is neither a key nor an address; keys have 43 characters")
         self._networks.append(parse_network(word))
 
 
 def _count(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
-
-
-def _quote(text: str) -> str:
-    return repr(text if len(text) <= _QUOTED else text[:_QUOTED] + "...")

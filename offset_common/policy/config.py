@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from offset_common.command_line import did_you_mean, parse
-from offset_common.errors import FileError, UsageError
+from offset_common.errors import FileError, UsageError, quote
 from offset_common.files import read_file
 
 NOT_IN_FILES = frozenset({"--config", "--help", "--version"})
@@ -72,8 +72,7 @@ def load_config(path: str, options: Mapping[str, Any]) -> Arguments:
 
     Args:
         path: the file.
-        options: by name of each option, a value of its type: a list if it may be given several times, a
-            boolean if it has no value.
+        options: by name of each option, a value of its type: a list if it may be given several times.
 
     Raises:
         FileError: the file cannot be read, or has an unknown option or a value of a wrong type.
@@ -91,7 +90,7 @@ def load_config(path: str, options: Mapping[str, Any]) -> Arguments:
         name = f"--{key}"
         if name not in known:
             suggestion = did_you_mean(key, [each[2:] for each in known])
-            raise FileError(path, f"unknown option {key!r}{suggestion}")
+            raise FileError(path, f"unknown option {quote(key)}{suggestion}")
         arguments[name] = _read_value(path, key, value, options[name])
     return arguments
 
@@ -101,10 +100,6 @@ def _read_value(path: str, key: str, value: object, sample: object) -> object:
     if isinstance(sample, list):
         values = value if isinstance(value, list) else [value]
         return [_read_text(path, key, each) for each in values]
-    if isinstance(sample, bool):
-        if not isinstance(value, bool):
-            raise FileError(path, f"{key} is true or false, not {value!r}")
-        return value
     return _read_text(path, key, value)
 
 
@@ -112,7 +107,10 @@ def _read_text(path: str, key: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         kind = "true or false" if isinstance(value, bool) else f"a {type(value).__name__}"
         raise FileError(path, f"{key} has one value, a string or a number, and not {kind}")
-    return str(value)
+    try:
+        return str(value)
+    except ValueError:  # Python refuses to write thousands of digits
+        raise FileError(path, f"{key} is a number with too many digits") from None
 
 
 def _toml_parser(path: str) -> Callable[[str], dict[str, Any]]:

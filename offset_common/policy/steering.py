@@ -183,8 +183,8 @@ class Steering(Policy):
             settings = None if self._reread is None else self._reread()
             options = self._options if settings is None else settings.options
             call_soon(partial(self._apply, _load_rules(options), settings))
-        except OperatorError as error:
-            call_soon(partial(self._report_mistake, str(error)))
+        except Exception as error:  # also a bug, or there would be no later reload
+            call_soon(partial(self._report_mistake, error))
 
     def _apply(self, rules: AccessRules, settings: Optional[Settings]) -> None:
         assert self._relay is not None
@@ -202,8 +202,11 @@ class Steering(Policy):
             log_event("changed options that need a restart", logging.WARNING, options=names)
         self._end_reload()
 
-    def _report_mistake(self, reason: str) -> None:
-        log_event("not reloaded", logging.WARNING, reason=reason)
+    def _report_mistake(self, error: Exception) -> None:
+        if isinstance(error, OperatorError):
+            log_event("not reloaded", logging.WARNING, reason=str(error))
+        else:
+            log_event("reload failed", logging.ERROR, exc_info=error)
         self._end_reload()
 
     def _end_reload(self) -> None:

@@ -7,12 +7,14 @@ The row of all keys together has an empty key.
 from __future__ import annotations
 
 import contextlib
+import errno
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from offset_common.constants import PUBLIC_KEY_SIZE
 from offset_common.errors import FileError, os_error_sentence
 
 TOTAL = b""
@@ -20,10 +22,14 @@ TOTAL = b""
 
 LOCK_TIMEOUT = 2.0  # seconds that a read or write waits for another process
 _APPLICATION_ID = 0x4F666672  # "Offr"; marks the file as a usage file
+_OTHER_CONTENT = (
+    "not a usage file, a damaged one, or of another version; choose another file, or restore a copy"
+)
 _ADVICE = {
     "unable to open database file": "check the rights of the file and of its directory",
     "attempt to write a readonly database": "check the rights of the file and of its directory",
 }
+_OTHER_SCHEMA = ("no such ", "table usage has ", "cannot modify ", "Could not decode ")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS usage (
     month TEXT NOT NULL,        -- YYYY-MM, in UTC
@@ -98,8 +104,8 @@ class UsageFile:
             UsageBusyError: the file cannot be read or created at the moment.
         """
         with self._open() as database:
-            found = database.execute("SELECT key, received, sent FROM usage WHERE month = ?", [month])
-            return {key: Volume(received, sent) for key, received, sent in found}
+            query = "SELECT month, key, received, sent FROM usage WHERE month = ?"
+            return {row.key: row.volume for row in _rows(self._path, database.execute(query, [month]))}
 
     def add(self, month: str, volumes: Volumes) -> None:
         """Add what keys used since the last call: all of it or nothing.
@@ -138,10 +144,21 @@ def read_usage(path: str, month: str = "") -> list[Row]:
         with _errors_of(path), contextlib.closing(_connect(Path(path), "ro")) as database:
             _check_kind(path, database)
             query = f"SELECT month, key, received, sent FROM usage WHERE ? IN ('', month) {order}"
-            found: Iterable[tuple[str, bytes, int, int]] = database.execute(query, [month])
-            return [Row(each, key, Volume(received, sent)) for each, key, received, sent in found]
+            return _rows(path, database.execute(query, [month]))
     except UsageBusyError as error:
         raise FileError(path, f"{error}; try again later") from None
+
+
+def _rows(path: str, found: Iterable[tuple[object, ...]]) -> list[Row]:
+    """Return rows whose values have the types of the schema, which SQLite does not enforce."""
+    rows = []
+    for month, key, received, sent in found:
+        if not (isinstance(month, str) and isinstance(key, bytes) and len(key) in (0, PUBLIC_KEY_SIZE)):
+            raise FileError(path, _OTHER_CONTENT)
+        if not (isinstance(received, int) and isinstance(sent, int)):
+            raise FileError(path, _OTHER_CONTENT)
+        rows.append(Row(month, key, Volume(received, sent)))
+    return rows
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -156,19 +173,27 @@ def _check_kind(path: str, database: sqlite3.Connection) -> None:
 
 @contextlib.contextmanager
 def _errors_of(path: str) -> Iterator[None]:
-    directory = Path(path).absolute().parent
-    if not directory.is_dir():
-        raise FileError(path, f"the directory {str(directory)!r} is missing; create it first")
-    if Path(path).is_dir():
-        raise FileError(path, "this is a directory; give the name of a file in it")
+    if not path or "\0" in path:
+        raise FileError(path, "this is not a file name")
     try:
+        directory = Path(path).absolute().parent
+        if not directory.is_dir():
+            raise FileError(path, f"the directory {str(directory)!r} is missing; create it first")
+        if Path(path).is_dir():
+            raise FileError(path, "this is a directory; give the name of a file in it")
+        if Path(path).exists() and not Path(path).is_file():
+            raise FileError(path, "this is not a regular file; choose another name")
         yield
     except sqlite3.OperationalError as error:
-        if str(error) in _ADVICE:
-            raise FileError(path, f"{error}; {_ADVICE[str(error)]}") from None
-        raise UsageBusyError(str(error)) from None
+        text = str(error)
+        if text in _ADVICE:
+            raise FileError(path, f"{text}; {_ADVICE[text]}") from None
+        if text.startswith(_OTHER_SCHEMA):
+            raise FileError(path, f"{_OTHER_CONTENT} ({text})") from None
+        raise UsageBusyError(text) from None
     except sqlite3.DatabaseError as error:
-        reason = "not a usage file, or a damaged one; choose another file, or restore it from a copy"
-        raise FileError(path, f"{reason} ({error})") from None
+        raise FileError(path, f"{_OTHER_CONTENT} ({error})") from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise FileError(path, os_error_sentence(error)) from None
         raise UsageBusyError(os_error_sentence(error)) from None

@@ -83,3 +83,5 @@ class UsageWriter:
                 del self._unwritten[month]
         except (FileError, UsageBusyError) as error:
             self._failed(error.reason if isinstance(error, FileError) else str(error))
+        except Exception as error:  # a bug costs one attempt, not all later ones
+            self._failed(repr(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
@@ -9,6 +10,7 @@ from typing import Callable
 import pytest
 
 from offset_common.identity import Identity, encode_key
+from offset_common.policy import steering
 from offset_common.policy.steering import PolicyOptions, Steering
 from offset_common.relay.close_reason import CloseReason
 from offset_common.wire.messages import InitRole
@@ -16,6 +18,7 @@ from tests.relay.harness import Harness, running
 
 ALICE, BOB = Identity.generate(), Identity.generate()
 ALICE_KEY, BOB_KEY = encode_key(ALICE.public_key), encode_key(BOB.public_key)
+RELOAD = re.compile("reloaded|reload failed")
 START = f"listen {ALICE_KEY} Alice's relay\nconnect {BOB_KEY} bob\n"
 
 
@@ -40,8 +43,8 @@ def reload(harness: Harness, path: Path) -> Callable[[str], str]:
         path.write_text(text)
         before = len(harness.log.lines)
         harness.relay.reload()
-        harness.run_until(lambda: any("reloaded" in line for line in harness.log.lines[before:]))
-        (line,) = [line for line in harness.log.lines[before:] if "reloaded" in line]
+        harness.run_until(lambda: any(RELOAD.search(line) for line in harness.log.lines[before:]))
+        (line,) = [line for line in harness.log.lines[before:] if RELOAD.search(line)]
         return line
 
     return change
@@ -50,6 +53,13 @@ def reload(harness: Harness, path: Path) -> Callable[[str], str]:
 def test_a_listed_key_may_listen_and_another_may_not(harness):
     assert not harness.listener(ALICE).connection.closed
     assert harness.reason_of(harness.listener().connection) is CloseReason.DENIED
+
+
+def test_a_bug_in_a_reload_ends_that_reload_alone(reload, monkeypatch):
+    with monkeypatch.context() as bug:
+        bug.setattr(steering, "load_access", None)
+        assert "error: reload failed" in reload(START)
+    assert reload(START).startswith("reloaded")
 
 
 def test_an_unlisted_key_may_not_connect(harness):

@@ -78,6 +78,9 @@ def test_the_rest_has_its_defaults(tmp_path):
         ("rate = true", "rate has one value, a string or a number, and not true or false"),
         ("rate = [1]", "rate has one value, a string or a number, and not a list"),
         ("[rate]\nall = 1", "rate has one value, a string or a number, and not a dict"),
+        ("rate = 0x" + "f" * 10_000, "rate is a number with too many digits"),
+        ('"" = 1', "unknown option ''"),
+        (f"{'k' * 10_000} = 1", f"unknown option '{'k' * 60}...'"),
         ("proxy-protocol = [[1]]", "proxy-protocol has one value, a string or a number, and not a list"),
     ],
 )
@@ -153,6 +156,8 @@ def test_a_reload_says_what_needs_a_restart(configured):
         ("tunnels = 0", "--tunnels is a whole number from 1"),
         ("access = 'missing.txt'", "missing.txt: there is no file of this name"),
         ("nonsense", "not valid TOML"),
+        ("rate = 0x" + "f" * 10_000, "rate is a number with too many digits"),
+        (f"rate = '{'x' * 10_000}'", f"not '{'x' * 60}...'"),
     ],
 )
 def test_a_mistake_in_a_reload_changes_nothing(text, reason, configured):
@@ -160,6 +165,8 @@ def test_a_mistake_in_a_reload_changes_nothing(text, reason, configured):
     line = change(text)
     assert line.startswith("warning: not reloaded: reason=")
     assert reason in line
+    assert len(line) < 400
+    assert change("tunnels = 6").startswith("reloaded"), "after the mistake is corrected"
     relay.stop_cleanly()
 
 

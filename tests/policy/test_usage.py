@@ -102,6 +102,34 @@ def test_a_database_of_another_program_is_refused(path):
             use()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP TABLE usage",
+        "ALTER TABLE usage RENAME COLUMN received TO bytes",
+        f"INSERT INTO usage VALUES ('{MAY}', 'text', 1, 2)",
+        f"INSERT INTO usage VALUES ('{MAY}', x'01', 1, 2)",
+        "UPDATE usage SET received = 'many'",
+        "UPDATE usage SET sent = 9e999",
+    ],
+)
+def test_a_usage_file_with_other_content_is_refused(change, path):
+    UsageFile(path).add(MAY, {ALICE: Volume(1, 2)})
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute(change)
+    for use in (lambda: UsageFile(path).load(MAY), lambda: read_usage(path)):
+        with pytest.raises(FileError, match="of another version"):
+            use()
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "/dev/null", "x" * 5000])
+def test_a_name_of_no_regular_file_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError):
+        UsageFile(name).load(MAY)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_directory_is_named(tmp_path):
     with pytest.raises(FileError, match=r"the directory .* is missing; create it first"):
         UsageFile(str(tmp_path / "no" / "usage.db")).load(MAY)
@@ -140,6 +168,19 @@ def test_what_a_locked_file_does_not_take_is_written_later(path):
     assert writer.close()
     assert file.load(MAY) == {ALICE: Volume(11, 22)}
     assert reports.reasons == ["database is locked"]
+
+
+def test_the_writer_survives_a_bug(path, monkeypatch):
+    file, reports = UsageFile(path), Reports()
+    writer = UsageWriter(file, reports.on_loaded, reports.failed)
+    writer.start(None)
+    with monkeypatch.context() as bug:
+        bug.setattr(file, "add", None)
+        writer.add(MAY, {ALICE: Volume(1, 2)})
+        reports.wait()
+    writer.add(MAY, {})
+    assert writer.close()
+    assert file.load(MAY) == {ALICE: Volume(1, 2)}
 
 
 def test_a_file_locked_at_the_start_is_read_before_it_is_written(path):
