@@ -34,10 +34,13 @@ Command = tuple[Union[str, int], ...]
 Answer = object
 """What the server returns: bytes, a number, None, a list or set of these, or an exception."""
 
+# Entries that no host of a fleet wrote, whatever their type, are overwritten.
+
 # An epoch is larger than any before it, also after the server lost everything: its own clock is the floor.
 _RESERVE = """
 local time = redis.call('TIME')
-local last = tonumber(redis.call('GET', KEYS[1]) or '0')
+local last = redis.pcall('GET', KEYS[1])
+last = type(last) == 'string' and #last <= 16 and tonumber(last) or 0
 local epoch = math.max(last + 1, tonumber(ARGV[1]) + 1, time[1] * 1000000 + time[2])
 local text = string.format('%.0f', epoch)
 redis.call('SET', KEYS[1], text, 'PX', ARGV[2])
@@ -51,8 +54,10 @@ local answers = {}
 for i, key in ipairs(KEYS) do
   local number = ARGV[i + 2]
   local mine = number .. ' ' .. ARGV[1]
-  local current = redis.call('GET', key) or ''
+  local current = redis.pcall('GET', key)
+  if type(current) ~= 'string' then current = '' end
   local epoch = string.match(current, '^(%d+) ')
+  if epoch and #epoch > 16 then epoch = nil end
   answers[i] = current
   if current == mine then
     redis.call('PEXPIRE', key, ARGV[2])
@@ -66,7 +71,7 @@ return answers
 
 _DROP = """
 for i, key in ipairs(KEYS) do
-  if redis.call('GET', key) == ARGV[i] then redis.call('DEL', key) end
+  if redis.pcall('GET', key) == ARGV[i] then redis.call('DEL', key) end
 end
 """
 

@@ -171,7 +171,7 @@ def _parse_server(text: str, default_port: int) -> Address:
     host = host.strip("[]")
     if not host:
         raise ValueError("a host is missing")
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= MAX_PORT):
+    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) <= MAX_PORT):
         raise ValueError(f"a port is not a number from 1 to {MAX_PORT}")
     return Address(host, int(port))
 

@@ -12,6 +12,7 @@ Source: docs/fleet.md.
 from __future__ import annotations
 
 import json
+from ipaddress import ip_address
 from typing import Any, NamedTuple, Optional
 
 from offset_common.errors import DecodeError, UsageError
@@ -23,6 +24,7 @@ from offset_common.wire.messages import InitRole
 
 VERSION = 1
 MAX_SIZE = 1024  # bytes of an order or answer
+MAX_EPOCH = 10**16
 MAX_AGE = 3600.0  # seconds
 MAX_TEXT = 200  # characters of each address
 TAKEN = "taken"
@@ -75,8 +77,8 @@ class Order(NamedTuple):
             kind, key = fields["kind"], decode_key(fields["key"], KEY_SIZE)
             if kind == TAKEN:
                 epoch = fields["epoch"]
-                if not isinstance(epoch, int) or isinstance(epoch, bool):
-                    raise DecodeError("an epoch that is not a number")
+                if not isinstance(epoch, int) or isinstance(epoch, bool) or not 0 <= epoch < MAX_EPOCH:
+                    raise DecodeError("an epoch that is not valid")
                 return cls(kind, key, epoch=epoch)
             if kind not in ROLES:
                 raise DecodeError("an order of an unknown kind")
@@ -84,9 +86,10 @@ class Order(NamedTuple):
             if not isinstance(address, list) or not all(_is_short_text(each) for each in address):
                 raise DecodeError("an address that is not text")
             text, prefix, host = address
+            ip_address(host)
             age = min(max(0.0, float(fields["age"])), MAX_AGE)
             return cls(kind, key, decode_key(fields["other"], KEY_SIZE), PeerAddress(text, prefix, host), age)
-        except (KeyError, TypeError, ValueError, UsageError):
+        except (KeyError, TypeError, ValueError, OverflowError, UsageError):
             raise DecodeError("an incomplete order") from None
 
 

@@ -52,7 +52,7 @@ class ServerModel:
             keys, values = rest[:count], rest[count:]
             if "TIME" in script:
                 return self._reserve(keys[0], *values)
-            if "pcall" in script:
+            if "PEXPIRE" in script:
                 return self._claim(keys, *values)
             self._drop(keys, values)
             return None

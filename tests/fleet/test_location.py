@@ -45,6 +45,7 @@ def test_every_form_is_read(text: str, location: Location) -> None:
     [
         *("", "valkey", "valkey://", "10.0.0.9:6379", "http://secret@10.0.0.9", "valkey+mesh://u:secret@h"),
         *("valkey://:secret@a,b", "valkey://:secret@h:0", "valkey://:secret@h:99999", "valkey://:secret@h:x"),
+        *("valkey://:secret@h:000001999999", f"valkey://:secret@h:{'9' * 5000}"),
         *("valkey://:secret@h/x", "valkey://:secret@h/1/2", "valkey+sentinel://:secret@h", "valkey://h/-1"),
         *(
             "valkey+cluster://:secret@h/1",

@@ -72,3 +72,19 @@ def test_field_of_another_type_is_refused(order: Order, name: str, value: object
         return
     with pytest.raises(DecodeError):
         Order.decode(json.dumps({**fields, name: value}).encode())
+
+
+@pytest.mark.parametrize(
+    ("order", "field", "value"),
+    [
+        (0, "age", 10**400),
+        (0, "address", ["a", "b", "no IP address"]),
+        (0, "address", ["a", "b", ""]),
+        (2, "epoch", -1),
+        (2, "epoch", 10**16),
+    ],
+)
+def test_absurd_value_is_refused(order: int, field: str, value: object) -> None:
+    fields = json.loads(ORDERS[order].encode())
+    with pytest.raises(DecodeError):
+        Order.decode(json.dumps({**fields, field: value}).encode())

@@ -90,3 +90,15 @@ def test_every_entry_expires(server: DirectoryServer) -> None:
     keys = server.ask("KEYS", "*")
     assert len(keys) == 4
     assert all(server.ask("PTTL", key) > 0 for key in keys)
+
+
+@pytest.mark.parametrize("value", ["x", "-5", "9" * 300 + " x", "9" * 17, "\xff", None])
+def test_foreign_entry_is_overwritten(value: object, server: DirectoryServer) -> None:
+    entries, host = Entries(b"R" * 32), HOSTS[0].id
+    reserve, claim = entries.reserve(0), entries.claim(host, [(KEYS[0], 5)])
+    for key in (reserve[3], claim[3]):
+        server.ask("RPUSH", key, "a list") if value is None else server.ask("SET", key, value)
+    server.ask(*entries.drop(host, [(KEYS[0], 5)]))
+    assert 0 < int(server.ask(*reserve)) < 10**16
+    server.ask(*claim)
+    assert server.ask(*entries.read_listener(KEYS[0])) == f"5 {host}".encode()
