@@ -28,12 +28,15 @@ class RelayProcess:
     Args:
         options: more options of the relay.
         script: the relay's program, from the root of the project.
+        identity: its identity; None for a new one.
     """
 
-    def __init__(self, options: Sequence[str] = (), script: str = "strelay.py") -> None:
+    def __init__(
+        self, options: Sequence[str] = (), script: str = "strelay.py", identity: Optional[Identity] = None
+    ) -> None:
         self._options = options
         self._script = script
-        self._identity = Identity.generate()
+        self._identity = identity or Identity.generate()
         self.public_key = self._identity.public_key
         self.port = 0
 
@@ -81,6 +84,10 @@ class RelayProcess:
     def cpu_seconds(self) -> float:
         """Return the CPU time in seconds that all processes of the relay have used so far."""
         return cpu_seconds(process_tree(self._process.pid))
+
+    def log(self) -> str:
+        """Return what it has logged."""
+        return self._log.read_text(errors="replace")
 
     def memory_size(self) -> int:
         """Return the memory in bytes of all processes of the relay."""
