@@ -14,7 +14,7 @@ Options:
   -h, --help     Show this page.
   -V, --version  Show the version.
 
-Each frame names the section of docs/protocol.md that explains it. Section 10 has an example of the output.
+Each frame names the section of docs/protocol.md that explains it. Section 10 has an example.
 """
 
 from __future__ import annotations

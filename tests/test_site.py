@@ -123,7 +123,7 @@ def test_every_diagram_is_drawn_without_a_network(site: Path, server: str, tmp_p
         for path in (ROOT / "docs").glob("*.md")
     }
     pages = {"index": 0, "illustrated": 0, **{name: count for name, count in diagrams.items() if count}}
-    assert "architecture" in pages
+    assert "architecture" in pages and "protocol" in pages
     with browser(tmp_path / "profile") as page:
         page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": OPEN_SHADOW_TREES})
         for name, count in pages.items():
