@@ -1,0 +1,199 @@
+"""The programs in examples/ that people copy: they work, and survive bad callers and relay restarts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from offset_common.client import OffsetError, RelayTicket, connect
+from offset_common.identity import Identity, encode_key, save_identity
+from tests.support.process import PATIENCE, ROOT, LoggedProcess, wait_until
+from tests.support.relay_process import RelayProcess, StartRelay
+
+
+class Programs:
+    """Two identities in a directory, and the examples that use them."""
+
+    def __init__(self, directory: Path, relay: RelayProcess) -> None:
+        self.directory = directory
+        self.relay = relay
+        self.home, self.phone = Identity.generate(), Identity.generate()
+        save_identity(self.home, directory / "home")
+        save_identity(self.phone, directory / "phone")
+        self.ticket = relay.ticket
+        self.ticket.save(directory / "ticket")
+        self.inbox = directory / "inbox"
+        self.inbox.mkdir()
+        self.started = ExitStack()
+
+    def serve(self, script: str) -> LoggedProcess:
+        """Start the serving side of an example, and wait until it listens."""
+        arguments = {
+            "json_rpc.py": ["serve", "ticket", "home"],
+            "send_file.py": ["receive", "ticket", "home", "inbox", encode_key(self.phone.public_key)],
+            "chat.py": ["room", "ticket", "home"],
+        }[script]
+        process = LoggedProcess(self.command(script, *arguments), self.directory)
+        self.started.callback(process.kill)
+        process.wait_for_line("^listening for ")
+        return process
+
+    def run(self, script: str, role: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the calling side of an example to its end."""
+        key = encode_key(self.home.public_key)
+        return subprocess.run(
+            self.command(script, role, "ticket", "phone", key, *arguments),
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=3 * PATIENCE,
+        )
+
+    @staticmethod
+    def command(script: str, *arguments: str) -> list[str]:
+        """Return the command line of an example."""
+        return [sys.executable, str(ROOT / "examples" / script), *arguments]
+
+
+@pytest.fixture
+def programs(tmp_path: Path, relay: RelayProcess) -> Iterator[Programs]:
+    programs = Programs(tmp_path, relay)
+    with programs.started:
+        yield programs
+
+
+def rpc_works(programs: Programs) -> bool:
+    return programs.run("json_rpc.py", "call", "add", "1", "2").stdout == "3\n"
+
+
+def file_arrives(programs: Programs) -> bool:
+    content = os.urandom(700_000)
+    name = content[:8].hex()
+    (programs.directory / name).write_bytes(content)
+    done = programs.run("send_file.py", "send", name)
+    return done.returncode == 0 and (programs.inbox / name).read_bytes() == content
+
+
+def chat_works(programs: Programs) -> bool:
+    """Join and leave; the room tells a guest that it has come."""
+    guest = subprocess.Popen(
+        programs.command("chat.py", "join", "ticket", "phone", encode_key(programs.home.public_key), "ann"),
+        cwd=programs.directory,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with guest:
+        assert guest.stdout is not None and guest.stdin is not None
+        line = next((line for line in guest.stdout if not line.startswith("* ")), "")
+        guest.stdin.close()
+        guest.kill()
+    return line == "ann is here\n"
+
+
+WORKS: dict[str, Callable[[Programs], bool]] = {
+    "json_rpc.py": rpc_works,
+    "send_file.py": file_arrives,
+    "chat.py": chat_works,
+}
+every_program = pytest.mark.parametrize("script", list(WORKS))
+
+
+@every_program
+def test_program_works(programs: Programs, script: str) -> None:
+    programs.serve(script)
+    wait_until(lambda: WORKS[script](programs), "the first success")
+
+
+NONSENSE = (b"", b"\xff\xfe", b"[" * 100_000, b'{"id": 1}', b"[]", b'{"name": "../x", "size": -1}')
+
+
+def send_nonsense(ticket: RelayTicket, caller: Identity, key: bytes) -> None:
+    with connect(ticket, caller, key, end_to_end=True) as tunnel, suppress(OffsetError, TimeoutError):
+        for message in NONSENSE:
+            tunnel.send(message)
+        tunnel.receive(1)
+
+
+def crash(ticket: RelayTicket, caller: Identity, key: bytes) -> None:
+    tunnel = connect(ticket, caller, key, end_to_end=True)
+    tunnel.send(b'{"name": "half", "size": 1000000, "sha256": "0"}')
+    tunnel.send(bytes(100_000))
+    tunnel.abort()
+
+
+def speak_plainly(ticket: RelayTicket, caller: Identity, key: bytes) -> None:
+    with connect(ticket, caller, key) as plain:
+        plain.send(b"no handshake")
+
+
+@every_program
+@pytest.mark.parametrize("disturb", [send_nonsense, crash, speak_plainly])
+def test_program_survives_a_bad_caller(programs: Programs, script: str, disturb) -> None:
+    programs.serve(script)
+    wait_until(lambda: WORKS[script](programs), "the first success")
+    disturb(programs.ticket, programs.phone, programs.home.public_key)
+    assert WORKS[script](programs)
+    assert not (programs.inbox / "half").exists()
+
+
+@every_program
+def test_program_survives_a_relay_restart(tmp_path: Path, start_relay: StartRelay, script: str) -> None:
+    relay = start_relay()
+    programs = Programs(tmp_path, relay)
+    with programs.started:
+        process = programs.serve(script)
+        relay.kill()
+        process.wait_for_line("^not listening: .*; retrying in ")
+        start_relay(address=relay.addresses[0], identity=relay.identity)
+        process.wait_for_line("^listening for ", count=2)
+        wait_until(lambda: WORKS[script](programs), "a success after the restart")
+
+
+def test_rpc_errors_have_their_codes(programs: Programs) -> None:
+    programs.serve("json_rpc.py")
+    wait_until(lambda: rpc_works(programs), "the first success")
+    assert programs.run("json_rpc.py", "call", "nothing").stderr == "method not found\n"
+    assert programs.run("json_rpc.py", "call", "upper", "1").stderr.startswith("invalid params: ")
+
+
+def test_existing_file_is_not_overwritten(programs: Programs) -> None:
+    programs.serve("send_file.py")
+    wait_until(lambda: file_arrives(programs), "the first success")
+    (programs.inbox / "kept").write_text("old")
+    (programs.directory / "kept").write_text("new")
+    done = programs.run("send_file.py", "send", "kept")
+    assert done.returncode == 1 and done.stderr.startswith("refused: ")
+    assert (programs.inbox / "kept").read_text() == "old"
+
+
+def test_guests_see_what_the_others_type(programs: Programs) -> None:
+    programs.serve("chat.py")
+    key = encode_key(programs.home.public_key)
+    output = programs.directory / "output"
+    save_identity(Identity.generate(), programs.directory / "guest")
+    with output.open("w") as file:
+        reading = subprocess.Popen(
+            programs.command("chat.py", "join", "ticket", "guest", key, "bob"),
+            cwd=programs.directory,
+            stdin=subprocess.PIPE,
+            stdout=file,
+        )
+    try:
+        wait_until(lambda: "bob is here" in output.read_text(), "bob in the room")
+        with connect(programs.ticket, programs.phone, programs.home.public_key, end_to_end=True) as tunnel:
+            tunnel.send(b"ann")
+            tunnel.send(b"hello \x1b[31mall")
+            wait_until(lambda: "ann: hello [31mall\n" in output.read_text(), "the line")
+        wait_until(lambda: "ann has left" in output.read_text(), "the end")
+    finally:
+        reading.kill()
+        reading.communicate()
