@@ -174,6 +174,11 @@ def check_bench(line: str, _directory: Path) -> None:
     parse(page, shlex.split(line.partition("-m bench")[2]), "1")
 
 
+def check_help(line: str, _directory: Path) -> None:
+    """Check that a program starts and has a help page."""
+    assert "Usage:" in run(f"{line} --help", ROOT)
+
+
 def check_make(line: str, directory: Path) -> None:
     """Check that the Makefile has these variables and documented targets."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
@@ -245,6 +250,7 @@ KINDS: dict[str, Callable[[str, Path], None]] = {
     r"python3 strelay\.py .*": start_relay,
     r"python3 examples/small_relay\.py .*": start_small_relay,
     r"\.venv/bin/python -m bench .*": check_bench,
+    r"\.venv/bin/python -m bench\.fleet": check_help,
     r"\.venv/bin/python -m bench\.small_relay": check_comparison,
     r"\.venv/bin/python -m pytest tests/.*": collect,
     r"(?:[A-Z]+=\S+ )*make .*": check_make,

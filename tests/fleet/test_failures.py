@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from offset_common.wire.messages import InitRole
 from tests.service.relays import UpgradingRelay
 from tests.support.fleet import (
     SERVERS,
@@ -195,6 +196,24 @@ def test_upgrade_in_place_loses_no_tunnel_and_no_host(
     wait_until(lambda: len(server.keys("host")) == 2, "two hosts in the directory")
     assert_all_reachable(relay, new_node_at, listeners_at(relay, new_node_at))
     assert_joined(near, far)
+
+
+def test_host_that_others_cannot_reach_serves_its_own_peers(
+    relay: FleetProcesses, new_node_at: NewNodeAt
+) -> None:
+    nowhere = f"{LOCALHOST}:{free_port()}"
+    cut_off = relay.start("cut-off", "--fleet-address", nowhere)
+    relay.hosts.append(cut_off)
+    relay.wait_until_complete()
+    node, other = new_node_at().at(cut_off), new_node_at().at(relay.hosts[0])
+    listener, other_listener = node.open().init(InitRole.LISTEN), other.listen()
+    wait_until(lambda: node.is_reached_from(cut_off, listener))
+    near = new_node_at().at(relay.hosts[0]).connect(node.public_key)
+    assert near.messages_until_end() == []
+    end = relay.hosts[0].wait_for_end(near.port)
+    assert end.reason == "no listener for that key the host cut-off: Connection refused"
+    assert_listening(new_node_at().at(cut_off), node.at(cut_off), listener)
+    assert_listening(new_node_at().at(cut_off), other, other_listener)
 
 
 def test_sentinel_names_a_new_server(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shlex
 import socket
+from functools import partial
 
 import pytest
 
@@ -16,8 +17,9 @@ from offset_common.wire.messages import InitRole
 from tests.documents import command_lines
 from tests.support.channel import Channel, KeyPair
 from tests.support.fleet import DirectoryServer, FleetProcesses, NewNodeAt
-from tests.support.node import assert_joined, assert_listening
+from tests.support.node import assert_joined, assert_listening, at_once
 from tests.support.peer import TIMEOUT, Ended, Peer
+from tests.support.process import wait_until
 from tests.support.relay_process import NewNode, RelayProcess
 
 
@@ -55,6 +57,17 @@ def test_newest_listener_wins_wherever_it_is(relay: FleetProcesses, new_node_at:
     assert first.wait_for_end(old.port).reason == "replaced by a newer listener with the same key"
     for host in (first, second, third):
         assert_listening(new_node_at().at(host), node, new)
+
+
+def test_hosts_that_claim_a_key_at_once_agree(relay: FleetProcesses, new_node_at: NewNodeAt) -> None:
+    for _ in range(3):
+        node = new_node_at()
+        claims = [node.at(host).open() for host in relay.hosts[:2]]
+        at_once(*(partial(each.init, InitRole.LISTEN) for each in claims))
+        wait_until(lambda claims=claims: any(relay.ends(each.port) for each in claims))  # type: ignore[misc]
+        (winner,) = [each for each in claims if not relay.ends(each.port)]
+        for host in relay.hosts:
+            assert_listening(new_node_at().at(host), node.at(host), winner)
 
 
 def test_waiting_connects_follow_their_listener(relay: FleetProcesses, new_node_at: NewNodeAt) -> None:

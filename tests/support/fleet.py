@@ -133,10 +133,10 @@ class FleetProcesses:
             self.hosts.append(self.start(f"host-{number}"))
         self.wait_until_complete()
 
-    def start(self, name: str) -> RelayProcess:
-        """Start one more host."""
+    def start(self, name: str, *options: str) -> RelayProcess:
+        """Start one more host, perhaps with more options."""
         fleet = ("--fleet", self._url, "--fleet-laddr", f"{LOCALHOST}:0", "--fleet-name", name)
-        return self._make(self.identity, options=(*fleet, *self._options))
+        return self._make(self.identity, options=(*fleet, *self._options, *options))
 
     def wait_until_complete(self) -> None:
         """Wait until each host has found the directory."""
