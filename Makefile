@@ -26,6 +26,8 @@ MARKED := $(if $(SLOW),,-m "not slow")
 CHECKED := setup.py strelay.py stmgr.py stforward.py offset_common tests tools \
 	$(patsubst %/,%,$(sort $(dir $(wildcard bench/*.py examples/*.py))))
 
+WRITTEN := $(wildcard *.md) docs *.py offset_common examples tools bench
+
 # `make soak`: the duration in seconds, the random seed (a new one if empty), and the relay's worker processes.
 SECONDS ?= 600
 SEED ?=
@@ -58,10 +60,12 @@ test: $(VENV)/dev.stamp ## run the tests; every branch of wire/ and channel/ mus
 	$(VENV)/bin/python -m pytest --ignore=tests/attack $(PARALLEL) $(MARKED) --cov --cov-branch --cov-report= $(PYTEST_ARGUMENTS)
 	$(VENV)/bin/python -m coverage report --skip-covered --show-missing --fail-under=100
 
-check: $(VENV)/dev.stamp ## check lint, format and types
+check: $(VENV)/dev.stamp ## check lint, format, types, spelling and words
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy $(CHECKED)
+	$(VENV)/bin/codespell $(WRITTEN)
+	$(VENV)/bin/python -m tools.prose
 
 format: $(VENV)/dev.stamp ## rewrite files in the format that check expects
 	$(VENV)/bin/ruff check --fix .

@@ -1,4 +1,4 @@
-"""Who may read a file: warn about an exposed private key, and advise after a refused access.
+"""The permissions of a file: warn about an exposed private key, and advise after a refused access.
 
 The advice depends on the owner. Services often read a key that belongs to another user: systemd gives
 credentials mode 0440 and an access control list (ACL), Kubernetes gives secrets the group of the pod. A chmod

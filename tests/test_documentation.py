@@ -26,6 +26,7 @@ from tests.documents import (
 from tests.log_calls import documented_events, logged_events, table
 from tests.support.relay_log import parse_ready
 from tests.support.relay_process import RelayProcess
+from tools.prose import check, faults
 
 PATIENCE = 20.0  # seconds for each step
 
@@ -129,6 +130,18 @@ def test_files_named_in_documents_exist(document: str) -> None:
     ):
         if not name.endswith((".ident", ".relay", "relay/relay")):
             assert any((root / name).exists() for root in (ROOT, ROOT / "offset_common")), name
+
+
+def test_texts_use_the_vocabulary() -> None:
+    assert [str(fault) for fault in faults()] == []
+
+
+def test_vocabulary_finds_words_to_avoid() -> None:
+    text = "It is on the hot path.\n\nWhat is sent is kept. What is kept?\n"
+    assert [(fault.line, fault.text) for fault in check("a page", text)] == [
+        (1, "hot path"),
+        (3, "What is sent is kept."),
+    ]
 
 
 def test_changelog_has_the_form_of_keep_a_changelog() -> None:

@@ -43,7 +43,7 @@ class Handle(ABC, Generic[Item]):
         """Deliver what was sent, drop what was not received, and close the connection.
 
         The connection, its thread and its descriptors are gone at most 30 s later, even if the relay or the
-        other node never finishes. What is not delivered by then is dropped.
+        other node never finishes. Messages that are not delivered by then are dropped.
 
         Args:
             timeout: seconds to wait for the delivery, which continues in the background after that; None to

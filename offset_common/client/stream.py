@@ -18,7 +18,7 @@ MODES = ("r", "w", "rw", "wr")  # for text; a "b" after them for bytes
 
 
 class Messages(Protocol):
-    """What the stream needs of a tunnel."""
+    """The part of a tunnel that a stream uses."""
 
     def send(self, message: memoryview, timeout: Optional[float] = None) -> None:
         """Send one message."""

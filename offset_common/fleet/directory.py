@@ -29,7 +29,7 @@ MAX_QUESTIONS = 10_000  # under way at the same time
 
 
 class Directory:
-    """What one host knows of the directory.
+    """The directory as one host knows it.
 
     Args:
         relay_key: the public key that all hosts share, 32 bytes.

@@ -1,4 +1,4 @@
-"""What is in the directory: the keys and values of its entries, and the scripts that change them.
+"""The content of the directory: the keys and values of its entries, and the scripts that change them.
 
     offset:{RELAY}:host:HOST       a host that is alive, as JSON            expires after HOST_TTL
     offset:{RELAY}:hosts           the set of all hosts                     expires after HOSTS_TTL
@@ -32,7 +32,7 @@ MAX_NAME_SIZE = 64  # characters of a host's name
 
 Command = tuple[Union[str, int], ...]
 Answer = object
-"""What the server returns: bytes, a number, None, a list or set of these, or an exception."""
+"""A value that the server returns: bytes, a number, None, a list or set of these, or an exception."""
 
 # Entries that no host of a fleet wrote, whatever their type, are overwritten.
 
@@ -98,7 +98,7 @@ class Host(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Who has a listener; of two claims of one key, the one with the larger epoch wins."""
+    """The host that has a listener; of two claims of one key, the one with the larger epoch wins."""
 
     epoch: int
     host: str

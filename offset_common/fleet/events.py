@@ -1,4 +1,4 @@
-"""What the directory reports to the host."""
+"""The events that the directory reports to the host."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ from offset_common.wire.messages import InitRole
 
 
 class FleetOptions(NamedTuple):
-    """What the operator asks for.
+    """The options of the operator.
 
     Args:
         location: of the directory.

@@ -80,7 +80,7 @@ class AwaitingHome(MessageSession):
 
 
 class Means(NamedTuple):
-    """What forwarding uses.
+    """The parts of a host that forwarding uses.
 
     Args:
         find_home: asks the directory where a key listens, and calls with the answer.

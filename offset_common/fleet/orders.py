@@ -32,7 +32,7 @@ ROLES = {"connect": InitRole.CONNECT, "accept": InitRole.ACCEPT}
 
 
 class Order(NamedTuple):
-    """What an arriving host asks for.
+    """A request of an arriving host.
 
     Args:
         kind: connect, accept or taken.
@@ -94,7 +94,7 @@ class Order(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the home answers: joined, or a reason why not.
+    """The answer of the home: joined, or a reason why not.
 
     Args:
         reason: why there is no tunnel; None where there is one.

@@ -18,7 +18,7 @@ REFUSAL_TIME = 2.0  # seconds for a refusal to be delivered
 
 
 class Host(Protocol):
-    """What a caller needs of the sharing side."""
+    """The part of the sharing side that a caller uses."""
 
     def ask(self, caller: Caller, hello: Hello) -> None:
         """Find out whether the caller may come in, and call `Caller.answer`."""

@@ -1,7 +1,7 @@
 """Delivers stream messages once and in order, although the tunnel under them may be replaced.
 
 A tunnel delivers its messages in order until it breaks; nobody knows then which of the last ones arrived. So
-each side counts what it receives and confirms the count now and then (ACK). What is not confirmed is kept,
+each side counts what it receives and confirms the count now and then (ACK). Unconfirmed messages are kept,
 and sent again through the next tunnel, from the count in the other side's HELLO or WELCOME.
 """
 

@@ -1,4 +1,4 @@
-"""What people and programs see: lines, a line of progress on a terminal, or JSON.
+"""The output for people and programs: lines, a line of progress on a terminal, or JSON.
 
 On a terminal, the last line shows what is going on and is replaced. Otherwise each state is a line, and with
 --json every event is an object on a line of standard output.

@@ -17,7 +17,7 @@ WRITE = selectors.EVENT_WRITE
 
 
 class Watcher(Protocol):
-    """What the loop calls for a socket."""
+    """The object that the loop calls for a socket."""
 
     def on_ready(self, events: int) -> None:
         """Read or write: `events` is READ, WRITE or both. An exception here becomes an `on_failure`."""

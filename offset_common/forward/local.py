@@ -28,7 +28,7 @@ LINGER_RESET = struct.pack("ii", 1, 0)  # close() resets the connection
 
 
 class Gate(Protocol):
-    """What a local connection asks and tells its session."""
+    """The part of a session that a local connection uses."""
 
     def may_send(self) -> bool:
         """Return whether the session takes data."""

@@ -1,4 +1,4 @@
-"""What the two sides send each other in the messages of a tunnel.
+"""The messages that the two sides send each other through a tunnel.
 
     kind (1 byte) || fields
 

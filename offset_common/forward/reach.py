@@ -38,7 +38,7 @@ MAX_DELAY = 10.0  # seconds between attempts: somebody is waiting
 
 
 class ReachOptions(NamedTuple):
-    """What a person may choose.
+    """The options of the person.
 
     Args:
         name: of this machine.

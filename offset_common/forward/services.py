@@ -1,4 +1,4 @@
-"""What is shared, and where it appears: the arguments of `share` and `to`.
+"""Shared services, and where they appear: the arguments of `share` and `to`.
 
 share   [NAME=]PORT, [NAME=]HOST:PORT or [NAME=]/PATH    a server on this side
 to      [NAME=]PORT, [NAME=]IP:PORT or [NAME=]/PATH      where programs on this side connect to

@@ -1,4 +1,4 @@
-"""What both sides have: the streams and local connections of a session, over one tunnel after another.
+"""The part of both sides: the streams and local connections of a session, over one tunnel after another.
 
     local connections  <-->  streams  <-->  delivery  <-->  the tunnel of the moment
 
@@ -75,7 +75,7 @@ class Session:
         """Continue through a new tunnel.
 
         Raises:
-            DecodeError: the other side cannot have received so many messages.
+            DecodeError: the other side cannot have received this number of messages.
         """
         self._tunnel = tunnel
         self._delivery.attach(tunnel.send, peer_received)

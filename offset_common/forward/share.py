@@ -2,8 +2,8 @@
 
     relay --> _run_listener (a thread) --> _admit --> _dial_back (a thread) --> Caller --> Session --> service
 
-Unknown keys are rejected before anything else happens, unless a person can be asked. What one key can use is
-limited (places.py). A caller that breaks the rules loses its own session and nothing else.
+Unknown keys are rejected before anything else happens, unless a person can be asked. The resources of a key
+are limited (places.py). A caller that breaks the rules loses its own session and nothing else.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STREAMS_PER_SESSION = 1024
 
 
 class Options(NamedTuple):
-    """What a person may choose.
+    """The options of the person.
 
     Args:
         name: of this machine.

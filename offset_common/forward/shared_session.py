@@ -32,7 +32,7 @@ class SharedSession(Session):
         """Continue through the tunnel of a caller; close the one before.
 
         Raises:
-            DecodeError: the other side cannot have received so many messages.
+            DecodeError: the other side cannot have received this number of messages.
         """
         self.leave()
         self._caller = caller

@@ -28,7 +28,7 @@ MAX_STREAM = 2**32 - 1
 
 
 class StreamUser(Protocol):
-    """What a stream reports to."""
+    """The owner of a stream, to which it reports."""
 
     def on_open(self, stream: Stream) -> None:
         """Take the stream; called once, before anything else."""

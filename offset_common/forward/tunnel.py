@@ -31,7 +31,7 @@ LOST_AFTER = 15_000  # milliseconds until the kernel gives up a relay that ackno
 
 
 class TunnelUser(Protocol):
-    """What a tunnel reports to."""
+    """The owner of a tunnel, to which it reports."""
 
     def on_ready(self) -> None:
         """The other side has proven its key; messages can be sent."""

@@ -72,7 +72,7 @@ class _RandomBytes:
 
     @property
     def exchange(self) -> Exchange:
-        """What a handshake drew; all that follows is padding."""
+        """The random bytes of a handshake; all that follow are padding."""
         nonce, private_key, salt = self._drawn[:3]
         assert (len(nonce), len(private_key), len(salt)) == (RAND_NONCE_SIZE, PRIVATE_KEY_SIZE, KEY_SALT_SIZE)
         return Exchange(nonce.hex(), private_key.hex(), salt.hex())

@@ -1,4 +1,4 @@
-"""What was recorded of a run: the frames of three connections, and every random byte of the two nodes.
+"""The recording of a run: the frames of three connections, and every random byte of the two nodes.
 
 Everything else, keys and plaintexts, is computed from these (secrets.py).
 """

@@ -1,4 +1,4 @@
-"""What happened in a recorded run: every frame with its layers, and the secrets of every handshake.
+"""The story of a recorded run: every frame with its layers, and the secrets of every handshake.
 
 Source: sections 2 to 7 of docs/protocol.md.
 """

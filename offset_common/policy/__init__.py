@@ -1,1 +1,1 @@
-"""What an operator may ask of a relay beside its limits: access, rates, volume, a configuration file."""
+"""The options of an operator beside the limits: access, rates, volume, a configuration file."""

@@ -5,7 +5,7 @@
     per-address = 500
     proxy-protocol = ["10.0.0.0/8"]
 
-What the command line says goes before the file, and the file before the defaults.
+The command line goes before the file, and the file before the defaults.
 """
 
 from __future__ import annotations

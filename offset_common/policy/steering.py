@@ -28,7 +28,7 @@ from offset_common.wire.messages import InitRole
 
 
 class PolicyOptions(NamedTuple):
-    """What the operator asks for.
+    """The options of the operator.
 
     Args:
         access: the path of the access file.
@@ -58,7 +58,7 @@ class PolicyOptions(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What a configuration file says when it is read again.
+    """The content of a configuration file that is read again.
 
     Args:
         options: for the policy.

@@ -1,6 +1,6 @@
 """The thread that writes the usage file. A disk may be slow, full or locked; the relay does not wait for it.
 
-What cannot be written is kept and tried again with the next volumes.
+Volumes that cannot be written are kept and tried again with the next ones.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Quotas(NamedTuple):
 
 
 class KeyVolume:
-    """What one key, or all together, used this month.
+    """The bytes that one key, or all together, used this month.
 
     Args:
         key: the key, or TOTAL.
@@ -84,7 +84,7 @@ class KeyVolume:
 
 
 class VolumeEvents(NamedTuple):
-    """What a counter calls.
+    """The functions that a counter calls.
 
     Args:
         warn: with a volume that has reached 80 % of its quota, and that quota.

@@ -6,7 +6,7 @@ import ipaddress
 from typing import Any, NamedTuple
 
 SystemAddress = tuple[Any, ...]
-"""What socket.accept returns: (host, port) or (host, port, flow, scope)."""
+"""An address as socket.accept returns it: (host, port) or (host, port, flow, scope)."""
 
 _IPV4_MAPPED = "::ffff:"
 

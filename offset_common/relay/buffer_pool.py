@@ -31,7 +31,7 @@ _M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 class _Address:
-    """What the connections of one address hold."""
+    """The memory that the connections of one address hold."""
 
     __slots__ = ("__weakref__", "held")
 

@@ -29,7 +29,7 @@ LARGE_READ = 72 * KIB  # bytes: a message of a released node has up to 64 KiB of
 
 
 class Environment(NamedTuple):
-    """What all connections of one process share.
+    """The parts that all connections of one process share.
 
     Args:
         loop: the loop that owns them.

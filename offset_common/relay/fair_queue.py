@@ -8,7 +8,7 @@ of the time and *busy* ones the rest, so a small message does not wait for a tho
 
 Each of these is a flow. Its start tag is what it has used so far, in seconds, but at least the virtual time
 of its parent, so idling earns no credit. The smallest start tag goes next, and becomes the parent's virtual
-time. What the turn took is then added to every flow on the way.
+time. The time of the turn is then added to every flow on the way.
 
 Source: P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
 """

@@ -1,4 +1,4 @@
-"""What a relay asks about other hosts. The one here knows of none; offset_common/fleet has more.
+"""The other hosts, as a relay asks about them. The one here knows of none; offset_common/fleet has more.
 
 The home of a key is the host where it listens. A relay gets its homes in its constructor, and calls them only
 in the thread of the event loop.

@@ -24,7 +24,7 @@ from offset_common.relay.limits import LINGER_TIMEOUT
 
 
 class State(enum.Enum):
-    """What a connection is; the value is what logs call it."""
+    """The state of a connection; the value is its name in logs."""
 
     HANDSHAKE = "handshake"  # the peer's key is not proven yet
     AWAITING_INIT = "awaiting init"  # its key is proven, its role is not known
@@ -42,7 +42,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What changes the state of a connection."""
+    """An event that changes the state of a connection."""
 
     AUTHENTICATE = "the handshake proves the peer's key"
     LISTEN = "InitConnection: listen"

@@ -1,6 +1,6 @@
 """Every bound that an operator may want to change, in one place.
 
-What the protocol itself fixes is in constants.py.
+The limits that the protocol fixes are in constants.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DESCRIPTORS_KEPT = 24  # for files, the selector and the log, beside the connect
 
 
 class Limits(NamedTuple):
-    """What one relay gives to all connections, to one address and to one key.
+    """The limits of a relay for all connections, for one address and to one key.
 
     Args:
         connections: in all.

@@ -1,4 +1,4 @@
-"""What a relay asks its operator's policy. The one here allows everything; offset_common/policy has more.
+"""The policy of a relay's operator. The one here allows everything; offset_common/policy has more.
 
 A relay gets its policy in its constructor and calls it at a few points. A policy acts on the relay through
 `Steered`, and only in the thread of the event loop.

@@ -39,7 +39,7 @@ _MAX_PORT = 65535
 
 
 class HeaderError(Exception):
-    """What a trusted address sent is not a valid header; the text says why."""
+    """A trusted address sent no valid header; the text says why."""
 
 
 class HeaderReader:

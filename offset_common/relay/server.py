@@ -113,7 +113,7 @@ class Relay:
 
     @property
     def limits(self) -> Limits:
-        """What it gives to all, to one address and to one key."""
+        """The limits for all, for one address and for one key."""
         return self._limits
 
     @property

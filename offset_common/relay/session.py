@@ -19,7 +19,7 @@ C = TypeVar("C", bound=Closable)
 
 
 class Session(Generic[C]):
-    """What a connection is for at the moment; each role has its own class, with the role's state.
+    """The present role of a connection; each role has its own class, with the role's state.
 
     Args:
         connection: the connection that has this session.

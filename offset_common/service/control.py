@@ -1,4 +1,4 @@
-"""What signals and the service manager do with a running relay.
+"""The control of a running relay by signals and by the service manager.
 
     SIGTERM, SIGINT   stop: no new connections, tunnels get some time; a second one ends everything at once
     SIGHUP            read the operator's files again

@@ -1,4 +1,4 @@
-"""What started this process: an operator, a service manager, or an older relay that it replaces."""
+"""The origin of this process: an operator, a service manager, or an older relay that it replaces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from offset_common.service.sockets import RELAY, STATUS, STATUS_NAME, HeldSocket
 
 
 class Origin:
-    """What the environment says about the start of this process.
+    """The start of this process, as its environment describes it.
 
     The variables are removed from it. Where an older relay started this process, it goes on in a process that
     is not a child of that relay.

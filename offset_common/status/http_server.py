@@ -1,7 +1,7 @@
 """A small HTTP server in one thread: every connection gets one answer and is closed.
 
 It cannot be kept busy: a request has a few seconds and kilobytes, there are a few connections, and the
-oldest one makes room for a newcomer. What a client sends after its request is read and dropped for a moment,
+oldest one makes room for a newcomer. Input after a request is read and dropped for a moment,
 because closing a socket with unread bytes could cost the client its answer.
 """
 

@@ -47,7 +47,7 @@ class Selection(NamedTuple):
 
 
 class RelayFacts(NamedTuple):
-    """What does not change while a relay runs.
+    """The facts that do not change while a relay runs.
 
     Args:
         public_key: as in the ticket.

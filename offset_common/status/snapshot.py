@@ -1,4 +1,4 @@
-"""What the event loop hands out about a relay: plain values that any thread may read."""
+"""The state of a relay, as the event loop hands it out: plain values that any thread may read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROLES = {
     State.FLUSHING: "closing",
     State.LINGERING: "closing",
 }
-"""What metrics and the page call the state of a connection."""
+"""The name of a connection's state in metrics and on the page."""
 
 
 class Use(NamedTuple):
@@ -58,14 +58,14 @@ A plain tuple: there may be ten thousand, and nobody looks at most of them.
 
 
 class Health(NamedTuple):
-    """What a relay knows about itself without looking at its connections."""
+    """The facts about a relay that need no look at its connections."""
 
     draining: bool
     limits: tuple[Use, ...]
 
 
 class Census(NamedTuple):
-    """What a walk over all connections found.
+    """The result of a walk over all connections.
 
     Args:
         roles: connections by role.

@@ -1,1 +1,1 @@
-"""What stmgr does besides making files: look into them, draw them, and check a relay."""
+"""The work of stmgr beside making files: look into them, draw them, and check a relay."""

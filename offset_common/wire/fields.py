@@ -1,4 +1,4 @@
-"""What all messages of the protocol share: their base class, and fixed byte strings.
+"""The common parts of all messages of the protocol: their base class, and fixed byte strings.
 
 Source: section 3.1 of docs/protocol.md.
 """

@@ -1,1 +1,1 @@
-"""What a connection is for: one session class for each state of its life (lifecycle.py)."""
+"""The roles of a connection: one session class for each state of its life (lifecycle.py)."""
