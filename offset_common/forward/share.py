@@ -185,10 +185,14 @@ class Share:
             self._approval.ask(question, partial(self._answered, caller, hello))
 
     def _answered(self, caller: Caller, hello: Hello, yes: bool) -> None:
+        rule = Rule.ALLOW if yes else Rule.DENY
         try:
-            self._peers.add(Rule.ALLOW if yes else Rule.DENY, caller.key, hello.name)
+            self._peers.add(rule, caller.key, hello.name)
         except OperatorError as error:
             self._display.problem("not_remembered", f"the answer is not remembered: {error}")
+        else:
+            text = f"remembered as {rule.value!r} in {self._peers.path}, where you can change it"
+            self._display.event("remembered", text, key=encode_key(caller.key), rule=rule.value)
         caller.answer(hello, "" if yes else "the person there said no")
 
     def join(self, caller: Caller, hello: Hello) -> Session:

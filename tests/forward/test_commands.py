@@ -256,6 +256,7 @@ def test_person_is_asked_once(setting: Setting, answer: str) -> None:
             assert program.wait() == 1
             program.wait_for_line("does not let this machine in: the person there said no$")
         rule = Rule.ALLOW if answer == "y" else Rule.DENY
+        terminal.wait_for(f"remembered as '{rule.value}' in ")
         expected = [Peer(rule, setting.laptop.identity.public_key, "my-laptop")]
         assert Peers(setting.home.directory).load() == expected
     finally:
