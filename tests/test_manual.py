@@ -1,4 +1,4 @@
-"""The man pages and completions, made from the help pages by tools/manual.py, have all that is on these."""
+"""The man pages, completions and pages of the site, made from the help pages, have all that is on these."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.process import PATIENCE, ROOT
-from tools.help_pages import scripts
+from tools.help_markdown import command_line, configuration
+from tools.help_pages import read_page, scripts
 
 SCRIPTS = scripts()
 
@@ -37,6 +38,18 @@ def help_page(*words: str) -> str:
 def options(page: str) -> set[str]:
     """Return the long options that a help page describes, by a rule of its own: they begin a line."""
     return set(re.findall(r"^  (?:-\w(?: \S+)?, )?(--[\w-]+)", page, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_page_of_the_site_has_all_options(name: str) -> None:
+    page = command_line(name, read_page(name))
+    assert {option for option in options(help_page(name)) if option not in page} == set()
+
+
+def test_configuration_page_has_all_options_of_files() -> None:
+    page = configuration(read_page("strelay"))
+    named = {f"--{name}" for name in re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)}
+    assert named == options(help_page("strelay")) - {"--config", "--help", "--version"}
 
 
 def complete(manual: Path, *words: str) -> list[str]:

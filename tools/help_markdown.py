@@ -62,21 +62,35 @@ def _body(page: Page, level: str) -> Iterator[str]:
     """Yield the lines of a page without its title."""
     yield from (_escape(page.summary), "", "```text", *page.usage, "```", "")
     for block in page.blocks:
-        if block.title not in ("", "Common options"):
-            yield from (f"{level} {_escape(block.title)}", "")
-        if block.title != "Common options":
-            yield from _block(block)
-            yield ""
+        if block.title == "Common options":
+            continue
+        title, *notes = re.split(r" \(|\)?; |\)$", block.title)
+        if title:
+            yield from (f"{level} {_escape(title)}", "")
+        if any(notes):
+            sentences = [
+                f"See {note}." if note.startswith("docs/") else f"{note[0].upper()}{note[1:]}."
+                for note in notes
+                if note
+            ]
+            yield from (_link(" ".join(sentences)), "")
+        yield from _block(block)
+        yield ""
 
 
 def _block(block: Block) -> Iterator[str]:
     if block.entries:
         for entry in block.entries:
-            yield from (f"`{entry.term}`", f":   {_escape(entry.text)}", "")
+            yield from (f"`{entry.term}`", f":   {_link(_escape(entry.text))}", "")
     elif block.literal:
         yield from ("```text", *block.lines, "```")
     else:
-        yield from (_escape(line) for line in block.lines)
+        yield from (_link(_escape(line)) for line in block.lines)
+
+
+def _link(text: str) -> str:
+    """Let the names of documents be links."""
+    return re.sub(r"docs/([\w-]+\.md)", r"[\1](\1)", text)
 
 
 def _escape(text: str) -> str:
