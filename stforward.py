@@ -18,7 +18,7 @@ share prints a line with a CODE, to run elsewhere. The first time a machine come
 it in. to makes what is shared appear on this machine, and remembers the code under the other machine's name.
 list shows what a machine shares, or all that is remembered. key prints this machine's public key.
 
-The relay cannot read what passes: the two machines prove their keys to each other and encrypt between them.
+The relay cannot read the traffic: the two machines prove their keys to each other and encrypt between them.
 
   <what>     [NAME=]PORT, [NAME=]HOST:PORT or [NAME=]/PATH of a Unix socket, as in: share ssh=22 web=8080
   <machine>  A code, or the name under which one is remembered.
