@@ -58,10 +58,13 @@ from offset_common import requirements
 def main(argv=None):
     # type: (list[str] | None) -> int
     """Run stforward; return the exit status."""
-    requirements.check("stforward")
-    from offset_common.commands.forward_ports import run_stforward
+    try:
+        requirements.check("stforward")
+        from offset_common.commands.forward_ports import run_stforward
 
-    return run_stforward(__doc__ or "", argv)
+        return run_stforward(__doc__ or "", argv)
+    except KeyboardInterrupt:  # while the imports were under way
+        return 130
 
 
 if __name__ == "__main__":

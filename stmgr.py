@@ -55,10 +55,13 @@ def main(argv=None):
     Returns:
         The exit status; see the help page.
     """
-    requirements.check("stmgr")
-    from offset_common.commands.manage_files import run_stmgr
+    try:
+        requirements.check("stmgr")
+        from offset_common.commands.manage_files import run_stmgr
 
-    return run_stmgr(__doc__ or "", argv)
+        return run_stmgr(__doc__ or "", argv)
+    except KeyboardInterrupt:  # while the imports were under way
+        return 130
 
 
 if __name__ == "__main__":

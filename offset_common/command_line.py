@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -91,6 +91,10 @@ def run(program: str, function: Callable[[], Optional[int]]) -> int:
         program: the name at the start of the error line.
         function: the main function; returns the exit status, or None for 0.
     """
+    fill_standard_descriptors()
+    if sys.stdout is None:  # it was closed
+        with redirect_stdout(os.fdopen(1, "w", closefd=False)):
+            return run(program, function)
     try:
         return _run_and_flush(function)
     except OperatorError as error:
@@ -106,6 +110,16 @@ def run(program: str, function: Callable[[], Optional[int]]) -> int:
         where = f"{error.filename}: " if error.filename is not None else ""
         report(program, OperatorError(where + os_error_sentence(error)))
         return STATUS_FAILED
+
+
+def fill_standard_descriptors() -> None:
+    """Open /dev/null for each closed standard descriptor, or a file or socket would get its number."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(nowhere, True)
 
 
 def report(program: str, error: Exception) -> None:

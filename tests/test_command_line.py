@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+import stforward
+import stmgr
+from offset_common import requirements
 from offset_common.command_line import CommandLineError, did_you_mean, parse, report, run
 from offset_common.errors import FileError, ServiceError, UsageError
 
@@ -163,3 +166,13 @@ class BrokenStream(io.StringIO):
 def test_the_status_is_set_even_without_stderr(stream, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     assert run("prog", raising(UsageError("what"))) == 2
+
+
+@pytest.mark.parametrize("script", [stmgr, stforward])
+def test_an_interrupt_of_the_imports_is_silent(script, monkeypatch, capsys):
+    def interrupt(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(requirements, "check", interrupt)
+    assert script.main([]) == 130
+    assert capsys.readouterr() == ("", "")

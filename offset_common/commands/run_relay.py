@@ -64,7 +64,6 @@ def run_strelay(page: str, argv: Optional[Sequence[str]], signals: Signals) -> i
     Returns:
         The exit status.
     """
-    fill_standard_descriptors()
     if argv is not None:
         return run("strelay", lambda: start(page, argv, signals))
     page = as_started(page, "strelay.py")
@@ -75,16 +74,6 @@ def run_strelay(page: str, argv: Optional[Sequence[str]], signals: Signals) -> i
             sys.stderr.flush()
         os._exit(status)
     return status
-
-
-def fill_standard_descriptors() -> None:
-    """Open /dev/null for each closed standard descriptor, or a socket would get the log's number."""
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
-            os.set_inheritable(nowhere, True)
 
 
 def start(page: str, argv: Sequence[str], signals: Signals) -> int:

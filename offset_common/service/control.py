@@ -68,7 +68,7 @@ class Control:
         self._addresses = ", ".join(relay.addresses)
         self._interval = STATUS_INTERVAL
         if notifier.watchdog is not None:
-            self._interval = min(notifier.watchdog / 2, STATUS_INTERVAL)
+            self._interval = min(max(notifier.watchdog / 2, RETRY_INTERVAL), STATUS_INTERVAL)
         self._next_sign = math.inf
         self._handed_over = False
 

@@ -98,7 +98,7 @@ def find_predecessor(environment: MutableMapping[str, str]) -> Optional[Predeces
         sockets = [HeldSocket(option, address, _open(number)) for option, address, number in value["sockets"]]
         if any(each.option not in OPTIONS for each in sockets):
             raise ValueError
-    except (ValueError, TypeError, KeyError, OSError, RecursionError):
+    except (ValueError, TypeError, KeyError, OSError, OverflowError, RecursionError):
         raise UsageError(f"{VARIABLE} is for relays that start their successor; unset it") from None
     return Predecessor(channel, sockets)
 

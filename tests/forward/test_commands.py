@@ -261,3 +261,10 @@ def test_person_is_asked_once(setting: Setting, answer: str) -> None:
         assert Peers(setting.home.directory).load() == expected
     finally:
         terminal.close()
+
+
+def test_share_runs_without_standard_output(setting: Setting) -> None:
+    words = setting.home.command("share", "22", "--relay", str(setting.ticket_file))
+    program = LoggedProcess(["sh", "-c", 'exec "$@" >&-', "sh", *words])
+    setting.programs.append(program)
+    program.wait_for_line("^waiting for connections$")

@@ -178,6 +178,7 @@ def test_process_one_of_a_container_is_not_upgraded(tmp_path: Path) -> None:
         "[" * 100_000,
         '{"channel": 99, "sockets": []}',
         '{"channel": 0, "sockets": []}',
+        f'{{"channel": {10**30}, "sockets": []}}',
         '{"channel": "x", "sockets": 3}',
         '{"channel": -1, "sockets": [[1, 2, 3]]}',
     ],
