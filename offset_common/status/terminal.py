@@ -202,11 +202,6 @@ def _log_line(line: dict[str, Any], colour: bool) -> str:
     return f"  {when} {event}{': ' if details else ''}{_text(details)}{times}"
 
 
-def role_text(role: str) -> str:
-    """Return the name of a role for people."""
-    return _text(role.replace("_", " "))
-
-
 def _text(value: object) -> str:
     return printable(str(value))
 
