@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.fleet.simulation import KEYS, QUIET, SimulatedFleet
 
 STEPS = 40
+SCHEDULES = int(os.environ.get("SCHEDULES", "500"))  # of the slow test: ten a second, or fewer
 
 
 def disturbed_fleet(seed: int) -> SimulatedFleet:
@@ -46,10 +49,9 @@ def test_a_key_has_one_home_once_quiet() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("first", range(1000, 4000, 500))
-def test_a_key_has_one_home_after_any_schedule(first: int) -> None:
-    check_homes(range(first, first + 500))
+@pytest.mark.timeout(SCHEDULES + 600)
+def test_a_key_has_one_home_after_any_schedule() -> None:
+    check_homes(range(1000, 1000 + SCHEDULES))
 
 
 def test_no_entry_is_left_for_ever() -> None:
