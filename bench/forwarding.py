@@ -29,7 +29,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple, Optional
 
-from bench.delay import DelayLine
+from bench.delay import delayed
 from bench.processes import Child, cpu_seconds, process_tree
 from bench.relay_process import ROOT, RelayProcess
 from offset_common import __version__
@@ -245,7 +245,7 @@ def stforward(target: int, delay: float = 0.0) -> Iterator[Way]:
     with tempfile.TemporaryDirectory() as name, RelayProcess() as relay, ExitStack() as stack:
         relay_port = relay.port
         if delay:
-            relay_port = stack.enter_context(DelayLine(relay.port, delay)).port
+            relay_port = stack.enter_context(delayed(relay.port, delay))
         ticket = RelayTicket(relay.public_key, Address(LOCALHOST, relay_port))
         ticket.save(Path(name) / "relay.relay")
         home, laptop = Identity.generate(), Identity.generate()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,8 +14,7 @@ import pytest
 
 from offset_common.identity import Identity, encode_key, save_identity
 from tests.documents import INSTALL_COMMANDS, UNIT, environment, make_clone
-from tests.support.process import PATIENCE, ROOT
-from tests.support.relay_log import parse_ready
+from tests.support.process import PATIENCE, ROOT, ready_relay
 from tests.support.relay_process import command, write_identity
 
 SOCKET_UNIT = UNIT.with_suffix(".socket")
@@ -103,16 +101,8 @@ def test_configuration_of_the_package_starts_the_relay(tmp_path: Path) -> None:
     configuration.write_text(text, "utf-8")
     (tmp_path / "access.txt").write_text("# everything is allowed\n")
     arguments = [sys.executable, "strelay.py", "--config", str(configuration)]
-    with subprocess.Popen(
-        [*arguments, "--idfile", str(write_identity(tmp_path))], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    ) as relay:
-        try:
-            assert relay.stderr is not None
-            assert parse_ready(relay.stderr.readline())
-            relay.send_signal(signal.SIGTERM)
-            assert relay.wait(PATIENCE) == 0
-        finally:
-            relay.kill()
+    with ready_relay([*arguments, "--idfile", write_identity(tmp_path)]):
+        pass
 
 
 def test_relay_is_started_again_without_a_limit() -> None:
@@ -157,12 +147,5 @@ def test_documented_installation_starts_the_relay(tmp_path: Path) -> None:
     words = [word.replace(f"${{CREDENTIALS_DIRECTORY}}/{name}", f"{host}{source}") for word in words]
     assert words[0] == "/usr/bin/python3"
     words[0] = sys.executable
-    with subprocess.Popen(words, cwd="/", stderr=subprocess.PIPE, env=environment(), text=True) as relay:
-        try:
-            assert relay.stderr is not None
-            ready = parse_ready(relay.stderr.readline())
-            relay.send_signal(signal.SIGTERM)
-            assert relay.wait(PATIENCE) == 0
-        finally:
-            relay.kill()
-    assert ready is not None and ready.public_key == encode_key(identity.public_key)
+    with ready_relay(words, Path("/"), environment()) as (ready, _):
+        assert ready.public_key == encode_key(identity.public_key)

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -41,6 +40,7 @@ from tests.documents import (
     make_clone,
 )
 from tests.service.relays import SERVES, UpgradingRelay
+from tests.support.process import ready_relay
 from tests.support.relay_log import parse_ready, parse_state
 from tests.support.relay_process import RelayProcess
 
@@ -137,16 +137,8 @@ def start_relay(line: str, directory: Path) -> None:
     words[words.index("--laddr") + 1] = "127.0.0.1:0"
     if "--status" in words:
         words[words.index("--status") + 1] = "127.0.0.1:0"
-    with subprocess.Popen(
-        words, cwd=directory, env=environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stderr is not None
-            assert parse_ready(process.stderr.readline())
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == 0
-        finally:
-            process.kill()
+    with ready_relay(words, directory, environment()):
+        pass
 
 
 def start_small_relay(line: str, directory: Path) -> None:
@@ -299,27 +291,15 @@ def printed_commands(text: str) -> Sequence[str]:
 def test_make_run_creates_files_and_suggests_commands(tmp_path: Path) -> None:
     here = make_clone(tmp_path)
     address = f"127.0.0.1:{free_port()}"
-    with subprocess.Popen(
-        [sys.executable, "tools/run.py"],
-        cwd=here,
-        env={**environment(), "ADDRESS": address, "LADDR": address},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stderr is not None and process.stdout is not None
-            ready = parse_ready(process.stderr.readline())
-            assert ready is not None and ready.addresses == [address]
-            commands = printed_commands(os.read(process.stdout.fileno(), 1 << 16).decode())
-            assert [line for line in commands if "relay-check relay/relay.relay" in line]
-            assert [line for line in commands if "--qr" in line]
-            for line in commands:
-                assert run(line, here)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == 0
-        finally:
-            process.kill()
+    command = [sys.executable, "tools/run.py"]
+    variables = {**environment(), "ADDRESS": address, "LADDR": address}
+    with ready_relay(command, here, variables) as (ready, process):
+        assert ready.addresses == [address] and process.stdout is not None
+        commands = printed_commands(os.read(process.stdout.fileno(), 1 << 16).decode())
+        assert [line for line in commands if "relay-check relay/relay.relay" in line]
+        assert [line for line in commands if "--qr" in line]
+        for line in commands:
+            assert run(line, here)
     assert str(RelayTicket.load(here / "relay/relay.relay").address) == address
 
 

@@ -14,29 +14,18 @@ from offset_common.address import Address, parse_listen_address
 from offset_common.errors import UsageError
 from offset_common.tickets import RelayTicket
 from tests.documents import environment, make_clone
-from tests.support.process import PATIENCE, ROOT
-from tests.support.relay_log import parse_ready
+from tests.support.process import PATIENCE, ROOT, ready_relay
 from tools.run import address_to_reach, next_steps
 
 
 def run(directory: Path, **variables: str) -> str:
     """Run `make run` until the relay is ready; return what it prints."""
-    with subprocess.Popen(
-        [sys.executable, "tools/run.py"],
-        cwd=directory,
-        env={**environment(), "ADDRESS": "", "LADDR": "", **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stderr is not None and process.stdout is not None
-            assert parse_ready(process.stderr.readline()) is not None
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == 0
-            return process.stdout.read()
-        finally:
-            process.kill()
+    command = [sys.executable, "tools/run.py"]
+    environment_of_run = {**environment(), "ADDRESS": "", "LADDR": "", **variables}
+    with ready_relay(command, directory, environment_of_run) as (_, process):
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        return process.stdout.read()
 
 
 def free_port() -> int:

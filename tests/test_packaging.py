@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -19,7 +18,7 @@ from typing import Callable, NamedTuple
 import pytest
 
 from offset_common import __version__
-from tests.support.relay_log import parse_ready
+from tests.support.process import ready_relay
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -150,16 +149,8 @@ def test_the_installed_commands_work(
         assert __version__ in run(commands / name, "--version", cwd=tmp_path)
     run(commands / "stmgr", "gen-ident", "--output", "relay.ident", cwd=tmp_path)
     command = [str(commands / "strelay"), "--idfile", "relay.ident", "--laddr", "127.0.0.1:0"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as relay:
-        try:
-            assert relay.stderr is not None
-            ready = relay.stderr.readline()
-            relay.send_signal(signal.SIGTERM)
-            assert relay.wait(20) == 0
-        finally:
-            relay.kill()
-    parsed = parse_ready(ready)
-    assert parsed is not None and parsed.addresses[0].startswith("127.0.0.1:")
+    with ready_relay(command, tmp_path) as (ready, _):
+        assert ready.addresses[0].startswith("127.0.0.1:")
 
 
 def test_the_sdist_is_complete_enough_for_its_tests(built: Built, tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import logging
 import resource
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from functools import partial
 from typing import Callable, Optional
 
 from offset_common.channel.connection import VERSION_FRAME
 from offset_common.errors import ServiceError
-from offset_common.identity import Identity, encode_key
+from offset_common.identity import Identity, encode_key, short_key
 from offset_common.networks import NetworkSet
 from offset_common.relay.acceptor import Acceptor
 from offset_common.relay.addresses import PeerAddress, SystemAddress, peer_address, show_address
@@ -34,7 +34,6 @@ from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.status import Traffic, describe
 
-SHOWN_KEY_SIZE = 8  # characters of a key in the log
 CLOSED_IN_ROUND = 32  # connections; to close thousands at once would delay tunnels by a second
 FLUSH_TIME = 2.0  # seconds for the last output after the drain
 DRAIN_CHECK_INTERVAL = 0.1  # seconds
@@ -332,15 +331,16 @@ class Relay:
         self._stop_accepting()
         self._homes.leave()
         self._restart_no_workers()
-        self._close_without_tunnel(self.admission.all())
+        self._close_without_tunnel(deque(self.admission.all()))
 
-    def _close_without_tunnel(self, connections: list[SocketConnection]) -> None:
+    def _close_without_tunnel(self, connections: deque[SocketConnection]) -> None:
         """Close the connections that are no tunnels: some now, the others in the next rounds."""
-        for connection in connections[:CLOSED_IN_ROUND]:
+        for _ in range(min(CLOSED_IN_ROUND, len(connections))):
+            connection = connections.popleft()
             if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING, State.CLOSED):
                 connection.close(CloseReason.SHUTDOWN)
-        if connections[CLOSED_IN_ROUND:]:
-            self.loop.call_soon(partial(self._close_without_tunnel, connections[CLOSED_IN_ROUND:]))
+        if connections:
+            self.loop.call_soon(partial(self._close_without_tunnel, connections))
 
     # Work in every round of the loop.
 
@@ -376,4 +376,4 @@ def raise_descriptor_limit() -> int:
 
 
 def _shown_key(connection: SocketConnection) -> str:
-    return encode_key(connection.key)[:SHOWN_KEY_SIZE] if connection.key else "-"
+    return short_key(connection.key) if connection.key else "-"

@@ -7,6 +7,7 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Callable
 
 from offset_common.wire.messages import InitRole
@@ -16,7 +17,34 @@ from tests.support.peer import Ended, Peer
 LAST = b"last"
 
 
-class Flow:
+class Tasks:
+    """Tasks in threads that go on until `finish`; their exceptions are faults."""
+
+    def __init__(self) -> None:
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.faults: list[str] = []
+
+    def _start(self, *tasks: Callable[[], None]) -> None:
+        self._threads = [threading.Thread(target=self._guard, args=(task,), daemon=True) for task in tasks]
+        for thread in self._threads:
+            thread.start()
+
+    def finish(self) -> None:
+        """Let the tasks end; check that none failed."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(30.0)
+        assert self.faults == []
+
+    def _guard(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Exception as error:
+            self.faults.append(repr(error))
+
+
+class Flow(Tasks):
     """One tunnel that carries messages both ways without a pause; every byte is checked.
 
     Args:
@@ -25,44 +53,28 @@ class Flow:
     """
 
     def __init__(self, relay: Endpoint, seed: int) -> None:
+        super().__init__()
         self._nodes = (Node(relay), Node(relay))
         caller, callee = self._nodes
-        self._stopping = threading.Event()
-        self._ends = make_tunnel(caller, callee, callee.listen())
+        near, far = make_tunnel(caller, callee, callee.listen())
         self.received = [0, 0]  # messages at each end
-        self.faults: list[str] = []
-        near, far = self._ends
-        self._threads = [
-            threading.Thread(target=self._guard, args=(task, *args), daemon=True)
-            for task, args in (
-                (self._send, (near, seed)),
-                (self._send, (far, seed + 1)),
-                (self._receive, (far, seed, 1)),
-                (self._receive, (near, seed + 1, 0)),
-            )
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._start(
+            partial(self._send, near, seed),
+            partial(self._send, far, seed + 1),
+            partial(self._receive, far, seed, 1),
+            partial(self._receive, near, seed + 1, 0),
+        )
 
     def finish(self) -> None:
         """Send the last messages, and check that they arrive."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(30.0)
+        super().finish()
         assert not any(thread.is_alive() for thread in self._threads), "messages do not arrive"
-        assert self.faults == []
 
     def close(self) -> None:
         """Close the connections."""
         self._stopping.set()
         for node in self._nodes:
             node.__exit__()
-
-    def _guard(self, task: Callable[..., None], *args: object) -> None:
-        try:
-            task(*args)
-        except Exception as error:
-            self.faults.append(repr(error))
 
     def _send(self, peer: Peer, seed: int) -> None:
         messages = random.Random(seed)
@@ -81,7 +93,7 @@ class Flow:
             self.received[end] += 1
 
 
-class Newcomers:
+class Newcomers(Tasks):
     """A node that listens for ever, and another one that connects to it again and again.
 
     Args:
@@ -89,34 +101,18 @@ class Newcomers:
     """
 
     def __init__(self, relay: Endpoint) -> None:
+        super().__init__()
         self._relay = relay
-        self._stopping = threading.Event()
         self._callee = Node(relay)
         self.met = 0  # tunnels
         self.listens = 0
         self.closed = 0  # connects that the relay closed
         self.greeted = 0  # connections that got the first frame of a relay
-        self.faults: list[str] = []
-        self._threads = [
-            threading.Thread(target=self._repeat, args=(task,), daemon=True)
-            for task in (self._listen, self._connect, self._greet)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def finish(self) -> None:
-        """Stop; check that no connection was refused."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(30.0)
-        assert self.faults == []
+        self._start(*(partial(self._repeat, task) for task in (self._listen, self._connect, self._greet)))
 
     def _repeat(self, task: Callable[[], None]) -> None:
-        try:
-            while not self._stopping.is_set():
-                task()
-        except Exception as error:
-            self.faults.append(repr(error))
+        while not self._stopping.is_set():
+            task()
 
     def _listen(self) -> None:
         with contextlib.suppress(Ended):

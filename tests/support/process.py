@@ -8,11 +8,12 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
-from tests.support.relay_log import without_time
+from tests.support.relay_log import Ready, parse_ready, without_time
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0  # seconds for any step of a process
@@ -24,6 +25,36 @@ def wait_until(condition: Callable[[], object], what: str = "it", seconds: float
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
         time.sleep(0.005)
+
+
+@contextmanager
+def ready_relay(
+    command: Sequence[object], directory: Path = ROOT, environment: Optional[dict[str, str]] = None
+) -> Iterator[tuple[Ready, subprocess.Popen[str]]]:
+    """Run a command until its first log line reports a relay; after the block, stop it with status 0.
+
+    Args:
+        command: the command line.
+        directory: the working directory.
+        environment: of the process; None for that of the test.
+    """
+    with subprocess.Popen(
+        [str(word) for word in command],
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            ready = parse_ready(process.stderr.readline())
+            assert ready is not None
+            yield ready, process
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
 
 
 class LoggedProcess:
