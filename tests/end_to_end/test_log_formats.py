@@ -53,7 +53,7 @@ def lines_of_a_life(directory: Path, log_format: str, prefix: Sequence[str] = ()
     try:
         ready = relay.wait_for_line("relay ready")
         (port,) = re.findall(r"127\.0\.0\.1:(\d+)", ready)
-        (key,) = re.findall(r"\b[\w-]{43}\b", ready)
+        (key,) = re.findall(r"(?<![\w-])[\w-]{43}(?![\w-])", ready)
         endpoint = Endpoint(("127.0.0.1", int(port)), base64.urlsafe_b64decode(key + "="))
         with Node(endpoint) as caller, Node(endpoint) as callee:
             make_tunnel(caller, callee, callee.listen())

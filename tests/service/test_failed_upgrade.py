@@ -80,7 +80,7 @@ def test_a_new_process_that_hangs_is_killed(start_upgrading: StartUpgrading, tmp
         started = time.monotonic()
         assert "the new process was not ready within 10 s" in relay.fail_to_upgrade()
         assert time.monotonic() - started > 9
-        assert processes_of(relay.identity) == [relay.pid]
+        wait_until(lambda: processes_of(relay.identity) == [relay.pid], "the end of the new process")
 
 
 def test_stop_during_an_upgrade_stops_both(start_upgrading: StartUpgrading, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import threading
@@ -102,6 +103,13 @@ class Peer:
     def has_unread_bytes(self) -> bool:
         """Whether bytes of the next frame were already read from the socket."""
         return bool(self._received)
+
+    @property
+    def was_closed(self) -> bool:
+        """Whether the relay has closed the connection; reads nothing."""
+        poller = select.poll()
+        poller.register(self.sock, select.POLLRDHUP)
+        return bool(poller.poll(0))
 
     def close(self) -> None:
         """Close the connection."""
