@@ -6,10 +6,10 @@ import socket
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional
 
 from offset_common.forward.display import Display
-from offset_common.forward.event_loop import READ, EventLoop
+from offset_common.forward.event_loop import READ, EventLoop, Timer
 from offset_common.forward.local import LocalConnection, close_with_reset, reason_of
 from offset_common.forward.reach import Reach
 from offset_common.forward.services import Place, describe, listen
@@ -46,6 +46,7 @@ class Door:
         self._display = display
         self._sock = listen(place.where)
         self._sock.setblocking(False)
+        self._pause: Optional[Timer] = None
         self._loop.watch(self._sock, READ, self)
 
     @property
@@ -57,6 +58,8 @@ class Door:
 
     def close(self) -> None:
         """Accept no more."""
+        if self._pause is not None:
+            self._pause.cancel()
         self._loop.watch(self._sock, 0, self)
         self._sock.close()
         if isinstance(self._where, str):
@@ -73,7 +76,7 @@ class Door:
         """Pause: the system has no descriptors left, or similar."""
         self._display.repeated_event("accept_failed", f"cannot accept a connection: {reason_of(error)}")
         self._loop.watch(self._sock, 0, self)
-        self._loop.call_later(ACCEPT_PAUSE, partial(self._loop.watch, self._sock, READ, self))
+        self._pause = self._loop.call_later(ACCEPT_PAUSE, partial(self._loop.watch, self._sock, READ, self))
 
 
 class Forwarding:
