@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import NamedTuple, Optional, Union
 
 from offset_common.address import Address, parse_address
@@ -163,7 +164,9 @@ class Entries:
             name, address = fields["name"], fields["address"]
             if not isinstance(name, str) or not isinstance(address, str):
                 return None
-            return Host(host, name[:MAX_NAME_SIZE], parse_address(address))
+            parsed = parse_address(address)
+            ip_address(parsed.host)  # a name would be resolved in the event loop
+            return Host(host, name[:MAX_NAME_SIZE], parsed)
         except (UsageError, ValueError, TypeError, KeyError, RecursionError):
             return None
 

@@ -342,7 +342,16 @@ def test_damaged_entry_is_no_listener(hosts: tuple[HostModel, HostModel], value:
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"{", b"[]", b"3", b'{"name": 1, "address": 2}', b'{"name": "x", "address": "y"}', b"[" * 100_000],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b'{"name": 1, "address": 2}',
+        b'{"name": "x", "address": "y"}',
+        b'{"name": "x", "address": "relay.example.com:4567"}',
+        b"[" * 100_000,
+    ],
 )
 def test_damaged_host_is_no_host(value: bytes) -> None:
     assert ENTRIES.host_in("A" * 43, value) is None
