@@ -9,6 +9,7 @@ from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
+from offset_common.relay.sessions.closing import finish
 from offset_common.wire.messages import InitRole
 
 
@@ -55,7 +56,7 @@ class AccessControl:
                 continue
             closed += 1
             if state is State.TUNNEL:
-                connection.session.finish(CloseReason.DENIED)
+                finish(connection, CloseReason.DENIED)
             elif state not in (State.FLUSHING, State.LINGERING):
                 connection.close(CloseReason.DENIED)
         return closed

@@ -103,6 +103,11 @@ class Steering(Policy):
         self._reload_again = False
         self._call_after_reload: list[Callable[[], None]] = []
 
+    @property
+    def meters(self) -> bool:
+        """Whether there are rates, volumes or quotas, or a reload may ask for them."""
+        return self._options.has_rates or self._volume is not None
+
     def attach(self, relay: Steered) -> None:
         """Begin: the relay is about to serve."""
         self._relay = relay
@@ -117,7 +122,7 @@ class Steering(Policy):
     def worker_program(self, count: int) -> list[str]:
         """Return what `count` worker processes run; each gets an equal part of the rates."""
         self._workers = count
-        if not self._options.has_rates and self._volume is None:
+        if not self.meters:
             return super().worker_program(count)
         from offset_common.policy.metered_worker import program  # only for relays with workers
 

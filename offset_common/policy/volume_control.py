@@ -19,11 +19,11 @@ from offset_common.policy.volume import (
     VolumeMeter,
 )
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import SocketConnection
 from offset_common.relay.deadlines import TICK
 from offset_common.relay.lifecycle import State
 from offset_common.relay.log import log_event
 from offset_common.relay.policy import Steered
+from offset_common.relay.sessions.closing import finish
 
 
 class VolumeControl:
@@ -135,7 +135,7 @@ class VolumeControl:
         reason = CloseReason.QUOTA if every else CloseReason.QUOTA_OF_KEY
         for connection in self._relay.admission.all():
             if connection.session.state is State.TUNNEL and (every or connection.key == volume.key):
-                _finish(connection, reason)
+                finish(connection, reason)
 
     def _log_quota(self, volume: KeyVolume, quota: int, used_up: bool) -> None:
         log_event(
@@ -154,10 +154,3 @@ class VolumeControl:
     def _report_keys(self) -> None:
         advice = "the volumes of further keys count in the sum only"
         log_event("too many keys this month", logging.WARNING, advice=advice)
-
-
-def _finish(connection: SocketConnection, reason: CloseReason) -> None:
-    try:
-        connection.session.finish(reason)
-    except Exception as error:
-        connection.fail(error)

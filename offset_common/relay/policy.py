@@ -31,6 +31,11 @@ class Steered(Protocol):
 class Policy:
     """Allows everything, and has nothing to reload."""
 
+    @property
+    def meters(self) -> bool:
+        """Whether `meter` ever returns a meter, in this process or in its workers."""
+        return False
+
     def attach(self, relay: Steered) -> None:
         """Begin: the relay is about to serve."""
 

@@ -30,6 +30,7 @@ from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog, log_event
 from offset_common.relay.policy import Policy
 from offset_common.relay.rendezvous import Rendezvous, TunnelMaker
+from offset_common.relay.sessions.closing import finish
 from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.status import Traffic, describe
@@ -87,7 +88,7 @@ class Relay:
         self._stop_workers: Callable[[], None] = lambda: None
         self._restart_no_workers: Callable[[], None] = lambda: None
         tunnels = self._start_workers(workers) if workers > 1 else Tunnels(self._policy.meter)
-        self.uncounted_tunnels = tunnels if type(self._policy) is Policy else Tunnels()
+        self.uncounted_tunnels = Tunnels() if self._policy.meters else tunnels
         self._homes = Homes() if make_homes is None else make_homes(self)
         self.rendezvous = Rendezvous(
             limits, tunnels, self.admission.settle, self._tunnel_opens, self._policy, self._homes
@@ -363,7 +364,7 @@ class Relay:
             self._drained = True
             for connection in connections:
                 if connection.session.state is State.TUNNEL:
-                    connection.session.finish(CloseReason.SHUTDOWN)
+                    finish(connection, CloseReason.SHUTDOWN)
 
 
 def raise_descriptor_limit() -> int:

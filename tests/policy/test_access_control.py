@@ -13,6 +13,7 @@ from offset_common.identity import Identity, encode_key
 from offset_common.policy import steering
 from offset_common.policy.steering import PolicyOptions, Steering
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.sessions.tunnel import Tunnel
 from offset_common.wire.messages import InitRole
 from tests.relay.harness import Harness, running
 
@@ -72,6 +73,12 @@ def test_an_unlisted_key_may_not_accept(harness):
     assert harness.reason_of(peer.connection) is CloseReason.DENIED
 
 
+def test_access_rules_alone_need_no_meters(path):
+    assert not Steering(PolicyOptions(access=str(path))).meters
+    assert Steering(PolicyOptions(rate=1000)).meters
+    assert Steering(PolicyOptions(quota=1000)).meters
+
+
 def test_the_name_is_in_the_log(harness):
     peer = harness.listener(ALICE)
     peer.sock.close()
@@ -111,6 +118,24 @@ def test_a_reload_ends_the_tunnels_of_a_denied_key(harness, reload):
     far.sock.close()
     assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
     assert not listener.connection.closed
+
+
+def test_a_bug_at_the_end_of_one_tunnel_leaves_no_other_open(harness, reload, monkeypatch):
+    reload("")
+    (first, _), (second, _) = harness.tunnel(), harness.tunnel()
+    finish = Tunnel.finish
+
+    def fail_for_first(session: Tunnel, reason: CloseReason) -> None:
+        if session.connection is first.connection:
+            raise RuntimeError("a bug")
+        finish(session, reason)
+
+    monkeypatch.setattr(Tunnel, "finish", fail_for_first)
+    reload("deny 127.0.0.0/8\n")
+    assert harness.reason_of(first.connection) is CloseReason.BUG
+    second.wait_for_end()
+    second.sock.close()
+    assert harness.reason_of(second.connection) is CloseReason.DENIED
 
 
 def test_a_mistake_keeps_the_old_rules(harness, reload):

@@ -16,7 +16,7 @@ from offset_common.relay.registry import Registry
 from offset_common.relay.rendezvous import Rendezvous
 from offset_common.relay.session import Session
 from offset_common.relay.sessions.awaiting_init import AwaitingInit
-from offset_common.relay.sessions.tunnel import Tunnels
+from offset_common.relay.sessions.tunnel import Tunnel, Tunnels
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.harness import Harness
 from tests.relay.test_handshake import Caller
@@ -177,6 +177,21 @@ def test_bug_at_the_end_of_a_tunnel_ends_both_sides(
     far.sock.close()
     assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
     check_others()
+
+
+def test_bug_in_a_drain_leaves_no_other_tunnel_open(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first, _), (second, _) = harness.tunnel(), harness.tunnel()
+    finish = Tunnel.finish
+
+    def fail_for_first(session: Tunnel, reason: CloseReason) -> None:
+        bug() if session.connection is first.connection else finish(session, reason)
+
+    monkeypatch.setattr(Tunnel, "finish", fail_for_first)
+    harness.relay.stop(0.0)
+    assert harness.reason_of(first.connection) is CloseReason.BUG
+    assert second.wait_for_end() == []
 
 
 def test_memory_error_closes_one_connection_and_is_no_bug(

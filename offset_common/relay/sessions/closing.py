@@ -20,6 +20,14 @@ def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
         session.on_output_sent()
 
 
+def finish(connection: SocketConnection, reason: CloseReason) -> None:
+    """End a connection as its session does; an error ends this connection, not the caller's round of many."""
+    try:
+        connection.session.finish(reason)
+    except Exception as error:
+        connection.fail(error)
+
+
 class Flushing(ConnectionSession):
     """Sends the queued output; the peer's input is dropped, and shows that the peer is alive."""
 

@@ -23,6 +23,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import Environment, SocketConnection
 from offset_common.relay.event_loop import READ, EventLoop
 from offset_common.relay.input_buffer import ReceiveBuffer
+from offset_common.relay.sessions.closing import finish
 from offset_common.relay.sessions.tunnel import Meter, Tunnels
 from offset_common.relay.signals import HANDLED
 from offset_common.relay.workers.transfer import End, decode_pair, receive_with_sockets
@@ -128,7 +129,7 @@ class Worker:
             return  # it ended while the command was on its way
         reason = CloseReason[command["reason"]]
         if command["do"] == "finish":
-            connection.session.finish(reason)
+            finish(connection, reason)
         else:
             connection.close(reason)
 
