@@ -9,8 +9,8 @@ from bench.client import Client
 from bench.encoding import Plaintext, encode_keepalive, seal_frames
 from bench.floor import OPENING_KEY, Floor
 from bench.options import Figures, Options, Report, SkippedError
-from bench.processes import raise_descriptor_limit
 from bench.relay_process import RelayProcess
+from offset_common.commands.descriptors import raise_descriptor_limit
 from offset_common.constants import KEEPALIVE_INTERVAL, MAX_KEEPALIVE_PADDING_SENT
 from offset_common.identity import Identity
 from offset_common.wire.messages import InitConnection, InitRole

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection as Pipe
@@ -95,13 +94,6 @@ def memory_size(pids: Sequence[int]) -> int:
             if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
                 total += int(line.split()[1]) * 1024
     return total
-
-
-def raise_descriptor_limit() -> int:
-    """Raise the limit of open files as far as the system allows; return the new limit."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
 
 
 def _read(path: Path) -> str:

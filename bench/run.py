@@ -20,11 +20,11 @@ from bench.handshakes import measure_handshakes
 from bench.idle import measure_idle
 from bench.options import Figures, Options, Report, SkippedError
 from bench.policies import measure_policies
-from bench.processes import raise_descriptor_limit
 from bench.report import NAME_WIDTH, format_row
 from bench.status import measure_status
 from bench.targets import CI_ALLOWANCE, missed
 from bench.tunnels import ONE_TUNNEL, measure_many_tunnels, measure_one_tunnel, measure_workers
+from offset_common.commands.descriptors import raise_descriptor_limit
 from offset_common.errors import OperatorError, UsageError
 
 Measure = Callable[[Options, Report], None]

@@ -27,7 +27,7 @@ from bench.client import Client, open_tunnels
 from bench.encoding import encode_as_released, make_plaintexts
 from bench.idle import Crowd
 from bench.options import Options
-from bench.processes import Child, raise_descriptor_limit
+from bench.processes import Child
 from bench.relay_process import RelayProcess
 from bench.tunnels import relay_series
 from offset_common import __version__
@@ -35,6 +35,7 @@ from offset_common.address import Address
 from offset_common.channel.connection import Connection
 from offset_common.client import OffsetError, Tunnel, connect, listen
 from offset_common.command_line import did_you_mean, parse, run
+from offset_common.commands.descriptors import raise_descriptor_limit
 from offset_common.constants import KEEPALIVE_INTERVAL, MAX_PADDING_SENT
 from offset_common.errors import UsageError
 from offset_common.identity import Identity

@@ -17,8 +17,9 @@ from bench.canary import Canary
 from bench.client import Client, open_tunnels
 from bench.idle import Crowd, connect_listener
 from bench.options import Figures, Options, Report, SkippedError
-from bench.processes import Child, raise_descriptor_limit
+from bench.processes import Child
 from bench.relay_process import RelayProcess
+from offset_common.commands.descriptors import raise_descriptor_limit
 from offset_common.errors import OperatorError
 
 LISTENERS, QUICK_LISTENERS = 10_000, 1000

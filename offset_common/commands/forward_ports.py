@@ -15,6 +15,7 @@ from offset_common.command_line import (
     parse,
     run,
 )
+from offset_common.commands.descriptors import raise_descriptor_limit
 from offset_common.commands.forward_arguments import (
     MAX_CONNECTIONS,
     identity_path,
@@ -29,7 +30,7 @@ from offset_common.forward.directory import Directory, only_share
 from offset_common.forward.display import Display
 from offset_common.forward.known_codes import KnownCodes
 from offset_common.forward.peers import Peers
-from offset_common.forward.process import linger, raise_descriptor_limit, running_loop
+from offset_common.forward.process import linger, running_loop
 from offset_common.forward.services import Service, parse_services
 from offset_common.forward.share import Options, Share
 from offset_common.identity import decode_key, encode_key

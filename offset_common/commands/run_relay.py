@@ -13,6 +13,7 @@ from typing import Any, Callable, Optional
 from offset_common import __version__
 from offset_common.address import parse_listen_address
 from offset_common.command_line import as_started, parse, run
+from offset_common.commands.descriptors import raise_descriptor_limit
 from offset_common.errors import OperatorError, UsageError
 from offset_common.file_access import exposure
 from offset_common.identity import load_identity
@@ -24,7 +25,7 @@ from offset_common.relay.limits import KIB, MIB, Limits, connections_for
 from offset_common.relay.log import RelayLog, everything_logged, log_event
 from offset_common.relay.log_format import FORMATS
 from offset_common.relay.policy import Policy
-from offset_common.relay.server import Relay, raise_descriptor_limit
+from offset_common.relay.server import Relay
 from offset_common.relay.signals import Signals
 from offset_common.service.control import Control, Drain, controlled
 from offset_common.service.origin import Origin
@@ -88,15 +89,15 @@ def start(page: str, argv: Sequence[str], signals: Signals) -> int:
 
         refuse_password(arguments["--fleet"])
     origin = Origin(os.environ)
-    required = ("--idfile",) if origin.sockets.are_passed(RELAY) else ("--idfile", RELAY)
+    passed = origin.sockets.are_passed(RELAY)
     if arguments["--config"] is None:
-        for name in required:
-            if not arguments[name]:
-                raise UsageError(f"{name} is missing, and systemd passed no socket; give it as in {EXAMPLE}")
+        if not arguments[RELAY] and not passed:
+            raise UsageError(f"{RELAY} is missing, and systemd passed no socket; give it as in {EXAMPLE}")
         return serve(arguments, signals, origin)
     # Imported only here, as other parts of a policy below.
     from offset_common.policy.config import ConfiguredArguments
 
+    required = ("--idfile",) if passed else ("--idfile", RELAY)
     source = ConfiguredArguments(page, argv, VERSION, required)
     return serve(source.read(), signals, origin, source.read)
 

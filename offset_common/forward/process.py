@@ -1,23 +1,15 @@
-"""The process of stforward: its event loop, its signals and its limit of open descriptors."""
+"""The process of stforward: its event loop and its signals."""
 
 from __future__ import annotations
 
-import resource
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from offset_common.forward.display import Display
 from offset_common.forward.event_loop import EventLoop
 
 STOP_TIME = 0.5  # seconds to let the other side know that this one stops
-
-
-def raise_descriptor_limit() -> None:
-    """Raise the limit of open descriptors as far as allowed."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextmanager

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import resource
 import socket
 import time
 from collections import Counter, deque
@@ -365,15 +363,6 @@ class Relay:
             for connection in connections:
                 if connection.session.state is State.TUNNEL:
                     finish(connection, CloseReason.SHUTDOWN)
-
-
-def raise_descriptor_limit() -> int:
-    """Raise the limit of open descriptors as far as allowed, and return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    return soft
 
 
 def _shown_key(connection: SocketConnection) -> str:
