@@ -10,7 +10,7 @@ import socket
 import stat
 from collections.abc import MutableMapping
 
-from offset_common.errors import UsageError
+from offset_common.errors import UsageError, quote
 
 FIRST_DESCRIPTOR = 3
 MAX_SOCKETS = 256
@@ -34,7 +34,7 @@ def take_passed_sockets(environment: MutableMapping[str, str]) -> list[tuple[str
         return []  # they were meant for another process
     if not (count.isascii() and count.isdigit() and 0 < len(count) < 6 and 0 < int(count) <= MAX_SOCKETS):
         raise UsageError(
-            f"LISTEN_FDS is a number from 1 to {MAX_SOCKETS}, not {count[:20]!r}; unset LISTEN_PID"
+            f"LISTEN_FDS is a number from 1 to {MAX_SOCKETS}, not {quote(count)}; unset LISTEN_PID"
         )
     listed = names.split(":") if names else []
     if listed and len(listed) != int(count):

@@ -64,7 +64,7 @@ class Control:
         self._notifier = notifier
         self._drain = drain
         self._retire_status = retire_status
-        self._upgrade = Upgrade(relay.loop, sockets, notifier.variables, self._hand_over, self._upgrade_ended)
+        self._upgrade = Upgrade(relay.loop, sockets, notifier.variables, self._hand_over, self._upgraded)
         self._addresses = ", ".join(relay.addresses)
         self._interval = STATUS_INTERVAL
         if notifier.watchdog is not None:
@@ -117,11 +117,10 @@ class Control:
         # The service manager takes messages of the main process only: first this, then those of the new one.
         self._notify(f"MAINPID={successor}", "STATUS=handing over to a new process")
 
-    def _upgrade_ended(self, succeeded: bool) -> None:
-        if succeeded:
-            self._handed_over = True
-            self._retire_status()
-            self._relay.retire(self._drain.upgrade)
+    def _upgraded(self) -> None:
+        self._handed_over = True
+        self._retire_status()
+        self._relay.retire(self._drain.upgrade)
 
     def _notify(self, *fields: str) -> None:
         if not self._handed_over:

@@ -52,7 +52,7 @@ class ListeningSockets:
 
     def are_passed(self, option: str) -> bool:
         """Return whether systemd passed sockets that take the place of an option."""
-        return any(each.option == option and not each.address for each in self._unused)
+        return bool(self._passed_for(option))
 
     def listen(
         self, option: str, addresses: Sequence[Address], socket_buffer: int = 0
@@ -67,8 +67,8 @@ class ListeningSockets:
         Raises:
             OperatorError: the relay cannot listen there.
         """
-        if self.are_passed(option):
-            found = [each for each in self._unused if each.option == option and not each.address]
+        found = self._passed_for(option)
+        if found:
             for each in found:
                 set_options(each.sock, socket_buffer)
             if addresses:
@@ -97,3 +97,6 @@ class ListeningSockets:
             log_event("address given up", address=show_address(each.sock.getsockname()))
             each.sock.close()
         self._unused.clear()
+
+    def _passed_for(self, option: str) -> list[HeldSocket]:
+        return [each for each in self._unused if each.option == option and not each.address]

@@ -33,7 +33,7 @@ class Upgrade:
         sockets: what the successor gets.
         variables: more variables for its environment.
         hand_over: called with its process id once it is ready, just before it begins to serve.
-        end: called after each upgrade with whether it succeeded.
+        upgraded: called once it serves.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class Upgrade:
         sockets: ListeningSockets,
         variables: Mapping[str, str],
         hand_over: Callable[[int], None],
-        end: Callable[[bool], None],
+        upgraded: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._sockets = sockets
         self._variables = variables
         self._hand_over = hand_over
-        self._end = end
+        self._upgraded = upgraded
         self._process: Optional[subprocess.Popen[bytes]] = None  # the first new process
         self._channel: Optional[socket.socket] = None
         self._received = b""
@@ -63,16 +63,16 @@ class Upgrade:
     def begin(self) -> None:
         """Start a successor; log why not if that is impossible."""
         if os.getpid() == 1:
-            self._report(
+            report_obstacle(
                 "this is process 1 of a container, which ends with it; restart the container instead"
             )
         elif not sys.executable:
-            self._report("the path of the Python interpreter is unknown; restart the relay instead")
+            report_obstacle("the path of the Python interpreter is unknown; restart the relay instead")
         else:
             try:
                 self._start()
             except OSError as error:
-                self._report(f"no new process: {error.strerror or error}")
+                report_obstacle(f"no new process: {error.strerror or error}")
 
     def reload_later(self) -> None:
         """Let the successor read its files again: it may have read them before they changed."""
@@ -89,7 +89,7 @@ class Upgrade:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._successor, signal.SIGKILL)
         self._clean_up()
-        self._report(reason)
+        report_obstacle(reason)
 
     def on_ready(self, events: int) -> None:
         """Take what the successor reports."""
@@ -144,7 +144,7 @@ class Upgrade:
             return
         self._clean_up()
         log_event("upgraded", pid=successor)
-        self._end(True)
+        self._upgraded()
 
     @staticmethod
     def _has_ended(channel: socket.socket) -> bool:
@@ -161,7 +161,7 @@ class Upgrade:
     def _ended(self) -> None:
         status = self._clean_up()
         how = f" with status {status}" if status else ""
-        self._report(f"the new process ended{how} before it was ready; it logs why")
+        report_obstacle(f"the new process ended{how} before it was ready; it logs why")
 
     def _clean_up(self) -> Optional[int]:
         """Forget the successor; return the status of the first process."""
@@ -174,10 +174,6 @@ class Upgrade:
         status = self._process.returncode
         self._channel, self._process, self._successor = None, None, None
         return status
-
-    def _report(self, reason: str) -> None:
-        report_obstacle(reason)
-        self._end(False)
 
 
 def report_obstacle(reason: str) -> None:

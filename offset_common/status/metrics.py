@@ -8,7 +8,7 @@ Source: https://prometheus.io/docs/practices/naming/
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -127,19 +127,15 @@ def _fleet(fleet: FleetView) -> Iterator[Metric]:
         "Bytes exchanged with other hosts, on connections that this host opened.",
         labels=["host", "direction"],
     )
-    sums: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    counts: Counter[tuple[str, str]] = Counter()
+    sizes: Counter[tuple[str, str]] = Counter()
     for host in fleet.hosts:  # after a restart, a name belongs to two of them
-        for direction, counts in (
-            ("to", (host.forwarded_to, host.sent)),
-            ("from", (host.forwarded_from, host.received)),
-        ):
-            for number, count in enumerate(counts):
-                sums[host.name, direction][number] += count
-    for labels, (count, size) in sums.items():
-        forwarded.add_metric(labels, count)
-        traffic.add_metric(labels, size)
-    yield forwarded
-    yield traffic
+        counts.update({(host.name, "to"): host.forwarded_to, (host.name, "from"): host.forwarded_from})
+        sizes.update({(host.name, "to"): host.sent, (host.name, "from"): host.received})
+    for metric, sums in ((forwarded, counts), (traffic, sizes)):
+        for labels, value in sums.items():
+            metric.add_metric(labels, value)
+        yield metric
 
 
 def _process(started_at: float) -> Iterator[Metric]:

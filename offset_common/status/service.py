@@ -52,14 +52,8 @@ class StatusService:
 
     def __init__(self, sockets: list[socket.socket]) -> None:
         self._sockets = sockets
-        self._addresses = [show_address(sock.getsockname()) for sock in sockets]
         self._log = RecentLog()
         self._server: Optional[HttpServer] = None
-
-    @property
-    def addresses(self) -> list[str]:
-        """The addresses that it listens on, as "host:port"."""
-        return self._addresses
 
     def start(self, relay: Served, name_of: NameOf = lambda key: "") -> None:
         """Serve the status of a relay.
@@ -77,7 +71,7 @@ class StatusService:
         self._server.start()
 
     def _announce(self, public: list[socket.socket]) -> None:
-        log_event("status ready", address=self.addresses)
+        log_event("status ready", address=[show_address(sock.getsockname()) for sock in self._sockets])
         if public:
             log_event(
                 "status is open to other machines",
