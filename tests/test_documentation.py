@@ -155,15 +155,17 @@ def test_changelog_has_the_form_of_keep_a_changelog() -> None:
 
 def test_the_list_of_modules_is_complete() -> None:
     section = (ROOT / "docs/architecture.md").read_text("utf-8").split("\n## ")[1]
-    rooms = "\n".join(line for line in section.splitlines() if line.startswith("    "))
-    modules = [
-        module.name for module in (ROOT / "offset_common").rglob("*.py") if module.name != "__init__.py"
-    ]
-    assert sorted(name for name in modules if name not in rooms) == []
-    assert (
-        sorted(set(re.findall(r"\w+\.py", rooms)) - {*modules, "strelay.py", "stmgr.py", "stforward.py"})
-        == []
-    )
+    listed: set[str] = set()
+    folders: list[str] = []
+    for indent, name in re.findall(r"^((?: {4})+)(\w+(?:/|\.py))(?= |$)", section, re.MULTILINE):
+        del folders[len(indent) // 4 - 1 :]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            listed.add("".join(folders) + name)
+    modules = [path for path in (ROOT / "offset_common").rglob("*.py") if path.name != "__init__.py"]
+    scripts = {"strelay.py", "stmgr.py", "stforward.py"}
+    assert listed == {path.relative_to(ROOT).as_posix() for path in modules} | scripts
 
 
 def test_all_log_events_and_their_fields_are_documented() -> None:
