@@ -6,6 +6,7 @@ Everything here runs in the event loop; only store.py has a thread.
 from __future__ import annotations
 
 import logging
+import math
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ from offset_common.relay.rendezvous import TunnelMaker
 from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.relay.status import Traffic
 from offset_common.wire.messages import InitRole
+
+LOOK_INTERVAL = 0.25  # seconds until a connect that waits for an expected listener looks at other hosts again
 
 
 class FleetOptions(NamedTuple):
@@ -86,6 +89,7 @@ class Fleet(Homes):
         self.directory = Directory(relay_key, self._own)
         self._waiting: dict[int, Callable[[Found], None]] = {}
         self._left = False
+        self._look_at = math.inf
         self._names: dict[str, Host] = {}  # of all hosts that were ever used, by id
         self._forwarded_to: Counter[str] = Counter()
         self._forwarded_from: Counter[str] = Counter()
@@ -99,6 +103,7 @@ class Fleet(Homes):
         self._store = Store(options.location, Entries(relay_key).any_key, self._deliver)
         self._store.start()
         self._loop.add_periodic(self._handle_time, self.directory.next_time)
+        self._loop.add_periodic(self._look_again, lambda: self._look_at)
         log_event("fleet ready", host=self._own.name, address=str(self._own.address))
 
     @property
@@ -138,7 +143,7 @@ class Fleet(Homes):
     def listens(self, key: bytes) -> bool:
         """Claim `key` for this host; while the directory is away, the listener does without."""
         self.directory.claims.listen(key)
-        return self.directory.present
+        return not self.directory.away
 
     def stopped(self, key: bytes) -> None:
         """Drop the claim of `key`."""
@@ -252,6 +257,13 @@ class Fleet(Homes):
 
     def _take_back(self, pending: PendingConnect, target: bytes, age: float) -> None:
         self._relay.rendezvous.take_back(pending, target, age)
+        self._look_at = min(self._look_at, self._loop.now + LOOK_INTERVAL)
+
+    def _look_again(self) -> None:
+        """Forward connects that wait for expected listeners, which may have come back at another host."""
+        if self._loop.now >= self._look_at:
+            self._look_at = math.inf
+            self._relay.rendezvous.forward_unattended()
 
     def _lose(self, key: bytes, claim: Claim) -> None:
         self.directory.claims.lose(key, claim)

@@ -88,7 +88,7 @@ class Homes:
         return False
 
     def forward_pending(self, pending: PendingConnect, target: bytes, age: float) -> None:
-        """Take over a connect that has waited here for `target`, which listens at another host now.
+        """Take over a connect that has waited here for `target`, which may listen at another host now.
 
         Args:
             pending: the connect.

@@ -13,7 +13,7 @@ Source: section 7 of docs/protocol.md.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from itertools import takewhile
 from typing import Generic, NamedTuple, Optional, TypeVar, Union
 
@@ -99,9 +99,10 @@ class Registry(Generic[L, P, T]):
         """Return whether a connect from `source` waits for the listener of `target`."""
         return (source, target) in self._of_pair
 
-    def since(self, pending: P) -> float:
-        """Return when the peer of `pending` asked, in seconds."""
-        return self._connects[pending].since
+    def unattended(self) -> list[P]:
+        """Return the connects that wait for listeners that are not there."""
+        absent = [key for key in self._of_target if key not in self._listeners]
+        return [each for key in absent for each in self._of_target[key]]
 
     def fullest(self) -> Fullest:
         """Return the most that one key holds."""
@@ -114,8 +115,7 @@ class Registry(Generic[L, P, T]):
     def expect_listeners(self, expected: bool) -> list[P]:
         """Let connects wait for listeners that are not there, or no more; return those that must end now."""
         self._expects_listeners = expected
-        absent = [] if expected else [key for key in self._of_target if key not in self._listeners]
-        pending = [each for key in absent for each in self._of_target[key]]
+        pending = [] if expected else self.unattended()
         for each in pending:
             self.remove_connect(each)
         return pending
@@ -185,6 +185,13 @@ class Registry(Generic[L, P, T]):
         for each in pending:
             self.remove_connect(each)
         return pending
+
+    def take(self, waiting: Sequence[P]) -> list[tuple[P, Connect]]:
+        """Forget connects; return each with what its peer asked for."""
+        taken = [(each, self._connects[each]) for each in waiting]
+        for each in waiting:
+            self.remove_connect(each)
+        return taken
 
     def add_tunnel_end(self, end: T, key: bytes) -> None:
         """Count a tunnel end of `key`."""

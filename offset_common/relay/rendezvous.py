@@ -7,6 +7,7 @@ Source: section 7 of docs/protocol.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Callable, Optional, Protocol
 
 from offset_common.relay.close_reason import CloseReason
@@ -107,12 +108,14 @@ class Rendezvous:
         listener = self.registry.listener_of(key)
         if listener is None:
             return
-        now = listener.connection.env.loop.now
-        waiting = [(each, now - self.registry.since(each)) for each in self.registry.pending_for(key)]
+        waiting = self.registry.take(self.registry.pending_for(key))
         self.registry.remove_listener(listener, key)
-        for pending, age in waiting:
-            self._homes.forward_pending(pending, key, age)
+        self._forward(waiting)
         listener.connection.close(CloseReason.REPLACED)
+
+    def forward_unattended(self) -> None:
+        """Forward connects whose listeners are expected here: they may have come back at another host."""
+        self._forward(self.registry.take(self.registry.unattended()))
 
     def forget(self, connection: SocketConnection) -> None:
         """Forget a connection that ended, whatever it was."""
@@ -150,6 +153,12 @@ class Rendezvous:
             replaced.connection.close(CloseReason.REPLACED)
         # They were announced to the older listener, perhaps to nobody alive.
         listener.announce(pending)
+
+    def _forward(self, waiting: Sequence[tuple[PendingConnect, Connect]]) -> None:
+        """Forward connects that have waited here, oldest first."""
+        for pending, connect in waiting:
+            age = pending.connection.env.loop.now - connect.since
+            self._homes.forward_pending(pending, connect.target, age)
 
     def _awaiting_init(self, connection: SocketConnection) -> AwaitingInit:
         return AwaitingInit(connection, self._listen, self._connect, self._accept)

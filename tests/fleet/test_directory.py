@@ -231,6 +231,18 @@ def test_relays_own_key_is_no_host(hosts: tuple[HostModel, HostModel]) -> None:
     assert first.find().host is None
 
 
+def test_question_before_the_first_answer_is_asked(server: ServerModel) -> None:
+    home = HostModel(server, b"A")
+    home.run()
+    home.listen()
+    starting = HostModel(server, b"B")
+    assert not starting.directory.present and not starting.directory.away
+    number = starting.directory.find_home(KEY, server.now)
+    starting.run()
+    (found,) = [event for event in starting.events if isinstance(event, Found)]
+    assert found.number == number and found.host is not None and found.host.id == home.id
+
+
 def test_nothing_is_asked_while_the_directory_is_away(hosts: tuple[HostModel, HostModel]) -> None:
     first, _ = hosts
     first.directory.find_home(KEY, first.server.now)

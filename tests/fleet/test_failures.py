@@ -198,6 +198,26 @@ def test_upgrade_in_place_loses_no_tunnel_and_no_host(
     assert_joined(near, far)
 
 
+def test_connect_finds_a_listener_that_comes_back_at_another_host(
+    relay: FleetProcesses, new_node_at: NewNodeAt
+) -> None:
+    first, second = relay.hosts
+    assert isinstance(first, UpgradingRelay)
+    node, caller = new_node_at(), new_node_at()
+    listener = node.at(first).listen()
+    first.upgrade()
+    assert listener.messages_until_end() == []
+    near = caller.at(first).connect(node.public_key)
+    near.send(b"early")
+    began = time.monotonic()
+    listener = node.at(second).open().init(InitRole.LISTEN)
+    assert listener.incoming() == caller.public_key
+    assert time.monotonic() - began < 5, "it waited for the listener at the wrong host"
+    far = node.accept(caller.public_key)
+    assert far.receive() == b"early"
+    assert_joined(near, far)
+
+
 def test_host_that_others_cannot_reach_serves_its_own_peers(
     relay: FleetProcesses, new_node_at: NewNodeAt
 ) -> None:

@@ -119,6 +119,13 @@ class RegistryModel(RuleBasedStateMachine):
         self.expected = expected
         self.waiting = [each for each in self.waiting if each not in lonely]
 
+    @rule()
+    def take_unattended(self) -> None:
+        lonely = [each for each in self.waiting if self.listener(each[2]) is None]
+        taken = self.registry.take(self.registry.unattended())
+        assert sorted((pending, *connect[:3]) for pending, connect in taken) == sorted(lonely)
+        self.waiting = [each for each in self.waiting if each not in lonely]
+
     @rule(key=KEYS, source=KEYS)
     def accept(self, key: bytes, source: bytes) -> None:
         decision = self.registry.accept(key, source)

@@ -72,6 +72,14 @@ def ends(pid: int) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_running(pid: int) -> bool:
+    """Return whether a process runs, which need not be a child."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def open_files(pid: int) -> list[str]:
     """Return what the descriptors of a process lead to."""
     return sorted(str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir())

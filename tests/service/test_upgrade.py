@@ -20,7 +20,7 @@ from offset_common.identity import Identity
 from offset_common.policy.usage import read_usage
 from offset_common.wire.messages import InitRole
 from tests.service.conftest import StartUpgrading
-from tests.service.relays import SERVES, STARTS, UpgradingRelay, ends, open_files
+from tests.service.relays import SERVES, STARTS, UpgradingRelay, ends, is_running, open_files
 from tests.service.traffic import Flow, Newcomers, traffic
 from tests.support.node import Node, assert_joined, assert_listening, make_tunnel
 from tests.support.process import PATIENCE, wait_until
@@ -31,13 +31,6 @@ def meet(relay: UpgradingRelay) -> None:
     """Check that two nodes meet through the relay that serves now."""
     with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
         assert_listening(caller, callee, callee.listen())
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def upgrade_under_load(relay: UpgradingRelay, flows: Sequence[Flow], newcomers: Newcomers) -> None:

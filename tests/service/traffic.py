@@ -45,18 +45,18 @@ class Tasks:
 
 
 class Flow(Tasks):
-    """One tunnel that carries messages both ways without a pause; every byte is checked.
+    """One tunnel that carries messages both ways all the time; every byte is checked.
 
     Args:
-        relay: the relay.
+        near: one end.
+        far: the other one.
         seed: for the messages.
+        pause: seconds after each message.
     """
 
-    def __init__(self, relay: Endpoint, seed: int) -> None:
+    def __init__(self, near: Peer, far: Peer, seed: int, pause: float = 0.002) -> None:
         super().__init__()
-        self._nodes = (Node(relay), Node(relay))
-        caller, callee = self._nodes
-        near, far = make_tunnel(caller, callee, callee.listen())
+        self._pause = pause
         self.received = [0, 0]  # messages at each end
         self._start(
             partial(self._send, near, seed),
@@ -70,17 +70,15 @@ class Flow(Tasks):
         super().finish()
         assert not any(thread.is_alive() for thread in self._threads), "messages do not arrive"
 
-    def close(self) -> None:
-        """Close the connections."""
+    def stop(self) -> None:
+        """Send no more; for a test that has failed."""
         self._stopping.set()
-        for node in self._nodes:
-            node.__exit__()
 
     def _send(self, peer: Peer, seed: int) -> None:
         messages = random.Random(seed)
         while not self._stopping.is_set():
             peer.send(messages.randbytes(messages.choice((1, 100, 1000, 20_000))))
-            self._stopping.wait(0.002)
+            self._stopping.wait(self._pause)
         peer.send(LAST)
 
     def _receive(self, peer: Peer, seed: int, end: int) -> None:
@@ -152,14 +150,15 @@ class Newcomers(Tasks):
 @contextlib.contextmanager
 def traffic(relay: Endpoint, flows: int) -> Iterator[tuple[list[Flow], Newcomers]]:
     """Make traffic in the block; check afterwards that all of it arrived."""
-    made: list[Flow] = []
-    try:
-        made.extend(Flow(relay, 2 * number) for number in range(flows))
+    with contextlib.ExitStack() as started:
+        made = []
+        for number in range(flows):
+            caller, callee = (started.enter_context(Node(relay)) for _ in range(2))
+            near, far = make_tunnel(caller, callee, callee.listen())
+            made.append(Flow(near, far, 2 * number))
+            started.callback(made[-1].stop)
         newcomers = Newcomers(relay)
         yield made, newcomers
         newcomers.finish()
         for flow in made:
             flow.finish()
-    finally:
-        for flow in made:
-            flow.close()
