@@ -14,7 +14,6 @@ the same host, or at the other one.
 from __future__ import annotations
 
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 
 from bench.client import Client, Tunnel
 from bench.encoding import encode_as_own, make_plaintexts
+from bench.processes import free_port
 from bench.relay_process import RelayProcess
 from bench.tunnels import relay_series
 from offset_common import __version__
@@ -79,8 +79,7 @@ def running_fleet(program: str) -> Iterator[tuple[RelayProcess, RelayProcess]]:
     """Run a directory and two hosts."""
     with ExitStack() as started:
         directory = started.enter_context(tempfile.TemporaryDirectory())
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            port = sock.getsockname()[1]
+        port = free_port()
         server = subprocess.Popen(
             [program, "--port", str(port), "--save", "", "--dir", directory], stdout=subprocess.DEVNULL
         )

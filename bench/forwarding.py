@@ -30,7 +30,7 @@ from statistics import median
 from typing import NamedTuple, Optional
 
 from bench.delay import delayed
-from bench.processes import Child, cpu_seconds, process_tree
+from bench.processes import Child, cpu_seconds, free_port, process_tree
 from bench.relay_process import ROOT, RelayProcess
 from offset_common import __version__
 from offset_common.address import Address
@@ -44,7 +44,6 @@ from offset_common.option_values import read_count
 from offset_common.tickets import RelayTicket
 
 LOCALHOST = "127.0.0.1"
-BORE_PORT = 7835  # on which its server listens
 TIMEOUT = 60.0  # seconds
 CHUNK = 1024 * 1024  # bytes
 CONNECTIONS = 200
@@ -190,13 +189,6 @@ def started(command: list[str], **environment: str) -> Iterator[int]:
     finally:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    """Return a port on which nothing listens."""
-    with socket.create_server((LOCALHOST, 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def wait_for_answer(port: int) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from bench.client import open_tunnels
 from bench.encoding import make_plaintexts
 from bench.options import Figures, Options, Report
-from bench.processes import Child
+from bench.processes import Child, free_port
 from bench.relay_process import RelayProcess
-from bench.status import free_port, scrape
+from bench.status import scrape
 from bench.tunnels import ONE_TUNNEL, Series, Work, message_count, relay_series
 from offset_common.identity import Identity, encode_key
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import statistics
 import time
 from multiprocessing.connection import Connection as Pipe
@@ -17,7 +16,7 @@ from bench.canary import Canary
 from bench.client import Client, open_tunnels
 from bench.idle import Crowd, connect_listener
 from bench.options import Figures, Options, Report, SkippedError
-from bench.processes import Child
+from bench.processes import Child, free_port
 from bench.relay_process import RelayProcess
 from offset_common.commands.descriptors import raise_descriptor_limit
 from offset_common.errors import OperatorError
@@ -115,9 +114,3 @@ def _connections(port: int) -> int:
     used: int = json.loads(connection.getresponse().read())["connections"]
     connection.close()
     return used
-
-
-def free_port() -> int:
-    """Return an unused port."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
