@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
-from offset_common.errors import UsageError
+from offset_common.errors import UsageError, quote
 from offset_common.forward.code import Code
 from offset_common.forward.directory import IDENTITY, Directory
 from offset_common.forward.known_codes import KnownCodes
-from offset_common.forward.messages import clean_name, is_name
+from offset_common.forward.messages import MAX_NAME, clean_name, is_name
 from offset_common.identity import Identity, load_identity
 from offset_common.option_values import read_number
 
@@ -25,9 +25,7 @@ def read_machine(arguments: dict[str, Any], known: KnownCodes) -> tuple[Code, st
         UsageError: there is no such machine, or the name of --as is invalid.
         FileError: the file of codes cannot be read.
     """
-    name = arguments["--as"]
-    if name is not None and not is_name(name):
-        raise UsageError(f"--as {name[:40]!r} is no name; use up to 32 letters, digits, '.', '_' or '-'")
+    name = _read_name("--as", arguments)
     code = known.find(arguments["<machine>"])
     return code, known.name_of(code) or name or "the other machine"
 
@@ -44,12 +42,21 @@ def read_identity(arguments: dict[str, Any], directory: Directory) -> Identity:
 
 def read_name(arguments: dict[str, Any]) -> str:
     """Return what the other side calls this machine; raise UsageError if the option is invalid."""
-    name = arguments["--name"]
-    if name is None:
-        return clean_name(socket.gethostname().partition(".")[0])
-    if not is_name(name):
-        raise UsageError(f"--name {name[:40]!r} is no name; use up to 32 letters, digits, '.', '_' or '-'")
-    return str(name)
+    return _read_name("--name", arguments) or clean_name(socket.gethostname().partition(".")[0])
+
+
+def _read_name(option: str, arguments: dict[str, Any]) -> Optional[str]:
+    name: Optional[str] = arguments[option]
+    if name is not None and not is_name(name):
+        raise UsageError(
+            f"{option} {quote(name)} is no name; use up to {MAX_NAME} letters, digits, '.', '_' or '-'"
+        )
+    return name
+
+
+def read_wait(arguments: dict[str, Any]) -> float:
+    """Return the seconds of --wait; raise UsageError if they are invalid."""
+    return read_number("--wait", arguments["--wait"], 1, MAX_SECONDS, "seconds")
 
 
 def read_keep(arguments: dict[str, Any]) -> float:

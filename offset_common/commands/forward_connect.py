@@ -14,6 +14,7 @@ from offset_common.commands.forward_arguments import (
     read_keep,
     read_machine,
     read_name,
+    read_wait,
 )
 from offset_common.errors import OperatorError, ServiceError, UsageError
 from offset_common.forward.code import Code
@@ -28,7 +29,7 @@ from offset_common.forward.reach import Reach, ReachOptions
 from offset_common.forward.services import Place, parse_places
 from offset_common.forward.stdio import StandardStreams
 from offset_common.forward.traffic import Traffic
-from offset_common.option_values import read_count, read_number
+from offset_common.option_values import read_count
 
 
 def connect(arguments: dict[str, Any]) -> int:
@@ -45,7 +46,7 @@ def connect(arguments: dict[str, Any]) -> int:
     with running_loop(display) as loop:
         ending = Ending(loop)
         welcomed = partial(remember, known, code, arguments["--as"], display)
-        reach = make_reach(arguments, loop, directory, code, peer, display, welcomed, ending.fail)
+        reach = make_reach(arguments, loop, directory, code, peer, display, welcomed, ending.end)
         forwarding = Forwarding(reach, Traffic(loop, display), most, display)
         doors = open_doors(loop, places, forwarding, display)
         streams = None
@@ -125,13 +126,8 @@ class Ending:
         self._ended = False
         self.failure = ""
 
-    def fail(self, reason: str) -> None:
-        """End because of a failure."""
-        self.failure = self.failure or reason
-        self.end("")
-
     def end(self, reason: str) -> None:
-        """End; an empty reason is an orderly end."""
+        """End because of a failure; an empty reason is an orderly end."""
         self.failure = self.failure or reason
         self._ended = True
         self._loop.stop()
@@ -165,9 +161,8 @@ def list_services(arguments: dict[str, Any]) -> int:
                 display.result(service, event="service", name=service)
             ending.end("")
 
-        reach = make_reach(arguments, loop, directory, code, peer, display, welcomed, ending.fail)
-        wait = read_number("--wait", arguments["--wait"], 1, MAX_SECONDS, "seconds")
-        loop.call_later(wait, lambda: ending.fail(reach.failure))
+        reach = make_reach(arguments, loop, directory, code, peer, display, welcomed, ending.end)
+        loop.call_later(read_wait(arguments), lambda: ending.end(reach.failure))
         reach.start()
         loop.run()
         reach.stop()
@@ -194,6 +189,5 @@ def make_reach(
     identity = read_identity(arguments, directory)
     if code.public_key == identity.public_key:
         raise UsageError("this is the code of this machine itself; run it on another one")
-    wait = read_number("--wait", arguments["--wait"], 1, MAX_SECONDS, "seconds")
-    options = ReachOptions(read_name(arguments), peer, wait, read_keep(arguments))
+    options = ReachOptions(read_name(arguments), peer, read_wait(arguments), read_keep(arguments))
     return Reach(loop, code, identity, options, display, welcomed, refused)

@@ -29,11 +29,6 @@ class Delivery:
         self.received = 0  # messages in all
         self.kept_size = 0  # bytes
 
-    @property
-    def attached(self) -> bool:
-        """Whether there is a tunnel."""
-        return self._transmit is not None
-
     def send(self, message: bytes) -> None:
         """Send a stream message, now or through the next tunnel."""
         self._kept.append(message)

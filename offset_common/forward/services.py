@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, Union
 
 from offset_common.address import Address, parse_address, parse_listen_address
-from offset_common.errors import ServiceError, UsageError
+from offset_common.errors import ServiceError, UsageError, quote
 from offset_common.forward.local import reason_of
 from offset_common.forward.messages import MAX_NAME, clean_name, is_name
 
@@ -118,7 +118,7 @@ def _split(word: str) -> tuple[str, str]:
     name, equals, text = word.rpartition("=")
     if equals and not is_name(name):
         raise UsageError(
-            f"{name[:40]!r} is no name for a service; use up to {MAX_NAME} letters, digits, '.', '_' or '-'"
+            f"{quote(name)} is no name for a service; use up to {MAX_NAME} letters, digits, '.', '_' or '-'"
         )
     if not text:
         raise UsageError(f"{word!r} names no port or path; write it as in ssh=22")

@@ -21,11 +21,7 @@ from offset_common.forward.tunnel import ForwardTunnel
 
 MAX_KEPT = 4 * 1024 * 1024  # bytes sent and not confirmed, above which nothing more is read
 MAX_ANSWERS = 4 * MAX_KEPT  # above which even answers to the other side are too much
-MAX_UNWRITTEN = (
-    32 * 1024 * 1024
-)  # bytes for local connections that do not read, above which the tunnel is not
-
-Accept = Callable[[str], Union[LocalConnection, str]]
+MAX_UNWRITTEN = 32 * 1024 * 1024  # bytes that local connections do not read, above which the tunnel is not
 
 
 class Session:

@@ -20,7 +20,7 @@ class Traffic:
     def __init__(self, loop: EventLoop, display: Display) -> None:
         self._loop = loop
         self._display = display
-        self._names: dict[LocalConnection, str] = {}
+        self._numbers: dict[LocalConnection, int] = {}
         self._count = 0
         self._ended = (0, 0)  # bytes of connections that have ended: sent, received
         self._before = (0, 0)
@@ -29,7 +29,7 @@ class Traffic:
     @property
     def open(self) -> int:
         """The number of connections."""
-        return len(self._names)
+        return len(self._numbers)
 
     def begin(self, local: LocalConnection, what: str, **fields: object) -> None:
         """Report a new connection.
@@ -40,19 +40,19 @@ class Traffic:
             fields: the same for programs.
         """
         self._count += 1
-        self._names[local] = f"connection {self._count}"
-        text = f"{self._names[local]}: {what}"
+        self._numbers[local] = self._count
+        text = f"connection {self._count}: {what}"
         self._display.event("connection_opened", text, connection=self._count, **fields)
 
     def end(self, local: LocalConnection, reason: str) -> None:
         """Report that a connection has ended; an empty reason is an orderly end."""
-        name = self._names.pop(local)
+        number = self._numbers.pop(local)
         self._ended = (self._ended[0] + local.sent, self._ended[1] + local.received)
         how = f"cut off: {reason}" if reason else "ended"
         self._display.event(
             "connection_ended",
-            f"{name}: {how} ({size(local.sent)} sent, {size(local.received)} received)",
-            connection=int(name.split()[1]),
+            f"connection {number}: {how} ({size(local.sent)} sent, {size(local.received)} received)",
+            connection=number,
             reason=reason,
             sent=local.sent,
             received=local.received,
@@ -61,8 +61,8 @@ class Traffic:
     def _tick(self) -> None:
         self._loop.call_later(INTERVAL, self._tick)
         now = (
-            self._ended[0] + sum(local.sent for local in self._names),
-            self._ended[1] + sum(local.received for local in self._names),
+            self._ended[0] + sum(local.sent for local in self._numbers),
+            self._ended[1] + sum(local.received for local in self._numbers),
         )
         sent, received = now[0] - self._before[0], now[1] - self._before[1]
         self._before = now

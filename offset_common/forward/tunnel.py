@@ -71,7 +71,7 @@ class ForwardTunnel:
         dialing.connection.send(init.encode(), now)
         channel = KeepaliveChannel(dialing.identity, now, init.public_key)
         self._layers = Layers(dialing.connection, channel, now)
-        self._ready = self._heard = False
+        self._ready = False
         self._queue: deque[bytes] = deque()
         self._queue_size = 0
         self._out = memoryview(b"")
@@ -140,7 +140,7 @@ class ForwardTunnel:
         self.close()
         if isinstance(error, OSError):
             lost = ConnectionLost(f"the connection was lost: {error.strerror or error}")
-            error = lost if self._heard else self._not_joined()
+            error = lost if self._ready else self._not_joined()
         self._user.on_end(error)
 
     def _read(self) -> None:
@@ -157,7 +157,7 @@ class ForwardTunnel:
         while not self._paused and not self.closed:
             message = self._layers.next_message(now)
             if self._layers.ready and not self._ready:
-                self._ready = self._heard = True
+                self._ready = True
                 self._user.on_ready()
             if message is None:
                 return
@@ -215,7 +215,7 @@ class ForwardTunnel:
         self._loop.watch(self._sock, events, self)
 
     def _end_of_stream(self) -> OffsetError:
-        if not self._heard:
+        if not self._ready:
             return self._not_joined()
         return ConnectionEnded("the other side or the relay closed the tunnel")
 
