@@ -31,7 +31,8 @@ def relay_check(values: dict[str, Any]) -> int:
                          one line, or one line of JSON. The exit status is that of the last check.
       --timeout SECONDS  The time limit of each step.  [default: 8]
 
-    If the relay's name has several addresses, each of them must work.
+    If the relay's name has several addresses, each of them must work, and nodes must meet through every pair
+    of them: one listens at the first, the other connects at the second.
     The exit status is 0 if the relay works, 1 if it does not, and 2 if the command line is invalid.
     """
     timeout = read_number("--timeout", values["--timeout"], MIN_TIMEOUT, MAX_TIMEOUT, "seconds")

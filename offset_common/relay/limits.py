@@ -1,4 +1,4 @@
-"""Every bound that an operator may want to change, in one place.
+"""The limits that an operator may change, and bounds that several files of the relay use.
 
 The limits that the protocol fixes are in constants.py.
 """
@@ -20,22 +20,22 @@ DESCRIPTORS_KEPT = 24  # for files, the selector and the log, beside the connect
 
 
 class Limits(NamedTuple):
-    """The limits of a relay for all connections, for one address and to one key.
+    """The limits of a relay: for all connections, for each address and for each key.
 
     Args:
-        connections: in all.
-        connections_per_address: for each IPv4 address or IPv6 prefix.
+        connections: connections in all.
+        connections_per_address: connections from each IPv4 address or IPv6 prefix.
         connections_per_key: authenticated connections of each key.
-        unauthenticated: connections that have not finished the handshake, in all.
-        waiting_per_key: pending connects of one key.
-        waiting_per_listener: pending connects for one listener.
-        tunnels_per_key: tunnel ends of one key.
-        buffers: bytes that all connections together may buffer over FREE_BUFFER_SIZE each.
+        unauthenticated: connections in all that have not finished the handshake.
+        waiting_per_key: pending connects of each key.
+        waiting_per_listener: pending connects for each listener.
+        tunnels_per_key: tunnel ends of each key.
+        buffers: bytes that all connections together may buffer, beside FREE_BUFFER_SIZE for each.
         socket_buffer: bytes of memory for each kernel buffer of a socket; 0 leaves the size to the system.
         stall: seconds that a peer may leave its output unread.
-        accepts_per_second: new connections taken from the system each second.
+        accepts_per_second: connections that each listening socket accepts in a second.
         handshake_threads: handshakes that are computed at the same time.
-        ipv6_prefix: bits of an IPv6 address that count as one address.
+        ipv6_prefix: length in bits of the IPv6 prefixes that count as one address each.
     """
 
     connections: int = 8192
@@ -54,5 +54,5 @@ class Limits(NamedTuple):
 
 
 def connections_for(descriptors: int) -> int:
-    """Return how many connections fit a limit of `descriptors`: 80 %, and some are kept."""
+    """Return how many connections a limit of `descriptors` allows: 80 %, and DESCRIPTORS_KEPT stay free."""
     return max(4, min(descriptors * 4 // 5, descriptors - DESCRIPTORS_KEPT))
