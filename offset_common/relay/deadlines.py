@@ -55,11 +55,15 @@ class Deadlines(Generic[T]):
             del self._ticks[heapq.heappop(self._order)]
         return self._order[0] * TICK if self._order else math.inf
 
-    def take_expired(self, now: float) -> list[T]:
-        """Return, and forget, the items whose deadline has passed."""
+    def take_expired(self, now: float, most: int) -> list[T]:
+        """Return, and forget, at most `most` items whose deadline has passed, earlier ticks first."""
         expired: list[T] = []
-        while self._order and self._order[0] * TICK <= now:
-            expired.extend(self._ticks.pop(heapq.heappop(self._order)))
-        for item in expired:
-            del self._tick_of[item]
+        while self._order and self._order[0] * TICK <= now and len(expired) < most:
+            items = self._ticks[self._order[0]]
+            while items and len(expired) < most:
+                item = items.pop()
+                del self._tick_of[item]
+                expired.append(item)
+            if not items:
+                del self._ticks[heapq.heappop(self._order)]
         return expired

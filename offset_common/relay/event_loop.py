@@ -3,7 +3,7 @@
     while running:
         poll the selector             ready connections join the fair queue
         run turns for a few ms        the connection that has used least goes first (fair_queue.py)
-        run deadlines and call_soon
+        run call_soon, and some deadlines
 
 Other threads call `call_soon_threadsafe` and nothing else; a byte through a socketpair wakes the loop.
 
@@ -20,8 +20,10 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable
+from functools import partial
 from time import perf_counter
-from typing import Callable, Optional, Protocol, Union
+from typing import Callable, Optional, Protocol, TypeVar, Union
 
 from offset_common.relay.deadlines import Deadlines
 from offset_common.relay.fair_queue import FairQueue, QueueEntry
@@ -30,6 +32,7 @@ READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 LONGEST_WAIT = 60.0  # seconds
 POLL_INTERVAL = 0.003  # seconds of turns between two polls
+EACH_IN_ROUND = 32  # items of call_for_each, and deadlines: to close thousands at once would take a second
 COARSE_INTERVAL = 1.0  # seconds; the keepalive's own tick (section 6 of docs/protocol.md)
 SWITCH_INTERVAL = 0.001  # seconds that a handshake thread may keep the interpreter from the loop
 GARBAGE_THRESHOLD = 20_000  # allocations between two searches for reference cycles
@@ -64,6 +67,7 @@ class ReadyEntry(QueueEntry):
 
 
 Watcher = Union[Handler, ReadyEntry]
+T = TypeVar("T")
 
 
 class _WakeUp:
@@ -99,6 +103,7 @@ class EventLoop:
         self._coarse_selector = selectors.DefaultSelector()
         self._next_coarse_poll = math.inf
         self._tasks: deque[Callable[[], None]] = deque()
+        self._gradual_tasks: deque[Callable[[], object]] = deque()
         self._serving: Optional[ReadyEntry] = None
         self._serve_again = False  # what has its turn wants another one
         self._stopped = False
@@ -152,6 +157,10 @@ class EventLoop:
         """Run `task` in the next round."""
         self._tasks.append(task)
 
+    def call_for_each(self, items: Iterable[T], task: Callable[[T], object]) -> None:
+        """Run `task` with each item, a few in each round: there may be thousands."""
+        self._gradual_tasks.extend(partial(task, item) for item in items)
+
     def call_soon_threadsafe(self, task: Callable[[], None]) -> None:
         """Run `task` in the loop's thread; the one method that other threads may call."""
         self._tasks.append(task)
@@ -192,16 +201,20 @@ class EventLoop:
             started = perf_counter()
         self.now = self._clock()
         self._collect(events)
+        polling = perf_counter() - started
         if self.now >= self._next_coarse_poll:
             self._collect(self._coarse_selector.select(0))
             watched = len(self._coarse_selector.get_map()) > 0
             self._next_coarse_poll = math.floor(self.now) + COARSE_INTERVAL if watched else math.inf
         if self.turns:
-            # With thousands of ready connections polling is slow; it should take a fifth of the time.
-            self._run_turns(max(POLL_INTERVAL, 4 * (perf_counter() - started)))
+            # With thousands of ready connections polling is slow; it should take a fifth of the time. The
+            # coarse poll comes once a second, and does not count.
+            self._run_turns(max(POLL_INTERVAL, 4 * polling))
         if self._tasks:
             self._run_tasks()
-        for expired in self.deadlines.take_expired(self.now):
+        for _ in range(min(EACH_IN_ROUND, len(self._gradual_tasks))):
+            self._gradual_tasks.popleft()()
+        for expired in self.deadlines.take_expired(self.now, EACH_IN_ROUND):
             expired.on_deadline()
         for task, _ in self._periodic:
             task()
@@ -243,7 +256,7 @@ class EventLoop:
             self._tasks.popleft()()
 
     def _time_to_wait(self) -> float:
-        if self._tasks or self.turns:
+        if self._tasks or self._gradual_tasks or self.turns:
             return 0.0
         first = min(self._next_coarse_poll, self.deadlines.next_time())
         for _, next_time in self._periodic:

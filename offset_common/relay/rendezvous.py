@@ -246,8 +246,10 @@ class Rendezvous:
             self._homes.stopped(key)
         elif self.registry.listener_of(key) is listener:
             self._homes.stopped(key)
-        for pending in self.registry.remove_listener(listener, key):
-            pending.connection.close(CloseReason.LISTENER_ENDED)
+        listener.connection.env.loop.call_for_each(
+            self.registry.remove_listener(listener, key),
+            lambda pending: pending.connection.close(CloseReason.LISTENER_ENDED),
+        )
 
     def _connect_ended(self, pending: PendingConnect) -> None:
         """Forget `pending`."""

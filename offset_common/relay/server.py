@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections import Counter, deque
-from functools import partial
+from collections import Counter
 from typing import Callable, Optional
 
 from offset_common.channel.connection import VERSION_FRAME
@@ -33,7 +32,6 @@ from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.status import Traffic, describe
 
-CLOSED_IN_ROUND = 32  # connections; to close thousands at once would delay tunnels by a second
 FLUSH_TIME = 2.0  # seconds for the last output after the drain
 DRAIN_CHECK_INTERVAL = 0.1  # seconds
 
@@ -330,16 +328,7 @@ class Relay:
         self._stop_accepting()
         self._homes.leave()
         self._restart_no_workers()
-        self._close_without_tunnel(deque(self.admission.all()))
-
-    def _close_without_tunnel(self, connections: deque[SocketConnection]) -> None:
-        """Close the connections that are no tunnels: some now, the others in the next rounds."""
-        for _ in range(min(CLOSED_IN_ROUND, len(connections))):
-            connection = connections.popleft()
-            if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING, State.CLOSED):
-                connection.close(CloseReason.SHUTDOWN)
-        if connections:
-            self.loop.call_soon(partial(self._close_without_tunnel, connections))
+        self.loop.call_for_each(self.admission.all(), _close_without_tunnel)
 
     # Work in every round of the loop.
 
@@ -363,6 +352,11 @@ class Relay:
             for connection in connections:
                 if connection.session.state is State.TUNNEL:
                     finish(connection, CloseReason.SHUTDOWN)
+
+
+def _close_without_tunnel(connection: SocketConnection) -> None:
+    if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING, State.CLOSED):
+        connection.close(CloseReason.SHUTDOWN)
 
 
 def _shown_key(connection: SocketConnection) -> str:

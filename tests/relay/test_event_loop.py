@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import select
 import socket
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from offset_common.relay import event_loop
-from offset_common.relay.event_loop import POLL_INTERVAL, READ, WRITE, EventLoop, ReadyEntry
+from offset_common.relay.event_loop import EACH_IN_ROUND, POLL_INTERVAL, READ, WRITE, EventLoop, ReadyEntry
 
 MILLISECOND = 0.001
 
@@ -164,6 +165,26 @@ def endless_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_loop, "LONGEST_WAIT", 3600.0)
 
 
+def test_coarse_poll_does_not_lengthen_the_turns(
+    loop: EventLoop, times: Times, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[Any] = []
+    loop.request_turn(Busy(loop, times, turns, "busy", MILLISECOND))
+    quiet = Quiet(loop, turns, "a")
+    loop.register_coarse(quiet.sock, quiet)
+
+    def poll(timeout: float) -> list[Any]:
+        times.spent += 0.02
+        return []
+
+    monkeypatch.setattr(loop._coarse_selector, "select", poll)
+    times.now += 1.0
+    loop.run_once()
+    assert 3 <= len(turns) <= 4
+    loop.unregister_coarse(quiet.sock)
+    quiet.close()
+
+
 def test_task_of_another_thread_wakes_the_loop(endless_wait: None) -> None:
     loop = EventLoop()
     ran_in: list[threading.Thread] = []
@@ -253,6 +274,31 @@ def test_deadlines_are_met_while_connections_are_busy(loop: EventLoop, times: Ti
     times.now += 1.0
     loop.run_once()
     assert timer.calls == 1
+
+
+def test_thousands_of_deadlines_delay_no_turn(loop: EventLoop, times: Times) -> None:
+    turns: list[Any] = []
+    loop.request_turn(Busy(loop, times, turns, "busy", 1.0))
+    timers = [Timer() for _ in range(1000)]
+    for timer in timers:
+        loop.deadlines.schedule(timer, 1000.0)
+    times.now += 1.0
+    for count in range(1, 1 + math.ceil(1000 / EACH_IN_ROUND)):
+        loop.run_once()
+        assert len(turns) == count
+        assert sum(timer.calls for timer in timers) == min(1000, count * EACH_IN_ROUND)
+
+
+def test_task_for_thousands_of_items_delays_no_turn(loop: EventLoop, times: Times) -> None:
+    turns: list[Any] = []
+    loop.request_turn(Busy(loop, times, turns, "busy", 1.0))
+    done: list[int] = []
+    for start in (0, 500):
+        loop.call_for_each(range(start, start + 500), done.append)
+    for count in range(1, 1 + math.ceil(1000 / EACH_IN_ROUND)):
+        loop.run_once()
+        assert len(turns) == count
+        assert done == list(range(min(1000, count * EACH_IN_ROUND)))
 
 
 def test_wake_ends_the_wait_and_a_full_socket_is_no_error(endless_wait: None) -> None:

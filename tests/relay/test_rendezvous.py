@@ -8,6 +8,7 @@ import pytest
 
 from offset_common.identity import Identity
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.event_loop import EACH_IN_ROUND
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import EARLY_DATA_SIZE, KIB, Limits
 from offset_common.relay.sessions.listener import HIGH_WATER, Listener
@@ -86,6 +87,16 @@ def test_end_of_a_listener_closes_its_pending_connects(harness: Harness) -> None
     assert harness.reason_of(waiting.connection) is CloseReason.LISTENER_ENDED
     near.send(b"still here")
     assert far.receive() == b"still here"
+
+
+def test_end_of_a_listener_closes_some_connects_in_a_round(harness: Harness) -> None:
+    listener = harness.listener()
+    pending = [harness.pending(listener).connection for _ in range(3 * EACH_IN_ROUND)]
+    listener.connection.close(CloseReason.PEER_CLOSED)
+    for rounds in range(1, 4):
+        harness.run_rounds(1)
+        assert sum(connection.closed for connection in pending) == rounds * EACH_IN_ROUND
+    assert {harness.reason_of(connection) for connection in pending} == {CloseReason.LISTENER_ENDED}
 
 
 def test_connect_finds_that_its_listener_has_vanished(harness: Harness) -> None:

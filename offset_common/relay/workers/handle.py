@@ -242,8 +242,7 @@ class WorkerHandle:
         )
         connections, self.connections = list(self.connections.values()), {}
         self._finishing.clear()
-        for connection in connections:
-            connection.close(CloseReason.WORKER_ENDED)
+        self._loop.call_for_each(connections, lambda each: each.close(CloseReason.WORKER_ENDED))
         self._loop.deadlines.schedule(self, self._loop.now + RESTART_DELAY)
 
     def _start_again(self) -> None:
