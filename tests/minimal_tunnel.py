@@ -27,7 +27,7 @@ from offset_common.tickets import RelayTicket  # noqa: E402
 
 FILES = ROOT / "tests" / "vectors" / "files"
 PACKAGES = Path("/usr/lib/python3/dist-packages")  # Debian's own packages, and nothing else
-PATIENCE = 20.0  # seconds for anything
+PATIENCE = 60.0  # seconds for anything
 READY = re.compile(r"relay ready: (?:listening on |address=)([^ ,]+)")
 
 # Files of the original programs, and the command lines that make them.

@@ -28,7 +28,7 @@ from tests.support.relay_log import parse_ready
 from tests.support.relay_process import RelayProcess
 from tools.prose import check, faults
 
-PATIENCE = 20.0  # seconds for each step
+PATIENCE = 60.0  # seconds for each step
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ from tests.support.process import ready_relay
 from tests.support.relay_log import parse_ready, parse_state
 from tests.support.relay_process import RelayProcess
 
-PATIENCE = 30.0  # seconds for each command
+PATIENCE = 120.0  # seconds for each command
 
 STATUS_URL = "http://127.0.0.1:9090"
 STATUS_TESTS = "tests/status/test_terminal.py"

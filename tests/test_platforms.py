@@ -45,7 +45,7 @@ for module, name in ((socket, "SOCK_SEQPACKET"), (os, "sched_getaffinity")):
         delattr(module, name)
 """
 RUN_SCRIPT = "\nimport runpy\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
-PATIENCE = 30.0  # seconds
+PATIENCE = 90.0  # seconds
 
 
 def run_code(code: str, *line: object) -> subprocess.CompletedProcess[str]:

@@ -336,7 +336,7 @@ def test_an_interrupt_ends_the_process_with_status_130(tmp_path):
         except subprocess.TimeoutExpired:
             # The signal arrived just before the read, which it then does not interrupt. Send it again.
             process.send_signal(signal.SIGINT)
-            output = process.communicate(timeout=20)
+            output = process.communicate(timeout=60)
         assert output == (b"", b"")
     assert process.returncode == 130
     assert not (tmp_path / "x").exists()

@@ -23,7 +23,7 @@ from offset_common.service.sockets import OPTIONS, HeldSocket
 
 VARIABLE = "OFFSET_RELAY_UPGRADE"
 READY, GO, GO_AND_RELOAD = "ready", "go", "go and reload"
-ANSWER_TIMEOUT = 15.0  # seconds; the old relay gives up first
+ANSWER_TIMEOUT = 45.0  # seconds; the old relay gives up first
 
 
 class Predecessor:

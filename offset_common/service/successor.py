@@ -21,7 +21,7 @@ from offset_common.relay.log import log_event
 from offset_common.service.predecessor import GO, GO_AND_RELOAD, READY, VARIABLE, encode, send_line
 from offset_common.service.sockets import ListeningSockets
 
-READY_TIMEOUT = 10.0  # seconds
+READY_TIMEOUT = 30.0  # seconds
 EXIT_TIMEOUT = 1.0  # seconds for the end of a process that has closed its channel, or was killed
 
 

@@ -28,7 +28,7 @@ def small_relay(tmp_path: Path) -> Iterator[RelayProcess]:
 def start(directory: Path, identity: str, address: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / SCRIPT), "--idfile", identity, "--laddr", address],
-        cwd=directory, capture_output=True, text=True, timeout=30, check=False,
+        cwd=directory, capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
 
 

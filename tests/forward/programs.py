@@ -21,7 +21,7 @@ from tests.support.process import ROOT, LoggedProcess
 from tests.support.relay_process import LOCALHOST, RelayProcess
 
 STFORWARD = str(ROOT / "stforward.py")
-PATIENCE = 15.0  # seconds after which something that must come is missing
+PATIENCE = 60.0  # seconds after which something that must come is missing
 
 
 class Machine:

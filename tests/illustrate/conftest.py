@@ -12,7 +12,7 @@ from offset_common.illustrate.recording import Recording
 from offset_common.illustrate.story import Story, tell
 from tests.support.relay_process import RelayProcess, write_identity
 
-TIMEOUT = 20.0  # seconds for each step
+TIMEOUT = 60.0  # seconds for each step
 
 
 @pytest.fixture(scope="session")

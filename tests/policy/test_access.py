@@ -169,7 +169,7 @@ def test_sighup_reads_the_file_again(tmp_path, start_relay):
     write(path, "deny 127.0.0.0/8\n")
     os.kill(relay.pid, signal.SIGHUP)
     relay.wait_for_line("^reloaded: ")
-    with socket.create_connection(("127.0.0.1", relay.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=60) as sock:
         assert sock.recv(1) == b""
     relay.stop_cleanly()
 

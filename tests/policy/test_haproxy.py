@@ -19,7 +19,7 @@ from tests.support.relay_process import RelayProcess, StartRelay
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="needs Debian's haproxy")
 
-PATIENCE = 10.0  # seconds
+PATIENCE = 60.0  # seconds
 CONFIGURATION = """
 defaults
     mode tcp

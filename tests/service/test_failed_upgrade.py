@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -37,11 +39,13 @@ def undisturbed(relay: UpgradingRelay) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hanging_successors(relay: UpgradingRelay, directory: Path) -> Iterator[None]:
-    """Let the successors of a relay hang when they read the identity."""
+def hanging_successors(relay: UpgradingRelay, directory: Path) -> Iterator[IO[bytes]]:
+    """Let a successor of a relay hang when it reads the identity, until the yielded pipe is closed."""
     relay.identity.rename(directory / "kept")
     os.mkfifo(relay.identity)
-    yield
+    with relay.identity.open("r+b", buffering=0) as pipe:
+        pipe.write(b" ")  # a pipe that stays empty is given up after some seconds
+        yield pipe
     relay.identity.unlink()
     (directory / "kept").rename(relay.identity)
 
@@ -78,8 +82,8 @@ def test_a_new_process_that_hangs_is_killed(start_upgrading: StartUpgrading, tmp
     relay = start_upgrading()
     with undisturbed(relay), hanging_successors(relay, tmp_path):
         started = time.monotonic()
-        assert "the new process was not ready within 10 s" in relay.fail_to_upgrade()
-        assert time.monotonic() - started > 9
+        assert "the new process was not ready within 30 s" in relay.fail_to_upgrade()
+        assert time.monotonic() - started > 29
         wait_until(lambda: processes_of(relay.identity) == [relay.pid], "the end of the new process")
 
 
@@ -95,13 +99,13 @@ def test_stop_during_an_upgrade_stops_both(start_upgrading: StartUpgrading, tmp_
 
 def test_death_of_the_old_relay_ends_the_new_one(start_upgrading: StartUpgrading, tmp_path: Path) -> None:
     relay = start_upgrading()
-    with hanging_successors(relay, tmp_path):
+    with hanging_successors(relay, tmp_path) as pipe:
         relay.signal(signal.SIGUSR2)
-        wait_until(lambda: len(processes_of(relay.identity)) == 2, "a new process")
+        wait_until(lambda: not select.select([pipe], [], [], 0)[0], "a new process that reads the identity")
         relay.process.kill()
         relay.process.wait(PATIENCE)
-        with relay.identity.open("wb") as pipe:
-            pipe.write((tmp_path / "kept").read_bytes())
+        pipe.write((tmp_path / "kept").read_bytes())
+        pipe.close()
         wait_until(lambda: processes_of(relay.identity) == [], "the end of all processes")
     assert relay.count_lines("^strelay: the relay that started this one does not hand over") == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from tests.support.relay_process import RelayProcess, resident_bytes
 
 MIB = 1 << 20
 MAX_GROWTH = 32 * MIB  # resident bytes of one process: the buffers, and the allocator's reserve
-PATIENCE = 15.0  # seconds for the relay to release ended connections
+PATIENCE = 60.0  # seconds for the relay to release ended connections
 IDLE_PERIOD = 0.5  # seconds without using the processor, after which a process is ready
 
 TOTALS = ("completed_handshakes", "bugs")
@@ -75,12 +76,16 @@ class SoakedRelay:
     def _is_idle(self) -> bool:
         before = self.relay.cpu_seconds
         time.sleep(IDLE_PERIOD)
-        return self.relay.cpu_seconds == before
+        return self.relay.cpu_seconds == before and all(map(_has_selector, self.relay.pids))
 
     def _resources(self) -> tuple[dict[str, int], list[tuple[int, int]]]:
         # The state line's figures, and descriptors and threads of each process.
         figures = {name: n for name, n in self.relay.state().figures.items() if name not in TOTALS}
         return figures, [(_entries(pid, "fd"), _entries(pid, "task")) for pid in self._pids]
+
+
+def _has_selector(pid: int) -> bool:
+    return any("eventpoll" in os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def _entries(pid: int, directory: str) -> int:

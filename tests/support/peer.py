@@ -22,7 +22,7 @@ from offset_common.wire.messages import (
 from tests.support.channel import Channel, unchanged
 from tests.support.encoding import VERSION, decode, encode, frame
 
-TIMEOUT = 20.0  # seconds that anything here may take before the test fails
+TIMEOUT = 60.0  # seconds that anything here may take before the test fails
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 Address = tuple[str, int]

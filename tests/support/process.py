@@ -16,7 +16,7 @@ from typing import Optional
 from tests.support.relay_log import Ready, parse_ready, without_time
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 20.0  # seconds for any step of a process
+PATIENCE = 60.0  # seconds for any step of a process
 
 
 def wait_until(condition: Callable[[], object], what: str = "it", seconds: float = PATIENCE) -> None:
