@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable
@@ -85,7 +84,7 @@ class SoakedRelay:
 
 
 def _has_selector(pid: int) -> bool:
-    return any("eventpoll" in os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir())
+    return any("eventpoll" in str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def _entries(pid: int, directory: str) -> int:
