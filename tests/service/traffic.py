@@ -106,18 +106,30 @@ class Newcomers(Tasks):
         self.listens = 0
         self.closed = 0  # connects that the relay closed
         self.greeted = 0  # connections that got the first frame of a relay
-        self._start(*(partial(self._repeat, task) for task in (self._listen, self._connect, self._greet)))
+        self._connects_ended = threading.Event()
+        self._start(self._listen_again, self._connect_again, partial(self._repeat, self._greet))
 
     def _repeat(self, task: Callable[[], None]) -> None:
         while not self._stopping.is_set():
             task()
+
+    def _listen_again(self) -> None:
+        # Not only until the test stops: the last connect would wait for its listener until it is closed.
+        while not self._connects_ended.is_set():
+            self._listen()
+
+    def _connect_again(self) -> None:
+        try:
+            self._repeat(self._connect)
+        finally:
+            self._connects_ended.set()
 
     def _listen(self) -> None:
         with contextlib.suppress(Ended):
             listener = self._callee.open().init(InitRole.LISTEN)
             listener.sock.settimeout(0.5)
             self.listens += 1
-            while not self._stopping.is_set():
+            while not self._connects_ended.is_set():
                 try:
                     key = listener.next_incoming()
                 except socket.timeout:
