@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional
 from tests.documents import ROOT
 
 LOGS = (ROOT / "docs/logs.md").read_text("utf-8")
+OF_EVERY_LINE = "host"  # of a host of a fleet
 NO_FIELDS = {"collapse", "collapse_by", "level"}
 
 

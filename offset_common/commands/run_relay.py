@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Callable, Optional
 
 from offset_common import __version__
@@ -23,7 +24,7 @@ from offset_common.relay.buffer_pool import return_large_blocks
 from offset_common.relay.homes import Homes
 from offset_common.relay.limits import KIB, MIB, Limits, connections_for
 from offset_common.relay.log import RelayLog, everything_logged, log_event
-from offset_common.relay.log_format import FORMATS
+from offset_common.relay.log_format import FORMATS, Format
 from offset_common.relay.policy import Policy
 from offset_common.relay.server import Relay
 from offset_common.relay.signals import Signals
@@ -125,7 +126,7 @@ def serve(
     limits = read_limits(arguments)
     drain = read_drain(arguments)
     workers = read_workers(arguments)
-    lines_of = FORMATS[read_choice("--log-format", arguments["--log-format"], FORMATS)]
+    lines_of = read_log_format(arguments)
     identity = load_identity(arguments["--idfile"])
     policy = read_policy(arguments, reread)
     balancers = read_balancers(arguments["--proxy-protocol"])
@@ -325,6 +326,20 @@ def read_homes(
     if exposed is not None:
         log_event("password is exposed", logging.WARNING, file=exposed, advice=f"run chmod 600 {exposed}")
     return lambda relay: Fleet(options, relay)
+
+
+def read_log_format(arguments: dict[str, Any]) -> Format:
+    """Return the format of the log; every line of a host of a fleet has its name.
+
+    Raises:
+        UsageError: the format, or the name of the host, is invalid.
+    """
+    lines_of = FORMATS[read_choice("--log-format", arguments["--log-format"], FORMATS)]
+    if arguments["--fleet"] is None:
+        return lines_of
+    from offset_common.fleet.options import read_name  # only for hosts of a fleet
+
+    return partial(lines_of, more={"host": read_name(arguments["--fleet-name"])})
 
 
 def read_workers(arguments: dict[str, Any]) -> int:

@@ -171,7 +171,7 @@ class Arrivals:
             key=short_key(order.key),
             other_key=short_key(order.other),
             address=order.address.text,
-            host=host,
+            other_host=host,
         )
         try:
             self._relay.rendezvous.start_forwarded(peer)

@@ -104,7 +104,7 @@ class Fleet(Homes):
         self._store.start()
         self._loop.add_periodic(self._handle_time, self.directory.next_time)
         self._loop.add_periodic(self._look_again, lambda: self._look_at)
-        log_event("fleet ready", host=self._own.name, address=str(self._own.address))
+        log_event("fleet ready", address=str(self._own.address))
 
     @property
     def busy(self) -> bool:
@@ -229,16 +229,15 @@ class Fleet(Homes):
             self._log(event)
 
     def _log(self, event: Event) -> None:
-        host = self._own.name
         if isinstance(event, Away):
             self._relay.rendezvous.finish_claims()
-            log_event("directory away", logging.WARNING, host=host, reason=event.reason)
+            log_event("directory away", logging.WARNING, reason=event.reason)
         elif isinstance(event, Present):
-            log_event("directory present", host=host, listeners=len(self.directory.claims))
+            log_event("directory present", listeners=len(self.directory.claims))
         elif isinstance(event, Refused):
-            log_event("directory refuses entries", logging.WARNING, host=host, reason=event.reason)
+            log_event("directory refuses entries", logging.WARNING, reason=event.reason)
         elif isinstance(event, Accepted):
-            log_event("directory takes entries", host=host)
+            log_event("directory takes entries")
 
     # To and from other hosts.
 

@@ -183,7 +183,7 @@ class Forwarding:
             key=short_key(peer.key),
             other_key=short_key(self._other),
             address=peer.address.text,
-            host=self._host.name,
+            other_host=self._host.name,
         )
         self._means.joins(peer, self._host.id)
         try:

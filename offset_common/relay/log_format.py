@@ -13,10 +13,24 @@ import json
 import logging
 import re
 import time
-from typing import Any, Callable
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-Format = Callable[[logging.LogRecord, bool], str]
-"""Returns the lines of a record; the flag asks for its time where that may be left out."""
+
+class Format(Protocol):
+    """Returns the lines of a record."""
+
+    def __call__(
+        self, record: logging.LogRecord, with_time: bool = ..., more: Mapping[str, object] = ...
+    ) -> str:
+        """Return the lines.
+
+        Args:
+            record: a record of `log_event`.
+            with_time: whether to begin with the time, where it may be left out.
+            more: fields that every line has, after those of the record.
+        """
+
 
 PRIORITIES = {logging.WARNING: 4, logging.ERROR: 3}
 INFORMATIONAL = 6
@@ -33,7 +47,7 @@ def format_time(seconds: float) -> str:
     return f"{day_and_time}.{milliseconds % 1000:03}Z"
 
 
-def format_text(record: logging.LogRecord, with_time: bool) -> str:
+def format_text(record: logging.LogRecord, with_time: bool = True, more: Mapping[str, object] = {}) -> str:
     """Return `time level: event: key=value`; the lines of a traceback follow, indented."""
     text = f"{format_time(record.created)} " if with_time else ""
     if record.levelno > logging.INFO:
@@ -42,17 +56,17 @@ def format_text(record: logging.LogRecord, with_time: bool) -> str:
     fields = _fields(record)
     traceback = fields.pop("traceback", "")
     separator = ": "
-    for name, value in fields.items():
+    for name, value in {**fields, **more}.items():
         shown = value_text(value)
         text += f"{separator}{name}={shown if _UNQUOTED.fullmatch(shown) else json.dumps(shown)}"
         separator = " "
     return "\n  ".join([text, *map(_escape, traceback.splitlines())]) + "\n"
 
 
-def format_json(record: logging.LogRecord, with_time: bool = True) -> str:
+def format_json(record: logging.LogRecord, with_time: bool = True, more: Mapping[str, object] = {}) -> str:
     """Return the record as a JSON object on one line; it always has its time."""
     start = {"time": format_time(record.created), "level": record.levelname.lower()}
-    values = {**start, "event": record.getMessage(), **_fields(record)}
+    values = {**start, "event": record.getMessage(), **_fields(record), **more}
     # A surrogate half, as in names of files that are not UTF-8, is no valid JSON for many programs.
     valid = {name: _whole(value) if isinstance(value, str) else value for name, value in values.items()}
     return _to_json(valid) + "\n"

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.log_calls import documented_events
+from tests.log_calls import OF_EVERY_LINE, documented_events
+from tests.support.fleet import LIBRARIES
 from tests.support.node import Endpoint, Node, make_tunnel
 from tests.support.process import LoggedProcess, wait_until
 from tests.support.relay_process import command, write_identity
@@ -36,6 +37,10 @@ IN_JOURNAL = ["sh", "-c", 'JOURNAL_STREAM=$(stat -Lc %d:%i /dev/stderr) exec "$@
 """Runs a command as systemd does, with its standard error as the stream of the journal."""
 
 
+FLEET = ("--fleet", "valkey://127.0.0.1:1/0", "--fleet-laddr", "127.0.0.1:0", "--fleet-name", "one")
+"""Makes a relay a host of a fleet whose directory is away."""
+
+
 def options(directory: Path, log_format: str) -> list[str]:
     """Return the command line of a relay that has a cause for many warnings."""
     (directory / "access.txt").write_text("deny 192.0.2.1\n")
@@ -47,9 +52,11 @@ def options(directory: Path, log_format: str) -> list[str]:
     )  # fmt: skip
 
 
-def lines_of_a_life(directory: Path, log_format: str, prefix: Sequence[str] = ()) -> list[str]:
+def lines_of_a_life(
+    directory: Path, log_format: str, prefix: Sequence[str] = (), more: Sequence[str] = ()
+) -> list[str]:
     """Run a relay that is used, attacked, loses its workers and is reloaded; return the lines of its log."""
-    relay = LoggedProcess([*prefix, *options(directory, log_format)])
+    relay = LoggedProcess([*prefix, *options(directory, log_format), *more])
     try:
         ready = relay.wait_for_line("relay ready")
         (port,) = re.findall(r"127\.0\.0\.1:(\d+)", ready)
@@ -115,6 +122,19 @@ def test_every_line_is_as_documented(tmp_path: Path, log_format: str, in_journal
         assert priority == (PRIORITIES[level] if in_journal else "")
         events.add(event)
     assert events >= EXPECTED
+
+
+@pytest.mark.skipif(not LIBRARIES, reason="needs the package valkey or redis")
+@pytest.mark.parametrize("log_format", PARSERS)
+def test_every_line_of_a_fleet_names_its_host(tmp_path: Path, log_format: str) -> None:
+    events = set()
+    for line in lines_of_a_life(tmp_path, log_format, more=FLEET):
+        values = PARSERS[log_format](line)
+        level, event = values.pop("level"), values.pop("event")
+        assert values.pop(OF_EVERY_LINE, None) == "one", line
+        assert set(values) <= FIELDS[event, level], line
+        events.add(event)
+    assert events >= EXPECTED | {"fleet ready", "directory away"}
 
 
 def test_numbers_in_json_are_numbers(tmp_path: Path) -> None:

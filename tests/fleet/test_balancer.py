@@ -15,6 +15,7 @@ from tests.documents import ROOT
 from tests.support.fleet import DirectoryServer, FleetProcesses, free_port
 from tests.support.node import Endpoint, Node, assert_listening
 from tests.support.process import wait_until
+from tests.support.relay_log import fields_in
 from tests.support.relay_process import LOCALHOST
 
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
@@ -35,7 +36,7 @@ def test_nodes_meet_behind_the_documented_balancer(relay: FleetProcesses, tmp_pa
     port = free_port()
     text = (DEPLOY / "haproxy.cfg").read_text("utf-8").replace("bind :4567", f"bind {LOCALHOST}:{port}")
     for name, host in zip(("one", "two", "three"), relay.hosts):
-        status = host.wait_for_line("^status ready").rpartition(":")[2]
+        status = fields_in(host.wait_for_line("^status ready"))["address"].rpartition(":")[2]
         server = f"server {name} {LOCALHOST}:{host.port} check port {status}"
         text, count = re.subn(rf"server {name} {name}:4567", server, text)
         assert count == 1

@@ -20,14 +20,14 @@ from tests.support.fleet import DirectoryServer, FleetProcesses, NewNodeAt
 from tests.support.node import assert_joined, assert_listening, at_once
 from tests.support.peer import TIMEOUT, Ended, Peer
 from tests.support.process import wait_until
-from tests.support.relay_process import NewNode, RelayProcess
+from tests.support.relay_log import fields_in
+from tests.support.relay_process import LOCALHOST, NewNode, RelayProcess
 
 
 def fleet_address(host: RelayProcess) -> tuple[str, int]:
     """Return where a host listens for the others."""
-    line = host.wait_for_line("^fleet ready")
-    address = line.rpartition("address=")[2]
-    return "127.0.0.1", int(address.rpartition(":")[2])
+    address = fields_in(host.wait_for_line("^fleet ready"))["address"]
+    return LOCALHOST, int(address.rpartition(":")[2])
 
 
 def dial_host(host: RelayProcess, keys: KeyPair) -> Peer:

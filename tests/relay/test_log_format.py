@@ -45,6 +45,14 @@ def test_text_gives_back_every_value(fields: dict[str, Any]) -> None:
     assert parse_text(line) == {name: str(value) for name, value in fields.items()}
 
 
+def test_every_line_may_have_more_fields() -> None:
+    record, more = make_record(address="1.2.3.4:5"), {"host": "one"}
+    assert format_text(record, False, more) == "event: address=1.2.3.4:5 host=one\n"
+    assert list(json.loads(format_json(record, more=more)).items())[2:] == [
+        *(("event", "event"), ("address", "1.2.3.4:5"), ("host", "one"))
+    ]
+
+
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES))
 def test_json_gives_back_every_value(fields: dict[str, Any]) -> None:
     line = format_json(make_record(**fields))

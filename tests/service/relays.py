@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.support.process import PATIENCE
 from tests.support.relay_process import RelayProcess
 
-STARTS = "^upgrade started$"
-SERVES = r"^upgraded: pid=(\d+)$"
+STARTS = r"^upgrade started\b"
+SERVES = r"^upgraded: pid=(\d+)\b"
 FAILED = "not upgraded: "
 
 

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple, Optional
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
-READY = re.compile(r"^relay ready: address=(?P<addresses>\S+) public_key=(?P<key>[A-Za-z0-9_-]{43})$")
+READY = re.compile(r"^relay ready: address=(?P<addresses>\S+) public_key=(?P<key>[\w-]{43})(?: host=\S+)?$")
 STATE = re.compile(r"^relay state: (?P<fields>.*)$")
 OPENED = re.compile(r"^tunnel opened: (?P<fields>.*)$")
 ENDED = re.compile(r"^connection ended: (?P<fields>.*)$")
@@ -94,7 +94,10 @@ def parse_ready(line: str) -> Optional[Ready]:
 def parse_opened(line: str) -> Optional[TunnelOpened]:
     """Return what a line says if it is about a tunnel that opened."""
     found = OPENED.match(without_time(line))
-    return TunnelOpened(**_fields(found["fields"])) if found else None
+    if not found:
+        return None
+    fields = fields_in(found["fields"])
+    return TunnelOpened(*(fields[name] for name in TunnelOpened._fields))
 
 
 def parse_end(line: str) -> Optional[ConnectionEnd]:
@@ -102,7 +105,7 @@ def parse_end(line: str) -> Optional[ConnectionEnd]:
     found = ENDED.match(without_time(line))
     if not found:
         return None
-    fields = _fields(found["fields"])
+    fields = fields_in(found["fields"])
     return ConnectionEnd(
         fields["address"],
         fields["key"],
@@ -119,7 +122,8 @@ def parse_state(line: str) -> Optional[State]:
     found = STATE.match(without_time(line))
     if not found:
         return None
-    fields = _fields(found["fields"])
+    fields = fields_in(found["fields"])
+    fields.pop("host", None)
     ended = _counts(fields.pop("ended", ""), ": ", ", ")
     return State({name: int(value) for name, value in fields.items()}, ended)
 
@@ -129,7 +133,8 @@ def is_failure(line: str) -> bool:
     return FAILURE.search(without_time(line)) is not None
 
 
-def _fields(text: str) -> dict[str, str]:
+def fields_in(text: str) -> dict[str, str]:
+    """Return the fields in a line, or in a part of it."""
     return {name: value.strip('"') for name, value in FIELD.findall(text)}
 
 
