@@ -10,7 +10,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _INSTALL = (ROOT / "docs/install.md").read_text("utf-8")
-_PROGRAMS_PAGE = (ROOT / "docs/programs.md").read_text("utf-8")
 _TUTORIAL = (ROOT / "docs/first-relay.md").read_text("utf-8")
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
@@ -21,11 +20,10 @@ _PROGRAMS = (
     r"systemctl|journalctl|setpriv|ulimit|sysctl|docker|podman|git|curl|strelay|stmgr|stforward"
 )
 _COMMAND = re.compile(rf"(?:[A-Z]+=\S+ )*(?:{_PROGRAMS})(?: .*)?")
-_FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 OWNERS_COMMANDS = re.findall(r"^    (mkdir relay|python3 st(?:mgr|relay)\.py .*)$", _INSTALL, re.MULTILINE)
 """Commands that make and start a relay by hand."""
-PYTHON_PROGRAMS = re.findall(r"^```python\n(.*?)^```$", _PROGRAMS_PAGE, re.MULTILINE | re.DOTALL)
 INSTALL_COMMANDS = re.findall(r"^((?:mkdir|cp) .*/(?:opt|etc)/.*)$", _INSTALL, re.MULTILINE)
 """Commands that install the files of the service."""
 TUTORIAL_COMMANDS = re.findall(r"^(\.venv/bin/python .*)$", _TUTORIAL, re.MULTILINE)
@@ -47,7 +45,7 @@ UNIT = ROOT / "deploy" / "offset-relay.service"
 
 def _code(text: str) -> Iterator[str]:
     """Yield the lines of a document that are code, and the code within its sentences."""
-    for language, block in _FENCE.findall(text):
+    for _, language, block in _FENCE.findall(text):
         if language == "sh":
             yield from block.splitlines()
     text = _FENCE.sub("", text)
@@ -56,6 +54,16 @@ def _code(text: str) -> Iterator[str]:
             yield line
         else:
             yield from re.findall(r"`([^`]+)`", line)
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """Return the code blocks of a language in a document of docs/, without the indentation of fences."""
+    found = _FENCE.findall((ROOT / "docs" / name).read_text("utf-8"))
+    return [
+        re.sub(rf"^{indent}", "", block, flags=re.MULTILINE)
+        for indent, each, block in found
+        if each == language
+    ]
 
 
 def command_lines() -> list[str]:

@@ -19,36 +19,26 @@ def run_in_terminal(
     command: Sequence[object], columns: int = 120, environment: Optional[dict[str, str]] = None
 ) -> tuple[int, str]:
     """Run a command on a terminal of its own; return its status and its output."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     overriding = ("NO_COLOR", "COLUMNS", "LINES")
     clean = {name: value for name, value in os.environ.items() if name not in overriding}
-    with subprocess.Popen(
-        [str(word) for word in command],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**clean, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", **(environment or {})},
-    ) as process:
-        os.close(theirs)
-        written = bytearray()
-        try:
-            while piece := os.read(ours, 65536):
-                written += piece
-        except OSError:  # EIO: no process has the terminal open any more
-            pass
-        status = process.wait(60)
-    os.close(ours)
-    return status, written.decode("utf-8").replace("\r\n", "\n")
+    clean.update({"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}, **(environment or {}))
+    terminal = Terminal([str(word) for word in command], columns, clean)
+    try:
+        status = terminal.process.wait(60)
+    finally:
+        terminal.close()
+    return status, terminal.text.replace("\r\n", "\n")
 
 
 class Terminal:
     """A command that runs on a terminal of its own, until `close`."""
 
-    def __init__(self, command: Sequence[str], columns: int = 200) -> None:
+    def __init__(
+        self, command: Sequence[str], columns: int = 200, environment: Optional[dict[str, str]] = None
+    ) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
         os.close(theirs)
         self._written = bytearray()
         self._reader = threading.Thread(target=self._read, daemon=True)

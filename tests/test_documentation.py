@@ -18,8 +18,8 @@ from offset_common.tickets import RelayTicket
 from tests.documents import (
     DOCUMENTS,
     OWNERS_COMMANDS,
-    PYTHON_PROGRAMS,
     ROOT,
+    blocks,
     environment,
     make_clone,
 )
@@ -86,7 +86,7 @@ def stmgr(directory: Path, *arguments: str) -> None:
 
 @pytest.mark.usefixtures("relay")
 def test_documented_programs_exchange_messages(clone: Path) -> None:
-    listener, caller = PYTHON_PROGRAMS
+    listener, caller = blocks("programs.md", "python")
     assert len(listener.splitlines()) == 10
     key = encode_key(load_identity(clone / "listener.ident").public_key)
     with subprocess.Popen([sys.executable, "-c", listener], cwd=clone, env=environment()) as listening:

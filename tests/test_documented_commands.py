@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -40,7 +39,7 @@ from tests.documents import (
     make_clone,
 )
 from tests.service.relays import SERVES, UpgradingRelay
-from tests.support.process import ready_relay
+from tests.support.process import free_port, ready_relay
 from tests.support.relay_log import parse_ready, parse_state
 from tests.support.relay_process import RelayProcess
 
@@ -274,13 +273,6 @@ def test_the_most_important_commands_are_found() -> None:
     lines = command_lines()
     for part in ("make run", "relay-check", "--qr", "show", "stforward share 22", "-m bench", "strelay.py -"):
         assert [line for line in lines if part in line], part
-
-
-def free_port() -> int:
-    """Return an unused port."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def printed_commands(text: str) -> Sequence[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from offset_common.address import Address, parse_listen_address
 from offset_common.errors import UsageError
 from offset_common.tickets import RelayTicket
 from tests.documents import environment, make_clone
-from tests.support.process import PATIENCE, ROOT, ready_relay
+from tests.support.process import PATIENCE, ROOT, free_port, ready_relay
 from tools.run import address_to_reach, next_steps
 
 
@@ -26,12 +25,6 @@ def run(directory: Path, **variables: str) -> str:
         process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
         return process.stdout.read()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def test_ticket_has_the_port_that_is_listened_on(tmp_path: Path) -> None:

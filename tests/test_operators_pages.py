@@ -16,22 +16,14 @@ import pytest
 from offset_common.policy.usage import UsageFile, Volume
 from tests.documents import (
     BACKUP_COMMANDS,
-    ROOT,
     ROTATION_COMMANDS,
     SECOND_UNIT_COMMANDS,
     UNIT,
+    blocks,
     environment,
     make_clone,
 )
 from tests.support.process import PATIENCE, LoggedProcess
-
-PAGES = "".join((ROOT / "docs" / name).read_text("utf-8") for name in ("operations.md", "maintenance.md"))
-
-
-def blocks(language: str) -> list[str]:
-    """Return the code blocks of a language, without their common indentation."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", PAGES, re.MULTILINE | re.DOTALL)
-    return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
 
 
 def run(line: str, directory: Path) -> None:
@@ -45,7 +37,7 @@ def test_haproxy_accepts_the_configurations(tmp_path: Path) -> None:
     haproxy = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if haproxy is None:
         pytest.skip("needs Debian's haproxy")
-    configurations = blocks("haproxy")
+    configurations = blocks("operations.md", "haproxy") + blocks("maintenance.md", "haproxy")
     assert len(configurations) == 2
     for text in configurations:
         (tmp_path / "haproxy.cfg").write_text(text)
@@ -56,7 +48,7 @@ def test_nftables_accepts_the_firewall(tmp_path: Path) -> None:
     nft = shutil.which("nft") or shutil.which("nft", path="/usr/sbin")
     if nft is None or os.geteuid() != 0:
         pytest.skip("needs Debian's nftables, and root")
-    (text,) = blocks("nft")
+    (text,) = blocks("operations.md", "nft")
     (tmp_path / "nftables.conf").write_text(text)
     run(f"{nft} --check --file nftables.conf", tmp_path)
 
@@ -64,7 +56,7 @@ def test_nftables_accepts_the_firewall(tmp_path: Path) -> None:
 def test_systemd_accepts_the_drop_in(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("needs systemd-analyze")
-    (text,) = blocks("ini")
+    (text,) = blocks("operations.md", "ini")
     shutil.copy(UNIT, tmp_path)
     (tmp_path / f"{UNIT.name}.d").mkdir()
     (tmp_path / f"{UNIT.name}.d/override.conf").write_text(text)

@@ -28,7 +28,7 @@ from offset_common.wire.messages import InitConnection, InitRole
 from tests.commands import ROOT, run_script
 from tests.support.channel import KeyPair
 from tests.support.client import client_threads, play_relay, ticket_for, wait_for_end
-from tests.support.process import PATIENCE, wait_until
+from tests.support.process import PATIENCE, free_port, wait_until
 from tests.support.relay_process import LOCALHOST, relay
 from tests.terminals import run_in_terminal
 
@@ -170,7 +170,7 @@ def test_a_wrong_key_is_reported_with_both_keys(relay, check):
 
 
 def test_a_closed_port_is_reported(check):
-    port = closed_port()
+    port = free_port()
     failure = failure_of(check, ticket_for(port), "TCP connection", Cause.NOTHING_LISTENS)
     assert str(port) in failure["advice"]
 
@@ -278,17 +278,11 @@ def test_a_tunnel_that_changes_messages_is_reported(relay, check, monkeypatch):
 # The following tests need a process of their own.
 
 
-def closed_port() -> int:
-    with socket.create_server((LOCALHOST, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def bad_ticket(tmp_path: Path) -> Path:
     """A ticket with which every check fails at once."""
     path = tmp_path / "a.relay"
-    RelayTicket(Identity.generate().public_key, Address(LOCALHOST, closed_port())).save(path)
+    RelayTicket(Identity.generate().public_key, Address(LOCALHOST, free_port())).save(path)
     return path
 
 

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import doctest
-import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 from offset_common.identity import encode_key, load_identity
-from tests.documents import ROOT, TUTORIAL_COMMANDS, environment, make_clone
-from tests.support.process import PATIENCE, LoggedProcess
-from tests.test_documented_commands import free_port
-
-
-def blocks(name: str, language: str) -> list[str]:
-    """Return the code blocks of a language in a document."""
-    text = (ROOT / "docs" / name).read_text("utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+from tests.documents import ROOT, TUTORIAL_COMMANDS, blocks, environment, make_clone
+from tests.support.process import PATIENCE, LoggedProcess, free_port
 
 
 def start(line: str, directory: Path) -> LoggedProcess:

@@ -28,7 +28,7 @@ from tests.support.client import (
     ticket_for,
     wait_for_end,
 )
-from tests.support.process import PATIENCE, wait_until
+from tests.support.process import PATIENCE, free_port, wait_until
 from tests.support.relay_process import LOCALHOST
 
 
@@ -73,15 +73,13 @@ def test_hanging_lookup_times_out(monkeypatch):
 
 
 def test_closed_port_is_reported():
-    with socket.create_server((LOCALHOST, 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     with refused(Step.TCP, f"no TCP connection to {LOCALHOST}:{port}: .*refused"):
         dial(ticket_for(port), Identity.generate())
 
 
 def test_second_address_is_tried(relay):
-    with socket.create_server((LOCALHOST, 0)) as server:
-        refused = find_addresses(Address(*server.getsockname()), Deadline(PATIENCE))
+    refused = find_addresses(Address(LOCALHOST, free_port()), Deadline(PATIENCE))
     found = refused + find_addresses(relay.ticket.address, Deadline(PATIENCE))
     with open_socket(relay.ticket.address, found, Deadline(PATIENCE)) as sock:
         assert sock.getpeername()[1] == relay.ticket.address.port

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
@@ -26,8 +25,8 @@ from offset_common.client import (
 from offset_common.constants import WAITING_CONNECT_TIMEOUT
 from offset_common.errors import UsageError
 from tests.support.client import both_ways, fake_relay, fake_server, start_listening, ticket_for
-from tests.support.process import PATIENCE
-from tests.support.relay_process import LOCALHOST, RelayProcess
+from tests.support.process import PATIENCE, free_port
+from tests.support.relay_process import RelayProcess
 
 
 def call(ticket: RelayTicket, key: bytes, end_to_end: bool, **options: Any) -> bytes:
@@ -69,10 +68,8 @@ def test_caller_that_gives_up_is_not_accepted(relay: RelayProcess) -> None:
 
 
 def test_closed_port_is_an_unreachable_relay() -> None:
-    with socket.create_server((LOCALHOST, 0)) as server:
-        port = server.getsockname()[1]
     with pytest.raises(RelayUnreachable):
-        listen(ticket_for(port), Identity.generate())
+        listen(ticket_for(free_port()), Identity.generate())
 
 
 def test_relay_that_hangs_up_is_unreachable() -> None:

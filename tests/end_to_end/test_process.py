@@ -17,16 +17,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.channel import KeyPair
-from tests.support.node import Endpoint, Node, assert_listening, make_tunnel
-from tests.support.process import PATIENCE, ROOT, wait_until
+from tests.support.node import Endpoint, Node, make_tunnel, meet
+from tests.support.process import PATIENCE, ROOT, free_port, wait_until
 from tests.support.relay_log import Reason, parse_opened
 from tests.support.relay_process import LOCALHOST, StartRelay, command, write_identity
-
-
-def meet(relay: Endpoint) -> None:
-    """Check that two nodes meet through the relay."""
-    with Node(relay) as caller, Node(relay) as callee:
-        assert_listening(caller, callee, callee.listen())
 
 
 @contextlib.contextmanager
@@ -38,8 +32,7 @@ def without_descriptors(directory: Path, closed: str) -> Iterator[tuple[int, End
         closed: shell redirections.
     """
     identity = write_identity(directory)
-    with socket.create_server((LOCALHOST, 0)) as sock:
-        port: int = sock.getsockname()[1]
+    port = free_port()
     arguments = ["sh", "-c", f'exec "$@" {closed}', "sh", *command(identity, f"{LOCALHOST}:{port}")]
     process = subprocess.Popen(arguments, cwd=ROOT)
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.node import Endpoint, Node, assert_listening
+from tests.support.node import Endpoint, Node, meet
 from tests.support.process import PATIENCE, ROOT, LoggedProcess, wait_until
 from tests.support.relay_log import parse_state
 from tests.support.relay_process import LOCALHOST, StartRelay, command, write_identity
@@ -100,8 +100,7 @@ def test_other_signals_do_not_end_the_relay(
     workers = relay.workers
     for pid in relay.pids:  # as a terminal or a supervisor does
         os.kill(pid, number)
-    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
-        assert_listening(caller, callee, callee.listen())
+    meet(relay.endpoint())
     assert relay.workers == workers
     relay.stop_cleanly()
 

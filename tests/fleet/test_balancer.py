@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.documents import ROOT
-from tests.support.fleet import DirectoryServer, FleetProcesses, free_port
+from tests.support.fleet import DirectoryServer, FleetProcesses
 from tests.support.node import Endpoint, Node, assert_listening
-from tests.support.process import wait_until
+from tests.support.process import free_port, wait_until
 from tests.support.relay_log import fields_in
 from tests.support.relay_process import LOCALHOST
 

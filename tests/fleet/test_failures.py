@@ -20,12 +20,11 @@ from tests.support.fleet import (
     FleetProcesses,
     NewNodeAt,
     NodeAt,
-    free_port,
     needs_server,
 )
 from tests.support.node import assert_joined, assert_listening, make_tunnel
 from tests.support.peer import Peer
-from tests.support.process import wait_until
+from tests.support.process import free_port, wait_until
 from tests.support.relay_process import LOCALHOST
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,6 @@ from offset_common.address import Address
 from offset_common.errors import FileError, UsageError
 from offset_common.fleet.location import Kind, Location, has_password, parse_location, read_location
 
-SENTINELS = {"sentinel-password": "s"}
 ONE, TWO = Address("10.0.0.9", 6379), Address("10.0.0.8", 6380)
 
 

@@ -19,6 +19,7 @@ from offset_common.tickets import RelayTicket
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.commands import run_script, run_stmgr
+from tests.support.process import free_port
 from tests.support.relay_process import LOCALHOST, RelayProcess
 
 
@@ -101,9 +102,7 @@ def test_another_program_is_reported(data: bytes) -> None:
 
 
 def test_a_relay_that_is_away_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server((LOCALHOST, 0)) as server:
-        port = server.getsockname()[1]
-    RelayTicket(bytes(range(32)), Address(LOCALHOST, port)).save(tmp_path / "away.relay")
+    RelayTicket(bytes(range(32)), Address(LOCALHOST, free_port())).save(tmp_path / "away.relay")
     page = tmp_path / "page.html"
     status, out, err = run_stmgr(capsys, "relay-check", tmp_path / "away.relay", "--illustrate", page)
     assert (status, out, len(err.splitlines())) == (1, "", 1)

@@ -19,6 +19,7 @@ from offset_common.commands.run_relay import read_balancers, read_limits
 from offset_common.errors import FileError, UsageError
 from offset_common.policy.config import ConfiguredArguments
 from tests.commands import FILES
+from tests.documents import blocks
 from tests.policy.test_rates_of_a_relay import bulk, speed, tunnel
 from tests.support.process import ROOT, LoggedProcess
 from tests.support.relay_process import StartRelay
@@ -203,7 +204,7 @@ def test_a_file_alone_starts_a_relay(tmp_path):
 
 
 def test_the_documented_file_is_valid(tmp_path):
-    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
-    arguments = read(tmp_path, page.partition("```toml\n")[2].partition("```")[0])
+    (text,) = blocks("operations.md", "toml")
+    arguments = read(tmp_path, text)
     assert read_limits(arguments).connections_per_address == 500
     assert len(read_balancers(arguments["--proxy-protocol"])) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import socket
 import subprocess
@@ -11,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT
-from tests.support.node import Endpoint, Node, assert_listening
-from tests.support.process import wait_until
+from tests.documents import blocks
+from tests.support.node import Endpoint, Node, assert_listening, meet
+from tests.support.process import free_port, wait_until
 from tests.support.relay_process import RelayProcess, StartRelay
 
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
@@ -32,13 +31,6 @@ frontend clients
 backend relay
     server relay 127.0.0.1:{relay} {send}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class HaProxy:
@@ -98,8 +90,7 @@ def test_nodes_meet_and_the_log_has_their_ports(send: str, tmp_path: Path, start
 def test_documented_configuration_joins_nodes(tmp_path: Path, start_relay: StartRelay) -> None:
     relay = start_relay("--proxy-protocol", "127.0.0.0/8", "--status", "0")
     status = relay.wait_for_line("^status ready").rpartition(":")[2]
-    page = (ROOT / "docs/operations.md").read_text("utf-8")
-    (text,) = re.findall(r"^```haproxy\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (text,) = blocks("operations.md", "haproxy")
     here = {
         "bind :4567": "bind 127.0.0.1:{port}",
         "10.0.0.1:4567": "127.0.0.1:{relay}",
@@ -112,8 +103,7 @@ def test_documented_configuration_joins_nodes(tmp_path: Path, start_relay: Start
     proxy = HaProxy(relay, tmp_path, configuration=f"global\n    stats socket {control}\n{text}")
     try:
         wait_until(lambda: "L7OK" in ask(control, "show stat"), "a successful health check")
-        with Node(proxy.endpoint()) as callee, Node(proxy.endpoint()) as caller:
-            assert_listening(caller, callee, callee.listen())
+        meet(proxy.endpoint())
     finally:
         proxy.stop()
     assert relay.ends(reason="PROXY") == [], "health checks don't connect to the relay's port"

@@ -82,4 +82,8 @@ def is_running(pid: int) -> bool:
 
 def open_files(pid: int) -> list[str]:
     """Return what the descriptors of a process lead to."""
-    return sorted(str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir())
+    found = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since they were listed
+            found.append(str(each.readlink()))
+    return sorted(found)

@@ -20,7 +20,7 @@ from offset_common.errors import UsageError
 from offset_common.service.predecessor import VARIABLE, find_predecessor
 from tests.service.conftest import StartUpgrading
 from tests.service.relays import SERVES, STARTS, UpgradingRelay, ends
-from tests.support.node import Node, assert_joined, assert_listening, make_tunnel
+from tests.support.node import Node, assert_joined, assert_listening, make_tunnel, meet
 from tests.support.process import PATIENCE, ROOT, wait_until
 from tests.support.relay_process import LOCALHOST, command, write_identity
 
@@ -141,8 +141,7 @@ def test_a_storm_of_upgrades_leaves_one_relay(start_upgrading: StartUpgrading) -
                 relay.signal(number)
         time.sleep(0.001)
     wait_until(lambda: processes_of(relay.identity) == [relay.pid], "one relay")
-    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
-        assert_listening(caller, callee, callee.listen())
+    meet(relay.endpoint())
     assert relay.failures == []
 
 
@@ -166,8 +165,7 @@ def test_process_one_of_a_container_is_not_upgraded(tmp_path: Path) -> None:
         (inside,) = relay.children
         os.kill(inside, signal.SIGUSR2)
         relay.wait_for_line("^warning: not upgraded: .*process 1 of a container")
-        with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
-            assert_listening(caller, callee, callee.listen())
+        meet(relay.endpoint())
     finally:
         relay.kill()
 

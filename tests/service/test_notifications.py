@@ -17,7 +17,7 @@ from offset_common.relay.log import LOGGER
 from offset_common.service.notifier import Notifier
 from tests.service.conftest import StartUpgrading
 from tests.service.manager import Manager
-from tests.support.node import Node, assert_listening, make_tunnel
+from tests.support.node import Node, make_tunnel, meet
 from tests.support.process import LoggedProcess, wait_until
 from tests.support.relay_process import LOCALHOST, StartRelay, command, write_identity
 
@@ -173,8 +173,7 @@ def test_a_wrong_address_is_reported_once(address: str) -> None:
 
 def test_a_wrong_notify_socket_harms_nothing(start_relay: StartRelay) -> None:
     relay = start_relay(prefix=["env", "NOTIFY_SOCKET=/dev/null", "WATCHDOG_USEC=500000"])
-    with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
-        assert_listening(caller, callee, callee.listen())
+    meet(relay.endpoint())
     relay.process.send_signal(signal.SIGHUP)
     relay.wait_for_line("^nothing to reload")
     relay.stop_cleanly()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from tests.status.relays import LOCALHOST, RelayWithStatus
 from tests.status.test_deploy import run_promtool
-from tests.support.process import PATIENCE, ROOT
+from tests.support.process import PATIENCE, ROOT, free_port
 
 
 def health(status: str) -> subprocess.CompletedProcess[str]:
@@ -38,9 +37,7 @@ def test_health_check_finds_the_relay(relay: RelayWithStatus, host: str) -> None
 
 
 def test_health_check_without_an_answer_is_one_line() -> None:
-    with socket.create_server((LOCALHOST, 0)) as unused:
-        port = unused.getsockname()[1]
-    done = health(f"{LOCALHOST}:{port}")
+    done = health(f"{LOCALHOST}:{free_port()}")
     assert done.returncode == 1
     assert re.fullmatch(r"no answer: [^\n]+\n", done.stderr)
 

@@ -10,7 +10,7 @@ import pytest
 
 from offset_common.status.http_server import LINGER_TIME, MAX_CONNECTIONS, REQUEST_TIME
 from tests.status.relays import LOCALHOST, RelayWithStatus, read_all
-from tests.support.node import Node, assert_listening
+from tests.support.node import meet
 
 GOOD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -200,8 +200,7 @@ def test_a_flood_of_requests_disturbs_no_tunnel(relay: RelayWithStatus) -> None:
     for thread in threads:
         thread.start()
     try:
-        with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
-            assert_listening(caller, callee, callee.listen())
+        meet(relay.endpoint())
     finally:
         stop.set()
         for thread in threads:

@@ -14,7 +14,7 @@ from offset_common.identity import encode_key
 from tests.commands import FILES
 from tests.status.relays import LOCALHOST, RelayWithStatus
 from tests.support.node import Node
-from tests.support.process import ROOT, wait_until
+from tests.support.process import ROOT, free_port, wait_until
 
 IDENTITY = str(FILES / "relay.ident")
 
@@ -33,18 +33,12 @@ def run(*options: str) -> tuple[int, list[str]]:
     return done.returncode, done.stderr.splitlines()
 
 
-@pytest.fixture
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server((LOCALHOST, 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.mark.parametrize("form", ["{}", ":{}"])
-def test_a_port_alone_is_on_loopback(form: str, free_port: int, tmp_path: Path) -> None:
-    relay = RelayWithStatus(tmp_path, status=form.format(free_port))
+def test_a_port_alone_is_on_loopback(form: str, tmp_path: Path) -> None:
+    port = free_port()
+    relay = RelayWithStatus(tmp_path, status=form.format(port))
     try:
-        assert f"address={LOCALHOST}:{free_port}" in relay.wait_for_line("status ready: ")
+        assert f"address={LOCALHOST}:{port}" in relay.wait_for_line("status ready: ")
         assert relay.get("/healthz").status == 200
         assert relay.count_lines("warning") == 0
     finally:

@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import random
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 
 from tests.support.node import Endpoint, Node
 from tests.support.peer import Peer
-from tests.support.process import PATIENCE, wait_until
+from tests.support.process import PATIENCE, free_port, wait_until
 from tests.support.relay_log import ConnectionEnd
 from tests.support.relay_process import LOCALHOST, RelayProcess, write_identity
 
@@ -25,13 +24,6 @@ SERVERS = [name for name in ("valkey-server", "redis-server") if shutil.which(na
 """The servers that this machine has."""
 LIBRARIES = [name for name in ("valkey", "redis") if importlib.util.find_spec(name)]
 """The client libraries that this Python has."""
-
-
-def free_port() -> int:
-    """Return a port that nobody uses at the moment."""
-    with socket.create_server((LOCALHOST, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def needs_server() -> str:

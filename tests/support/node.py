@@ -112,6 +112,12 @@ def assert_listening(caller: Node, callee: Node, listener: Peer) -> None:
     assert_joined(*make_tunnel(caller, callee, listener))
 
 
+def meet(relay: Endpoint) -> None:
+    """Check that two nodes meet through a relay."""
+    with Node(relay) as caller, Node(relay) as callee:
+        assert_listening(caller, callee, callee.listen())
+
+
 def at_once(*tasks: Callable[[], object]) -> list[object]:
     """Run each task in a thread; return their results."""
     with ThreadPoolExecutor(len(tasks)) as pool:

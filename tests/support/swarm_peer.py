@@ -43,7 +43,6 @@ class SwarmPeer:
         self.ended = False
         self.reads = True
         self.messages: list[bytes] = []
-        self.received_bytes = 0
         self.on_proven: Optional[Callable[[SwarmPeer], object]] = None
         self._supply: Optional[Supply] = None
         self._change: Callable[[bytes], bytes] = bytes
@@ -170,7 +169,6 @@ class SwarmPeer:
         if not data:
             self.handle_close()
             return
-        self.received_bytes += len(data)
         if self.channel is None:
             return
         self._received += data
