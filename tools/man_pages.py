@@ -58,7 +58,9 @@ def _sections(blocks: Iterable[Block]) -> dict[str, list[str]]:
         if note:
             sections[title].append(_escape(note[:1].upper() + note[1:]))
         lines = [*_block(block)]
-        sections[title] += lines if len(sections[title]) > 1 else lines[lines[0] == ".PP" :]
+        if len(sections[title]) == 1 and lines[0] == ".PP":
+            del lines[0]  # a section begins with a paragraph by itself
+        sections[title] += lines
     return sections
 
 

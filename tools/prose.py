@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,11 +70,11 @@ def check(path: str, text: str, first_line: int = 1) -> Iterator[Fault]:
                 yield Fault(path, first_line + text.count("\n", 0, start), words[:60], advice)
 
 
-def _vocabulary() -> Iterable[tuple[re.Pattern[str], str]]:
-    for line in (ROOT / "tools/vocabulary.txt").read_text("utf-8").splitlines():
-        if line and not line.startswith("#"):
-            pattern, _, advice = line.partition(" = ")
-            yield re.compile(rf"\b(?:{pattern})", re.IGNORECASE), f"write: {advice}"
+@cache
+def _vocabulary() -> list[tuple[re.Pattern[str], str]]:
+    lines = (ROOT / "tools/vocabulary.txt").read_text("utf-8").splitlines()
+    pairs = [line.split(" = ") for line in lines if line and not line.startswith("#")]
+    return [(re.compile(rf"\b(?:{pattern})", re.IGNORECASE), f"write: {advice}") for pattern, advice in pairs]
 
 
 def _docstrings(source: str) -> Iterator[tuple[int, str]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from offset_common.illustrate.layers import Layer
 from offset_common.illustrate.regions import Region
+from offset_common.wire.packing import WORD_SIZE
 
 Keys = tuple[int, ...]
 
@@ -64,7 +65,6 @@ class Annotated:
     field_keys: dict[str, int]
 
 
-WORD_SIZE = 8  # bytes
 SHOWN_WORDS = 8  # of one region; of a longer one, the first and the last are shown
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from offset_common.constants import NONCE_SIZE
 from offset_common.illustrate.secrets import Secrets, decrypt
 
 _X25519 = ("X25519", "RFC 7748", "https://www.rfc-editor.org/rfc/rfc7748#section-5")
@@ -110,8 +111,12 @@ print(ChaCha20Poly1305(key).decrypt(nonce, ciphertext_and_tag, None).hex())
         _AEAD,
         [
             Value("key", key.hex(), key_name),
-            Value("nonce", payload[:12].hex(), "the first 12 bytes"),
-            Value("ciphertext and tag", payload[12:].hex(), "all that follow; the tag is the last 16 bytes"),
+            Value("nonce", payload[:NONCE_SIZE].hex(), "the first 12 bytes"),
+            Value(
+                "ciphertext and tag",
+                payload[NONCE_SIZE:].hex(),
+                "all that follow; the tag is the last 16 bytes",
+            ),
         ],
         Value("plaintext", decrypt(key, payload).hex(), "a packed ChannelMessage"),
         program,

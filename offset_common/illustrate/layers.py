@@ -14,11 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Optional
 
-from offset_common.constants import (
-    FRAME_LENGTH_SIZE,
-    NONCE_SIZE,
-    TAG_SIZE,
-)
+from offset_common.constants import FRAME_LENGTH_SIZE, NONCE_SIZE, TAG_SIZE
 from offset_common.illustrate.capnp_map import Field, map_message
 from offset_common.illustrate.regions import Region, fill_gaps
 from offset_common.illustrate.schema import MESSAGES
@@ -71,23 +67,23 @@ class Layer:
         return [self, *(self.inner.chain() if self.inner else [])]
 
 
-def frame_layer(payload: bytes, encrypted: bool, key: bytes) -> Layer:
-    """Return the outermost layer of a frame."""
+def frame_layer(payload: bytes, key: bytes = b"") -> Layer:
+    """Return the outermost layer of a frame; a key is that of an encrypted one."""
     length = Region(
         0, FRAME_LENGTH_SIZE, "length", "length", f"{len(payload)} bytes follow; 8 bytes, big endian."
     )
     data = len(payload).to_bytes(FRAME_LENGTH_SIZE, "big") + payload
     inside = Region(FRAME_LENGTH_SIZE, len(data), "payload", "payload", "One message of the handshake.")
-    regions = [length, *(_sealed_regions(payload, FRAME_LENGTH_SIZE) if encrypted else [inside])]
+    regions = [length, *(_sealed_regions(payload, FRAME_LENGTH_SIZE) if key else [inside])]
     text = "The bytes on the TCP connection: a length, then the payload."
-    if encrypted:
+    if key:
         text += " It is encrypted, so an eavesdropper learns its size and no more."
     return Layer("Frame", text, "1", data, regions, key=key)
 
 
 def version_layer(payload: bytes) -> Layer:
     """Return the only layer of a version frame."""
-    layer = frame_layer(payload, False, b"")
+    layer = frame_layer(payload)
     number = int.from_bytes(payload, "big")
     layer.regions[1:] = [
         Region(

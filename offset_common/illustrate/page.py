@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from html import escape
+from itertools import groupby
 from pathlib import Path
 
 from offset_common.constants import FRAME_LENGTH_SIZE, NONCE_SIZE, TAG_SIZE
@@ -16,7 +17,7 @@ from offset_common.identity import encode_key
 from offset_common.illustrate.computations import Side, handshake_steps
 from offset_common.illustrate.markup import Names, layers_html, message_html, program_html, step_html
 from offset_common.illustrate.recording import ACCEPTOR, CONNECTOR, LISTENER, SENT
-from offset_common.illustrate.story import FrameStory, Story
+from offset_common.illustrate.story import END_TO_END, FrameStory, Story
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -28,7 +29,6 @@ _PHASES = {
 _ANNOUNCED = "The relay announces the connect"
 _TUNNEL = "The tunnel: one node receives what the other sends"
 _KEEPALIVE = "After 16 seconds without another message, on any connection"
-_END_TO_END = "end-to-end "
 _DIAGRAM_NAMES = {
     "InitConnection listen": "listen",
     "InitConnection connect": "connect",
@@ -86,12 +86,9 @@ def _script(value: object) -> str:
 
 
 def _sequence(story: Story) -> Iterator[str]:
-    phase = ""
-    for frame in story.frames:
-        if _phase(frame) != phase:
-            phase = _phase(frame)
-            yield f'<div class="phase"><span>{escape(phase)}</span></div>\n'
-        yield _arrow(frame)
+    for phase, frames in groupby(story.frames, _phase):
+        yield f'<div class="phase"><span>{escape(phase)}</span></div>\n'
+        yield from map(_arrow, frames)
 
 
 def _phase(frame: FrameStory) -> str:
@@ -100,7 +97,7 @@ def _phase(frame: FrameStory) -> str:
     if frame.name == "keepAlive":
         return _KEEPALIVE
     # The connector may send before its connect is accepted.
-    early = frame.connection == CONNECTOR and frame.name == "end-to-end ExchangeRandNonce"
+    early = frame.connection == CONNECTOR and frame.name == f"{END_TO_END}ExchangeRandNonce"
     if frame.tunnel is not None and not (early and frame.direction == SENT):
         return _TUNNEL
     return _PHASES[frame.connection]
@@ -112,7 +109,7 @@ def _arrow(frame: FrameStory) -> str:
     kinds = [frame.connection, "right" if right else "left"]
     kinds += ["plain"] if not frame.layer.key else ["tunnel"] if frame.tunnel is not None else []
     ends = (frame.connection, "relay") if frame.direction == SENT else ("relay", frame.connection)
-    label = _DIAGRAM_NAMES.get(frame.name, frame.name.replace(_END_TO_END, ""))
+    label = _DIAGRAM_NAMES.get(frame.name, frame.name.replace(END_TO_END, ""))
     return (
         f'<a class="arrow {" ".join(kinds)}" href="#frame-{frame.number}" '
         f'aria-label="frame {frame.number}: {" to ".join(ends)}: {escape(frame.name)}">'
@@ -125,12 +122,10 @@ def _arrow(frame: FrameStory) -> str:
 
 def _frames(story: Story, names: Names) -> Iterator[str]:
     key_names = _key_names(story)
-    phase = ""
-    for frame in story.frames:
-        if _phase(frame) != phase:
-            phase = _phase(frame)
-            yield f"<h3>{escape(phase)}</h3>\n"
-        yield _frame(frame, names, key_names)
+    for phase, frames in groupby(story.frames, _phase):
+        yield f"<h3>{escape(phase)}</h3>\n"
+        for frame in frames:
+            yield _frame(frame, names, key_names)
 
 
 def _frame(frame: FrameStory, names: Names, key_names: dict[bytes, str]) -> str:
@@ -185,7 +180,7 @@ def _side(story: Story, connection: str, end_to_end: bool) -> Side:
         for frame in story.frames
         if frame.connection == connection
     }
-    prefix = _END_TO_END if end_to_end else ""
+    prefix = END_TO_END if end_to_end else ""
     return Side(
         secrets,
         "the other node" if end_to_end else "the relay",
@@ -216,7 +211,7 @@ def _ends(story: Story) -> Iterator[str]:
 
 def _journey(story: Story) -> Iterator[str]:
     """Yield the stations of the first message that the relay can't read."""
-    sent = next(frame for frame in story.frames if frame.name == "end-to-end message")
+    sent = next(frame for frame in story.frames if frame.name == f"{END_TO_END}message")
     received = story.frames[sent.partner - 1]
     message = sent.tunnel or b""
     yield _station(sent.connection, "says", [("h8", escape(_text(sent)))], "node")
@@ -267,7 +262,7 @@ def _seen_rows(story: Story) -> Iterator[str]:
         yield (
             f'<tr><td><a href="#frame-{frame.number}">{frame.number}</a> → '
             f'<a href="#frame-{frame.partner}">{frame.partner}</a></td>'
-            f"<td>{escape(frame.name.replace(_END_TO_END, ''))}, {len(frame.tunnel)} bytes, "
+            f"<td>{escape(frame.name.replace(END_TO_END, ''))}, {len(frame.tunnel)} bytes, "
             f"from the {frame.connection}</td><td>{escape(known)}</td>"
             f'<td>{seen}<br><span class="hex">{frame.tunnel[:20].hex(" ")} …</span></td></tr>\n'
         )

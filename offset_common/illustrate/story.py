@@ -35,6 +35,8 @@ from offset_common.wire.messages import (
 
 OPENING = ("version", "ExchangeRandNonce", "ExchangeDh")
 """The first frames of each connection in each direction. After them, everything is encrypted."""
+END_TO_END = "end-to-end "
+"""The first words in the name of a frame whose message the relay only forwards."""
 END_TO_END_OPENING = OPENING[1:]
 """The first messages of each node in the tunnel."""
 
@@ -162,11 +164,11 @@ class _Teller:
         tunnel = None
         if position < len(OPENING):
             name = OPENING[position]
-            layer = version_layer(payload) if name == "version" else frame_layer(payload, False, b"")
+            layer = version_layer(payload) if name == "version" else frame_layer(payload)
             if name != "version":
                 put_in_payload(layer, message_layer(name, payload), FRAME_LENGTH_SIZE)
         else:
-            layer = frame_layer(payload, True, self._key(connection, direction))
+            layer = frame_layer(payload, self._key(connection, direction))
             keepalive = _decrypt_layer(layer, layer.data[FRAME_LENGTH_SIZE:])
             name = "keepAlive" if keepalive else "Rekey"
             message = None if keepalive is None else KaMessage.decode(keepalive.data).message
@@ -191,7 +193,7 @@ class _Teller:
         self._tunnel_position[connection, direction] += 1
         if number < len(END_TO_END_OPENING):
             name = END_TO_END_OPENING[number]
-            return message_layer(name, message), f"end-to-end {name}", True
+            return message_layer(name, message), f"{END_TO_END}{name}", True
         secrets = self._end_to_end[connection]
         layer = sealed_layer(message, secrets.sending if direction == SENT else secrets.receiving)
         keepalive = _decrypt_layer(layer, message)
@@ -200,7 +202,7 @@ class _Teller:
             put_in_field(keepalive, "message", data_layer(data))
         for each in layer.chain()[1:]:
             each.end_to_end = True
-        return layer, "end-to-end message", True
+        return layer, f"{END_TO_END}message", True
 
 
 def _decrypt_layer(layer: Layer, payload: bytes) -> Optional[Layer]:
@@ -217,22 +219,22 @@ def _decrypt_layer(layer: Layer, payload: bytes) -> Optional[Layer]:
 
 
 _TUNNEL_TEXTS = {
-    ("end-to-end ExchangeRandNonce", SENT): (
+    (f"{END_TO_END}ExchangeRandNonce", SENT): (
         "The first message of a second handshake, from node to node. The tunnel only carries it."
     ),
-    ("end-to-end ExchangeRandNonce", RECEIVED): (
+    (f"{END_TO_END}ExchangeRandNonce", RECEIVED): (
         "The other node's first message of the handshake between the nodes, as the relay forwarded it."
     ),
-    ("end-to-end ExchangeDh", SENT): (
+    (f"{END_TO_END}ExchangeDh", SENT): (
         "Half of a key exchange with the other node. The relay can read it, but it contains no secret."
     ),
-    ("end-to-end ExchangeDh", RECEIVED): (
+    (f"{END_TO_END}ExchangeDh", RECEIVED): (
         "The other node's half of the key exchange. From now on, both nodes have keys that the relay lacks."
     ),
-    ("end-to-end message", SENT): (
+    (f"{END_TO_END}message", SENT): (
         "Encrypted twice: for the other node, then for the relay. The relay removes only the outer layer."
     ),
-    ("end-to-end message", RECEIVED): (
+    (f"{END_TO_END}message", RECEIVED): (
         "The relay encrypted it again for this connection. The message inside is the same."
     ),
 }
