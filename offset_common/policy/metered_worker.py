@@ -62,7 +62,7 @@ class MeteredWorker(Worker):
 
     def meter(self, source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
         """Return the meter of a tunnel end."""
-        rate = self._rates.end(source.key, sink.key, source.resume_reading)
+        rate = self._rates.end(source.address.prefix, source.key, sink.key, source.resume_reading)
         return _EndMeter(self._counts, self.numbers[source], rate)
 
     def _connection_closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:

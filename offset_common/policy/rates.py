@@ -4,9 +4,10 @@ A bucket fills at its rate, up to BURST seconds' worth. Every byte that is read 
 bucket of all, and from those of the keys at both ends of the tunnel. While a bucket is empty, ends are not
 read: the system's buffers fill, and their peers wait. Nothing is dropped.
 
-Ends that wait are resumed every TICK in the order in which they came, each with an equal share. An end that
-has used little lately is *light* and does not wait: its small messages may overdraw the bucket, by up to DEBT
-seconds' worth, which the other ends then wait for. So the rate holds, and bulk does not delay small messages.
+Every TICK, addresses whose ends wait get equal shares, and inside each its ends, in the order of arrival. An
+end that has used little lately is *light* and does not wait: its small messages may overdraw the bucket, and
+the other ends wait for that. All light ends together overdraw it by at most a quarter of the rate. The rate
+holds, bulk does not delay small messages, and many small messages do not stop other ends.
 """
 
 from __future__ import annotations
@@ -16,13 +17,45 @@ from typing import Callable, Optional
 from weakref import WeakValueDictionary
 
 BURST = 0.2  # seconds of the rate that an idle bucket collects
-DEBT = 0.2  # seconds of the rate that light ends may overdraw a bucket by
+DEBT = 0.05  # seconds of the rate that light ends may overdraw a bucket by at once
 TICK = 0.01  # seconds between two rounds of resuming
-LIGHT_SHARE = 4  # all light ends together get about so many times less than the rate without waiting
+LIGHT_SHARE = 4  # light ends overdraw a bucket by the rate divided by this; each gets a part of it
 SMALLEST_READ = 512  # bytes
 TAKEN_SHARE = 8  # an end takes at most this part of the tokens in advance, while none waits
 MOST_TAKEN = 1 << 20  # bytes that it takes in advance
 RESUMED_READ = 2048  # bytes: so many ends are resumed that each can read at least that much
+
+
+class _Address:
+    """The ends of one address that wait for a bucket."""
+
+    __slots__ = ("_ends", "waiting")
+
+    def __init__(self) -> None:
+        # Ends that wait (True), or were resumed just now and keep their place; in the order of their turns.
+        self._ends: dict[EndRate, bool] = {}
+        self.waiting = 0
+
+    def wait(self, end: EndRate) -> None:
+        """Resume `end` when its turn comes."""
+        self.waiting += not self._ends.get(end, False)
+        self._ends[end] = True
+
+    def resume(self, tokens: float) -> None:
+        """Resume the ends that may read again, each with its share of the tokens."""
+        count, share = self.waiting, math.inf
+        if tokens < math.inf:
+            count = min(count, math.ceil(tokens / RESUMED_READ))
+            share = max(SMALLEST_READ, tokens / count)
+        left = self.waiting - count
+        for _ in range(len(self._ends)):
+            if self.waiting == left:
+                break
+            end = next(iter(self._ends))
+            if self._ends.pop(end):
+                self.waiting -= 1
+                self._ends[end] = False
+                end.grant(share)
 
 
 class Bucket:
@@ -33,20 +66,20 @@ class Bucket:
         now: seconds.
     """
 
-    __slots__ = ("__weakref__", "_ends", "_updated", "_waiting", "rate", "shared", "tokens")
+    __slots__ = ("__weakref__", "_addresses", "_updated", "light", "rate", "shared", "tokens")
 
     def __init__(self, rate: Optional[float], now: float) -> None:
         self.rate = rate
         self.shared = False  # ends wait, or did at the last tick: each reads what it is granted
         self.tokens = 0.0
-        # Ends that wait (True), or were resumed just now and keep their place; in the order of their turns.
-        self._ends: dict[EndRate, bool] = {}
-        self._waiting = 0
+        self.light = 0.0  # bytes by which light ends may overdraw it
+        self._addresses: dict[str, _Address] = {}  # in the order of their turns
         self._updated = now
 
-    def __len__(self) -> int:
-        """Return the number of ends that wait."""
-        return self._waiting
+    def competitors(self, address: str) -> int:
+        """Return how many addresses wait, and ends of `address`."""
+        own = self._addresses.get(address)
+        return len(self._addresses) + (own.waiting if own is not None else 0)
 
     def change_rate(self, rate: Optional[float], now: float) -> None:
         """Change the rate; ends that wait are resumed at the next tick."""
@@ -57,39 +90,41 @@ class Bucket:
 
     def refill(self, rate: float, now: float) -> float:
         """Add the tokens of the time since the last call, and return how many there are."""
-        self.tokens = min(rate * BURST, self.tokens + (now - self._updated) * rate)
-        self._updated = now
+        seconds, self._updated = now - self._updated, now
+        self.tokens = min(rate * BURST, self.tokens + seconds * rate)
+        self.light = min(rate * DEBT, self.light + seconds * rate / LIGHT_SHARE)
         return self.tokens
 
     def take(self, size: int) -> None:
-        """Take tokens; there may be fewer than none afterwards."""
+        """Take tokens, or give them back where `size` is negative; light ends pay for what is overdrawn."""
+        overdrawn = min(0.0, self.tokens)
         self.tokens -= size
+        self.light += min(0.0, self.tokens) - overdrawn
 
     def wait(self, end: EndRate) -> None:
         """Resume `end` at the next tick for which there are tokens."""
-        self._waiting += not self._ends.get(end, False)
-        self._ends[end] = True
+        self._addresses.setdefault(end.address, _Address()).wait(end)
         self.shared = True
 
     def resume_waiting(self, now: float) -> bool:
         """Resume the ends that may read again, each with its share; return whether there is more to do."""
-        count, share = self._waiting, math.inf
+        count = sum(address.waiting > 0 for address in self._addresses.values())
+        self.shared = count > 0
+        tokens = math.inf
         if self.rate is not None:
-            tokens = self.refill(self.rate, now)
-            count = min(count, math.ceil(tokens / RESUMED_READ)) if tokens > 0 else 0
-            share = max(SMALLEST_READ, tokens / count) if count else 0
-        self.shared = self._waiting > 0
-        left = self._waiting - count
-        for _ in range(len(self._ends)):
-            if self._waiting == left:
+            tokens = max(0.0, self.refill(self.rate, now))
+            count = min(count, math.ceil(tokens / RESUMED_READ))
+        share = tokens / count if count else 0.0
+        for name in list(self._addresses):
+            if not count:
                 break
-            end = next(iter(self._ends))
-            if self._ends.pop(end):
-                self._waiting -= 1
-                self._ends[end] = False
-                end.grant(share)
+            address = self._addresses.pop(name)
+            if address.waiting:
+                count -= 1
+                self._addresses[name] = address
+                address.resume(share)
         if not self.shared:
-            self._ends.clear()
+            self._addresses.clear()
         return self.shared
 
 
@@ -120,10 +155,11 @@ class Rates:
         for bucket in self._of_key.values():
             bucket.change_rate(rate_per_key, now)
 
-    def end(self, source: bytes, sink: bytes, resume: Callable[[], None]) -> EndRate:
+    def end(self, address: str, source: bytes, sink: bytes, resume: Callable[[], None]) -> EndRate:
         """Return the rate of a tunnel end.
 
         Args:
+            address: whose connection is read; addresses share a rate equally.
             source: the key whose connection is read.
             sink: the key at the other end.
             resume: called when the end may be read again.
@@ -131,7 +167,7 @@ class Rates:
         buckets = [self._all, self._bucket_of(source)]
         if sink != source:
             buckets.append(self._bucket_of(sink))
-        return EndRate(self, buckets, resume, self._clock)
+        return EndRate(self, address, buckets, resume, self._clock)
 
     def wait(self, end: EndRate, bucket: Bucket) -> None:
         """Resume `end` once `bucket` has tokens."""
@@ -169,6 +205,7 @@ class EndRate:
 
     Args:
         rates: resumes it.
+        address: whose connection is read.
         buckets: all of them must have tokens.
         resume: called when it may be read again.
         clock: returns the loop's time in seconds.
@@ -184,11 +221,18 @@ class EndRate:
         "_scarce",
         "_taken",
         "_updated",
+        "address",
     )
 
     def __init__(
-        self, rates: Rates, buckets: list[Bucket], resume: Callable[[], None], clock: Callable[[], float]
+        self,
+        rates: Rates,
+        address: str,
+        buckets: list[Bucket],
+        resume: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
+        self.address = address
         self._resume = resume
         self._rates = rates
         self._buckets = buckets
@@ -253,10 +297,9 @@ class EndRate:
 
     def _light_credit(self, bucket: Bucket, rate: float, now: float) -> float:
         """Return how much of an empty bucket the end may overdraw, because it has used little lately."""
-        credit_rate = rate / (LIGHT_SHARE * (LIGHT_SHARE + len(bucket)))
+        credit_rate = rate / (LIGHT_SHARE * (LIGHT_SHARE + bucket.competitors(self.address)))
         most = max(SMALLEST_READ, credit_rate)
         credit = max(-most, self._credit) + (now - self._updated) * credit_rate
         self._credit = min(most, credit)
         self._updated = now
-        overdrawn = bucket.tokens < -rate * DEBT
-        return self._credit if self._credit >= SMALLEST_READ and not overdrawn else 0.0
+        return self._credit if self._credit >= SMALLEST_READ and bucket.light > 0 else 0.0

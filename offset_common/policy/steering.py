@@ -159,7 +159,7 @@ class Steering(Policy):
         """Return the meter for what `source` sends to `sink` through a tunnel, or None."""
         rate: Optional[EndRate] = None
         if self._rates is not None:
-            rate = self._rates.end(source.key, sink.key, source.resume_reading)
+            rate = self._rates.end(source.address.prefix, source.key, sink.key, source.resume_reading)
         return rate if self._volume is None else self._volume.meter(source.key, sink.key, rate)
 
     def forget(self, connection: SocketConnection) -> None:

@@ -15,10 +15,10 @@ ALICE, BOB, CAROL, DAVE = (bytes([number]) * 32 for number in range(4))
 class Sender:
     """An end of a tunnel that always has something to send."""
 
-    def __init__(self, simulation: Simulation, source: bytes, sink: bytes) -> None:
+    def __init__(self, simulation: Simulation, source: bytes, sink: bytes, address: str = "a") -> None:
         self.sent = 0
         self.paused = False
-        self._end: EndRate = simulation.rates.end(source, sink, self._resume)
+        self._end: EndRate = simulation.rates.end(address, source, sink, self._resume)
 
     def _resume(self) -> None:
         self.paused = False
@@ -79,6 +79,15 @@ def test_ends_share_a_rate_equally():
         assert sender.sent == pytest.approx(MB, rel=0.1)
 
 
+def test_addresses_share_a_rate_equally():
+    simulation = Simulation(rate=MB)
+    busy = [Sender(simulation, ALICE, BOB, "busy") for _ in range(200)]
+    others = [Sender(simulation, CAROL, DAVE, address) for address in ("b", "c")]
+    simulation.run([*busy, *others], 10)
+    for sent in (sum(sender.sent for sender in busy), *(sender.sent for sender in others)):
+        assert sent == pytest.approx(10 * MB / 3, rel=0.1)
+
+
 @pytest.mark.parametrize("side", ["source", "sink"])
 def test_the_rate_of_a_key_holds_for_all_its_tunnels(side):
     simulation = Simulation(rate_per_key=MB)
@@ -108,6 +117,33 @@ def test_a_small_message_does_not_wait_behind_bulk(bulk):
         simulation.run(senders, 0.3)
         assert not small.paused
     assert delayed == 0
+
+
+@pytest.mark.parametrize("bulk", [1, 200, 1000])
+def test_small_messages_do_not_wait_behind_bulk_of_another_address(bulk):
+    simulation = Simulation(rate=MB)
+    senders = [Sender(simulation, ALICE, BOB) for _ in range(bulk)]
+    simulation.run(senders, 1)
+    small = Sender(simulation, CAROL, DAVE, "small")
+    for _ in range(500):
+        assert small.send(300)
+        simulation.run(senders, 0.01)
+
+
+def test_small_messages_of_many_tunnels_stop_no_other_address():
+    simulation = Simulation(rate=MB)
+    small = Sender(simulation, CAROL, DAVE, "small")
+    light = [Sender(simulation, ALICE, BOB, "light") for _ in range(1200)]
+    longest = waited = 0.0
+    for step in range(10_000):
+        simulation.now += 0.001
+        simulation.rates.resume_waiting()
+        for sender in light[step % 300 :: 300]:  # each 3.3 times a second: 1.2 times the rate
+            sender.send(300)
+        if small.paused or step % 10 == 0:
+            waited = 0.0 if small.send(300) else waited + 0.001
+            longest = max(longest, waited)
+    assert longest < 0.2
 
 
 def test_small_messages_count_for_the_rate():
