@@ -4,7 +4,7 @@
     writing:  protocol.data_to_send() --> socket, at once; bytes that it does not take --> output buffer
 
 A connection does not know roles. Its session (sessions/) handles the frames, and is replaced as the table in
-lifecycle.py says.
+lifecycle.py says. It is a WatchedSocket, which is a ReadyEntry of the event loop, a QueueEntry of its fair queue.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ class SocketConnection(WatchedSocket):
         self.extend_deadline()
 
     def change_session(self, event: Event, session: ConnectionSession) -> None:
-        """Replace the session, as the table in lifecycle.py has it.
+        """Replace the session as the table in lifecycle.py allows.
 
         Raises:
-            LocalProtocolError: the table has no such change.
+            LocalProtocolError: the table does not allow it.
         """
         state = next_state(self.session.state, event)
         assert session.state is state, f"{event.name} leads to {state.name}"
@@ -130,13 +130,13 @@ class SocketConnection(WatchedSocket):
         self.sent += sent
 
     def extend_deadline(self) -> None:
-        """Begin the state's deadline anew."""
+        """Restart the state's deadline."""
         deadline = deadline_of(self.session.state)
         self._deadline = math.inf if deadline is None else self.env.loop.now + deadline.seconds
         self._schedule()
 
     def cancel_deadline(self) -> None:
-        """Allow the state for any time."""
+        """Remove the state's deadline."""
         self._deadline = math.inf
         self._schedule()
 
@@ -159,7 +159,8 @@ class SocketConnection(WatchedSocket):
     def on_deadline(self) -> None:
         """Handle an expired deadline; an error ends this connection and nothing else."""
         try:
-            self._check_time()
+            if not self.closed:  # what expired just before it may have closed it
+                self._check_time()
         except Exception as error:
             self.fail(error)
 
@@ -196,6 +197,7 @@ class SocketConnection(WatchedSocket):
         if not count:
             return None
         self.received += count
+        # After a large read it counts as busy, even if nothing is left: its turns are long.
         self._read_all = count < min(end - fill, LARGE_READ)
         return view[: fill + count]
 
@@ -235,20 +237,21 @@ class SocketConnection(WatchedSocket):
         self.env.buffers.wait(self.account, holder.account, size, self.resume_reading)
 
     def pause_reading(self) -> None:
-        """Leave input in the kernel; the idle timeout does not run meanwhile."""
+        """Stop reading. The idle timeout is suspended, unless the connection waits for space (`_check_time`)."""
         self.watch_less(READ)
 
     def resume_reading(self) -> None:
-        """Read on after `pause_reading`."""
+        """Read again."""
         if self.closed or self.reading:
             return
+        self.env.buffers.stop_waiting(self.account)
         self.watch_more(READ)
         self.env.loop.request_turn(self, READ)
         if self.protocol is not None:
             self.protocol.mark_received(self.env.loop.now)
 
     def poll_normally(self) -> None:
-        """Read at once again after coarse polling, beginning now."""
+        """End coarse polling, and handle what has come by now."""
         if self.polled_coarsely:
             self.watch(READ)
             self.on_turn(READ)
@@ -267,7 +270,7 @@ class SocketConnection(WatchedSocket):
             self.env.loop.request_turn(self, WRITE)
 
     def write(self, data: Buffer) -> None:
-        """Write `data` behind the queued output; an error ends this connection, not the caller's."""
+        """Send `data`, or queue what the socket does not take; an error ends this connection, not the caller's."""
         if self.closed:
             return
         taken = 0
@@ -295,10 +298,9 @@ class SocketConnection(WatchedSocket):
 
     def send_pending(self) -> None:
         """Write the frames that the protocol has ready."""
-        if self.protocol is not None:
-            data = self.protocol.data_to_send()
-            if data:
-                self.write(data)
+        data = b"" if self.protocol is None else self.protocol.data_to_send()
+        if data:
+            self.write(data)
 
     def _flush(self) -> None:
         if self.output:
@@ -332,6 +334,7 @@ class SocketConnection(WatchedSocket):
         elif self.output and now - self.output.moved_at >= self.env.stall:
             self.close(CloseReason.STALLED)
         elif self.session.keeps_alive and self.protocol is not None:
+            # A partial frame that never gets its space ends with the idle timeout.
             if not self.reading and not self.env.buffers.is_waiting(self.account):
                 self.protocol.mark_received(now)
             self.protocol.handle_time(now)
@@ -342,7 +345,7 @@ class SocketConnection(WatchedSocket):
     # The end.
 
     def lend_socket(self) -> socket.socket:
-        """Return the socket for the use of another thread; nothing happens here until it is back."""
+        """Hand the socket to another thread; the loop ignores it until `take_socket_back`."""
         self.watch(0)
         self.env.loop.deadlines.cancel(self)
         return self.sock
@@ -353,12 +356,7 @@ class SocketConnection(WatchedSocket):
         self._schedule()
 
     def begin_close(self, reason: CloseReason, session: ConnectionSession) -> None:
-        """Deliver the queued output, then close, so the peer receives every byte.
-
-        Args:
-            reason: why the connection ends.
-            session: the session that does so (sessions/closing.py).
-        """
+        """Let `session` (sessions/closing.py) deliver the queued output, then close for `reason`."""
         self._end_reason = reason
         self._drained = None
         self.env.buffers.stop_waiting(self.account)

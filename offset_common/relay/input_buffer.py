@@ -75,6 +75,11 @@ class InputBuffer:
         """Whether a partial frame is kept whose whole size is counted."""
         return self._counted > len(self)
 
+    @property
+    def missing(self) -> int:
+        """The bytes that a partial frame with reserved space still needs."""
+        return self._counted - len(self)
+
     def space(self, most: int, metered: bool = False) -> Space:
         """Return where to read to; `keep` must follow.
 

@@ -356,7 +356,7 @@ class Relay:
 
 def _close_without_tunnel(connection: SocketConnection) -> None:
     if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING, State.CLOSED):
-        connection.close(CloseReason.SHUTDOWN)
+        finish(connection, CloseReason.SHUTDOWN)
 
 
 def _shown_key(connection: SocketConnection) -> str:

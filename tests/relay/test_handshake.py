@@ -121,6 +121,22 @@ def test_peer_that_closes_halfway_is_forgotten(harness: Harness) -> None:
     assert {end.reason for end in harness.ends} <= {CloseReason.PEER_CLOSED, CloseReason.CONNECTION_LOST}
 
 
+def test_drain_leaves_a_socket_to_the_thread_that_has_it(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[HandshakeJob] = []
+    monkeypatch.setattr(HandshakePool, "submit", lambda pool, job: jobs.append(job))
+    caller = Caller(harness)
+    caller.step()
+    harness.run_until(lambda: bool(jobs))
+    harness.relay.stop(60.0)
+    harness.run_rounds()
+    assert jobs[0].sock.fileno() >= 0
+    jobs[0].done(jobs[0])
+    assert harness.reason_of(caller.connection) is CloseReason.SHUTDOWN
+    caller.sock.close()
+
+
 def test_init_sent_with_the_last_handshake_frame_is_kept(harness: Harness) -> None:
     caller = Caller(harness)
     harness.run_until(caller.step)

@@ -162,6 +162,17 @@ def test_slow_listener_gets_all_announcements_in_order(harness: Harness) -> None
     assert listener.state is State.LISTENER
 
 
+def test_listener_without_space_gets_announcements() -> None:
+    with running(Limits(buffers=400 * KIB, handshake_threads=1)) as harness:
+        listener = harness.listener(address="1.1.1.1")
+        listener.write_until_paused(listener.encrypt(os.urandom(100_000))[:50_000])
+        neighbour = harness.relay.buffers.open_account("1.1.1.1")
+        neighbour.add(harness.relay.buffers.limit)
+        near = harness.pending(listener, "2.2.2.2")
+        assert listener.incoming_key() == near.key
+        neighbour.add(-neighbour.held)
+
+
 def test_connects_that_have_gone_are_not_announced(harness: Harness) -> None:
     listener = harness.listener()
     slow = SlowListener(harness, listener)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+from typing import Any
 
 import pytest
 
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, Limits
+from offset_common.wire.messages import InitRole
 from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
 
 MESSAGES = [b"", b"a", os.urandom(3000), bytes(10_000), os.urandom(70_000), os.urandom(300_000), b"end"]
@@ -248,3 +251,41 @@ def test_end_lost_during_a_rekey_keeps_no_space(harness: Harness) -> None:
     harness.run_until(lambda: near.connection.closed)
     far.wait_for_end()
     assert harness.relay.buffers.used == 0
+
+
+def test_paused_peer_that_waited_for_space_before_is_not_idle() -> None:
+    with running(Limits(buffers=400 * KIB, handshake_threads=1)) as harness:
+        pool = harness.relay.buffers
+        listener = harness.listener(address="1.1.1.1")
+        near = harness.pending(listener, "1.1.1.1")
+        assert listener.incoming_key() == near.key
+        neighbour = pool.open_account("1.1.1.1")
+        neighbour.add(185 * KIB)  # leaves about 10 KiB: less than early data may unpack to
+        near.send(b"early", os.urandom(3000))
+        harness.run_until(lambda: pool.waiting == 1)
+        far = harness.admit(listener.identity, "1.1.1.1").request(InitRole.ACCEPT, near.key)
+        fill(near, 2000)
+        for _ in range(4):
+            harness.advance(16.0)
+            far.send_sign_of_life()
+        assert near.state is State.TUNNEL, "silence counted although reading was paused"
+        neighbour.add(-neighbour.held)
+
+
+def test_frame_with_space_is_read_in_one_piece(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    near, far = harness.tunnel()
+    message = os.urandom(60_000)
+    data = near.encrypt(message)
+    near.write(data[:10_000])
+    harness.run_until(lambda: len(near.connection.input) == 10_000)
+    reads = []
+    read = SocketConnection.read
+
+    def count(self: SocketConnection, *args: Any) -> Any:
+        reads.append(self)
+        return read(self, *args)
+
+    monkeypatch.setattr(SocketConnection, "read", count)
+    near.write(data[10_000:])
+    assert far.receive() == message
+    assert reads.count(near.connection) <= 2

@@ -30,10 +30,10 @@ class Handshake(ConnectionSession):
         pool: computes handshakes.
         in_pool: called with the connection and whether the pool has it: it must not be evicted meanwhile.
         authenticated: called with the connection once its key is proven.
-        protocol: where this side has begun; None where the peer begins.
+        protocol: the protocol state if this side sent first, otherwise None.
     """
 
-    __slots__ = ("_authenticated", "_deadline", "_in_pool", "_pool", "_protocol")
+    __slots__ = ("_authenticated", "_deadline", "_finish_reason", "_in_pool", "_lent", "_pool", "_protocol")
 
     state = State.HANDSHAKE
     keeps_alive = False
@@ -53,6 +53,8 @@ class Handshake(ConnectionSession):
         self._authenticated = authenticated
         self._protocol = protocol
         self._deadline = time.monotonic() + HANDSHAKE_TIMEOUT
+        self._lent = False  # a thread of the pool has the socket
+        self._finish_reason: Optional[CloseReason] = None  # once it is back
 
     def on_readable(self) -> None:
         """Give the socket to the handshake pool."""
@@ -66,17 +68,28 @@ class Handshake(ConnectionSession):
             self._protocol,
         )
         self._protocol = None
+        self._lent = True
         self._in_pool(connection, True)
         self._pool.submit(job)
+
+    def finish(self, reason: CloseReason) -> None:
+        """Close, but never a socket that a thread is using: then as soon as it is back."""
+        if self._lent:
+            self._finish_reason = reason
+        else:
+            super().finish(reason)
 
     def _take_back(self, job: HandshakeJob) -> None:
         connection = self.connection
         connection.add_traffic(job.received, job.sent)
         if connection.closed:
             return
+        self._lent = False
         self._in_pool(connection, False)
         try:
-            if job.error is not None:
+            if self._finish_reason is not None:
+                connection.close(self._finish_reason)
+            elif job.error is not None:
                 self._fail(job.error)
             elif job.ended:
                 connection.close(CloseReason.PEER_CLOSED)

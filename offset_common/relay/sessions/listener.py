@@ -68,7 +68,8 @@ class Listener(MessageSession):
         for _ in range(ANNOUNCEMENTS_IN_TURN):
             if connection.closed or not self._unannounced:
                 return
-            if len(connection.output) > HIGH_WATER or connection.output_room <= 0:
+            # With nothing queued one is sent, however little room there is: sending ends the wait for room.
+            if connection.output and (len(connection.output) > HIGH_WATER or connection.output_room <= 0):
                 break
             pending = next(iter(self._unannounced))
             del self._unannounced[pending]

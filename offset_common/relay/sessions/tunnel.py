@@ -22,7 +22,6 @@ from offset_common.relay.sessions.closing import close_in_order
 from offset_common.relay.sessions.pending_connect import PendingConnect
 
 FIRST_FRAME_SIZE = 1 * KIB  # bytes, assumed while the size of the frames is not known
-HEAD_READ_SIZE = 2 * KIB  # bytes read for the start of a large frame, whose rest goes to its own buffer
 
 # Frames and bytes read in one turn: of a light connection and of a busy one while others wait for theirs,
 # and while nobody does.
@@ -121,7 +120,7 @@ class Tunnel(ConnectionSession):
         """Return how many bytes `sink` can take; if none, reading is paused until it can."""
         connection = self.connection
         if connection.input.frame_reserved:
-            return FREE_BUFFER_SIZE  # a frame with reserved space is received to its end
+            return connection.input.missing  # a frame with reserved space is received to its end
         if connection.input and not connection.reserve_frame(sink):
             return 0
         room = sink.output_room
@@ -160,7 +159,7 @@ class Tunnel(ConnectionSession):
         if self.connection.env.loop.turns:
             frames, size = LIGHT_TURN if self.connection.light else BUSY_TURN
         if self._frame_size >= OWN_BUFFER_FROM:
-            return frames, HEAD_READ_SIZE
+            return frames, FREE_BUFFER_SIZE  # the start of a frame; the rest is read into its own buffer
         return frames, min(self._frame_size * frames, size)
 
     def finish(self, reason: CloseReason) -> None:
