@@ -40,10 +40,10 @@ from offset_common.wire.packing import WORD_SIZE, max_unpacked_size, pack_word, 
 
 MAX_PADDING_KEPT = 768  # bytes; longer padding is trimmed, because sending it costs more than trimming it
 
-_LONGEST_SHORT = 72 * 1024  # packed bytes of short user data with the most padding, at most
+_MAX_USER_SCAN = 72 * 1024  # packed bytes of short user data with the most padding, at most
 _OUTER_ALLOWANCE = max_unpacked_size(0, data_fields=2)
 _INNER_ALLOWANCE = max_unpacked_size(0)
-_MAX_SHORT = 2600  # packed bytes; more than 255 words take
+_MAX_ONE_RUN = 2600  # packed bytes; 255 words and some padding never take more
 _HEAD_SIZE = 56  # bytes of user data that include all packed words of a KaMessage before its payload
 
 # Packed words.
@@ -78,7 +78,7 @@ class Content(NamedTuple):
     words: int
 
 
-AS_IT_IS = Content(b"", 0)
+UNCHANGED = Content(b"", 0)
 """The padding is short, so the message is forwarded unchanged."""
 
 
@@ -89,18 +89,18 @@ def classify(packed: Packed, size: int) -> Optional[Content]:
         packed: the message, and any bytes after it.
         size: bytes of the message.
 
-    Returns: AS_IT_IS, or the content to write after shorter padding; None if the slow path must decide.
+    Returns: UNCHANGED, or the content to write after shorter padding; None if the slow path must decide.
     """
     try:
-        if size <= _MAX_SHORT and _is_short_message(packed, size):
-            return AS_IT_IS
+        if size <= _MAX_ONE_RUN and _is_short_message(packed, size):
+            return UNCHANGED
         padding, user, length, start, end = _walk(packed, size)
         if not _is_message(_first_bytes(packed, user, length), length):
             return None
     except (IndexError, struct.error, UnknownLayoutError):  # the first two: it is cut short
         return None
     if padding <= MAX_PADDING_KEPT:
-        return AS_IT_IS
+        return UNCHANGED
     content = packed[start:end]
     if start == user:  # it was far
         content = _USER + pack_word(data_pointer(0, length)) + content
@@ -109,7 +109,7 @@ def classify(packed: Packed, size: int) -> Optional[Content]:
 
 def find_short_user(packed: bytes) -> Optional[bytes]:
     """Return the user data of a ChannelMessage if it is short, such as a keepAlive; otherwise None."""
-    if len(packed) > _LONGEST_SHORT:
+    if len(packed) > _MAX_USER_SCAN:
         return None
     try:
         _, user, length, _, _ = _walk(packed, len(packed))

@@ -19,7 +19,7 @@ from typing import Callable, NamedTuple, Optional
 
 from cryptography.exceptions import InvalidTag
 
-from offset_common.channel.classify import AS_IT_IS, Content, classify
+from offset_common.channel.classify import UNCHANGED, Content, classify
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import MessageReceived
 from offset_common.channel.handshake import RandomBytes
@@ -173,7 +173,7 @@ class Forwarder:
             content = classify(packed, size)
             if content is None:
                 break
-            if content is not AS_IT_IS:
+            if content is not UNCHANGED:
                 trimmed = self._padding.write_behind(content)
                 if len(trimmed) < size:  # not if the padding was zero bytes, packed to almost nothing
                     plaintext = memoryview(trimmed)

@@ -229,9 +229,8 @@ class KeepaliveChannel:
         self._observe("received", message)
         keys = handshake.receive_dh(message)
         peer = handshake.peer_public_key
-        self._secure = SecureChannel(keys, peer, now, self._random_bytes, self._observer)
         # One queue for both, so that encrypted messages follow the rest of the handshake.
-        self._secure.outgoing = self.outgoing
+        self._secure = SecureChannel(keys, peer, now, self._random_bytes, self._observer, self.outgoing)
         self._handshake = None
         self.last_sent = now
         self._state = ChannelState.READY

@@ -39,6 +39,7 @@ class SecureChannel:
         now: seconds, by the same clock as every later `now`.
         random_bytes: the source of randomness.
         observer: called with every ChannelMessage, or None.
+        outgoing: where encrypted payloads are appended, in the order to send them.
     """
 
     __slots__ = (
@@ -61,13 +62,14 @@ class SecureChannel:
         now: float,
         random_bytes: RandomBytes,
         observer: Optional[Observer] = None,
+        outgoing: Optional[list[bytes]] = None,
     ) -> None:
         self.peer_public_key = peer_public_key
         self.sending = CipherState(keys.sending)
         self.receiving = CipherState(keys.receiving)
         self.old_receiving: Optional[CipherState] = None
         self.rekey_at = now + REKEY_INTERVAL
-        self.outgoing: list[bytes] = []  # encrypted payloads, in the order to send them
+        self.outgoing: list[bytes] = [] if outgoing is None else outgoing
         self._pending: Optional[DhExchange] = None
         self._rekeyed_at: tuple[float, ...] = ()  # when the peer started its latest rekeys
         self._random_bytes = random_bytes

@@ -1,9 +1,9 @@
 """Admission control: how many connections there may be in all, from one address and with one key.
 
-A connection is *unsettled* until it has a role, then settled. At a limit, the oldest unsettled connection of
-the address that has most of them is evicted; where there is none, the newcomer is refused. A settled
-connection is never evicted. So while one address floods the relay, it evicts its own connections, and a
-newcomer on a slow line at another address keeps its place.
+A connection is *unsettled* until it has a role, then settled; only unsettled connections are evicted. At the
+limit of all, the address that has most of them loses one, at the limit of an address that address does: the
+one that has been silent longest. Where there is none, the newcomer is refused. So while one address floods
+the relay, it evicts its own connections, and a newcomer on a slow line at another address keeps its place.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from offset_common.relay.limits import Limits
 C = TypeVar("C")
 
 
-class _Most(Generic[C]):
-    """The unsettled connections of each address, oldest first, and the address that has most."""
+class _EvictionOrder(Generic[C]):
+    """The unsettled connections of each address, longest silent first, and the address that has most."""
 
     def __init__(self) -> None:
         self._connections: dict[str, dict[C, None]] = {}
@@ -72,7 +72,7 @@ class Admission(Generic[C]):
         self._of_address: Counter[str] = Counter()
         self._of_key: Counter[bytes] = Counter()
         self._keys: dict[C, bytes] = {}
-        self._evictable: _Most[C] = _Most()  # unsettled, and not in the handshake pool
+        self._evictable: _EvictionOrder[C] = _EvictionOrder()  # unsettled, and not in the handshake pool
         self._unauthenticated: set[C] = set()
 
     def __len__(self) -> int:

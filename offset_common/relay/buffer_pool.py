@@ -22,7 +22,6 @@ from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
 from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
 
 SPARE_BUFFERS = 3
-SPARE_BUFFER_FROM = 64 * 1024  # bytes: below that, fresh memory is cheap
 SCAN_ALL_UP_TO = 64  # waiting connections that are tried after every release ...
 SCAN_INTERVAL = 0.01  # ... and the seconds between two scans over more of them
 _LARGEST = FRAME_LENGTH_SIZE + MAX_FRAME_SIZE
@@ -61,9 +60,9 @@ class Account:
 
     def add(self, size: int) -> None:
         """Count `size` more bytes, or fewer where it is negative. This never fails: see `fits`."""
-        before = max(0, self._held - FREE_BUFFER_SIZE)
+        before = self._excess
         self._held += size
-        change = max(0, self._held - FREE_BUFFER_SIZE) - before
+        change = self._excess - before
         if change:
             self._address.held += change
             self._pool.count(change)
@@ -75,7 +74,7 @@ class Account:
             size: bytes.
             beside: the account of the connection that sends them to this one, if there is one.
         """
-        size += self._held - FREE_BUFFER_SIZE if self._held < FREE_BUFFER_SIZE else 0
+        size -= max(0, FREE_BUFFER_SIZE - self._held)
         # However small an operator made the pool, one frame may always be under way.
         return size <= 0 or size <= self._allowed() or not self._others(beside)
 
@@ -85,15 +84,19 @@ class Account:
 
     def _others(self, beside: Optional[Account]) -> int:
         """Return the bytes that all others hold."""
-        own = max(0, self._held - FREE_BUFFER_SIZE)
+        own = self._excess
         if beside is not None and beside is not self:
-            own += max(0, beside._held - FREE_BUFFER_SIZE)
+            own += beside._excess
         return self._pool.used - own
 
+    @property
+    def _excess(self) -> int:
+        """The bytes that count for the rule."""
+        return max(0, self._held - FREE_BUFFER_SIZE)
+
     def _allowed(self) -> int:
-        # Each further byte is one less that is free, one more of the address and one more of the connection.
-        excess = max(0, self._held - FREE_BUFFER_SIZE)
-        return (self._pool.limit - self._pool.used - self._address.held - excess) // 3
+        # The most x for which (excess + x) + (address + x) <= limit - (used + x).
+        return (self._pool.limit - self._pool.used - self._address.held - self._excess) // 3
 
 
 class BufferPool:
@@ -178,9 +181,9 @@ class SpareBuffers:
 
     def take(self, size: int) -> bytearray:
         """Return a buffer of at least `size` bytes."""
-        if self._spare and size >= SPARE_BUFFER_FROM:
+        if self._spare:
             return self._spare.pop()
-        if size < SPARE_BUFFER_FROM or self._made == SPARE_BUFFERS:
+        if self._made == SPARE_BUFFERS:
             return bytearray(size)
         self._made += 1
         return bytearray(_LARGEST)

@@ -4,7 +4,7 @@
     writing:  protocol.data_to_send() --> socket, at once; bytes that it does not take --> output buffer
 
 A connection does not know roles. Its session (sessions/) handles the frames, and is replaced as the table in
-lifecycle.py says. It is a WatchedSocket, which is a ReadyEntry of the event loop, a QueueEntry of its fair queue.
+lifecycle.py says. It is a WatchedSocket; that is a ReadyEntry of the event loop, and an entry of its queue.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class SocketConnection(WatchedSocket):
         self.env.buffers.wait(self.account, holder.account, size, self.resume_reading)
 
     def pause_reading(self) -> None:
-        """Stop reading. The idle timeout is suspended, unless the connection waits for space (`_check_time`)."""
+        """Stop reading. The idle timeout pauses as well, unless the connection waits for space."""
         self.watch_less(READ)
 
     def resume_reading(self) -> None:
@@ -270,7 +270,7 @@ class SocketConnection(WatchedSocket):
             self.env.loop.request_turn(self, WRITE)
 
     def write(self, data: Buffer) -> None:
-        """Send `data`, or queue what the socket does not take; an error ends this connection, not the caller's."""
+        """Send `data`, or queue what the socket does not take; an error ends this connection only."""
         if self.closed:
             return
         taken = 0

@@ -154,7 +154,7 @@ class EventLoop:
         self._serve_again |= entry is self._serving
 
     def call_soon(self, task: Callable[[], None]) -> None:
-        """Run `task` in the next round."""
+        """Run `task` after the present turns; a task that another task adds runs in the next round."""
         self._tasks.append(task)
 
     def call_for_each(self, items: Iterable[T], task: Callable[[T], object]) -> None:

@@ -125,7 +125,7 @@ class FairQueue(Generic[E]):
     """Entries that wait for their turn. An address is forgotten together with its last entry.
 
     Args:
-        newest_first: among light entries of one address the newest goes first, not the oldest.
+        newest_first: of entries with equal start tags the newest goes first, not the oldest.
     """
 
     def __init__(self, newest_first: bool = False) -> None:

@@ -1,8 +1,9 @@
 """The life of a connection as a table: state x event -> state, and the deadline of each state.
 
-`SocketConnection.change_session` and `SocketConnection.close` look every change up here, so the table is
-what happens. tests/relay/test_lifecycle.py tries every pair, and holds the diagram in docs/architecture.md
-to the one that `diagram` draws.
+A connection starts in HANDSHAKE; one from another host starts in AWAITING_INIT, one from another process in
+TUNNEL. `SocketConnection.change_session` and `SocketConnection.close` look every later change up here, so the
+table is what happens. tests/relay/test_lifecycle.py tries every pair, and holds the diagram in
+docs/architecture.md to the one that `diagram` draws.
 
 Source: sections 4, 6 and 7 of docs/protocol.md.
 """
@@ -105,7 +106,7 @@ def next_state(state: State, event: Event) -> State:
     try:
         return TRANSITIONS[state][event]
     except KeyError:
-        raise LocalProtocolError(f"{event.name} does not happen to a connection in {state.name}") from None
+        raise LocalProtocolError(f"{event.name} is not allowed in {state.name}") from None
 
 
 def deadline_of(state: State) -> Optional[Deadline]:

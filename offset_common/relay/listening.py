@@ -80,7 +80,7 @@ def listen_by_address(
 
 
 def set_options(sock: socket.socket, socket_buffer: int) -> None:
-    """Set what accepted sockets inherit from a listening socket, and make accepting not wait.
+    """Set the options that accepted sockets inherit, and make the listening socket non-blocking.
 
     Args:
         sock: listening, or about to listen.

@@ -30,7 +30,7 @@ class OutputBuffer:
         return 0 if self._buffer is None else len(self._buffer) - self._start
 
     def append(self, data: Buffer, now: float) -> None:
-        """Let `data` wait behind what waits already."""
+        """Append `data` to what waits."""
         if self._buffer is None:
             self._buffer = bytearray()
             self._start = 0

@@ -113,7 +113,7 @@ class Registry(Generic[L, P, T]):
         )
 
     def expect_listeners(self, expected: bool) -> list[P]:
-        """Let connects wait for listeners that are not there, or no more; return those that must end now."""
+        """Allow connects to wait for absent listeners, or stop allowing it; return those that must end."""
         self._expects_listeners = expected
         pending = [] if expected else self.unattended()
         for each in pending:

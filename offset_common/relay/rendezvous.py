@@ -69,7 +69,7 @@ class Rendezvous:
         connection.env.loop.request_turn(connection, READ)
 
     def expect_listeners(self, expected: bool) -> None:
-        """Let connects wait for listeners that are not there yet, or no more."""
+        """Allow connects to wait for absent listeners, or stop allowing it."""
         for pending in self.registry.expect_listeners(expected):
             pending.connection.close(CloseReason.NO_LISTENER)
 
@@ -95,7 +95,7 @@ class Rendezvous:
             self._join(connection, other)
 
     def take_back(self, forwarded: PendingConnect, target: bytes, age: float) -> None:
-        """Let a connect wait here that was about to be forwarded: its target listens here by now."""
+        """Let a connect wait here instead of forwarding it: its target listens here by now."""
         early = forwarded.take_early_data()
         pending = PendingConnect(forwarded.connection, self._connect_ended, early)
         self._wait(pending, target, Event.FORWARD, age)
@@ -118,7 +118,7 @@ class Rendezvous:
         self._forward(self.registry.take(self.registry.unattended()))
 
     def forget(self, connection: SocketConnection) -> None:
-        """Forget a connection that ended, whatever it was."""
+        """Forget a closed connection; only tunnel ends are known here."""
         self.registry.remove_tunnel_end(connection)
 
     def _listen(self, connection: SocketConnection) -> None:
@@ -137,13 +137,13 @@ class Rendezvous:
             older.connection.close(CloseReason.REPLACED)
 
     def finish_claim(self, key: bytes) -> None:
-        """Let connects find the new listener of `key`, if there is one: other hosts find it too."""
+        """Register the new listener of `key`, if there is one: other hosts find it too."""
         listener = self._claiming.pop(key, None)
         if listener is not None:
             self._register(listener)
 
     def finish_claims(self) -> None:
-        """Let connects find all new listeners: the directory is away."""
+        """Register all new listeners: the directory cannot be reached."""
         for key in list(self._claiming):
             self.finish_claim(key)
 
@@ -151,7 +151,7 @@ class Rendezvous:
         replaced, pending = self.registry.listen(listener, listener.connection.key)
         if replaced is not None:
             replaced.connection.close(CloseReason.REPLACED)
-        # They were announced to the older listener, perhaps to nobody alive.
+        # The older listener may have been dead when these were announced to it.
         listener.announce(pending)
 
     def _forward(self, waiting: Sequence[tuple[PendingConnect, Connect]]) -> None:

@@ -182,7 +182,7 @@ class Relay:
         self.loop.close()
 
     def _start_workers(self, count: int) -> TunnelMaker:
-        # Imported only here: a relay of one process does without this room.
+        # Imported here, so that a relay of one process does not load it.
         from offset_common.relay.workers.pool import WorkerPool
 
         program = self._policy.worker_program(count)
@@ -338,7 +338,7 @@ class Relay:
             self._log.flush()
 
     def _next_log_time(self) -> float:
-        # Lines that nobody reads now are tried again a little later.
+        # Lines that could not be written are tried again a second later.
         return self.loop.now + 1.0 if self._log.pending else self._log.next_deadline()
 
     def _drain(self) -> None:

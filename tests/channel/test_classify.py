@@ -12,7 +12,7 @@ from typing import NamedTuple, Optional
 
 import pytest
 
-from offset_common.channel.classify import AS_IT_IS, MAX_PADDING_KEPT, classify, find_short_user
+from offset_common.channel.classify import MAX_PADDING_KEPT, UNCHANGED, classify, find_short_user
 from offset_common.channel.forwarder import _PaddingSource
 from offset_common.constants import MAX_FRAME_SIZE, MAX_PADDING_SENT
 from offset_common.errors import DecodeError
@@ -80,8 +80,8 @@ def check(packed: bytes, stale: bytes = b"") -> bool:
         return False
     # The decoder may reject an accepted message only for a fault in a payload that was not walked.
     assert want.message is not None or want.fault is not None
-    assert (content is not AS_IT_IS) is (want.padding > MAX_PADDING_KEPT)
-    if content is not AS_IT_IS:
+    assert (content is not UNCHANGED) is (want.padding > MAX_PADDING_KEPT)
+    if content is not UNCHANGED:
         trimmed = meaning(PADDING.write_behind(content))
         assert trimmed is not None
         assert trimmed.user == want.user

@@ -12,11 +12,11 @@ from offset_common.constants import MAX_FRAME_SIZE
 from offset_common.relay.buffer_pool import (
     SCAN_ALL_UP_TO,
     SCAN_INTERVAL,
-    SPARE_BUFFER_FROM,
     Account,
     BufferPool,
     SpareBuffers,
 )
+from offset_common.relay.limits import KIB
 
 FREE = 4096  # bytes that each connection may buffer beside the pool
 
@@ -210,10 +210,10 @@ def test_many_waiting_connections_are_scanned_now_and_then() -> None:
 
 def test_large_buffers_are_used_again_and_few_are_kept() -> None:
     spare = SpareBuffers()
-    taken = [spare.take(SPARE_BUFFER_FROM) for _ in range(10)]
+    taken = [spare.take(128 * KIB) for _ in range(10)]
     large = [buffer for buffer in taken if len(buffer) >= MAX_FRAME_SIZE]
     assert 0 < len(large) < 5
-    assert all(len(buffer) == SPARE_BUFFER_FROM for buffer in taken if buffer not in large)
+    assert all(len(buffer) == 128 * KIB for buffer in taken if buffer not in large)
     for buffer in taken:
         spare.give_back(buffer)
     again = [spare.take(MAX_FRAME_SIZE) for _ in range(len(large) + 1)]

@@ -21,7 +21,7 @@ def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
 
 
 def finish(connection: SocketConnection, reason: CloseReason) -> None:
-    """End a connection as its session does; an error ends this connection, not the caller's round of many."""
+    """Let the session of a connection finish it; an error closes this connection only."""
     try:
         connection.session.finish(reason)
     except Exception as error:

@@ -78,7 +78,7 @@ class Listener(MessageSession):
 
     @property
     def may_poll_coarsely(self) -> bool:  # type: ignore[override]
-        """Whether nobody waits for what the peer sends."""
+        """Whether no connect is pending: what the peer sends may be noticed a second later."""
         return not self._has_pending(self)
 
     def on_closed(self, reason: CloseReason) -> None:
