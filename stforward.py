@@ -14,9 +14,10 @@ An ssh server behind one NAT and its user behind another:
   laptop$  stforward.py to CODE 2222
   laptop$  ssh -p 2222 localhost
 
-share prints a line with a CODE, to run elsewhere. The first time a machine comes, share asks whether to let
-it in. to makes what is shared appear on this machine, and remembers the code under the other machine's name.
-list shows what a machine shares, or all that is remembered. key prints this machine's public key.
+`share` prints a command with a CODE, to run on the other machine. When a machine connects for the first time,
+`share` asks whether to let it in. `to` makes the services of the other machine appear on this one, and
+remembers the code under the name of that machine. `list` prints the services that a machine shares, or all
+machines and keys that are remembered. `key` prints this machine's public key.
 
 The relay cannot read the traffic: the two machines prove their keys to each other and encrypt between them.
 
@@ -27,7 +28,7 @@ The relay cannot read the traffic: the two machines prove their keys to each oth
 
 Sharing:
   --relay FILE         The ticket of the relay; remembered for the next time.
-  --allow KEY          Let this key in without a question; may be given several times.
+  --allow KEY          Let this key in without asking; may be given several times.
   --allow-any          Let every key in. Everyone who has the code can then use what is shared.
   --qr                 Show the code as a QR code, too. This needs the package segno.
 
@@ -39,9 +40,9 @@ Connecting:
 Both:
   --keep SECONDS       Time that open connections wait while the network is away [default: 300].
   --max N              Connections at a time [default: 1000].
-  --name NAME          What the other side calls this machine; its host name without this option.
-  -i FILE, --idfile FILE  This machine's identity; without this option, one is made at the first use.
-  --json               Print events for programs, one JSON object a line, on standard output.
+  --name NAME          The name of this machine on the other side; by default its host name.
+  -i FILE, --idfile FILE  This machine's identity; by default one that is created at the first use.
+  --json               Print events for programs on standard output, one JSON object per line.
   -h, --help           Show this page.
   -V, --version        Show the version.
 

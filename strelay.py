@@ -23,8 +23,8 @@ Example:
 
 The relay logs to standard error when it is ready, when a tunnel opens and when a connection ends
 (docs/logs.md). SIGUSR1 logs its state; SIGHUP reloads its files. SIGUSR2 upgrades it in place: a new process
-with the same command line takes over, and this one ends with its tunnels. SIGTERM or Ctrl-C stops it
-gracefully, and a second one immediately.
+with the same command line takes over, and the old one ends when its tunnels have ended. SIGTERM or Ctrl-C
+stops it gracefully, and a second one immediately.
 
   --status [IP:]PORT           Serve a live page, /status.json, /metrics and /healthz over HTTP at this
                                address; a port alone means 127.0.0.1.
@@ -39,14 +39,14 @@ Limits for all connections; the log says why a connection was refused or closed:
   --connections N              Connections in total; auto, which is also the maximum, is 80 % of the open
                                files that the system allows [default: auto].
   --unproven N                 Connections that have not finished the handshake [default: 4096].
-  --accepts N                  New connections per second [default: 5000].
+  --accepts N                  New connections per second at each address [default: 5000].
   --handshake-threads N        Handshakes computed at the same time [default: 4].
   --buffers MIB                Memory for slow readers and large messages, in MiB [default: 12].
   --socket-buffer KIB          Size of each of the four kernel buffers of a tunnel, in KiB; 0 lets the
                                system choose. It limits the throughput of distant peers [default: 512].
   --stall SECONDS              Time that a peer may leave its data unread [default: 120].
 
-Limits for one address (a thousand nodes may share one):
+Limits for one address, which a thousand nodes may share:
   --per-address N              Connections; auto is 6000, but at most three quarters of --connections
                                [default: auto].
   --ipv6-prefix BITS           Length of the IPv6 prefix that counts as one address [default: 64].
@@ -70,10 +70,11 @@ More than one host behind one name (docs/fleet.md); all have the same identity f
                                valkey+sentinel://HOST:PORT,HOST:PORT/SERVICE or valkey+cluster://HOST:PORT;
                                valkeys:// with TLS. @FILE reads it from a file, where it may have a password.
   --fleet-laddr ADDRESS        The address to listen on for the other hosts, as IP:PORT.
-  --fleet-address ADDRESS      Where they reach it, as HOST:PORT, unless that is --fleet-laddr.
-  --fleet-name NAME            The name of this host in logs and status, unless that is its host name.
+  --fleet-address ADDRESS      The address at which the other hosts reach this one, as HOST:PORT; by default
+                               that of --fleet-laddr.
+  --fleet-name NAME            The name of this host in logs and status; by default its host name.
 
-Rates and quotas; the suffixes k, M, G and T multiply by 1000, 1000 k and so on:
+Rates and quotas; with a suffix, 1k is 1000, 1M is 1000k, 1G is 1000M and 1T is 1000G:
   --rate BYTES                 Bytes per second through all tunnels together.
   --rate-per-key BYTES         Bytes per second through the tunnels of each key.
   --quota BYTES                Bytes per calendar month (UTC) through all tunnels together.
