@@ -168,6 +168,21 @@ def test_the_list_of_modules_is_complete() -> None:
     assert listed == {path.relative_to(ROOT).as_posix() for path in modules} | scripts
 
 
+def test_steps_of_the_journeys_are_calls_of_the_code() -> None:
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    journeys = re.findall(r"^These are (\d+) calls in (\d+) files", text, re.MULTILINE)
+    sections = [section for section in text.split("\n## ") if "\nThese are " in section]
+    assert len(journeys) == len(sections) == 2
+    for (calls, files), section in zip(journeys, sections):
+        steps = re.findall(r"^\d+\. ([\w/.]+), `(\w+)\.?(\w*)`", section, re.MULTILINE)
+        assert (len(steps), len({file for file, _, _ in steps})) == (int(calls), int(files))
+        for file, name, method in steps:
+            places = [ROOT / "offset_common" / folder / file for folder in ("relay", "channel", "")]
+            source = next(place for place in places if place.exists()).read_text("utf-8")
+            assert re.search(rf"^(?:class|def) {name}\b", source, re.MULTILINE), name
+            assert not method or f"def {method}(" in source, f"{name}.{method}"
+
+
 def test_all_log_events_and_their_fields_are_documented() -> None:
     logged = logged_events()
     assert sorted(logged ^ documented_events()) == [], "the source and the table in docs/logs.md differ"
