@@ -89,6 +89,7 @@ def test_a_working_relay_is_checked_and_measured(relay, check):
 
 
 def test_the_check_closes_all_connections_without_a_reset(relay, check):
+    wait_until(lambda: not relay.state().figures["connections"], "the end of earlier checks")
     before = len(relay.ends())
     assert check(relay.ticket)[0] == 0
     wait_until(lambda: len(relay.ends()) == before + 3)
