@@ -95,7 +95,29 @@ def dial(
     check_ticket(ticket)
     check_identity(identity)
     deadline = Deadline(timeout)
-    found = find_addresses(ticket.address, deadline)
+    return dial_found(ticket, identity, find_addresses(ticket.address, deadline), deadline, observer)
+
+
+def dial_found(
+    ticket: RelayTicket,
+    identity: Identity,
+    found: Sequence[SocketAddress],
+    deadline: Deadline,
+    observer: Optional[Observer] = None,
+) -> Dialing:
+    """Do as `dial` with addresses that are known already, such as one of several.
+
+    Args:
+        ticket: the relay's name and the key that it must prove.
+        identity: this node's.
+        found: addresses of the relay; the first that accepts a connection is used.
+        deadline: for all steps together.
+        observer: as for `dial`.
+
+    Raises:
+        RelayUnreachable: the relay does not answer.
+        WrongRelay: another program answers, or a relay with another key.
+    """
     dialing = Dialing(open_socket(ticket.address, found, deadline), ticket, identity, observer)
     dialing.exchange_versions(deadline)
     dialing.complete_handshake(deadline)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 from offset_common.address import Address
-from offset_common.client.dialing import Deadline, Dialing, SocketAddress, open_socket
+from offset_common.client.dialing import Deadline, SocketAddress, dial_found
 from offset_common.errors import ConnectError
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
@@ -115,10 +115,7 @@ def _has_route(address: SocketAddress) -> bool:
 
 def _shake_hands(ticket: RelayTicket, address: SocketAddress, timeout: float) -> None:
     """Complete the handshake, and close the connection in an orderly way."""
-    deadline = Deadline(timeout)
-    dialing = Dialing(open_socket(ticket.address, [address], deadline), ticket, Identity.generate())
-    dialing.exchange_versions(deadline)
-    dialing.complete_handshake(deadline)
+    dialing = dial_found(ticket, Identity.generate(), [address], Deadline(timeout))
     with dialing.sock as sock, contextlib.suppress(OSError):
         sock.settimeout(CLOSE_TIMEOUT)
         sock.shutdown(socket.SHUT_WR)

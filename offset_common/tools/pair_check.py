@@ -12,15 +12,13 @@ from typing import Optional
 
 from offset_common.client import (
     Deadline,
-    Dialing,
     Incoming,
     Listener,
     Tunnel,
-    open_socket,
     start_listener,
     start_tunnel,
 )
-from offset_common.client.dialing import SocketAddress
+from offset_common.client.dialing import SocketAddress, dial_found
 from offset_common.errors import ConnectionEnded
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
@@ -47,7 +45,7 @@ def check_pairs(ticket: RelayTicket, addresses: Sequence[SocketAddress], timeout
     apart = []
     for here in addresses:
         node = Identity.generate()
-        listener = start_listener(_dial(ticket, here, node, timeout))
+        listener = start_listener(dial_found(ticket, node, [here], Deadline(timeout)))
         try:
             for there in addresses:
                 if there != here and not _meet(ticket, listener, node, there, timeout):
@@ -65,7 +63,7 @@ def _meet(
 ) -> bool:
     deadline = Deadline(timeout)
     while deadline.left():
-        dialing = _dial(ticket, there, Identity.generate(), timeout)
+        dialing = dial_found(ticket, Identity.generate(), [there], Deadline(timeout))
         init = InitConnection(InitRole.CONNECT, node.public_key)
         tunnel = start_tunnel(dialing, init, end_to_end=False, timeout=timeout)
         try:
@@ -75,14 +73,6 @@ def _meet(
             tunnel.close(CLOSE_TIMEOUT)
         time.sleep(min(RETRY_DELAY, deadline.left()))
     return False
-
-
-def _dial(ticket: RelayTicket, address: SocketAddress, node: Identity, timeout: float) -> Dialing:
-    deadline = Deadline(timeout)
-    dialing = Dialing(open_socket(ticket.address, [address], deadline), ticket, node)
-    dialing.exchange_versions(deadline)
-    dialing.complete_handshake(deadline)
-    return dialing
 
 
 def wait_for_incoming(listener: Listener, tunnel: Tunnel, deadline: Deadline) -> Optional[Incoming]:

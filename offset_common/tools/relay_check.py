@@ -31,7 +31,7 @@ from offset_common.client import (
     start_listener,
     start_tunnel,
 )
-from offset_common.client.dialing import SocketAddress
+from offset_common.client.dialing import SocketAddress, dial_found
 from offset_common.errors import OffsetError, PeerError
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
@@ -201,11 +201,8 @@ class RelayCheck:
         self, name: str, node: Identity, addresses: Sequence[SocketAddress], init: InitConnection
     ) -> Tunnel:
         """Open a new connection to the relay, and send a connect or an accept."""
-        deadline = Deadline(self._timeout)
-        sock = open_socket(self.ticket.address, addresses, deadline)
-        dialing = Dialing(sock, self.ticket, node, self._watcher.observer(name))
-        dialing.exchange_versions(deadline)
-        dialing.complete_handshake(deadline)
+        observer = self._watcher.observer(name)
+        dialing = dial_found(self.ticket, node, addresses, Deadline(self._timeout), observer)
         tunnel = start_tunnel(dialing, init, end_to_end=False, timeout=self._timeout)
         self._connections.append(tunnel)
         return tunnel
