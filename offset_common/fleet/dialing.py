@@ -9,7 +9,7 @@ from typing import Callable, Optional
 
 from offset_common.address import Address
 from offset_common.relay.event_loop import WRITE, EventLoop
-from offset_common.relay.handshake_pool import prepare_socket
+from offset_common.relay.listening import set_options
 
 CONNECT_TIMEOUT = 3.0  # seconds until a host that does not answer at all is given up
 
@@ -43,12 +43,8 @@ class Dial:
             reason = error.strerror or str(error)
             loop.call_soon(lambda: failed(reason))
             return
-        if socket_buffer:
-            # Twice as much as for a peer: it saves a tenth of the processor time of large messages.
-            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                sock.setsockopt(socket.SOL_SOCKET, option, socket_buffer)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setblocking(False)
+        # Twice as much as for a peer: it saves a tenth of the processor time of large messages.
+        set_options(sock, 2 * socket_buffer)
         code = sock.connect_ex((address.host, address.port))
         if code not in (0, errno.EINPROGRESS):
             sock.close()
@@ -69,7 +65,6 @@ class Dial:
             self._failed(os.strerror(code))
             return
         sock.setblocking(True)  # handshake_pool.py says why
-        prepare_socket(sock)
         self._connected(sock)
 
     def on_deadline(self) -> None:

@@ -15,6 +15,7 @@ Source: docs/fleet.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Optional
 
 from offset_common.fleet.claims import Claims
@@ -113,10 +114,9 @@ class Directory:
         return min(when, self.claims.next_time()) if self._present else when
 
     def handle_time(self, now: float) -> None:
-        """Ask for what is needed now."""
-        for number, deadline in list(self._questions.items()):
-            if deadline > now:
-                break
+        """Ask for what is needed now, if anything is."""
+        expired = takewhile(lambda question: question[1] <= now, self._questions.items())
+        for number, _ in list(expired):
             self._reply(Found(number))
         self._membership.beat(now)
         if self._present:

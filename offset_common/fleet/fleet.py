@@ -102,7 +102,7 @@ class Fleet(Homes):
         ]
         self._store = Store(options.location, Entries(relay_key).any_key, self._deliver)
         self._store.start()
-        self._loop.add_periodic(self._handle_time, self.directory.next_time)
+        self._loop.add_periodic(self._write, self.directory.next_time)
         self._loop.add_periodic(self._look_again, lambda: self._look_at)
         log_event("fleet ready", address=str(self._own.address))
 
@@ -201,10 +201,6 @@ class Fleet(Homes):
         else:
             self.directory.answer(number, result, now)
         self._write()
-
-    def _handle_time(self) -> None:
-        if self._loop.now >= self.directory.next_time():
-            self._write()
 
     def _write(self) -> None:
         self.directory.handle_time(self._loop.now)

@@ -148,9 +148,7 @@ class Forwarding:
             self._refuse(CloseReason.LIMIT_TOTAL)
             return
         address = self._peer.connection.address
-        self._give_up = self._means.links.dial(
-            found.host, address, self._established, lambda reason: self._look_again(reason)
-        )
+        self._give_up = self._means.links.dial(found.host, address, self._established, self._look_again)
 
     def _established(self, home: SocketConnection) -> None:
         self._home = home

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from offset_common.address import Address, parse_address, parse_listen_address
-from offset_common.errors import ServiceError, UsageError
+from offset_common.errors import UsageError
 from offset_common.fleet.entries import MAX_NAME_SIZE
 from offset_common.fleet.fleet import FleetOptions
 from offset_common.fleet.location import FILE_MARK, has_password, read_location
+from offset_common.relay.listening import resolve
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})
 
@@ -66,7 +67,9 @@ def read_fleet(
     if public is None:
         host, port = sockets[0].getsockname()[:2]
         public = Address(host, port)
-    return FleetOptions(location, sockets, _resolve(public), name)
+    found = resolve(public, f"--fleet-address {public}")[0]
+    address = Address(str(found.sockaddr[0]).partition("%")[0], public.port)
+    return FleetOptions(location, sockets, address, name)
 
 
 def read_name(text: Optional[str]) -> str:
@@ -81,17 +84,3 @@ def read_name(text: Optional[str]) -> str:
             f"--fleet-name has 1 to {MAX_NAME_SIZE} letters, digits, '-', '.' and '_', such as relay-1"
         )
     return name
-
-
-def _resolve(address: Address) -> Address:
-    """Return the address with the IP address of its host.
-
-    Raises:
-        ServiceError: the name does not resolve.
-    """
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not a host name"
-        raise ServiceError(f"--fleet-address {address}: the name does not resolve ({reason})") from None
-    return Address(str(found[0][4][0]).partition("%")[0], address.port)

@@ -42,13 +42,11 @@ class Requests:
         ready, self._ready = self._ready, []
         return ready
 
-    def answer(self, number: int, answers: Sequence[Answer], now: float) -> bool:
-        """Handle the answers of a request; return False where it has failed before, or was answered."""
+    def answer(self, number: int, answers: Sequence[Answer], now: float) -> None:
+        """Handle the answers of a request, unless it has failed before, or was answered."""
         answered = self._answered.pop(number, None)
-        if answered is None:
-            return False
-        answered(answers, now)
-        return True
+        if answered is not None:
+            answered(answers, now)
 
     def forget(self, number: int) -> bool:
         """Forget a request that failed; return whether it was still waited for."""

@@ -25,7 +25,7 @@ _NOT_HERE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
 
 
-class _Resolved(NamedTuple):
+class Resolved(NamedTuple):
     """One of the addresses that a host stands for, as socket.getaddrinfo returns it."""
 
     family: int
@@ -62,7 +62,10 @@ def listen_by_address(
     by_address = {address: (inherited or {}).get(address, []) for address in addresses}
     for sock in [sock for found in by_address.values() for sock in found]:
         set_options(sock, socket_buffer)
-    resolved = [[] if by_address[address] else _resolve(address) for address in addresses]
+    resolved = [
+        [] if by_address[address] else resolve(address, f"cannot listen on {address}")
+        for address in addresses
+    ]
     # [::] takes IPv4 connections as well, unless 0.0.0.0 with the same port is given for them.
     ipv4_ports = {address.port for address in addresses if address.host == "0.0.0.0" and address.port}
     sockets: list[socket.socket] = []
@@ -80,10 +83,12 @@ def listen_by_address(
 
 
 def set_options(sock: socket.socket, socket_buffer: int) -> None:
-    """Set the options that accepted sockets inherit, and make the listening socket non-blocking.
+    """Set the options of a listening socket, which accepted ones inherit, or of a connecting one.
+
+    It becomes non-blocking.
 
     Args:
-        sock: listening, or about to listen.
+        sock: listening, or about to listen or to connect.
         socket_buffer: as for `listen_by_address`.
 
     Raises:
@@ -105,8 +110,12 @@ def _check_duplicates(addresses: Sequence[Address]) -> None:
             raise UsageError(f"the address {address} is given twice; give each address once")
 
 
-def _resolve(address: Address) -> list[_Resolved]:
+def resolve(address: Address, problem: str) -> list[Resolved]:
     """Return the addresses that `address` stands for, each once.
+
+    Args:
+        address: its host may be a name.
+        problem: the beginning of the error.
 
     Raises:
         ServiceError: the name does not resolve.
@@ -133,13 +142,13 @@ def _resolve(address: Address) -> list[_Resolved]:
     while thread.is_alive():
         thread.join(RESOLVER_CHECK_INTERVAL)
     if reasons:
-        raise ServiceError(f"cannot listen on {address}: the name does not resolve ({reasons[0]})")
-    return [_Resolved(*each) for each in dict.fromkeys(found)]
+        raise ServiceError(f"{problem}: the name does not resolve ({reasons[0]})")
+    return [Resolved(*each) for each in dict.fromkeys(found)]
 
 
 def _listen_on_one(
     address: Address,
-    found: list[_Resolved],
+    found: list[Resolved],
     ipv6_only: bool,
     socket_buffer: int,
     sockets: list[socket.socket],
@@ -172,7 +181,7 @@ def _listen_on_one(
         log_event("only IPv4 is served", logging.WARNING, address=str(address), reason=reason)
 
 
-def _bind(resolved: _Resolved, sockaddr: SystemAddress, ipv6_only: bool, socket_buffer: int) -> socket.socket:
+def _bind(resolved: Resolved, sockaddr: SystemAddress, ipv6_only: bool, socket_buffer: int) -> socket.socket:
     """Return a listening socket.
 
     Raises:
