@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, Optional
 
 from offset_common.address import Address
 from offset_common.errors import UsageError
@@ -14,16 +14,16 @@ TIMEOUT = 2.0  # seconds for a connection, and for each answer
 
 _FAILURES = frozenset(
     {
-        *("ReadOnlyError", "BusyLoadingError", "MovedError", "AskError", "TryAgainError"),
-        *(
-            "ClusterDownError",
-            "MasterDownError",
-            "AuthenticationError",
-            "AuthenticationWrongNumberOfArgsError",
-        ),
+        *("ReadOnlyError", "BusyLoadingError", "ClusterDownError", "MasterDownError"),
+        *("AuthenticationError", "AuthenticationWrongNumberOfArgsError"),
     }
 )
 """Errors that an answer may be, after which it is better to connect anew, perhaps to another server."""
+
+# Libraries have classes for these, or leave the code of the server in the text of another class.
+_MOVED = frozenset({"MovedError", "MOVED"})
+_ASK = frozenset({"AskError", "ASK"})
+_FAILED_SERVERS = frozenset({"CLUSTERDOWN", "MASTERDOWN"})
 
 
 class Library:
@@ -52,9 +52,24 @@ class Library:
         host, port = location.servers[0]
         return self._part("", "")(host=host, port=port, db=location.database, **options)
 
-    def is_failure(self, answer: Answer) -> bool:
+    def connect_at(self, location: Location, address: Address) -> Any:
+        """Return a client of the server at an address, which belongs to the location."""
+        return self._part("", "")(host=address.host, port=address.port, **self._options(location))
+
+    @staticmethod
+    def is_failure(answer: Answer) -> bool:
         """Return whether the server that gave this answer is of no use at the moment."""
-        return isinstance(answer, Exception) and type(answer).__name__ in _FAILURES
+        return not _kinds(answer).isdisjoint(_FAILURES | _FAILED_SERVERS | _MOVED)
+
+    @staticmethod
+    def moved_to(answer: Answer) -> Optional[Address]:
+        """Return the server of a cluster that has the keys of a command now, or None."""
+        return None if _kinds(answer).isdisjoint(_MOVED) else _read_server(answer)
+
+    @staticmethod
+    def asks(answer: Answer) -> Optional[Address]:
+        """Return the server of a cluster to ask about keys that are on the way there, or None."""
+        return None if _kinds(answer).isdisjoint(_ASK) else _read_server(answer)
 
     def _options(self, location: Location) -> dict[str, Any]:
         retry = importlib.import_module(f"{self._module.__name__}.retry").Retry
@@ -95,12 +110,25 @@ class Library:
         found = cluster.get_node_from_key(any_key)
         address = Address(found.host, found.port)
         cluster.close()
-        return self._part("", "")(host=address.host, port=address.port, **options)
+        return self.connect_at(location, address)
 
     def _part(self, module: str, name: str) -> Any:
         """Return a class whose name begins with that of the product, such as ValkeyError."""
         where = importlib.import_module(f"{self._module.__name__}.{module}") if module else self._module
         return getattr(where, self._prefix + name)
+
+
+def _kinds(answer: Answer) -> frozenset[str]:
+    """Return the class of an error and the first word of its text; nothing for other answers."""
+    if not isinstance(answer, Exception):
+        return frozenset()
+    return frozenset({type(answer).__name__, str(answer).partition(" ")[0]})
+
+
+def _read_server(answer: Answer) -> Address:
+    """Return the address at the end of an error, as in `MOVED 3999 127.0.0.1:6381`."""
+    host, _, port = str(answer).rpartition(" ")[2].rpartition(":")
+    return Address(host, int(port))
 
 
 def _import_library() -> tuple[Any, str]:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Callable, Optional, Union
 
-from offset_common.fleet.entries import Answer
+from offset_common.fleet.entries import Answer, Command
 from offset_common.fleet.library import Library
 from offset_common.fleet.location import Location
 from offset_common.fleet.requests import Request
@@ -78,17 +78,36 @@ class Store:
             self._deliver(request.number, answers[:count])
             answers = answers[count:]
 
-    def _ask(self, commands: Sequence[Sequence[Union[str, int]]]) -> list[Answer]:
+    def _ask(self, commands: Sequence[Command]) -> list[Answer]:
         if self._client is None:
             self._client = self._library.connect(self._location, self._any_key)
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        answers: list[Answer] = pipeline.execute(raise_on_error=False)
+        answers = _run(self._client, commands)
+        moved_to = next(filter(None, map(self._library.moved_to, answers)), None)
+        if moved_to is not None:
+            self._disconnect()
+            self._client = self._library.connect_at(self._location, moved_to)
+            answers = _run(self._client, commands)  # each may be repeated
+        self._ask_elsewhere(commands, answers)
         for answer in answers:
             if isinstance(answer, Exception) and self._library.is_failure(answer):
                 raise answer
         return answers
+
+    def _ask_elsewhere(self, commands: Sequence[Command], answers: list[Answer]) -> None:
+        """Ask again about keys that are on the way to another server of a cluster; replace the answers.
+
+        Source: "ASK redirection" in the cluster specification of Valkey and Redis.
+        """
+        servers = [self._library.asks(answer) for answer in answers]
+        for server in set(filter(None, servers)):  # at most one
+            numbers = [number for number, each in enumerate(servers) if each == server]
+            client = self._library.connect_at(self._location, server)
+            try:
+                found = _run(client, [each for n in numbers for each in (("ASKING",), commands[n])])
+            finally:
+                client.connection_pool.disconnect()
+            for number, answer in zip(numbers, found[1::2]):
+                answers[number] = answer
 
     def _disconnect(self) -> None:
         client, self._client = self._client, None
@@ -106,3 +125,12 @@ class Store:
             if secret:
                 text = text.replace(secret, HIDDEN)
         return text
+
+
+def _run(client: Any, commands: Sequence[Command]) -> list[Answer]:
+    """Execute commands in one pipeline; an error is an answer."""
+    pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    answers: list[Answer] = pipeline.execute(raise_on_error=False)
+    return answers

@@ -20,10 +20,11 @@ from tests.support.fleet import (
     FleetProcesses,
     NewNodeAt,
     NodeAt,
+    assert_all_reachable,
+    listeners_at,
     needs_server,
 )
 from tests.support.node import assert_joined, assert_listening, make_tunnel
-from tests.support.peer import Peer
 from tests.support.process import free_port, wait_until
 from tests.support.relay_process import LOCALHOST
 
@@ -47,21 +48,6 @@ def relay(server: DirectoryServer, tmp_path: Path) -> Iterator[FleetProcesses]:
     fleet = FleetProcesses(tmp_path, server.url, 2, make=UpgradingRelay)
     yield fleet
     fleet.kill()
-
-
-def listeners_at(fleet: FleetProcesses, new_node_at: NewNodeAt) -> list[tuple[NodeAt, Peer]]:
-    """Return a node that listens at each host."""
-    nodes = [new_node_at().at(host) for host in fleet.hosts]
-    return [(node, node.listen()) for node in nodes]
-
-
-def assert_all_reachable(
-    fleet: FleetProcesses, new_node_at: NewNodeAt, listening: list[tuple[NodeAt, Peer]]
-) -> None:
-    """Check that each listener is reached through each host, and its tunnels accepted at any."""
-    for node, listener in listening:
-        for host in fleet.hosts:
-            assert_listening(new_node_at().at(host), node, listener)
 
 
 def test_dead_host_is_known_to_all(relay: FleetProcesses, new_node_at: NewNodeAt) -> None:
@@ -272,26 +258,3 @@ def test_sentinel_names_a_new_server(tmp_path: Path) -> None:
         for host in fleet.hosts:
             caller = started.enter_context(NodeAt(host.endpoint()))
             assert_listening(caller, node, listener)
-
-
-def test_cluster_keeps_a_fleet_in_one_slot(tmp_path: Path) -> None:
-    with ExitStack() as started:
-        servers = []
-        for number in range(3):
-            (tmp_path / str(number)).mkdir()
-            servers.append(DirectoryServer(tmp_path / str(number), options=("--cluster-enabled", "yes")))
-            started.callback(servers[-1].kill)
-        for number, server in enumerate(servers):
-            server.ask("CLUSTER", "ADDSLOTSRANGE", 5462 * number, min(5462 * number + 5461, 16383))
-            server.ask("CLUSTER", "MEET", LOCALHOST, servers[0].port)
-        for server in servers:
-            wait_until(lambda server=server: b"cluster_state:ok" in server.ask("CLUSTER", "INFO"))  # type: ignore[misc]
-        fleet = FleetProcesses(tmp_path, f"valkey+cluster://{LOCALHOST}:{servers[0].port}", 2)
-        started.callback(fleet.kill)
-        node = NodeAt(fleet.hosts[0].endpoint())
-        started.enter_context(node)
-        listener = node.listen()
-        for host in fleet.hosts:
-            caller = started.enter_context(NodeAt(host.endpoint()))
-            assert_listening(caller, node, listener)
-        assert sorted(len(server.ask("KEYS", "*")) for server in servers)[:2] == [0, 0]

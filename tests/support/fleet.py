@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 import pytest
 
-from tests.support.node import Endpoint, Node
+from tests.support.node import Endpoint, Node, assert_listening
 from tests.support.peer import Peer
 from tests.support.process import PATIENCE, free_port, wait_until
 from tests.support.relay_log import ConnectionEnd
@@ -196,6 +196,21 @@ class NodeAt(Node):
 
 
 NewNodeAt = Callable[..., NodeAt]
+
+
+def listeners_at(fleet: FleetProcesses, new_node_at: NewNodeAt) -> list[tuple[NodeAt, Peer]]:
+    """Return a node that listens at each host."""
+    nodes = [new_node_at().at(host) for host in fleet.hosts]
+    return [(node, node.listen()) for node in nodes]
+
+
+def assert_all_reachable(
+    fleet: FleetProcesses, new_node_at: NewNodeAt, listening: Sequence[tuple[NodeAt, Peer]]
+) -> None:
+    """Check that each listener is reached through each host, and its tunnels accepted at any."""
+    for node, listener in listening:
+        for host in fleet.hosts:
+            assert_listening(new_node_at().at(host), node, listener)
 
 
 @contextlib.contextmanager
