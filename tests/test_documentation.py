@@ -114,6 +114,10 @@ MADE = {"strelay.md", "stmgr.md", "stforward.md", "configuration.md", "illustrat
 """Pages of docs/ that are made with the site; tests/test_site.py follows all links there."""
 
 
+UNADDRESSED = {"CHANGELOG.md", "SECURITY.md"}
+"""Documents whose form is a convention."""
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_relative_links_have_a_target(document: str) -> None:
     path = ROOT / document
@@ -142,6 +146,12 @@ def test_vocabulary_finds_words_to_avoid() -> None:
         (1, "hot path"),
         (3, "What is sent is kept."),
     ]
+
+
+@pytest.mark.parametrize("document", [each for each in DOCUMENTS if each not in UNADDRESSED])
+def test_every_page_says_who_it_is_for(document: str) -> None:
+    beginning = re.split(r"\n\n+", (ROOT / document).read_text("utf-8"))[1]
+    assert re.search(r"\bfor\s+(people|everybody|programmers)\b", beginning)
 
 
 def test_changelog_has_the_form_of_keep_a_changelog() -> None:
