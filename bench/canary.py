@@ -11,8 +11,6 @@ import selectors
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection as Pipe
-from types import TracebackType
-from typing import Optional
 
 from bench.client import Client, Tunnel, open_tunnels
 from bench.encoding import Plaintext, encode_as_released, make_plaintexts
@@ -46,12 +44,7 @@ class Canary:
         self._echo.receive()
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._echo.stop()
 
     def best_round_trips(self, count: int, rounds: int) -> list[float]:
@@ -100,12 +93,7 @@ class BulkTraffic:
         time.sleep(WARM_UP)
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._sender.stop()
         self._receiver.stop()
 

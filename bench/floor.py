@@ -10,8 +10,6 @@ from __future__ import annotations
 import socket
 from multiprocessing.connection import Connection as Pipe
 from struct import Struct
-from types import TracebackType
-from typing import Optional
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
@@ -40,12 +38,7 @@ class Floor:
         self._child.receive()
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.sink.close()
         self.source.close()
         self._child.stop()
