@@ -2,8 +2,8 @@
 
 A connection starts in HANDSHAKE; one from another host starts in AWAITING_INIT, one from another process in
 TUNNEL. `SocketConnection.change_session` and `SocketConnection.close` look every later change up here, so the
-table is what happens. tests/relay/test_lifecycle.py tries every pair, and holds the diagram in
-docs/architecture.md to the one that `diagram` draws.
+table is what happens. tests/relay/test_lifecycle.py tries every pair, and draws the diagram in
+docs/architecture.md.
 
 Source: sections 4, 6 and 7 of docs/protocol.md.
 """
@@ -112,14 +112,3 @@ def next_state(state: State, event: Event) -> State:
 def deadline_of(state: State) -> Optional[Deadline]:
     """Return how long a connection may stay in `state`, or None for any time."""
     return DEADLINES.get(state)
-
-
-def diagram() -> str:
-    """Return the table as a Mermaid state diagram."""
-    lines = ["stateDiagram-v2", "    [*] --> HANDSHAKE: accepted"]
-    for state, events in TRANSITIONS.items():
-        lines += [f"    {state.name} --> {after.name}: {event.name}" for event, after in events.items()]
-    for state, deadline in DEADLINES.items():
-        lines.append(f"    {state.name}: {state.name} (at most {deadline.seconds:g} s)")
-    lines.append("    CLOSED --> [*]")
-    return "\n".join(lines)

@@ -10,7 +10,7 @@ import pytest
 
 from offset_common.errors import LocalProtocolError
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.lifecycle import Event, State, deadline_of, diagram, next_state
+from offset_common.relay.lifecycle import DEADLINES, TRANSITIONS, Event, State, deadline_of, next_state
 from tests.relay.harness import IN_TIME, LATE, Harness, running
 from tests.relay.test_handshake import Caller
 
@@ -68,6 +68,17 @@ def test_every_pair_of_state_and_event(state: State, event: Event) -> None:
 def test_every_deadline(state: State, seconds: Optional[float]) -> None:
     deadline = deadline_of(state)
     assert (None if deadline is None else deadline.seconds) == seconds
+
+
+def diagram() -> str:
+    """Return the table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", "    [*] --> HANDSHAKE: accepted"]
+    for state, events in TRANSITIONS.items():
+        lines += [f"    {state.name} --> {after.name}: {event.name}" for event, after in events.items()]
+    for state, deadline in DEADLINES.items():
+        lines.append(f"    {state.name}: {state.name} (at most {deadline.seconds:g} s)")
+    lines.append("    CLOSED --> [*]")
+    return "\n".join(lines)
 
 
 def test_architecture_shows_the_diagram() -> None:

@@ -24,6 +24,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
+from offset_common.relay.policy import Policy
 from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.workers.handle import RESTART_DELAY, WorkerHandle
 from offset_common.relay.workers.pool import RemoteTunnel, WorkerPool
@@ -314,7 +315,7 @@ def test_relay_whose_workers_cannot_be_started_leaves_nothing(system: System) ->
     before = descriptors()
     system.most = 3
     with pytest.raises(ServiceError, match=r"cannot start 5 worker processes: Resource .*--workers"):
-        WorkerPool(loop, Limits(), 5, Tunnels())
+        WorkerPool(loop, Limits(), 5, Tunnels(), Policy().worker_program(5))
     assert descriptors() == before
     loop.close()
 
@@ -397,7 +398,9 @@ def test_real_worker_forwards_in_order(real: Front) -> None:
 
 def test_last_words_of_a_worker_are_in_the_log(real: Front) -> None:
     real.workers[0]._program = ["no_such_module"]
-    os.kill(real.workers[0].process_id, signal.SIGKILL)
+    process = real.workers[0]._process
+    assert process is not None
+    process.kill()
     real.harness.run_until(lambda: real.lines("worker ended") != [])
     assert f"status=-{signal.SIGKILL:d}" in real.lines("worker ended")[0]
     real.harness.advance(RESTART_DELAY + STEP)

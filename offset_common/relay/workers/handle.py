@@ -28,7 +28,6 @@ MISSED_HEARTBEATS_AT_START = 40  # while the process starts: 30 s
 RESTART_DELAY = 1.0  # seconds from a worker's death to its successor, or to the next try
 END_TIMEOUT = 5.0  # seconds that a worker may take to end
 EXIT_TIMEOUT = 0.1  # seconds that it may take once it has closed its channel; the relay waits
-PROGRAM = ("offset_common.relay.workers.process",)
 _PROJECT = Path(__file__).resolve().parent.parent.parent.parent
 
 
@@ -63,7 +62,7 @@ class WorkerHandle:
         loop: EventLoop,
         limits: Limits,
         moved: Callable[[SocketConnection, int], None],
-        program: Sequence[str] = PROGRAM,
+        program: Sequence[str],
     ) -> None:
         self.connections: dict[int, SocketConnection] = {}
         self._loop = loop
@@ -78,12 +77,6 @@ class WorkerHandle:
         self._missed_allowed = MISSED_HEARTBEATS_AT_START
         self._restarts = True
         self._start()
-
-    @property
-    def process_id(self) -> int:
-        """The process's id."""
-        assert self._process is not None
-        return self._process.pid
 
     def take(self, connections: tuple[SocketConnection, SocketConnection], numbers: tuple[int, int]) -> bool:
         """Give a tunnel to the process; return whether the process can have it."""

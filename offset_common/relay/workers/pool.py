@@ -19,7 +19,7 @@ from offset_common.relay.lifecycle import Event, State
 from offset_common.relay.limits import Limits
 from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.relay.sessions.tunnel import Meter, Tunnel, Tunnels
-from offset_common.relay.workers.handle import PROGRAM, WorkerHandle
+from offset_common.relay.workers.handle import WorkerHandle
 
 
 class RemoteTunnel(ConnectionSession):
@@ -74,7 +74,7 @@ class WorkerPool:
     """
 
     def __init__(
-        self, loop: EventLoop, limits: Limits, count: int, local: Tunnels, program: Sequence[str] = PROGRAM
+        self, loop: EventLoop, limits: Limits, count: int, local: Tunnels, program: Sequence[str]
     ) -> None:
         self._loop = loop
         self._local = local
