@@ -85,10 +85,10 @@ class HomeRelay(Protocol):
     admission: Admission[SocketConnection]
     rendezvous: Rendezvous
 
-    def refuse_address(self, address: PeerAddress) -> Optional[CloseReason]:
+    def admit_address(self, address: PeerAddress) -> Optional[CloseReason]:
         """Make room for a connection."""
 
-    def refuse_peer(self, connection: SocketConnection) -> Optional[CloseReason]:
+    def admit_peer(self, connection: SocketConnection) -> Optional[CloseReason]:
         """Count a connection whose key is proven."""
 
 
@@ -175,7 +175,7 @@ class Arrivals:
         )
         try:
             self._relay.rendezvous.start_forwarded(peer)
-            reason = self._relay.refuse_peer(peer)
+            reason = self._relay.admit_peer(peer)
             if reason is not None:
                 peer.close(reason)
             else:
@@ -194,5 +194,5 @@ class Arrivals:
         elif not registry.has_connect(order.other, order.key):
             not_here = registry.listener_of(order.key) is None
             return Answer(CloseReason.NO_PENDING_CONNECT, not_here=not_here)
-        reason = self._relay.refuse_address(order.address)
+        reason = self._relay.admit_address(order.address)
         return None if reason is None else Answer(reason)

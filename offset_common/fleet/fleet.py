@@ -140,12 +140,12 @@ class Fleet(Homes):
 
     # From the relay.
 
-    def listens(self, key: bytes) -> bool:
+    def claim(self, key: bytes) -> bool:
         """Claim `key` for this host; while the directory is away, the listener does without."""
         self.directory.claims.listen(key)
         return not self.directory.away
 
-    def stopped(self, key: bytes) -> None:
+    def release(self, key: bytes) -> None:
         """Drop the claim of `key`."""
         self.directory.claims.stop(key)
 
@@ -159,7 +159,7 @@ class Fleet(Homes):
         early = pending.take_early_data()
         Forwarding(self._means, pending.connection, InitRole.CONNECT, target, early, age).start()
 
-    def joins(self, connect: SocketConnection, accept: SocketConnection) -> None:
+    def before_join(self, connect: SocketConnection, accept: SocketConnection) -> None:
         """Let the hosts where the ends of a tunnel arrived begin to forward."""
         _joined(connect)
         _joined(accept)

@@ -70,12 +70,12 @@ class Homes:
         """Return the state of the fleet, or None without one."""
         return None
 
-    def listens(self, key: bytes) -> bool:
-        """Note that `key` listens here; return whether no connect may find it before `finish_claim`."""
+    def claim(self, key: bytes) -> bool:
+        """Claim `key`, which listens here; return whether connects may find it only after `finish_claim`."""
         return False
 
-    def stopped(self, key: bytes) -> None:
-        """Note that the listener of `key` here ended."""
+    def release(self, key: bytes) -> None:
+        """Give up the claim of `key`: its listener here ended."""
 
     def forward(self, connection: SocketConnection, role: InitRole, other: bytes) -> bool:
         """Take over a connect or accept that nothing here matches; return False if there is no other host.
@@ -97,7 +97,7 @@ class Homes:
         """
         raise NotImplementedError
 
-    def joins(self, connect: SocketConnection, accept: SocketConnection) -> None:
+    def before_join(self, connect: SocketConnection, accept: SocketConnection) -> None:
         """Note that a tunnel between two connections is about to be made."""
 
     def leave(self) -> None:

@@ -117,6 +117,17 @@ class Rendezvous:
         """Forward connects whose listeners are expected here: they may have come back at another host."""
         self._forward(self.registry.take(self.registry.unattended()))
 
+    def finish_claim(self, key: bytes) -> None:
+        """Register the new listener of `key`, if there is one: other hosts find it too."""
+        listener = self._claiming.pop(key, None)
+        if listener is not None:
+            self._register(listener)
+
+    def finish_claims(self) -> None:
+        """Register all new listeners: the directory cannot be reached."""
+        for key in list(self._claiming):
+            self.finish_claim(key)
+
     def forget(self, connection: SocketConnection) -> None:
         """Forget a closed connection; only tunnel ends are known here."""
         self.registry.remove_tunnel_end(connection)
@@ -129,23 +140,13 @@ class Rendezvous:
         listener = Listener(connection, self._reject, self._listener_ended, self._has_pending)
         connection.change_session(Event.LISTEN, listener)
         key = connection.key
-        if not self._homes.listens(key) or self.registry.listener_of(key) is not None:
+        must_wait = self._homes.claim(key)
+        if must_wait and self.registry.listener_of(key) is None:
+            older, self._claiming[key] = self._claiming.get(key), listener
+            if older is not None:
+                older.connection.close(CloseReason.REPLACED)
+        else:
             self._register(listener)
-            return
-        older, self._claiming[key] = self._claiming.get(key), listener
-        if older is not None:
-            older.connection.close(CloseReason.REPLACED)
-
-    def finish_claim(self, key: bytes) -> None:
-        """Register the new listener of `key`, if there is one: other hosts find it too."""
-        listener = self._claiming.pop(key, None)
-        if listener is not None:
-            self._register(listener)
-
-    def finish_claims(self) -> None:
-        """Register all new listeners: the directory cannot be reached."""
-        for key in list(self._claiming):
-            self.finish_claim(key)
 
     def _register(self, listener: Listener) -> None:
         replaced, pending = self.registry.listen(listener, listener.connection.key)
@@ -211,7 +212,7 @@ class Rendezvous:
         for end in (pending.connection, connection):
             self.registry.add_tunnel_end(end, end.key)
         self._opens(pending.connection, connection)
-        self._homes.joins(pending.connection, connection)
+        self._homes.before_join(pending.connection, connection)
         try:
             self._tunnels.join(pending, connection)
         except Exception:
@@ -243,9 +244,9 @@ class Rendezvous:
         key = listener.connection.key
         if self._claiming.get(key) is listener:
             del self._claiming[key]
-            self._homes.stopped(key)
+            self._homes.release(key)
         elif self.registry.listener_of(key) is listener:
-            self._homes.stopped(key)
+            self._homes.release(key)
         listener.connection.env.loop.call_for_each(
             self.registry.remove_listener(listener, key),
             lambda pending: pending.connection.close(CloseReason.LISTENER_ENDED),

@@ -6,7 +6,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
 from offset_common.channel.connection import VERSION_FRAME
 from offset_common.errors import ServiceError
@@ -32,8 +32,21 @@ from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.status import Traffic, describe
 
+if TYPE_CHECKING:  # only relays behind a balancer import it
+    from offset_common.relay.proxy_protocol import ProxyHeaders
+
 FLUSH_TIME = 2.0  # seconds for the last output after the drain
 DRAIN_CHECK_INTERVAL = 0.1  # seconds
+
+
+class Workers(TunnelMaker, Protocol):
+    """Worker processes that forward for tunnels (workers/)."""
+
+    def stop_restarting(self) -> None:
+        """Start no worker again: the relay is about to stop."""
+
+    def stop(self) -> None:
+        """End the workers."""
 
 
 class Relay:
@@ -80,17 +93,16 @@ class Relay:
         self.env = Environment(
             self.loop, self.buffers, ReceiveBuffer(), limits.stall, self._connection_closed, self._report_bug
         )
-        self._refuse_waiting: Callable[[], None] = lambda: None  # for PROXY headers
-        self._stop_workers: Callable[[], None] = lambda: None
-        self._restart_no_workers: Callable[[], None] = lambda: None
-        tunnels = self._start_workers(workers) if workers > 1 else Tunnels(self._policy.meter)
+        self._workers = self._start_workers(workers) if workers > 1 else None
+        tunnels: TunnelMaker = self._workers or Tunnels(self._policy.meter)
         self.uncounted_tunnels = Tunnels() if self._policy.meters else tunnels
         self._homes = Homes() if make_homes is None else make_homes(self)
         self.rendezvous = Rendezvous(
             limits, tunnels, self.admission.settle, self._tunnel_opens, self._policy, self._homes
         )
         self._handshakes = self._start_handshakes()
-        accept = self._read_headers(balancers) if balancers else self._accept
+        self._headers = self._read_headers(balancers) if balancers else None
+        accept = self._headers.accept if self._headers is not None else self._accept
         self._acceptors = [
             Acceptor(self.loop, sock, limits.accepts_per_second, accept, self._out_of_resources)
             for sock in sockets
@@ -175,48 +187,47 @@ class Relay:
         for connection in self.admission.all():
             connection.close(CloseReason.SHUTDOWN)
         self._homes.close()
-        self._stop_workers()
+        if self._workers is not None:
+            self._workers.stop()
         self._policy.close()
         log_event("stopped", connections=sum(self.ended.values()))
         self._log.close()
         self.loop.close()
 
-    def _start_workers(self, count: int) -> TunnelMaker:
+    def _start_workers(self, count: int) -> Workers:
         # Imported here, so that a relay of one process does not load it.
         from offset_common.relay.workers.pool import WorkerPool
 
         program = self._policy.worker_program(count)
-        pool = WorkerPool(self.loop, self._limits, count, Tunnels(self._policy.meter), program)
-        self._stop_workers, self._restart_no_workers = pool.stop, pool.start_no_more
-        return pool
+        return WorkerPool(self.loop, self._limits, count, Tunnels(self._policy.meter), program)
 
-    def _read_headers(self, balancers: NetworkSet) -> Callable[[socket.socket, SystemAddress], None]:
+    def _read_headers(self, balancers: NetworkSet) -> ProxyHeaders:
         from offset_common.relay.proxy_protocol import ProxyHeaders  # only for relays behind a balancer
 
-        headers = ProxyHeaders(
+        return ProxyHeaders(
             self.loop, balancers, self._limits.connections, self._accept, self._header_refused
         )
-        self._refuse_waiting = headers.close
-        return headers.accept
 
     def _start_handshakes(self) -> HandshakePool:
         try:
             return HandshakePool(self.identity, self._limits.handshake_threads)
         except ServiceError:
-            self._stop_workers()
+            if self._workers is not None:
+                self._workers.stop()
             raise
 
     def _stop_accepting(self) -> None:
         for acceptor in self._acceptors:
             acceptor.close()
         self._acceptors.clear()
-        self._refuse_waiting()
+        if self._headers is not None:
+            self._headers.close()
 
     # The way in: accepted, authenticated, then handed to the rendezvous.
 
     def _accept(self, sock: socket.socket, system_address: SystemAddress) -> None:
         address = peer_address(system_address, self._limits.ipv6_prefix)
-        reason = self.refuse_address(address)
+        reason = self.admit_address(address)
         if reason is not None:
             sock.close()
             return
@@ -229,7 +240,7 @@ class Relay:
         except Exception as error:
             connection.fail(error)
 
-    def refuse_address(self, address: PeerAddress) -> Optional[CloseReason]:
+    def admit_address(self, address: PeerAddress) -> Optional[CloseReason]:
         """Make room for a connection; return why there is none, which is logged, or None."""
         obstacle = self._policy.refuse_address(address.host) or self.admission.make_room(address.prefix)
         if isinstance(obstacle, CloseReason):
@@ -239,7 +250,7 @@ class Relay:
             obstacle.close(CloseReason.EVICTED)
         return None
 
-    def refuse_peer(self, connection: SocketConnection) -> Optional[CloseReason]:
+    def admit_peer(self, connection: SocketConnection) -> Optional[CloseReason]:
         """Count a connection whose key is proven; return why it must be closed, or None."""
         reason = self._policy.refuse_peer(connection)
         reason = reason or self.admission.authenticate(connection, connection.key)
@@ -262,7 +273,7 @@ class Relay:
 
     def _authenticated(self, connection: SocketConnection) -> None:
         self.completed_handshakes += 1
-        reason = self.refuse_peer(connection)
+        reason = self.admit_peer(connection)
         if reason is not None:
             connection.close(reason)
         else:
@@ -327,7 +338,8 @@ class Relay:
         self.loop.add_periodic(self._drain, lambda: self.loop.now + DRAIN_CHECK_INTERVAL)
         self._stop_accepting()
         self._homes.leave()
-        self._restart_no_workers()
+        if self._workers is not None:
+            self._workers.stop_restarting()
         self.loop.call_for_each(self.admission.all(), _close_without_tunnel)
 
     # Work in every round of the loop.

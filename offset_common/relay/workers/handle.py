@@ -134,7 +134,7 @@ class WorkerHandle:
         else:
             self._loop.deadlines.schedule(self, self._loop.now + HEARTBEAT_INTERVAL)
 
-    def start_no_more(self) -> None:
+    def stop_restarting(self) -> None:
         """Leave the process dead, should it die."""
         self._restarts = False
 

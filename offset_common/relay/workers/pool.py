@@ -100,10 +100,10 @@ class WorkerPool:
         # Not at once: the acceptor's unhandled input is kept only after this message.
         self._loop.call_soon(partial(self._move, *ends))
 
-    def start_no_more(self) -> None:
+    def stop_restarting(self) -> None:
         """Start no worker again: the relay is about to stop."""
         for worker in self.workers:
-            worker.start_no_more()
+            worker.stop_restarting()
 
     def stop(self) -> None:
         """End the workers."""
