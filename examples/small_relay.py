@@ -10,7 +10,7 @@ Options:
 Start at `serve`, the life of a connection. docs/small-relay.md leads from here to the real relay, which is in
 offset_common/relay/, and measures each step: one thread for all connections (event_loop.py), handshakes in a
 thread pool (handshake_pool.py), forwarding without decoding (channel/forwarder.py), bounded buffers
-(buffer_pool.py), fair turns (fair_queue.py), places for newcomers (admission.py), and a policy for operators.
+(buffer_pool.py), fair turns (fair_queue.py), admission control (admission.py), and a policy for operators.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A connection is *unsettled* until it has a role, then settled; only unsettled connections are evicted. At the
 limit of all, the address that has most of them loses one, at the limit of an address that address does: the
-one that has been silent longest. Where there is none, the newcomer is refused. So while one address floods
-the relay, it evicts its own connections, and a newcomer on a slow line at another address keeps its place.
+one that has been silent longest. Where there is none, the new connection is refused. So an address that
+floods the relay evicts its own connections, and a peer on a slow line at another address keeps its place.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Admission(Generic[C]):
         return len(self._connections)
 
     def change_limits(self, limits: Limits) -> None:
-        """Change the limits; what exceeds them now stays, and newcomers are refused."""
+        """Change the limits; what exceeds them now stays, and new connections are refused."""
         self._limits = limits
 
     @property

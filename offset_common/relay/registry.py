@@ -207,13 +207,13 @@ class Registry(Generic[L, P, T]):
     def _oldest(self, source: bytes, target: bytes) -> Optional[P]:
         return next(iter(self._of_pair.get((source, target), ())), None)
 
-    def _newest_of_most(self, newcomer: Connect) -> Optional[P]:
-        """Return the newest connect of the address with most for one listener; None: the newcomer itself."""
-        waiting = self._of_target[newcomer.target]
+    def _newest_of_most(self, new: Connect) -> Optional[P]:
+        """Return the newest connect of the address with most for one listener; None if it is the new one."""
+        waiting = self._of_target[new.target]
         counts = Counter(self._connects[each].address for each in waiting)
-        counts[newcomer.address] += 1
-        address, _ = max(counts.items(), key=lambda item: (item[1], item[0] == newcomer.address))
-        if address == newcomer.address:
+        counts[new.address] += 1
+        address, _ = max(counts.items(), key=lambda item: (item[1], item[0] == new.address))
+        if address == new.address:
             return None
         return next(each for each in reversed(waiting) if self._connects[each].address == address)
 

@@ -152,7 +152,7 @@ class Relay:
         self._drain_within(drain)
 
     def retire(self, drain: float) -> None:
-        """Leave newcomers to another process: do as `stop`, which may still follow and shorten the drain."""
+        """Leave new connections to another process, and drain; `stop` may follow and shorten the drain."""
         log_event("draining", drain_seconds=drain)
         self._drain_within(drain)
 

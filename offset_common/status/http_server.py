@@ -1,7 +1,7 @@
 """A small HTTP server in one thread: every connection gets one answer and is closed.
 
 It cannot be kept busy: a request has a few seconds and kilobytes, there are a few connections, and the
-oldest one makes room for a newcomer. Input after a request is read and dropped for a moment,
+oldest one is closed for a new one. Input after a request is read and dropped for a moment,
 because closing a socket with unread bytes could cost the client its answer.
 """
 
@@ -145,7 +145,7 @@ class HttpServer:
         self._paused_until = time.monotonic() + ACCEPT_PAUSE
 
     def _evict(self) -> None:
-        """End the oldest connection for a newcomer."""
+        """End the oldest connection for a new one."""
         oldest = next(iter(self._clients))
         if oldest.reading:
             oldest.answer(_error(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections; try again"))
