@@ -16,8 +16,9 @@ from offset_common.constants import FRAME_LENGTH_SIZE, NONCE_SIZE, TAG_SIZE
 from offset_common.identity import encode_key
 from offset_common.illustrate.computations import Side, handshake_steps
 from offset_common.illustrate.markup import Names, layers_html, message_html, program_html, step_html
-from offset_common.illustrate.recording import ACCEPTOR, CONNECTOR, LISTENER, SENT
+from offset_common.illustrate.recording import ACCEPTOR, CONNECTOR, LISTENER
 from offset_common.illustrate.story import END_TO_END, FrameStory, Story
+from offset_common.tools.frame_assembler import SENT
 
 PAGE = Path(__file__).with_name("page.html")
 

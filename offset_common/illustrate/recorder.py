@@ -36,14 +36,11 @@ from offset_common.illustrate.recording import (
 )
 from offset_common.tickets import RelayTicket
 from offset_common.tools.failures import Failure, NotAnnouncedError, explain
+from offset_common.tools.pair_check import POLL_INTERVAL, RETRY_DELAY
 from offset_common.wire.messages import IncomingConnection, InitConnection, InitRole
 
 THERE = b"hello from the connector"
 BACK = b"hello to you from the acceptor"
-POLL_INTERVAL = (
-    0.05  # seconds between looks at a connect, which the relay closes if it comes before the listen
-)
-RETRY_DELAY = 0.1  # seconds
 CLOSE_TIMEOUT = 1.0  # seconds for the relay to close a connection
 MIN_TIMEOUT = 0.001  # seconds; 0 would mean something else to a socket
 MAX_FRAMES = 200  # in a run; 35 are needed

@@ -12,7 +12,6 @@ from typing import Any
 from offset_common.errors import FileError
 from offset_common.files import AnyPath, read_file
 
-SENT, RECEIVED = "sent", "received"
 CONNECTOR, LISTENER, ACCEPTOR = "connector", "listener", "acceptor"
 CONNECTIONS = (CONNECTOR, LISTENER, ACCEPTOR)
 MAX_RECORDING_SIZE = 1 << 20  # bytes of a file

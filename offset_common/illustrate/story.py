@@ -22,8 +22,9 @@ from offset_common.illustrate.layers import (
     sealed_layer,
     version_layer,
 )
-from offset_common.illustrate.recording import CONNECTIONS, LISTENER, RECEIVED, SENT, RecordedFrame, Recording
+from offset_common.illustrate.recording import CONNECTIONS, LISTENER, RecordedFrame, Recording
 from offset_common.illustrate.secrets import Secrets, compute_secrets, decrypt
+from offset_common.tools.frame_assembler import OPENING, RECEIVED, SENT
 from offset_common.tools.meanings import meaning_of
 from offset_common.wire.messages import (
     ChannelMessage,
@@ -33,8 +34,6 @@ from offset_common.wire.messages import (
     KaMessage,
 )
 
-OPENING = ("version", "ExchangeRandNonce", "ExchangeDh")
-"""The first frames of each connection in each direction. After them, everything is encrypted."""
 END_TO_END = "end-to-end "
 """The first words in the name of a frame whose message the relay only forwards."""
 END_TO_END_OPENING = OPENING[1:]

@@ -14,7 +14,7 @@ from typing import Any, Callable, NamedTuple, Optional, TypeVar
 from offset_common import __version__
 from offset_common.identity import encode_key
 from offset_common.status.recent_log import Line
-from offset_common.status.snapshot import ROLES, Census, Row, Snapshot, Use
+from offset_common.status.snapshot import ROLES, Census, Row, Snapshot
 
 MAX_ROWS = 1000
 SHOWN_OWNERS = 10
@@ -86,7 +86,7 @@ def status_report(
         "time": round(snapshot.taken_at, 3),
         "draining": snapshot.health.draining,
         "loop_delay_seconds": round(snapshot.loop_delay, 6),
-        "limits": [use_report(use) for use in census.limits],
+        "limits": [use._asdict() for use in census.limits],
         "connections": census.connections,
         "roles": census.roles,
         "queued_bytes": census.queued,
@@ -119,18 +119,6 @@ def status_report(
     if selection is not None:
         report["list"] = _list_report(census.rows, selection, name_of)
     return report
-
-
-def use_report(use: Use) -> dict[str, Any]:
-    """Return the use of a limit."""
-    return {
-        "name": use.name,
-        "title": use.title,
-        "used": use.used,
-        "limit": use.limit,
-        "unit": use.unit,
-        "for_all": use.for_all,
-    }
 
 
 def process_report() -> dict[str, float]:

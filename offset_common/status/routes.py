@@ -20,7 +20,6 @@ from offset_common.status.report import (
     RelayFacts,
     Selection,
     status_report,
-    use_report,
 )
 from offset_common.status.request import Answer, Request, RequestError, sentence
 from offset_common.status.snapshot import ROLES, Snapshot
@@ -108,7 +107,7 @@ class Routes:
         report: dict[str, Any] = {
             "healthy": not problem,
             "problem": problem,
-            "limits": [use_report(use) for use in snapshot.health.limits],
+            "limits": [use._asdict() for use in snapshot.health.limits],
         }
         return _json_answer(HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK, report)
 

@@ -26,6 +26,8 @@ from offset_common.wire.messages import (
 )
 
 SENT, RECEIVED = "sent", "received"
+OPENING = ("version", "ExchangeRandNonce", "ExchangeDh")
+"""The first frames of each connection in each direction. After them, everything is encrypted."""
 
 
 class Version(NamedTuple):

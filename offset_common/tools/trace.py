@@ -10,7 +10,7 @@ from offset_common.channel.secure_channel import Observer
 from offset_common.tools.address_check import AddressResult
 from offset_common.tools.dissector import Part, Section, dissect
 from offset_common.tools.failures import outcome_lines
-from offset_common.tools.frame_assembler import SENT, Frame, FrameAssembler
+from offset_common.tools.frame_assembler import OPENING, SENT, Frame, FrameAssembler
 from offset_common.tools.meanings import meaning_of
 from offset_common.tools.relay_check import RelayCheck, StepDone
 from offset_common.tools.terminal import Style, styled, wrap
@@ -22,7 +22,6 @@ TEXT_WIDTH = 108  # columns, at most
 MIN_WIDTH = 40  # columns; a narrower terminal wraps the lines itself
 MAX_INDENT = 10  # columns, of the parts of the innermost layer
 SETTLE_TIMEOUT = 5.0  # seconds
-OPENING = {"version", "ExchangeRandNonce", "ExchangeDh"}  # the frames at the start of every connection
 
 
 class TraceWatcher:

@@ -17,7 +17,6 @@ from offset_common.illustrate.recording import (
     ACCEPTOR,
     CONNECTOR,
     LISTENER,
-    SENT,
     RecordedFrame,
     Recording,
     encode_recording,
@@ -25,6 +24,7 @@ from offset_common.illustrate.recording import (
 )
 from offset_common.illustrate.secrets import decrypt
 from offset_common.illustrate.story import Story, tell
+from offset_common.tools.frame_assembler import SENT
 from offset_common.wire.messages import ChannelMessage
 from tests.support.process import ROOT
 from tests.support.relay_process import RelayProcess
