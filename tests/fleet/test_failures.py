@@ -207,9 +207,7 @@ def test_host_that_others_cannot_reach_serves_its_own_peers(
     relay: FleetProcesses, new_node_at: NewNodeAt
 ) -> None:
     nowhere = f"{LOCALHOST}:{free_port()}"
-    cut_off = relay.start("cut-off", "--fleet-address", nowhere)
-    relay.hosts.append(cut_off)
-    relay.wait_until_complete()
+    cut_off = relay.add(relay.start("cut-off", "--fleet-address", nowhere))
     node, other = new_node_at().at(cut_off), new_node_at().at(relay.hosts[0])
     listener, other_listener = node.open().init(InitRole.LISTEN), other.listen()
     wait_until(lambda: node.is_reached_from(cut_off, listener))
@@ -245,6 +243,8 @@ def test_sentinel_names_a_new_server(tmp_path: Path) -> None:
         node = NodeAt(fleet.hosts[0].endpoint())
         started.enter_context(node)
         listener = node.listen()
+        replica.ask("CONFIG", "SET", "replica-read-only", "no")
+        replica.ask("FLUSHALL")  # entries that it has missed
         old.kill()
 
         def is_over() -> bool:

@@ -1,7 +1,8 @@
-"""Runs the relay with another value of a constant, or with a method that fails from its Nth call on.
+"""Runs the relay with another constant, a method that fails from its Nth call on, or another clock.
 
     python -m tests.support.fault_injection MODULE:CONSTANT=NUMBER PYTHON strelay.py OPTION...
     python -m tests.support.fault_injection MODULE:CLASS.METHOD@N PYTHON strelay.py OPTION...
+    python -m tests.support.fault_injection MODULE:FUNCTION+NUMBER PYTHON strelay.py OPTION...
 
 Several changes are separated by commas.
 """
@@ -27,9 +28,9 @@ def inject(*faults: str) -> tuple[str, ...]:
 
 
 def plant(fault: str) -> None:
-    """Change a constant, or let a method fail."""
+    """Change a constant, let a method fail, or add to what a function returns."""
     module_name, _, place = fault.partition(":")
-    path, sign, value = re.split("([=@])", place)
+    path, sign, value = re.split("([=@+])", place)
     owner: Any = importlib.import_module(module_name)
     *parents, name = path.split(".")
     for parent in parents:
@@ -38,6 +39,9 @@ def plant(fault: str) -> None:
         setattr(owner, name, float(value) if "." in value else int(value))
         return
     original, calls = getattr(owner, name), itertools.count(1)
+    if sign == "+":
+        setattr(owner, name, lambda: original() + float(value))
+        return
 
     def failing(*arguments: Any) -> Any:
         if next(calls) >= int(value):

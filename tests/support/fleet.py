@@ -125,10 +125,31 @@ class FleetProcesses:
             self.hosts.append(self.start(f"host-{number}"))
         self.wait_until_complete()
 
-    def start(self, name: str, *options: str) -> RelayProcess:
-        """Start one more host, perhaps with more options."""
-        fleet = ("--fleet", self._url, "--fleet-laddr", f"{LOCALHOST}:0", "--fleet-name", name)
-        return self._make(self.identity, options=(*fleet, *self._options, *options))
+    def start(
+        self,
+        name: str,
+        *options: str,
+        url: Optional[str] = None,
+        port: int = 0,
+        prefix: Sequence[str] = (),
+    ) -> RelayProcess:
+        """Start one more host.
+
+        Args:
+            name: its name.
+            options: more of its command line.
+            url: of the directory, if that differs from what others use.
+            port: where it listens for other hosts; 0 for any.
+            prefix: a command line to put before its own.
+        """
+        fleet = ("--fleet", url or self._url, "--fleet-laddr", f"{LOCALHOST}:{port}", "--fleet-name", name)
+        return self._make(self.identity, options=(*fleet, *self._options, *options), prefix=prefix)
+
+    def add(self, host: RelayProcess) -> RelayProcess:
+        """Let a started host belong to the fleet, once it has found the directory."""
+        self.hosts.append(host)
+        self.wait_until_complete()
+        return host
 
     def wait_until_complete(self) -> None:
         """Wait until each host has found the directory."""

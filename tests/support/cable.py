@@ -1,0 +1,69 @@
+"""A TCP connection that can be cut: packets are lost, and nobody is told."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from functools import partial
+
+from tests.support.relay_process import LOCALHOST
+
+
+class Cable:
+    """Forwards every connection to another port of this machine, while it is whole.
+
+    Args:
+        target: the port.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._whole = threading.Event()
+        self._whole.set()
+        self._open = contextlib.ExitStack()
+        self._server = self._open.enter_context(socket.create_server((LOCALHOST, 0)))
+        self.port: int = self._server.getsockname()[1]
+        _start(self._accept)
+
+    def cut(self) -> None:
+        """Forward nothing from now on; new connections get no answer."""
+        self._whole.clear()
+
+    def mend(self) -> None:
+        """Forward again, what was sent meanwhile first, as TCP does."""
+        self._whole.set()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._open.close()
+        self.mend()
+
+    def _accept(self) -> None:
+        while True:
+            near, _ = self._server.accept()
+            far = socket.create_connection((LOCALHOST, self._target))
+            for sock in (near, far):
+                self._open.callback(_shut_down, sock)
+            _start(partial(self._forward, near, far))
+            _start(partial(self._forward, far, near))
+
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+        while data := source.recv(1 << 16):
+            self._whole.wait()
+            sink.sendall(data)
+        _shut_down(sink, socket.SHUT_WR)
+
+
+def _shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(how)
+
+
+def _start(work: object) -> None:
+    def run() -> None:
+        with contextlib.suppress(OSError):  # one of the two has closed it
+            assert callable(work)
+            work()
+
+    threading.Thread(target=run, daemon=True).start()
