@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, Optional, Union
 
@@ -46,13 +48,11 @@ def parse_address(text: str) -> Address:
     Raises:
         UsageError: the address is invalid, or only usable for listening.
     """
-    try:
+    with _explaining(text):
         if text.isascii() and text.isdigit():
             raise _Invalid(f"is only a port; write a host before it, as in relay.example.com:{text}")
         address = _parse(text)
         _check_reachable(address)
-    except _Invalid as invalid:
-        raise _usage_error(text, invalid) from None
     return address
 
 
@@ -66,11 +66,11 @@ def parse_public_address(text: str) -> Address:
         UsageError: the address is invalid, only usable for listening, or has '_' in its name.
     """
     address = parse_address(text)
-    if "_" in address.host:
-        invalid = _Invalid(
-            "has '_' in its host name, which not every resolver accepts; use letters, digits and '-'"
-        )
-        raise _usage_error(text, invalid)
+    with _explaining(text):
+        if "_" in address.host:
+            raise _Invalid(
+                "has '_' in its host name, which not every resolver accepts; use letters, digits and '-'"
+            )
     return address
 
 
@@ -85,11 +85,9 @@ def parse_ticket_address(text: str) -> Address:
     Raises:
         UsageError: the address is invalid, or only usable for listening.
     """
-    try:
+    with _explaining(text):
         address = _split_bare_ipv6(text) or _parse(text)
         _check_reachable(address)
-    except _Invalid as invalid:
-        raise _usage_error(text, invalid) from None
     return address
 
 
@@ -102,7 +100,7 @@ def parse_listen_address(text: str) -> Address:
     Raises:
         UsageError: the address is invalid.
     """
-    try:
+    with _explaining(text):
         if text.isascii() and text.lstrip(":").isdigit() and text.count(":") <= 1:
             port = text.lstrip(":")
             raise _Invalid(
@@ -112,12 +110,15 @@ def parse_listen_address(text: str) -> Address:
         if text.startswith(":") and text.count(":") == 1:
             raise _Invalid("has no host; write 0.0.0.0 or [::] before the port to listen on every interface")
         return _parse(text)
+
+
+@contextmanager
+def _explaining(text: str) -> Iterator[None]:
+    """Raise the reason why an address is invalid as a UsageError that names the address."""
+    try:
+        yield
     except _Invalid as invalid:
-        raise _usage_error(text, invalid) from None
-
-
-def _usage_error(text: str, invalid: _Invalid) -> UsageError:
-    return UsageError(f"the address {quote(text)} {invalid}")
+        raise UsageError(f"the address {quote(text)} {invalid}") from None
 
 
 def _check_reachable(address: Address) -> None:
