@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.support.fault_injection import inject
 from tests.support.fleet import DirectoryServer, FleetProcesses, NewNodeAt, NodeAt, RoamingNode
 from tests.support.relay_process import NewNode
 
@@ -21,8 +22,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DirectoryServer
 
 @pytest.fixture(scope="module")
 def relay(server: DirectoryServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetProcesses]:
-    """Three hosts in the place of one relay."""
-    fleet = FleetProcesses(tmp_path_factory.mktemp("fleet"), server.url)
+    """Three hosts in the place of one relay, which log every line: the tests share the limits of the log."""
+    log = "offset_common.relay.log"
+    prefix = inject(f"{log}:LINES_PER_ADDRESS=1000000", f"{log}:LINES_PER_KIND=1000000")
+    fleet = FleetProcesses(tmp_path_factory.mktemp("fleet"), server.url, prefix=prefix)
     yield fleet
     fleet.kill()
 

@@ -38,7 +38,7 @@ def cluster(tmp_path: Path) -> Iterator[list[DirectoryServer]]:
         def is_complete() -> bool:
             return all(b"cluster_state:ok" in server.ask("CLUSTER", "INFO") for server in servers)
 
-        wait_until(is_complete, "a cluster", 60)
+        wait_until(is_complete, "a cluster")
         yield servers
 
 

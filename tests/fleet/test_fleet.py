@@ -53,8 +53,8 @@ def test_newest_listener_wins_wherever_it_is(relay: FleetProcesses, new_node_at:
     node = new_node_at()
     old = node.at(first).listen()
     new = node.at(second).listen()
-    assert old.messages_until_end() == []
-    assert first.wait_for_end(old.port).reason == "replaced by a newer listener with the same key"
+    old.wait_for_close()
+    assert first.wait_for_end_of(old).reason == "replaced by a newer listener with the same key"
     for host in (first, second, third):
         assert_listening(new_node_at().at(host), node, new)
 
@@ -64,8 +64,8 @@ def test_hosts_that_claim_a_key_at_once_agree(relay: FleetProcesses, new_node_at
         node = new_node_at()
         claims = [node.at(host).open() for host in relay.hosts[:2]]
         at_once(*(partial(each.init, InitRole.LISTEN) for each in claims))
-        wait_until(lambda claims=claims: any(relay.ends(each.port) for each in claims))  # type: ignore[misc]
-        (winner,) = [each for each in claims if not relay.ends(each.port)]
+        wait_until(lambda claims=claims: any(each.was_closed for each in claims))  # type: ignore[misc]
+        (winner,) = [each for each in claims if not each.was_closed]
         for host in relay.hosts:
             assert_listening(new_node_at().at(host), node.at(host), winner)
 
@@ -91,8 +91,9 @@ def test_connects_are_accepted_oldest_first(relay: FleetProcesses, new_node_at: 
     first, second, third = relay.hosts
     node, caller = new_node_at(), new_node_at()
     listener = node.at(second).listen()
-    ends = [caller.at(host).connect(node.public_key) for host in (first, second, third, second, first)]
-    for _ in ends:
+    ends = []
+    for host in (first, second, third, second, first):
+        ends.append(caller.at(host).connect(node.public_key))
         assert listener.incoming() == caller.public_key
     for host, end in zip((third, second, first, first, second), ends):
         assert_joined(end, node.at(host).accept(caller.public_key))
@@ -105,7 +106,7 @@ def test_rejection_reaches_the_other_host(relay: FleetProcesses, new_node_at: Ne
     near = caller.at(second).connect(node.public_key)
     listener.reject(listener.incoming())
     assert near.messages_until_end() == []
-    assert second.wait_for_end(near.port).reason == "rejected by the listener"
+    assert second.wait_for_end_of(near).reason == "rejected by the listener"
 
 
 def test_connect_to_nobody_is_refused_at_once(relay: FleetProcesses, new_node_at: NewNodeAt) -> None:
@@ -113,7 +114,7 @@ def test_connect_to_nobody_is_refused_at_once(relay: FleetProcesses, new_node_at
     caller = new_node_at()
     near = caller.at(host).connect(b"nobody" + bytes(26))
     assert near.messages_until_end() == []
-    assert host.wait_for_end(near.port).reason == "no listener for that key"
+    assert host.wait_for_end_of(near).reason == "no listener for that key"
 
 
 def test_accept_of_nobody_is_refused_at_once(relay: FleetProcesses, new_node_at: NewNodeAt) -> None:
@@ -123,7 +124,7 @@ def test_accept_of_nobody_is_refused_at_once(relay: FleetProcesses, new_node_at:
     for host in (first, second):
         far = node.at(host).accept(b"nobody" + bytes(26))
         assert far.messages_until_end() == []
-        assert host.wait_for_end(far.port).reason == "no pending connect from that key"
+        assert host.wait_for_end_of(far).reason == "no pending connect from that key"
 
 
 def test_connect_of_a_peer_that_leaves_is_withdrawn(relay: FleetProcesses, new_node_at: NewNodeAt) -> None:
@@ -145,7 +146,7 @@ def test_home_sees_the_key_and_address_of_the_peer(relay: FleetProcesses, new_no
     listener = node.at(first).listen()
     near = caller.at(second).connect(node.public_key)
     listener.reject(listener.incoming())
-    end = first.wait_for_end(near.port)
+    end = first.wait_for_end_of(near)
     assert encode_key(caller.public_key).startswith(end.key)
 
 

@@ -49,6 +49,10 @@ KEYS = st.sampled_from([A, B, C])
 LIMITS = Limits(waiting_per_key=3, waiting_per_listener=4, tunnels_per_key=3)
 
 
+Waiting = tuple[int, bytes, bytes, str, float]
+"""A pending connect: its id, source, target, address, and when its peer asked."""
+
+
 class RegistryModel(RuleBasedStateMachine):
     """The registry compared with flat lists."""
 
@@ -57,7 +61,7 @@ class RegistryModel(RuleBasedStateMachine):
         self.registry: Registry[int, int, int] = Registry(LIMITS)
         self.next_id = 0
         self.listeners: list[tuple[int, bytes]] = []
-        self.waiting: list[tuple[int, bytes, bytes, str]] = []
+        self.waiting: list[Waiting] = []
         self.ends: list[tuple[int, bytes]] = []
         self.expected = False
 
@@ -68,11 +72,11 @@ class RegistryModel(RuleBasedStateMachine):
     def listener(self, key: bytes) -> Optional[int]:
         return next((each for each, its_key in self.listeners if its_key == key), None)
 
-    def to(self, target: bytes) -> list[tuple[int, bytes, bytes, str]]:
+    def to(self, target: bytes) -> list[Waiting]:
         return [each for each in self.waiting if each[2] == target]
 
-    def pair(self, source: bytes, target: bytes) -> list[tuple[int, bytes, bytes, str]]:
-        return [each for each in self.to(target) if each[1] == source]
+    def pair(self, source: bytes, target: bytes) -> list[Waiting]:
+        return sorted((each for each in self.to(target) if each[1] == source), key=lambda each: each[4])
 
     def tunnels(self, key: bytes) -> int:
         return sum(its_key == key for _, its_key in self.ends)
@@ -84,11 +88,11 @@ class RegistryModel(RuleBasedStateMachine):
         assert self.registry.listen(new, key) == expected
         self.listeners = [each for each in self.listeners if each[1] != key] + [(new, key)]
 
-    @rule(source=KEYS, wanted=KEYS, address=st.sampled_from("xyz"))
-    def connect(self, source: bytes, wanted: bytes, address: str) -> None:
+    @rule(source=KEYS, wanted=KEYS, address=st.sampled_from("xyz"), since=st.integers(0, 9))
+    def connect(self, source: bytes, wanted: bytes, address: str, since: int) -> None:
         target = wanted  # hypothesis uses `target` itself
         new = self.new_id()
-        decision = self.registry.connect(new, Connect(source, target, address))
+        decision = self.registry.connect(new, Connect(source, target, address, since))
         if self.listener(target) is None and not self.expected:
             assert decision is CloseReason.NO_LISTENER
         elif sum(each[1] == source for each in self.waiting) >= 3:
@@ -97,7 +101,7 @@ class RegistryModel(RuleBasedStateMachine):
             assert decision is CloseReason.LIMIT_TUNNELS
         elif len(self.to(target)) < 4:
             assert decision == (self.listener(target), None)
-            self.waiting.append((new, source, target, address))
+            self.waiting.append((new, source, target, address, since))
         else:
             addresses = [each[3] for each in self.to(target)] + [address]
             most = max(map(addresses.count, addresses))
@@ -110,7 +114,7 @@ class RegistryModel(RuleBasedStateMachine):
             assert addresses.count(evicted[3]) == most
             assert evicted == [each for each in self.to(target) if each[3] == evicted[3]][-1]
             self.waiting.remove(evicted)
-            self.waiting.append((new, source, target, address))
+            self.waiting.append((new, source, target, address, since))
 
     @rule(expected=st.booleans())
     def expect_listeners(self, expected: bool) -> None:
@@ -123,7 +127,7 @@ class RegistryModel(RuleBasedStateMachine):
     def take_unattended(self) -> None:
         lonely = [each for each in self.waiting if self.listener(each[2]) is None]
         taken = self.registry.take(self.registry.unattended())
-        assert sorted((pending, *connect[:3]) for pending, connect in taken) == sorted(lonely)
+        assert sorted((pending, *connect) for pending, connect in taken) == sorted(lonely)
         self.waiting = [each for each in self.waiting if each not in lonely]
 
     @rule(key=KEYS, source=KEYS)

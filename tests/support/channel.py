@@ -129,6 +129,11 @@ class Channel:
             self._receive_version if version else self._receive_nonce
         )
 
+    @property
+    def public_key(self) -> bytes:
+        """The key of this side."""
+        return self._keys.public_key
+
     # The handshake, section 4.
 
     def start(self) -> None:

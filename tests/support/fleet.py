@@ -105,6 +105,7 @@ class FleetProcesses:
         count: how many.
         options: more of each command line.
         make: makes a host.
+        prefix: a command line to put before each.
     """
 
     def __init__(
@@ -114,11 +115,13 @@ class FleetProcesses:
         count: int = 3,
         options: Sequence[str] = (),
         make: type[RelayProcess] = RelayProcess,
+        prefix: Sequence[str] = (),
     ) -> None:
         self._make = make
         self.identity = write_identity(directory)
         self._url = url
         self._options = options
+        self._prefix = prefix
         self._random = random.Random(count)
         self.hosts: list[RelayProcess] = []
         for number in range(count):
@@ -143,7 +146,8 @@ class FleetProcesses:
             prefix: a command line to put before its own.
         """
         fleet = ("--fleet", url or self._url, "--fleet-laddr", f"{LOCALHOST}:{port}", "--fleet-name", name)
-        return self._make(self.identity, options=(*fleet, *self._options, *options), prefix=prefix)
+        settings = (*fleet, *self._options, *options)
+        return self._make(self.identity, options=settings, prefix=prefix or self._prefix)
 
     def add(self, host: RelayProcess) -> RelayProcess:
         """Let a started host belong to the fleet, once it has found the directory."""

@@ -17,8 +17,10 @@ from typing import Optional
 import pytest
 
 from offset_common.address import Address
+from offset_common.identity import short_key
 from offset_common.tickets import RelayTicket
 from tests.support.node import Endpoint, Node
+from tests.support.peer import Peer
 from tests.support.process import ROOT, LoggedProcess
 from tests.support.relay_log import ConnectionEnd, State, is_failure, parse_end, parse_ready, parse_state
 
@@ -96,6 +98,16 @@ class RelayProcess(LoggedProcess):
         what = f"{count} ends of port {port}, role {role!r}, reason {reason!r}"
         self.wait_for(lambda _: len(self.ends(port, role, reason)) >= count, what)
         return self.ends(port, role, reason)[0]
+
+    def wait_for_end_of(self, peer: Peer) -> ConnectionEnd:
+        """Return the end of a test peer; the line of an older peer may have the same port."""
+        key = short_key(peer.channel.public_key)
+
+        def found() -> list[ConnectionEnd]:
+            return [end for end in self.ends(peer.port) if end.key == key]
+
+        self.wait_for(lambda _: found(), f"the end of port {peer.port} with key {key}")
+        return found()[0]
 
     @property
     def failures(self) -> list[str]:
