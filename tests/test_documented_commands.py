@@ -54,6 +54,9 @@ ELSEWHERE = {
     "python3 strelay.py --config relay.toml": (
         "tests/policy/test_config.py::test_the_documented_file_is_valid"
     ),
+    "python3 strelay.py --config relay.toml --check": (
+        "tests/policy/test_config.py::test_a_check_starts_and_creates_nothing"
+    ),
     **dict.fromkeys(INSTALL_COMMANDS, "tests/test_deploy.py::test_documented_installation_starts_the_relay"),
     **dict.fromkeys(FAIL2BAN_COMMANDS, "tests/test_fail2ban.py::test_fail2ban_accepts_the_jail"),
     **dict.fromkeys(BACKUP_COMMANDS, f"{PAGES_TESTS}::test_usage_file_in_use_can_be_copied"),

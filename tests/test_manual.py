@@ -49,7 +49,7 @@ def test_page_of_the_site_has_all_options(name: str) -> None:
 def test_configuration_page_has_all_options_of_files() -> None:
     page = configuration(read_page("strelay"))
     named = {f"--{name}" for name in re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)}
-    assert named == options(help_page("strelay")) - {"--config", "--help", "--version"}
+    assert named == options(help_page("strelay")) - {"--config", "--check", "--help", "--version"}
 
 
 def complete(manual: Path, *words: str) -> list[str]:

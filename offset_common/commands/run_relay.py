@@ -4,42 +4,38 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any, Callable, Optional
 
 from offset_common import __version__
-from offset_common.address import parse_listen_address
+from offset_common.address import Address
 from offset_common.command_line import as_started, parse, run
-from offset_common.commands.descriptors import raise_descriptor_limit
+from offset_common.commands.relay_options import (
+    check_no_fleet,
+    check_options,
+    read_limits,
+    read_options,
+    read_workers,
+)
 from offset_common.errors import OperatorError, UsageError
 from offset_common.file_access import exposure
 from offset_common.identity import load_identity
-from offset_common.networks import NetworkSet, parse_network
-from offset_common.option_values import read_choice, read_count, read_number, read_size
 from offset_common.relay.buffer_pool import return_large_blocks
 from offset_common.relay.homes import Homes
-from offset_common.relay.limits import KIB, MIB, Limits, connections_for
+from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog, everything_logged, log_event
-from offset_common.relay.log_format import FORMATS, Format
 from offset_common.relay.policy import Policy
 from offset_common.relay.server import Relay
 from offset_common.relay.signals import Signals
-from offset_common.service.control import Control, Drain, controlled
+from offset_common.service.control import Control, controlled
 from offset_common.service.origin import Origin
 from offset_common.service.sockets import FLEET, RELAY, STATUS, ListeningSockets
 
 VERSION = f"strelay {__version__}"
 STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed, a supervisor starts it again
-MAX_COUNT = 10_000_000
-MAX_WORKERS = 256
-MIN_RATE = 1000  # bytes a second
-MAX_BYTES = 10**15
 POLICY_OPTIONS = ("--access", "--rate", "--rate-per-key", "--quota", "--quota-per-key", "--usage")
-FLEET_OPTIONS = ("--fleet-laddr", "--fleet-address", "--fleet-name")
 RATES = frozenset({"--rate", "--rate-per-key"})
 RELOADED_OPTIONS = RATES | frozenset(
     {
@@ -50,8 +46,6 @@ RELOADED_OPTIONS = RATES | frozenset(
 )
 """Options that SIGHUP reads again from a configuration file; rates only if there is one worker."""
 
-DAY = 86400  # seconds
-MAX_DRAIN = 30 * DAY
 EXAMPLE = "--laddr 0.0.0.0:4567"
 
 
@@ -79,7 +73,7 @@ def run_strelay(page: str, argv: Optional[Sequence[str]], signals: Signals) -> i
 
 
 def start(page: str, argv: Sequence[str], signals: Signals) -> int:
-    """Parse the command line, and start its relay.
+    """Parse the command line, and start or check its relay.
 
     Raises:
         OperatorError: the relay cannot start.
@@ -94,20 +88,32 @@ def start(page: str, argv: Sequence[str], signals: Signals) -> int:
     if arguments["--config"] is None:
         if not arguments[RELAY] and not passed:
             raise UsageError(f"{RELAY} is missing, and systemd passed no socket; give it as in {EXAMPLE}")
-        return serve(arguments, signals, origin)
+        return check(arguments) if arguments["--check"] else serve(arguments, signals, origin)
     # Imported only here, as other parts of a policy below.
     from offset_common.policy.config import ConfiguredArguments
 
     required = ("--idfile",) if passed else ("--idfile", RELAY)
     source = ConfiguredArguments(page, argv, VERSION, required)
-    return serve(source.read(), signals, origin, source.read)
+    arguments = source.read()
+    return check(arguments) if arguments["--check"] else serve(arguments, signals, origin, source.read)
+
+
+def check(arguments: Mapping[str, Any]) -> int:
+    """Report that a relay could start with the arguments.
+
+    Raises:
+        OperatorError: it could not.
+    """
+    check_options(arguments)
+    print("the configuration is valid")
+    return 0
 
 
 def serve(
-    arguments: dict[str, Any],
+    arguments: Mapping[str, Any],
     signals: Signals,
     origin: Origin,
-    reread: Optional[Callable[[], dict[str, Any]]] = None,
+    reread: Optional[Callable[[], Mapping[str, Any]]] = None,
 ) -> int:
     """Start the relay that the arguments describe, and serve.
 
@@ -120,38 +126,33 @@ def serve(
     Raises:
         OperatorError: it cannot start.
     """
-    addresses = [parse_listen_address(text) for text in arguments["--laddr"]]
-    status = open_status(arguments["--status"], origin.sockets)
+    options = read_options(arguments)
+    status = open_status(options.status, origin.sockets)
     return_large_blocks()
-    limits = read_limits(arguments)
-    drain = read_drain(arguments)
-    workers = read_workers(arguments)
-    lines_of = read_log_format(arguments)
     identity = load_identity(arguments["--idfile"])
     policy = read_policy(arguments, reread)
-    balancers = read_balancers(arguments["--proxy-protocol"])
-    log = RelayLog(lines_of=lines_of)
+    log = RelayLog(lines_of=options.lines_of)
     warning = exposure(arguments["--idfile"])
     if warning is not None:
         file, reason, advice = arguments["--idfile"], *warning
         log_event("identity is exposed", logging.WARNING, file=file, reason=reason, advice=advice)
-    make_homes = read_homes(arguments, limits, origin.sockets)
-    sockets = origin.sockets.listen(RELAY, addresses, limits.socket_buffer)
+    make_homes = read_homes(arguments, options.limits, origin.sockets)
+    sockets = origin.sockets.listen(RELAY, options.addresses, options.limits.socket_buffer)
     origin.sockets.close_unused()
     signals.hold()
     relay = Relay(
         identity,
         sockets,
-        limits,
+        options.limits,
         log,
-        workers=workers,
+        workers=options.workers,
         policy=policy,
-        balancers=balancers,
+        balancers=options.balancers,
         make_homes=make_homes,
     )
     try:
         with everything_logged(), status(relay) as retire_status:
-            control = Control(relay, origin.notifier, origin.sockets, drain, retire_status)
+            control = Control(relay, origin.notifier, origin.sockets, options.drain, retire_status)
             with controlled(control, relay, signals, origin.predecessor):
                 relay.serve()
     except OperatorError:
@@ -159,7 +160,7 @@ def serve(
         raise
     except Exception as error:
         log.close()
-        log = RelayLog(lines_of=lines_of)
+        log = RelayLog(lines_of=options.lines_of)
         log_event("the relay failed", logging.ERROR, exc_info=error)
         log.close()
         return STATUS_SOFTWARE
@@ -167,26 +168,25 @@ def serve(
 
 
 def open_status(
-    text: Optional[str], sockets: ListeningSockets
+    address: Optional[Address], sockets: ListeningSockets
 ) -> Callable[[Relay], AbstractContextManager[Callable[[], None]]]:
     """Return what serves the status of a relay while a `with` block lasts.
 
     The block gets a function that leaves the address to another process.
 
     Args:
-        text: the address to listen on; None for no status, unless systemd passed sockets for it.
+        address: to listen on; None for no status, unless systemd passed sockets for it.
         sockets: the listening sockets of this process.
 
     Raises:
-        OperatorError: the address is invalid, or the relay cannot listen there.
+        ServiceError: the relay cannot listen there.
     """
-    if text is None and not sockets.are_passed(STATUS):
+    if address is None and not sockets.are_passed(STATUS):
         return lambda relay: nullcontext(lambda: None)
     # Imported only here: a relay without status does without this room.
-    from offset_common.status.service import StatusService, parse_status_address
+    from offset_common.status.service import StatusService
 
-    addresses = [] if text is None else [parse_status_address(text)]
-    service = StatusService(sockets.listen(STATUS, addresses))
+    service = StatusService(sockets.listen(STATUS, [] if address is None else [address]))
 
     @contextmanager
     def serve_status(relay: Relay) -> Iterator[Callable[[], None]]:
@@ -199,54 +199,9 @@ def open_status(
     return serve_status
 
 
-def read_drain(arguments: dict[str, Any]) -> Drain:
-    """Return the time that tunnels have.
-
-    Raises:
-        UsageError: it is not a number, or out of range.
-    """
-    stop = read_number("--drain", arguments["--drain"], 0, DAY, "seconds")
-    text = arguments["--upgrade-drain"]
-    return Drain(
-        stop, stop if text is None else read_number("--upgrade-drain", text, 0, MAX_DRAIN, "seconds")
-    )
-
-
-def read_limits(arguments: dict[str, Any]) -> Limits:
-    """Return the limits in the arguments.
-
-    Raises:
-        UsageError: one is not a number, or out of range.
-    """
-    connections = connections_for(raise_descriptor_limit())
-    if arguments["--connections"] != "auto":
-        connections = min(read_count("--connections", arguments["--connections"], MAX_COUNT), connections)
-    per_address = min(Limits().connections_per_address, connections - connections // 4)
-    if arguments["--per-address"] != "auto":
-        per_address = read_count("--per-address", arguments["--per-address"], MAX_COUNT)
-    per_key = min(Limits().connections_per_key, max(1, per_address // 2))
-    if arguments["--per-key"] != "auto":
-        per_key = read_count("--per-key", arguments["--per-key"], MAX_COUNT)
-    return Limits(
-        connections=connections,
-        connections_per_address=per_address,
-        connections_per_key=per_key,
-        unauthenticated=read_count("--unproven", arguments["--unproven"], MAX_COUNT),
-        waiting_per_key=read_count("--waiting", arguments["--waiting"], MAX_COUNT),
-        waiting_per_listener=read_count("--waiting-for", arguments["--waiting-for"], MAX_COUNT),
-        tunnels_per_key=read_count("--tunnels", arguments["--tunnels"], MAX_COUNT),
-        buffers=int(read_number("--buffers", arguments["--buffers"], 1, 1 << 20, "MiB") * MIB),
-        socket_buffer=int(
-            read_number("--socket-buffer", arguments["--socket-buffer"], 0, 1 << 20, "KiB") * KIB
-        ),
-        stall=read_number("--stall", arguments["--stall"], 1, DAY, "seconds"),
-        accepts_per_second=read_count("--accepts", arguments["--accepts"], MAX_COUNT),
-        handshake_threads=read_count("--handshake-threads", arguments["--handshake-threads"], 256),
-        ipv6_prefix=read_count("--ipv6-prefix", arguments["--ipv6-prefix"], 128),
-    )
-
-
-def read_policy(arguments: dict[str, Any], reread: Optional[Callable[[], dict[str, Any]]] = None) -> Policy:
+def read_policy(
+    arguments: Mapping[str, Any], reread: Optional[Callable[[], Mapping[str, Any]]] = None
+) -> Policy:
     """Return the policy that the arguments ask for.
 
     Args:
@@ -259,48 +214,24 @@ def read_policy(arguments: dict[str, Any], reread: Optional[Callable[[], dict[st
     if reread is None and all(arguments[name] is None for name in POLICY_OPTIONS):
         return Policy()
     # Imported only here: a relay without such options does without these parts.
-    from offset_common.policy.steering import PolicyOptions, Settings, Steering
-
-    def options_of(arguments: dict[str, Any]) -> PolicyOptions:
-        return PolicyOptions(
-            access=arguments["--access"],
-            rate=_read_bytes("--rate", arguments, MIN_RATE),
-            rate_per_key=_read_bytes("--rate-per-key", arguments, MIN_RATE),
-            quota=_read_bytes("--quota", arguments, 1),
-            quota_per_key=_read_bytes("--quota-per-key", arguments, 1),
-            usage=arguments["--usage"],
-        )
+    from offset_common.policy.options import read_policy_options
+    from offset_common.policy.steering import Settings, Steering
 
     def settings() -> Settings:
         assert reread is not None
+        new = reread()
+        check_options(new, arguments)
         reloaded_options = RELOADED_OPTIONS if read_workers(arguments) == 1 else RELOADED_OPTIONS - RATES
-        changed = {name: value for name, value in reread().items() if value != arguments[name]}
+        changed = {name: value for name, value in new.items() if value != arguments[name]}
         need_restart = sorted(changed.keys() - reloaded_options)
         reloaded = {**arguments, **{name: changed[name] for name in changed if name in reloaded_options}}
-        return Settings(options_of(reloaded), read_limits(reloaded), need_restart)
+        return Settings(read_policy_options(reloaded), read_limits(reloaded), need_restart)
 
-    return Steering(options_of(arguments), reread=None if reread is None else settings)
-
-
-def _read_bytes(option: str, arguments: dict[str, Any], least: int) -> Optional[int]:
-    text = arguments[option]
-    return None if text is None else read_size(option, text, least, MAX_BYTES)
-
-
-def read_balancers(networks: Sequence[str]) -> NetworkSet:
-    """Return the networks whose connections begin with a PROXY header.
-
-    Raises:
-        UsageError: one is not a network.
-    """
-    try:
-        return NetworkSet(map(parse_network, networks))
-    except UsageError as error:
-        raise UsageError(f"--proxy-protocol: {error}") from None
+    return Steering(read_policy_options(arguments), reread=None if reread is None else settings)
 
 
 def read_homes(
-    arguments: dict[str, Any], limits: Limits, sockets: ListeningSockets
+    arguments: Mapping[str, Any], limits: Limits, sockets: ListeningSockets
 ) -> Optional[Callable[[Relay], Homes]]:
     """Return what makes the relay's knowledge of other hosts; None for a relay of one host.
 
@@ -313,52 +244,16 @@ def read_homes(
         OperatorError: a value is invalid, a file cannot be read, or the relay cannot listen there.
     """
     if arguments["--fleet"] is None:
-        given = [name for name in FLEET_OPTIONS if arguments[name] is not None]
-        if given:
-            raise UsageError(f"{given[0]} needs --fleet URL, the directory of the fleet")
+        check_no_fleet(arguments)
         return None
     # Imported only here: a relay of one host does without this room.
     from offset_common.fleet.fleet import Fleet
-    from offset_common.fleet.options import exposed_file, read_fleet
+    from offset_common.fleet.options import exposed_file, open_fleet, read_fleet
 
-    options = read_fleet(arguments, lambda address: sockets.listen(FLEET, [address], limits.socket_buffer))
+    options = open_fleet(
+        read_fleet(arguments), lambda address: sockets.listen(FLEET, [address], limits.socket_buffer)
+    )
     exposed = exposed_file(arguments["--fleet"])
     if exposed is not None:
         log_event("password is exposed", logging.WARNING, file=exposed, advice=f"run chmod 600 {exposed}")
     return lambda relay: Fleet(options, relay)
-
-
-def read_log_format(arguments: dict[str, Any]) -> Format:
-    """Return the format of the log; every line of a host of a fleet has its name.
-
-    Raises:
-        UsageError: the format, or the name of the host, is invalid.
-    """
-    lines_of = FORMATS[read_choice("--log-format", arguments["--log-format"], FORMATS)]
-    if arguments["--fleet"] is None:
-        return lines_of
-    from offset_common.fleet.options import read_name  # only for hosts of a fleet
-
-    return partial(lines_of, more={"host": read_name(arguments["--fleet-name"])})
-
-
-def read_workers(arguments: dict[str, Any]) -> int:
-    """Return the number of processes that forward.
-
-    Raises:
-        UsageError: it is not a number, out of range, or this system can only use one.
-    """
-    can_share = hasattr(socket, "AF_UNIX") and hasattr(socket, "SOCK_SEQPACKET")
-    if arguments["--workers"] == "auto":
-        return available_cores() if can_share else 1
-    workers = read_count("--workers", arguments["--workers"], MAX_WORKERS)
-    if workers > 1 and not can_share:
-        raise UsageError(f"--workers {workers} is not possible on this system; use --workers 1")
-    return workers
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

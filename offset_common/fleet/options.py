@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import socket
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from offset_common.address import Address, parse_address, parse_listen_address
 from offset_common.errors import UsageError
 from offset_common.fleet.entries import MAX_NAME_SIZE
 from offset_common.fleet.fleet import FleetOptions
-from offset_common.fleet.location import FILE_MARK, has_password, read_location
+from offset_common.fleet.location import FILE_MARK, Location, has_password, read_location
 from offset_common.relay.listening import resolve
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})
+
+
+class FleetArguments(NamedTuple):
+    """The options of a fleet, before anything is opened.
+
+    Args:
+        location: of the directory.
+        listen: the address to listen on for the other hosts.
+        public: the address at which they reach this one; None for that of the listening socket.
+        name: of this host.
+    """
+
+    location: Location
+    listen: Address
+    public: Optional[Address]
+    name: str
 
 
 def refuse_password(text: str) -> None:
@@ -39,17 +56,14 @@ def exposed_file(text: str) -> Optional[str]:
     return path if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH) else None
 
 
-def read_fleet(
-    arguments: dict[str, Any], listen_on: Callable[[Address], list[socket.socket]]
-) -> FleetOptions:
-    """Return what the arguments ask for; it listens for other hosts already.
+def read_fleet(arguments: Mapping[str, Any]) -> FleetArguments:
+    """Return what the arguments say.
 
     Args:
         arguments: by option name, as docopt returns them; --fleet is given.
-        listen_on: returns listening sockets for an address.
 
     Raises:
-        OperatorError: a value is invalid, a file cannot be read, or the address is not available.
+        OperatorError: a value is invalid, or a file cannot be read.
     """
     location = read_location(arguments["--fleet"])
     if arguments["--fleet-laddr"] is None:
@@ -62,14 +76,26 @@ def read_fleet(
             " the one that the other hosts can reach"
         )
     public = None if text is None else parse_address(text)
-    name = read_name(arguments["--fleet-name"])
-    sockets = listen_on(listen)
-    if public is None:
-        host, port = sockets[0].getsockname()[:2]
-        public = Address(host, port)
+    return FleetArguments(location, listen, public, read_name(arguments["--fleet-name"]))
+
+
+def open_fleet(
+    arguments: FleetArguments, listen_on: Callable[[Address], list[socket.socket]]
+) -> FleetOptions:
+    """Listen for the other hosts; return the options of the fleet.
+
+    Args:
+        arguments: what the command line says.
+        listen_on: returns listening sockets for an address.
+
+    Raises:
+        ServiceError: the address is not available, or a name does not resolve.
+    """
+    sockets = listen_on(arguments.listen)
+    public = arguments.public or Address(*sockets[0].getsockname()[:2])
     found = resolve(public, f"--fleet-address {public}")[0]
     address = Address(str(found.sockaddr[0]).partition("%")[0], public.port)
-    return FleetOptions(location, sockets, address, name)
+    return FleetOptions(arguments.location, sockets, address, arguments.name)
 
 
 def read_name(text: Optional[str]) -> str:

@@ -19,7 +19,7 @@ from offset_common.command_line import did_you_mean, parse
 from offset_common.errors import FileError, UsageError, quote
 from offset_common.files import read_file
 
-NOT_IN_FILES = frozenset({"--config", "--help", "--version"})
+NOT_IN_FILES = frozenset({"--config", "--check", "--help", "--version"})
 REQUIRED = ("--idfile", "--laddr")
 
 Arguments = dict[str, Any]

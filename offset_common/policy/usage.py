@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -100,12 +101,29 @@ class UsageFile:
         """Return what each key used in a month; create the file if necessary.
 
         Raises:
-            FileError: this is another kind of file, or its directory does not exist.
+            FileError: this is another kind of file, cannot be written, or its directory does not exist.
             UsageBusyError: the file cannot be read or created at the moment.
         """
         with self._open() as database:
+            _check_writable(database)
             query = "SELECT month, key, received, sent FROM usage WHERE month = ?"
             return {row.key: row.volume for row in _rows(self._path, database.execute(query, [month]))}
+
+    def check(self) -> None:
+        """Check that the file can be read and written, or created, but don't create it.
+
+        Raises:
+            FileError: it cannot, or this is another kind of file.
+        """
+        path = Path(self._path)
+        with contextlib.suppress(UsageBusyError), _errors_of(self._path):
+            if path.exists():
+                with contextlib.closing(_connect(path, "rw")) as database:
+                    if not _is_empty(database):
+                        _check_kind(self._path, database)
+                    _check_writable(database)
+            elif not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+                raise FileError(self._path, "its directory is not writable; choose another one, or chmod it")
 
     def add(self, month: str, volumes: Volumes) -> None:
         """Add what keys used since the last call: all of it or nothing.
@@ -122,9 +140,7 @@ class UsageFile:
     def _open(self) -> Iterator[sqlite3.Connection]:
         # Opened anew each time: a file that was moved or replaced is noticed, and no lock stays behind.
         with _errors_of(self._path), contextlib.closing(_connect(Path(self._path), "rwc")) as database:
-            if not database.execute("PRAGMA application_id").fetchone()[0]:
-                if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    raise FileError(self._path, "this is a database of another program; choose another file")
+            if _is_empty(database):
                 database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 database.execute(_SCHEMA)
             _check_kind(self._path, database)
@@ -164,6 +180,18 @@ def _rows(path: str, found: Iterable[tuple[object, ...]]) -> list[Row]:
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, timeout=LOCK_TIMEOUT, isolation_level=None, uri=True)
+
+
+def _is_empty(database: sqlite3.Connection) -> bool:
+    tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    return not tables and not database.execute("PRAGMA application_id").fetchone()[0]
+
+
+def _check_writable(database: sqlite3.Connection) -> None:
+    """Write what is there already, and undo it: only then SQLite needs the right to write."""
+    database.execute("BEGIN IMMEDIATE")
+    database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    database.execute("ROLLBACK")
 
 
 def _check_kind(path: str, database: sqlite3.Connection) -> None:

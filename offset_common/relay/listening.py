@@ -58,7 +58,7 @@ def listen_by_address(
         UsageError: an address is given twice.
         ServiceError: a name does not resolve; an address is in use, not of this host, or not allowed.
     """
-    _check_duplicates(addresses)
+    check_duplicates(addresses)
     by_address = {address: (inherited or {}).get(address, []) for address in addresses}
     for sock in [sock for found in by_address.values() for sock in found]:
         set_options(sock, socket_buffer)
@@ -104,7 +104,12 @@ def set_options(sock: socket.socket, socket_buffer: int) -> None:
     sock.setblocking(False)
 
 
-def _check_duplicates(addresses: Sequence[Address]) -> None:
+def check_duplicates(addresses: Sequence[Address]) -> None:
+    """Check that each address is given once.
+
+    Raises:
+        UsageError: one is given twice.
+    """
     for index, address in enumerate(addresses):
         if address in addresses[:index]:
             raise UsageError(f"the address {address} is given twice; give each address once")

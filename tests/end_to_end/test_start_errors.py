@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from offset_common.policy.usage import UsageFile
 from tests.support.process import PATIENCE, ROOT
 from tests.support.relay_process import RelayProcess, command, without_root, write_identity
 
@@ -65,6 +66,20 @@ def test_invalid_identity_is_reported(tmp_path: Path, content: bytes) -> None:
     status, message = fail_to_start(identity)
     assert (status, message.count("\n")) == (1, 1)
     assert str(identity) in message
+
+
+@pytest.mark.parametrize("check", [(), ("--check",)], ids=["start", "check"])
+@pytest.mark.parametrize("read_only", ["file", "directory", "directory of a new file"])
+def test_unwritable_usage_file_is_reported(tmp_path: Path, read_only: str, check: tuple[str, ...]) -> None:
+    identity = write_identity(tmp_path)
+    usage = tmp_path / "volumes" / "usage.db"
+    usage.parent.mkdir()
+    if read_only != "directory of a new file":
+        UsageFile(str(usage)).load("2026-11")
+    (usage if read_only == "file" else usage.parent).chmod(0o444 if read_only == "file" else 0o555)
+    status, message = fail_to_start(identity, "--usage", str(usage), *check, prefix=without_root())
+    assert (status, message.count("\n")) == (1, 1)
+    assert message.startswith(f"strelay: {usage}: ") and "directory" in message
 
 
 @pytest.mark.parametrize(

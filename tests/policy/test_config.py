@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 import strelay
-from offset_common.commands.run_relay import read_balancers, read_limits
+from offset_common.commands.relay_options import read_balancers, read_limits
 from offset_common.errors import FileError, UsageError
 from offset_common.policy.config import ConfiguredArguments
-from tests.commands import FILES
+from tests.commands import FILES, run_script
 from tests.documents import blocks
 from tests.policy.test_rates_of_a_relay import bulk, speed, tunnel
 from tests.support.process import ROOT, LoggedProcess
@@ -159,6 +159,14 @@ def test_a_reload_says_what_needs_a_restart(configured):
         ("nonsense", "not valid TOML"),
         ("rate = 0x" + "f" * 10_000, "rate is a number with too many digits"),
         (f"rate = '{'x' * 10_000}'", f"not '{'x' * 60}...'"),
+        ("log-format = 'xml'\ntunnels = 6", "--log-format is text or json, not 'xml'"),
+        ("workers = 'x'", "--workers is a whole number from 1"),
+        ("status = 'foo'", "the address 'foo' has no port"),
+        ("usage = '/nonexistent/u.db'", "the directory '/nonexistent' is missing"),
+        ("drain = -1", "--drain is a number of seconds"),
+        ("proxy-protocol = 'x'", "--proxy-protocol: "),
+        ("fleet-name = 'x'", "--fleet-name needs --fleet URL"),
+        ("fleet = 'ftp://h'", "--fleet: it does not begin with valkey://"),
     ],
 )
 def test_a_mistake_in_a_reload_changes_nothing(text, reason, configured):
@@ -168,6 +176,40 @@ def test_a_mistake_in_a_reload_changes_nothing(text, reason, configured):
     assert reason in line
     assert len(line) < 400
     assert change("tunnels = 6").startswith("reloaded"), "after the mistake is corrected"
+    relay.stop_cleanly()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("idfile", "none", "none: there is no file of this name"),
+        ("laddr", "foo:x", "the address 'foo:x' has the port 'x', which is not a number"),
+        ("laddr", 5, "the address '5' is only a port"),
+        ("laddr", ["127.0.0.1:1", "127.0.0.1:1"], "the address 127.0.0.1:1 is given twice"),
+    ],
+)
+def test_a_reload_checks_required_options(option, value, reason, tmp_path):
+    path = tmp_path / "relay.toml"
+    options = {"idfile": str(FILES / "relay.ident"), "laddr": "127.0.0.1:0"}
+    path.write_text("\n".join(f"{name} = {json.dumps(text)}" for name, text in options.items()))
+    relay = LoggedProcess([sys.executable, str(ROOT / "strelay.py"), "--config", str(path)])
+    try:
+        relay.wait_for_line("^relay ready")
+        options[option] = value
+        path.write_text("\n".join(f"{name} = {json.dumps(text)}" for name, text in options.items()))
+        relay.process.send_signal(signal.SIGHUP)
+        assert reason in relay.wait_for_line("^warning: not reloaded: reason=")
+    finally:
+        relay.kill()
+
+
+def test_a_reload_reads_no_identity_that_is_in_use(tmp_path, start_relay):
+    path = tmp_path / "relay.toml"
+    path.write_text("tunnels = 5\n")
+    relay = start_relay("--config", str(path))
+    relay.identity.unlink()  # as of a pipe, or of a file system that is mounted for the start only
+    relay.process.send_signal(signal.SIGHUP)
+    relay.wait_for_line("^reloaded")
     relay.stop_cleanly()
 
 
@@ -201,6 +243,51 @@ def test_a_file_alone_starts_a_relay(tmp_path):
         relay.wait_for_line("^relay ready")
     finally:
         relay.kill()
+
+
+IDENTITY = str(FILES / "relay.ident")
+VALID = f"idfile = {json.dumps(IDENTITY)}\nladdr = '127.0.0.1:4567'\n"
+
+
+def check(directory: Path, text: str) -> tuple[int, str, str]:
+    """Check a configuration file; return the exit status and the output."""
+    (directory / "relay.toml").write_text(text)
+    return run_script("strelay.py", "--config", directory / "relay.toml", "--check")
+
+
+def test_a_check_starts_and_creates_nothing(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:  # as of the relay whose options change
+        port = server.getsockname()[1]
+        text = f"usage = {json.dumps(str(tmp_path / 'u.db'))}\nstatus = 9090\n"
+        outcome = check(tmp_path, VALID.replace("4567", str(port)) + text)
+    assert outcome == (0, "the configuration is valid\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["relay.toml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "reason"),
+    [
+        ("log-format = 'xml'", 2, "--log-format is text or json, not 'xml'"),
+        ("rate = 'x'", 2, "--rate is a number of bytes"),
+        ("usage = '/nonexistent/u.db'", 1, "/nonexistent/u.db: the directory '/nonexistent' is missing"),
+        ("access = 'missing.txt'", 1, "missing.txt: there is no file of this name"),
+        ("fleet = 'valkey://h'", 2, "--fleet needs --fleet-laddr"),
+        ("rat = 1", 1, "unknown option 'rat'"),
+        ("check = true", 1, "unknown option 'check'"),
+    ],
+)
+def test_a_check_reports_the_error_of_a_start(text, status, reason, tmp_path):
+    outcome = check(tmp_path, VALID + text)
+    assert (outcome[0], outcome[1], outcome[2].count("\n")) == (status, "", 1)
+    assert reason in outcome[2]
+    started = run_script("strelay.py", "--config", tmp_path / "relay.toml")
+    assert started.status == status and outcome[2] in started.err
+
+
+def test_a_check_needs_no_file():
+    line = ["--idfile", IDENTITY, "--laddr", "127.0.0.1:0", "--check"]
+    assert run_script("strelay.py", *line) == (0, "the configuration is valid\n", "")
+    assert run_script("strelay.py", *line, "--drain", "-1").status == 2
 
 
 def test_the_documented_file_is_valid(tmp_path):

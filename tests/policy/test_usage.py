@@ -130,6 +130,15 @@ def test_a_name_of_no_regular_file_is_refused(name, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_check_accepts_an_empty_file_and_one_in_use(path):
+    Path(path).touch()
+    UsageFile(path).check()
+    assert Path(path).stat().st_size == 0
+    UsageFile(path).load(MAY)
+    with locked(path):
+        UsageFile(path).check()
+
+
 def test_a_missing_directory_is_named(tmp_path):
     with pytest.raises(FileError, match=r"the directory .* is missing; create it first"):
         UsageFile(str(tmp_path / "no" / "usage.db")).load(MAY)

@@ -6,7 +6,7 @@ import pytest
 
 import strelay
 from offset_common.command_line import parse
-from offset_common.commands import run_relay
+from offset_common.commands import relay_options
 from offset_common.errors import UsageError
 from offset_common.relay.limits import KIB, MIB, Limits
 
@@ -25,7 +25,7 @@ COUNTS = {
 
 def read_limits(*options: str) -> Limits:
     """Return the limits that a command line sets."""
-    return run_relay.read_limits(parse(strelay.__doc__, ["-i", "file", "-l", "address", *options], "1"))
+    return relay_options.read_limits(parse(strelay.__doc__, ["-i", "file", "-l", "address", *options], "1"))
 
 
 @pytest.mark.parametrize(("option", "field"), COUNTS.items(), ids=COUNTS)
