@@ -278,6 +278,19 @@ def test_the_most_important_commands_are_found() -> None:
         assert [line for line in lines if part in line], part
 
 
+def test_files_that_commands_make_are_ignored_by_git() -> None:
+    """Above all identities, which are private keys."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is not a clone")
+    option = re.compile(r"--(?:output|qr-output|html|illustrate) ([^/\s]\S*)")
+    made = {name for line in command_lines() for name in option.findall(line)}
+    assert {"listener.ident", "run.html"} < made
+    done = subprocess.run(
+        ["git", "check-ignore", *made], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=PATIENCE
+    )
+    assert set(done.stdout.split()) == made
+
+
 def printed_commands(text: str) -> Sequence[str]:
     """Return the commands that `make run` suggests."""
     return re.findall(r"^    (\S*python\S* stmgr\.py .*)$", text, re.MULTILINE)
