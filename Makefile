@@ -117,7 +117,7 @@ $(VENV)/run.stamp: pyproject.toml
 		exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --quiet 'pip>=21.3'
-	$(VENV)/bin/python -m pip install --quiet --quiet --editable '.[qr]'
+	$(VENV)/bin/python -m pip install --quiet --quiet --editable '.[qr,metrics]'
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp

@@ -39,7 +39,7 @@ def _schema() -> Any:
     try:
         import capnp
     except ImportError:
-        raise OperatorError("the benchmark needs pycapnp: pip install pycapnp") from None
+        raise OperatorError("the benchmark needs pycapnp: .venv/bin/pip install pycapnp") from None
     capnp.remove_import_hook()
     return capnp.load(str(Path(__file__).with_name("schema.capnp")))
 

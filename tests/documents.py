@@ -16,7 +16,7 @@ DOCUMENTS = sorted(
 )
 
 _PROGRAMS = (
-    r"make|python3?|\.venv/bin/python|pytest|bash|sh|pip|pipx|uv|apt-get|sudo|mkdir|rm|mv|cp|ssh|scp|kill|"
+    r"make|python3?|\.venv/bin/\w+|pytest|bash|sh|pip|pipx|uv|apt-get|sudo|mkdir|rm|mv|cp|ssh|scp|kill|"
     r"systemctl|journalctl|setpriv|ulimit|sysctl|docker|podman|git|curl|strelay|stmgr|stforward"
 )
 _COMMAND = re.compile(rf"(?:[A-Z]+=\S+ )*(?:{_PROGRAMS})(?: .*)?")

@@ -67,7 +67,7 @@ ELSEWHERE = {
     "python3 strelay.py --idfile relay/relay.ident --laddr 0.0.0.0:4567 --fleet valkey://10.0.0.9:6379/0"
     " --fleet-laddr 10.0.0.1:4568": "tests/fleet/test_fleet.py::test_documented_command_starts_a_host",
     **dict.fromkeys(
-        ["pip install .", "pip install '.[qr]'", "pipx install .", "uv tool install ."],
+        ["pip install .", "pipx install .", "uv tool install ."],
         "tests/test_packaging.py::test_the_installed_commands_work",
     ),
     ".venv/bin/python -m bench.forwarding": f"{FORWARD}::test_comparison_prints_a_row_for_each_way",
@@ -91,6 +91,9 @@ NOT_RUN = {
     r'\.venv/bin/python -m pytest -x -m "not slow"': "runs this test",
 }
 """Patterns of commands that are not tested, with the reason."""
+
+MAKES = re.compile(r"--(?:output|qr-output|html|illustrate) ([^/\s]\S*)")
+"""The file that a command makes, unless its name is absolute."""
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +127,8 @@ def run(line: str, directory: Path) -> str:
 
 def run_script(line: str, directory: Path) -> None:
     """Run stmgr.py or an example, with the relay's ticket in place of TICKET or FILE."""
+    for name in MAKES.findall(line):
+        (directory / name).unlink(missing_ok=True)
     assert run(re.sub(r"\b(TICKET|FILE)\b", "relay/relay.relay", line), directory).strip() or "output" in line
 
 
@@ -238,22 +243,23 @@ def request_upgrade(line: str, directory: Path) -> None:
         relay.kill()
 
 
+PYTHON = r"(?:python3|\.venv/bin/python)"
 KINDS: dict[str, Callable[[str, Path], None]] = {
     # Not `python`: Debian has no such command.
-    r"python3 (?:stmgr\.py|examples/read_the_protocol\.py) .*|python3 examples/\w+\.py": run_script,
-    r"python3 strelay\.py .*": start_relay,
+    rf"{PYTHON} (?:stmgr\.py|examples/read_the_protocol\.py) .*": run_script,
+    rf"{PYTHON} strelay\.py .*": start_relay,
     r"python3 examples/small_relay\.py .*": start_small_relay,
     r"\.venv/bin/python -m bench .*": check_bench,
     r"\.venv/bin/python -m bench\.fleet": check_help,
     r"\.venv/bin/python -m bench\.small_relay": check_comparison,
     r"\.venv/bin/python -m pytest tests/.*": collect,
     r"(?:[A-Z]+=\S+ )*make .*": check_make,
-    r"pip install [^.].*": check_pip,
+    r"\.venv/bin/pip install .*": check_pip,
     r"kill -USR1 PID": request_state,
     r"kill -USR2 PID": request_upgrade,
     r"stmgr [a-z-]+": check_subcommand,
-    r"stforward (?:share|to|list|key)\b.*": check_forward,
-    r"python3 stforward\.py --help": run_script,
+    r"(?:\.venv/bin/)?stforward (?:share|to|list|key)\b.*": check_forward,
+    r"python3 stforward\.py": check_help,
 }
 """The test of each kind of command line, by pattern."""
 
@@ -282,8 +288,7 @@ def test_files_that_commands_make_are_ignored_by_git() -> None:
     """Above all identities, which are private keys."""
     if not (ROOT / ".git").exists():
         pytest.skip("this is not a clone")
-    option = re.compile(r"--(?:output|qr-output|html|illustrate) ([^/\s]\S*)")
-    made = {name for line in command_lines() for name in option.findall(line)}
+    made = {name for line in command_lines() for name in MAKES.findall(line)}
     assert {"listener.ident", "run.html"} < made
     done = subprocess.run(
         ["git", "check-ignore", *made], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=PATIENCE

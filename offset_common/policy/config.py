@@ -120,7 +120,7 @@ def _toml_parser(path: str) -> Callable[[str], dict[str, Any]]:
         except ImportError:
             continue
         return loads
-    advice = "pip install tomli, or apt-get install python3-tomli"
+    advice = "install tomli with .venv/bin/pip install tomli, or with apt-get install python3-tomli"
     raise FileError(path, f"this Python is older than 3.11 and cannot read TOML by itself; {advice}")
 
 

@@ -103,7 +103,7 @@ def test_an_old_python_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tomllib", None)
     monkeypatch.setitem(sys.modules, "tomli", None)
     assert strelay.main(["--config", str(path)]) == 1
-    assert "pip install tomli, or apt-get install python3-tomli" in capsys.readouterr().err
+    assert ".venv/bin/pip install tomli, or with apt-get install python3-tomli" in capsys.readouterr().err
 
 
 def test_a_wrong_value_ends_the_start(tmp_path, capsys):
