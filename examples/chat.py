@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """A chat room that is reached by its key: every line that somebody types appears at all others.
 
-    python examples/chat.py room relay.relay room.ident
-    python examples/chat.py join relay.relay me.ident KEY_OF_THE_ROOM NAME
+Usage:
+  chat.py room <ticket> <identity>
+  chat.py join <ticket> <identity> <key-of-the-room> <name>
 
 Each guest has a thread, and a line waits for a guest only for a moment: a guest that does not read loses its
 place instead of holding up the others. Guests join again by themselves after the relay was away.
@@ -11,15 +12,19 @@ place instead of holding up the others. Guests join again by themselves after th
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import threading
 import time
 from pathlib import Path
 
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from offset_common import __version__
 from offset_common.client import (
     ConnectionEnded,
+    Identity,
     OffsetError,
     RelayTicket,
     Tunnel,
@@ -29,6 +34,7 @@ from offset_common.client import (
     load_identity,
     serve,
 )
+from offset_common.command_line import parse, run
 
 MAX_LINE = 1000  # bytes
 SLOW = 1.0  # seconds that a line may wait for a guest
@@ -73,15 +79,11 @@ def clean(line: bytes) -> str:
 
 
 class Guest:
-    """The program of one guest: joins a room again and again.
+    """The program of one guest: joins the room with that key again and again."""
 
-    Args:
-        words: the arguments after `join`.
-    """
-
-    def __init__(self, words: list[str]) -> None:
-        self._ticket, self._identity = RelayTicket.load(words[0]), load_identity(words[1])
-        self._key, self._name = decode_key(words[2], 32), words[3]
+    def __init__(self, ticket: RelayTicket, identity: Identity, key: bytes, name: str) -> None:
+        self._ticket, self._identity = ticket, identity
+        self._key, self._name = key, name
         self._tunnel: Tunnel | None = None
 
     def run(self) -> None:
@@ -98,36 +100,34 @@ class Guest:
             self._tunnel.close()
 
     def _listen(self) -> None:
+        reported = ""
         while True:
             try:
                 with connect(self._ticket, self._identity, self._key, end_to_end=True) as tunnel:
                     tunnel.send(self._name.encode())
-                    self._tunnel = tunnel
+                    self._tunnel, reported = tunnel, ""
                     for line in tunnel:
                         print(clean(line), flush=True)
             except OffsetError as error:
-                print(f"* {error}", flush=True)
+                if str(error) != reported:
+                    reported = str(error)
+                    print(f"* {error}; trying again", flush=True)
             self._tunnel = None
             time.sleep(PAUSE)
 
 
-def main(words: list[str]) -> None:
+def main() -> None:
     """Run a room, or join one."""
-    if words[0] == "join":
-        Guest(words[1:]).run()
+    words = parse(__doc__ or "", sys.argv[1:], __version__, options_first=True)
+    ticket, identity = RelayTicket.load(words["<ticket>"]), load_identity(words["<identity>"])
+    if words["join"]:
+        key = decode_key(words["<key-of-the-room>"], 32, "the key of the room")
+        Guest(ticket, identity, key, words["<name>"]).run()
         return
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    identity = load_identity(words[2])
     print(encode_key(identity.public_key), flush=True)
-    serve(RelayTicket.load(words[1]), identity, Room().welcome, allow=None)  # or a set of keys
+    serve(ticket, identity, Room().welcome, allow=None)  # or a set of keys
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] not in (["room"], ["join"]) or len(sys.argv) != (4 if sys.argv[1] == "room" else 6):
-        sys.exit("usage: chat.py room TICKET IDENTITY | join TICKET IDENTITY KEY NAME")
-    try:
-        main(sys.argv[1:])
-    except OffsetError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(run("chat", main))

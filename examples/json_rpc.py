@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """A JSON-RPC 2.0 service that is reached by its key, and its client.
 
-    python examples/json_rpc.py serve relay.relay service.ident
-    python examples/json_rpc.py call relay.relay me.ident KEY_OF_THE_SERVICE add 1 2
+Usage:
+  json_rpc.py serve <ticket> <identity>
+  json_rpc.py call <ticket> <identity> <key-of-the-service> <method> [<parameter>...]
 
 Each message of the tunnel is one request or response. A caller that sends nonsense gets an error, and one
 that breaks the protocol or crashes loses its own tunnel. The service listens again by itself after the relay
@@ -13,12 +14,15 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Any, Callable
 
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from offset_common import __version__
 from offset_common.client import (
     OffsetError,
     RelayTicket,
@@ -29,17 +33,22 @@ from offset_common.client import (
     load_identity,
     serve,
 )
+from offset_common.command_line import parse, run
 
 IDLE = 600.0  # seconds after which a caller that sends nothing is disconnected
 
 
 def add(*numbers: float) -> float:
     """Return the sum."""
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        raise TypeError("every parameter must be a number")
     return sum(numbers)
 
 
 def upper(text: str) -> str:
     """Return a text in capital letters."""
+    if not isinstance(text, str):
+        raise TypeError("the parameter must be a text")
     return text.upper()
 
 
@@ -61,8 +70,11 @@ def respond(message: bytes) -> dict[str, Any]:
         return failure(None, -32600, "invalid request")
     try:
         return {"jsonrpc": "2.0", "id": number, "result": method(*request.get("params", []))}
-    except Exception as error:  # whatever the parameters are, only this call fails
+    except (TypeError, ValueError) as error:
         return failure(number, -32602, f"invalid params: {error}")
+    except Exception:  # only this call fails
+        logging.exception("the method %s failed", request["method"])
+        return failure(number, -32603, "internal error")
 
 
 def failure(number: object, code: int, text: str) -> dict[str, Any]:
@@ -76,12 +88,16 @@ def answer(tunnel: Tunnel) -> None:
         tunnel.send(json.dumps(respond(tunnel.receive(IDLE))).encode())
 
 
+class CallError(Exception):
+    """The service answered a call with an error; this is its message and code."""
+
+
 def call(tunnel: Tunnel, method: str, *params: object) -> Any:
-    """Call a method of the service; raise RuntimeError if it fails there."""
+    """Call a method of the service; raise CallError if it fails there."""
     tunnel.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode())
     response = json.loads(tunnel.receive(timeout=10))
     if "error" in response:
-        raise RuntimeError(response["error"]["message"])
+        raise CallError("{message} (error {code})".format_map(response["error"]))
     return response["result"]
 
 
@@ -93,24 +109,21 @@ def value_of(word: str) -> object:
         return word
 
 
-def main(words: list[str]) -> None:
+def main() -> None:
     """Run the service, or call it."""
-    role, ticket, identity = words[0], RelayTicket.load(words[1]), load_identity(words[2])
-    if role == "serve":
+    words = parse(__doc__ or "", sys.argv[1:], __version__, options_first=True)
+    ticket, identity = RelayTicket.load(words["<ticket>"]), load_identity(words["<identity>"])
+    if words["serve"]:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         print(encode_key(identity.public_key), flush=True)
         serve(ticket, identity, answer, allow=None)  # or a set of keys
-    with connect(ticket, identity, decode_key(words[3], 32), end_to_end=True) as tunnel:
-        print(json.dumps(call(tunnel, words[4], *map(value_of, words[5:]))))
+    key = decode_key(words["<key-of-the-service>"], 32, "the key of the service")
+    try:
+        with connect(ticket, identity, key, end_to_end=True) as tunnel:
+            print(json.dumps(call(tunnel, words["<method>"], *map(value_of, words["<parameter>"]))))
+    except (OffsetError, CallError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    serves, calls = sys.argv[1:2] == ["serve"], sys.argv[1:2] == ["call"]
-    if not (serves and len(sys.argv) == 4) and not (calls and len(sys.argv) > 5):
-        sys.exit("usage: json_rpc.py serve TICKET IDENTITY | call TICKET IDENTITY KEY METHOD [PARAM]...")
-    try:
-        main(sys.argv[1:])
-    except (OffsetError, TimeoutError, RuntimeError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(run("json_rpc", main))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Answer callers through a relay: the shortest program that others can reach.
 
-    python examples/listener.py relay.relay listener.ident
+Usage: listener.py <ticket> <identity>
 
 Each caller has its own thread. Callers that fail, crash or say nothing do not disturb the others, and the
 program listens again by itself after the relay was away. examples/caller.py calls it.
@@ -10,12 +10,16 @@ program listens again by itself after the relay was away. examples/caller.py cal
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from offset_common import __version__
 from offset_common.client import RelayTicket, Tunnel, encode_key, load_identity, serve
+from offset_common.command_line import parse, run
 
 
 def answer(tunnel: Tunnel) -> None:
@@ -24,18 +28,14 @@ def answer(tunnel: Tunnel) -> None:
         tunnel.send(b"you said " + message)
 
 
-def main(ticket: str, identity: str) -> None:
+def main() -> None:
     """Serve until Ctrl-C."""
+    words = parse(__doc__ or "", sys.argv[1:], __version__, options_first=True)
+    ticket, identity = RelayTicket.load(words["<ticket>"]), load_identity(words["<identity>"])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    me = load_identity(identity)
-    print(f"public key: {encode_key(me.public_key)}", flush=True)
-    serve(RelayTicket.load(ticket), me, answer, allow=None)
+    print(f"public key: {encode_key(identity.public_key)}", flush=True)
+    serve(ticket, identity, answer, allow=None)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: listener.py TICKET IDENTITY")
-    try:
-        main(*sys.argv[1:])
-    except KeyboardInterrupt:
-        pass
+    sys.exit(run("listener", main))

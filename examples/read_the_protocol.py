@@ -20,12 +20,14 @@ Each frame names the section of docs/protocol.md that explains it. Section 10 ha
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from offset_common import __version__

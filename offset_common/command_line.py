@@ -144,6 +144,8 @@ def _run_and_flush(function: Callable[[], Optional[int]]) -> int:
     try:
         status = function()
     except SystemExit as done:
+        if isinstance(done.code, str):
+            raise OperatorError(done.code) from None
         status = done.code
     if sys.stdout is not None:
         sys.stdout.flush()
@@ -239,8 +241,9 @@ def _find(token: str, options: list[_Option]) -> tuple[str, list[_Option]]:
 
 
 def _mismatch(usage: str, given: list[str], arguments: list[str]) -> str:
-    """Return the first difference between the arguments and the first usage line."""
-    pattern = usage.partition(":")[2].strip().partition("\n")[0]
+    """Return the first difference between the arguments and the usage line with most of their words."""
+    lines = usage.partition(":")[2].strip().splitlines()
+    pattern = max(lines, key=lambda line: len({*line.split()} & {*arguments}))
     repeatable = re.findall(r"(--[\w-]+)[^-]*?\.\.\.", pattern)
     repeated = [name for name in given if given.count(name) > 1 and name not in repeatable]
     if repeated:

@@ -91,6 +91,14 @@ def test_a_repeatable_option_may_be_repeated():
         parse(page, ["--allow", "a", "--allow", "b"], "1")
 
 
+def test_arguments_are_compared_with_their_own_usage_line():
+    page = "Usage:\n  chat.py room <ticket>\n  chat.py join <ticket> <name>\n"
+    with pytest.raises(CommandLineError, match="<name> is missing"):
+        parse(page, ["join", "a"], "1", options_first=True)
+    with pytest.raises(CommandLineError, match="unexpected argument 'c'"):
+        parse(page, ["join", "a", "b", "c"], "1", options_first=True)
+
+
 @pytest.mark.parametrize(
     ("word", "suggestion"),
     [
@@ -128,6 +136,7 @@ def raising(error: BaseException):
         (KeyboardInterrupt(), 130, ""),
         (SystemExit(), 0, ""),
         (SystemExit(3), 3, ""),
+        (SystemExit("nobody is there"), 1, "prog: nobody is there\n"),
     ],
 )
 def test_each_error_has_its_line_and_exit_status(error, status, line, capsys):

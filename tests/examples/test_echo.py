@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,21 +103,27 @@ def test_listener_survives_a_relay_restart(programs: Programs, start_relay: Star
         listener.kill()
 
 
+def test_listener_ends_quietly_at_ctrl_c(listening: LoggedProcess) -> None:
+    shown = list(listening.lines)
+    assert listening.stop(signal.SIGINT) == -signal.SIGINT  # a shell calls it 130
+    assert listening.lines == shown
+
+
 def test_caller_explains_an_absent_listener(programs: Programs, relay: RelayProcess) -> None:
     relay.ticket.save(programs.directory / "ticket")
-    assert programs.call().stderr == "the listener is not there, or does not want this call\n"
+    assert programs.call().stderr == "caller: the listener is not there, or does not want this call\n"
 
 
 def test_caller_explains_an_absent_relay(programs: Programs, start_relay: StartRelay) -> None:
     gone = start_relay()
     gone.ticket.save(programs.directory / "ticket")
     gone.kill()
-    assert programs.call().stderr.startswith("the relay cannot be reached; try again later: ")
+    assert programs.call().stderr.startswith("caller: the relay cannot be reached; try again later: ")
 
 
 def test_caller_names_a_wrong_key(programs: Programs, relay: RelayProcess) -> None:
     relay.ticket.save(programs.directory / "ticket")
-    assert programs.call("key").stderr.startswith("the public key of the listener has 3 characters")
+    assert programs.call("key").stderr.startswith("caller: the key of the listener has 3 characters")
 
 
 def test_rejected_caller_gets_the_same_reason(programs: Programs, relay: RelayProcess) -> None:
@@ -125,5 +132,5 @@ def test_rejected_caller_gets_the_same_reason(programs: Programs, relay: RelayPr
         command = programs.command("caller.py", "ticket", "phone", encode_key(programs.home.public_key))
         calling = LoggedProcess(command, programs.directory)
         listener.receive(PATIENCE).reject()
-        calling.wait_for_line("^the listener is not there, or does not want this call$")
+        calling.wait_for_line("^caller: the listener is not there, or does not want this call$")
         assert calling.wait() == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -79,7 +81,8 @@ def file_arrives(programs: Programs) -> bool:
     name = content[:8].hex()
     (programs.directory / name).write_bytes(content)
     done = programs.run("send_file.py", "send", name)
-    return done.returncode == 0 and (programs.inbox / name).read_bytes() == content
+    sent = done.stdout == f"sent {name}, {len(content)} bytes\n"
+    return sent and (programs.inbox / name).read_bytes() == content
 
 
 def chat_works(programs: Programs) -> bool:
@@ -161,8 +164,13 @@ def test_program_survives_a_relay_restart(tmp_path: Path, start_relay: StartRela
 def test_rpc_errors_have_their_codes(programs: Programs) -> None:
     programs.serve("json_rpc.py")
     wait_until(lambda: rpc_works(programs), "the first success")
-    assert programs.run("json_rpc.py", "call", "nothing").stderr == "method not found\n"
-    assert programs.run("json_rpc.py", "call", "upper", "1").stderr.startswith("invalid params: ")
+    for call, reason in {
+        ("nothing",): "method not found (error -32601)",
+        ("upper", "1"): "invalid params: the parameter must be a text (error -32602)",
+        ("add", "x", "2"): "invalid params: every parameter must be a number (error -32602)",
+    }.items():
+        done = programs.run("json_rpc.py", "call", *call)
+        assert (done.returncode, done.stderr) == (1, f"json_rpc: {reason}\n")
 
 
 def test_existing_file_is_not_overwritten(programs: Programs) -> None:
@@ -171,8 +179,57 @@ def test_existing_file_is_not_overwritten(programs: Programs) -> None:
     (programs.inbox / "kept").write_text("old")
     (programs.directory / "kept").write_text("new")
     done = programs.run("send_file.py", "send", "kept")
-    assert done.returncode == 1 and done.stderr.startswith("refused: ")
+    assert (done.returncode, done.stderr) == (1, "send_file: refused: a file of that name exists there\n")
     assert (programs.inbox / "kept").read_text() == "old"
+
+
+def test_file_that_cannot_be_read_is_named(programs: Programs) -> None:
+    done = programs.run("send_file.py", "send", "nofile")
+    assert (done.returncode, done.stderr) == (1, "send_file: nofile: no such file or directory\n")
+
+
+def test_receiver_needs_a_directory(programs: Programs) -> None:
+    command = programs.command("send_file.py", "receive", "ticket", "home", "nowhere", "A" * 43)
+    done = subprocess.run(command, cwd=programs.directory, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    assert done.stderr == "send_file: there is no directory nowhere; create it first\n"
+
+
+def test_absent_receiver_is_reported_once_and_at_the_end(programs: Programs) -> None:
+    (programs.directory / "file").write_text("content")
+    done = programs.run("send_file.py", "send", "file")
+    first, last = done.stderr.splitlines()
+    assert first.endswith("it does not listen here, or rejected the connect; trying again")
+    assert last == f"send_file: {first.partition(';')[0]}"
+
+
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py") if path.read_text())
+
+
+@pytest.mark.parametrize("script", EXAMPLES)
+def test_help_page_is_the_docstring(script: str) -> None:
+    page = ast.get_docstring(ast.parse((ROOT / "examples" / script).read_text("utf-8")))
+    done = subprocess.run(
+        Programs.command(script, "--help"), capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    assert (done.stdout.strip(), done.stderr) == (page, "")
+
+
+@every_program
+def test_server_ends_quietly_at_ctrl_c(programs: Programs, script: str) -> None:
+    process = programs.serve(script)
+    shown = list(process.lines)
+    assert process.stop(signal.SIGINT) == -signal.SIGINT  # a shell calls it 130
+    assert process.lines == shown
+
+
+@pytest.mark.parametrize("script", [script for script in EXAMPLES if script != "small_relay.py"])
+def test_ctrl_c_is_quiet_during_the_imports(script: str) -> None:
+    command = Programs.command(script, "--help")
+    process = LoggedProcess([command[0], "-X", "importtime", *command[1:]])
+    process.wait_for_line("offset_common")
+    assert process.stop(signal.SIGINT) == -signal.SIGINT
+    assert process.count_lines("Traceback|KeyboardInterrupt") == 0
 
 
 def test_guests_see_what_the_others_type(programs: Programs) -> None:
