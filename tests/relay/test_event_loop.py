@@ -185,6 +185,27 @@ def test_coarse_poll_does_not_lengthen_the_turns(
     quiet.close()
 
 
+@pytest.mark.parametrize(("polling", "least", "most"), [(0.001, 4, 5), (0.1, 9, 13)])
+def test_turns_after_a_slow_poll_are_bounded(
+    loop: EventLoop,
+    times: Times,
+    monkeypatch: pytest.MonkeyPatch,
+    polling: float,
+    least: int,
+    most: int,
+) -> None:
+    turns: list[Any] = []
+    loop.request_turn(Busy(loop, times, turns, "busy", MILLISECOND))
+
+    def poll(timeout: float) -> list[Any]:
+        times.spent += polling
+        return []
+
+    monkeypatch.setattr(loop._selector, "select", poll)
+    loop.run_once()
+    assert least <= len(turns) <= most
+
+
 def test_task_of_another_thread_wakes_the_loop(endless_wait: None) -> None:
     loop = EventLoop()
     ran_in: list[threading.Thread] = []
