@@ -33,6 +33,7 @@ WRITE = selectors.EVENT_WRITE
 LONGEST_WAIT = 60.0  # seconds
 POLL_INTERVAL = 0.003  # seconds of turns between two polls
 LONGEST_POLL_INTERVAL = 0.01  # seconds of turns after a slow poll
+TASKS_IN_ROUND = 128  # of call_soon: after a flood of handshakes, hundreds wait
 EACH_IN_ROUND = 32  # items of call_for_each, and deadlines: to close thousands at once would take a second
 COARSE_INTERVAL = 1.0  # seconds; the keepalive's own tick (section 6 of docs/protocol.md)
 SWITCH_INTERVAL = 0.001  # seconds that a handshake thread may keep the interpreter from the loop
@@ -208,8 +209,8 @@ class EventLoop:
             watched = len(self._coarse_selector.get_map()) > 0
             self._next_coarse_poll = math.floor(self.now) + COARSE_INTERVAL if watched else math.inf
         if self.turns:
-            # With thousands of ready connections polling is slow: it should take a fifth of the time, but
-            # readiness must not go unnoticed for long. The coarse poll comes once a second; it does not count.
+            # With thousands of ready connections polling is slow. It should take a fifth of the time, but
+            # readiness must be noticed soon. The coarse poll comes once a second, and does not count.
             self._run_turns(max(POLL_INTERVAL, min(4 * polling, LONGEST_POLL_INTERVAL)))
         if self._tasks:
             self._run_tasks()
@@ -253,7 +254,7 @@ class EventLoop:
 
     def _run_tasks(self) -> None:
         # Tasks that these add run in the next round.
-        for _ in range(len(self._tasks)):
+        for _ in range(min(TASKS_IN_ROUND, len(self._tasks))):
             self._tasks.popleft()()
 
     def _time_to_wait(self) -> float:

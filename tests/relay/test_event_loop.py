@@ -9,12 +9,21 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from offset_common.relay import event_loop
-from offset_common.relay.event_loop import EACH_IN_ROUND, POLL_INTERVAL, READ, WRITE, EventLoop, ReadyEntry
+from offset_common.relay.event_loop import (
+    EACH_IN_ROUND,
+    POLL_INTERVAL,
+    READ,
+    TASKS_IN_ROUND,
+    WRITE,
+    EventLoop,
+    ReadyEntry,
+)
 
 MILLISECOND = 0.001
 
@@ -308,6 +317,18 @@ def test_thousands_of_deadlines_delay_no_turn(loop: EventLoop, times: Times) -> 
         loop.run_once()
         assert len(turns) == count
         assert sum(timer.calls for timer in timers) == min(1000, count * EACH_IN_ROUND)
+
+
+def test_hundreds_of_tasks_delay_no_turn(loop: EventLoop, times: Times) -> None:
+    turns: list[Any] = []
+    loop.request_turn(Busy(loop, times, turns, "busy", 1.0))
+    done: list[int] = []
+    for number in range(1000):
+        loop.call_soon(partial(done.append, number))
+    for count in range(1, 1 + math.ceil(1000 / TASKS_IN_ROUND)):
+        loop.run_once()
+        assert len(turns) == count
+        assert done == list(range(min(1000, count * TASKS_IN_ROUND)))
 
 
 def test_task_for_thousands_of_items_delays_no_turn(loop: EventLoop, times: Times) -> None:
