@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import sys
+import termios
 
 import pytest
 
@@ -12,6 +15,7 @@ from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EACH_IN_ROUND
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
+from offset_common.relay.sessions.closing import DISCARDED_IN_TURN
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
 
@@ -146,6 +150,22 @@ def test_input_of_an_ended_tunnel_is_dropped(harness: Harness) -> None:
     assert harness.relay.buffers.used == 0
     far.sock.close()
     assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
+
+
+def test_peer_that_keeps_sending_gets_short_turns(harness: Harness) -> None:
+    _, far = ended_tunnel(harness, 10)
+    sent = far.sock.send(bytes(2 * DISCARDED_IN_TURN))
+    assert sent > DISCARDED_IN_TURN
+    left = sent
+    while left:
+        before, left = left, unread_bytes(far.connection.sock)
+        assert before - left <= DISCARDED_IN_TURN
+        harness.run_rounds(1)
+
+
+def unread_bytes(sock: socket.socket) -> int:
+    """Return how many received bytes of a socket have not been read."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_acceptor_gone_at_the_join_ends_the_connect(harness: Harness) -> None:

@@ -10,6 +10,14 @@ from __future__ import annotations
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.lifecycle import Event, State
+from offset_common.relay.limits import KIB
+
+DISCARDED_IN_TURN = 64 * KIB  # bytes: a peer that keeps sending must not delay others
+
+
+def _discard_input(connection: SocketConnection) -> bool:
+    """Discard some input; return False if the peer closed."""
+    return connection.discard_input(connection.env.receive_buffer.view[:DISCARDED_IN_TURN])
 
 
 def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
@@ -43,7 +51,7 @@ class Flushing(ConnectionSession):
     def on_readable(self) -> None:
         """Discard input."""
         connection = self.connection
-        if connection.discard_input(connection.env.receive_buffer.view):
+        if _discard_input(connection):
             connection.extend_deadline()
         elif not connection.output:
             connection.close(CloseReason.PEER_CLOSED)
@@ -81,7 +89,7 @@ class Lingering(ConnectionSession):
 
     def on_readable(self) -> None:
         """Discard input until the peer closes."""
-        if not self.connection.discard_input(self.connection.env.receive_buffer.view):
+        if not _discard_input(self.connection):
             self.connection.close(CloseReason.PEER_CLOSED)
 
     def on_deadline(self) -> None:
