@@ -28,6 +28,10 @@ INSTALL_COMMANDS = re.findall(r"^((?:mkdir|cp) .*/(?:opt|etc)/.*)$", _INSTALL, r
 """Commands that install the files of the service."""
 TUTORIAL_COMMANDS = re.findall(r"^(\.venv/bin/python .*)$", _TUTORIAL, re.MULTILINE)
 """Commands of the first tutorial, beside `make run`."""
+PROGRAM_COMMANDS = re.findall(
+    r"^    (mkdir inbox|python3 examples/.*)$", (ROOT / "docs/programs.md").read_text("utf-8"), re.MULTILINE
+)
+"""Commands that run the programs to copy."""
 FAIL2BAN_COMMANDS = re.findall(
     r"^(cp deploy/fail2ban/.*)$", (ROOT / "docs/logs.md").read_text("utf-8"), re.MULTILINE
 )
@@ -89,8 +93,9 @@ def environment() -> dict[str, str]:
 
 
 def make_clone(directory: Path) -> Path:
-    """Make `directory` look like a fresh clone; return it."""
+    """Make `directory` look like a fresh clone, in which no documented command has run; return it."""
+    made = {"relay", "inbox", ".ident", ".relay", ".html", ".png", ".db"}
     for path in ROOT.iterdir():
-        if not path.name.startswith(".") and path.name != "relay":
+        if not path.name.startswith(".") and not {path.name, path.suffix} & made:
             (directory / path.name).symlink_to(path)
     return directory

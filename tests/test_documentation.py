@@ -87,9 +87,11 @@ def stmgr(directory: Path, *arguments: str) -> None:
 @pytest.mark.usefixtures("relay")
 def test_documented_programs_exchange_messages(clone: Path) -> None:
     listener, caller = blocks("programs.md", "python")
-    assert len(listener.splitlines()) == 10
+    assert len(listener.splitlines()) == 13
     key = encode_key(load_identity(clone / "listener.ident").public_key)
-    with subprocess.Popen([sys.executable, "-c", listener], cwd=clone, env=environment()) as listening:
+    with subprocess.Popen(
+        [sys.executable, "-c", listener], cwd=clone, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as listening:
         try:
             output = ""
             deadline = time.monotonic() + PATIENCE
@@ -106,6 +108,8 @@ def test_documented_programs_exchange_messages(clone: Path) -> None:
                 )
                 output = done.stdout
             assert "you said hello" in output
+            listening.send_signal(signal.SIGINT)
+            assert listening.communicate(timeout=PATIENCE)[1] == ""  # no traceback
         finally:
             listening.kill()
 

@@ -30,6 +30,7 @@ from tests.documents import (
     FAIL2BAN_COMMANDS,
     INSTALL_COMMANDS,
     OWNERS_COMMANDS,
+    PROGRAM_COMMANDS,
     ROOT,
     ROTATION_COMMANDS,
     SECOND_UNIT_COMMANDS,
@@ -72,6 +73,7 @@ ELSEWHERE = {
     ),
     ".venv/bin/python -m bench.forwarding": f"{FORWARD}::test_comparison_prints_a_row_for_each_way",
     **dict.fromkeys(TUTORIAL_COMMANDS, "tests/test_tutorials.py::test_first_tutorial_works_as_written"),
+    **dict.fromkeys(PROGRAM_COMMANDS, "tests/test_tutorials.py::test_programs_to_copy_work_as_documented"),
     **dict.fromkeys(("ssh -p 2222 localhost", "ssh home"), f"{FORWARD}::test_ssh_works"),
 }
 """Commands that another test runs, with that test or the start of its name."""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import doctest
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-from offset_common.identity import encode_key, load_identity
-from tests.documents import ROOT, TUTORIAL_COMMANDS, blocks, environment, make_clone
-from tests.support.process import PATIENCE, LoggedProcess, free_port
+import pytest
+
+from offset_common.identity import Identity, encode_key, load_identity, save_identity
+from tests.documents import PROGRAM_COMMANDS, ROOT, TUTORIAL_COMMANDS, blocks, environment, make_clone
+from tests.support.process import PATIENCE, LoggedProcess, free_port, wait_until
+from tests.support.relay_process import RelayProcess, relay
+
+__all__ = ["relay"]
 
 
 def start(line: str, directory: Path) -> LoggedProcess:
@@ -18,12 +24,22 @@ def start(line: str, directory: Path) -> LoggedProcess:
     return LoggedProcess([sys.executable, *shlex.split(line)[1:]], directory)
 
 
+def run_once(line: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of a tutorial without input."""
+    return subprocess.run(
+        [sys.executable, *shlex.split(line)[1:]],
+        cwd=directory,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
 def run(line: str, directory: Path) -> str:
     """Run a command of a tutorial; return its output."""
-    words = [sys.executable, *shlex.split(line)[1:]]
-    done = subprocess.run(
-        words, cwd=directory, env=environment(), capture_output=True, text=True, timeout=PATIENCE
-    )
+    done = run_once(line, directory)
     assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -49,6 +65,40 @@ def test_first_tutorial_works_as_written(tmp_path: Path) -> None:
         relay.wait_for_line("tunnel opened")
     finally:
         relay.kill()
+
+
+@pytest.mark.parametrize(
+    ("script", "output"),
+    [("chat.py", ""), ("send_file.py", "sent README.md, "), ("json_rpc.py", "3\n")],
+)
+def test_programs_to_copy_work_as_documented(
+    script: str, output: str, relay: RelayProcess, tmp_path: Path
+) -> None:
+    here = make_clone(tmp_path)
+    for name in ("relay", "inbox"):
+        (here / name).mkdir()
+    relay.ticket.save(here / "relay/relay.relay")
+    keys = {}
+    for name in ("listener", "caller"):
+        identity = Identity.generate()
+        keys[name] = encode_key(identity.public_key)
+        save_identity(identity, here / f"{name}.ident")
+    serve, call = (
+        re.sub(r"KEY_OF_\w+", lambda key: keys["caller" if key[0].endswith("SENDER") else "listener"], line)
+        for line in PROGRAM_COMMANDS
+        if script in line
+    )
+    server = start(serve, here)
+    try:
+        server.wait_for_line("^listening for ")
+
+        def works() -> bool:
+            done = run_once(call, here)
+            return done.returncode == 0 and done.stdout.startswith(output)
+
+        wait_until(works, output)  # the relay may handle the first call before it knows the listener
+    finally:
+        server.kill()
 
 
 def test_every_python_session_prints_what_is_shown() -> None:
