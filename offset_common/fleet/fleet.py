@@ -37,7 +37,8 @@ from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.relay.status import Traffic
 from offset_common.wire.messages import InitRole
 
-LOOK_INTERVAL = 0.25  # seconds until a connect that waits for an expected listener looks at other hosts again
+LOOK_INTERVAL = 0.25  # seconds until connects that wait for expected listeners look at other hosts again
+LOOKS = 100  # connects that do so together: about 5 ms of the event loop
 
 
 class FleetOptions(NamedTuple):
@@ -258,7 +259,7 @@ class Fleet(Homes):
         """Forward connects that wait for expected listeners, which may have come back at another host."""
         if self._loop.now >= self._look_at:
             self._look_at = math.inf
-            self._relay.rendezvous.forward_unattended()
+            self._relay.rendezvous.forward_unattended(LOOKS)
 
     def _lose(self, key: bytes, claim: Claim) -> None:
         self.directory.claims.lose(key, claim)

@@ -113,9 +113,13 @@ class Rendezvous:
         self._forward(waiting)
         listener.connection.close(CloseReason.REPLACED)
 
-    def forward_unattended(self) -> None:
-        """Forward connects whose listeners are expected here: they may have come back at another host."""
-        self._forward(self.registry.take(self.registry.unattended()))
+    def forward_unattended(self, most: int) -> None:
+        """Forward connects whose listeners are expected here: they may have come back at another host.
+
+        Args:
+            most: how many; those that come back without success are the last ones next time.
+        """
+        self._forward(self.registry.take(self.registry.unattended()[:most]))
 
     def finish_claim(self, key: bytes) -> None:
         """Register the new listener of `key`, if there is one: other hosts find it too."""

@@ -45,6 +45,18 @@ def test_full_listener_gives_up_the_newest_of_most(registry: R, newcomer: str) -
         assert registry.accept(A, C) == "newcomer"
 
 
+def test_unattended_connects_are_taken_in_turn(registry: R) -> None:
+    registry.expect_listeners(True)
+    for pending, target in zip("xyz", (A, B, C)):
+        connect(registry, pending, target, target)
+    order = ""
+    for _ in range(6):
+        ((pending, request),) = registry.take(registry.unattended()[:1])
+        order += pending
+        registry.connect(pending, request)
+    assert order == "xyzxyz"
+
+
 KEYS = st.sampled_from([A, B, C])
 LIMITS = Limits(waiting_per_key=3, waiting_per_listener=4, tunnels_per_key=3)
 
