@@ -7,7 +7,8 @@ Usage:
 
 A file is a header with its name, size and SHA-256, then its content, then an answer. The receiver stores it
 under its name only when it is complete and correct, and never over an existing file. A sender that vanishes
-or lies leaves nothing. The sender tries again while the relay or the receiver is away.
+or lies leaves nothing; a receiver that is stopped may leave a file .part-*, which may be removed. The sender
+tries again while the relay or the receiver is away.
 """
 
 from __future__ import annotations
