@@ -55,11 +55,6 @@ class Directory:
         return self._present is True
 
     @property
-    def away(self) -> bool:
-        """Whether the directory does not answer; at the start, the first answer is awaited."""
-        return self._present is False
-
-    @property
     def refuses(self) -> bool:
         """Whether the directory refuses to store entries."""
         return self._refused
@@ -144,7 +139,7 @@ class Directory:
     def _ask(self, now: float) -> int:
         number = self._next_question
         self._next_question += 1
-        if not self.away and len(self._questions) < MAX_QUESTIONS:
+        if self._present is not False and len(self._questions) < MAX_QUESTIONS:
             self._questions[number] = now + FIND_TIMEOUT
         else:
             self._events.append(Found(number))

@@ -144,7 +144,7 @@ class Fleet(Homes):
     def claim(self, key: bytes) -> bool:
         """Claim `key` for this host; while the directory is away, the listener does without."""
         self.directory.claims.listen(key)
-        return not self.directory.away
+        return self.directory.present
 
     def release(self, key: bytes) -> None:
         """Drop the claim of `key`."""

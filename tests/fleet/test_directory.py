@@ -236,7 +236,6 @@ def test_question_before_the_first_answer_is_asked(server: ServerModel) -> None:
     home.run()
     home.listen()
     starting = HostModel(server, b"B")
-    assert not starting.directory.present and not starting.directory.away
     number = starting.directory.find_home(KEY, server.now)
     starting.run()
     (found,) = [event for event in starting.events if isinstance(event, Found)]

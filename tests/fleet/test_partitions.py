@@ -71,7 +71,6 @@ def test_host_cut_off_from_the_directory_is_alone_until_it_is_back(
     assert_joined(*tunnel)
 
 
-@pytest.mark.slow
 def test_short_cut_between_hosts_delays_what_passes(
     relay: FleetProcesses, new_node_at: NewNodeAt, cables: ExitStack
 ) -> None:
