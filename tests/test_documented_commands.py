@@ -105,7 +105,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (directory / "relay").mkdir()
     (directory / "access.txt").write_text("# everything is allowed\n")
     UsageFile(str(directory / "usage.db")).load("2026-11")
-    run("python stmgr.py gen-ident --output relay/relay.ident", directory)
+    for identity in ("relay/relay.ident", "check.ident"):
+        run(f"python stmgr.py gen-ident --output {identity}", directory)
     relay = RelayProcess(directory / "relay/relay.ident")
     ticket = (
         f"relay-ticket --address 127.0.0.1:{relay.port} --idfile relay/relay.ident --output relay/relay.relay"

@@ -108,6 +108,7 @@ def test_the_bulk_transfer_is_bounded(relay, check, monkeypatch):
 
 
 def test_a_quick_check_does_not_send_bulk_data(relay, check):
+    wait_until(lambda: not relay.state().figures["connections"], "the end of earlier checks")
     before = len(relay.ends())
     status, out = check(relay.ticket, "--quick", "--json")
     report = json.loads(out)

@@ -13,6 +13,7 @@ import pytest
 
 import stmgr
 from offset_common.address import Address
+from offset_common.identity import Identity, save_identity
 from offset_common.tickets import RelayTicket
 from offset_common.tools import address_check
 from offset_common.tools.failures import Cause
@@ -57,6 +58,14 @@ def test_relay_works_if_all_its_addresses_do(both: RelayProcess, check: Check) -
     assert "2 of 2 work" in out
     assert "nodes meet through all 2 pairs of addresses" in out
     assert out.endswith("\nthe relay works\n")
+
+
+def test_both_nodes_may_have_one_identity(both: RelayProcess, check: Check, tmp_path: Path) -> None:
+    identity = tmp_path / "check.ident"
+    save_identity(Identity.generate(), identity)
+    status, out = check(both, ["127.0.0.1", "127.0.0.2"], "--idfile", str(identity))
+    assert status == 0
+    assert "nodes meet through all 2 pairs of addresses" in out
 
 
 def test_address_where_nothing_listens_is_named(start_relay: StartRelay, check: Check) -> None:
@@ -155,6 +164,10 @@ def test_hosts_of_a_fleet_pass_and_others_are_named(
         for host in (one, two):
             host.wait_for_line("^directory present")
         status, out = check(one, ["127.0.0.1", "127.0.0.2"])
+        assert status == 0 and "all 2 pairs" in out
+        identity = tmp_path / "check.ident"
+        save_identity(Identity.generate(), identity)
+        status, out = check(one, ["127.0.0.1", "127.0.0.2"], "--idfile", str(identity))
         assert status == 0 and "all 2 pairs" in out
         start_relay(address=f"127.0.0.3:{one.port}", identity=one.identity)
         addresses = ["127.0.0.1", "127.0.0.3", "127.0.0.2"]

@@ -9,11 +9,13 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import stmgr
+from offset_common.identity import encode_key, load_identity
 from tests.commands import ROOT
 from tests.support.client import fake_server, ticket_for, wait_for_end
 from tests.support.relay_process import RelayProcess, StartRelay, relay, start_relay
@@ -72,6 +74,52 @@ def test_watch_prints_a_line_for_each_check(ticket_file: str) -> None:
     for line in lines:
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ OK 127\.0\.0\.1:\d+: ", line)
     assert len({line[:20] for line in lines}) == 3, "a check starts every second"
+
+
+@pytest.fixture
+def guarded(start_relay: StartRelay, tmp_path: Path) -> Callable[..., tuple[str, str]]:
+    """Start a relay whose access file has rules for one key; return its ticket and that identity."""
+
+    def start(*verbs: str) -> tuple[str, str]:
+        identity, access, ticket = (tmp_path / name for name in ("check.ident", "access.txt", "a.relay"))
+        assert stmgr.main(["gen-ident", "-o", str(identity)]) == 0
+        key = encode_key(load_identity(identity).public_key)
+        access.write_text("".join(f"{verb} {key} relay-check\n" for verb in verbs))
+        start_relay("--access", str(access)).ticket.save(ticket)
+        return str(ticket), str(identity)
+
+    return start
+
+
+@pytest.mark.parametrize("options", [("--quick", "--line"), ("--trace",), ("--json",)])
+def test_relay_with_an_access_file_is_checked_with_an_allowed_key(
+    guarded: Callable[..., tuple[str, str]], options: tuple[str, ...]
+) -> None:
+    ticket, identity = guarded("listen", "connect")
+    assert stmgr.main(["relay-check", ticket, *options, "--idfile", identity]) == 0
+
+
+def test_watch_uses_the_identity(guarded: Callable[..., tuple[str, str]]) -> None:
+    ticket, identity = guarded("listen", "connect")
+    watching = watch(ticket, "--idfile", identity)
+    lines = [next_line(watching) for _ in range(2)]
+    assert interrupt(watching) == 0
+    assert [" OK " in line for line in lines] == [True, True]
+
+
+@pytest.mark.parametrize("verb", ["listen", "connect"])
+def test_check_of_a_relay_with_an_access_file_mentions_it(
+    guarded: Callable[..., tuple[str, str]], verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ticket, _ = guarded(verb)
+    assert stmgr.main(["relay-check", ticket, "--timeout", "1"]) == 1
+    advice = "access file that does not allow the keys of this check: give an allowed one with --idfile"
+    assert advice in capsys.readouterr().out
+
+
+def test_page_of_every_byte_takes_no_identity(capsys: pytest.CaptureFixture[str]) -> None:
+    assert stmgr.main(["relay-check", "a.relay", "--idfile", "a.ident", "--illustrate", "a.html"]) == 2
+    assert "--idfile and --illustrate cannot be used together" in capsys.readouterr().err
 
 
 def test_status_of_watch_is_that_of_the_last_check(start_relay: StartRelay, tmp_path: Path) -> None:

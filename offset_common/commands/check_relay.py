@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from offset_common.errors import UsageError
+from offset_common.identity import load_identity
 from offset_common.option_values import read_number
 from offset_common.tickets import RelayTicket
 
@@ -22,6 +23,8 @@ def relay_check(values: dict[str, Any]) -> int:
       stmgr.py relay-check <ticket> [options]
 
     Options:
+      --idfile FILE      The identity of both nodes, for a relay with an access file that allows only some
+                         keys. Do not use that of a real node, because the check would replace its listener.
       --quick            Do not measure the throughput, which sends up to 32 MiB.
       --trace            Show and explain every frame, and measure nothing.
       --illustrate FILE  Create a page (.html) that explains every byte, and measure nothing.
@@ -42,7 +45,9 @@ def relay_check(values: dict[str, Any]) -> int:
         _check_exclusive(values, "--trace", "--watch")
         _check_exclusive(values, "--illustrate", "--watch")
     _check_exclusive(values, "--trace", "--json", "--line", "--illustrate")
+    _check_exclusive(values, "--idfile", "--illustrate")  # the page shows the private keys
     ticket = RelayTicket.load(values["<ticket>"])
+    identity = None if values["--idfile"] is None else load_identity(values["--idfile"])
     if values["--illustrate"] is not None:
         from offset_common.illustrate.command import illustrate
 
@@ -52,11 +57,11 @@ def relay_check(values: dict[str, Any]) -> int:
     from offset_common.tools.check_report import Report, check_and_report, watch_and_report
 
     if interval is not None:
-        return watch_and_report(ticket, timeout, interval, as_json=values["--json"])
+        return watch_and_report(ticket, timeout, interval, as_json=values["--json"], identity=identity)
     report = Report.STEPS
     for option, form in (("--trace", Report.TRACE), ("--json", Report.JSON), ("--line", Report.LINE)):
         report = form if values[option] else report
-    return check_and_report(ticket, timeout, report, quick=values["--quick"])
+    return check_and_report(ticket, timeout, report, quick=values["--quick"], identity=identity)
 
 
 def _check_exclusive(values: dict[str, Any], *options: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Optional, Union
 
 from offset_common.channel.secure_channel import Observer
-from offset_common.identity import encode_key
+from offset_common.identity import Identity, encode_key
 from offset_common.tickets import RelayTicket
 from offset_common.tools.address_check import AddressResult
 from offset_common.tools.failures import outcome_lines
@@ -90,6 +90,7 @@ def check_and_report(
     *,
     quick: bool = False,
     short: bool = False,
+    identity: Optional[Identity] = None,
 ) -> int:
     """Check a relay and print the results as they arrive.
 
@@ -99,6 +100,7 @@ def check_and_report(
         report: the form of the output. A trace measures nothing.
         quick: do not measure the throughput.
         short: in a trace, print the opening frames of the first connection only.
+        identity: of both nodes; None for temporary ones.
 
     Returns:
         The exit status: 0, or 1 if the relay does not work.
@@ -116,7 +118,9 @@ def check_and_report(
     elif report is Report.STEPS:
         print_line(f"{title}\n")
     measure = report is not Report.TRACE
-    check = RelayCheck(ticket, watcher, timeout, round_trips=measure, bulk=measure and not quick)
+    check = RelayCheck(
+        ticket, watcher, timeout, round_trips=measure, bulk=measure and not quick, identity=identity
+    )
     try:
         works = check.run()
         watcher.finished(check)
@@ -130,7 +134,14 @@ def check_and_report(
     return 0 if works else STATUS_FAILED
 
 
-def watch_and_report(ticket: RelayTicket, timeout: float, interval: float, *, as_json: bool = False) -> int:
+def watch_and_report(
+    ticket: RelayTicket,
+    timeout: float,
+    interval: float,
+    *,
+    as_json: bool = False,
+    identity: Optional[Identity] = None,
+) -> int:
     """Check a relay again and again until Ctrl-C, without throughput; print one line for each check.
 
     Args:
@@ -138,6 +149,7 @@ def watch_and_report(ticket: RelayTicket, timeout: float, interval: float, *, as
         timeout: seconds for each step.
         interval: seconds from the start of one check to the start of the next.
         as_json: print a JSON object on each line.
+        identity: of both nodes; None for temporary ones.
 
     Returns:
         The exit status: 0, or 1 if the relay did not work in the last complete check.
@@ -148,7 +160,7 @@ def watch_and_report(ticket: RelayTicket, timeout: float, interval: float, *, as
             start = time.monotonic()
             now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
             watcher = LineWatcher(colour=False, lines=False)
-            check = RelayCheck(ticket, watcher, timeout, bulk=False)
+            check = RelayCheck(ticket, watcher, timeout, bulk=False, identity=identity)
             works = check.run()
             watcher.finished(check)
             if as_json:

@@ -30,25 +30,33 @@ RETRY_DELAY = 0.1  # seconds before the next connect
 CLOSE_TIMEOUT = 1.0  # seconds
 
 
-def check_pairs(ticket: RelayTicket, addresses: Sequence[SocketAddress], timeout: float) -> int:
+def check_pairs(
+    ticket: RelayTicket,
+    addresses: Sequence[SocketAddress],
+    timeout: float,
+    listening: Identity,
+    connecting: Identity,
+) -> int:
     """Listen at each address, and connect at each other one; return the number of pairs.
 
     Args:
         ticket: the relay's.
         addresses: those that work.
         timeout: seconds for each pair.
+        listening: the node that listens.
+        connecting: the node that connects.
 
     Raises:
         NotAnnouncedError: some pairs don't meet; the error names them.
         ConnectionEnded: a connection was closed.
     """
     apart = []
+    init = InitConnection(InitRole.CONNECT, listening.public_key)
     for here in addresses:
-        node = Identity.generate()
-        listener = start_listener(dial_found(ticket, node, [here], Deadline(timeout)))
+        listener = start_listener(dial_found(ticket, listening, [here], Deadline(timeout)))
         try:
             for there in addresses:
-                if there != here and not _meet(ticket, listener, node, there, timeout):
+                if there != here and not _meet(ticket, listener, init, connecting, there, timeout):
                     apart.append(f"{there.sockaddr[0]} to {here.sockaddr[0]}")
                     break  # another one would take as long
         finally:
@@ -59,12 +67,16 @@ def check_pairs(ticket: RelayTicket, addresses: Sequence[SocketAddress], timeout
 
 
 def _meet(
-    ticket: RelayTicket, listener: Listener, node: Identity, there: SocketAddress, timeout: float
+    ticket: RelayTicket,
+    listener: Listener,
+    init: InitConnection,
+    node: Identity,
+    there: SocketAddress,
+    timeout: float,
 ) -> bool:
     deadline = Deadline(timeout)
     while deadline.left():
-        dialing = dial_found(ticket, Identity.generate(), [there], Deadline(timeout))
-        init = InitConnection(InitRole.CONNECT, node.public_key)
+        dialing = dial_found(ticket, node, [there], Deadline(timeout))
         tunnel = start_tunnel(dialing, init, end_to_end=False, timeout=timeout)
         try:
             if wait_for_incoming(listener, tunnel, deadline) is not None:

@@ -7,7 +7,8 @@
     both, through every two addresses of the name: listen here, connect there
     listener and connector: round trips, bulk
 
-Both nodes have new random identities, so the check does not affect any real node.
+Both nodes have new random identities, so the check does not affect any real node; or they share one that the
+person gives.
 
 Source: sections 2, 4 and 7 of docs/protocol.md.
 """
@@ -96,6 +97,7 @@ class RelayCheck:
         timeout: seconds for each step.
         round_trips: measure round trips after the other steps.
         bulk: measure the throughput last.
+        identity: of both nodes; None for a new one for each.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class RelayCheck:
         *,
         round_trips: bool = True,
         bulk: bool = True,
+        identity: Optional[Identity] = None,
     ) -> None:
         self.ticket = ticket
         self.steps: list[StepDone] = []
@@ -117,8 +120,8 @@ class RelayCheck:
         self._timeout = timeout
         self._measure_round_trips = round_trips
         self._measure_bulk = bulk
-        self._listening_node = Identity.generate()
-        self._connecting_node = Identity.generate()
+        self._listening_node = identity or Identity.generate()
+        self._connecting_node = identity or Identity.generate()
         self._connections: list[Union[Tunnel, Listener]] = []
 
     def run(self) -> bool:
@@ -150,7 +153,13 @@ class RelayCheck:
             self._expect(connector, BACK)
         if len(set(found)) > 1:
             with self._step("pairs") as add_detail:
-                pairs = check_pairs(self.ticket, list(dict.fromkeys(found)), self._timeout)
+                pairs = check_pairs(
+                    self.ticket,
+                    list(dict.fromkeys(found)),
+                    self._timeout,
+                    self._listening_node,
+                    self._connecting_node,
+                )
                 add_detail(f"nodes meet through all {pairs} pairs of addresses")
         if self._measure_round_trips:
             with self._step("round trips"):
