@@ -57,11 +57,12 @@ def connect(arguments: dict[str, Any]) -> int:
             display.event("listening", f"listening on {door.name}", where=door.name, service=door.service)
         reach.start()
         loop.run()
+        ending.settle()
         for door in doors:
             door.close()
         reach.stop()
         linger(loop)
-        if streams is not None and not ending.failure:
+        if streams is not None and ending.in_order:
             streams.wait_written(MAX_SECONDS)
     return ending.status(stdio)
 
@@ -124,11 +125,23 @@ class Ending:
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
         self._ended = False
-        self.failure = ""
+        self._settled = False
+        self._failure = ""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether it ended by itself, and without a failure."""
+        return self._ended and not self._failure
+
+    def settle(self) -> None:
+        """Ignore all that ends from now on: the loop has stopped, perhaps because of a signal."""
+        self._settled = True
 
     def end(self, reason: str) -> None:
         """End because of a failure; an empty reason is an orderly end."""
-        self.failure = self.failure or reason
+        if self._settled:
+            return
+        self._failure = self._failure or reason
         self._ended = True
         self._loop.stop()
 
@@ -141,8 +154,8 @@ class Ending:
         Raises:
             ServiceError: there was a failure.
         """
-        if self.failure:
-            raise ServiceError(self.failure)
+        if self._failure:
+            raise ServiceError(self._failure)
         return STATUS_INTERRUPTED if stdio and not self._ended else 0
 
 
@@ -165,6 +178,7 @@ def list_services(arguments: dict[str, Any]) -> int:
         loop.call_later(read_wait(arguments), lambda: ending.end(reach.failure))
         reach.start()
         loop.run()
+        ending.settle()
         reach.stop()
         linger(loop)
     return ending.status(stdio=True)

@@ -34,8 +34,7 @@ def check_pairs(
     ticket: RelayTicket,
     addresses: Sequence[SocketAddress],
     timeout: float,
-    listening: Identity,
-    connecting: Identity,
+    identity: Optional[Identity] = None,
 ) -> int:
     """Listen at each address, and connect at each other one; return the number of pairs.
 
@@ -43,16 +42,16 @@ def check_pairs(
         ticket: the relay's.
         addresses: those that work.
         timeout: seconds for each pair.
-        listening: the node that listens.
-        connecting: the node that connects.
+        identity: of both nodes; None for new ones.
 
     Raises:
         NotAnnouncedError: some pairs don't meet; the error names them.
         ConnectionEnded: a connection was closed.
     """
     apart = []
-    init = InitConnection(InitRole.CONNECT, listening.public_key)
     for here in addresses:
+        listening, connecting = identity or Identity.generate(), identity or Identity.generate()
+        init = InitConnection(InitRole.CONNECT, listening.public_key)
         listener = start_listener(dial_found(ticket, listening, [here], Deadline(timeout)))
         try:
             for there in addresses:
@@ -70,13 +69,13 @@ def _meet(
     ticket: RelayTicket,
     listener: Listener,
     init: InitConnection,
-    node: Identity,
+    connecting: Identity,
     there: SocketAddress,
     timeout: float,
 ) -> bool:
     deadline = Deadline(timeout)
     while deadline.left():
-        dialing = dial_found(ticket, node, [there], Deadline(timeout))
+        dialing = dial_found(ticket, connecting, [there], Deadline(timeout))
         tunnel = start_tunnel(dialing, init, end_to_end=False, timeout=timeout)
         try:
             if wait_for_incoming(listener, tunnel, deadline) is not None:

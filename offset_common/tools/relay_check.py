@@ -120,6 +120,7 @@ class RelayCheck:
         self._timeout = timeout
         self._measure_round_trips = round_trips
         self._measure_bulk = bulk
+        self._identity = identity
         self._listening_node = identity or Identity.generate()
         self._connecting_node = identity or Identity.generate()
         self._connections: list[Union[Tunnel, Listener]] = []
@@ -153,13 +154,7 @@ class RelayCheck:
             self._expect(connector, BACK)
         if len(set(found)) > 1:
             with self._step("pairs") as add_detail:
-                pairs = check_pairs(
-                    self.ticket,
-                    list(dict.fromkeys(found)),
-                    self._timeout,
-                    self._listening_node,
-                    self._connecting_node,
-                )
+                pairs = check_pairs(self.ticket, list(dict.fromkeys(found)), self._timeout, self._identity)
                 add_detail(f"nodes meet through all {pairs} pairs of addresses")
         if self._measure_round_trips:
             with self._step("round trips"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ from offset_common.forward.code import parse_code
 from offset_common.forward.peers import Peer, Peers, Rule
 from offset_common.identity import Identity, encode_key
 from tests.forward.programs import (
+    PATIENCE,
     Machine,
     Setting,
     echo,
@@ -157,6 +160,21 @@ def test_stdio_passes_bytes_and_both_ends(setting: Setting) -> None:
         content = os.urandom(300_000)
         done = setting.laptop.run("to", str(setting.code), "reverse", "--stdio", input=content)
     assert (done.returncode, done.stdout, done.stderr) == (0, content[::-1], b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stdio_ends_quietly_after_a_signal(setting: Setting, number: signal.Signals) -> None:
+    with server(echo) as target:
+        setting.share(f"echo={target}")
+        command = setting.laptop.command("to", str(setting.code), "echo", "--stdio")
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as program:
+            assert program.stdin is not None and program.stdout is not None and program.stderr is not None
+            program.stdin.write(b"ping")
+            program.stdin.flush()
+            assert program.stdout.read(4) == b"ping"
+            program.send_signal(number)
+            assert (program.wait(PATIENCE), program.stderr.read()) == (130, b"")
 
 
 def test_stdio_fails_with_one_line(setting: Setting) -> None:
