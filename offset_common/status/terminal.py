@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import socket
+import ssl
 import sys
 import time
 from typing import Any, Optional
@@ -20,6 +22,8 @@ WATCH_INTERVAL = 2.0  # seconds
 BAR_WIDTH = 20  # characters
 LOG_LINES = 8
 DEFAULT_PORT = 80
+LOOPBACK = "127.0.0.1"
+_NO_TLS = "WRONG_VERSION_NUMBER"  # OpenSSL's reason if an answer is not TLS
 CLEAR = "\033[H\033[2J"
 
 
@@ -27,13 +31,15 @@ class Source:
     """Where the status comes from.
 
     Args:
-        url: http://host:port, or only host:port; a path after it is ignored.
+        url: http://host:port, host:port, or only a port of this machine; a path after it is ignored.
 
     Raises:
         UsageError: it is invalid.
     """
 
     def __init__(self, url: str) -> None:
+        if url.isascii() and url.lstrip(":").isdigit():
+            url = f"{LOOPBACK}:{url.lstrip(':')}"
         self.url = url
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -59,6 +65,13 @@ class Source:
             body = response.read(MAX_SIZE)
         except http.client.HTTPException:
             raise ServiceError(f"{self.url} does not answer in HTTP; give the address of --status") from None
+        except socket.gaierror:
+            raise ServiceError(f"the name {self._host!r} does not resolve; check its spelling") from None
+        except ssl.SSLError as error:
+            if error.reason != _NO_TLS:
+                raise ServiceError(f"no secure connection to {self.url}: {error.reason or error}") from None
+            plain = self.url.replace("https", "http", 1)
+            raise ServiceError(f"the page at {self.url} speaks HTTP without TLS; write {plain}") from None
         except (OSError, UnicodeError) as error:
             reason = os_error_sentence(error) if isinstance(error, OSError) else "not a host name"
             raise ServiceError(

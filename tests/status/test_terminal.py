@@ -44,7 +44,8 @@ def test_it_shows_what_the_page_shows(relay: RelayWithStatus, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    "form", ["{host}:{port}", "http://{host}:{port}/", "http://{host}:{port}/status.json"]
+    "form",
+    ["{port}", ":{port}", "{host}:{port}", "http://{host}:{port}/", "http://{host}:{port}/status.json"],
 )
 def test_short_forms_of_the_url_work(
     form: str, relay: RelayWithStatus, capsys: pytest.CaptureFixture[str]
@@ -96,6 +97,22 @@ def test_a_relay_that_is_away_is_one_line(capsys: pytest.CaptureFixture[str]) ->
     assert (status, out) == (1, "")
     assert err.startswith("stmgr: no answer from http://127.0.0.1:1: connection refused; check that strelay")
     assert err.count("\n") == 1
+
+
+def test_a_name_that_does_not_resolve_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run("nosuch.invalid:9090", capsys)
+    assert (status, out) == (1, "")
+    assert err == "stmgr: the name 'nosuch.invalid' does not resolve; check its spelling\n"
+
+
+def test_https_says_that_the_page_has_no_tls(
+    relay: RelayWithStatus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"https://{LOCALHOST}:{relay.status_port}"
+    status, out, err = run(url, capsys)
+    assert (status, out) == (1, "")
+    plain = url.replace("https", "http")
+    assert err == f"stmgr: the page at {url} speaks HTTP without TLS; write {plain}\n"
 
 
 @contextmanager
