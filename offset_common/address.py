@@ -103,13 +103,16 @@ def parse_listen_address(text: str) -> Address:
     with _explaining(text):
         if text.isascii() and text.lstrip(":").isdigit() and text.count(":") <= 1:
             port = text.lstrip(":")
-            raise _Invalid(
-                f"is only a port and has no host; write 0.0.0.0:{port} to listen on every IPv4 address,"
-                f" or [::]:{port} for IPv6 too"
-            )
+            raise _Invalid(f"is only a port and has no host; {_wildcards(port)}")
+        if text.startswith("*:") and text[2:].isdigit():
+            raise _Invalid(f"has '*' in its host name; {_wildcards(text[2:])}")
         if text.startswith(":") and text.count(":") == 1:
             raise _Invalid("has no host; write 0.0.0.0 or [::] before the port to listen on every interface")
-        return _parse(text)
+        return _parse(text, lowest_port=0)
+
+
+def _wildcards(port: str) -> str:
+    return f"write 0.0.0.0:{port} to listen on every IPv4 address, or [::]:{port} for IPv6 too"
 
 
 @contextmanager
@@ -130,7 +133,7 @@ def _check_reachable(address: Address) -> None:
         raise _Invalid("can only be used for listening; give an address that peers can connect to")
 
 
-def _parse(text: str) -> Address:
+def _parse(text: str, lowest_port: int = 1) -> Address:
     _check_characters(text)
     if text.startswith("["):
         host, port = _split_brackets(text)
@@ -138,7 +141,7 @@ def _parse(text: str) -> Address:
     else:
         host, port = _split_name(text)
         _check_name(host)
-    return Address(host, _parse_port(port))
+    return Address(host, _parse_port(port, lowest_port))
 
 
 def _check_characters(text: str) -> None:
@@ -194,7 +197,7 @@ def _split_name(text: str) -> tuple[str, str]:
     return host, port
 
 
-def _parse_port(text: str) -> int:
+def _parse_port(text: str, lowest: int = 1) -> int:
     if not text:
         raise _Invalid("has no port after the ':'; write it as in relay.example.com:1337")
     if not re.fullmatch(r"[0-9]+", text):
@@ -202,7 +205,7 @@ def _parse_port(text: str) -> int:
     if text.startswith("0") and text != "0":
         raise _Invalid(f"has the port {text}, which starts with a zero; remove the zero")
     if int(text) > MAX_PORT:
-        raise _Invalid(f"has the port {text}; use a port from 1 to {MAX_PORT}")
+        raise _Invalid(f"has the port {text}; use a port from {lowest} to {MAX_PORT}")
     return int(text)
 
 

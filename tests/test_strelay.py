@@ -59,6 +59,8 @@ def test_the_help_has_the_name_that_started_it(name, tmp_path):
         ("5001", "is only a port and has no host; write 0.0.0.0:5001 to listen on every IPv4 address"),
         ("0.0.0.0", "has no port; write it as in 0.0.0.0:4567"),
         ("localhost", "has no port; write it as in localhost:4567"),
+        ("*:4567", "has '*' in its host name; write 0.0.0.0:4567 to listen on every IPv4 address"),
+        ("127.0.0.1:65536", "has the port 65536; use a port from 0 to 65535"),
     ],
 )
 @pytest.mark.parametrize("option", ["--laddr=", "-l=", "-l"])
@@ -84,6 +86,12 @@ def test_a_wrong_value_is_explained(line, limits, hint, capsys):
     option, value = line.split()
     status, sentence = fail(*IDENTITY, "-l", "h:1", option, value, capsys=capsys)
     assert (status, sentence) == (2, f"strelay: {option} is a {limits}, not '{value}'{hint}")
+
+
+@pytest.mark.parametrize("option", ["-i", "--idfile"])
+def test_an_empty_file_name_is_that_of_its_option(option, capsys):
+    status, sentence = fail(option, "", "-l", "127.0.0.1:0", capsys=capsys)
+    assert (status, sentence) == (2, "strelay: the file name of --idfile is empty")
 
 
 def test_a_ticket_is_no_identity(capsys):

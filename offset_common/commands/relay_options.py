@@ -57,6 +57,8 @@ def read_options(arguments: Mapping[str, Any]) -> RelayOptions:
     Raises:
         UsageError: a value is invalid.
     """
+    if not arguments["--idfile"]:
+        raise UsageError("the file name of --idfile is empty")
     addresses = [parse_listen_address(text) for text in arguments["--laddr"]]
     check_duplicates(addresses)
     return RelayOptions(
