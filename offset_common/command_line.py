@@ -218,6 +218,9 @@ def _explain(doc: str, usage: str, argv: Sequence[str], options_first: bool) -> 
             arguments += [token, *tokens]
         elif token.startswith("-") and token != "-":
             name, matches = _find(token, options)
+            word = token.partition("=")[0]
+            if f"-{word}" in [option.long for option in options]:
+                return f"unknown option {word}; did you mean -{word}?"
             if not matches:
                 suggestion = did_you_mean(token.partition("=")[0], [option.long for option in options])
                 return f"unknown option {name}{suggestion}"

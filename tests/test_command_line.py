@@ -66,6 +66,8 @@ def test_an_equals_sign_follows_a_short_option(line, idfile, laddr):
         ("-i a --ladr=b", "unknown option --ladr; did you mean --laddr?"),
         ("-i a -l b --max-connection 3 --max-bufers=3", "did you mean --max-buffers?"),
         ("-i a -l b --zzz", "unknown option --zzz"),
+        ("-idfile a -laddr b", "unknown option -idfile; did you mean --idfile?"),
+        ("-i a -laddr b", "unknown option -laddr; did you mean --laddr?"),
         ("-i --ouput -l b stray", "unexpected argument 'stray'"),
         ("-i a -l b -- stray", "unexpected argument '--'"),
         ("-i a -l b --quiet=3", "--quiet must not have an argument"),
