@@ -128,7 +128,11 @@ def write_new_file(path: AnyPath, content: Union[str, bytes], *, private: bool) 
     except FileExistsError as error:
         raise FileError(name, "the file already exists; choose another name or remove it first") from error
     except FileNotFoundError as error:
-        raise FileError(name, f"the directory {str(target.parent)!r} is missing; create it first") from error
+        directory = repr(str(target.parent))
+        reason = f"the directory {directory} is missing; create it first"
+        if target.parent.is_dir():  # such as /proc
+            reason = f"no file can be created in the directory {directory}; choose another one"
+        raise FileError(name, reason) from error
     except (OSError, ValueError) as error:
         raise FileError(name, _reason(name, error)) from error
 

@@ -175,6 +175,12 @@ def test_an_unusable_file_name_is_explained(name, reason, tmp_path):
     assert names(tmp_path) == ["file"]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux")
+def test_a_directory_that_takes_no_files_is_not_called_missing():
+    with pytest.raises(FileError, match="no file can be created in the directory '/proc'; choose another"):
+        write_new_file("/proc/offset", "x", private=False)
+
+
 @pytest.mark.parametrize("work", [read_file, lambda path: write_new_file(path, "x", private=False)])
 def test_an_empty_file_name_is_rejected(work):
     with pytest.raises(FileError, match="'': the file name is empty"):
