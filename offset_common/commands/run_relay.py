@@ -253,7 +253,7 @@ def read_homes(
     options = open_fleet(
         read_fleet(arguments), lambda address: sockets.listen(FLEET, [address], limits.socket_buffer)
     )
-    exposed = exposed_file(arguments["--fleet"])
+    exposed = exposed_file(arguments["--fleet"], options.location)
     if exposed is not None:
         log_event("password is exposed", logging.WARNING, file=exposed, advice=f"run chmod 600 {exposed}")
     return lambda relay: Fleet(options, relay)

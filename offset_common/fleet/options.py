@@ -47,9 +47,15 @@ def refuse_password(text: str) -> None:
         )
 
 
-def exposed_file(text: str) -> Optional[str]:
-    """Return the file with the location if other users can read it, or None."""
-    if not text.startswith(FILE_MARK):
+def exposed_file(text: str, location: Location) -> Optional[str]:
+    """Return the file with the location if it has a password in it that other users can read, or None.
+
+    Args:
+        text: the value of --fleet.
+        location: what it says.
+    """
+    secret = location.password or location.options.get("sentinel-password")
+    if not secret or not text.startswith(FILE_MARK):
         return None
     path = text[len(FILE_MARK) :]
     mode = Path(path).stat().st_mode

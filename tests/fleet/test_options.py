@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process import PATIENCE, ROOT
+from tests.support.process import PATIENCE, ROOT, LoggedProcess
 from tests.support.relay_process import command, write_identity
 
 FLEET = ("--fleet", "valkey://127.0.0.1:1/0")
@@ -58,6 +58,19 @@ def test_mistake_is_one_line_with_status_2(tmp_path: Path, options: tuple[str, .
 def test_problem_is_one_line_with_status_1(tmp_path: Path, options: tuple[str, ...], sentence: str) -> None:
     status, error = fail(tmp_path, *options)
     assert status == 1 and sentence in error
+
+
+@pytest.mark.parametrize("secret", ["", ":secret@"])
+def test_file_with_a_password_must_be_private(tmp_path: Path, secret: str) -> None:
+    path = tmp_path / "fleet"
+    path.write_text(f"valkey://{secret}127.0.0.1:1/0\n")
+    path.chmod(0o644)
+    relay = LoggedProcess(command(write_identity(tmp_path), "127.0.0.1:0", "--fleet", f"@{path}", *LISTEN))
+    try:
+        relay.wait_for_line("^relay ready")
+        assert relay.count_lines("password is exposed") == (1 if secret else 0)
+    finally:
+        relay.kill()
 
 
 def test_missing_library_says_what_to_install(tmp_path: Path) -> None:
