@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Callable, Optional
 
 from offset_common.command_line import STATUS_INTERRUPTED
@@ -45,7 +44,11 @@ def connect(arguments: dict[str, Any]) -> int:
     display = Display(arguments["--json"], quiet=stdio)
     with running_loop(display) as loop:
         ending = Ending(loop)
-        welcomed = partial(remember, known, code, arguments["--as"], display)
+
+        def welcomed(welcome: Welcome) -> None:
+            remember(known, code, arguments["--as"], display, welcome)
+            report_missing(places, welcome, peer, display)
+
         reach = make_reach(arguments, loop, directory, code, peer, display, welcomed, ending.end)
         forwarding = Forwarding(reach, Traffic(loop, display), most, display)
         doors = open_doors(loop, places, forwarding, display)
@@ -113,6 +116,15 @@ def remember(known: KnownCodes, code: Code, name: Optional[str], display: Displa
     display.event(
         "remembered", f"the code is remembered; next time, give the name {given} instead", name=given
     )
+
+
+def report_missing(places: Sequence[Place], welcome: Welcome, peer: str, display: Display) -> None:
+    """Show which services the other machine doesn't share, as connections to them will be cut off."""
+    shared = ", ".join(welcome.services)
+    for name in dict.fromkeys(place.service for place in places):
+        if name and name not in welcome.services:
+            text = f"{peer} shares no service {name!r}; name one of: {shared}"
+            display.problem("no_service", text, service=name)
 
 
 class Ending:

@@ -106,6 +106,9 @@ def share(arguments: dict[str, Any]) -> int:
     directory = Directory.of_user()
     ticket = RelayTicket.load(arguments["--relay"]) if arguments["--relay"] else directory.relay()
     identity = read_identity(arguments, directory)
+    peers = Peers(directory)
+    if not options.anyone:
+        peers.load()  # a mistake is reported now, not at the first caller
     display = Display(arguments["--json"])
     with only_share(identity_path(arguments, directory)):
         if arguments["--relay"]:
@@ -113,7 +116,7 @@ def share(arguments: dict[str, Any]) -> int:
         code = Code(ticket, identity.public_key)
         show_code(code, services, display, arguments["--qr"])
         with running_loop(display) as loop:
-            side = Share(loop, ticket, identity, services, Peers(directory), options, display)
+            side = Share(loop, ticket, identity, services, peers, options, display)
             side.start()
             loop.run()
             side.stop()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,13 +46,16 @@ class Directory:
         Raises:
             UsageError: the user has no home directory.
         """
-        base = os.environ.get("XDG_CONFIG_HOME", "")
-        try:
-            # "All paths must be absolute. If a relative one is found, ignore it" (XDG Base Directory).
-            root = Path(base) if base.startswith("/") else Path.home() / ".config"
-        except RuntimeError:
-            raise UsageError("this user has no home directory; set XDG_CONFIG_HOME to a directory") from None
-        return cls(root / "offset")
+        # "All paths must be absolute. If a relative one is found, ignore it" (XDG Base Directory).
+        base, home = (os.environ.get(name, "") for name in ("XDG_CONFIG_HOME", "HOME"))
+        if base.startswith("/"):
+            return cls(Path(base, "offset"))
+        if not home.startswith("/"):
+            with suppress(KeyError):
+                home = pwd.getpwuid(os.getuid()).pw_dir
+        if not home.startswith("/"):
+            raise UsageError("this user has no home directory; set XDG_CONFIG_HOME to a directory")
+        return cls(Path(home, ".config", "offset"))
 
     def identity(self) -> Identity:
         """Return this machine's identity; make it at the first use.

@@ -8,7 +8,7 @@ Empty lines and lines that begin with # are ignored.
 from __future__ import annotations
 
 from offset_common.command_line import did_you_mean
-from offset_common.errors import FileError, UsageError
+from offset_common.errors import FileError, UsageError, quote
 from offset_common.forward.code import Code, looks_like_code, parse_code
 from offset_common.forward.directory import Directory
 from offset_common.forward.messages import is_name
@@ -89,4 +89,6 @@ class KnownCodes:
 def _parse(words: list[str]) -> tuple[str, Code]:
     if len(words) != 2 or not is_name(words[0]):
         raise UsageError("it is not a name and a code; a name has up to 32 letters, digits, '.', '_' or '-'")
+    if not looks_like_code(words[1]):
+        raise UsageError(f"{quote(words[1])} is not a code; copy what `stforward share` printed there")
     return words[0], parse_code(words[1])

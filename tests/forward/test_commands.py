@@ -63,7 +63,7 @@ KEY = encode_key(bytes(32))
         (("share", "22", "--keep", "1h"), 2, "--keep is a number of seconds from 0 to 86400, not '1h'"),
         (("share", "22", "--name", "my laptop"), 2, "--name 'my laptop' is no name"),
         (("share", "22", "--stdio"), 2, "unknown option --stdio"),
-        (("share", "ssh"), 2, "the address 'ssh' has no port"),
+        (("share", "ssh"), 2, "'ssh' names no port"),
         (("to", "home"), 2, "no port is given; give one to listen on"),
         (("to", "home", "2222"), 2, "no machine is known as 'home'; give the code that"),
         (("to", "home", "2222", "--stdio"), 2, "--stdio connects one service" ),
@@ -127,6 +127,20 @@ def test_code_of_this_machine_itself_is_refused(setting: Setting) -> None:
     done = setting.home.run("to", str(setting.code), "0")
     assert done.returncode == 2
     assert done.stderr == b"stforward: this is the code of this machine itself; run it on another one\n"
+
+
+def test_share_reports_a_mistake_in_peers_at_once(setting: Setting) -> None:
+    (setting.home.directory.path / "peers").write_text("permit x\n")
+    done = setting.home.run("share", "22", "--relay", str(setting.ticket_file))
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.endswith(b"/peers: line 1: it begins with 'permit'; write allow or deny\n")
+
+
+def test_service_that_is_not_shared_is_reported(setting: Setting) -> None:
+    setting.share("ssh=9", "web=10", "--name", "home")
+    program = setting.to("nosuch=0", "ssh=0")
+    program.wait_for_line("^the other machine shares no service 'nosuch'; name one of: ssh, web$")
+    assert program.count_lines("shares no service 'ssh'") == 0
 
 
 def test_second_share_with_one_identity_is_refused(setting: Setting) -> None:
@@ -251,8 +265,8 @@ def test_denied_key_is_rejected(setting: Setting) -> None:
 
 
 def test_damaged_list_of_peers_lets_nobody_in(setting: Setting) -> None:
+    sharing = setting.share("9")
     (setting.home.directory.path / "peers").write_text(f"allow {setting.laptop.key}\nallwo x\n")
-    sharing = setting.start_share("9")
     setting.to("0")
     sharing.wait_for_line(
         f"^rejected {setting.laptop.key}: .*peers: line 2: it begins with 'allwo'; write allow or"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
@@ -109,6 +112,21 @@ def test_unknown_name_suggests_a_known_one(directory: Directory) -> None:
     KnownCodes(directory).add(CODES[0], "home")
     with pytest.raises(UsageError, match=r"no machine is known as 'hom'; did you mean home\?"):
         KnownCodes(directory).find("hom")
+
+
+def test_line_with_no_code_says_so(directory: Directory) -> None:
+    write(directory, "codes", "home garbage\n")
+    with pytest.raises(FileError, match="codes: line 1: 'garbage' is not a code"):
+        KnownCodes(directory).load()
+
+
+@pytest.mark.parametrize("home", [None, "", "relative"])
+def test_invalid_home_counts_as_none(home: Optional[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    assert Directory.of_user().path == Path(pwd.getpwuid(os.getuid()).pw_dir, ".config", "offset")
 
 
 @pytest.mark.parametrize("line", ["home", "home of1abc", "a b c", f"bad/name {CODES[0]}"])

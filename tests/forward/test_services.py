@@ -49,10 +49,12 @@ def test_places_are_read(words: list[str], places: list[Place]) -> None:
     [
         (["70000"], "has the port 70000"),
         (["0"], "has port 0"),
-        (["ssh"], "has no port"),
+        (["ssh"], "names no port"),
         (["ssh="], "names no port or path"),
         (["a b=22"], "is no name for a service"),
         (["=22"], "is no name for a service"),
+        (["foo"], "'foo' names no port; write it as in ssh=22, or foo:22 for a port of the host foo"),
+        (["ssh=foo"], "'ssh=foo' names no port; write it as in ssh=22, or ssh=foo:22"),
         (["x=22", "x=23"], "two services are called 'x'"),
         (["22", "localhost:22"], "two services are called '22'"),
         ([f"s{number}={number}" for number in range(1, 70)], "at most 64"),
