@@ -21,7 +21,7 @@ import pytest
 
 from offset_common.errors import ServiceError
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.event_loop import EventLoop
+from offset_common.relay.event_loop import EACH_IN_ROUND, EventLoop
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.policy import Policy
@@ -192,6 +192,16 @@ def test_report_of_an_end_closes_the_connection(front: Front, system: System) ->
     assert front.harness.end_of(near.connection)[1:] == (CloseReason.STALLED, "some detail")
     assert (near.connection.received, near.connection.sent) == (received + 100, sent + 200)
     assert system.processes[0].commands() == [], "the worker needs no command"
+
+
+def test_reports_of_a_worker_are_taken_over_many_rounds(front: Front, system: System) -> None:
+    near, _ = front.tunnel()
+    for _ in range(EACH_IN_ROUND):
+        system.processes[0].beat()
+    system.processes[0].report(ended=number_of(near), reason="STALLED", detail="", received=0, sent=0)
+    front.harness.run_rounds(1)
+    assert not near.connection.closed
+    assert front.harness.reason_of(near.connection) is CloseReason.STALLED
 
 
 def test_bug_of_a_worker_is_logged(front: Front, system: System) -> None:

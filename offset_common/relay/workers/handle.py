@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional
 from offset_common.errors import LocalProtocolError
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
-from offset_common.relay.event_loop import READ, WRITE, EventLoop
+from offset_common.relay.event_loop import EACH_IN_ROUND, READ, WRITE, EventLoop
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
 from offset_common.relay.workers.process import FRONT_SIGNALS, HEARTBEAT_INTERVAL, MAX_TRACEBACK
@@ -108,7 +108,9 @@ class WorkerHandle:
         """Send what waits, and take what the process reports."""
         if events & WRITE:
             self._send_unsent()
-        while self._channel is not None:
+        for _ in range(EACH_IN_ROUND):  # thousands of tunnels may end at once
+            if self._channel is None:
+                return
             try:
                 datagram = self._channel.recv(MAX_DATAGRAM)
             except BlockingIOError:
