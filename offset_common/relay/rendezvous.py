@@ -59,6 +59,7 @@ class Rendezvous:
         self._opens = opens
         self._policy = policy
         self._homes = homes or Homes()
+        self._refuses_listeners = False
         self._claiming: dict[bytes, Listener] = {}  # no connect finds them yet
 
     def enter(self, connection: SocketConnection) -> None:
@@ -72,6 +73,11 @@ class Rendezvous:
         """Allow connects to wait for absent listeners, or stop allowing it."""
         for pending in self.registry.expect_listeners(expected):
             pending.connection.close(CloseReason.NO_LISTENER)
+
+    def refuse_listeners(self) -> None:
+        """Close new listeners, and connects that wait for expected ones: another process has them."""
+        self._refuses_listeners = True
+        self.expect_listeners(False)
 
     def start_forwarded(self, connection: SocketConnection) -> None:
         """Begin with a connection whose peer is authenticated at another host."""
@@ -138,6 +144,9 @@ class Rendezvous:
 
     def _listen(self, connection: SocketConnection) -> None:
         """Make `connection` the listener of its key: the newest one wins."""
+        if self._refuses_listeners:
+            connection.close(CloseReason.SHUTDOWN)
+            return
         if self._refuse(connection, InitRole.LISTEN):
             return
         self._settled(connection)

@@ -150,11 +150,17 @@ class Relay:
         self._stopping = True
         log_event("stopping", drain_seconds=drain)
         self._drain_within(drain)
+        self.loop.call_for_each(self.admission.all(), _close_without_tunnel)
 
     def retire(self, drain: float) -> None:
-        """Leave new connections to another process, and drain; `stop` may follow and shorten the drain."""
+        """Leave new connections to another process, and drain; `stop` may follow and shorten the drain.
+
+        Peers that are about to connect or accept may still do so: their listener may be at another host.
+        """
         log_event("draining", drain_seconds=drain)
         self._drain_within(drain)
+        self.rendezvous.refuse_listeners()
+        self.loop.call_for_each(self.admission.all(), _close_listener)
 
     def reload(self, done: Callable[[], None] = lambda: None) -> None:
         """Read the operator's files again, then call `done`."""
@@ -254,7 +260,7 @@ class Relay:
         """Count a connection whose key is proven; return why it must be closed, or None."""
         reason = self._policy.refuse_peer(connection)
         reason = reason or self.admission.authenticate(connection, connection.key)
-        return CloseReason.SHUTDOWN if reason is None and self.draining else reason
+        return CloseReason.SHUTDOWN if reason is None and self._stopping else reason
 
     def _header_refused(self, balancer: SystemAddress, detail: str) -> None:
         address = peer_address(balancer, self._limits.ipv6_prefix)
@@ -340,7 +346,6 @@ class Relay:
         self._homes.leave()
         if self._workers is not None:
             self._workers.stop_restarting()
-        self.loop.call_for_each(self.admission.all(), _close_without_tunnel)
 
     # Work in every round of the loop.
 
@@ -368,6 +373,11 @@ class Relay:
 
 def _close_without_tunnel(connection: SocketConnection) -> None:
     if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING, State.CLOSED):
+        finish(connection, CloseReason.SHUTDOWN)
+
+
+def _close_listener(connection: SocketConnection) -> None:
+    if connection.session.state is State.LISTENER:
         finish(connection, CloseReason.SHUTDOWN)
 
 

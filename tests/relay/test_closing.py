@@ -227,6 +227,27 @@ def test_drain_closes_a_few_connections_in_each_round(harness: Harness) -> None:
         assert 0 < before - open_ <= EACH_IN_ROUND
 
 
+def test_retired_relay_leaves_only_listeners_to_another_process(harness: Harness) -> None:
+    listener, arriving = harness.listener(), harness.admit()
+    near, far = harness.tunnel()
+    waiting = harness.pending(listener)
+    harness.relay.retire(3600.0)
+    for peer in (listener, waiting):
+        peer.wait_for_end()
+    assert harness.reason_of(listener.connection) is CloseReason.SHUTDOWN
+    arriving.request(InitRole.CONNECT, bytes(32))
+    assert harness.reason_of(arriving.connection) is CloseReason.NO_LISTENER
+    near.send(b"still here")
+    assert far.receive() == b"still here"
+
+
+def test_retired_relay_refuses_new_listeners(harness: Harness) -> None:
+    peer = harness.admit()
+    harness.relay.retire(3600.0)
+    peer.request(InitRole.LISTEN)
+    assert harness.reason_of(peer.connection) is CloseReason.SHUTDOWN
+
+
 def test_retired_relay_can_still_be_stopped(harness: Harness) -> None:
     near, far = harness.tunnel()
     harness.relay.retire(3600.0)
