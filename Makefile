@@ -41,6 +41,7 @@ help: ## list the targets
 		|| sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile
 
 run: ## run a relay, and create its identity and ticket if they are missing; ADDRESS=HOST:PORT is where nodes reach it
+	@$(PYTHON) tools/check_addresses.py
 	@mkdir -p $(VENV); \
 	test -e $(VENV)/run.stamp || echo "creating an environment in $(VENV) (takes a minute, only once)"; \
 	if $(MAKE) --no-print-directory $(VENV)/run.stamp >$(VENV)/log 2>&1; then \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -73,7 +74,32 @@ def test_reach_is_explained_truthfully(ticket: Address, listen: Address, expecte
     assert [sentence for sentence in sentences if sentence in text] == ([expected] if expected else [])
 
 
-def make_without(missing: str, directory: Path, target: str) -> subprocess.CompletedProcess[str]:
+def test_file_in_the_place_of_the_directory_is_explained(tmp_path: Path) -> None:
+    clone = make_clone(tmp_path)
+    (clone / "relay").touch()
+    done = subprocess.run(
+        [sys.executable, "tools/run.py"],
+        cwd=clone,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("make run: relay: this is a file; move it away")
+
+
+@pytest.mark.parametrize("variable", ["ADDRESS=relay", "LADDR=4567"])
+def test_addresses_are_checked_before_an_environment_is_made(variable: str, tmp_path: Path) -> None:
+    done = make_without("*venv*", tmp_path, "run", variable)
+    assert done.returncode != 0
+    assert re.search(r"^make run: the address .* (has no port|is only a port)", done.stderr, re.MULTILINE)
+    assert not (tmp_path / "venv").exists()
+
+
+def make_without(
+    missing: str, directory: Path, target: str, *variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run a target of the Makefile with a Python whose command lines may not match shell patterns."""
     python = directory / "python-on-a-small-host"
     python.write_text(
@@ -83,7 +109,7 @@ def make_without(missing: str, directory: Path, target: str) -> subprocess.Compl
     python.chmod(0o755)
     arguments = [f"PYTHON={python}", f"VENV={directory / 'venv'}"]
     return subprocess.run(
-        ["make", "-C", str(ROOT), target, *arguments],
+        ["make", "-C", str(ROOT), target, *arguments, *variables],
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from offset_common.address import Address, parse_listen_address, parse_public_address  # noqa: E402
 from offset_common.command_line import run  # noqa: E402
-from offset_common.errors import UsageError  # noqa: E402
+from offset_common.errors import FileError, UsageError  # noqa: E402
 from offset_common.identity import Identity, load_identity, save_identity  # noqa: E402
 from offset_common.tickets import RelayTicket  # noqa: E402
 
@@ -40,6 +40,9 @@ def main() -> int:
     address, laddr = os.environ.get("ADDRESS", ""), os.environ.get("LADDR", "")
     given = parse_public_address(address) if address else None
     listen = parse_listen_address(laddr) if laddr else None
+    if IDENTITY.parent.exists() and not IDENTITY.parent.is_dir():
+        reason = "this is a file; move it away: a directory of this name has the relay's identity and ticket"
+        raise FileError(IDENTITY.parent, reason)
     IDENTITY.parent.mkdir(exist_ok=True)
     identity = load_or_create_identity()
     ticket = load_or_create_ticket(identity, given, listen)
