@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Optional, Union
 from offset_common.address import Address
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import Event
-from offset_common.channel.handshake import RandomBytes
+from offset_common.channel.handshake import RandomBytes, WrongPeerError
 from offset_common.channel.secure_channel import Observer
 from offset_common.client.arguments import check_identity, check_seconds, check_ticket
 from offset_common.constants import FRAME_LENGTH_SIZE, HANDSHAKE_TIMEOUT, VERSION_SIZE
@@ -251,7 +251,10 @@ class Dialing:
             yield
         except PeerError as error:
             self.sock.close()
-            raise WrongRelay(step, f"{self.ticket.address} {failure}: {error}") from error
+            reason = f"{self.ticket.address} {failure}: {error}"
+            if isinstance(error, WrongPeerError):
+                reason += "; check that this is the relay's newest ticket"
+            raise WrongRelay(step, reason) from error
         except OSError as error:
             self.sock.close()
             if isinstance(error, socket.timeout):
