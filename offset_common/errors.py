@@ -156,6 +156,20 @@ def os_error_sentence(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
+def listen_error_sentence(error: OSError, port: int) -> str:
+    """Return why a program cannot listen on an address, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return "another program has this port; stop it, or choose another port"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return (
+            f"this user has no right to port {port}; choose one from 1024 on, "
+            "or allow it with CAP_NET_BIND_SERVICE"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this host has no such address; 0.0.0.0 or [::] stand for all that it has"
+    return os_error_sentence(error)
+
+
 _QUOTED = 60  # characters
 
 _OS_ERRORS = {

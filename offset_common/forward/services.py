@@ -6,6 +6,7 @@ to      [NAME=]PORT, [NAME=]IP:PORT or [NAME=]/PATH      where programs on this 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -15,8 +16,13 @@ from pathlib import Path
 from typing import NamedTuple, Union
 
 from offset_common.address import Address, parse_address, parse_listen_address
-from offset_common.errors import ServiceError, UsageError, quote
-from offset_common.forward.local import reason_of
+from offset_common.errors import (
+    ServiceError,
+    UsageError,
+    listen_error_sentence,
+    os_error_sentence,
+    quote,
+)
 from offset_common.forward.messages import MAX_NAME, clean_name, is_name
 
 TARGET_TIMEOUT = 10.0  # seconds to connect to a shared server
@@ -142,7 +148,21 @@ def listen(where: Union[Address, str]) -> socket.socket:
         _remove_abandoned(where)
         return _listen_on_path(where)
     except OSError as error:
-        raise ServiceError(f"cannot listen on {where}: {reason_of(error)}") from error
+        raise ServiceError(f"cannot listen on {where}: {_what_to_do(error, where)}") from error
+
+
+def _what_to_do(error: OSError, where: Union[Address, str]) -> str:
+    if error.errno is not None and error.errno < 0:  # create_server keeps only the number of a gaierror
+        return "the name does not resolve; check its spelling"
+    if isinstance(where, Address):
+        return listen_error_sentence(error, where.port)
+    if error.errno == errno.EADDRINUSE:
+        return "another program listens there, or a file has this name; choose another path"
+    if error.errno == errno.ENOENT:
+        return f"the directory {str(Path(where).parent)!r} is missing; create it first"
+    if error.errno is None:  # Python's own check
+        return "the path is too long for a socket; choose a shorter one"
+    return os_error_sentence(error)
 
 
 def _listen_on_path(path: str) -> socket.socket:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from offset_common.address import Address
-from offset_common.errors import ServiceError, UsageError
+from offset_common.errors import ServiceError, UsageError, listen_error_sentence
 from offset_common.relay.addresses import SystemAddress, show_address
 from offset_common.relay.handshake_pool import prepare_socket
 from offset_common.relay.log import log_event
@@ -222,15 +222,7 @@ def _what_to_do(
         own = [name for name in (sock.getsockname() for sock in sockets) if _overlap(name, sockaddr)]
         if own:
             return f"{show_address(own[0])}, which is given as well, includes it; give only one of them"
-        return "another program has this port; stop it, or choose another port"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return (
-            f"this user has no right to port {address.port}; choose one from 1024 on, "
-            "or allow it with CAP_NET_BIND_SERVICE"
-        )
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this host has no such address; 0.0.0.0 or [::] stand for all that it has"
-    return error.strerror or str(error)
+    return listen_error_sentence(error, address.port)
 
 
 def _overlap(one: SystemAddress, other: SystemAddress) -> bool:

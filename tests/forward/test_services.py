@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
+from typing import Union
+
 import pytest
 
 from offset_common.address import Address
-from offset_common.errors import UsageError
-from offset_common.forward.services import Place, Service, parse_places, parse_services
+from offset_common.errors import ServiceError, UsageError
+from offset_common.forward.services import Place, Service, listen, parse_places, parse_services
 
 
 @pytest.mark.parametrize(
@@ -63,6 +67,30 @@ def test_places_are_read(words: list[str], places: list[Place]) -> None:
 def test_invalid_service_is_explained(words: list[str], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         parse_services(words)
+
+
+def test_unavailable_place_is_explained(tmp_path: Path) -> None:
+    no_address = "this host has no such address; 0.0.0.0 or [::] stand for all that it has"
+    no_path = "another program listens there, or a file has this name; choose another path"
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
+        taken = Address("127.0.0.1", server.getsockname()[1])
+        path = str(tmp_path / "taken")
+        local.bind(path)
+        local.listen()
+        (tmp_path / "file").touch()
+        expected: dict[Union[Address, str], str] = {
+            taken: "another program has this port; stop it, or choose another port",
+            Address("192.0.2.1", 4567): no_address,
+            Address("nosuch.invalid", 4567): "the name does not resolve; check its spelling",
+            path: no_path,
+            str(tmp_path / "file"): no_path,
+            str(tmp_path / "no" / "s"): f"the directory '{tmp_path / 'no'}' is missing; create it first",
+            str(tmp_path / ("x" * 200)): "the path is too long for a socket; choose a shorter one",
+        }
+        for where, advice in expected.items():
+            with pytest.raises(ServiceError) as caught:
+                listen(where)
+            assert str(caught.value) == f"cannot listen on {where}: {advice}"
 
 
 @pytest.mark.parametrize(

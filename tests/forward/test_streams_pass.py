@@ -164,4 +164,7 @@ def test_socket_left_by_a_killed_process_is_replaced(setting: Setting) -> None:
     setting.to(str(path)).wait_for_line("^listening on ")
     taken = setting.to(str(path))
     assert taken.wait() == 1
-    assert taken.lines == [f"stforward: cannot listen on {path}: address already in use"]
+    assert taken.lines == [
+        f"stforward: cannot listen on {path}: another program listens there, or a file has this name;"
+        " choose another path"
+    ]
