@@ -117,6 +117,13 @@ def test_check_of_a_relay_with_an_access_file_mentions_it(
     assert advice in capsys.readouterr().out
 
 
+def test_identity_of_the_relay_itself_is_refused(
+    ticket_file: str, relay: RelayProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stmgr.main(["relay-check", ticket_file, "--idfile", str(relay.identity)]) == 2
+    assert "--idfile is the identity of the relay itself; create one" in capsys.readouterr().err
+
+
 def test_page_of_every_byte_takes_no_identity(capsys: pytest.CaptureFixture[str]) -> None:
     assert stmgr.main(["relay-check", "a.relay", "--idfile", "a.ident", "--illustrate", "a.html"]) == 2
     assert "--idfile and --illustrate cannot be used together" in capsys.readouterr().err

@@ -48,6 +48,8 @@ def relay_check(values: dict[str, Any]) -> int:
     _check_exclusive(values, "--idfile", "--illustrate")  # the page shows the private keys
     ticket = RelayTicket.load(values["<ticket>"])
     identity = None if values["--idfile"] is None else load_identity(values["--idfile"])
+    if identity is not None and identity.public_key == ticket.public_key:
+        raise UsageError("--idfile is the identity of the relay itself; create one for the check")
     if values["--illustrate"] is not None:
         from offset_common.illustrate.command import illustrate
 
