@@ -247,14 +247,14 @@ def test_another_server_is_recognized_by_its_answer(answer, step, cause, check):
             wait_for_end(sock)
 
     with server_with(serve) as ticket:
-        failure_of(check, ticket, step, cause, "--timeout", "0.3")
+        failure_of(check, ticket, step, cause, "--timeout", "1.5")
 
 
 @pytest.mark.parametrize(
     ("serve", "cause", "timeout"),
     [
-        (lambda relay: wait_for_end(relay.sock), Cause.NOT_ANNOUNCED, "0.3"),
-        (lambda relay: None, Cause.ENDED, "1"),
+        (lambda relay: wait_for_end(relay.sock), Cause.NOT_ANNOUNCED, "1.5"),
+        (lambda relay: None, Cause.ENDED, "1.5"),
     ],
     ids=["nothing is announced", "every connection is closed"],
 )
@@ -267,7 +267,7 @@ def test_a_relay_that_does_not_connect_nodes_is_reported(serve, cause, timeout, 
 
 def test_a_tunnel_that_loses_messages_is_reported(relay, check, monkeypatch):
     monkeypatch.setattr(Tunnel, "send", lambda *_: None)
-    failure_of(check, relay.ticket, "message there", Cause.NO_MESSAGE, "--timeout", "0.2")
+    failure_of(check, relay.ticket, "message there", Cause.NO_MESSAGE, "--timeout", "1.5")
 
 
 def test_a_tunnel_that_changes_messages_is_reported(relay, check, monkeypatch):
