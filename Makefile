@@ -33,7 +33,7 @@ SECONDS ?= 600
 SEED ?=
 WORKERS ?= 1
 
-.PHONY: help run test check format docs illustrated test-minimal test-pythons bench plot clean soak fuzz attack deb test-deb image test-image
+.PHONY: help run test check format docs illustrated test-minimal test-pythons bench publish clean soak fuzz attack deb test-deb image test-image
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -81,9 +81,9 @@ test-pythons: ## run the fast tests on each installed version in PYTHONS
 bench: $(VENV)/dev.stamp ## run the benchmarks, results in bench.json; BENCH="--quick" or BENCH="handshakes" for less
 	$(VENV)/bin/python -m bench $(or $(BENCH),--json bench.json)
 
-plot: $(VENV)/dev.stamp ## draw docs/performance.svg from bench.json
+publish: $(VENV)/dev.stamp ## put the figures of bench.json into docs/performance.md, with a plot
 	$(VENV)/bin/python -m pip install --quiet --quiet --editable '.[plots]'
-	$(VENV)/bin/python -m bench.plot bench.json docs/performance.svg
+	$(VENV)/bin/python -m bench.publish bench.json
 
 deb: ## build the Debian package in build/deb, and check it with lintian
 	@sh tools/build-deb

@@ -1,12 +1,7 @@
-"""Draws the figures of one run, as `make bench` saves them, as docs/performance.svg.
-
-Usage: python -m bench.plot FIGURES.json PLOT.svg
-"""
+"""Draws the figures of one run."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +61,3 @@ def _draw_original(axes: Any, rows: list[Figures]) -> None:
                 bars = axes.barh(name, measured / scale, color=MET, height=0.5)
                 axes.bar_label(bars, [f" {measured / scale:,.1f} (original {original / scale:,g})"])
     axes.invert_yaxis()
-
-
-if __name__ == "__main__":
-    draw(json.loads(Path(sys.argv[1]).read_text())["rows"], Path(sys.argv[2]))

@@ -30,11 +30,21 @@ UNITS = {
 
 def format_row(row: Figures) -> str:
     """Return the line of a row: its figures, their targets, and the original's figures."""
-    parts = [f"{row['row']!s:<{NAME_WIDTH}}"]
-    for name, form in UNITS.items():
-        if name in row:
-            parts.append(f"{form.format(row[name]):>14}{_remark(str(row['row']), name, row[name])}")
-    return " ".join(parts)
+    return " ".join([f"{row['row']!s:<{NAME_WIDTH}}", *format_figures(row, width=14)])
+
+
+def format_figures(row: Figures, width: int = 0) -> list[str]:
+    """Return the figures of a row with their targets and the original's figures.
+
+    Args:
+        row: its figures.
+        width: characters of a figure, at least.
+    """
+    return [
+        f"{form.format(row[name]):>{width}}{_remark(str(row['row']), name, row[name])}"
+        for name, form in UNITS.items()
+        if name in row
+    ]
 
 
 def _remark(row: str, name: str, measured: object) -> str:

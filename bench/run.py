@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import platform
+import re
 import signal
 import sys
 import time
@@ -109,7 +110,8 @@ def _measure_group(name: str, options: Options, check: bool) -> tuple[list[Figur
 def _write(arguments: dict[str, Any], rows: list[Figures]) -> None:
     if not arguments["--json"]:
         return
-    text = json.dumps({"machine": _machine(), "rows": rows}, indent=2)
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    text = json.dumps({"date": date, "machine": _machine(), "rows": rows}, indent=2)
     if arguments["--json"] == "-":
         print(text)
     else:
@@ -119,10 +121,16 @@ def _write(arguments: dict[str, Any], rows: list[Figures]) -> None:
 def _machine() -> dict[str, object]:
     return {
         "cores": os.cpu_count(),
+        "processor": _processor(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "cryptography": cryptography.__version__,
     }
+
+
+def _processor() -> str:
+    names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return names[0] if names else platform.machine()
 
 
 def _progress(text: str) -> None:

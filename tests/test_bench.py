@@ -14,7 +14,7 @@ pytest.importorskip("capnp")
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from bench import canary, encoding, floor, load, relay_process, report, targets, tunnels
+from bench import canary, encoding, floor, load, publish, relay_process, report, targets, tunnels
 from bench.__main__ import main as bench_main
 from bench.client import open_tunnels
 from bench.options import Figures
@@ -210,6 +210,13 @@ def test_canary_measures_round_trips_beside_bulk_traffic():
 def test_unknown_group_is_a_usage_error(capsys):
     assert bench_main(["nothing"]) == 2
     assert "unknown group 'nothing'; the groups are 64B, 1KiB," in capsys.readouterr().err
+
+
+def test_page_shows_the_published_figures():
+    run = json.loads(publish.FIGURES.read_text("utf-8"))
+    page = (publish.DOCS / "performance.md").read_text("utf-8")
+    assert publish.put_into_page(page, run) == page
+    assert {target.row for target in targets.TARGETS} <= {row["row"] for row in run["rows"]}
 
 
 def test_plot_shows_ratios_and_their_targets(tmp_path):
