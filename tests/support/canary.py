@@ -102,7 +102,7 @@ class _Tunnel(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self._stopping.wait(ROUND_TRIP_PAUSE):
+            while not (self.round_trips and self._stopping.wait(ROUND_TRIP_PAUSE)):
                 self._exchange(len(self.round_trips).to_bytes(8, "big"))
                 if len(self.round_trips) % KEEPALIVE_EVERY == 0:
                     self._listener.send_keepalive()
