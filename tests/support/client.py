@@ -114,8 +114,11 @@ def fake_server(serve: Callable[[socket.socket], object]) -> Iterator[RelayTicke
                 serve(sock)
 
         served = pool.submit(run)
-        yield ticket_for(server.getsockname()[1])
-        served.result(PATIENCE)
+        try:
+            yield ticket_for(server.getsockname()[1])
+            served.result(PATIENCE)
+        finally:
+            server.shutdown(socket.SHUT_RDWR)  # a test that failed may have made no connection
 
 
 def play_relay(sock: socket.socket, keys: KeyPair) -> Peer:
