@@ -43,8 +43,8 @@ class _EndMeter:
 
     def count(self, size: int) -> None:
         """Count bytes that were read."""
+        self._rate.count(size)
         if size:
-            self._rate.count(size)
             self._counts[self._number] = self._counts.get(self._number, 0) + size
 
 

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 BURST = 0.2  # seconds of the rate that an idle bucket collects
 DEBT = 0.05  # seconds of the rate that light ends may overdraw a bucket by at once
 TICK = 0.01  # seconds between two rounds of resuming
-LIGHT_SHARE = 4  # light ends overdraw a bucket by the rate divided by this; each gets a part of it
+LIGHT_SHARE = 4  # all light ends together overdraw a bucket by at most the rate divided by this
 SMALLEST_READ = 512  # bytes
 TAKEN_SHARE = 8  # an end takes at most this part of the tokens in advance, while none waits
 MOST_TAKEN = 1 << 20  # bytes that it takes in advance
@@ -95,11 +95,17 @@ class Bucket:
         self.light = min(rate * DEBT, self.light + seconds * rate / LIGHT_SHARE)
         return self.tokens
 
-    def take(self, size: int) -> None:
-        """Take tokens, or give them back where `size` is negative; light ends pay for what is overdrawn."""
+    def take(self, size: int, light: bool) -> None:
+        """Take tokens, or give them back where `size` is negative.
+
+        Args:
+            size: bytes.
+            light: whether a light end does so, and pays for what is overdrawn.
+        """
         overdrawn = min(0.0, self.tokens)
         self.tokens -= size
-        self.light += min(0.0, self.tokens) - overdrawn
+        if light:
+            self.light += min(0.0, self.tokens) - overdrawn
 
     def wait(self, end: EndRate) -> None:
         """Resume `end` at the next tick for which there are tokens."""
@@ -216,6 +222,7 @@ class EndRate:
         "_clock",
         "_credit",
         "_granted",
+        "_light",
         "_rates",
         "_resume",
         "_scarce",
@@ -240,6 +247,7 @@ class EndRate:
         self._taken = 0  # bytes that it has taken tokens for and not read
         self._scarce = False  # what was taken last is given back unless it is read
         self._granted = 0.0  # bytes that it may take while others wait
+        self._light = False  # what was taken last is overdrawn
         self._credit = float(SMALLEST_READ)  # bytes that it may read while light
         self._updated = clock()
 
@@ -259,13 +267,14 @@ class EndRate:
 
     def grant(self, size: float) -> None:
         """Allow the end its share of what it waited for, and resume it."""
-        self._granted = size
+        self._granted = size if size < math.inf else 0.0  # a rate that has gone grants nothing of another one
         self._resume()
 
     def _take(self, most: int) -> int:
         """Take tokens, more than needed where there are plenty; return how many bytes may be read."""
         now = self._clock()
         allowed = math.inf
+        self._light = False
         for bucket in self._buckets:
             rate = bucket.rate
             if rate is None:
@@ -278,6 +287,7 @@ class EndRate:
                 if not own:
                     self._rates.wait(self, bucket)
                     return 0
+                self._light = True
             self._scarce |= bucket.shared
             allowed = min(allowed, max(own, SMALLEST_READ))
         if allowed == math.inf:
@@ -290,7 +300,7 @@ class EndRate:
         """Take tokens for `size` bytes, or give them back where it is negative."""
         for bucket in self._buckets:
             if bucket.rate is not None:
-                bucket.take(size)
+                bucket.take(size, self._light)
         self._credit -= size
         self._granted -= size
         self._taken += size

@@ -146,6 +146,31 @@ def test_small_messages_of_many_tunnels_stop_no_other_address():
     assert longest < 0.2
 
 
+@pytest.mark.parametrize("rate", [20_000, 40_000])
+def test_small_messages_do_not_wait_beside_bulk_at_a_low_rate(rate):
+    simulation = Simulation(rate_per_key=rate)
+    senders = [Sender(simulation, ALICE, BOB)]
+    simulation.run(senders, 60)
+    small = Sender(simulation, ALICE, BOB)
+    for _ in range(20):
+        assert small.send(100)
+        simulation.run(senders, 1)
+
+
+def test_a_rate_holds_after_another_one_has_gone():
+    simulation = Simulation(rate=MB, rate_per_key=100_000)
+    senders = [Sender(simulation, bytes([number]) * 32, bytes([number + 100]) * 32) for number in range(4)]
+    simulation.run(senders, 2)
+    simulation.rates.change(rate=MB, rate_per_key=None)
+    before = sum(sender.sent for sender in senders)
+    for _ in range(500):
+        simulation.now += 0.002
+        simulation.rates.resume_waiting()
+        for sender in senders:
+            sender.send()
+    assert sum(sender.sent for sender in senders) - before < 1.5 * MB
+
+
 def test_small_messages_count_for_the_rate():
     simulation = Simulation(rate=100_000)
     light = [Sender(simulation, CAROL, DAVE) for _ in range(500)]
