@@ -258,8 +258,8 @@ class Fleet(Homes):
     def _look_again(self) -> None:
         """Forward connects that wait for expected listeners, which may have come back at another host."""
         if self._loop.now >= self._look_at:
-            self._look_at = math.inf
-            self._relay.rendezvous.forward_unattended(LOOKS)
+            more = self._relay.rendezvous.forward_unattended(LOOKS)
+            self._look_at = self._loop.now + LOOK_INTERVAL if more else math.inf
 
     def _lose(self, key: bytes, claim: Claim) -> None:
         self.directory.claims.lose(key, claim)

@@ -159,7 +159,7 @@ class SocketConnection(WatchedSocket):
     def on_deadline(self) -> None:
         """Handle an expired deadline; an error ends this connection and nothing else."""
         try:
-            if not self.closed:  # what expired just before it may have closed it
+            if not self.closed:  # an earlier deadline of this round may have closed it
                 self._check_time()
         except Exception as error:
             self.fail(error)

@@ -85,7 +85,7 @@ class InputBuffer:
 
         Args:
             most: bytes to read at most.
-            metered: it holds for a large frame in its own buffer as well, which is else read to its end.
+            metered: it holds for a large frame in its own buffer as well, which is otherwise read to its end.
         """
         if self._own:
             assert self._buffer is not None

@@ -100,9 +100,8 @@ class Registry(Generic[L, P, T]):
         return (source, target) in self._of_pair
 
     def unattended(self) -> list[P]:
-        """Return the connects that wait for listeners that are not there."""
-        absent = [key for key in self._of_target if key not in self._listeners]
-        return [each for key in absent for each in self._of_target[key]]
+        """Return the connects that wait for listeners that are not there, in the order of arrival."""
+        return [each for each, connect in self._connects.items() if connect.target not in self._listeners]
 
     def fullest(self) -> Fullest:
         """Return the most that one key holds."""

@@ -12,7 +12,7 @@ from typing import Callable, Optional, Protocol
 
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
-from offset_common.relay.event_loop import READ
+from offset_common.relay.event_loop import READ, EventLoop
 from offset_common.relay.homes import Homes
 from offset_common.relay.lifecycle import Event
 from offset_common.relay.limits import Limits
@@ -35,6 +35,7 @@ class Rendezvous:
     """All listeners, pending connects and tunnel ends of a relay.
 
     Args:
+        loop: the event loop.
         limits: how much one key may hold.
         tunnels: makes tunnels.
         settled: called with a connection that gets its role.
@@ -45,6 +46,7 @@ class Rendezvous:
 
     def __init__(
         self,
+        loop: EventLoop,
         limits: Limits,
         tunnels: TunnelMaker,
         settled: Callable[[SocketConnection], None],
@@ -54,6 +56,7 @@ class Rendezvous:
     ) -> None:
         self.registry: Registry[Listener, PendingConnect, SocketConnection] = Registry(limits)
         self.joined = 0  # tunnels, since the start
+        self._loop = loop
         self._tunnels = tunnels
         self._settled = settled
         self._opens = opens
@@ -71,8 +74,10 @@ class Rendezvous:
 
     def expect_listeners(self, expected: bool) -> None:
         """Allow connects to wait for absent listeners, or stop allowing it."""
-        for pending in self.registry.expect_listeners(expected):
-            pending.connection.close(CloseReason.NO_LISTENER)
+        self._loop.call_for_each(
+            self.registry.expect_listeners(expected),
+            lambda pending: pending.connection.close(CloseReason.NO_LISTENER),
+        )
 
     def refuse_listeners(self) -> None:
         """Close new listeners, and connects that wait for expected ones: another process has them."""
@@ -119,13 +124,17 @@ class Rendezvous:
         self._forward(waiting)
         listener.connection.close(CloseReason.REPLACED)
 
-    def forward_unattended(self, most: int) -> None:
+    def forward_unattended(self, most: int) -> bool:
         """Forward connects whose listeners are expected here: they may have come back at another host.
 
         Args:
             most: how many; those that come back without success are the last ones next time.
+
+        Returns: whether there are more.
         """
-        self._forward(self.registry.take(self.registry.unattended()[:most]))
+        unattended = self.registry.unattended()
+        self._forward(self.registry.take(unattended[:most]))
+        return len(unattended) > most
 
     def finish_claim(self, key: bytes) -> None:
         """Register the new listener of `key`, if there is one: other hosts find it too."""
@@ -169,10 +178,13 @@ class Rendezvous:
         listener.announce(pending)
 
     def _forward(self, waiting: Sequence[tuple[PendingConnect, Connect]]) -> None:
-        """Forward connects that have waited here, oldest first."""
-        for pending, connect in waiting:
-            age = pending.connection.env.loop.now - connect.since
-            self._homes.forward_pending(pending, connect.target, age)
+        """Forward connects that have waited here, oldest first, a few in each round."""
+        self._loop.call_for_each(waiting, self._forward_one)
+
+    def _forward_one(self, waiting: tuple[PendingConnect, Connect]) -> None:
+        pending, connect = waiting
+        if not pending.connection.closed:
+            self._homes.forward_pending(pending, connect.target, self._loop.now - connect.since)
 
     def _awaiting_init(self, connection: SocketConnection) -> AwaitingInit:
         return AwaitingInit(connection, self._listen, self._connect, self._accept)
@@ -260,7 +272,7 @@ class Rendezvous:
             self._homes.release(key)
         elif self.registry.listener_of(key) is listener:
             self._homes.release(key)
-        listener.connection.env.loop.call_for_each(
+        self._loop.call_for_each(
             self.registry.remove_listener(listener, key),
             lambda pending: pending.connection.close(CloseReason.LISTENER_ENDED),
         )

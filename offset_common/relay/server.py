@@ -98,7 +98,7 @@ class Relay:
         self.uncounted_tunnels = Tunnels() if self._policy.meters else tunnels
         self._homes = Homes() if make_homes is None else make_homes(self)
         self.rendezvous = Rendezvous(
-            limits, tunnels, self.admission.settle, self._tunnel_opens, self._policy, self._homes
+            self.loop, limits, tunnels, self.admission.settle, self._tunnel_opens, self._policy, self._homes
         )
         self._handshakes = self._start_handshakes()
         self._headers = self._read_headers(balancers) if balancers else None
@@ -366,9 +366,8 @@ class Relay:
             self.loop.stop()
         elif self.loop.now >= self._drain_until and not self._drained:
             self._drained = True
-            for connection in connections:
-                if connection.session.state is State.TUNNEL:
-                    finish(connection, CloseReason.SHUTDOWN)
+            tunnels = [each for each in connections if each.session.state is State.TUNNEL]
+            self.loop.call_for_each(tunnels, lambda each: finish(each, CloseReason.SHUTDOWN))
 
 
 def _close_without_tunnel(connection: SocketConnection) -> None:

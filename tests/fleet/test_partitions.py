@@ -110,8 +110,8 @@ def test_host_that_does_not_answer_is_tried_twice(
     listener = node.open().init(InitRole.LISTEN)
     wait_until(lambda: node.is_reached_from(second, listener))
     first = relay.hosts[0]
-    near = new_node_at().at(first).connect(node.public_key)
     began = time.monotonic()
+    near = new_node_at().at(first).connect(node.public_key)
     assert near.messages_until_end() == []
     assert time.monotonic() - began > 5
     end = first.wait_for_end_of(near)
@@ -119,8 +119,8 @@ def test_host_that_does_not_answer_is_tried_twice(
 
 
 def test_clocks_of_hosts_may_differ(relay: FleetProcesses, new_node_at: NewNodeAt) -> None:
-    for name, hours, uptime in (("ahead", 3600, 10**6), ("behind", -3600, 0)):
-        relay.add(relay.start(name, prefix=inject(f"time:time+{hours}", f"time:monotonic+{uptime}")))
+    for name, seconds, uptime in (("ahead", 3600, 10**6), ("behind", -3600, 0)):
+        relay.add(relay.start(name, prefix=inject(f"time:time+{seconds}", f"time:monotonic+{uptime}")))
     exact, ahead, behind = relay.hosts
     assert_all_reachable(relay, new_node_at, listeners_at(relay, new_node_at))
     node = new_node_at()

@@ -57,6 +57,18 @@ def test_unattended_connects_are_taken_in_turn(registry: R) -> None:
     assert order == "xyzxyz"
 
 
+def test_many_unattended_connects_of_a_key_leave_others_their_turn(registry: R) -> None:
+    registry.expect_listeners(True)
+    for pending, target in zip("xyz", (A, A, B)):
+        connect(registry, pending, {"x": B, "y": C, "z": C}[pending], target)
+    order = ""
+    for _ in range(6):
+        ((pending, request),) = registry.take(registry.unattended()[:1])
+        order += pending
+        registry.connect(pending, request)
+    assert order == "xyzxyz"
+
+
 KEYS = st.sampled_from([A, B, C])
 LIMITS = Limits(waiting_per_key=3, waiting_per_listener=4, tunnels_per_key=3)
 
