@@ -121,6 +121,8 @@ class UsageFile:
                 with contextlib.closing(_connect(path, "rw")) as database:
                     if not _is_empty(database):
                         _check_kind(self._path, database)
+                        query = "SELECT month, key, received, sent FROM usage LIMIT 1"
+                        list(_rows(self._path, database.execute(query)))
                     _check_writable(database)
             elif not os.access(path.absolute().parent, os.W_OK | os.X_OK):
                 raise FileError(self._path, "its directory is not writable; choose another one, or chmod it")
@@ -222,6 +224,6 @@ def _errors_of(path: str) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         raise FileError(path, f"{_OTHER_CONTENT} ({error})") from None
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
+        if error.errno in (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP, errno.ENOTDIR):
             raise FileError(path, os_error_sentence(error)) from None
         raise UsageBusyError(os_error_sentence(error)) from None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import calendar
 import contextlib
 import csv
+import errno
 import io
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -136,6 +138,24 @@ def test_a_check_accepts_an_empty_file_and_one_in_use(path):
     assert Path(path).stat().st_size == 0
     UsageFile(path).load(MAY)
     with locked(path):
+        UsageFile(path).check()
+
+
+def test_a_check_refuses_another_table(path):
+    UsageFile(path).load(MAY)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("ALTER TABLE usage RENAME COLUMN received TO bytes")
+    with pytest.raises(FileError, match="of another version"):
+        UsageFile(path).check()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ELOOP, errno.ENOTDIR])
+def test_a_directory_that_cannot_be_searched_is_refused(code, path, monkeypatch):
+    def fail(self: Path) -> bool:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "is_dir", fail)
+    with pytest.raises(FileError):
         UsageFile(path).check()
 
 
