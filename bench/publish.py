@@ -22,7 +22,7 @@ def figures_as_markdown(run: dict[str, Any]) -> str:
     machine = run["machine"]
     versions = f"Python {machine['python']}, cryptography {machine['cryptography']}"
     lines = [
-        f"One run of `make bench`, {run['date']}, on a shared virtual machine:",
+        f"One run of `make bench` on {run['date']}:",
         f"{machine['processor']}, {machine['cores']} cores, {versions}.",
         "",
         "| row | figures |",

@@ -122,7 +122,7 @@ def _machine() -> dict[str, object]:
     return {
         "cores": os.cpu_count(),
         "processor": _processor(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "cryptography": cryptography.__version__,
     }

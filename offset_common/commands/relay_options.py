@@ -125,7 +125,7 @@ def read_status(text: Optional[str]) -> Optional[Address]:
     """
     if text is None:
         return None
-    # Imported only here: a relay without status does without this room.
+    # Imported here, so that a relay without status does not load it.
     from offset_common.status.service import parse_status_address
 
     return parse_status_address(text)

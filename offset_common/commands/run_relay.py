@@ -183,7 +183,7 @@ def open_status(
     """
     if address is None and not sockets.are_passed(STATUS):
         return lambda relay: nullcontext(lambda: None)
-    # Imported only here: a relay without status does without this room.
+    # Imported here, so that a relay without status does not load it.
     from offset_common.status.service import StatusService
 
     service = StatusService(sockets.listen(STATUS, [] if address is None else [address]))
@@ -213,7 +213,7 @@ def read_policy(
     """
     if reread is None and all(arguments[name] is None for name in POLICY_OPTIONS):
         return Policy()
-    # Imported only here: a relay without such options does without these parts.
+    # Imported here, so that a relay without such options does not load these parts.
     from offset_common.policy.options import read_policy_options
     from offset_common.policy.steering import Settings, Steering
 
@@ -246,7 +246,7 @@ def read_homes(
     if arguments["--fleet"] is None:
         check_no_fleet(arguments)
         return None
-    # Imported only here: a relay of one host does without this room.
+    # Imported here, so that a relay of one host does not load it.
     from offset_common.fleet.fleet import Fleet
     from offset_common.fleet.options import exposed_file, open_fleet, read_fleet
 

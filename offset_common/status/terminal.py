@@ -38,8 +38,8 @@ class Source:
     """
 
     def __init__(self, url: str) -> None:
-        if url.isascii() and url.lstrip(":").isdigit():
-            url = f"{LOOPBACK}:{url.lstrip(':')}"
+        if url.isascii() and url.removeprefix(":").isdigit():
+            url = f"{LOOPBACK}:{url.removeprefix(':')}"
         self.url = url
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
