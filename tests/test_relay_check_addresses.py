@@ -148,7 +148,7 @@ def test_name_without_a_working_address_fails(check: Check) -> None:
 def test_addresses_of_two_relays_are_noticed(start_relay: StartRelay, check: Check) -> None:
     one = start_relay()
     start_relay(address=f"127.0.0.2:{one.port}", identity=one.identity)
-    status, out = check(one, ["127.0.0.1", "127.0.0.2"], "--timeout", "1", "--json")
+    status, out = check(one, ["127.0.0.1", "127.0.0.2"], "--timeout", "3", "--json")
     assert status == 1
     assert json.loads(out)["failure"]["cause"] == Cause.NOT_ANNOUNCED.value
 
@@ -171,7 +171,7 @@ def test_hosts_of_a_fleet_pass_and_others_are_named(
         assert status == 0 and "all 2 pairs" in out
         start_relay(address=f"127.0.0.3:{one.port}", identity=one.identity)
         addresses = ["127.0.0.1", "127.0.0.3", "127.0.0.2"]
-        status, out = check(one, addresses, "--timeout", "1", "--json")
+        status, out = check(one, addresses, "--timeout", "3", "--json")
         failure = json.loads(out)["failure"]
         assert status == 1 and failure["cause"] == Cause.NOT_ANNOUNCED.value
         assert "from 127.0.0.3 to 127.0.0.1" in failure["reason"]

@@ -112,7 +112,7 @@ def test_check_of_a_relay_with_an_access_file_mentions_it(
     guarded: Callable[..., tuple[str, str]], verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ticket, _ = guarded(verb)
-    assert stmgr.main(["relay-check", ticket, "--timeout", "1"]) == 1
+    assert stmgr.main(["relay-check", ticket, "--timeout", "3"]) == 1
     advice = "access file that does not allow the keys of this check: give an allowed one with --idfile"
     assert advice in capsys.readouterr().out
 

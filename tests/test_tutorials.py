@@ -69,7 +69,7 @@ def test_first_tutorial_works_as_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("script", "output"),
-    [("chat.py", ""), ("send_file.py", "sent README.md, "), ("json_rpc.py", "3\n")],
+    [("chat.py", "Ann is here\n"), ("send_file.py", "sent README.md, "), ("json_rpc.py", "3\n")],
 )
 def test_programs_to_copy_work_as_documented(
     script: str, output: str, relay: RelayProcess, tmp_path: Path
@@ -93,8 +93,14 @@ def test_programs_to_copy_work_as_documented(
         server.wait_for_line("^listening for ")
 
         def works() -> bool:
-            done = run_once(call, here)
-            return done.returncode == 0 and done.stdout.startswith(output)
+            # Its input stays open: a guest leaves at the end of it.
+            line = [sys.executable, *shlex.split(call)[1:]]
+            pipe = subprocess.PIPE
+            with subprocess.Popen(line, cwd=here, stdin=pipe, stdout=pipe, text=True) as process:
+                assert process.stdout is not None
+                shown = next((line for line in process.stdout if not line.startswith("* ")), "")
+                process.kill()
+            return shown.startswith(output)
 
         wait_until(works, output)  # the relay may handle the first call before it knows the listener
     finally:

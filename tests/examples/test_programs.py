@@ -228,7 +228,7 @@ def test_ctrl_c_is_quiet_during_the_imports(script: str) -> None:
     command = Programs.command(script, "--help")
     process = LoggedProcess([command[0], "-X", "importtime", *command[1:]])
     process.wait_for_line("offset_common")
-    assert process.stop(signal.SIGINT) == -signal.SIGINT
+    assert process.stop(signal.SIGINT) in (0, -signal.SIGINT)  # it may have been faster
     assert process.count_lines("Traceback|KeyboardInterrupt") == 0
 
 
