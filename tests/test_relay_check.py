@@ -83,7 +83,7 @@ def test_a_working_relay_is_checked_and_measured(relay, check):
     assert out.startswith(f"relay {encode_key(relay.ticket.public_key)} at {relay.ticket.address}\n")
     assert steps_of(out) == STEPS
     assert re.search(r"^round trip .*: p50 \d+\.\d ms, p99 \d+\.\d ms \(20 messages\)$", out, re.MULTILINE)
-    assert re.search(r"^throughput, one way: [1-9]\d*\.\d MB/s for 0\.\d s", out, re.MULTILINE)
+    assert re.search(r"^throughput, one way: \d+\.\d MB/s for \d+\.\d s", out, re.MULTILINE)
     assert out.endswith("\nthe relay works\n")
     assert "\x1b" not in out
 
