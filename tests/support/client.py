@@ -50,6 +50,9 @@ def tunnel_pair(relay: RelayProcess, end_to_end: bool = False) -> Iterator[tuple
         incoming = listener.receive(PATIENCE)
         assert incoming.public_key == other.public_key
         with incoming.accept(end_to_end=end_to_end) as accepted, connecting.result(PATIENCE) as connected:
+            # Wait until the relay has joined them: a connect that ends before it is accepted is gone.
+            accepted.send(b"joined")
+            assert connected.receive(PATIENCE) == b"joined"
             yield connected, accepted
 
 
