@@ -45,22 +45,15 @@ def test_full_listener_gives_up_the_newest_of_most(registry: R, newcomer: str) -
         assert registry.accept(A, C) == "newcomer"
 
 
-def test_unattended_connects_are_taken_in_turn(registry: R) -> None:
+@pytest.mark.parametrize(
+    "connects",
+    [[(A, A), (B, B), (C, C)], [(B, A), (C, A), (C, B)]],
+    ids=["to three keys", "two of them to one key"],
+)
+def test_unattended_connects_are_taken_in_turn(registry: R, connects: list[tuple[bytes, bytes]]) -> None:
     registry.expect_listeners(True)
-    for pending, target in zip("xyz", (A, B, C)):
-        connect(registry, pending, target, target)
-    order = ""
-    for _ in range(6):
-        ((pending, request),) = registry.take(registry.unattended()[:1])
-        order += pending
-        registry.connect(pending, request)
-    assert order == "xyzxyz"
-
-
-def test_many_unattended_connects_of_a_key_leave_others_their_turn(registry: R) -> None:
-    registry.expect_listeners(True)
-    for pending, target in zip("xyz", (A, A, B)):
-        connect(registry, pending, {"x": B, "y": C, "z": C}[pending], target)
+    for pending, (source, target) in zip("xyz", connects):
+        connect(registry, pending, source, target)
     order = ""
     for _ in range(6):
         ((pending, request),) = registry.take(registry.unattended()[:1])
