@@ -47,7 +47,7 @@ def test_nobody_notices_upgrades_under_load(
             upgrade_under_load(relay, flows, newcomers)
         old = relay.all_pids[:-1]
         assert is_running(old[0]), "its tunnels go on"
-        assert newcomers.greeted > 100
+        wait_until(lambda: newcomers.greeted > 100, "connections")
     wait_until(lambda: not any(map(is_running, old)), "the end of the old relays")
     meet(relay.endpoint())
     assert relay.failures == []
