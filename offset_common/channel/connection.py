@@ -78,6 +78,13 @@ class Connection(KeepaliveChannel):
         """Add received bytes, in pieces of any size; `next_event` decodes them."""
         self._frames.receive_data(data)
 
+    def needs_data(self) -> bool:
+        """Return whether `next_event` can do nothing until more bytes are received."""
+        try:
+            return not self._frames.has_frame() and not self._is_other_protocol()
+        except PeerError:
+            return False
+
     def take_received(self) -> bytes:
         """Return and remove the received bytes that are not part of any returned event."""
         return self._frames.take_all()
@@ -135,14 +142,15 @@ class Connection(KeepaliveChannel):
             if self._version_received:
                 raise
             raise _not_an_offset_peer(error.length.to_bytes(FRAME_LENGTH_SIZE, "big")) from None
-        if payload is None and not self._version_received:
-            self._check_partial_version()
+        if payload is None and self._is_other_protocol():
+            raise _not_an_offset_peer(self._frames.peek(FRAME_LENGTH_SIZE))
         return payload
 
-    def _check_partial_version(self) -> None:
-        first = self._frames.peek(FRAME_LENGTH_SIZE)
-        if len(first) < FRAME_LENGTH_SIZE and is_other_protocol(first):
-            raise _not_an_offset_peer(first)
+    def _is_other_protocol(self) -> bool:
+        """Return whether the first few bytes, too few for a length, are not the start of a version frame."""
+        if self._version_received or len(self._frames) >= FRAME_LENGTH_SIZE:
+            return False
+        return is_other_protocol(self._frames.peek(FRAME_LENGTH_SIZE))
 
     def _receive_version(self, payload: bytes) -> None:
         # "A side that receives another length or another number closes the connection." (2)

@@ -1,9 +1,10 @@
 """Handshakes in a pool of threads, on blocking sockets.
 
 A handshake is the only work of a relay that is always long for one message: four public-key operations,
-140 us. A thread takes a connection whose peer has sent something, and blocks for the next message. It waits
-for `PATIENCE`, or not at all while other jobs are queued. Then the connection goes back to the event loop
-with its state, and returns when its peer has sent more. Silent peers therefore occupy no thread.
+140 us. A thread takes a connection whose peer has sent a whole frame, handles it, and blocks for the next
+one. It waits for `PATIENCE`, or not at all while other jobs are queued. Then the connection goes back to the
+event loop with its state, and returns when its peer has sent another frame. Silent peers therefore occupy no
+thread.
 
 Jobs are queued fairly by address (fair_queue.py): an address that floods the relay waits for its own jobs.
 Within an address the newest job is next: under overload, some handshakes finish in time instead of none.
@@ -50,11 +51,11 @@ class HandshakeJob:
 
     Args:
         sock: the connected socket.
+        protocol: has received a frame that is not handled yet.
         address: what fair queueing counts by.
         deadline: the time, of time.monotonic, at which the handshake is over or has failed.
         done: called in a pool thread with the job, when the handshake is established, has failed or waits
             for the peer.
-        protocol: what an earlier turn in the pool left, or None.
     """
 
     __slots__ = (
@@ -73,10 +74,10 @@ class HandshakeJob:
     def __init__(
         self,
         sock: socket.socket,
+        protocol: Connection,
         address: str,
         deadline: float,
         done: Callable[[HandshakeJob], None],
-        protocol: Optional[Connection] = None,
     ) -> None:
         self.sock = sock
         self.address = address
@@ -89,15 +90,14 @@ class HandshakeJob:
         self.received = 0  # bytes of this turn
         self.sent = 0
 
-    def run(self, identity: Identity, waits: Callable[[], bool]) -> None:
+    def run(self, waits: Callable[[], bool]) -> None:
         """Continue the handshake until the peer must send more; the attributes hold the result.
 
         Args:
-            identity: the relay's.
             waits: returns whether other jobs are queued.
         """
         try:
-            self._shake_hands(identity, waits)
+            self._shake_hands(waits)
         except (PeerError, OSError) as error:
             # The traceback refers to this job: it would live on until a search for cycles.
             error.__traceback__ = error.__context__ = None
@@ -105,10 +105,17 @@ class HandshakeJob:
         except Exception as error:  # a bug ends this one connection; the event loop reports it
             self.error = error
 
-    def _shake_hands(self, identity: Identity, waits: Callable[[], bool]) -> None:
-        if self.protocol is None:
-            self.protocol = Connection(identity, time.monotonic(), version_sent=True)
-        while not self.established and time.monotonic() < self.deadline:
+    def _shake_hands(self, waits: Callable[[], bool]) -> None:
+        protocol = self.protocol
+        while True:
+            event = protocol.next_event(time.monotonic())
+            data = protocol.data_to_send()
+            if data:
+                self.sock.sendall(data)  # the kernel takes these few hundred bytes at once
+                self.sent += len(data)
+            self.established = isinstance(event, HandshakeCompleted)
+            if self.established or time.monotonic() >= self.deadline:
+                return
             try:
                 received = self.sock.recv(READ_SIZE, socket.MSG_DONTWAIT if waits() else 0)
             except BlockingIOError:
@@ -117,13 +124,7 @@ class HandshakeJob:
                 self.ended = True
                 return
             self.received += len(received)
-            self.protocol.receive_data(received)
-            event = self.protocol.next_event(time.monotonic())
-            self.established = isinstance(event, HandshakeCompleted)
-            data = self.protocol.data_to_send()
-            if data:
-                self.sock.sendall(data)  # the kernel takes these few hundred bytes at once
-                self.sent += len(data)
+            protocol.receive_data(received)
 
 
 class _Queued(QueueEntry):
@@ -140,7 +141,7 @@ class HandshakePool:
     """Threads that bring connections through the handshake.
 
     Args:
-        identity: the relay's.
+        identity: ours.
         threads: how many.
 
     Raises:
@@ -168,6 +169,10 @@ class HandshakePool:
         finally:
             threading.stack_size(previous)
 
+    def new_protocol(self, now: float) -> Connection:
+        """Return the protocol state of a connection that was accepted, after its version is sent."""
+        return Connection(self._identity, now, version_sent=True)
+
     def submit(self, job: HandshakeJob) -> None:
         """Queue a job; from now on a thread owns its socket, until it calls `done`."""
         with self._lock:
@@ -184,7 +189,7 @@ class HandshakePool:
     def _work(self) -> None:
         while self._tokens.get():
             job = self._next_job()
-            job.run(self._identity, self._queue.__bool__)
+            job.run(self._queue.__bool__)
             job.done(job)
             del job  # a waiting thread would keep its last one
 

@@ -100,17 +100,25 @@ class FrameReader:
         """Add the next bytes of the stream."""
         self._buffer += data
 
+    def has_frame(self) -> bool:
+        """Return whether the next payload is complete.
+
+        Raises:
+            FrameError: the frame's length is over the limit.
+        """
+        if len(self) < FRAME_LENGTH_SIZE:
+            return False
+        return frame_end(self._buffer, self._start, self._limit) <= len(self._buffer)
+
     def next_frame(self) -> Optional[bytes]:
         """Return the next complete payload, or None if more bytes are needed.
 
         Raises:
             FrameError: the frame's length is over the limit.
         """
-        if len(self) < FRAME_LENGTH_SIZE:
+        if not self.has_frame():
             return None
         end = frame_end(self._buffer, self._start, self._limit)
-        if end > len(self._buffer):
-            return None
         payload = bytes(memoryview(self._buffer)[self._start + FRAME_LENGTH_SIZE : end])
         self._start = end
         self._discard_returned()

@@ -58,7 +58,7 @@ def in_accepting(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnectio
 
 def in_the_handshake(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
     caller = Caller(harness)
-    patch.setattr(Connection, "receive_data", bug)
+    patch.setattr(Connection, "next_event", bug)
     caller.sock.send(bytes(8))
     return caller.connection
 

@@ -97,6 +97,22 @@ def test_handshake_byte_by_byte(harness: Harness) -> None:
     close_all(caller)
 
 
+def test_partial_frames_stay_in_the_event_loop(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[HandshakeJob] = []
+    monkeypatch.setattr(HandshakePool, "submit", lambda pool, job: jobs.append(job))
+    caller = Caller(harness)
+    *first, last = VERSION_FRAME
+    for byte in first:
+        caller.sock.send(bytes([byte]))
+        harness.run_rounds()
+    assert caller.connection.received == len(first)
+    assert not jobs
+    caller.sock.send(bytes([last]))
+    harness.run_until(lambda: bool(jobs))
+    jobs[0].done(jobs[0])
+    close_all(caller)
+
+
 def test_silent_peers_hold_no_thread(harness: Harness) -> None:
     callers = [caller for _ in range(5 * THREADS) for caller in stopped_callers(harness)]
     for caller in callers:
@@ -197,7 +213,8 @@ class Pair:
         prepare_socket(ours)
         self.returned = threading.Event()
         self._done = done
-        self.job = HandshakeJob(ours, address, time.monotonic() + seconds, self._finish)
+        protocol = Connection(Identity.generate(), time.monotonic())
+        self.job = HandshakeJob(ours, protocol, address, time.monotonic() + seconds, self._finish)
 
     def _finish(self, job: HandshakeJob) -> None:
         self._done.append(self)

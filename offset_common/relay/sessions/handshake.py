@@ -1,7 +1,7 @@
 """A connection whose peer has not proven its key yet.
 
-While the peer is silent, the connection costs an entry in the selector and a deadline. When something
-came, the handshake pool has its socket for a moment.
+While the peer is silent, the connection costs an entry in the selector and a deadline. Once a whole frame
+has come, the handshake pool has its socket for a moment.
 
 Source: section 4 of docs/protocol.md.
 """
@@ -17,7 +17,7 @@ from offset_common.constants import HANDSHAKE_TIMEOUT
 from offset_common.errors import HandshakeError, VersionError
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import ConnectionSession, SocketConnection
-from offset_common.relay.handshake_pool import HandshakeJob, HandshakePool
+from offset_common.relay.handshake_pool import READ_SIZE, HandshakeJob, HandshakePool
 from offset_common.relay.lifecycle import State
 from offset_common.wire.frames import OldPeerError
 
@@ -57,17 +57,28 @@ class Handshake(ConnectionSession):
         self._finish_reason: Optional[CloseReason] = None  # once it is back
 
     def on_readable(self) -> None:
-        """Give the socket to the handshake pool."""
+        """Read, and give the socket to the handshake pool once a whole frame has come."""
+        connection = self.connection
+        data = connection.read(READ_SIZE)
+        if data is None:
+            connection.close(CloseReason.PEER_CLOSED)
+            return
+        if self._protocol is None:
+            self._protocol = self._pool.new_protocol(connection.env.loop.now)
+        self._protocol.receive_data(data)
+        if not self._protocol.needs_data():
+            self._lend_socket(self._protocol)
+
+    def _lend_socket(self, protocol: Connection) -> None:
         connection = self.connection
         call_soon = connection.env.loop.call_soon_threadsafe
         job = HandshakeJob(
             connection.lend_socket(),
+            protocol,
             connection.address.prefix,
             self._deadline,
             lambda job: call_soon(partial(self._take_back, job)),
-            self._protocol,
         )
-        self._protocol = None
         self._lent = True
         self._in_pool(connection, True)
         self._pool.submit(job)
@@ -94,11 +105,9 @@ class Handshake(ConnectionSession):
             elif job.ended:
                 connection.close(CloseReason.PEER_CLOSED)
             elif job.established:
-                assert job.protocol is not None
                 connection.adopt(job.protocol, job.protocol.take_received())
                 self._authenticated(connection)
             else:
-                self._protocol = job.protocol
                 connection.take_socket_back()
         except Exception as error:
             connection.fail(error)
