@@ -59,17 +59,22 @@ class Library:
     @staticmethod
     def is_failure(answer: Answer) -> bool:
         """Return whether the server that gave this answer is of no use at the moment."""
-        return not _kinds(answer).isdisjoint(_FAILURES | _FAILED_SERVERS | _MOVED)
+        return not _kinds(answer).isdisjoint(_FAILURES | _FAILED_SERVERS | _MOVED | _ASK)
 
     @staticmethod
-    def moved_to(answer: Answer) -> Optional[Address]:
-        """Return the server of a cluster that has the keys of a command now, or None."""
-        return None if _kinds(answer).isdisjoint(_MOVED) else _read_server(answer)
+    def moved_to(answer: Answer, client: Any) -> Optional[Address]:
+        """Return the server of a cluster that has the keys of a command now, or None.
+
+        Args:
+            answer: to the command.
+            client: of the server that answered.
+        """
+        return None if _kinds(answer).isdisjoint(_MOVED) else _read_server(answer, client)
 
     @staticmethod
-    def asks(answer: Answer) -> Optional[Address]:
+    def asks(answer: Answer, client: Any) -> Optional[Address]:
         """Return the server of a cluster to ask about keys that are on the way there, or None."""
-        return None if _kinds(answer).isdisjoint(_ASK) else _read_server(answer)
+        return None if _kinds(answer).isdisjoint(_ASK) else _read_server(answer, client)
 
     def _options(self, location: Location) -> dict[str, Any]:
         retry = importlib.import_module(f"{self._module.__name__}.retry").Retry
@@ -125,10 +130,17 @@ def _kinds(answer: Answer) -> frozenset[str]:
     return frozenset({type(answer).__name__, str(answer).partition(" ")[0]})
 
 
-def _read_server(answer: Answer) -> Address:
-    """Return the address at the end of an error, as in `MOVED 3999 127.0.0.1:6381`."""
+def _read_server(answer: Answer, client: Any) -> Optional[Address]:
+    """Return the address at the end of an error, as in `MOVED 3999 127.0.0.1:6381`, or None for `?:6381`.
+
+    "An empty endpoint indicates that the server node has an unknown endpoint, and the client should send the
+    next request to the same endpoint as the current request but with the provided port."
+
+    Source: "MOVED Redirection" in the cluster specification of Valkey and Redis.
+    """
     host, _, port = str(answer).rpartition(" ")[2].rpartition(":")
-    return Address(host, int(port))
+    host = host or client.connection_pool.connection_kwargs.get("host", "?")
+    return None if host == "?" else Address(host, int(port))
 
 
 def _import_library() -> tuple[Any, str]:

@@ -82,7 +82,8 @@ class Store:
         if self._client is None:
             self._client = self._library.connect(self._location, self._any_key)
         answers = _run(self._client, commands)
-        moved_to = next(filter(None, map(self._library.moved_to, answers)), None)
+        servers = (self._library.moved_to(answer, self._client) for answer in answers)
+        moved_to = next(filter(None, servers), None)
         if moved_to is not None:
             self._disconnect()
             self._client = self._library.connect_at(self._location, moved_to)
@@ -98,7 +99,7 @@ class Store:
 
         Source: "ASK redirection" in the cluster specification of Valkey and Redis.
         """
-        servers = [self._library.asks(answer) for answer in answers]
+        servers = [self._library.asks(answer, self._client) for answer in answers]
         for server in set(filter(None, servers)):  # at most one
             numbers = [number for number, each in enumerate(servers) if each == server]
             client = self._library.connect_at(self._location, server)

@@ -22,14 +22,15 @@ from tests.support.process import wait_until
 from tests.support.relay_process import LOCALHOST
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[list[DirectoryServer]]:
-    """A cluster of three servers."""
+@pytest.fixture(params=["ip", "unknown-endpoint"])
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[DirectoryServer]]:
+    """A cluster of three servers, which name each other's addresses or only their ports."""
+    options = ("--cluster-enabled", "yes", "--cluster-preferred-endpoint-type", request.param)
     with ExitStack() as started:
         servers = []
         for number in range(3):
             (tmp_path / str(number)).mkdir()
-            servers.append(DirectoryServer(tmp_path / str(number), options=("--cluster-enabled", "yes")))
+            servers.append(DirectoryServer(tmp_path / str(number), options=options))
             started.callback(servers[-1].kill)
         for number, server in enumerate(servers):
             server.ask("CLUSTER", "ADDSLOTSRANGE", 5462 * number, min(5462 * number + 5461, 16383))
