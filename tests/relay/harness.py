@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from offset_common.channel.connection import Connection
@@ -304,6 +305,11 @@ class TestPeer:
     def reject(self, key: bytes) -> None:
         """Reject a pending connect."""
         self.send(RejectConnection(key).encode())
+
+
+def descriptors() -> list[str]:
+    """Return the descriptors that this process has open."""
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -289,58 +289,51 @@ def test_task_that_reschedules_itself_delays_no_other(loop: EventLoop) -> None:
 class Timer:
     """Something with a deadline."""
 
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def on_deadline(self) -> None:
-        self.calls += 1
+    def __init__(self, on_deadline: Callable[[], None]) -> None:
+        self.on_deadline = on_deadline
 
 
 def test_deadlines_are_met_while_connections_are_busy(loop: EventLoop, times: Times) -> None:
     for _ in range(100):
         loop.request_turn(Busy(loop, times, [], "busy", MILLISECOND))
-    timer = Timer()
-    loop.deadlines.schedule(timer, 1000.0)
+    met: list[float] = []
+    loop.deadlines.schedule(Timer(lambda: met.append(times.now)), 1000.0)
     times.now += 1.0
     loop.run_once()
-    assert timer.calls == 1
+    assert met == [1001.0]
 
 
-def test_thousands_of_deadlines_delay_no_turn(loop: EventLoop, times: Times) -> None:
-    turns: list[Any] = []
-    loop.request_turn(Busy(loop, times, turns, "busy", 1.0))
-    timers = [Timer() for _ in range(1000)]
-    for timer in timers:
-        loop.deadlines.schedule(timer, 1000.0)
-    times.now += 1.0
-    for count in range(1, 1 + math.ceil(1000 / EACH_IN_ROUND)):
-        loop.run_once()
-        assert len(turns) == count
-        assert sum(timer.calls for timer in timers) == min(1000, count * EACH_IN_ROUND)
+def schedule_deadlines(loop: EventLoop, done: list[int]) -> None:
+    for number in range(1000):
+        loop.deadlines.schedule(Timer(partial(done.append, number)), float(number))
 
 
-def test_hundreds_of_tasks_delay_no_turn(loop: EventLoop, times: Times) -> None:
-    turns: list[Any] = []
-    loop.request_turn(Busy(loop, times, turns, "busy", 1.0))
-    done: list[int] = []
+def call_tasks(loop: EventLoop, done: list[int]) -> None:
     for number in range(1000):
         loop.call_soon(partial(done.append, number))
-    for count in range(1, 1 + math.ceil(1000 / TASKS_IN_ROUND)):
-        loop.run_once()
-        assert len(turns) == count
-        assert done == list(range(min(1000, count * TASKS_IN_ROUND)))
 
 
-def test_task_for_thousands_of_items_delays_no_turn(loop: EventLoop, times: Times) -> None:
+def call_for_items(loop: EventLoop, done: list[int]) -> None:
+    for start in (0, 500):
+        loop.call_for_each(range(start, start + 500), done.append)
+
+
+@pytest.mark.parametrize(
+    ("give_work", "in_round"),
+    [(schedule_deadlines, EACH_IN_ROUND), (call_tasks, TASKS_IN_ROUND), (call_for_items, EACH_IN_ROUND)],
+)
+def test_work_for_many_rounds_delays_no_turn(
+    loop: EventLoop, times: Times, give_work: Callable[[EventLoop, list[int]], None], in_round: int
+) -> None:
     turns: list[Any] = []
     loop.request_turn(Busy(loop, times, turns, "busy", 1.0))
     done: list[int] = []
-    for start in (0, 500):
-        loop.call_for_each(range(start, start + 500), done.append)
-    for count in range(1, 1 + math.ceil(1000 / EACH_IN_ROUND)):
+    give_work(loop, done)
+    times.now += 1.0
+    for count in range(1, 1 + math.ceil(1000 / in_round)):
         loop.run_once()
         assert len(turns) == count
-        assert done == list(range(min(1000, count * EACH_IN_ROUND)))
+        assert done == list(range(min(1000, count * in_round)))
 
 
 def test_wake_ends_the_wait_and_a_full_socket_is_no_error(endless_wait: None) -> None:

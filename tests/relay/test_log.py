@@ -13,7 +13,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -30,6 +29,7 @@ from offset_common.relay.log import (
     log_event,
 )
 from offset_common.relay.log_format import format_time
+from tests.relay.harness import descriptors
 from tests.support.relay_log import without_time
 
 TIME_SIZE = len("2026-11-27T13:28:36.123Z ")
@@ -109,27 +109,6 @@ def test_line_is_event_then_fields(output: Output) -> None:
         "connection closed", key="abc=", reason="peer closed", detail=None, bytes_in=12, seconds=0.12345
     )
     assert output.lines() == ['connection closed: key=abc= reason="peer closed" bytes_in=12 seconds=0.123']
-
-
-def test_address_is_a_field_unless_collapsed(output: Output) -> None:
-    log_event("relay ready", address="127.0.0.1:1", public_key="K")
-    log_event("refused", collapse="refused", collapse_by="1.2.3.4", peer="1.2.3.4:5")
-    assert output.lines() == ["relay ready: address=127.0.0.1:1 public_key=K", "refused: peer=1.2.3.4:5"]
-
-
-def test_warnings_and_errors_have_a_prefix(output: Output) -> None:
-    log_event("a", logging.WARNING, x=1)
-    log_event("b", logging.ERROR)
-    assert output.lines() == ["warning: a: x=1", "error: b"]
-
-
-@pytest.mark.parametrize("value", ["a\nerror: forged", "\x1b[2J", 'say "x"', "", "a\u2028b", "\udcff", "ä"])
-def test_no_value_can_forge_or_break_a_line(output: Output, value: str) -> None:
-    log_event("event", name=value, other=1)
-    (line,) = output.lines()
-    assert line.startswith('event: name="')
-    assert line.endswith('" other=1')
-    assert all(" " <= character <= "~" for character in line)
 
 
 def test_traceback_follows_its_line(output: Output) -> None:
@@ -310,11 +289,11 @@ def test_unread_terminal_blocks_nothing() -> None:
 
 def test_closing_returns_the_terminal() -> None:
     ours, theirs = pty.openpty()
-    before = sorted(path.name for path in Path("/proc/self/fd").iterdir())
+    before = descriptors()
     log = RelayLog(theirs)
     log_event("only line")
     log.close()
-    assert sorted(path.name for path in Path("/proc/self/fd").iterdir()) == before
+    assert descriptors() == before
     assert without_time(os.read(ours, 100).decode()) == "only line\r\n"
     os.close(theirs)
     os.close(ours)

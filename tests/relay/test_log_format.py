@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offset_common.relay.log_format import FORMATS, add_priority, format_json, format_text
+from offset_common.relay.log_format import FORMATS, format_json, format_text
 
 NAMES = ("address", "reason", "seconds", "detail")
 VALUES = st.one_of(
@@ -38,7 +38,7 @@ def parse_text(line: str) -> dict[str, str]:
     return {name: json.loads(value) if value.startswith('"') else value for name, value in found}
 
 
-@given(st.dictionaries(st.sampled_from(NAMES), VALUES))
+@given(st.dictionaries(st.sampled_from(NAMES), VALUES | st.just("\udcff")))
 def test_text_gives_back_every_value(fields: dict[str, Any]) -> None:
     line = format_text(make_record(**fields), False)
     assert line.isascii() and line.count("\n") == 1 and line[:-1].isprintable()
@@ -113,8 +113,3 @@ def test_json_has_the_traceback_in_its_line() -> None:
 
 def test_json_is_valid_for_names_that_are_not_utf_8() -> None:
     assert json.loads(format_json(make_record(file="caf\udce9")))["file"] == "caf\\udce9"
-
-
-def test_every_line_gets_the_priority() -> None:
-    assert add_priority("one\n  two\n", logging.ERROR) == "<3>one\n<3>  two\n"
-    assert add_priority('{"a": 1}\n', logging.INFO) == '<6>{"a": 1}\n'

@@ -68,15 +68,6 @@ def test_newest_listener_wins_at_once(harness: Harness) -> None:
     assert harness.reason_of(near.connection) is CloseReason.REJECTED
 
 
-def test_listeners_that_replace_each_other_leave_the_last(harness: Harness) -> None:
-    peers = [harness.listener()]
-    for _ in range(20):
-        peers.append(harness.listener(peers[0].identity))
-    near = harness.pending(peers[-1])
-    assert peers[-1].incoming_key() == near.key
-    assert {harness.reason_of(peer.connection) for peer in peers[:-1]} == {CloseReason.REPLACED}
-
-
 def test_end_of_a_listener_closes_its_pending_connects(harness: Harness) -> None:
     listener = harness.listener()
     near = harness.pending(listener)

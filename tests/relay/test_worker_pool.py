@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Optional
 
 import pytest
@@ -30,7 +29,7 @@ from offset_common.relay.workers.handle import RESTART_DELAY, WorkerHandle
 from offset_common.relay.workers.pool import RemoteTunnel, WorkerPool
 from offset_common.relay.workers.transfer import MAX_DATAGRAM, decode_pair, receive_with_sockets
 from offset_common.wire.messages import InitConnection, InitRole
-from tests.relay.harness import Harness, TestPeer, running
+from tests.relay.harness import Harness, TestPeer, descriptors, running
 
 FILLING = b'{"do": "nothing"}'
 STEP = 0.25  # seconds
@@ -169,10 +168,6 @@ def number_of(peer: TestPeer) -> int:
     session = peer.connection.session
     assert isinstance(session, RemoteTunnel)
     return session._number
-
-
-def descriptors() -> list[str]:
-    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 
 def test_tunnel_goes_to_a_worker_with_its_sockets(front: Front, system: System) -> None:

@@ -7,7 +7,6 @@ import json
 import math
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ from offset_common.relay.workers.transfer import (
     end_of,
     send_with_sockets,
 )
-from tests.relay.harness import Harness, TestPeer
+from tests.relay.harness import Harness, TestPeer, descriptors
 
 
 class Front:
@@ -86,10 +85,6 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
     made = Front()
     yield made
     made.close()
-
-
-def descriptors() -> list[str]:
-    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 
 def test_pair_arrives_as_it_was_sent() -> None:
