@@ -8,8 +8,12 @@ import resource
 
 def raise_descriptor_limit() -> int:
     """Raise the limit as far as allowed, and return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    return soft
+    return descriptor_limit()
+
+
+def descriptor_limit() -> int:
+    """Return the present limit."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple, Optional
 
 from offset_common.address import Address, parse_listen_address
-from offset_common.commands.descriptors import raise_descriptor_limit
+from offset_common.commands.descriptors import descriptor_limit
 from offset_common.errors import UsageError
 from offset_common.identity import load_identity
 from offset_common.networks import NetworkSet, parse_network
@@ -145,12 +145,12 @@ def read_drain(arguments: Mapping[str, Any]) -> Drain:
 
 
 def read_limits(arguments: Mapping[str, Any]) -> Limits:
-    """Return the limits in the arguments.
+    """Return the limits in the arguments, for the present limit of open descriptors.
 
     Raises:
         UsageError: one is not a number, or out of range.
     """
-    connections = connections_for(raise_descriptor_limit())
+    connections = connections_for(descriptor_limit())
     if arguments["--connections"] != "auto":
         connections = min(read_count("--connections", arguments["--connections"], MAX_COUNT), connections)
     per_address = min(Limits().connections_per_address, connections - connections // 4)

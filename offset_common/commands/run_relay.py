@@ -12,6 +12,7 @@ from typing import Any, Callable, Optional
 from offset_common import __version__
 from offset_common.address import Address
 from offset_common.command_line import as_started, parse, run
+from offset_common.commands.descriptors import raise_descriptor_limit
 from offset_common.commands.relay_options import (
     check_no_fleet,
     check_options,
@@ -126,6 +127,7 @@ def serve(
     Raises:
         OperatorError: it cannot start.
     """
+    raise_descriptor_limit()  # before the options are read: it bounds the connections
     options = read_options(arguments)
     status = open_status(options.status, origin.sockets)
     return_large_blocks()

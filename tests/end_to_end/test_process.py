@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -200,6 +201,12 @@ def test_readable_identity_is_warned_about(
     relay = start_relay(identity=identity)
     assert relay.count_lines("chmod 600") == warned
     assert json.loads(identity.read_text())["privateKey"] not in "\n".join(relay.lines)
+
+
+def test_start_raises_the_limit_of_descriptors(start_relay: StartRelay) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    relay = start_relay(prefix=("sh", "-c", 'ulimit -Sn 64 && exec "$@"', "sh"))
+    assert resource.prlimit(relay.pid, resource.RLIMIT_NOFILE) == (hard, hard)
 
 
 def test_all_descriptors_and_threads_are_released(start_relay: StartRelay) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 
 import strelay
@@ -43,6 +45,16 @@ def test_connections_bound_the_automatic_limits() -> None:
     assert limits.connections == 40
     assert (limits.connections_per_address, limits.connections_per_key) == (30, 15)
     assert read_limits("--connections", "40", "--per-address", "7").connections_per_address == 7
+
+
+def test_reading_options_leaves_the_descriptor_limit() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, before[1]))
+    try:
+        assert read_limits().connections == 400
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (500, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize(
