@@ -9,7 +9,7 @@ from typing import Callable, Optional
 
 from offset_common.address import Address
 from offset_common.relay.event_loop import WRITE, EventLoop
-from offset_common.relay.listening import set_options
+from offset_common.relay.sockets import set_options
 
 CONNECT_TIMEOUT = 3.0  # seconds until a host that does not answer at all is given up
 

@@ -13,7 +13,7 @@ from offset_common.errors import UsageError
 from offset_common.fleet.entries import MAX_NAME_SIZE
 from offset_common.fleet.fleet import FleetOptions
 from offset_common.fleet.location import FILE_MARK, Location, has_password, read_location
-from offset_common.relay.listening import resolve
+from offset_common.relay.sockets import resolve
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})
 

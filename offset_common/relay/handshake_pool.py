@@ -2,24 +2,20 @@
 
 A handshake is the only work of a relay that is always long for one message: four public-key operations,
 140 us. A thread takes a connection whose peer has sent a whole frame, handles it, and blocks for the next
-one. It waits for `PATIENCE`, or not at all while other jobs are queued. Then the connection goes back to the
-event loop with its state, and returns when its peer has sent another frame. Silent peers therefore occupy no
-thread.
+one. It waits for 20 ms (sockets.py), or not at all while other jobs are queued. Then the connection goes back
+to the event loop with its state, and returns when its peer has sent another frame. Silent peers therefore
+occupy no thread.
 
 Jobs are queued fairly by address (fair_queue.py): an address that floods the relay waits for its own jobs.
 Within an address the newest job is next: under overload, some handshakes finish in time instead of none.
 
 A thread owns the socket from `submit` until it calls `done`, and touches nothing else.
-
-The sockets of the relay block, and have a time-out of their own in the kernel; the event loop says with
-each call that it does not want to wait (MSG_DONTWAIT). So a socket changes hands without a system call.
 """
 
 from __future__ import annotations
 
 import queue
 import socket
-import struct
 import threading
 import time
 from typing import Callable, Optional
@@ -30,20 +26,9 @@ from offset_common.errors import PeerError, ServiceError
 from offset_common.identity import Identity
 from offset_common.relay.fair_queue import FairQueue, QueueEntry
 
-PATIENCE = 0.02  # seconds that a thread waits for a peer in the middle of a handshake
 READ_SIZE = 4096  # bytes; both handshake messages of a peer are under 400
 STACK_SIZE = 512 * 1024  # bytes of address space for each thread
 JOB_COST = 1.0  # for the fair queue: one job costs as much as another
-
-# A 32-bit system with 64-bit times has another option number and another struct timeval.
-_TIMEVAL = "=qq" if socket.SO_RCVTIMEO == 66 else "ll"
-_TIMEOUT = struct.pack(_TIMEVAL, int(PATIENCE), int(PATIENCE % 1 * 1_000_000))
-
-
-def prepare_socket(sock: socket.socket) -> None:
-    """Make blocking calls on `sock` end after `PATIENCE`; accepted sockets inherit it."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEOUT)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEOUT)
 
 
 class HandshakeJob:

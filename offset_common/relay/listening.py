@@ -1,4 +1,4 @@
-"""Listening sockets for the addresses that an operator gives; accepted sockets inherit their options."""
+"""Listening sockets for the addresses that an operator gives."""
 
 from __future__ import annotations
 
@@ -6,33 +6,21 @@ import contextlib
 import errno
 import logging
 import socket
-import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Optional
 
 from offset_common.address import Address
 from offset_common.errors import ServiceError, UsageError, listen_error_sentence
 from offset_common.relay.addresses import SystemAddress, show_address
-from offset_common.relay.handshake_pool import prepare_socket
 from offset_common.relay.log import log_event
+from offset_common.relay.sockets import Resolved, resolve, set_options
 
 BACKLOG = 4096  # connections that the system holds until they are accepted
-RESOLVER_CHECK_INTERVAL = 0.1  # seconds
 
 _NOT_HERE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 """This host has no IPv6 (or no IPv4), or not this address."""
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
-
-
-class Resolved(NamedTuple):
-    """One of the addresses that a host stands for, as socket.getaddrinfo returns it."""
-
-    family: int
-    kind: int
-    protocol: int
-    name: str
-    sockaddr: SystemAddress
 
 
 def listen_on(addresses: Sequence[Address], socket_buffer: int = 0) -> list[socket.socket]:
@@ -50,8 +38,7 @@ def listen_by_address(
 
     Args:
         addresses: names, IPv4 or IPv6 addresses; port 0 for a free one.
-        socket_buffer: bytes of memory for each of the two kernel buffers of an accepted socket; 0 leaves the
-            size to the system.
+        socket_buffer: as for `set_options`.
         inherited: addresses that have their sockets already.
 
     Raises:
@@ -82,28 +69,6 @@ def listen_by_address(
     return by_address
 
 
-def set_options(sock: socket.socket, socket_buffer: int) -> None:
-    """Set the options of a listening socket, which accepted ones inherit, or of a connecting one.
-
-    It becomes non-blocking.
-
-    Args:
-        sock: listening, or about to listen or to connect.
-        socket_buffer: as for `listen_by_address`.
-
-    Raises:
-        OSError: the system refuses.
-    """
-    # A message never waits for the Nagle timer.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    prepare_socket(sock)
-    if socket_buffer:
-        # The system doubles the value: half of what it counts is for its own bookkeeping.
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, socket_buffer // 2)
-    sock.setblocking(False)
-
-
 def check_duplicates(addresses: Sequence[Address]) -> None:
     """Check that each address is given once.
 
@@ -113,42 +78,6 @@ def check_duplicates(addresses: Sequence[Address]) -> None:
     for index, address in enumerate(addresses):
         if address in addresses[:index]:
             raise UsageError(f"the address {address} is given twice; give each address once")
-
-
-def resolve(address: Address, problem: str) -> list[Resolved]:
-    """Return the addresses that `address` stands for, each once.
-
-    Args:
-        address: its host may be a name.
-        problem: the beginning of the error.
-
-    Raises:
-        ServiceError: the name does not resolve.
-    """
-    found: list[Any] = []
-    reasons: list[str] = []
-
-    def look_up() -> None:
-        try:
-            found.extend(
-                socket.getaddrinfo(
-                    address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-                )
-            )
-        except OSError as error:
-            reasons.append(error.strerror or str(error))
-        except UnicodeError:
-            reasons.append("not a name")
-
-    # Signals are handled between the waits for a thread, but not in the system's resolver, which may take a
-    # minute.
-    thread = threading.Thread(target=look_up, name="resolver", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(RESOLVER_CHECK_INTERVAL)
-    if reasons:
-        raise ServiceError(f"{problem}: the name does not resolve ({reasons[0]})")
-    return [Resolved(*each) for each in dict.fromkeys(found)]
 
 
 def _listen_on_one(

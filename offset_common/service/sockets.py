@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from offset_common.address import Address, parse_listen_address
 from offset_common.relay.addresses import show_address
-from offset_common.relay.listening import listen_by_address, set_options
+from offset_common.relay.listening import listen_by_address
 from offset_common.relay.log import log_event
+from offset_common.relay.sockets import set_options
 
 RELAY, STATUS, FLEET = OPTIONS = ("--laddr", "--status", "--fleet-laddr")
 STATUS_NAME = "status"  # of a socket unit: FileDescriptorName=status
@@ -62,7 +63,7 @@ class ListeningSockets:
         Args:
             option: one of OPTIONS.
             addresses: what the option says.
-            socket_buffer: as for `listen_by_address`.
+            socket_buffer: as for `set_options`.
 
         Raises:
             OperatorError: the relay cannot listen there.

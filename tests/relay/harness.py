@@ -18,13 +18,13 @@ from offset_common.identity import Identity
 from offset_common.relay.addresses import SystemAddress
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
-from offset_common.relay.handshake_pool import prepare_socket
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import LOGGER, RelayLog
 from offset_common.relay.log_format import format_text
 from offset_common.relay.policy import Policy
 from offset_common.relay.server import Relay
+from offset_common.relay.sockets import prepare_socket
 from offset_common.wire.messages import IncomingConnection, InitConnection, InitRole, RejectConnection
 
 PATIENCE = 30.0  # seconds of real time until a test fails

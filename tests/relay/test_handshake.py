@@ -16,11 +16,12 @@ from offset_common.identity import Identity
 from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
-from offset_common.relay.handshake_pool import HandshakeJob, HandshakePool, prepare_socket
+from offset_common.relay.handshake_pool import HandshakeJob, HandshakePool
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog
 from offset_common.relay.server import Relay
+from offset_common.relay.sockets import prepare_socket
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.harness import Harness, TestPeer
 

@@ -1,0 +1,98 @@
+"""Options of listening and connecting sockets, and the addresses that a name stands for.
+
+Accepted sockets block, and have a time-out of their own in the kernel; the event loop says with each call
+that it does not want to wait (MSG_DONTWAIT). So a socket changes hands without a system call.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from typing import Any, NamedTuple
+
+from offset_common.address import Address
+from offset_common.errors import ServiceError
+from offset_common.relay.addresses import SystemAddress
+
+BLOCKING_TIME = 0.02  # seconds that a handshake thread waits for a peer
+RESOLVER_CHECK_INTERVAL = 0.1  # seconds
+
+# A 32-bit system with 64-bit times has another option number and another struct timeval.
+_TIMEVAL = "=qq" if socket.SO_RCVTIMEO == 66 else "ll"
+_TIMEOUT = struct.pack(_TIMEVAL, int(BLOCKING_TIME), int(BLOCKING_TIME % 1 * 1_000_000))
+
+
+class Resolved(NamedTuple):
+    """One of the addresses that a host stands for, as socket.getaddrinfo returns it."""
+
+    family: int
+    kind: int
+    protocol: int
+    name: str
+    sockaddr: SystemAddress
+
+
+def set_options(sock: socket.socket, socket_buffer: int) -> None:
+    """Set the options of a listening socket, which accepted ones inherit, or of a connecting one.
+
+    It becomes non-blocking; accepted sockets do not inherit that.
+
+    Args:
+        sock: listening, or about to listen or to connect.
+        socket_buffer: bytes of memory for each of the two kernel buffers of a connected socket; 0 leaves the
+            size to the system.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    # A message never waits for the Nagle timer.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    prepare_socket(sock)
+    if socket_buffer:
+        # The system doubles the value: half of what it counts is for its own bookkeeping.
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, socket_buffer // 2)
+    sock.setblocking(False)
+
+
+def prepare_socket(sock: socket.socket) -> None:
+    """Make blocking calls on `sock` end after `BLOCKING_TIME`; accepted sockets inherit it."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEOUT)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEOUT)
+
+
+def resolve(address: Address, problem: str) -> list[Resolved]:
+    """Return the addresses that `address` stands for, each once.
+
+    Args:
+        address: its host may be a name.
+        problem: the beginning of the error.
+
+    Raises:
+        ServiceError: the name does not resolve.
+    """
+    found: list[Any] = []
+    reasons: list[str] = []
+
+    def look_up() -> None:
+        try:
+            found.extend(
+                socket.getaddrinfo(
+                    address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                )
+            )
+        except OSError as error:
+            reasons.append(error.strerror or str(error))
+        except UnicodeError:
+            reasons.append("not a name")
+
+    # Signals are handled between the waits for a thread, but not in the system's resolver, which may take a
+    # minute.
+    thread = threading.Thread(target=look_up, name="resolver", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(RESOLVER_CHECK_INTERVAL)
+    if reasons:
+        raise ServiceError(f"{problem}: the name does not resolve ({reasons[0]})")
+    return [Resolved(*each) for each in dict.fromkeys(found)]
