@@ -11,7 +11,9 @@ from offset_common.address import Address
 from offset_common.client import (
     Deadline,
     Dialing,
+    RelayUnreachable,
     Step,
+    WrongRelay,
     dial,
     find_addresses,
     listen,
@@ -49,7 +51,9 @@ def test_steps_can_be_taken_one_by_one(relay):
 
 def test_relay_with_another_key_is_rejected(relay):
     ticket = RelayTicket(Identity.generate().public_key, relay.ticket.address)
-    with refused(Step.HANDSHAKE, "another identity .*; check that this is the relay's newest ticket$"):
+    with refused(
+        WrongRelay, Step.HANDSHAKE, "another identity .*; check that this is the relay's newest ticket$"
+    ):
         listen(ticket, Identity.generate())
 
 
@@ -58,7 +62,7 @@ def test_unknown_name_is_reported(monkeypatch):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with refused(Step.NAME, r"relay\.example does not resolve: Name or service"):
+    with refused(RelayUnreachable, Step.NAME, r"relay\.example does not resolve: Name or service"):
         dial(ticket_for(1337, "relay.example"), Identity.generate())
 
 
@@ -66,7 +70,7 @@ def test_hanging_lookup_times_out(monkeypatch):
     release = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(PATIENCE) and [])
     try:
-        with refused(Step.NAME, r"more than 0\.05 s"):
+        with refused(RelayUnreachable, Step.NAME, r"more than 0\.05 s"):
             dial(ticket_for(1337, "relay.example"), Identity.generate(), timeout=0.05)
     finally:
         release.set()
@@ -74,7 +78,7 @@ def test_hanging_lookup_times_out(monkeypatch):
 
 def test_closed_port_is_reported():
     port = free_port()
-    with refused(Step.TCP, f"no TCP connection to {LOCALHOST}:{port}: .*refused"):
+    with refused(RelayUnreachable, Step.TCP, f"no TCP connection to {LOCALHOST}:{port}: .*refused"):
         dial(ticket_for(port), Identity.generate())
 
 
@@ -85,32 +89,34 @@ def test_second_address_is_tried(relay):
         assert sock.getpeername()[1] == relay.ticket.address.port
 
 
+VERSION = encode_frame(bytes(4))
+
+
 @pytest.mark.parametrize(
-    ("said", "sentence", "step"),
+    ("said", "kind", "step", "sentence"),
     [
-        (
-            b"HTTP/1.1 400 Bad Request\r\n\r\n",
-            "not a relay that this program can use: not an Offset peer",
-            Step.VERSION,
-        ),
-        (b"SSH-2", "did not finish the version in 0.2 s", Step.VERSION),
-        (encode_frame(b"\0\0\0\1"), "protocol version 1", Step.VERSION),
-        (encode_frame(b""), "a version of 0 bytes", Step.VERSION),
-        (b"\0\0\0\4\0\0\0\0", "older than 0.1.3", Step.VERSION),
-        (b"", "did not finish the version in 0.2 s", Step.VERSION),
-        (encode_frame(bytes(4)), "did not finish the handshake in 0.2 s", Step.HANDSHAKE),
-        (encode_frame(bytes(4)) + encode_frame(b"\xffgarbage"), "did not prove the identity", Step.HANDSHAKE),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", WrongRelay, Step.VERSION, "not a relay .*: not an Offset peer"),
+        (b"SSH-2", RelayUnreachable, Step.VERSION, "did not finish the version in 0.2 s"),
+        (encode_frame(b"\0\0\0\1"), WrongRelay, Step.VERSION, "protocol version 1"),
+        (encode_frame(b""), WrongRelay, Step.VERSION, "a version of 0 bytes"),
+        (b"\0\0\0\4\0\0\0\0", WrongRelay, Step.VERSION, "older than 0.1.3"),
+        (b"", RelayUnreachable, Step.VERSION, "did not finish the version in 0.2 s"),
+        (VERSION, RelayUnreachable, Step.HANDSHAKE, "did not finish the handshake in 0.2 s"),
+        (VERSION + encode_frame(b"\xffgarbage"), WrongRelay, Step.HANDSHAKE, "did not prove the identity"),
     ],
 )
-def test_other_servers_are_reported_by_step(said, sentence, step):
+def test_other_servers_are_reported_by_step(said, kind, step, sentence):
     def serve(sock: socket.socket) -> None:
         sock.sendall(said)
         wait_for_end(sock)
 
-    with fake_server(serve) as ticket, refused(step, sentence):
+    with fake_server(serve) as ticket, refused(kind, step, sentence):
         dial(ticket, Identity.generate(), timeout=0.2)
 
 
 def test_relay_that_hangs_up_is_reported():
-    with fake_server(lambda sock: None) as ticket, refused(Step.VERSION, "ended the connection during the"):
+    with (
+        fake_server(lambda sock: None) as ticket,
+        refused(RelayUnreachable, Step.VERSION, "ended the connection during the"),
+    ):
         dial(ticket, Identity.generate(), timeout=PATIENCE)

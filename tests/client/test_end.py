@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from offset_common.client import Step, accept, connect
+from offset_common.client import ConnectRefused, NotAccepted, Step, accept, connect, tunnel
+from offset_common.constants import WAITING_CONNECT_TIMEOUT
 from offset_common.errors import ConnectionEnded
 from offset_common.identity import Identity
 from tests.support.client import (
@@ -16,6 +18,7 @@ from tests.support.client import (
     both_ways,
     client_threads,
     connect_to,
+    fake_relay,
     fill,
     open_descriptors,
     refused,
@@ -80,17 +83,26 @@ def test_rejected_connect_ends(relay):
     with start_listening(relay, node) as listener, connect_to(relay, node) as connected:
         connected.send(b"nobody reads this")
         listener.receive(PATIENCE).reject()
-        with refused(Step.CONNECT, "rejected the connect"):
+        with refused(ConnectRefused, Step.CONNECT, "rejected the connect"):
             connected.receive(PATIENCE)
-        with refused(Step.CONNECT, "rejected the connect"):
+        with refused(ConnectRefused, Step.CONNECT, "rejected the connect"):
             list(connected)
 
 
 @both_ways
 def test_connect_to_nobody_is_reported(relay, end_to_end):
     nobody = Identity.generate().public_key
-    with refused(Step.CONNECT, "does not listen here"):
+    with refused(ConnectRefused, Step.CONNECT, "does not listen here"):
         connect(relay.ticket, Identity.generate(), nobody, end_to_end=end_to_end).receive(PATIENCE)
+
+
+@both_ways
+def test_connect_that_the_relay_ends_late_is_not_accepted(monkeypatch, end_to_end):
+    monkeypatch.setattr(tunnel, "NOT_ACCEPTED_MARGIN", WAITING_CONNECT_TIMEOUT - 0.2)
+    late = threading.Event()
+    with fake_relay(lambda _: late.wait(0.4)) as ticket, refused(NotAccepted, Step.CONNECT, "did not accept"):
+        nobody = Identity.generate().public_key
+        connect(ticket, Identity.generate(), nobody, end_to_end=end_to_end).receive(PATIENCE)
 
 
 @both_ways

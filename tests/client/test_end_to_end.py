@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from offset_common.client import Step, connect
+from offset_common.client import ConnectError, NotAccepted, Step, connect
 from offset_common.identity import Identity
 from offset_common.wire.messages import KaMessage, Rekey
 from tests.support.channel import KeyPair
@@ -94,7 +94,7 @@ def test_impostor_that_accepts_is_rejected(relay):
         connecting = pool.submit(connect, relay.ticket, Identity.generate(), node.public_key, end_to_end=True)
         with listener.receive(PATIENCE).accept() as plain:
             InnerPeer(plain, KeyPair())
-            with refused(Step.END_TO_END, r"did not prove its key: .*another identity"):
+            with refused(ConnectError, Step.END_TO_END, r"did not prove its key: .*another identity"):
                 connecting.result(PATIENCE)
 
 
@@ -102,7 +102,7 @@ def test_impostor_that_connects_is_rejected(relay):
     node = Identity.generate()
     with start_listening(relay, node) as listener, connect_to(relay, node) as plain:
         InnerPeer(plain, KeyPair())
-        with refused(Step.END_TO_END, "another identity"):
+        with refused(ConnectError, Step.END_TO_END, "another identity"):
             listener.receive(PATIENCE).accept(end_to_end=True)
 
 
@@ -110,11 +110,11 @@ def test_node_without_inner_channel_is_rejected(relay):
     node = Identity.generate()
     with start_listening(relay, node) as listener, connect_to(relay, node) as plain:
         plain.send(b"hello")
-        with refused(Step.END_TO_END, "did not prove its key"):
+        with refused(ConnectError, Step.END_TO_END, "did not prove its key"):
             listener.receive(PATIENCE).accept(end_to_end=True)
 
 
 def test_accept_timeout_is_kept(relay):
     node = Identity.generate()
-    with start_listening(relay, node), refused(Step.END_TO_END, r"within 0\.1 s"):
+    with start_listening(relay, node), refused(NotAccepted, Step.END_TO_END, r"within 0\.1 s"):
         connect(relay.ticket, Identity.generate(), node.public_key, end_to_end=True, accept_timeout=0.1)

@@ -75,9 +75,9 @@ def fill(tunnel: Tunnel) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def refused(step: Step, sentence: str) -> Iterator[None]:
-    """Expect the ConnectError of a step."""
-    with pytest.raises(ConnectError, match=sentence) as error:
+def refused(kind: type[ConnectError], step: Step, sentence: str) -> Iterator[None]:
+    """Expect an error of a step."""
+    with pytest.raises(kind, match=sentence) as error:
         yield
     assert error.value.step is step
 
