@@ -129,10 +129,10 @@ class SocketConnection(WatchedSocket):
         self.received += received
         self.sent += sent
 
-    def extend_deadline(self) -> None:
-        """Restart the state's deadline."""
+    def extend_deadline(self, elapsed: float = 0.0) -> None:
+        """Restart the state's deadline, of which `elapsed` seconds have passed."""
         deadline = deadline_of(self.session.state)
-        self._deadline = math.inf if deadline is None else self.env.loop.now + deadline.seconds
+        self._deadline = math.inf if deadline is None else self.env.loop.now + deadline.seconds - elapsed
         self._schedule()
 
     def cancel_deadline(self) -> None:

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from offset_common.constants import WAITING_CONNECT_TIMEOUT
 from offset_common.identity import Identity
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.event_loop import EACH_IN_ROUND
@@ -14,7 +15,7 @@ from offset_common.relay.limits import EARLY_DATA_SIZE, KIB, Limits
 from offset_common.relay.sessions.listener import HIGH_WATER, Listener
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage
-from tests.relay.harness import LATE, Harness, TestPeer, running
+from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
 
 
 def test_connect_is_announced_to_its_listener(harness: Harness) -> None:
@@ -40,6 +41,20 @@ def test_connect_waits_for_an_expected_listener(harness: Harness) -> None:
     harness.relay.rendezvous.expect_listeners(False)
     assert harness.reason_of(lonely.connection) is CloseReason.NO_LISTENER
     assert near.state is State.PENDING_CONNECT
+
+
+def test_connect_that_comes_back_waits_on_from_its_start(harness: Harness) -> None:
+    rendezvous = harness.relay.rendezvous
+    rendezvous.expect_listeners(True)
+    near = harness.admit().request(InitRole.CONNECT, bytes(32))
+    harness.advance(20.0)
+    near.send_sign_of_life()
+    ((pending, connect),) = rendezvous.registry.take(rendezvous.registry.unattended())
+    rendezvous.take_back(pending, connect.target, harness.clock() - connect.since)
+    harness.advance(WAITING_CONNECT_TIMEOUT - 20.0 - IN_TIME)
+    assert near.state is State.PENDING_CONNECT
+    harness.advance(IN_TIME + LATE)
+    assert harness.reason_of(near.connection) is CloseReason.NOT_ACCEPTED
 
 
 def test_accept_without_connect_is_closed(harness: Harness) -> None:
