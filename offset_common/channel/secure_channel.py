@@ -138,11 +138,6 @@ class SecureChannel:
             self._pending = DhExchange(self._random_bytes)
             self._encrypt(_rekey_of(self._pending), MAX_PADDING_SENT)
 
-    @property
-    def rekey_pending(self) -> bool:
-        """Whether a rekey that this side started is unanswered."""
-        return self._pending is not None
-
     def _encrypt(self, content: Union[Rekey, bytes], max_padding: int) -> None:
         random = self._random_bytes(1 + max_padding)
         padding = random[1 : 1 + random[0] % (max_padding + 1)]
