@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
+from offset_common.counts import count_down
+
 TUNNELS_PER_KEY = 64  # one for each stforward that runs there, and some that are about to end
 TUNNELS = 256
 UNKNOWN_TUNNELS = 4  # of all keys that a person is or will be asked about
@@ -30,6 +32,4 @@ class Places:
     def give_back(self, key: bytes) -> None:
         """Free a place."""
         with self._lock:
-            self._taken[key] -= 1
-            if not self._taken[key]:
-                del self._taken[key]
+            count_down(self._taken, key)

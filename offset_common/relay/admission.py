@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Generic, Optional, TypeVar, Union
 
+from offset_common.counts import count_down
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.limits import Limits
 
@@ -146,18 +147,9 @@ class Admission(Generic[C]):
     def leave(self, connection: C) -> None:
         """Forget a connection that ended."""
         address = self._connections.pop(connection)
-        _count_down(self._of_address, address)
+        count_down(self._of_address, address)
         self._unauthenticated.discard(connection)
         self._evictable.discard(address, connection)
         key = self._keys.pop(connection, None)
         if key is not None:
-            _count_down(self._of_key, key)
-
-
-K = TypeVar("K")
-
-
-def _count_down(counter: Counter[K], item: K) -> None:
-    counter[item] -= 1
-    if not counter[item]:
-        del counter[item]
+            count_down(self._of_key, key)

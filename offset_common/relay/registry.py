@@ -17,6 +17,7 @@ from collections.abc import Hashable, Sequence
 from itertools import takewhile
 from typing import Generic, NamedTuple, Optional, TypeVar, Union
 
+from offset_common.counts import count_down
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.limits import Limits
 
@@ -172,7 +173,7 @@ class Registry(Generic[L, P, T]):
             return None
         _remove(self._of_pair, (connect.source, connect.target), pending)
         _remove(self._of_target, connect.target, pending)
-        _count_down(self._of_source, connect.source)
+        count_down(self._of_source, connect.source)
         return self._listeners.get(connect.target)
 
     def remove_listener(self, listener: L, key: bytes) -> list[P]:
@@ -201,7 +202,7 @@ class Registry(Generic[L, P, T]):
         """Forget `end`, whether it is one or not."""
         key = self._tunnel_ends.pop(end, None)
         if key is not None:
-            _count_down(self._tunnels_of_key, key)
+            count_down(self._tunnels_of_key, key)
 
     def _oldest(self, source: bytes, target: bytes) -> Optional[P]:
         return next(iter(self._of_pair.get((source, target), ())), None)
@@ -224,9 +225,3 @@ def _remove(table: dict[K, dict[P, None]], key: K, pending: P) -> None:
     table[key].pop(pending)
     if not table[key]:
         del table[key]
-
-
-def _count_down(counter: Counter[bytes], key: bytes) -> None:
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]

@@ -1,0 +1,15 @@
+"""Counts of things, such as the connections of each key, that keep nothing about a thing at zero."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def count_down(counts: Counter[T], thing: T) -> None:
+    """Subtract one from the count of `thing`, and forget it at zero."""
+    counts[thing] -= 1
+    if not counts[thing]:
+        del counts[thing]
