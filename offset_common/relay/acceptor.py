@@ -1,6 +1,6 @@
 """Accepts connections: a listening socket, the accept rate, and what happens when the system runs out.
 
-Accepted sockets inherit their options from the listening one (listening.py).
+Accepted sockets inherit their options from the listening one (sockets.py).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Callable, Optional, Protocol
+from typing import Callable, Optional, Protocol
 
 from offset_common.channel.connection import VERSION_FRAME
 from offset_common.errors import ServiceError
@@ -26,21 +26,19 @@ from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog, log_event
 from offset_common.relay.policy import Policy
+from offset_common.relay.proxy_protocol import ProxyHeaders
 from offset_common.relay.rendezvous import Rendezvous, TunnelMaker
 from offset_common.relay.sessions.closing import finish
 from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.status import Traffic, describe
 
-if TYPE_CHECKING:  # only relays behind a balancer import it
-    from offset_common.relay.proxy_protocol import ProxyHeaders
-
 FLUSH_TIME = 2.0  # seconds for the last output after the drain
 DRAIN_CHECK_INTERVAL = 0.1  # seconds
 
 
 class Workers(TunnelMaker, Protocol):
-    """Worker processes that forward for tunnels (workers/)."""
+    """Worker processes that forward for tunnels (workers/), which a relay of one process does not load."""
 
     def stop_restarting(self) -> None:
         """Start no worker again: the relay is about to stop."""
@@ -208,8 +206,6 @@ class Relay:
         return WorkerPool(self.loop, self._limits, count, Tunnels(self._policy.meter), program)
 
     def _read_headers(self, balancers: NetworkSet) -> ProxyHeaders:
-        from offset_common.relay.proxy_protocol import ProxyHeaders  # only for relays behind a balancer
-
         return ProxyHeaders(
             self.loop, balancers, self._limits.connections, self._accept, self._header_refused
         )
