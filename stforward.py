@@ -53,7 +53,13 @@ Keys, names and the relay's ticket are kept in ~/.config/offset. UDP is not forw
 
 import sys
 
-from offset_common import requirements
+try:
+    from offset_common import requirements
+except ImportError:
+    sys.exit(
+        "stforward: the package offset_common is not found; leave stforward.py in its directory, and run it"
+        " without -I, -P and PYTHONSAFEPATH"
+    )
 
 
 def main(argv=None):

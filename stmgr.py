@@ -42,7 +42,13 @@ For example, for a relay:
 
 import sys
 
-from offset_common import requirements
+try:
+    from offset_common import requirements
+except ImportError:
+    sys.exit(
+        "stmgr: the package offset_common is not found; leave stmgr.py in its directory, and run it"
+        " without -I, -P and PYTHONSAFEPATH"
+    )
 
 
 def main(argv=None):

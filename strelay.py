@@ -89,8 +89,14 @@ Rates and quotas; with a suffix, 1k is 1000, 1M is 1000k, 1G is 1000M and 1T is 
 
 import sys
 
-from offset_common import requirements
-from offset_common.relay.signals import Signals
+try:
+    from offset_common import requirements
+    from offset_common.relay.signals import Signals
+except ImportError:
+    sys.exit(
+        "strelay: the package offset_common is not found; leave strelay.py in its directory, and run it"
+        " without -I, -P and PYTHONSAFEPATH"
+    )
 
 
 def main(argv=None):

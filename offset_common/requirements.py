@@ -7,11 +7,15 @@ An old Python reads this file and the scripts too, to report that it is too old.
 # ruff: noqa: UP031
 
 import sys
+import warnings
 
 OLDEST_PYTHON = (3, 9)
 
 PIP = "python3 -m venv .venv && .venv/bin/pip install cryptography docopt-ng, then use .venv/bin/python"
 APT = "apt-get install python3-cryptography python3-docopt"
+
+# Releases of docopt-ng that find options only in a section "Options:"; docopt 0.6.2 finds them anywhere.
+UNFIT_DOCOPT = ("0.6.3", "0.7.", "0.8.")
 
 # The programs that need a Unix system, and what they use of it.
 UNIX_PROGRAMS = {"strelay": "the relay", "stforward": "stforward"}
@@ -40,14 +44,19 @@ def check(program):
 
 def python_problem():
     # type: () -> str
-    """Return what is wrong with the version of Python, or an empty string."""
-    if sys.version_info >= OLDEST_PYTHON:
-        return ""
-    return (
-        "this is Python %s, too old for Offset; use Python %s or newer: python3 of Debian 11 or newer"
-        " (apt-get install python3), or one from python.org"
-        % (_dotted(sys.version_info[:3]), _dotted(OLDEST_PYTHON))
-    )
+    """Return what is wrong with the version or the options of Python, or an empty string."""
+    if sys.version_info < OLDEST_PYTHON:
+        return (
+            "this is Python %s, too old for Offset; use Python %s or newer: python3 of Debian 11 or newer"
+            " (apt-get install python3), or one from python.org"
+            % (_dotted(sys.version_info[:3]), _dotted(OLDEST_PYTHON))
+        )
+    if sys.flags.optimize > 1:
+        return (
+            "with -OO or PYTHONOPTIMIZE=2, Python removes the help page, and so the arguments cannot be read;"
+            " run this program without them"
+        )
+    return ""
 
 
 def package_problem():
@@ -55,14 +64,27 @@ def package_problem():
     """Return which package is missing, or an empty string."""
     for name, module in (("cryptography", "cryptography.exceptions"), ("docopt", "docopt")):
         try:
-            __import__(module)
-        except ImportError as error:
+            # Python 3.12 and newer warn of docopt 0.6.2.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                __import__(module)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        # A package of another Python may raise SyntaxError, or PanicException, which is no Exception.
+        except BaseException as error:
             missing = getattr(error, "name", None) == name
-            what = "is missing" if missing else "cannot be imported (%s)" % error
+            reason = " ".join(str(error).split()) or type(error).__name__
+            what = "is missing" if missing else "cannot be imported (%s)" % reason
             return (
                 "the package %s %s; install it in a virtual environment (%s), or as Debian's package (%s)"
                 % (name, what, PIP, APT)
             )
+    version = getattr(sys.modules["docopt"], "__version__", "")
+    if version.startswith(UNFIT_DOCOPT):
+        return (
+            "the package docopt-ng %s is too old for Offset; upgrade it (pip install --upgrade docopt-ng), or"
+            " use a new virtual environment (%s)" % (version, PIP)
+        )
     return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from offset_common import requirements
 from offset_common.commands.manage_files import COMMANDS
 from tests.commands import ROOT
 
-SCRIPTS = ["stmgr.py", "strelay.py"]
+SCRIPTS = ["stmgr.py", "stforward.py", "strelay.py"]
 LINES = [["--help"], ["-V"], [], ["help"], *([name, "--help"] for name in COMMANDS), ["gen-ident", "-o", "x"]]
 READ_BY_OLD_PYTHONS = [
     *SCRIPTS,
@@ -100,6 +101,75 @@ def test_a_broken_package_is_reported_with_its_error(monkeypatch, capsys):
     assert line.startswith("stmgr: the package cryptography cannot be imported (import of cryptography.exc")
 
 
+@pytest.mark.parametrize("name", ["cryptography", "docopt"])
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        ("print 'for Python 2'", "Missing parentheses"),
+        ("raise type('PanicException', (BaseException,), {})('Python API call\\nfailed')", "API call failed"),
+    ],
+    ids=["syntax", "panic"],
+)
+def test_a_package_of_another_python_is_one_line(name, content, shown, tmp_path):
+    (tmp_path / f"{name}.py").write_text(content)
+    status, out, err = run_without(f"sys.path.insert(0, {str(tmp_path)!r})", "stmgr.py", "--help")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"stmgr: the package {name} cannot be imported (")
+    assert shown in err
+
+
+def test_a_warning_of_an_old_docopt_is_not_shown(tmp_path):
+    # Python 3.12 says the same of docopt 0.6.2, whenever there is no compiled file of it.
+    (tmp_path / "docopt.py").write_text(
+        "import warnings\nwarnings.warn('invalid escape', SyntaxWarning)\n"
+        "class DocoptExit(SystemExit): pass\ndef docopt(*_): raise SystemExit('parsed')\n"
+    )
+    part = f"sys.path.insert(0, {str(tmp_path)!r})"
+    assert run_without(part, "stmgr.py", "--version") == (1, "", "stmgr: parsed\n")
+
+
+@pytest.mark.parametrize("version", ["0.6.3", "0.7.2", "0.8.1"])
+def test_a_docopt_that_finds_no_options_is_named(version, monkeypatch, capsys):
+    import stmgr
+
+    monkeypatch.setattr("docopt.__version__", version)
+    with pytest.raises(SystemExit) as caught:
+        stmgr.main(["--help"])
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.startswith(
+        f"stmgr: the package docopt-ng {version} is too old for Offset; "
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_python_that_removes_help_pages_is_one_line(script):
+    done = subprocess.run(
+        [sys.executable, "-OO", "-B", ROOT / script, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"{script[:-3]}: with -OO or PYTHONOPTIMIZE=2, ")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_without_its_package_says_so(script, tmp_path):
+    alone = shutil.copy(ROOT / script, tmp_path)
+    # Without site-packages, in which the package may be installed.
+    done = subprocess.run(
+        [sys.executable, "-S", "-B", alone, "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"{script[:-3]}: the package offset_common is not found; leave {script} in")
+
+
 def test_nothing_is_reported_on_this_machine():
     assert requirements.python_problem() == ""
     assert requirements.package_problem() == ""
@@ -143,8 +213,10 @@ def test_files_that_old_pythons_read_have_old_syntax(name):
 
 @pytest.mark.parametrize("name", READ_BY_OLD_PYTHONS)
 def test_only_checked_modules_are_imported_at_the_top(name):
-    allowed = {"os", "signal", "sys", "offset_common"}
-    for node in ast.parse((ROOT / name).read_text()).body:
+    allowed = {"os", "signal", "sys", "warnings", "offset_common"}
+    top = ast.parse((ROOT / name).read_text()).body
+    top += [inner for node in top if isinstance(node, ast.Try) for inner in node.body]
+    for node in top:
         if isinstance(node, ast.Import):
             assert {alias.name for alias in node.names} <= allowed
         if isinstance(node, ast.ImportFrom):
