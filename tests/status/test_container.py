@@ -16,15 +16,16 @@ from tests.status.test_deploy import run_promtool
 from tests.support.process import PATIENCE, ROOT, free_port
 
 
-def health(status: str) -> subprocess.CompletedProcess[str]:
+def health(status: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the health check of the image.
 
     Args:
         status: the address of the relay's status, as the container's environment has it.
+        variables: more of that environment.
     """
     return subprocess.run(
         [sys.executable, str(ROOT / "container/healthy")],
-        env={**os.environ, "STATUS": status},
+        env={**os.environ, "STATUS": status, **variables},
         stderr=subprocess.PIPE,
         text=True,
         timeout=PATIENCE,
@@ -34,6 +35,18 @@ def health(status: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("host", ["", f"{LOCALHOST}:", "0.0.0.0:", "[::]:"])
 def test_health_check_finds_the_relay(relay: RelayWithStatus, host: str) -> None:
     assert health(f"{host}{relay.status_port}").returncode == 0
+
+
+def test_health_check_uses_no_proxy(relay: RelayWithStatus) -> None:
+    # Docker gives containers the proxy of its configuration; NO_PROXY need not have this address.
+    proxy = f"http://{LOCALHOST}:{free_port()}"
+    assert health(f"{LOCALHOST}:{relay.status_port}", http_proxy=proxy, no_proxy="").returncode == 0
+
+
+def test_health_check_of_another_server_is_one_line(relay: RelayWithStatus) -> None:
+    done = health(f"{LOCALHOST}:{relay.port}")
+    assert done.returncode == 1
+    assert re.fullmatch(r"no answer: [^\n]+\n", done.stderr)
 
 
 def test_health_check_without_an_answer_is_one_line() -> None:
