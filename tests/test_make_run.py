@@ -124,6 +124,21 @@ def test_missing_venv_says_what_to_install(tmp_path: Path, target: str) -> None:
     assert not (tmp_path / "venv/bin").exists()
 
 
+def test_user_installs_of_pip_are_turned_off(tmp_path: Path) -> None:
+    # Without an index, the environment is not finished; pip checks this option first.
+    variables = {"PIP_USER": "1", "PIP_NO_INDEX": "1"}
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), "check", f"PYTHON={sys.executable}", f"VENV={tmp_path / 'venv'}"],
+        env={**environment(), **variables},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode != 0
+    assert "--user" not in done.stderr
+    assert "No matching distribution" in done.stderr
+
+
 def test_missing_packages_say_what_to_install(tmp_path: Path) -> None:
     done = make_without("*ensurepip*|*cryptography*", tmp_path, "run")
     assert done.returncode != 0
