@@ -10,15 +10,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.homes import FleetView
 from offset_common.status.report import process_report
 from offset_common.status.snapshot import Census, Snapshot, Use
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+else:
+    Collector = object  # a registry takes any object with collect(); this class came with version 0.14
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 PREFIX = "offset_relay_"

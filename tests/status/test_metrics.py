@@ -77,6 +77,25 @@ def test_traffic_is_counted(relay: RelayWithStatus) -> None:
     relay.wait_for(lambda _: received() >= before + 100_000, "the traffic")
 
 
+def test_old_releases_of_the_package_will_do() -> None:
+    # Ubuntu 22.04 has version 0.9, which has no such class.
+    program = (
+        "import prometheus_client.registry as registry; del registry.Collector\n"
+        "from offset_common.status.metrics import _gauge, _Once\n"
+        "one = registry.CollectorRegistry()\n"
+        "one.register(_Once([_gauge('one', 'A number.', 1)]))\n"
+        "print(one.get_sample_value('offset_relay_one'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=True,
+    )
+    assert float(done.stdout) == 1
+
+
 def test_without_the_package_the_answer_says_what_to_install(tmp_path: Path) -> None:
     hidden = tmp_path / "without"
     hidden.mkdir()
