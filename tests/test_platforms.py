@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,20 @@ def struct_formats(path: Path) -> list[str]:
 
 
 SOURCES = sorted((ROOT / "offset_common").rglob("*.py"))
+
+
+def test_pages_are_found_in_a_zip_file(tmp_path):
+    shutil.make_archive(str(tmp_path / "offset"), "zip", ROOT, "offset_common")
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from offset_common.illustrate.page import PAGE
+from offset_common.status.routes import Routes
+answer = Routes(None, None, None, None, any_host=True)._page
+print(__import__("offset_common").__file__, len(PAGE.read_text("utf-8")) > 1000, len(answer.body) > 1000)
+"""
+    done = run_code(code, tmp_path / "offset.zip")
+    assert done.stdout == f"{tmp_path}/offset.zip/offset_common/__init__.py True True\n", done.stderr
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

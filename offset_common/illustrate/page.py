@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from html import escape
+from importlib import resources
 from itertools import groupby
-from pathlib import Path
 
 from offset_common.constants import FRAME_LENGTH_SIZE, NONCE_SIZE, TAG_SIZE
 from offset_common.identity import encode_key
@@ -20,7 +20,7 @@ from offset_common.illustrate.recording import ACCEPTOR, CONNECTOR, LISTENER
 from offset_common.illustrate.story import END_TO_END, FrameStory, Story
 from offset_common.tools.frame_assembler import SENT
 
-PAGE = Path(__file__).with_name("page.html")
+PAGE = resources.files("offset_common.illustrate").joinpath("page.html")
 
 _PHASES = {
     LISTENER: "The listener connects to the relay, and listens",

@@ -8,8 +8,8 @@ import json
 import re
 from collections.abc import Callable
 from http import HTTPStatus
+from importlib import resources
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 from offset_common.status.recent_log import RecentLog
@@ -27,7 +27,7 @@ from offset_common.status.snapshots import NoSnapshotError, Snapshots
 from offset_common.status.survey import Detail
 
 JSON = "application/json"
-PAGE = Path(__file__).with_name("page.html")
+PAGE = resources.files("offset_common.status").joinpath("page.html")  # also inside a zip file
 MAX_TEXT = 100  # characters to search connections for
 NEEDS_CLIENT = (
     "metrics need the package prometheus-client; install it in the virtual environment of the relay"
