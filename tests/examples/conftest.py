@@ -1,7 +1,21 @@
-"""A relay as a process."""
+"""A relay as a process, and the examples that use it."""
 
 from __future__ import annotations
 
-from tests.support.relay_process import relay, start_relay
+from collections.abc import Iterator
+from pathlib import Path
 
-__all__ = ["relay", "start_relay"]
+import pytest
+
+from tests.examples.programs import Programs
+from tests.support.relay_process import RelayProcess, relay, start_relay
+
+__all__ = ["programs", "relay", "start_relay"]
+
+
+@pytest.fixture
+def programs(tmp_path: Path, relay: RelayProcess) -> Iterator[Programs]:
+    """The files and processes of one test."""
+    programs = Programs(tmp_path, relay)
+    with programs.started:
+        yield programs

@@ -7,69 +7,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from offset_common.client import OffsetError, RelayTicket, connect
 from offset_common.identity import Identity, encode_key, save_identity
+from tests.examples.programs import Programs
 from tests.support.process import PATIENCE, ROOT, LoggedProcess, wait_until
-from tests.support.relay_process import RelayProcess, StartRelay
+from tests.support.relay_process import StartRelay
 
 
-class Programs:
-    """Two identities in a directory, and the examples that use them."""
-
-    def __init__(self, directory: Path, relay: RelayProcess) -> None:
-        self.directory = directory
-        self.relay = relay
-        self.home, self.phone = Identity.generate(), Identity.generate()
-        save_identity(self.home, directory / "home")
-        save_identity(self.phone, directory / "phone")
-        self.ticket = relay.ticket
-        self.ticket.save(directory / "ticket")
-        self.inbox = directory / "inbox"
-        self.inbox.mkdir()
-        self.started = ExitStack()
-
-    def serve(self, script: str) -> LoggedProcess:
-        """Start the serving side of an example, and wait until it listens."""
-        arguments = {
-            "json_rpc.py": ["serve", "ticket", "home"],
-            "send_file.py": ["receive", "ticket", "home", "inbox", encode_key(self.phone.public_key)],
-            "chat.py": ["room", "ticket", "home"],
-        }[script]
-        process = LoggedProcess(self.command(script, *arguments), self.directory)
-        self.started.callback(process.kill)
-        process.wait_for_line("^listening for ")
-        return process
-
-    def run(self, script: str, role: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the calling side of an example to its end."""
-        key = encode_key(self.home.public_key)
-        return subprocess.run(
-            self.command(script, role, "ticket", "phone", key, *arguments),
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=3 * PATIENCE,
-        )
-
-    @staticmethod
-    def command(script: str, *arguments: str) -> list[str]:
-        """Return the command line of an example."""
-        return [sys.executable, str(ROOT / "examples" / script), *arguments]
-
-
-@pytest.fixture
-def programs(tmp_path: Path, relay: RelayProcess) -> Iterator[Programs]:
-    programs = Programs(tmp_path, relay)
-    with programs.started:
-        yield programs
+def listener_answers(programs: Programs) -> bool:
+    return programs.call().stdout == "you said hello\n"
 
 
 def rpc_works(programs: Programs) -> bool:
@@ -103,6 +55,7 @@ def chat_works(programs: Programs) -> bool:
 
 
 WORKS: dict[str, Callable[[Programs], bool]] = {
+    "listener.py": listener_answers,
     "json_rpc.py": rpc_works,
     "send_file.py": file_arrives,
     "chat.py": chat_works,
@@ -141,11 +94,12 @@ def speak_plainly(ticket: RelayTicket, caller: Identity, key: bytes) -> None:
 @every_program
 @pytest.mark.parametrize("disturb", [send_nonsense, crash, speak_plainly])
 def test_program_survives_a_bad_caller(programs: Programs, script: str, disturb) -> None:
-    programs.serve(script)
+    process = programs.serve(script)
     wait_until(lambda: WORKS[script](programs), "the first success")
     disturb(programs.ticket, programs.phone, programs.home.public_key)
     assert WORKS[script](programs)
     assert not (programs.inbox / "half").exists()
+    assert process.count_lines("Traceback") == 0
 
 
 @every_program
@@ -197,7 +151,19 @@ def test_receiver_needs_a_directory(programs: Programs) -> None:
 
 def test_absent_receiver_is_reported_once_and_at_the_end(programs: Programs) -> None:
     (programs.directory / "file").write_text("content")
-    done = programs.run("send_file.py", "send", "file")
+    program = (
+        "import sys; from examples import send_file; from offset_common.command_line import run; "
+        "send_file.PAUSE = 0; sys.exit(run('send_file', send_file.main))"
+    )
+    arguments = ["send", "ticket", "phone", encode_key(programs.home.public_key), "file"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=programs.directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
     first, last = done.stderr.splitlines()
     assert first.endswith("it does not listen here, or rejected the connect; trying again")
     assert last == f"send_file: {first.partition(';')[0]}"
