@@ -102,8 +102,8 @@ class Directory:
         path = self.path / name
         temporary = self.path / f".{name}-{secrets.token_hex(8)}"
         try:
-            with temporary.open("x", encoding="utf-8") as file:
-                os.fchmod(file.fileno(), 0o600)
+            # Private from the start: a network file system may not let the mode be changed.
+            with open(temporary, "x", encoding="utf-8", opener=_private) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -119,6 +119,9 @@ class Directory:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except PermissionError as error:
             raise FileError(self.path, f"permission denied; {refusal(self.path)}") from error
+        except (FileExistsError, FileNotFoundError) as error:
+            reason = "no directory can be created here; check the path, or set XDG_CONFIG_HOME to a directory"
+            raise FileError(self.path, reason) from error
         except OSError as error:
             raise FileError(self.path, os_error_sentence(error)) from error
 
@@ -147,8 +150,7 @@ def only_share(path: Path) -> Iterator[None]:
 @contextmanager
 def _locked(path: Path, wait: bool) -> Iterator[None]:
     try:
-        # An identity may be readable only; a lock file is created.
-        descriptor = os.open(path, os.O_RDONLY if path.exists() else os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = _open_to_lock(path)
     except OSError as error:
         raise FileError(path, os_error_sentence(error)) from error
     try:
@@ -159,6 +161,22 @@ def _locked(path: Path, wait: bool) -> Iterator[None]:
                 f"another stforward shares with {path} already; let it share everything,"
                 " or give this one another identity with --idfile FILE"
             ) from None
+        except OSError:
+            pass  # a file system without locks; they only prevent mistakes
         yield
     finally:
         os.close(descriptor)
+
+
+def _open_to_lock(path: Path) -> int:
+    """Open a file, and create it if it is missing."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # NFS locks only what is open for writing
+    except OSError:
+        if not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY)  # an identity may be readable only
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)

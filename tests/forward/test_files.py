@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import pwd
 import stat
@@ -12,9 +14,9 @@ from typing import Optional
 import pytest
 
 from offset_common.address import Address
-from offset_common.errors import FileError, UsageError
+from offset_common.errors import FileError, ServiceError, UsageError
 from offset_common.forward.code import Code
-from offset_common.forward.directory import IDENTITY, Directory
+from offset_common.forward.directory import IDENTITY, Directory, only_share
 from offset_common.forward.known_codes import KnownCodes
 from offset_common.forward.peers import Peer, Peers, Rule
 from offset_common.identity import encode_key
@@ -45,6 +47,57 @@ def test_processes_that_start_together_get_one_identity(directory: Directory) ->
     with ThreadPoolExecutor(8) as pool:
         keys = list(pool.map(lambda _: directory.identity().public_key, range(8)))
     assert len(set(keys)) == 1
+
+
+@pytest.mark.parametrize("made", ["a file", "a link to nowhere"])
+def test_place_that_takes_no_directory_is_explained(directory: Directory, made: str) -> None:
+    if made == "a file":
+        directory.path.parent.mkdir()
+        directory.path.touch()
+    else:
+        directory.path.parent.symlink_to("/nowhere")
+    with pytest.raises(FileError, match="set XDG_CONFIG_HOME to a directory"):
+        directory.create()
+
+
+def test_an_identity_on_nfs_is_locked(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked: list[int] = []
+
+    def flock_of_nfs(descriptor: int, operation: int) -> None:
+        # "place an exclusive lock: fd must be open for writing" (flock(2), NFS details)
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        if locked:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        locked.append(descriptor)
+
+    monkeypatch.setattr("fcntl.flock", flock_of_nfs)
+    directory.identity()
+    with only_share(directory.path / IDENTITY):
+        assert locked
+        with pytest.raises(ServiceError, match="shares with"), only_share(directory.path / IDENTITY):
+            pytest.fail("it was locked twice")
+
+
+def test_a_file_system_without_locks_will_do(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_lock(*_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_lock)
+    directory.identity()
+    with only_share(directory.path / IDENTITY), directory.changing("peers"):
+        directory.write("peers", "")
+
+
+def test_a_file_system_without_modes_will_do(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_mode(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    for name in ("chmod", "fchmod"):
+        monkeypatch.setattr(f"os.{name}", no_mode)
+    directory.write("peers", "hello")
+    assert directory.read("peers") == "hello"
+    assert stat.S_IMODE((directory.path / "peers").stat().st_mode) == 0o600
 
 
 def test_xdg_config_home_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
