@@ -13,6 +13,7 @@ from offset_common.forward.known_codes import KnownCodes
 from offset_common.forward.messages import MAX_NAME, clean_name, is_name
 from offset_common.identity import Identity, load_identity
 from offset_common.option_values import read_number
+from offset_common.tickets import RelayTicket
 
 MAX_SECONDS = 86400
 MAX_CONNECTIONS = 100_000
@@ -38,6 +39,14 @@ def identity_path(arguments: dict[str, Any], directory: Directory) -> Path:
 def read_identity(arguments: dict[str, Any], directory: Directory) -> Identity:
     """Return this machine's identity; raise FileError if it cannot be read or made."""
     return load_identity(arguments["--idfile"]) if arguments["--idfile"] else directory.identity()
+
+
+def check_identity(identity: Identity, relay: RelayTicket) -> None:
+    """Raise UsageError if an identity is that of the relay, which refuses it."""
+    if identity.public_key == relay.public_key:
+        raise UsageError(
+            "this machine has the identity of the relay itself; give it another one with --idfile FILE"
+        )
 
 
 def read_name(arguments: dict[str, Any]) -> str:

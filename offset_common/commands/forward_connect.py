@@ -9,6 +9,7 @@ from offset_common.command_line import STATUS_INTERRUPTED
 from offset_common.commands.forward_arguments import (
     MAX_CONNECTIONS,
     MAX_SECONDS,
+    check_identity,
     read_identity,
     read_keep,
     read_machine,
@@ -213,6 +214,7 @@ def make_reach(
         FileError: the identity cannot be read.
     """
     identity = read_identity(arguments, directory)
+    check_identity(identity, code.relay)
     if code.public_key == identity.public_key:
         raise UsageError("this is the code of this machine itself; run it on another one")
     options = ReachOptions(read_name(arguments), peer, read_wait(arguments), read_keep(arguments))

@@ -18,6 +18,7 @@ from offset_common.command_line import (
 from offset_common.commands.descriptors import raise_descriptor_limit
 from offset_common.commands.forward_arguments import (
     MAX_CONNECTIONS,
+    check_identity,
     identity_path,
     read_identity,
     read_keep,
@@ -106,6 +107,7 @@ def share(arguments: dict[str, Any]) -> int:
     directory = Directory.of_user()
     ticket = RelayTicket.load(arguments["--relay"]) if arguments["--relay"] else directory.relay()
     identity = read_identity(arguments, directory)
+    check_identity(identity, ticket)
     peers = Peers(directory)
     if not options.anyone:
         peers.load()  # a mistake is reported now, not at the first caller

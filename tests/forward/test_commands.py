@@ -13,9 +13,10 @@ from typing import NamedTuple
 import pytest
 
 import stforward
-from offset_common.forward.code import parse_code
+from offset_common.forward.code import Code, parse_code
 from offset_common.forward.peers import Peer, Peers, Rule
 from offset_common.identity import Identity, encode_key
+from offset_common.tickets import RelayTicket
 from tests.forward.programs import (
     PATIENCE,
     Machine,
@@ -127,6 +128,19 @@ def test_code_of_this_machine_itself_is_refused(setting: Setting) -> None:
     done = setting.home.run("to", str(setting.code), "0")
     assert done.returncode == 2
     assert done.stderr == b"stforward: this is the code of this machine itself; run it on another one\n"
+
+
+@pytest.mark.parametrize("command", ["share", "to"])
+def test_identity_of_the_relay_is_refused(command: str, setting: Setting) -> None:
+    relay = RelayTicket(setting.laptop.identity.public_key, setting.ticket.address)
+    relay.save(setting.path / "own.relay")
+    lines = {
+        "share": ("9", "--relay", str(setting.path / "own.relay")),
+        "to": (str(Code(relay, setting.home.identity.public_key)), "0"),
+    }
+    done = setting.laptop.run(command, *lines[command])
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"stforward: this machine has the identity of the relay itself; ")
 
 
 def test_share_reports_a_mistake_in_peers_at_once(setting: Setting) -> None:
