@@ -76,40 +76,6 @@ def test_layers_and_cycles() -> None:
     assert " 0 broken" in result.stdout
 
 
-def test_a_policy_is_imported_only_inside_functions() -> None:
-    policy = PACKAGE / "policy"
-    outside = [path for path in [*SCRIPTS, *FILES] if policy not in path.parents]
-    at_top = [
-        name_of(path)
-        for path in outside
-        for node in parse(path).body
-        if isinstance(node, (ast.Import, ast.ImportFrom, ast.If))
-        and any(name.startswith("offset_common.policy") for name in imports_in(node))
-    ]
-    assert at_top == []
-
-
-def test_workers_are_imported_only_inside_a_function_of_server() -> None:
-    workers = "offset_common.relay.workers"
-    importers = {path for path in FILES if any(name.startswith(workers) for name in imports_in(parse(path)))}
-    outside = {name_of(path) for path in importers if (PACKAGE / "relay" / "workers") not in path.parents}
-    assert outside == {"offset_common/relay/server.py", "offset_common/policy/metered_worker.py"}
-    body = parse(PACKAGE / "relay" / "server.py").body
-    at_top = [node for node in body if isinstance(node, (ast.Import, ast.ImportFrom, ast.If))]
-    assert not any(name.startswith(workers) for node in at_top for name in imports_in(node))
-
-
-def test_status_is_imported_only_inside_functions_of_commands() -> None:
-    importers = [
-        path for path in FILES if any("offset_common.status" in name for name in imports_in(parse(path)))
-    ]
-    outside = [path for path in importers if part_of(path) != "status"]
-    assert {part_of(path) for path in outside} == {"commands"}
-    for path in outside:
-        at_top = [node for node in parse(path).body if isinstance(node, (ast.Import, ast.ImportFrom, ast.If))]
-        assert not any("offset_common.status" in name for node in at_top for name in imports_in(node))
-
-
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_only_some_parts_touch_the_outside(path: Path) -> None:
     outside = {name.split(".")[0] for name in imports_in(parse(path))} & set(IMPORTED_ONLY_BY)

@@ -65,6 +65,12 @@ def has_ipv6() -> bool:
     return True
 
 
+OPTIONAL = re.compile(
+    r"(offset_common\.(client|fleet|forward|illustrate|policy|relay\.workers|status|tools)"
+    r"|http|multiprocessing|prometheus_client|redis|segno|sqlite3|tomli|tomllib|valkey)(\.|$)"
+)
+"""Modules that a relay imports only for an option."""
+
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6")
 
 
@@ -190,6 +196,20 @@ def test_relay_serves_without_a_standard_error(tmp_path: Path, closed: str) -> N
         meet(endpoint)
         # A connection with the number 2 would receive the log.
         assert not Path(f"/proc/{pid}/fd/2").is_socket()
+
+
+def test_relay_without_options_imports_no_optional_part(start_relay: StartRelay) -> None:
+    """Which parts may import which is in pyproject.toml."""
+    program = (
+        "import sys, strelay; status = strelay.main(sys.argv[3:]);"
+        "print('imported:', *sys.modules, file=sys.stderr); sys.exit(status)"
+    )
+    relay = start_relay(prefix=(sys.executable, "-c", program))
+    meet(relay.endpoint())
+    relay.stop_cleanly()
+    imported = relay.wait_for_line("^imported: ").split()
+    assert "offset_common.relay.server" in imported
+    assert [name for name in imported if OPTIONAL.match(name)] == []
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o640, 1), (0o604, 1), (0o660, 1)])

@@ -80,18 +80,3 @@ def test_unwritable_usage_file_is_reported(tmp_path: Path, read_only: str, check
     status, message = fail_to_start(identity, "--usage", str(usage), *check, prefix=without_root())
     assert (status, message.count("\n")) == (1, 1)
     assert message.startswith(f"strelay: {usage}: ") and "directory" in message
-
-
-@pytest.mark.parametrize(
-    "options", [("--connections", "0"), ("--drain", "-1"), ("--workers", "many"), ("--no-such-option",)]
-)
-def test_wrong_option_is_reported(tmp_path: Path, options: tuple[str, ...]) -> None:
-    status, message = fail_to_start(write_identity(tmp_path), *options)
-    assert status == 2
-    assert options[0] in message
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:65536", ":1234", "::1:99", "[::1]", "a b:1"])
-def test_invalid_address_is_reported(tmp_path: Path, address: str) -> None:
-    status, _ = fail_to_start(write_identity(tmp_path), address=address)
-    assert status == 2

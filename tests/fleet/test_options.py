@@ -89,24 +89,3 @@ def test_missing_library_says_what_to_install(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "pip install valkey" in done.stderr and "apt-get install python3-redis" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_relay_of_one_host_imports_nothing_of_it(tmp_path: Path) -> None:
-    program = (
-        "import sys, strelay; status = strelay.main();"
-        "print([name for name in sys.modules if 'fleet' in name or name in ('valkey', 'redis')]);"
-        "sys.exit(status)"
-    )
-    arguments = command(write_identity(tmp_path), "127.0.0.1:0")[2:]
-    with subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        process.stderr.readline()
-        process.terminate()
-        output, _ = process.communicate(timeout=PATIENCE)
-    assert output.strip() == "[]"

@@ -89,18 +89,6 @@ def test_an_invalid_address_is_one_line(value: str) -> None:
     assert lines[0].startswith("strelay: the address ")
 
 
-def test_a_relay_without_status_imports_nothing_of_it() -> None:
-    program = (
-        "import sys; from offset_common.commands import run_relay\n"
-        "from offset_common.service.sockets import ListeningSockets\n"
-        "with run_relay.open_status(None, ListeningSockets([]))(None): pass\n"
-        "rooms = ('offset_common.status', 'http', 'prometheus')\n"
-        "found = [name for name in sys.modules if name.startswith(rooms)]\n"
-        "assert found == [], found\n"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
-
-
 def test_the_relay_stops_at_once_with_clients_connected(tmp_path: Path) -> None:
     relay = RelayWithStatus(tmp_path)
     with relay.connect():
