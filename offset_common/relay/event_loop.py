@@ -98,6 +98,8 @@ class EventLoop:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.now = clock()
+        self._latest_light: Optional[ReadyEntry] = None  # to have had input
+        self._latest_light_at = self._other_light_at = -math.inf
         self.deadlines: Deadlines[Timed] = Deadlines()
         self.turns: FairQueue[ReadyEntry] = FairQueue()
         self._periodic: list[tuple[Callable[[], None], Callable[[], float]]] = []
@@ -154,6 +156,10 @@ class EventLoop:
             entry._events = events
             self.turns.push(entry)
         self._serve_again |= entry is self._serving
+
+    def light_turn_beside(self, entry: ReadyEntry) -> float:
+        """Return when a light connection other than `entry` last had input, in seconds."""
+        return self._other_light_at if entry is self._latest_light else self._latest_light_at
 
     def call_soon(self, task: Callable[[], None]) -> None:
         """Run `task` after the present turns; a task that another task adds runs in the next round."""
@@ -244,13 +250,21 @@ class EventLoop:
             entry = self._serving = turns.pop()
             self._serve_again = False
             events, entry._events = entry._events, 0
+            light = entry.light and events & READ
             more = entry.on_turn(events)
             ended = perf_counter()
+            if light:
+                self._note_light_turn(entry)
             self._serving = None
             turns.charge(entry, ended - started, more)
             if self._serve_again:
                 turns.push(entry)  # only now: its turn may have changed where it waits
             started = ended
+
+    def _note_light_turn(self, entry: ReadyEntry) -> None:
+        if entry is not self._latest_light:
+            self._latest_light, self._other_light_at = entry, self._latest_light_at
+        self._latest_light_at = self.now
 
     def _run_tasks(self) -> None:
         # Tasks that these add run in the next round.

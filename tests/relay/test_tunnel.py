@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from offset_common.channel.forwarder import Forwarder, ForwardResult
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, Limits
+from offset_common.relay.sessions.tunnel import FRAMES_BESIDE_LIGHT
 from offset_common.wire.messages import InitRole
 from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
 
@@ -53,6 +55,51 @@ def test_tunnels_in_turn_mix_nothing(harness: Harness) -> None:
             far.has_message()
     for i, (_, far) in enumerate(tunnels):
         assert [far.receive() for _ in messages[i]] == messages[i]
+
+
+# Turns.
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The frames that each turn of a tunnel end forwards."""
+    frames: list[int] = []
+    forward = Forwarder.forward
+
+    def record(*args: Any) -> ForwardResult:
+        result = forward(*args)
+        frames.append(result.frames)
+        return result
+
+    monkeypatch.setattr(Forwarder, "forward", record)
+    return frames
+
+
+def send_small_messages(harness: Harness, near: TestPeer, far: TestPeer, count: int) -> None:
+    """Let the relay forward small messages that come all at once."""
+    near.write(near.encrypt(*[bytes(64)] * count))
+    for _ in range(count):
+        far.receive()
+
+
+def test_lone_tunnel_forwards_all_that_has_come(harness: Harness, turns: list[int]) -> None:
+    near, far = harness.tunnel()
+    harness.advance(1.0)  # the handshakes were light turns
+    send_small_messages(harness, near, far, 200)
+    assert max(turns) == 200
+
+
+def test_small_messages_of_others_shorten_turns(harness: Harness, turns: list[int]) -> None:
+    busy, light = harness.tunnel(), harness.tunnel()
+    for _ in range(3):
+        send_small_messages(harness, *light, 1)
+    turns.clear()
+    send_small_messages(harness, *busy, 200)
+    assert max(turns) == FRAMES_BESIDE_LIGHT
+    harness.advance(1.0)
+    turns.clear()
+    send_small_messages(harness, *busy, 200)
+    assert max(turns) == 200
 
 
 # Backpressure.

@@ -23,11 +23,13 @@ from offset_common.relay.sessions.pending_connect import PendingConnect
 
 FIRST_FRAME_SIZE = 1 * KIB  # bytes, assumed while the size of the frames is not known
 
-# Frames and bytes read in one turn: of a light connection and of a busy one while others wait for theirs,
-# and while nobody does.
-LIGHT_TURN = (8, LARGE_READ)
-BUSY_TURN = (64, 64 * KIB)
-LONE_TURN = (64, 512 * KIB)
+# Frames and bytes of one turn.
+LIGHT_TURN = (8, LARGE_READ)  # of a light connection while others wait
+SHARED_TURN = 128 * KIB  # bytes, of a busy connection while others wait
+LONE_TURN = 512 * KIB  # bytes, while nobody waits
+MOST_FRAMES = 256  # otherwise
+FRAMES_BESIDE_LIGHT = 32  # while small messages of others may have to wait for the end of the turn
+LIGHT_INTERVAL = 0.02  # seconds after a light turn in which the next one is likely
 
 
 class Meter(Protocol):
@@ -155,9 +157,13 @@ class Tunnel(ConnectionSession):
 
     def _turn_limits(self) -> tuple[int, int]:
         """Return how many frames may be forwarded, and how many bytes read, in this turn."""
-        frames, size = LONE_TURN
-        if self.connection.env.loop.turns:
-            frames, size = LIGHT_TURN if self.connection.light else BUSY_TURN
+        loop = self.connection.env.loop
+        if self.connection.light and loop.turns:
+            frames, size = LIGHT_TURN
+        else:
+            light_lately = loop.now < loop.light_turn_beside(self.connection) + LIGHT_INTERVAL
+            frames = FRAMES_BESIDE_LIGHT if light_lately else MOST_FRAMES
+            size = SHARED_TURN if loop.turns else LONE_TURN
         if self._frame_size >= OWN_BUFFER_FROM:
             return frames, FREE_BUFFER_SIZE  # the start of a frame; the rest is read into its own buffer
         return frames, min(self._frame_size * frames, size)
