@@ -6,3 +6,4 @@ Attackers that must not share the canary's address use 127.0.0.2 and above.
 
 ATTACKER = "127.0.0.2"
 BYSTANDER = "127.0.0.3"
+ACCOMPLICE = "127.0.0.4"

@@ -10,7 +10,8 @@ from tests.support.canary import Canary, Report
 from tests.support.relay_process import RelayProcess
 from tests.support.swarm import Swarm
 
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
 MAX_MEMORY_GROWTH = 32 * MIB  # resident bytes, during an attack
 SLOWEST_NEWCOMER = 2.0  # seconds; the machine may be busy
 SOCKET_MEMORY = re.compile(r"skmem:\(r(\d+),.*?,w(\d+),")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from offset_common.constants import MAX_FRAME_SIZE
-from tests.attack import ATTACKER, BYSTANDER
-from tests.attack.harness import MIB, Attack
+from tests.attack import ACCOMPLICE, ATTACKER, BYSTANDER
+from tests.attack.harness import KIB, MIB, Attack
 from tests.support.swarm_peer import SwarmPeer
 
 MESSAGE = MIB - 4096  # bytes
@@ -41,4 +41,20 @@ def test_slow_large_message_outlives_unfinished_frames(attack: Attack) -> None:
         if not start:
             start_large_frames(strangers)
     assert swarm.run(lambda: far.messages == [bytes(MESSAGE)]), (near.ended, far.ended)
+    attack.check()
+
+
+@pytest.mark.slow
+def test_unfinished_frames_to_another_address_leave_space(attack: Attack) -> None:
+    swarm = attack.swarm()
+    near, far = swarm.tunnels(1, BYSTANDER)[0]
+    ends = swarm.tunnels(300, ATTACKER, ACCOMPLICE)
+    for stranger, _ in ends:
+        stranger.send(bytes(8 * KIB))  # from now on, the relay expects frames of this size
+    assert swarm.run(lambda: all(other.messages for _, other in ends), 30.0)
+    for stranger, _ in ends:
+        stranger.send_bytes(MAX_FRAME_SIZE.to_bytes(8, "big") + bytes(64 * KIB))
+    swarm.run_for(1.0)
+    near.send(bytes(32 * KIB))
+    assert swarm.run(lambda: bool(far.messages), 5.0)
     attack.check()

@@ -8,11 +8,10 @@ import time
 import pytest
 
 from tests.attack import ATTACKER, BYSTANDER
-from tests.attack.harness import MIB, Attack, kernel_memory
+from tests.attack.harness import KIB, MIB, Attack, kernel_memory
 from tests.support.swarm import Swarm
 from tests.support.swarm_peer import SwarmPeer
 
-KIB = 1024
 UNREAD_TUNNELS = 800
 MAX_KERNEL_MEMORY = 2 * MIB  # bytes for one tunnel, both ends and directions
 MAX_SECONDS = 3.0  # for a bystander's 32 KiB message; 1 on an idle machine

@@ -146,12 +146,15 @@ class Harness:
         """Return a peer whose connect waits for `listener`."""
         return self.admit(address=address).request(InitRole.CONNECT, listener.key)
 
-    def tunnel(self, address: str = "127.0.0.1") -> tuple[TestPeer, TestPeer]:
+    def tunnel(
+        self, address: str = "127.0.0.1", far_address: Optional[str] = None
+    ) -> tuple[TestPeer, TestPeer]:
         """Return the connecting and the accepting end of a tunnel."""
-        listener = self.listener(address=address)
+        far_address = far_address or address
+        listener = self.listener(address=far_address)
         near = self.pending(listener, address)
         assert listener.incoming_key() == near.key
-        far = self.admit(listener.identity, address).request(InitRole.ACCEPT, near.key)
+        far = self.admit(listener.identity, far_address).request(InitRole.ACCEPT, near.key)
         return near, far
 
     def end_of(self, connection: SocketConnection) -> End:

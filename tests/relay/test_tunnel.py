@@ -281,6 +281,20 @@ def test_unread_tunnels_of_one_address_leave_room_for_others() -> None:
         assert far.receive() == message
 
 
+def test_partial_frames_to_another_address_leave_room_for_others() -> None:
+    with running(Limits(buffers=1024 * KIB, handshake_threads=1)) as harness:
+        tunnels = [harness.tunnel("1.1.1.1", "2.2.2.2") for _ in range(24)]
+        for near, far in tunnels:
+            near.send(bytes(8000))
+            assert far.receive() == bytes(8000)
+        for near, _ in tunnels:
+            near.write_until_paused(near.encrypt(bytes(300_000))[:60_000])
+        near, far = harness.tunnel("3.3.3.3")
+        message = os.urandom(32 * KIB)
+        near.send(message)
+        assert far.receive() == message
+
+
 @pytest.mark.parametrize("length", [2**20 + 2**17 + 1, 2**31, 2**40, 2**64 - 1])
 def test_length_over_the_limit_is_not_buffered(harness: Harness, length: int) -> None:
     near, far = harness.tunnel()

@@ -147,14 +147,23 @@ class Swarm:
         accept = partial(SwarmPeer.init, role=InitRole.ACCEPT, key=caller)
         return self.prove(1, [listener.keys], source, accept)[0]
 
-    def tunnels(self, count: int, source: str = DEFAULT_SOURCE) -> list[tuple[SwarmPeer, SwarmPeer]]:
-        """Make tunnels: pairs of a caller, each of another key, and an acceptor, all of one key."""
-        listener = self.listen(source=source)
+    def tunnels(
+        self, count: int, source: str = DEFAULT_SOURCE, far_source: Optional[str] = None
+    ) -> list[tuple[SwarmPeer, SwarmPeer]]:
+        """Make tunnels: pairs of a caller, each of another key, and an acceptor, all of one key.
+
+        Args:
+            count: how many.
+            source: the source address of the callers.
+            far_source: that of the acceptors; None for the same.
+        """
+        far_source = far_source or source
+        listener = self.listen(source=far_source)
         near = self.connect(count, listener.keys.public_key, source=source)
         assert self.run(lambda: len(listener.messages) >= count, 30.0), "not all were announced"
         callers = iter([peer.keys.public_key for peer in near])
         far = self.prove(
-            count, [listener.keys], source, lambda peer: peer.init(InitRole.ACCEPT, next(callers))
+            count, [listener.keys], far_source, lambda peer: peer.init(InitRole.ACCEPT, next(callers))
         )
         for number, peer in enumerate(far):
             peer.send(number.to_bytes(8, "big"))

@@ -99,7 +99,9 @@ class Tunnel(ConnectionSession):
                 return
             direct = connection.input.reads_directly
             frames, size = self._turn_limits()
-            most = max(FREE_BUFFER_SIZE, min(size, room))
+            most = FREE_BUFFER_SIZE
+            if size > most:  # the rest of a partial frame is kept in this end's account
+                most = max(most, min(size, room, connection.account.available()))
             if self._meter is None or connection.input.backlog:
                 data = connection.read(most)
             else:
