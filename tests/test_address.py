@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,9 +160,18 @@ def test_a_port_alone_lacks_its_host():
         parse_address("5001")
 
 
-def test_a_missing_port_is_added_to_the_host():
-    with pytest.raises(UsageError, match=r"has no port; write it as in 0\.0\.0\.0:4567"):
-        parse_listen_address("0.0.0.0")
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("0.0.0.0", "has no port; write it as in 0.0.0.0:4567"),
+        ("localhost", "has no port; write it as in localhost:4567"),
+        ("*:4567", "has '*' in its host name; write 0.0.0.0:4567 to listen on every IPv4 address"),
+        ("localhost:65536", "has the port 65536; use a port from 0 to 65535"),
+    ],
+)
+def test_a_listen_address_is_corrected(text, reason):
+    with pytest.raises(UsageError, match=re.escape(reason)):
+        parse_listen_address(text)
 
 
 # The ASCII forms by IDNA 2008 are from RFC 5891 examples and UTS 46, table 1.

@@ -10,10 +10,6 @@ from offset_common.errors import FileError
 from offset_common.fields import Fields
 
 
-def test_a_byte_order_mark_is_ignored():
-    assert Fields.parse("a", '\ufeff{"a": "b"}').get("a", str) == "b"
-
-
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

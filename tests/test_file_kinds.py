@@ -101,7 +101,7 @@ def test_a_swapped_file_is_named(line, name, reason, tmp_path, monkeypatch, caps
 
 
 @pytest.mark.parametrize("content", [IDENTITY, TICKET])
-def test_a_byte_order_mark_is_ignored_by_show(content, tmp_path, capsys):
+def test_a_byte_order_mark_is_ignored(content, tmp_path, capsys):
     (tmp_path / "a").write_bytes(b"\xef\xbb\xbf" + content)
     status, out, err = run_stmgr(capsys, "show", tmp_path / "a")
     assert (status, err) == (0, "")

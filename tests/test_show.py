@@ -59,14 +59,6 @@ def test_each_file_is_shown_with_its_kind_and_keys(name, tmp_path, capsys):
         assert key[:12] not in "\n".join(others)
 
 
-@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o644, True)])
-def test_a_readable_private_key_causes_a_warning(mode, warned, tmp_path, capsys):
-    path = tmp_path / "my.ident"
-    shutil.copy(FILES / "relay.ident", path)
-    path.chmod(mode)
-    assert (f"chmod 600 {path}" in show(path, capsys)[-1]) is warned
-
-
 @pytest.mark.parametrize("extension", ["", ".json", ".relay.bak"])
 def test_an_unknown_extension_leaves_the_kind_open(extension, tmp_path, capsys):
     path = tmp_path / f"ticket{extension}"

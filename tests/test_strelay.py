@@ -53,21 +53,11 @@ def test_the_help_has_the_name_that_started_it(name, tmp_path):
     assert "strelay.py" not in page.replace(name, "")
 
 
-@pytest.mark.parametrize(
-    ("address", "reason"),
-    [
-        ("5001", "is only a port and has no host; write 0.0.0.0:5001 to listen on every IPv4 address"),
-        ("0.0.0.0", "has no port; write it as in 0.0.0.0:4567"),
-        ("localhost", "has no port; write it as in localhost:4567"),
-        ("*:4567", "has '*' in its host name; write 0.0.0.0:4567 to listen on every IPv4 address"),
-        ("127.0.0.1:65536", "has the port 65536; use a port from 0 to 65535"),
-    ],
-)
-@pytest.mark.parametrize("option", ["--laddr=", "-l=", "-l"])
-def test_an_incomplete_address_is_completed(option, address, reason, capsys):
-    status, sentence = fail(*IDENTITY, option + address, capsys=capsys)
+def test_an_invalid_address_is_reported(capsys):
+    status, sentence = fail(*IDENTITY, "-l", "5001", capsys=capsys)
     assert status == 2
-    assert sentence.startswith(f"strelay: the address '{address}' {reason}")
+    assert sentence.startswith("strelay: the address '5001' is only a port and has no host")
+    assert "write 0.0.0.0:5001 to listen on every IPv4 address" in sentence
 
 
 @pytest.mark.parametrize(
