@@ -51,14 +51,19 @@ def parse(doc: str, argv: Sequence[str], version: str, options_first: bool = Fal
 
     Raises:
         CommandLineError: the arguments do not match the usage.
+        UsageError: the value of an option is empty.
         SystemExit: --help or --version was printed; run() handles it.
     """
     try:
         words = list(argv) if options_first else _split_values(doc, argv)
-        return dict(docopt(doc, words, True, version, options_first))
+        values = dict(docopt(doc, words, True, version, options_first))
     except DocoptExit as error:
         reason = _docopt_message(error) or _explain(doc, error.usage, argv, options_first)
         raise CommandLineError(reason, error.usage.strip()) from None
+    for name, value in values.items():
+        if name.startswith("--") and "" in (value if isinstance(value, list) else [value]):
+            raise UsageError(f"{name} is empty; give it a value, or leave it out")
+    return values
 
 
 def as_started(page: str, script: str) -> str:

@@ -1,12 +1,22 @@
-"""Numbers on a command line: read them, and explain invalid ones."""
+"""Values on a command line: read numbers, and name the option in every error."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from offset_common.errors import UsageError, quote
+from offset_common.errors import ServiceError, UsageError, quote
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Let errors about the value of an option begin with its name; an error about a file has the file's."""
+    try:
+        yield
+    except (UsageError, ServiceError) as error:
+        raise type(error)(f"{option}: {error}") from None
 
 
 def read_number(option: str, text: str, least: float, most: float, unit: str) -> float:

@@ -46,12 +46,17 @@ def test_options_are_parsed_in_every_form(line):
         (["-i", "-l=c", "-l", "d"], "-l=c", "d"),
         (["--idfile", "-i=a", "-l=c"], "-i=a", "c"),
         (["--idfile=-i=a", "-l=c"], "-i=a", "c"),
-        (["-i=", "-l=c"], "", "c"),
     ],
 )
 def test_an_equals_sign_follows_a_short_option(line, idfile, laddr):
     values = parse(PAGE, line, "serve 1")
     assert (values["--idfile"], values["--laddr"]) == (idfile, laddr)
+
+
+@pytest.mark.parametrize("line", [["-i="], ["-i", ""], ["--idfile", ""], ["--idfile="]])
+def test_an_empty_value_has_the_name_of_its_option(line):
+    with pytest.raises(UsageError, match=r"^--idfile is empty; give it a value"):
+        parse(PAGE, [*line, "-l=c"], "serve 1")
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,9 @@ def test_file_in_the_place_of_the_directory_is_explained(tmp_path: Path) -> None
 def test_addresses_are_checked_before_an_environment_is_made(variable: str, tmp_path: Path) -> None:
     done = make_without("*venv*", tmp_path, "run", variable)
     assert done.returncode != 0
-    assert re.search(r"^make run: the address .* (has no port|is only a port)", done.stderr, re.MULTILINE)
+    name = variable.partition("=")[0]
+    error = rf"^make run: {name}: the address .* (has no port|is only a port)"
+    assert re.search(error, done.stderr, re.MULTILINE)
     assert not (tmp_path / "venv").exists()
 
 

@@ -125,7 +125,7 @@ def test_segno_is_only_needed_for_codes(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["a.jpg", "a", "png"])
 def test_another_picture_format_is_rejected(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    line = f"stmgr: {name}: unknown picture format; use a name that ends in .png or .svg\n"
+    line = f"stmgr: --qr-output: {name}: unknown picture format; use a name that ends in .png or .svg\n"
     assert run_stmgr(capsys, *MAKE, "a.relay", "--qr-output", name) == (2, "", line)
     assert list(tmp_path.iterdir()) == []
 

@@ -234,7 +234,7 @@ def test_an_address_for_new_tickets_is_required(name, tmp_path, capsys):
     line[line.index("--address") + 1] = "my_relay.example:80"
     status, out, err = run_stmgr(capsys, *line)
     assert (status, out) == (2, "")
-    assert err.startswith("stmgr: the address 'my_relay.example:80' has '_' in its host name")
+    assert err.startswith("stmgr: --address: the address 'my_relay.example:80' has '_' in its host name")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

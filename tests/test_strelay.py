@@ -56,7 +56,7 @@ def test_the_help_has_the_name_that_started_it(name, tmp_path):
 def test_an_invalid_address_is_reported(capsys):
     status, sentence = fail(*IDENTITY, "-l", "5001", capsys=capsys)
     assert status == 2
-    assert sentence.startswith("strelay: the address '5001' is only a port and has no host")
+    assert sentence.startswith("strelay: --laddr: the address '5001' is only a port and has no host")
     assert "write 0.0.0.0:5001 to listen on every IPv4 address" in sentence
 
 
@@ -78,10 +78,23 @@ def test_a_wrong_value_is_explained(line, limits, hint, capsys):
     assert (status, sentence) == (2, f"strelay: {option} is a {limits}, not '{value}'{hint}")
 
 
-@pytest.mark.parametrize("option", ["-i", "--idfile"])
-def test_an_empty_file_name_is_that_of_its_option(option, capsys):
-    status, sentence = fail(option, "", "-l", "127.0.0.1:0", capsys=capsys)
-    assert (status, sentence) == (2, "strelay: the file name of --idfile is empty")
+VALUED = re.findall(r"^  (?:-\w [A-Z]+, )?(--[\w-]+) [[A-Z]", strelay.__doc__ or "", re.MULTILINE)
+FILES_GIVEN = ("--idfile", "--config", "--access", "--usage")  # an error about a file has its name
+FLEET = {"--fleet": "valkey://h", "--fleet-laddr": "127.0.0.1:0", "--fleet-address": "127.0.0.1:1"}
+
+
+def test_every_option_with_a_value_is_found() -> None:
+    assert {"--idfile", "--status", "--tunnels", "--usage"} <= {*VALUED}
+    assert "--check" not in VALUED
+
+
+@pytest.mark.parametrize("option", sorted({*VALUED} - {*FILES_GIVEN}))
+def test_an_error_has_the_name_of_its_option(option, capsys):
+    given = {"--laddr": "127.0.0.1:0"} | (FLEET if option.startswith("--fleet") else {}) | {option: "?!"}
+    words = [word for pair in given.items() for word in pair]
+    status, sentence = fail(*IDENTITY, *words, "--check", capsys=capsys)
+    assert status == 2
+    assert re.match(f"strelay: {option}(:| is| has) ", sentence)
 
 
 def test_a_ticket_is_no_identity(capsys):

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from offset_common.address import parse_listen_address, parse_public_address
 from offset_common.errors import UsageError
+from offset_common.option_values import naming
 
 
 def main() -> None:
@@ -17,9 +18,11 @@ def main() -> None:
     address, laddr = os.environ.get("ADDRESS", ""), os.environ.get("LADDR", "")
     try:
         if address:
-            parse_public_address(address)
+            with naming("ADDRESS"):
+                parse_public_address(address)
         if laddr:
-            parse_listen_address(laddr)
+            with naming("LADDR"):
+                parse_listen_address(laddr)
     except UsageError as error:
         sys.exit(f"make run: {error}")
 

@@ -58,7 +58,7 @@ def _read_name(option: str, arguments: dict[str, Any]) -> Optional[str]:
     name: Optional[str] = arguments[option]
     if name is not None and not is_name(name):
         raise UsageError(
-            f"{option} {quote(name)} is no name; use up to {MAX_NAME} letters, digits, '.', '_' or '-'"
+            f"{option} has up to {MAX_NAME} letters, digits, '.', '_' and '-', not {quote(name)}"
         )
     return name
 

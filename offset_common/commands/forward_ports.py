@@ -35,7 +35,7 @@ from offset_common.forward.process import linger, running_loop
 from offset_common.forward.services import Service, parse_services
 from offset_common.forward.share import Options, Share
 from offset_common.identity import decode_key, encode_key
-from offset_common.option_values import read_count
+from offset_common.option_values import naming, read_count
 from offset_common.tickets import RelayTicket
 
 VERSION = f"stforward {__version__}"
@@ -99,9 +99,8 @@ def execute(arguments: dict[str, Any]) -> int:
 def share(arguments: dict[str, Any]) -> int:
     """Share services until a signal; return the exit status."""
     services = parse_services(arguments["<what>"])
-    allowed = frozenset(
-        decode_key(key, PUBLIC_KEY_SIZE, "the key of --allow") for key in arguments["--allow"]
-    )
+    with naming("--allow"):
+        allowed = frozenset(decode_key(key, PUBLIC_KEY_SIZE) for key in arguments["--allow"])
     most = read_count("--max", arguments["--max"], MAX_CONNECTIONS)
     options = Options(read_name(arguments), allowed, arguments["--allow-any"], most, read_keep(arguments))
     directory = Directory.of_user()

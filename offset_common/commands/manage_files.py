@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Callable, Optional
 
 from offset_common import __version__
-from offset_common.address import parse_public_address
+from offset_common.address import Address, parse_public_address
 from offset_common.command_line import CommandLineError, as_started, did_you_mean, parse, run
 from offset_common.commands.check_relay import relay_check
 from offset_common.errors import UsageError
@@ -18,6 +18,7 @@ from offset_common.fields import Fields
 from offset_common.file_kinds import FileKind
 from offset_common.files import read_file
 from offset_common.identity import Identity, KeyForm, load_identity, save_identity
+from offset_common.option_values import naming
 from offset_common.tickets import (
     AddressTicket,
     AppTicket,
@@ -146,7 +147,7 @@ def node_entry(values: Values) -> None:
       -o FILE, --output FILE             The node entry to create (.rcard).
       --pkcs8                            Write the key in the form that programs up to release 0.1.10 read.
     """
-    address = parse_public_address(values["--address"])
+    address = _read_address(values)
     node = load_identity(values["--nodeid"])
     app = load_identity(values["--appid"])
     NodeEntry(node.public_key, address, app.seed, _key_form(values)).save(values["--output"])
@@ -328,8 +329,13 @@ def _key_form(values: Values) -> KeyForm:
     return KeyForm.PKCS8 if values["--pkcs8"] else KeyForm.SEED
 
 
+def _read_address(values: Values) -> Address:
+    with naming("--address"):
+        return parse_public_address(values["--address"])
+
+
 def _address_ticket(kind: type[AddressTicket], values: Values) -> AddressTicket:
-    address = parse_public_address(values["--address"])
+    address = _read_address(values)
     return kind(load_identity(values["--idfile"]).public_key, address)
 
 
@@ -343,7 +349,8 @@ def _qr_code(ticket: Optional[AddressTicket], values: Values) -> Iterator[None]:
     from offset_common.tools.qr import QrCode, check_picture  # needs segno, which is optional
 
     if picture is not None:
-        check_picture(picture)
+        with naming("--qr-output"):
+            check_picture(picture)
     code = QrCode(ticket.to_json())
     yield
     if picture is not None:

@@ -13,7 +13,7 @@ from offset_common.commands.descriptors import descriptor_limit
 from offset_common.errors import UsageError
 from offset_common.identity import load_identity
 from offset_common.networks import NetworkSet, parse_network
-from offset_common.option_values import read_choice, read_count, read_number
+from offset_common.option_values import naming, read_choice, read_count, read_number
 from offset_common.relay.limits import KIB, MIB, Limits, connections_for
 from offset_common.relay.listening import check_duplicates
 from offset_common.relay.log_format import FORMATS, Format
@@ -57,10 +57,9 @@ def read_options(arguments: Mapping[str, Any]) -> RelayOptions:
     Raises:
         UsageError: a value is invalid.
     """
-    if not arguments["--idfile"]:
-        raise UsageError("the file name of --idfile is empty")
-    addresses = [parse_listen_address(text) for text in arguments["--laddr"]]
-    check_duplicates(addresses)
+    with naming("--laddr"):
+        addresses = [parse_listen_address(text) for text in arguments["--laddr"]]
+        check_duplicates(addresses)
     return RelayOptions(
         addresses,
         read_status(arguments["--status"]),
@@ -128,7 +127,8 @@ def read_status(text: Optional[str]) -> Optional[Address]:
     # Imported here, so that a relay without status does not load it.
     from offset_common.status.service import parse_status_address
 
-    return parse_status_address(text)
+    with naming("--status"):
+        return parse_status_address(text)
 
 
 def read_drain(arguments: Mapping[str, Any]) -> Drain:
@@ -184,10 +184,8 @@ def read_balancers(networks: Sequence[str]) -> NetworkSet:
     Raises:
         UsageError: one is not a network.
     """
-    try:
+    with naming("--proxy-protocol"):
         return NetworkSet(map(parse_network, networks))
-    except UsageError as error:
-        raise UsageError(f"--proxy-protocol: {error}") from None
 
 
 def read_log_format(arguments: Mapping[str, Any]) -> Format:

@@ -108,7 +108,7 @@ def parse_location(text: str) -> Location:
             raise ValueError("it has spaces or control characters in it")
         return _parse_unix(parts) if parts.scheme == "unix" else _parse_servers(parts)
     except ValueError as error:
-        raise UsageError(f"--fleet: {error}; write it as {FORMS}") from None
+        raise UsageError(f"{error}; write it as {FORMS}") from None
 
 
 def _parse_servers(parts: SplitResult) -> Location:

@@ -13,6 +13,7 @@ from offset_common.errors import UsageError
 from offset_common.fleet.entries import MAX_NAME_SIZE
 from offset_common.fleet.fleet import FleetOptions
 from offset_common.fleet.location import FILE_MARK, Location, has_password, read_location
+from offset_common.option_values import naming
 from offset_common.relay.sockets import resolve
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})
@@ -71,17 +72,20 @@ def read_fleet(arguments: Mapping[str, Any]) -> FleetArguments:
     Raises:
         OperatorError: a value is invalid, or a file cannot be read.
     """
-    location = read_location(arguments["--fleet"])
+    with naming("--fleet"):
+        location = read_location(arguments["--fleet"])
     if arguments["--fleet-laddr"] is None:
         raise UsageError("--fleet needs --fleet-laddr IP:PORT, where the other hosts connect to this one")
-    listen = parse_listen_address(arguments["--fleet-laddr"])
+    with naming("--fleet-laddr"):
+        listen = parse_listen_address(arguments["--fleet-laddr"])
     text = arguments["--fleet-address"]
     if text is None and listen.host in WILDCARDS:
         raise UsageError(
             f"--fleet-laddr {listen} stands for every address of this host; add --fleet-address HOST:PORT,"
             " the one that the other hosts can reach"
         )
-    public = None if text is None else parse_address(text)
+    with naming("--fleet-address"):
+        public = None if text is None else parse_address(text)
     return FleetArguments(location, listen, public, read_name(arguments["--fleet-name"]))
 
 
@@ -99,7 +103,8 @@ def open_fleet(
     """
     sockets = listen_on(arguments.listen)
     public = arguments.public or Address(*sockets[0].getsockname()[:2])
-    found = resolve(public, f"--fleet-address {public}")[0]
+    with naming("--fleet-address"):
+        found = resolve(public)[0]
     address = Address(str(found.sockaddr[0]).partition("%")[0], public.port)
     return FleetOptions(arguments.location, sockets, address, arguments.name)
 

@@ -108,9 +108,12 @@ def _read_text(path: str, key: str, value: object) -> str:
         kind = "true or false" if isinstance(value, bool) else f"a {type(value).__name__}"
         raise FileError(path, f"{key} has one value, a string or a number, and not {kind}")
     try:
-        return str(value)
+        text = str(value)
     except ValueError:  # Python refuses to write thousands of digits
         raise FileError(path, f"{key} is a number with too many digits") from None
+    if not text:
+        raise FileError(path, f"{key} is empty; give it a value, or leave it out")
+    return text
 
 
 def _toml_parser(path: str) -> Callable[[str], dict[str, Any]]:

@@ -49,10 +49,7 @@ def listen_by_address(
     by_address = {address: (inherited or {}).get(address, []) for address in addresses}
     for sock in [sock for found in by_address.values() for sock in found]:
         set_options(sock, socket_buffer)
-    resolved = [
-        [] if by_address[address] else resolve(address, f"cannot listen on {address}")
-        for address in addresses
-    ]
+    resolved = [[] if by_address[address] else resolve(address) for address in addresses]
     # [::] takes IPv4 connections as well, unless 0.0.0.0 with the same port is given for them.
     ipv4_ports = {address.port for address in addresses if address.host == "0.0.0.0" and address.port}
     sockets: list[socket.socket] = []

@@ -62,12 +62,11 @@ def prepare_socket(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEOUT)
 
 
-def resolve(address: Address, problem: str) -> list[Resolved]:
+def resolve(address: Address) -> list[Resolved]:
     """Return the addresses that `address` stands for, each once.
 
     Args:
         address: its host may be a name.
-        problem: the beginning of the error.
 
     Raises:
         ServiceError: the name does not resolve.
@@ -94,5 +93,5 @@ def resolve(address: Address, problem: str) -> list[Resolved]:
     while thread.is_alive():
         thread.join(RESOLVER_CHECK_INTERVAL)
     if reasons:
-        raise ServiceError(f"{problem}: the name does not resolve ({reasons[0]})")
+        raise ServiceError(f"the name {address.host} does not resolve ({reasons[0]})")
     return [Resolved(*each) for each in dict.fromkeys(found)]

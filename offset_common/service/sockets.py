@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from offset_common.address import Address, parse_listen_address
+from offset_common.option_values import naming
 from offset_common.relay.addresses import show_address
 from offset_common.relay.listening import listen_by_address
 from offset_common.relay.log import log_event
@@ -81,7 +82,8 @@ class ListeningSockets:
             for each in self._unused:
                 if each.option == option:
                     inherited.setdefault(parse_listen_address(each.address), []).append(each.sock)
-            by_address = listen_by_address(addresses, socket_buffer, inherited)
+            with naming(option):
+                by_address = listen_by_address(addresses, socket_buffer, inherited)
             found = [
                 HeldSocket(option, str(address), sock)
                 for address, sockets in by_address.items()

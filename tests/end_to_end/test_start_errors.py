@@ -30,7 +30,7 @@ def test_taken_port_is_reported(relay: RelayProcess, tmp_path: Path) -> None:
     address = f"127.0.0.1:{relay.port}"
     status, message = fail_to_start(write_identity(tmp_path), address=address)
     assert (status, message.count("\n")) == (1, 1)
-    assert message.startswith(f"strelay: cannot listen on {address}: ")
+    assert message.startswith(f"strelay: --laddr: cannot listen on {address}: ")
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:4567", "no-such-host.invalid:4567"])

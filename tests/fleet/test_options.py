@@ -51,8 +51,14 @@ def test_mistake_is_one_line_with_status_2(tmp_path: Path, options: tuple[str, .
     ("options", "sentence"),
     [
         (("--fleet", "@/nowhere/file", *LISTEN), "/nowhere/file"),
-        ((*FLEET, "--fleet-laddr", "192.0.2.1:0"), "this host has no such address"),
-        ((*FLEET, *LISTEN, "--fleet-address", "nobody.invalid:1"), "the name does not resolve"),
+        (
+            (*FLEET, "--fleet-laddr", "192.0.2.1:0"),
+            "--fleet-laddr: cannot listen on 192.0.2.1:0: this host",
+        ),
+        (
+            (*FLEET, *LISTEN, "--fleet-address", "nobody.invalid:1"),
+            "--fleet-address: the name nobody.invalid ",
+        ),
     ],
 )
 def test_problem_is_one_line_with_status_1(tmp_path: Path, options: tuple[str, ...], sentence: str) -> None:

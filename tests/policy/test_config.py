@@ -272,6 +272,7 @@ def test_a_check_starts_and_creates_nothing(tmp_path):
         ("usage = '/nonexistent/u.db'", 1, "/nonexistent/u.db: the directory '/nonexistent' is missing"),
         ("access = 'missing.txt'", 1, "missing.txt: there is no file of this name"),
         ("fleet = 'valkey://h'", 2, "--fleet needs --fleet-laddr"),
+        ("usage = ''", 1, "relay.toml: usage is empty; give it a value, or leave it out"),
         ("rat = 1", 1, "unknown option 'rat'"),
         ("check = true", 1, "unknown option 'check'"),
     ],

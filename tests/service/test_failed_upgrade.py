@@ -217,7 +217,7 @@ def test_an_address_that_is_taken_keeps_the_old_relay(
     with undisturbed(relay), socket.create_server((LOCALHOST, 0)) as taken:
         path.write_text(f'status = "{LOCALHOST}:{taken.getsockname()[1]}"\n')
         assert "ended before it was ready" in relay.fail_to_upgrade()
-        assert relay.count_lines("^strelay: cannot listen on .*another program has this port") == 1
+        assert relay.count_lines("^strelay: --[a-z-]*: cannot listen on .*another program has this port") == 1
 
 
 def processes_of(identity: Path) -> list[int]:

@@ -77,7 +77,8 @@ def test_a_port_in_use_is_one_line() -> None:
         status, lines = run("--status", address)
     assert status == 1
     assert lines == [
-        f"strelay: cannot listen on {address}: another program has this port; stop it, or choose another port"
+        f"strelay: --status: cannot listen on {address}: another program has this port; stop it, or choose"
+        " another port"
     ]
 
 
@@ -86,7 +87,7 @@ def test_an_invalid_address_is_one_line(value: str) -> None:
     status, lines = run("--status", value)
     assert status == 2
     assert len(lines) == 1
-    assert lines[0].startswith("strelay: the address ")
+    assert lines[0].startswith("strelay: --status")
 
 
 def test_the_relay_stops_at_once_with_clients_connected(tmp_path: Path) -> None:
