@@ -18,8 +18,8 @@ Example:
                                that systemd passes take its place.
   --config FILE                A TOML file with options, such as `rate = "10M"`. Options on the command line
                                override it.
-  --check                      Check all options and files without starting: print "the configuration is
-                               valid", or the error of a start. Opens no port.
+  --check                      Check all options, files and host names without starting: print "the
+                               configuration is valid", or the error of a start. Opens no port.
   -h, --help                   Show this page.
   -V, --version                Show the version.
 

@@ -97,6 +97,16 @@ def test_an_error_has_the_name_of_its_option(option, capsys):
     assert re.match(f"strelay: {option}(:| is| has) ", sentence)
 
 
+@pytest.mark.parametrize("option", ["--laddr", "--status", "--fleet-laddr", "--fleet-address"])
+def test_a_check_resolves_names(option, capsys):
+    given = {"--laddr": "127.0.0.1:0"} | (FLEET if option.startswith("--fleet") else {})
+    given[option] = "nobody.invalid:1"
+    words = [word for pair in given.items() for word in pair]
+    status, sentence = fail(*IDENTITY, *words, "--check", capsys=capsys)
+    assert status == 1
+    assert sentence.startswith(f"strelay: {option}: the name nobody.invalid does not resolve (")
+
+
 def test_a_ticket_is_no_identity(capsys):
     line = ["-i", str(FILES / "relay.relay"), "-l", "127.0.0.1:0"]
     status, sentence = fail(*line, capsys=capsys)

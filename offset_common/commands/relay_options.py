@@ -17,6 +17,7 @@ from offset_common.option_values import naming, read_choice, read_count, read_nu
 from offset_common.relay.limits import KIB, MIB, Limits, connections_for
 from offset_common.relay.listening import check_duplicates
 from offset_common.relay.log_format import FORMATS, Format
+from offset_common.relay.sockets import resolve
 from offset_common.service.control import Drain
 
 MAX_COUNT = 10_000_000
@@ -72,26 +73,36 @@ def read_options(arguments: Mapping[str, Any]) -> RelayOptions:
 
 
 def check_options(arguments: Mapping[str, Any], running: Optional[Mapping[str, Any]] = None) -> None:
-    """Check the values of all options, and their files, as a start does; open no port and create no file.
+    """Check all options, their files and host names, as a start does; open no port and create no file.
 
     Args:
         arguments: by option name, as docopt returns them.
         running: the arguments of the running relay, if they are about to replace these. Files that it has in
-            use already are not checked.
+            use already are not checked, nor are host names.
 
     Raises:
         OperatorError: the relay could not start.
     """
     in_use: Mapping[str, Any] = running or {}
-    read_options(arguments)
+    options = read_options(arguments)
+    addresses: dict[str, Sequence[Optional[Address]]] = {
+        "--laddr": options.addresses,
+        "--status": [options.status],
+    }
     if arguments["--fleet"] is None:
         check_no_fleet(arguments)
     elif any(arguments[name] != in_use.get(name) for name in ("--fleet", *FLEET_OPTIONS)):
         from offset_common.fleet.library import Library
         from offset_common.fleet.options import read_fleet
 
-        read_fleet(arguments)
+        fleet = read_fleet(arguments)
+        addresses.update({"--fleet-laddr": [fleet.listen], "--fleet-address": [fleet.public]})
         Library()
+    for option, given in addresses.items():
+        if arguments[option] != in_use.get(option):
+            with naming(option):
+                for address in filter(None, given):
+                    resolve(address)
     if arguments["--idfile"] != in_use.get("--idfile"):
         load_identity(arguments["--idfile"])
     from offset_common.policy.access import load_access
