@@ -47,13 +47,12 @@ class Fields:
 
         Args:
             source: the path of the file, or another name for error messages.
-            text: the JSON; a byte order mark at its start is ignored (Windows editors write it).
+            text: the JSON.
             wanted: the kind of file that it should be, if that is known.
 
         Raises:
             FileError: the text is not a JSON object, or has a duplicate key.
         """
-        text = text[1:] if text.startswith("\ufeff") else text
         if not text.strip():
             raise FileError(source, f"the file is empty; {_ADVICE}")
         try:

@@ -28,7 +28,7 @@ PUBLIC_MODE = 0o666  # before the umask
 
 
 def read_file(path: AnyPath, limit: int = MAX_FILE_SIZE) -> str:
-    """Return the content of a text file.
+    """Return the content of a text file, without the byte order mark that Windows editors write.
 
     Args:
         path: a regular file, a pipe or a device.
@@ -56,7 +56,7 @@ def read_file(path: AnyPath, limit: int = MAX_FILE_SIZE) -> str:
         reason = f"the file is over {limit} bytes, too large for an Offset file; check its name"
         raise FileError(name, reason)
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         reason = f"not UTF-8 text (byte {error.start}); save it as UTF-8 in the editor"
         raise FileError(name, reason) from error

@@ -15,7 +15,6 @@ from offset_common.fields import Fields
     [
         ("", "the file is empty"),
         (" \n", "the file is empty"),
-        ("\ufeff", "the file is empty"),
         ("hello", "not valid JSON"),
         ("{", "not valid JSON"),
         ("{} {}", "not valid JSON"),

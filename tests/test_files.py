@@ -219,6 +219,13 @@ def test_oversized_and_non_utf_8_files_are_rejected(content, reason, tmp_path):
     assert str(caught.value) == f"{path}: {reason}"
 
 
+@pytest.mark.parametrize("text", ["", "a", "a\ufeff\r\n"])
+def test_a_byte_order_mark_is_no_part_of_a_text(text, tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode("utf-8"))
+    assert read_file(path) == text
+
+
 def test_the_size_limit_is_exact_and_holds_for_devices(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b" " * MAX_FILE_SIZE)

@@ -79,7 +79,7 @@ def load_config(path: str, options: Mapping[str, Any]) -> Arguments:
     """
     loads = _toml_parser(path)
     try:
-        values = loads(read_file(path).removeprefix("\ufeff"))
+        values = loads(read_file(path))
     except RecursionError:
         raise FileError(path, "its values are nested too deeply") from None
     except ValueError as error:

@@ -83,7 +83,7 @@ def test_password_on_a_command_line_is_noticed(text: str, expected: bool) -> Non
 
 def test_file_has_one_line_and_comments(tmp_path: Path) -> None:
     file = tmp_path / "fleet"
-    file.write_text("# the directory\n\nvalkey://:secret@10.0.0.9\n")
+    file.write_bytes(b"\xef\xbb\xbf# the directory\r\n\r\nvalkey://:secret@10.0.0.9\r\n")
     location = read_location(f"@{file}")
     assert location == Location(Kind.SINGLE, [ONE], password="secret")
     assert "secret" not in repr(location)
