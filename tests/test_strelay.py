@@ -78,7 +78,7 @@ def test_a_wrong_value_is_explained(line, limits, hint, capsys):
     assert (status, sentence) == (2, f"strelay: {option} is a {limits}, not '{value}'{hint}")
 
 
-VALUED = re.findall(r"^  (?:-\w [A-Z]+, )?(--[\w-]+) [[A-Z]", strelay.__doc__ or "", re.MULTILINE)
+VALUED = re.findall(r"^  (?:-\w [A-Z]+, )?(--[\w-]+) [\[A-Z]", strelay.__doc__ or "", re.MULTILINE)
 FILES_GIVEN = ("--idfile", "--config", "--access", "--usage")  # an error about a file has its name
 FLEET = {"--fleet": "valkey://h", "--fleet-laddr": "127.0.0.1:0", "--fleet-address": "127.0.0.1:1"}
 
