@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,32 @@ def test_health_check_without_an_answer_is_one_line() -> None:
     done = health(f"{LOCALHOST}:{free_port()}")
     assert done.returncode == 1
     assert re.fullmatch(r"no answer: [^\n]+\n", done.stderr)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to run as another user")
+@pytest.mark.parametrize(
+    ("mode", "with_identity", "named"), [(0o755, False, ""), (0o700, True, ""), (0o755, True, "/relay.ident")]
+)
+def test_volume_of_another_user_is_explained(mode: int, with_identity: bool, named: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        volume = Path(name, "ident")
+        Path(name).chmod(0o755)
+        volume.mkdir(mode)
+        if with_identity:
+            (volume / "relay.ident").touch(0o600)
+        program = (ROOT / "container/relay").read_text("utf-8").replace("=/ident", f"={volume}")
+        done = subprocess.run(
+            ["sh", "-c", program],
+            user=10001,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(
+            f"relay: user 10001 of this container has no access to {volume}{named}; "
+        )
+        assert "chown -R 10001 DIRECTORY" in done.stderr
 
 
 def test_prometheus_may_ask_the_relay_by_name(tmp_path: Path) -> None:
