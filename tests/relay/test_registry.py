@@ -7,7 +7,7 @@ from typing import Optional, Union
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.limits import Limits
@@ -63,6 +63,7 @@ def test_unattended_connects_are_taken_in_turn(registry: R, connects: list[tuple
 
 
 KEYS = st.sampled_from([A, B, C])
+ADDRESSES = st.sampled_from("xyz")
 LIMITS = Limits(waiting_per_key=3, waiting_per_listener=4, tunnels_per_key=3)
 
 
@@ -98,6 +99,11 @@ class RegistryModel(RuleBasedStateMachine):
     def tunnels(self, key: bytes) -> int:
         return sum(its_key == key for _, its_key in self.ends)
 
+    @initialize()
+    def listen_with_all_keys(self) -> None:
+        for key in (A, B, C):
+            self.listen(key)
+
     @rule(key=KEYS)
     def listen(self, key: bytes) -> None:
         new = self.new_id()
@@ -105,9 +111,13 @@ class RegistryModel(RuleBasedStateMachine):
         assert self.registry.listen(new, key) == expected
         self.listeners = [each for each in self.listeners if each[1] != key] + [(new, key)]
 
-    @rule(source=KEYS, wanted=KEYS, address=st.sampled_from("xyz"), since=st.integers(0, 9))
-    def connect(self, source: bytes, wanted: bytes, address: str, since: int) -> None:
-        target = wanted  # hypothesis uses `target` itself
+    @rule(wanted=KEYS, connects=st.lists(st.tuples(KEYS, ADDRESSES, st.integers(0, 9)), min_size=1, max_size=9))
+    def connect_some(self, wanted: bytes, connects: list[tuple[bytes, str, int]]) -> None:
+        """Let several connects come to one key: alone, they would rarely be enough to evict one."""
+        for source, address, since in connects:
+            self.connect(source, wanted, address, since)
+
+    def connect(self, source: bytes, target: bytes, address: str, since: int) -> None:
         new = self.new_id()
         decision = self.registry.connect(new, Connect(source, target, address, since))
         if self.listener(target) is None and not self.expected:
@@ -206,4 +216,4 @@ class RegistryModel(RuleBasedStateMachine):
 
 
 TestRegistryModel = RegistryModel.TestCase
-TestRegistryModel.settings = settings(max_examples=60, stateful_step_count=40)
+TestRegistryModel.settings = settings(max_examples=100, stateful_step_count=40)
