@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import select
 import socket
@@ -16,10 +15,8 @@ import pytest
 
 from offset_common.relay import event_loop
 from offset_common.relay.event_loop import (
-    EACH_IN_ROUND,
     POLL_INTERVAL,
     READ,
-    TASKS_IN_ROUND,
     WRITE,
     EventLoop,
     ReadyEntry,
@@ -318,22 +315,25 @@ def call_for_items(loop: EventLoop, done: list[int]) -> None:
         loop.call_for_each(range(start, start + 500), done.append)
 
 
+# Each may close a connection, which takes a tenth of a millisecond or more. So others wait for a few
+# milliseconds, however many there are. These bounds are not the constants of the loop.
 @pytest.mark.parametrize(
-    ("give_work", "in_round"),
-    [(schedule_deadlines, EACH_IN_ROUND), (call_tasks, TASKS_IN_ROUND), (call_for_items, EACH_IN_ROUND)],
+    ("give_work", "most"), [(schedule_deadlines, 50), (call_for_items, 50), (call_tasks, 200)]
 )
 def test_work_for_many_rounds_delays_no_turn(
-    loop: EventLoop, times: Times, give_work: Callable[[EventLoop, list[int]], None], in_round: int
+    loop: EventLoop, times: Times, give_work: Callable[[EventLoop, list[int]], None], most: int
 ) -> None:
     turns: list[Any] = []
     loop.request_turn(Busy(loop, times, turns, "busy", 1.0))
     done: list[int] = []
     give_work(loop, done)
     times.now += 1.0
-    for count in range(1, 1 + math.ceil(1000 / in_round)):
+    while len(done) < 1000:
+        before, turns_before = len(done), len(turns)
         loop.run_once()
-        assert len(turns) == count
-        assert done == list(range(min(1000, count * in_round)))
+        assert 0 < len(done) - before <= most
+        assert len(turns) == turns_before + 1
+    assert done == list(range(1000))
 
 
 def test_wake_ends_the_wait_and_a_full_socket_is_no_error(endless_wait: None) -> None:

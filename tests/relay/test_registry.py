@@ -63,7 +63,7 @@ def test_unattended_connects_are_taken_in_turn(registry: R, connects: list[tuple
 
 
 KEYS = st.sampled_from([A, B, C])
-ADDRESSES = st.sampled_from("xyz")
+SOURCES = st.tuples(KEYS, st.sampled_from("xyz"), st.integers(0, 9))  # key, address, and when it asked
 LIMITS = Limits(waiting_per_key=3, waiting_per_listener=4, tunnels_per_key=3)
 
 
@@ -111,7 +111,7 @@ class RegistryModel(RuleBasedStateMachine):
         assert self.registry.listen(new, key) == expected
         self.listeners = [each for each in self.listeners if each[1] != key] + [(new, key)]
 
-    @rule(wanted=KEYS, connects=st.lists(st.tuples(KEYS, ADDRESSES, st.integers(0, 9)), min_size=1, max_size=9))
+    @rule(wanted=KEYS, connects=st.lists(SOURCES, min_size=1, max_size=9))
     def connect_some(self, wanted: bytes, connects: list[tuple[bytes, str, int]]) -> None:
         """Let several connects come to one key: alone, they would rarely be enough to evict one."""
         for source, address, since in connects:
