@@ -102,6 +102,25 @@ def test_small_messages_of_others_shorten_turns(harness: Harness, turns: list[in
     assert max(turns) == 200
 
 
+def test_turn_ends_however_much_has_come(monkeypatch: pytest.MonkeyPatch, turns: list[int]) -> None:
+    in_turn: list[int] = []
+    on_turn = SocketConnection.on_turn
+
+    def count(connection: SocketConnection, events: int) -> bool:
+        before = len(turns)
+        more = on_turn(connection, events)
+        in_turn.append(len(turns) - before)
+        return more
+
+    monkeypatch.setattr(SocketConnection, "on_turn", count)
+    with running(Limits(buffers=100 * KIB, handshake_threads=1)) as harness:
+        near, far = harness.tunnel()  # one read may take a third of the pool
+        messages = [os.urandom(7000)] * 20
+        near.write(near.encrypt(*messages))
+        harness.run_until(lambda: far.has_message() and len(far.messages) == len(messages))
+    assert max(in_turn) <= 2, "forwarded again in the same turn"
+
+
 # Backpressure.
 
 

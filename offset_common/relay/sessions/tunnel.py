@@ -115,9 +115,9 @@ class Tunnel(ConnectionSession):
             if data is None:
                 self.finish(CloseReason.PEER_CLOSED)
                 return
-            self._forward(data, sink, frames)
-            # The rest of a new large frame has most likely arrived as well.
-            if direct or connection.input.backlog or not connection.input.needs_reservation():
+            forwarded = self._forward(data, sink, frames)
+            # The rest of a new large frame has most likely arrived together with its length.
+            if forwarded or direct or not connection.input.needs_reservation():
                 return
 
     def _make_room(self, sink: SocketConnection) -> int:
@@ -137,7 +137,8 @@ class Tunnel(ConnectionSession):
             connection.wait_for_space(sink, FREE_BUFFER_SIZE)
         return 0
 
-    def _forward(self, data: memoryview, sink: SocketConnection, frames: int) -> None:
+    def _forward(self, data: memoryview, sink: SocketConnection, frames: int) -> int:
+        """Forward at most `frames` whole frames; return how many there were."""
         connection = self.connection
         source_protocol, sink_protocol = connection.protocol, sink.protocol
         if source_protocol is None or sink_protocol is None:
@@ -156,6 +157,7 @@ class Tunnel(ConnectionSession):
             connection.keep(data, result.taken, result.more)
             if result.frames:
                 self._frame_size = result.taken // result.frames
+        return result.frames
 
     def _turn_limits(self) -> tuple[int, int]:
         """Return how many frames may be forwarded, and how many bytes read, in this turn."""
