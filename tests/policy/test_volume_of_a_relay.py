@@ -13,9 +13,11 @@ import pytest
 
 from offset_common.policy.usage import TOTAL, UsageFile, month_of
 from tests.policy.test_rates_of_a_relay import tunnel
+from tests.support.fault_injection import inject
 from tests.support.relay_process import RelayProcess, StartRelay
 
 MESSAGE = bytes(50_000)
+SAVE_SOON = "offset_common.policy.volume:SAVE_INTERVAL=0.5"
 
 
 def used(path: Path) -> int:
@@ -54,7 +56,8 @@ def test_a_locked_file_does_not_stop_forwarding(tmp_path: Path, start_relay: Sta
     UsageFile(str(path)).load("2026-01")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("BEGIN EXCLUSIVE")
-        relay = start_relay("--usage", str(path), "--quota", "1G")
+        prefix = inject(SAVE_SOON, "offset_common.policy.usage:LOCK_TIMEOUT=0.2")
+        relay = start_relay("--usage", str(path), "--quota", "1G", prefix=prefix)
         relay.wait_for_line('^warning: usage file unavailable: .*reason="database is locked"')
         exchange(relay)
         database.execute("ROLLBACK")
@@ -65,7 +68,7 @@ def test_a_locked_file_does_not_stop_forwarding(tmp_path: Path, start_relay: Sta
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit")
 def test_a_full_disk_does_not_stop_forwarding(tmp_path: Path, start_relay: StartRelay) -> None:
     path = tmp_path / "usage.db"
-    relay = start_relay("--usage", str(path), prefix=["prlimit", "--fsize=4096"])
+    relay = start_relay("--usage", str(path), prefix=["prlimit", "--fsize=4096", *inject(SAVE_SOON)])
     relay.wait_for_line("^warning: usage file unavailable")
     exchange(relay)
     relay.stop()
