@@ -329,6 +329,9 @@ class SocketConnection(WatchedSocket):
 
     def _check_time(self) -> None:
         now = self.env.loop.now
+        if now >= self._deadline and self.queued and not self.session.settled:
+            self.env.loop.deadlines.schedule(self, now)  # its peer was in time, the relay is not
+            return
         if now >= self._deadline:
             self.session.on_deadline()
         elif self.output and now - self.output.moved_at >= self.env.stall:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from offset_common.constants import INIT_TIMEOUT
 from offset_common.errors import LocalProtocolError
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.lifecycle import DEADLINES, TRANSITIONS, Event, State, next_state
+from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.harness import IN_TIME, LATE, Harness, running
 from tests.relay.test_handshake import Caller
 
@@ -81,6 +84,16 @@ def test_init_deadline(harness: Harness) -> None:
     assert peer.state is State.AWAITING_INIT
     harness.advance(IN_TIME + LATE)
     assert harness.reason_of(peer.connection) is CloseReason.INIT_TIMEOUT
+
+
+def test_init_that_waits_for_its_turn_is_in_time(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = harness.admit()
+    harness.run_rounds()
+    peer.send(InitConnection(InitRole.LISTEN).encode())
+    with monkeypatch.context() as overload:
+        overload.setattr(EventLoop, "_run_turns", lambda *_: None)
+        harness.advance(INIT_TIMEOUT + LATE)
+    harness.run_until(lambda: peer.state is State.LISTENER)
 
 
 def test_pending_connect_deadline_although_it_sends(harness: Harness) -> None:
