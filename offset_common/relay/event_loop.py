@@ -98,7 +98,7 @@ class EventLoop:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.now = clock()
-        self._latest_light: Optional[ReadyEntry] = None  # to have had input
+        self._latest_light = 0  # id of the light connection that last had input; it may be gone
         self._latest_light_at = self._other_light_at = -math.inf
         self.deadlines: Deadlines[Timed] = Deadlines()
         self.turns: FairQueue[ReadyEntry] = FairQueue()
@@ -159,7 +159,7 @@ class EventLoop:
 
     def light_turn_beside(self, entry: ReadyEntry) -> float:
         """Return when a light connection other than `entry` last had input, in seconds."""
-        return self._other_light_at if entry is self._latest_light else self._latest_light_at
+        return self._other_light_at if id(entry) == self._latest_light else self._latest_light_at
 
     def call_soon(self, task: Callable[[], None]) -> None:
         """Run `task` after the present turns; a task that another task adds runs in the next round."""
@@ -262,8 +262,8 @@ class EventLoop:
             started = ended
 
     def _note_light_turn(self, entry: ReadyEntry) -> None:
-        if entry is not self._latest_light:
-            self._latest_light, self._other_light_at = entry, self._latest_light_at
+        if id(entry) != self._latest_light:
+            self._latest_light, self._other_light_at = id(entry), self._latest_light_at
         self._latest_light_at = self.now
 
     def _run_tasks(self) -> None:
