@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import socket
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -19,27 +17,15 @@ from bench.__main__ import main as bench_main
 from bench.client import open_tunnels
 from bench.options import Figures
 from bench.relay_process import RelayProcess
-from offset_common.channel.connection import Connection
-from offset_common.channel.events import HandshakeCompleted
 from offset_common.constants import NONCE_SIZE
-from offset_common.identity import Identity
 from offset_common.wire.frames import FrameReader
 from offset_common.wire.messages import ChannelMessage, KaMessage
+from tests.channel import recorded
+from tests.channel.peers import established
 from tests.wire import oracle
 
-VECTORS = Path(__file__).with_name("vectors")
 KEY = bytes(range(32))
 ENCODERS = [encoding.encode_as_released, encoding.encode_as_own]
-
-
-def recorded_plaintexts() -> list[bytes]:
-    plaintexts = []
-    for connection in json.loads((VECTORS / "channel.json").read_text()):
-        aead = ChaCha20Poly1305(bytes.fromhex(connection["receiving_key"]))
-        received = [frame["payload"] for frame in connection["frames"] if frame["direction"] == "received"]
-        for payload in map(base64.b64decode, received[3:]):  # version and handshake come first
-            plaintexts.append(aead.decrypt(payload[:NONCE_SIZE], payload[NONCE_SIZE:], None))
-    return plaintexts
 
 
 def open_frames(key: bytes, stream: bytes) -> list[bytes]:
@@ -53,25 +39,16 @@ def open_frames(key: bytes, stream: bytes) -> list[bytes]:
     return opened
 
 
-def joined_connections() -> tuple[Connection, Connection]:
-    near, far = (Connection(Identity.generate(), 0.0) for _ in range(2))
-    ready = 0
-    while ready < 2:
-        for sender, receiver in ((near, far), (far, near)):
-            receiver.receive_data(sender.data_to_send())
-            ready += isinstance(receiver.next_event(0.0), HandshakeCompleted)
-    return near, far
-
-
 def test_released_encoding_equals_recorded_messages():
     compared = 0
-    for plaintext in recorded_plaintexts():
-        message = ChannelMessage.decode(plaintext)
-        assert isinstance(message.content, bytes)
-        payload = KaMessage.decode(message.content).message
-        if payload is not None:
-            assert encoding.encode_as_released(payload, message.rand_padding) == plaintext
-            compared += 1
+    for recording in recorded.load("channel.json"):
+        for plaintext in recording.plaintexts("received"):
+            message = ChannelMessage.decode(plaintext)
+            assert isinstance(message.content, bytes)
+            payload = KaMessage.decode(message.content).message
+            if payload is not None:
+                assert encoding.encode_as_released(payload, message.rand_padding) == plaintext
+                compared += 1
     assert compared > 10
 
 
@@ -149,7 +126,7 @@ def test_verified_load_through_a_relay_passes():
 @pytest.mark.parametrize("change", ["nothing", "content", "order", "one too few"])
 def test_check_of_a_verified_run_detects_changes(change):
     plaintexts = encoding.make_plaintexts(encoding.encode_as_own, 64, 255)[:5]
-    near, far = joined_connections()
+    near, far = established()
     sent = [plaintext.payload for plaintext in plaintexts]
     if change == "content":
         sent[2] = bytes(64)

@@ -7,7 +7,6 @@ import json
 
 import pytest
 
-from offset_common.channel.connection import Connection
 from offset_common.constants import KEEPALIVE_INTERVAL, REKEY_INTERVAL
 from offset_common.errors import PeerError
 from offset_common.identity import Identity
@@ -24,6 +23,7 @@ from offset_common.wire.messages import (
     InitRole,
     RejectConnection,
 )
+from tests.channel import peers
 from tests.commands import ROOT
 
 HANDSHAKES = json.loads((ROOT / "tests" / "vectors" / "handshake.json").read_text())
@@ -49,23 +49,14 @@ class Conversation:
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
-        relay, node = Identity.generate(), Identity.generate()
         self.assembler = FrameAssembler("node", self.frames.append)
-        self.relay = Connection(relay, 0.0)
-        self.node = Connection(node, 0.0, relay.public_key, observer=self.assembler.observe)
+        self.relay = peers.relay()
+        self.node = peers.node(observer=self.assembler.observe)
         self.exchange(0.0)
 
     def exchange(self, now: float) -> None:
         """Deliver data in both directions until there is none left."""
-        moved = True
-        while moved:
-            moved = False
-            for one, other in ((self.node, self.relay), (self.relay, self.node)):
-                data = one.data_to_send()
-                other.receive_data(data)
-                while other.next_event(now) is not None:
-                    pass
-                moved = moved or bool(data)
+        peers.converse(self.node, self.relay, now)
 
     def names(self) -> list[tuple[str, str]]:
         return [(frame.direction, frame.name) for frame in self.frames]

@@ -15,7 +15,6 @@ from tests.documents import ROOT
 from tests.support.fleet import DirectoryServer, FleetProcesses
 from tests.support.node import Endpoint, Node, assert_listening
 from tests.support.process import free_port, wait_until
-from tests.support.relay_log import fields_in
 from tests.support.relay_process import LOCALHOST
 
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
@@ -36,8 +35,7 @@ def test_nodes_meet_behind_the_documented_balancer(relay: FleetProcesses, tmp_pa
     port = free_port()
     text = (DEPLOY / "haproxy.cfg").read_text("utf-8").replace("bind :4567", f"bind {LOCALHOST}:{port}")
     for name, host in zip(("one", "two", "three"), relay.hosts):
-        status = fields_in(host.wait_for_line("^status ready"))["address"].rpartition(":")[2]
-        server = f"server {name} {LOCALHOST}:{host.port} check port {status}"
+        server = f"server {name} {LOCALHOST}:{host.port} check port {host.status_port}"
         text, count = re.subn(rf"server {name} {name}:4567", server, text)
         assert count == 1
     file = tmp_path / "haproxy.cfg"

@@ -14,7 +14,6 @@ from offset_common.status.terminal import status_lines
 from tests.support.fleet import DirectoryServer, FleetProcesses, NewNodeAt
 from tests.support.node import make_tunnel
 from tests.support.process import PATIENCE, wait_until
-from tests.support.relay_log import fields_in
 from tests.support.relay_process import LOCALHOST, RelayProcess
 
 
@@ -28,8 +27,7 @@ def relay(server: DirectoryServer, tmp_path: Path) -> Iterator[FleetProcesses]:
 
 def get(host: RelayProcess, path: str) -> str:
     """Return what the status server of a host answers."""
-    port = int(fields_in(host.wait_for_line("^status ready"))["address"].rpartition(":")[2])
-    connection = http.client.HTTPConnection(LOCALHOST, port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection(LOCALHOST, host.status_port, timeout=PATIENCE)
     try:
         connection.request("GET", path)
         return connection.getresponse().read().decode()

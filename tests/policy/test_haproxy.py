@@ -89,7 +89,7 @@ def test_nodes_meet_and_the_log_has_their_ports(send: str, tmp_path: Path, start
 
 def test_documented_configuration_joins_nodes(tmp_path: Path, start_relay: StartRelay) -> None:
     relay = start_relay("--proxy-protocol", "127.0.0.0/8", "--status", "0")
-    status = relay.wait_for_line("^status ready").rpartition(":")[2]
+    status = relay.status_port
     (text,) = blocks("operations.md", "haproxy")
     here = {
         "bind :4567": "bind 127.0.0.1:{port}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import sqlite3
@@ -177,18 +176,16 @@ def test_upgrade_reads_the_program_and_files_again(start_upgrading: StartUpgradi
 
 def test_status_moves_with_the_relay(start_upgrading: StartUpgrading) -> None:
     relay = start_upgrading("--status", f"{LOCALHOST}:0", "--upgrade-drain", "3600")
-    found = re.search(r"address=(\S+)", relay.wait_for_line("^status ready"))
-    assert found is not None
-    host, _, port = found[1].partition(":")
+    port = relay.status_port
     with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
         make_tunnel(caller, callee, callee.listen())
-        with socket.create_connection((host, int(port)), PATIENCE) as slow:
+        with socket.create_connection((LOCALHOST, port), PATIENCE) as slow:
             slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
             relay.upgrade()
             slow.sendall(b"\r\n")
             assert slow.recv(65536).startswith(b"HTTP/1.1 ")
         for _ in range(20):
-            with urllib.request.urlopen(f"http://{found[1]}/healthz", timeout=PATIENCE) as answer:
+            with urllib.request.urlopen(f"http://{LOCALHOST}:{port}/healthz", timeout=PATIENCE) as answer:
                 assert answer.status == 200, "the old one would answer that it is stopping"
 
 
@@ -199,14 +196,12 @@ def test_addresses_that_are_not_asked_for_are_given_up(
     path = tmp_path / "relay.toml"
     path.write_text(f'status = "{LOCALHOST}:0"\n')
     relay = start_upgrading("--config", str(path))
-    found = re.search(r"address=(\S+)", relay.wait_for_line("^status ready"))
-    assert found is not None
+    port = relay.status_port
     path.write_text("")
     with ends(relay.upgrade()):
-        relay.wait_for_line(f"^address given up: address={found[1]}$")
-    host, _, port = found[1].partition(":")
+        relay.wait_for_line(f"^address given up: address={LOCALHOST}:{port}$")
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((host, int(port)), PATIENCE)
+        socket.create_connection((LOCALHOST, port), PATIENCE)
     meet(relay.endpoint())
 
 

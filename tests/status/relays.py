@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import socket
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,9 +43,6 @@ class RelayWithStatus(RelayProcess):
 
     def __init__(self, directory: Path, *options: str, status: str = f"{LOCALHOST}:0") -> None:
         super().__init__(write_identity(directory), options=["--status", status, *options])
-        found = re.search(r"status ready: address=(\S+?):(\d+)", self.wait_for_line("status ready: "))
-        assert found is not None
-        self.status_port = int(found[2])
         self.url = f"http://{LOCALHOST}:{self.status_port}"
 
     def get(self, path: str, method: str = "GET", **headers: str) -> Reply:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.status.promtool import run_promtool
 from tests.status.relays import LOCALHOST, RelayWithStatus
-from tests.status.test_deploy import run_promtool
 from tests.support.process import PATIENCE, ROOT, free_port
 
 

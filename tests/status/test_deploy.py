@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from typing import Any
 
 import pytest
 
 from offset_common.relay.close_reason import CloseReason
+from tests.status.promtool import run_promtool
 from tests.status.relays import RelayWithStatus
 from tests.support.process import ROOT
 
@@ -31,16 +30,6 @@ def metrics(relay: RelayWithStatus) -> set[str]:
     """The names of all samples that a relay has."""
     pytest.importorskip("prometheus_client", reason="needs prometheus-client")
     return set(re.findall(r"^(\w+)", relay.get("/metrics").text, re.MULTILINE))
-
-
-def run_promtool(*arguments: object) -> None:
-    """Run promtool; fail unless it is content."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("needs promtool, of Debian's package prometheus")
-    words = [promtool, *map(str, arguments)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_promtool_accepts_the_rules() -> None:
@@ -72,19 +61,9 @@ def test_reasons_in_the_rules_exist() -> None:
 @pytest.mark.parametrize("expression", expressions())
 def test_queries_are_valid(expression: str) -> None:
     """A rule made of the query is valid, once Grafana has replaced its variables."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("needs promtool, of Debian's package prometheus")
     query = re.sub(r"\$__\w+", "5m", expression).replace("$job", "j").replace("$instance", "i")
     rule = {"groups": [{"name": "g", "rules": [{"record": "r", "expr": query}]}]}
-    done = subprocess.run(
-        [promtool, "check", "rules", "/dev/stdin"],
-        input=json.dumps(rule),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_promtool("check", "rules", "/dev/stdin", stdin=json.dumps(rule))
 
 
 def test_the_dashboard_has_what_grafana_imports() -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
-from tests.support.relay_log import Ready, parse_ready, without_time
+from tests.support.relay_log import Ready, fields_in, parse_ready, without_time
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0  # seconds for any step of a process
@@ -117,6 +117,11 @@ class LoggedProcess:
     def count_lines(self, pattern: str) -> int:
         """Return the number of lines that match."""
         return sum(1 for line in self.lines if re.search(pattern, line))
+
+    @property
+    def status_port(self) -> int:
+        """Return the port of a relay's status, once it is ready."""
+        return int(fields_in(self.wait_for_line("^status ready: "))["address"].rpartition(":")[2])
 
     @property
     def pid(self) -> int:
