@@ -36,13 +36,23 @@ def finish(connection: SocketConnection, reason: CloseReason) -> None:
         connection.fail(error)
 
 
-class Flushing(ConnectionSession):
+class _Closing(ConnectionSession):
+    """The base of both sessions: the connection ends already, in order."""
+
+    __slots__ = ()
+
+    keeps_alive = False
+
+    def finish(self, reason: CloseReason) -> None:
+        """Go on: a stop finishes both ends of a tunnel, and the first has brought the second here."""
+
+
+class Flushing(_Closing):
     """Sends the queued output; the peer's input is dropped, and shows that the peer is alive."""
 
     __slots__ = ("_peer_ended",)
 
     state = State.FLUSHING
-    keeps_alive = False
 
     def __init__(self, connection: SocketConnection) -> None:
         super().__init__(connection)
@@ -75,13 +85,12 @@ class Flushing(ConnectionSession):
         connection.change_session(Event.OUTPUT_SENT, Lingering(connection))
 
 
-class Lingering(ConnectionSession):
+class Lingering(_Closing):
     """Waits until the peer's system has everything: closing earlier could reset the connection."""
 
     __slots__ = ("_since",)
 
     state = State.LINGERING
-    keeps_alive = False
 
     def __init__(self, connection: SocketConnection) -> None:
         super().__init__(connection)
