@@ -98,7 +98,7 @@ class SocketConnection(WatchedSocket):
     def start(self, session: ConnectionSession) -> None:
         """Begin with the first session, and watch the socket."""
         self.session = session
-        self.watch(READ)
+        self.watch(READ | WRITE if self.output else READ)
         self.extend_deadline()
 
     def change_session(self, event: Event, session: ConnectionSession) -> None:

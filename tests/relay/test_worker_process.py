@@ -42,10 +42,18 @@ class Front:
         if not self._closed:
             self.loop.run_once()
 
-    def move(self, near: TestPeer, far: TestPeer) -> None:
-        """Move a tunnel to the worker, as the front process does; let both peers run the worker's loop."""
+    def move(self, near: TestPeer, far: TestPeer, near_output: bytes = b"", far_output: bytes = b"") -> None:
+        """Move a tunnel to the worker, as the front process does; let both peers run the worker's loop.
+
+        Args:
+            near: the connecting end.
+            far: the accepting end.
+            near_output: bytes that it has not read yet.
+            far_output: the same for the other end.
+        """
         connections = (near.connection, far.connection)
         ends = [end_of(connection, number) for number, connection in enumerate(connections, 6)]
+        ends = [end._replace(output=output) for end, output in zip(ends, (near_output, far_output))]
         datagram = encode_pair(*ends)
         assert datagram is not None
         send_with_sockets(self.channel, datagram, [each.sock.fileno() for each in connections])
@@ -110,6 +118,18 @@ def test_command_ends_both_sides(harness: Harness, front: Front, command: str) -
         6: "SHUTDOWN",
         7: "PARTNER_ENDED",
     }
+
+
+def test_output_that_moves_outlives_the_other_end(harness: Harness, front: Front) -> None:
+    near, far = harness.tunnel()
+    assert far.connection.protocol is not None
+    far.connection.protocol.send(b"last words", harness.loop.now)
+    unread = far.connection.protocol.data_to_send()
+    near.sock.close()
+    front.move(near, far, b"never read", unread)
+    assert far.wait_for_end() == [b"last words"]
+    far.sock.close()
+    harness.run_until(lambda: not front.worker.numbers)
 
 
 def test_bug_is_reported_with_its_traceback(

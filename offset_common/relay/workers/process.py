@@ -102,12 +102,12 @@ class Worker:
             self._connections[end.number] = connection
             self.numbers[connection] = end.number
             connection.adopt(Connection.import_state(end.state), end.input)
+            if end.output:  # before an end starts: if it fails, the other one still delivers its output
+                connection.output.append(end.output, self.loop.now)
         tunnels = self._tunnels.adopt(*connections)
         for connection, tunnel in zip(connections, tunnels):
             connection.start(tunnel)
-        for connection, end, tunnel in zip(connections, ends, tunnels):
-            if end.output:
-                connection.write(end.output)
+        for tunnel in tunnels:
             tunnel.start()
 
     def _refuse_pair(self, ends: list[End], descriptors: list[int]) -> None:
