@@ -96,7 +96,10 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
 
 
 def test_pair_arrives_as_it_was_sent() -> None:
-    ends = (End(6, "1.1.1.1", {"a": 1}, b"in\n", b"out"), End(7, "::/64", {}, b"", b"\x00" * 9))
+    ends = (
+        End(6, "1.1.1.1", b"K" * 32, {"a": 1}, b"in\n", b"out"),
+        End(7, "::/64", b"\xff" * 32, {}, b"", b"\x00" * 9),
+    )
     datagram = encode_pair(*ends)
     assert datagram is not None
     assert decode_pair(datagram) == list(ends)
@@ -130,6 +133,14 @@ def test_output_that_moves_outlives_the_other_end(harness: Harness, front: Front
     assert far.wait_for_end() == [b"last words"]
     far.sock.close()
     harness.run_until(lambda: not front.worker.numbers)
+
+
+def test_key_that_another_host_verified_moves_along(harness: Harness, front: Front) -> None:
+    near, far = harness.tunnel()
+    near.connection.key = b"F" * 32  # its connection comes from a host with another key
+    front.move(near, far)
+    harness.run_until(lambda: len(front.worker.numbers) == 2)
+    assert [connection.key for connection in front.worker.numbers] == [b"F" * 32, far.key]
 
 
 def test_bug_is_reported_with_its_traceback(

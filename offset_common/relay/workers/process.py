@@ -101,7 +101,7 @@ class Worker:
         for connection, end in zip(connections, ends):
             self._connections[end.number] = connection
             self.numbers[connection] = end.number
-            connection.adopt(Connection.import_state(end.state), end.input)
+            connection.adopt(Connection.import_state(end.state), end.input, end.key)
             if end.output:  # before an end starts: if it fails, the other one still delivers its output
                 connection.output.append(end.output, self.loop.now)
         tunnels = self._tunnels.adopt(*connections)

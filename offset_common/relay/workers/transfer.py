@@ -22,6 +22,7 @@ class End(NamedTuple):
     Args:
         number: what both processes know it by.
         prefix: the peer's address, as fairness counts by it.
+        key: the peer's; another host may have verified it, and then the protocol state has that host's.
         state: the protocol state (`Connection.export_state`).
         input: bytes that were received and not handled.
         output: bytes that the peer has not read yet.
@@ -29,6 +30,7 @@ class End(NamedTuple):
 
     number: int
     prefix: str
+    key: bytes
     state: dict[str, Any]
     input: bytes
     output: bytes
@@ -41,15 +43,22 @@ def end_of(connection: SocketConnection, number: int) -> End:
         LocalProtocolError: the connection cannot move now.
     """
     assert connection.protocol is not None
-    state = connection.protocol.export_state()
-    prefix = connection.address.prefix
-    return End(number, prefix, state, connection.input.content(), connection.output.content())
+    return End(
+        number,
+        connection.address.prefix,
+        connection.key,
+        connection.protocol.export_state(),
+        connection.input.content(),
+        connection.output.content(),
+    )
 
 
 def encode_pair(connect: End, accept: End) -> Optional[bytes]:
     """Return the datagram, or None where too much is buffered for one."""
     ends = (connect, accept)
-    head = [[end.number, end.prefix, end.state, len(end.input), len(end.output)] for end in ends]
+    head = [
+        [end.number, end.prefix, end.key.hex(), end.state, len(end.input), len(end.output)] for end in ends
+    ]
     parts = [json.dumps(head).encode(), b"\n"]
     for end in ends:
         parts += [end.input, end.output]
@@ -62,9 +71,9 @@ def decode_pair(datagram: bytes) -> list[End]:
     head, _, rest = datagram.partition(b"\n")
     ends: list[End] = []
     at = 0
-    for number, prefix, state, input_size, output_size in json.loads(head):
+    for number, prefix, key, state, input_size, output_size in json.loads(head):
         middle, end = at + input_size, at + input_size + output_size
-        ends.append(End(number, prefix, state, rest[at:middle], rest[middle:end]))
+        ends.append(End(number, prefix, bytes.fromhex(key), state, rest[at:middle], rest[middle:end]))
         at = end
     return ends
 
