@@ -8,6 +8,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from offset_common.identity import Identity, encode_key, save_identity
+from offset_common.tickets import RelayTicket
+
 ROOT = Path(__file__).resolve().parent.parent
 _INSTALL = (ROOT / "docs/install.md").read_text("utf-8")
 _TUTORIAL = (ROOT / "docs/first-relay.md").read_text("utf-8")
@@ -90,6 +93,19 @@ def environment() -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def make_files(clone: Path, ticket: RelayTicket, *names: str) -> dict[str, str]:
+    """Write the files that documented commands use: the ticket of a relay, and identities with these names.
+
+    Returns: the public keys of the identities as text.
+    """
+    (clone / "relay").mkdir(exist_ok=True)
+    ticket.save(clone / "relay/relay.relay")
+    identities = {name: Identity.generate() for name in names}
+    for name, identity in identities.items():
+        save_identity(identity, clone / f"{name}.ident")
+    return {name: encode_key(identity.public_key) for name, identity in identities.items()}
 
 
 def make_clone(directory: Path) -> Path:

@@ -7,12 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from offset_common.identity import encode_key, load_identity
+from offset_common.identity import encode_key
 from offset_common.relay.close_reason import CloseReason
 from offset_common.tickets import RelayTicket
 from tests.documents import (
@@ -22,13 +21,14 @@ from tests.documents import (
     blocks,
     environment,
     make_clone,
+    make_files,
 )
 from tests.log_calls import OF_EVERY_LINE, documented_events, logged_events, table
-from tests.support.relay_log import parse_ready
-from tests.support.relay_process import RelayProcess
+from tests.support.process import PATIENCE, ready_relay
+from tests.support.relay_process import RelayProcess, relay
 from tools.prose import check, faults
 
-PATIENCE = 60.0  # seconds for each step
+__all__ = ["relay"]
 
 
 @pytest.fixture
@@ -46,49 +46,15 @@ def test_commands_by_hand_start_a_relay(clone: Path) -> None:
     # The documented port may be in use on this machine.
     line = start.replace("0.0.0.0:4567", "127.0.0.1:0")
     assert line != start
-    with subprocess.Popen(
-        line.split(), cwd=clone, env=environment(), stderr=subprocess.PIPE, text=True
-    ) as relay:
-        try:
-            assert relay.stderr is not None
-            ready = relay.stderr.readline()
-            relay.send_signal(signal.SIGTERM)
-            assert relay.wait(PATIENCE) == 0
-        finally:
-            relay.kill()
-    parsed = parse_ready(ready)
-    assert parsed is not None
-    assert parsed.addresses[0].startswith("127.0.0.1:")
-    assert parsed.public_key == encode_key(ticket.public_key)
+    with ready_relay(line.split(), clone, environment()) as (ready, _):
+        assert ready.addresses[0].startswith("127.0.0.1:")
+        assert ready.public_key == encode_key(ticket.public_key)
 
 
-@pytest.fixture
-def relay(clone: Path) -> Iterator[RelayProcess]:
-    """A relay, with its ticket and two node identities in the files that the documented programs use."""
-    (clone / "relay").mkdir()
-    for name in ("relay/relay.ident", "listener.ident", "caller.ident"):
-        stmgr(clone, "gen-ident", "--output", name)
-    process = RelayProcess(clone / "relay/relay.ident")
-    address = f"127.0.0.1:{process.port}"
-    stmgr(
-        clone, "relay-ticket", "--address", address, "--idfile", "relay/relay.ident",
-        "--output", "relay/relay.relay",
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-
-
-def stmgr(directory: Path, *arguments: str) -> None:
-    subprocess.run([sys.executable, "stmgr.py", *arguments], cwd=directory, check=True, timeout=PATIENCE)
-
-
-@pytest.mark.usefixtures("relay")
-def test_documented_programs_exchange_messages(clone: Path) -> None:
+def test_documented_programs_exchange_messages(relay: RelayProcess, clone: Path) -> None:
     listener, caller = blocks("programs.md", "python")
     assert len(listener.splitlines()) == 13
-    key = encode_key(load_identity(clone / "listener.ident").public_key)
+    key = make_files(clone, relay.ticket, "listener", "caller")["listener"]
     with subprocess.Popen(
         [sys.executable, "-c", listener], cwd=clone, env=environment(), stderr=subprocess.PIPE, text=True
     ) as listening:

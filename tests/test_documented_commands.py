@@ -23,6 +23,7 @@ import stforward
 from offset_common.command_line import parse
 from offset_common.commands.forward_ports import usage_for
 from offset_common.forward.services import parse_places, parse_services
+from offset_common.identity import Identity, save_identity
 from offset_common.policy.usage import UsageFile
 from offset_common.tickets import RelayTicket
 from tests.documents import (
@@ -38,6 +39,7 @@ from tests.documents import (
     command_lines,
     environment,
     make_clone,
+    make_files,
 )
 from tests.service.relays import SERVES, UpgradingRelay
 from tests.support.process import free_port, ready_relay
@@ -105,13 +107,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (directory / "relay").mkdir()
     (directory / "access.txt").write_text("# everything is allowed\n")
     UsageFile(str(directory / "usage.db")).load("2026-11")
-    for identity in ("relay/relay.ident", "check.ident"):
-        run(f"python stmgr.py gen-ident --output {identity}", directory)
+    save_identity(Identity.generate(), directory / "relay/relay.ident")
     relay = RelayProcess(directory / "relay/relay.ident")
-    ticket = (
-        f"relay-ticket --address 127.0.0.1:{relay.port} --idfile relay/relay.ident --output relay/relay.relay"
-    )
-    run(f"python stmgr.py {ticket}", directory)
+    make_files(directory, relay.ticket, "check")
     try:
         yield directory
     finally:

@@ -6,9 +6,7 @@ A process takes away what such a system lacks, then runs the program.
 from __future__ import annotations
 
 import ast
-import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.commands import FILES, ROOT
-from tests.support.relay_log import parse_ready
+from tests.support.relay_process import start_relay
+
+__all__ = ["start_relay"]
 
 # Windows makes its pairs of sockets by TCP.
 WINDOWS = """
@@ -107,49 +107,20 @@ with listen(ticket, ours) as listener:
 """
 
 
-class RelayProcess:
-    """A relay on a system that lacks something."""
-
-    def __init__(self, directory: Path, system: str, *options: str) -> None:
-        line = ["strelay.py", "-i", str(FILES / "relay.ident"), "-l", "127.0.0.1:0", *options]
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", system + RUN_SCRIPT, *line], cwd=ROOT, stderr=subprocess.PIPE, text=True
-        )
-        assert self.process.stderr is not None
-        ready = next(line for line in self.process.stderr if parse_ready(line))
-        found = re.search(r"127\.0\.0\.1:\d+", ready)
-        assert found, ready
-        self.ticket = directory / "a.relay"
-        text = (FILES / "relay.relay").read_text().replace("relay.example.com:1337", found.group())
-        self.ticket.write_text(text)
-
-    def end(self) -> int:
-        """Stop the relay and return its exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.communicate(timeout=PATIENCE)
-        finally:
-            self.process.kill()
-        return self.process.returncode
-
-
-def test_clients_work_without_unix_modules(tmp_path):
-    relay = RelayProcess(tmp_path, "import sys")
-    try:
-        done = run_code(WINDOWS + CLIENTS, relay.ticket)
-    finally:
-        relay.end()
+def test_clients_work_without_unix_modules(tmp_path, start_relay):
+    start_relay().ticket.save(tmp_path / "a.relay")
+    done = run_code(WINDOWS + CLIENTS, tmp_path / "a.relay")
     assert (done.returncode, done.stdout, done.stderr) == (0, "olleh\n", "")
 
 
 @pytest.mark.parametrize("options", [[], ["--workers", "1"], ["--workers", "auto"]])
-def test_one_process_works_without_linux_features(options, tmp_path):
-    relay = RelayProcess(tmp_path, MAC, *options)
-    try:
-        done = run_code(MAC + CLIENTS, relay.ticket)
-    finally:
-        status = relay.end()
-    assert (done.stdout, done.stderr, status) == ("olleh\n", "", 0)
+def test_one_process_works_without_linux_features(options, tmp_path, start_relay):
+    drop_interpreter = "\nsys.argv.pop(1)"  # the command line of the relay begins with it
+    relay = start_relay(*options, prefix=[sys.executable, "-c", MAC + drop_interpreter + RUN_SCRIPT])
+    relay.ticket.save(tmp_path / "a.relay")
+    done = run_code(MAC + CLIENTS, tmp_path / "a.relay")
+    assert (done.stdout, done.stderr) == ("olleh\n", "")
+    relay.stop_cleanly()
 
 
 def test_workers_without_sock_seqpacket_are_refused():

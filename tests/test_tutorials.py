@@ -11,8 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from offset_common.identity import Identity, encode_key, load_identity, save_identity
-from tests.documents import PROGRAM_COMMANDS, ROOT, TUTORIAL_COMMANDS, blocks, environment, make_clone
+from offset_common.identity import encode_key, load_identity
+from tests.documents import (
+    PROGRAM_COMMANDS,
+    ROOT,
+    TUTORIAL_COMMANDS,
+    blocks,
+    environment,
+    make_clone,
+    make_files,
+)
 from tests.support.process import PATIENCE, LoggedProcess, free_port, wait_until
 from tests.support.relay_process import RelayProcess, relay
 
@@ -75,14 +83,8 @@ def test_programs_to_copy_work_as_documented(
     script: str, output: str, relay: RelayProcess, tmp_path: Path
 ) -> None:
     here = make_clone(tmp_path)
-    for name in ("relay", "inbox"):
-        (here / name).mkdir()
-    relay.ticket.save(here / "relay/relay.relay")
-    keys = {}
-    for name in ("listener", "caller"):
-        identity = Identity.generate()
-        keys[name] = encode_key(identity.public_key)
-        save_identity(identity, here / f"{name}.ident")
+    (here / "inbox").mkdir()
+    keys = make_files(here, relay.ticket, "listener", "caller")
     serve, call = (
         re.sub(r"KEY_OF_\w+", lambda key: keys["caller" if key[0].endswith("SENDER") else "listener"], line)
         for line in PROGRAM_COMMANDS

@@ -21,6 +21,7 @@ from tests.log_calls import OF_EVERY_LINE, documented_events
 from tests.support.fleet import LIBRARIES
 from tests.support.node import Endpoint, Node, make_tunnel
 from tests.support.process import LoggedProcess, wait_until
+from tests.support.relay_log import parse_text
 from tests.support.relay_process import command, write_identity
 
 FIELDS = {(event.name, event.level): event.fields for event in documented_events()}
@@ -29,8 +30,6 @@ EXPECTED = {
     *("identity is exposed", "status is open to other machines", "volumes are kept in memory only"),
     *("reloaded", "not reloaded", "worker ended", "stopping", "stopped"),
 }
-TEXT = re.compile(r"(?:(?P<level>warning|error): )?(?P<event>[^:]+)(?:: (?P<fields>.+))?")
-TEXT_FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^ "]+)(?: |$)')
 PRIORITIES = {"info": "<6>", "warning": "<4>", "error": "<3>"}
 
 IN_JOURNAL = ["sh", "-c", 'JOURNAL_STREAM=$(stat -Lc %d:%i /dev/stderr) exec "$@"', "sh"]
@@ -85,18 +84,6 @@ def lines_of_a_life(
         return list(relay.lines)
     finally:
         relay.kill()
-
-
-def parse_text(line: str) -> dict[str, Any]:
-    """Parse a line as docs/logs.md describes it; nothing may be left over."""
-    found = TEXT.fullmatch(line)
-    assert found, line
-    fields = found["fields"] or ""
-    assert "".join(match[0] for match in TEXT_FIELD.finditer(fields)) == fields
-    values = {
-        name: json.loads(value) if value[0] == '"' else value for name, value in TEXT_FIELD.findall(fields)
-    }
-    return {"level": found["level"] or "info", "event": found["event"], **values}
 
 
 def parse_json(line: str) -> dict[str, Any]:

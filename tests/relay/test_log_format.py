@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from typing import Any, Optional
 
 import pytest
@@ -12,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offset_common.relay.log_format import FORMATS, format_json, format_text
+from tests.support.relay_log import parse_text
 
 NAMES = ("address", "reason", "seconds", "detail")
 VALUES = st.one_of(
     st.text(st.characters(codec="utf-8")), st.integers(), st.sampled_from(['"', "\\", "a=b", "x: y=z"])
 )
-TEXT_FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^ "]+)(?: |$)')
 
 
 def make_record(
@@ -29,20 +28,12 @@ def make_record(
     return record
 
 
-def parse_text(line: str) -> dict[str, str]:
-    """Parse the fields of a text line, as docs/logs.md describes them; nothing may be left over."""
-    event, _, fields = line.rstrip("\n").partition(": ")
-    assert event == "event"
-    found = TEXT_FIELD.findall(fields)
-    assert sum(len(match[0]) for match in TEXT_FIELD.finditer(fields)) == len(fields)
-    return {name: json.loads(value) if value.startswith('"') else value for name, value in found}
-
-
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES | st.just("\udcff")))
 def test_text_gives_back_every_value(fields: dict[str, Any]) -> None:
     line = format_text(make_record(**fields), False)
     assert line.isascii() and line.count("\n") == 1 and line[:-1].isprintable()
-    assert parse_text(line) == {name: str(value) for name, value in fields.items()}
+    shown = {name: str(value) for name, value in fields.items()}
+    assert parse_text(line[:-1]) == {"level": "info", "event": "event", **shown}
 
 
 def test_every_line_may_have_more_fields() -> None:

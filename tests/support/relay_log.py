@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import NamedTuple, Optional
 
@@ -12,6 +13,8 @@ OPENED = re.compile(r"^tunnel opened: (?P<fields>.*)$")
 ENDED = re.compile(r"^connection ended: (?P<fields>.*)$")
 FAILURE = re.compile(r"Traceback|^error: ")
 FIELD = re.compile(r'(\w+)=("[^"]*"|\S*)')
+DOCUMENTED_LINE = re.compile(r"(?:(?P<level>warning|error): )?(?P<event>[^:]+)(?:: (?P<fields>.+))?")
+DOCUMENTED_FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^ "]+)(?: |$)')
 
 
 class Reason:
@@ -136,6 +139,17 @@ def is_failure(line: str) -> bool:
 def fields_in(text: str) -> dict[str, str]:
     """Return the fields in a line, or in a part of it."""
     return {name: value.strip('"') for name, value in FIELD.findall(text)}
+
+
+def parse_text(line: str) -> dict[str, str]:
+    """Parse a line without its time as docs/logs.md describes it; nothing may be left over."""
+    found = DOCUMENTED_LINE.fullmatch(line)
+    assert found, line
+    fields = found["fields"] or ""
+    assert "".join(match[0] for match in DOCUMENTED_FIELD.finditer(fields)) == fields
+    pairs = DOCUMENTED_FIELD.findall(fields)
+    values = {name: json.loads(value) if value[0] == '"' else value for name, value in pairs}
+    return {"level": found["level"] or "info", "event": found["event"], **values}
 
 
 def _counts(text: str, sign: str, separator: str) -> dict[str, int]:
