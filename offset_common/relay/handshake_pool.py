@@ -137,7 +137,8 @@ class HandshakePool:
         self._identity = identity
         self._queue: FairQueue[_Queued] = FairQueue(newest_first=True)
         self._lock = threading.Lock()  # of the queue
-        self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True for each job, False ends a thread
+        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each job
+        self._closing = False
         self._threads: list[threading.Thread] = []
         previous = threading.stack_size(STACK_SIZE)
         try:
@@ -162,17 +163,21 @@ class HandshakePool:
         """Queue a job; from now on a thread owns its socket, until it calls `done`."""
         with self._lock:
             self._queue.push(_Queued(self._queue, job))
-        self._tokens.put(True)
+        self._tokens.put(None)
 
     def close(self) -> None:
-        """End the threads after their present jobs."""
+        """End the threads after their present jobs; those in the queue are dropped."""
+        self._closing = True
         for _ in self._threads:
-            self._tokens.put(False)
+            self._tokens.put(None)
         for thread in self._threads:
             thread.join(timeout=1.0)
 
     def _work(self) -> None:
-        while self._tokens.get():
+        while True:
+            self._tokens.get()
+            if self._closing:
+                return
             job = self._next_job()
             job.run(self._queue.__bool__)
             job.done(job)

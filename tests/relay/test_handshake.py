@@ -24,6 +24,7 @@ from offset_common.relay.server import Relay
 from offset_common.relay.sockets import prepare_socket
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.harness import Harness, TestPeer
+from tests.support.process import wait_until
 
 THREADS = 2
 
@@ -264,6 +265,32 @@ def test_jobs_are_taken_fairly_by_address(monkeypatch: pytest.MonkeyPatch) -> No
     order = [pair.address for pair in done]
     assert {"one", "other"} <= set(order[:5])
     pool.close()
+    for pair in pairs:
+        pair.close()
+
+
+def test_closing_the_pool_drops_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, go_on = threading.Event(), threading.Event()
+
+    def run(job: HandshakeJob, *_: object) -> None:
+        runs.set()
+        assert go_on.wait(60.0)
+
+    monkeypatch.setattr(HandshakeJob, "run", run)
+    pool = HandshakePool(Identity.generate(), 1)
+    done: list[Pair] = []
+    pairs = [Pair("1.1.1.1", done) for _ in range(10)]
+    for pair in pairs:
+        pool.submit(pair.job)
+    assert runs.wait(60.0)
+    close = threading.Thread(target=pool.close)
+    close.start()
+    wait_until(lambda: pool._closing)
+    go_on.set()
+    close.join(60.0)
+    for thread in pool._threads:
+        thread.join(60.0)
+    assert len(done) == 1
     for pair in pairs:
         pair.close()
 
