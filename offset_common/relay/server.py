@@ -356,13 +356,12 @@ class Relay:
 
     def _drain(self) -> None:
         assert self._drain_until is not None
-        connections = self.admission.all()
-        idle = not connections and not self._homes.busy
+        idle = not len(self.admission) and not self._homes.busy
         if idle or self.loop.now >= self._drain_until + FLUSH_TIME:
             self.loop.stop()
         elif self.loop.now >= self._drain_until and not self._drained:
             self._drained = True
-            tunnels = [each for each in connections if each.session.state is State.TUNNEL]
+            tunnels = [each for each in self.admission.all() if each.session.state is State.TUNNEL]
             self.loop.call_for_each(tunnels, lambda each: finish(each, CloseReason.SHUTDOWN))
 
 

@@ -10,6 +10,7 @@ import termios
 
 import pytest
 
+from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EACH_IN_ROUND
@@ -230,6 +231,18 @@ def test_stop_delivers_unread_output_of_both_ends(harness: Harness) -> None:
     harness.run_until(lambda: all(end.state is State.FLUSHING for end in ends))
     harness.run_rounds()
     assert [end.wait_for_end() for end in ends] == [messages, messages]
+
+
+def test_drain_does_not_list_all_connections_in_each_round(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.tunnel()
+    harness.relay.retire(3600.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Admission, "all", None)  # with thousands of connections it would take long
+        harness.run_rounds()
+        harness.advance(60.0)
+    assert not harness.loop._stopped
 
 
 def test_drain_closes_a_few_connections_in_each_round(harness: Harness) -> None:
