@@ -14,6 +14,7 @@ from offset_common.policy.usage import TOTAL, UsageFile
 from offset_common.relay.close_reason import CloseReason
 from offset_common.wire.messages import InitRole
 from tests.relay.harness import Harness, TestPeer, running
+from tests.support.process import wait_until
 
 SIZE = 10_000  # bytes of a message; its frame has a few hundred more
 MAY = "2026-05"
@@ -140,6 +141,21 @@ def test_a_restart_continues_the_month(today, tmp_path):
             if not count:
                 near.wait_for_end()
             end(near, far)
+
+
+def test_a_relay_that_is_killed_loses_at_most_ten_seconds(today, tmp_path):
+    path = str(tmp_path / "usage.db")
+    with relay_with(today, usage=path) as harness:
+        send(harness, *harness.tunnel())
+        for _ in range(9):
+            harness.advance(1.0)
+
+        def saved() -> bool:
+            with contextlib.suppress(KeyError):
+                return UsageFile(path).load(MAY)[TOTAL].received > SIZE
+            return False
+
+        wait_until(saved, "a save by the thread that writes")
 
 
 def test_strangers_cannot_fill_the_file_with_keys(today, tmp_path, monkeypatch):
