@@ -184,6 +184,8 @@ class Forwarding:
             other_host=self._host.name,
         )
         self._means.joins(peer, self._host.id)
+        if peer.closed:
+            return  # lost while its own host was told; the home was given up with it
         try:
             self._means.tunnels.join(self._peer, self._home)
         except Exception:

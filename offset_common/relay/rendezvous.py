@@ -235,10 +235,15 @@ class Rendezvous:
             connection.close(pending)
             return
         self._withdraw(pending, connection.key)
-        for end in (pending.connection, connection):
+        ends = (pending.connection, connection)
+        for end in ends:
             self.registry.add_tunnel_end(end, end.key)
-        self._opens(pending.connection, connection)
-        self._homes.before_join(pending.connection, connection)
+        self._opens(*ends)
+        self._homes.before_join(*ends)
+        if any(end.closed for end in ends):  # lost while its host was told
+            for end in ends:
+                end.close(CloseReason.PARTNER_ENDED)
+            return
         try:
             self._tunnels.join(pending, connection)
         except Exception:

@@ -9,7 +9,9 @@ import pytest
 from offset_common.constants import WAITING_CONNECT_TIMEOUT
 from offset_common.identity import Identity
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EACH_IN_ROUND
+from offset_common.relay.homes import Homes
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import EARLY_DATA_SIZE, KIB, Limits
 from offset_common.relay.sessions.listener import HIGH_WATER, Listener
@@ -62,6 +64,30 @@ def test_accept_without_connect_is_closed(harness: Harness) -> None:
     peer = harness.admit(listener.identity).request(InitRole.ACCEPT, bytes(32))
     assert harness.reason_of(peer.connection) is CloseReason.NO_PENDING_CONNECT
     assert listener.state is State.LISTENER
+
+
+class LosingHomes(Homes):
+    """A fleet in which the connection to an end of a tunnel is lost while its host learns of the tunnel.
+
+    Args:
+        end: 0 for the connecting end, 1 for the accepting one.
+    """
+
+    def __init__(self, end: int) -> None:
+        self._end = end
+
+    def before_join(self, connect: SocketConnection, accept: SocketConnection) -> None:
+        """Lose the end."""
+        (connect, accept)[self._end].fail(ConnectionResetError())
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_end_lost_before_the_join_ends_the_other_in_order(harness: Harness, lost: int) -> None:
+    harness.relay.rendezvous._homes = LosingHomes(lost)
+    ends = harness.tunnel()
+    assert harness.reason_of(ends[lost].connection) is CloseReason.CONNECTION_LOST
+    assert harness.reason_of(ends[1 - lost].connection) is CloseReason.PARTNER_ENDED
+    assert harness.relay.bugs == harness.relay.rendezvous.joined == 0
 
 
 def test_rejected_connect_is_closed(harness: Harness) -> None:
