@@ -125,7 +125,8 @@ class Arrivals:
             self._links.accept(sock, peer_address(system_address, 128), self._authenticated)
 
     def _authenticated(self, connection: SocketConnection) -> None:
-        self._find_host(encode_key(connection.key), partial(self._admit, connection))
+        admit = partial(connection.call, self._admit, connection)
+        self._find_host(encode_key(connection.key), admit)
 
     def _admit(self, connection: SocketConnection, found: Found) -> None:
         if connection.closed:
@@ -145,7 +146,8 @@ class Arrivals:
         else:
             connection.pause_reading()
             # Not at once: the unhandled input is kept only after this message.
-            connection.env.loop.call_soon(partial(self._hand_over, host, connection, order))
+            task = partial(connection.call, self._hand_over, host, connection, order)
+            connection.env.loop.call_soon(task)
 
     def _hand_over(self, host: str, connection: SocketConnection, order: Order) -> None:
         """Make a connection of another host the connection of its peer."""

@@ -11,6 +11,7 @@ connect may wait is the home's decision.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Callable, NamedTuple, Optional
 
 from offset_common.fleet.entries import Host
@@ -135,7 +136,7 @@ class Forwarding:
     def start(self) -> None:
         """Look for the home."""
         self._attempts += 1
-        self._means.find_home(self._listener, self._found)
+        self._means.find_home(self._listener, partial(self._peer.connection.call, self._found))
 
     def _found(self, found: Found) -> None:
         if self._done:
@@ -148,7 +149,8 @@ class Forwarding:
             self._refuse(CloseReason.LIMIT_TOTAL)
             return
         address = self._peer.connection.address
-        self._give_up = self._means.links.dial(found.host, address, self._established, self._look_again)
+        failed = partial(self._peer.connection.call, self._look_again)
+        self._give_up = self._means.links.dial(found.host, address, self._established, failed)
 
     def _established(self, home: SocketConnection) -> None:
         self._home = home

@@ -70,8 +70,8 @@ class HostLinks:
 
     def accept(self, sock: socket.socket, address: PeerAddress, established: Established) -> None:
         """Begin with a connection from another host."""
-        connection = self._begin(sock, address, established, _ignore, None)
-        connection.write(VERSION_FRAME)
+        connection = self._enter(sock, address, _ignore)
+        connection.call(self._start, connection, established, None, VERSION_FRAME)
 
     def dial(
         self, host: Host, address: PeerAddress, established: Established, failed: Callable[[str], None]
@@ -91,10 +91,10 @@ class HostLinks:
 
         def connected(sock: socket.socket) -> None:
             protocol = Connection(self._identity, self._env.loop.now, host.key)
-            first = protocol.data_to_send()
-            opened.append(self._begin(sock, address, established, failed, protocol))
-            self._dialed[opened[0]] = host.id
-            opened[0].write(first)
+            connection = self._enter(sock, address, failed)
+            opened.append(connection)
+            self._dialed[connection] = host.id
+            connection.call(self._start, connection, established, protocol, protocol.data_to_send())
 
         dial = Dial(self._env.loop, host.address, self._limits.socket_buffer, connected, failed)
 
@@ -108,7 +108,7 @@ class HostLinks:
 
     def hand_over(self, connection: SocketConnection) -> socket.socket:
         """Return the socket of a connection, which now belongs to a peer."""
-        sock = connection.sock.dup()
+        sock = connection.detach_socket()
         self._forget(connection)
         connection.release()
         return sock
@@ -119,23 +119,26 @@ class HostLinks:
         for connection in list(self._open):
             connection.close(CloseReason.SHUTDOWN)
 
-    def _begin(
-        self,
-        sock: socket.socket,
-        address: PeerAddress,
-        established: Established,
-        failed: Callable[[str], None],
-        protocol: Optional[Connection],
+    def _enter(
+        self, sock: socket.socket, address: PeerAddress, failed: Callable[[str], None]
     ) -> SocketConnection:
         connection = SocketConnection(self._env, sock, address)
         self._open[connection] = failed
+        return connection
 
+    def _start(
+        self,
+        connection: SocketConnection,
+        established: Established,
+        protocol: Optional[Connection],
+        first: bytes,
+    ) -> None:
         def finished(connection: SocketConnection) -> None:
             self._open[connection] = _ignore
             established(connection)
 
         connection.start(Handshake(connection, self._pool, _no_eviction, finished, protocol))
-        return connection
+        connection.write(first)
 
     def _closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
         failed = self._forget(connection)

@@ -158,9 +158,13 @@ class SocketConnection(WatchedSocket):
 
     def on_deadline(self) -> None:
         """Handle an expired deadline; an error ends this connection and nothing else."""
+        if not self.closed:  # an earlier deadline of this round may have closed it
+            self.call(self._check_time)
+
+    def call(self, task: Callable[..., object], *arguments: object) -> None:
+        """Call `task` for this connection; an error ends this connection and nothing else."""
         try:
-            if not self.closed:  # an earlier deadline of this round may have closed it
-                self._check_time()
+            task(*arguments)
         except Exception as error:
             self.fail(error)
 
@@ -249,12 +253,6 @@ class SocketConnection(WatchedSocket):
         self.env.loop.request_turn(self, READ)
         if self.protocol is not None:
             self.protocol.mark_received(self.env.loop.now)
-
-    def poll_normally(self) -> None:
-        """End coarse polling, and handle what has come by now."""
-        if self.polled_coarsely:
-            self.watch(READ)
-            self.on_turn(READ)
 
     # Writing.
 

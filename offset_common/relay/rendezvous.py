@@ -140,7 +140,7 @@ class Rendezvous:
         """Register the new listener of `key`, if there is one: other hosts find it too."""
         listener = self._claiming.pop(key, None)
         if listener is not None:
-            self._register(listener)
+            listener.connection.call(self._register, listener)
 
     def finish_claims(self) -> None:
         """Register all new listeners: the directory cannot be reached."""
@@ -183,8 +183,9 @@ class Rendezvous:
 
     def _forward_one(self, waiting: tuple[PendingConnect, Connect]) -> None:
         pending, connect = waiting
-        if not pending.connection.closed:
-            self._homes.forward_pending(pending, connect.target, self._loop.now - connect.since)
+        connection, age = pending.connection, self._loop.now - connect.since
+        if not connection.closed:
+            connection.call(self._homes.forward_pending, pending, connect.target, age)
 
     def _awaiting_init(self, connection: SocketConnection) -> AwaitingInit:
         return AwaitingInit(connection, self._listen, self._connect, self._accept)

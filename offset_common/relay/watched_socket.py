@@ -75,6 +75,17 @@ class WatchedSocket(ReadyEntry):
         self._watched = READ
         return True
 
+    def poll_normally(self) -> None:
+        """End coarse polling, and handle what has come by now."""
+        if self._polled_coarsely:
+            self.watch(READ)
+            self.on_turn(READ)
+
+    def detach_socket(self) -> socket.socket:
+        """Return the socket, which belongs to the caller from now on; this needs no new descriptor."""
+        self.watch(0)
+        return socket.socket(fileno=self.sock.detach())
+
     def discard_input(self, buffer: memoryview) -> bool:
         """Read once and discard the bytes; return False if the peer closed.
 

@@ -12,6 +12,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.handshake_pool import HandshakeJob
+from offset_common.relay.homes import Homes
 from offset_common.relay.registry import Registry
 from offset_common.relay.rendezvous import Rendezvous
 from offset_common.relay.session import Session
@@ -107,6 +108,23 @@ def in_joining(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
     return far.connection
 
 
+def in_a_claim(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+    patch.setattr(Homes, "claim", lambda homes, key: True)
+    peer = harness.listener()
+    patch.setattr(Registry, "listen", bug)
+    harness.relay.rendezvous.finish_claim(peer.key)
+    return peer.connection
+
+
+def in_forwarding_to_another_host(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
+    rendezvous = harness.relay.rendezvous
+    rendezvous.expect_listeners(True)
+    peer = harness.admit().request(InitRole.CONNECT, bytes(32))
+    patch.setattr(Homes, "forward_pending", bug)
+    rendezvous.forward_unattended(1)
+    return peer.connection
+
+
 def in_the_channel(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
     peer = harness.listener()
     data = peer.encrypt(b"anything")
@@ -141,6 +159,8 @@ def in_a_keepalive(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnect
         in_the_registry,
         in_forwarding,
         in_joining,
+        in_a_claim,
+        in_forwarding_to_another_host,
         in_the_channel,
         in_a_deadline,
         in_a_keepalive,

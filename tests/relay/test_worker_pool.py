@@ -361,6 +361,19 @@ def test_tunnel_that_ended_before_the_move_goes_nowhere(front: Front, system: Sy
     assert [process.pairs for process in system.processes] == [[], []]
 
 
+def test_bug_in_a_move_ends_that_tunnel_alone(front: Front, system: System) -> None:
+    front.tunnel()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WorkerHandle, "take", lambda *_: 1 // 0)
+        near, far = front.harness.tunnel()
+        assert front.harness.reason_of(far.connection) is CloseReason.BUG
+    assert near.wait_for_end() == []
+    near.sock.close()
+    assert front.harness.reason_of(near.connection) is CloseReason.PARTNER_ENDED
+    front.tunnel()
+    assert sum(front.tunnels()) == 2
+
+
 def test_channel_takes_the_largest_datagram(front: Front, system: System) -> None:
     channel = front.workers[0]._channel
     assert channel is not None

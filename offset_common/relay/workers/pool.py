@@ -98,7 +98,7 @@ class WorkerPool:
             if end.connection.session is end:
                 end.connection.pause_reading()
         # Not at once: the acceptor's unhandled input is kept only after this message.
-        self._loop.call_soon(partial(self._move, *ends))
+        self._loop.call_soon(partial(acceptor.call, self._move, *ends))
 
     def stop_restarting(self) -> None:
         """Start no worker again: the relay is about to stop."""
