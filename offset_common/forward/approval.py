@@ -1,23 +1,26 @@
 """Asks the person at the terminal whether an unknown key may come in: one question at a time.
 
 Anyone who has the code can cause a question, so a few strangers must not flood the terminal: at most
-MAX_WAITING keys wait, and after MAX_REFUSED refusals in a row there are no more questions.
+MAX_WAITING keys wait, and after MAX_REFUSED refusals in a row there are no more questions. A job in the
+background of a shell asks nothing.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
+import time
 from collections import deque
-from contextlib import suppress
 from typing import Callable, Optional
 
 from offset_common.forward.display import Display
 from offset_common.forward.event_loop import EventLoop
-from offset_common.tools.terminal import is_terminal
+from offset_common.tools.terminal import is_terminal, may_read
 
 MAX_WAITING = 4
 MAX_REFUSED = 3
+BACKGROUND_CHECK = 0.5  # seconds
 
 Answered = Callable[[bool], object]
 
@@ -42,7 +45,8 @@ class Approval:
     @property
     def possible(self) -> bool:
         """Whether a person can be asked now. Any thread may ask this."""
-        return self._possible and self._refused < MAX_REFUSED and len(self._waiting) < MAX_WAITING
+        free = self._refused < MAX_REFUSED and len(self._waiting) < MAX_WAITING
+        return self._possible and free and may_read(sys.stdin)
 
     def ask(self, question: str, answered: Answered) -> None:
         """Ask a question; call `answered` with True for yes and False for anything else."""
@@ -56,14 +60,14 @@ class Approval:
             self._display.ask(f"{question} y/N")
             if not self._reader_started:
                 self._reader_started = True
+                # In the background, reading fails from now on, and does not stop this process.
+                signal.signal(signal.SIGTTIN, signal.SIG_IGN)
                 threading.Thread(target=self._read, name="offset question", daemon=True).start()
 
     def _read(self) -> None:
         line = "?"
         while line:
-            line = ""
-            with suppress(OSError, ValueError):
-                line = sys.stdin.readline()
+            line = _read_line()
             answer = line.strip().lower() in ("y", "yes")
             self._loop.call_soon_threadsafe(lambda given=answer, end=not line: self._answer(given, end))  # type: ignore[misc]
 
@@ -76,3 +80,17 @@ class Approval:
         self._display.asked()
         answered(yes)
         self._ask_next()
+
+
+def _read_line() -> str:
+    """Return a line that was typed while this was in the foreground, or an empty string at the end."""
+    in_foreground = False
+    while True:
+        try:
+            return sys.stdin.readline()
+        except (OSError, ValueError):
+            # This may have come to the foreground after the failure, so one failure there is not the end.
+            if in_foreground and may_read(sys.stdin):
+                return ""
+            in_foreground = may_read(sys.stdin)
+            time.sleep(BACKGROUND_CHECK)

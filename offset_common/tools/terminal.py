@@ -32,6 +32,14 @@ def is_terminal(stream: Optional[TextIO]) -> bool:
         return False
 
 
+def may_read(stream: TextIO) -> bool:
+    """Return whether this process may read from a terminal: a job in the background of a shell may not."""
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except (OSError, ValueError):  # no shell controls jobs at this terminal
+        return True
+
+
 def wants_colour(stream: Optional[TextIO]) -> bool:
     """Return whether to write colours: to a terminal that supports them, unless NO_COLOR is set."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -305,6 +306,43 @@ def test_person_is_asked_once(setting: Setting, answer: str) -> None:
         terminal.wait_for(f"remembered as '{rule.value}' in ")
         expected = [Peer(rule, setting.laptop.identity.public_key, "my-laptop")]
         assert Peers(setting.home.directory).load() == expected
+    finally:
+        terminal.close()
+
+
+# Makes the terminal of this process the one at which a shell controls its jobs.
+SHELL = 'import os, sys; os.setsid(); os.open(os.ttyname(0), os.O_RDWR); os.execvp("bash", sys.argv[1:])'
+
+
+def job(words: list[str], then: str) -> list[str]:
+    """Return a command that runs a job in the background of a shell, and then a script in the shell."""
+    return [sys.executable, "-c", SHELL, "bash", "-mc", f'"$@" & {then}', "bash", *words]
+
+
+def test_share_in_the_background_asks_nobody(setting: Setting) -> None:
+    words = setting.home.command("share", "9", "--relay", str(setting.ticket_file))
+    terminal = Terminal(job(words, "read line"))
+    try:
+        terminal.wait_for("waiting for connections")
+        program = setting.to("0")
+        terminal.wait_for(f"rejected {setting.laptop.key}: this key is unknown; to let it in, ")
+        Peers(setting.home.directory).add(Rule.ALLOW, setting.laptop.identity.public_key, "laptop")
+        program.wait_for_line("^connected to ")
+    finally:
+        terminal.close()
+
+
+def test_question_waits_while_share_is_in_the_background(setting: Setting) -> None:
+    words = setting.home.command("share", "9", "--relay", str(setting.ticket_file))
+    terminal = Terminal(job(words, "fg; read line; bg; read line; fg"))
+    try:
+        terminal.wait_for("waiting for connections")
+        program = setting.to("0", "--name", "my-laptop")
+        terminal.wait_for("let in? y/N")
+        terminal.type("\x1a")  # Ctrl-Z stops the job
+        terminal.wait_for("Stopped")
+        terminal.type("this goes to the shell\nand this\ny\n")
+        program.wait_for_line("^connected to ")
     finally:
         terminal.close()
 
