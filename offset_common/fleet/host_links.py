@@ -21,6 +21,7 @@ from offset_common.relay.handshake_pool import HandshakePool
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
+from offset_common.relay.sessions.closing import finish
 from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.status import Traffic
 
@@ -102,7 +103,7 @@ class HostLinks:
             dial.cancel()
             for connection in opened:
                 self._open[connection] = _ignore
-                connection.close(CloseReason.PEER_CLOSED)
+                finish(connection, CloseReason.PEER_CLOSED)  # a pool thread may have its socket
 
         return give_up
 

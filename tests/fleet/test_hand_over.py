@@ -25,6 +25,7 @@ from offset_common.relay.addresses import PeerAddress
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
+from offset_common.relay.handshake_pool import HandshakeJob
 from offset_common.relay.homes import Homes
 from offset_common.relay.sockets import prepare_socket
 from offset_common.wire.messages import InitRole
@@ -180,3 +181,22 @@ def test_bug_in_the_search_for_a_home_ends_that_peer_alone(
         patch.setattr(Dial, "__init__", bug)
         assert harness.reason_of(arrive(host).connection) is CloseReason.BUG
     assert harness.pending(listener).key == listener.incoming_key()
+
+
+def test_link_is_not_closed_while_a_thread_has_its_socket(
+    harness: Harness, host: FleetHost, other: OtherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[HandshakeJob] = []
+    monkeypatch.setattr(host.links._pool, "submit", jobs.append)
+    near = arrive(host)
+    harness.run_until(lambda: len(host.links) == 1)
+    sock, _ = other.server.accept()
+    with sock:
+        sock.sendall(Connection(other.identity, harness.loop.now).data_to_send())
+        harness.run_until(lambda: bool(jobs))
+        near.sock.close()
+        assert harness.reason_of(near.connection) is CloseReason.PEER_CLOSED
+        assert jobs[0].sock.fileno() >= 0
+        jobs[0].done(jobs[0])
+        harness.run_until(lambda: len(host.links) == 0)
+    assert jobs[0].sock.fileno() < 0
