@@ -102,8 +102,9 @@ class HostLinks:
         def give_up() -> None:
             dial.cancel()
             for connection in opened:
-                self._open[connection] = _ignore
-                finish(connection, CloseReason.PEER_CLOSED)  # a pool thread may have its socket
+                if not connection.closed:
+                    self._open[connection] = _ignore
+                    finish(connection, CloseReason.PEER_CLOSED)  # a pool thread may have its socket
 
         return give_up
 

@@ -17,7 +17,7 @@ from offset_common.fleet.arrivals import Arrivals, AwaitingOrder
 from offset_common.fleet.dialing import Dial
 from offset_common.fleet.entries import Host
 from offset_common.fleet.events import Found
-from offset_common.fleet.forwarding import Forwarding, Means
+from offset_common.fleet.forwarding import MAX_ATTEMPTS, Forwarding, Means
 from offset_common.fleet.host_links import HostLinks
 from offset_common.fleet.orders import Order
 from offset_common.identity import Identity, encode_key
@@ -200,3 +200,15 @@ def test_link_is_not_closed_while_a_thread_has_its_socket(
         jobs[0].done(jobs[0])
         harness.run_until(lambda: len(host.links) == 0)
     assert jobs[0].sock.fileno() < 0
+
+
+def test_link_that_ended_before_its_peer_is_forgotten(
+    harness: Harness, host: FleetHost, other: OtherHost
+) -> None:
+    near = arrive(host)
+    for _ in range(MAX_ATTEMPTS):
+        harness.run_until(lambda: len(host.links) == 1)
+        other.server.accept()[0].close()
+        harness.run_until(lambda: len(host.links) == 0)
+    assert harness.reason_of(near.connection) is CloseReason.NO_LISTENER
+    assert len(host.links) == 0
