@@ -272,7 +272,7 @@ def test_a_tunnel_that_changes_messages_is_reported(relay, check, monkeypatch):
     real = Tunnel.receive
     monkeypatch.setattr(Tunnel, "receive", lambda *given: real(*given) + b"!")
     failure = failure_of(check, relay.ticket, "message there", Cause.ENDED)
-    assert failure["reason"] == "the message that arrived is not the one that was sent"
+    assert failure["reason"] == "the message that arrived differs from the one sent"
 
 
 # The following tests need a process of their own.

@@ -191,4 +191,4 @@ def test_silent_program_at_an_address_is_named(start_relay: StartRelay, check: C
         status, out = check(relay, ["127.0.0.1", "127.0.0.2"], "--timeout", "1.5")
     assert status == 1
     assert "FAILED  127.0.0.2  127.0.0.2" in out
-    assert "did not finish the version in 1.5 s" in out
+    assert "did not complete the version exchange within 1.5 s" in out

@@ -54,9 +54,8 @@ class CipherState:
         self.key = key
         self.counter = counter
 
-    @property
-    def aead(self) -> Any:
-        """A new cipher object under the key: making one takes 1 us, keeping one would take 2 KB."""
+    def new_aead(self) -> Any:
+        """Return a new cipher object for the key: making one takes 1 us, keeping one would take 2 KB."""
         return _new_aead(self.key)
 
     def export_state(self) -> list[Any]:
@@ -65,7 +64,7 @@ class CipherState:
 
     @classmethod
     def import_state(cls, state: list[Any]) -> CipherState:
-        """Return the state that `export_state` returned."""
+        """Restore what `export_state` returned."""
         return cls(bytes.fromhex(state[0]), state[1])
 
     def next_nonce(self) -> bytes:
@@ -73,14 +72,14 @@ class CipherState:
         return self.counter.to_bytes(NONCE_SIZE, "little")
 
     def advance(self, count: int) -> None:
-        """Count messages that were encrypted or decrypted with `aead` directly."""
+        """Count messages that were encrypted or decrypted with `new_aead()` directly."""
         self.counter += count
 
     def encrypt(self, plaintext: bytes) -> bytes:
         """Encrypt the next message; return nonce, ciphertext and tag."""
         nonce = self.next_nonce()
         self.counter += 1
-        encrypted: bytes = self.aead.encrypt(nonce, plaintext, None)
+        encrypted: bytes = self.new_aead().encrypt(nonce, plaintext, None)
         return nonce + encrypted
 
     def decrypt(self, payload: bytes) -> bytes:
@@ -96,9 +95,9 @@ class CipherState:
             )
         nonce = payload[:NONCE_SIZE]
         if nonce != self.next_nonce():
-            raise DecryptionError(f"the nonce is not {self.counter}, the next one of its key")
+            raise DecryptionError(f"the nonce is not {self.counter}, the next of its key")
         try:
-            plaintext: bytes = self.aead.decrypt(nonce, payload[NONCE_SIZE:], None)
+            plaintext: bytes = self.new_aead().decrypt(nonce, payload[NONCE_SIZE:], None)
         except InvalidTag:
             raise DecryptionError(f"message {self.counter} does not decrypt under its key") from None
         self.counter += 1

@@ -2,11 +2,11 @@
 
 Nearly every frame of a tunnel carries a ChannelMessage with a KaMessage `message` inside, packed twice. The
 ChannelMessage is walked completely, run by run. Of the KaMessage, the segment table, the root, the union
-and ->message are read; its payload is walked too if the first run of the user data contains all of it. A
-fault further inside is left to the node at the other end, because it affects only the nodes of that tunnel.
+and ->message are read; its payload is walked too if the first run of the user data contains all of it. Faults
+deeper inside are left to the node at the other end, because they affect only the nodes of that tunnel.
 
-This is the fast counterpart of `ChannelMessage.decode` and `KaMessage.decode` (wire/messages.py), and a test
-holds that both give the same answers. It recognizes the order in which all known encoders write the objects.
+This is the fast counterpart of `ChannelMessage.decode` and `KaMessage.decode` (wire/messages.py); a test
+checks that both give the same answers. It recognizes the order in which all known encoders write the objects.
 Messages with any other layout take the slow path. An object that doesn't fit into the first segment is in a
 segment of its own, behind a far pointer and a landing pad:
 
@@ -40,7 +40,7 @@ from offset_common.wire.packing import WORD_SIZE, max_unpacked_size, pack_word, 
 
 MAX_PADDING_KEPT = 768  # bytes; longer padding is trimmed, because sending it costs more than trimming it
 
-_MAX_USER_SCAN = 72 * 1024  # packed bytes of short user data with the most padding, at most
+_MAX_USER_SCAN = 72 * 1024  # packed bytes; short user data with maximum padding fits
 _OUTER_ALLOWANCE = max_unpacked_size(0, data_fields=2)
 _INNER_ALLOWANCE = max_unpacked_size(0)
 _MAX_ONE_RUN = 2600  # packed bytes; 255 words and some padding never take more
@@ -87,7 +87,7 @@ def classify(packed: Packed, size: int) -> Optional[Content]:
 
     Args:
         packed: the message, and any bytes after it.
-        size: bytes of the message.
+        size: the size of the message, in bytes.
 
     Returns: UNCHANGED, or the content to write after shorter padding; None if the slow path must decide.
     """
@@ -97,7 +97,7 @@ def classify(packed: Packed, size: int) -> Optional[Content]:
         padding, user, length, start, end = _walk(packed, size)
         if not _is_message(_first_bytes(packed, user, length), length):
             return None
-    except (IndexError, struct.error, UnknownLayoutError):  # the first two: it is cut short
+    except (IndexError, struct.error, UnknownLayoutError):  # the first two: the message is cut short
         return None
     if padding <= MAX_PADDING_KEPT:
         return UNCHANGED
@@ -120,7 +120,7 @@ def find_short_user(packed: bytes) -> Optional[bytes]:
 
 
 def _is_short_message(p: Packed, size: int) -> bool:
-    """Recognize the most frequent layout: one segment each, short padding, and a payload in one run.
+    """Recognize the most common layout: one segment each, short padding, and a payload in one run.
 
     Both messages have up to 255 words, and the payload has about 20 bytes or more. The user data may end in a
     shorter run, which then contains only the end of the payload.
@@ -167,8 +167,8 @@ def _is_short_message(p: Packed, size: int) -> bool:
 def _walk(p: Packed, size: int) -> tuple[int, int, int, int, int]:
     """Walk a ChannelMessage with user data.
 
-    Returns: bytes of padding; position and unpacked bytes of user data; start and end of the part that ends
-    with user data, and starts with the union unless user data is far.
+    Returns: the size of the padding; the position and unpacked size of the user data; the start and end of
+    the part that ends with the user data. It starts with the union, unless the user data is far.
     """
     sizes, at = read_table(p)
     if sum(sizes) * WORD_SIZE > size + _OUTER_ALLOWANCE:

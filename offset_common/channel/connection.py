@@ -3,7 +3,8 @@
     from the socket --> receive_data(bytes), then next_event() until None --> events
     send(message), handle_time(now) --> data_to_send() --> to the socket
 
-There are no sockets and no clock here: bytes and times are arguments.
+There are no sockets and no clock here: bytes and times are arguments. In a relay, most frames of a tunnel
+bypass these methods (forwarder.py).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Connection(KeepaliveChannel):
     """One side of a connection between a node and a relay: a channel whose payloads travel in frames.
 
     Args:
-        identity: our own.
+        identity: this side's identity.
         now: seconds, by the same clock as every later `now`.
         expected_peer: the public key that the peer must have; None on the relay's side.
         random_bytes: the source of randomness.
@@ -147,7 +148,7 @@ class Connection(KeepaliveChannel):
         return payload
 
     def _is_other_protocol(self) -> bool:
-        """Return whether the first few bytes, too few for a length, are not the start of a version frame."""
+        """Return whether fewer than 8 bytes arrived and they cannot start a version frame."""
         if self._version_received or len(self._frames) >= FRAME_LENGTH_SIZE:
             return False
         return is_other_protocol(self._frames.peek(FRAME_LENGTH_SIZE))
@@ -161,7 +162,7 @@ class Connection(KeepaliveChannel):
         version = int.from_bytes(payload, "big")
         if version != PROTOCOL_VERSION:
             self.fail()
-            raise VersionError(f"protocol version {version}, where only {PROTOCOL_VERSION} is supported")
+            raise VersionError(f"protocol version {version}; only {PROTOCOL_VERSION} is supported")
         self._frames.set_limit(MAX_HANDSHAKE_FRAME_SIZE)
 
 

@@ -6,7 +6,7 @@ same bytes are encrypted under the other key, in buffers that are reused. Releas
 padding to a message on average; it is trimmed. Everything else (keepalives, rekeys, other layouts, faults)
 takes the slow path.
 
-A test holds that both paths deliver the same payloads on every kind of input.
+A test checks that both paths deliver the same payloads on every kind of input.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ForwardResult(NamedTuple):
         frames: the number of these frames.
         output: frames for the other peer; valid until the next call.
         more: whether complete frames remain, because the batch reached a limit.
-        error: the fault that the sender's peer committed after `taken` bytes; or None.
+        error: the peer's protocol error after `taken` bytes, or None.
     """
 
     taken: int
@@ -68,7 +68,7 @@ class Forwarder:
     """Forwards batches of frames through buffers that all connections share.
 
     Args:
-        largest_input: the most bytes of frames that one call may get.
+        largest_input: the maximum size of one call's input, in bytes.
         clock: seconds; measures the slow path.
         random_bytes: the source of padding.
     """
@@ -100,7 +100,7 @@ class Forwarder:
             sink: established, with nothing left to send.
             data: frames that `source` received; the last one may be incomplete.
             now: seconds.
-            max_frames: the most frames that the batch may take, at least 1.
+            max_frames: the maximum number of frames in the batch, at least 1.
         """
         taken = filled = frames = 0
         slow_seconds = 0.0
@@ -129,7 +129,7 @@ class Forwarder:
                 frames += 1
         except PeerError as fault:
             source.fail()
-            # The traceback would keep the local variables alive until the next search for cycles.
+            # The traceback would keep the local variables alive until the next garbage collection.
             fault.__traceback__ = fault.__context__ = None
             error = fault
         if frames:
@@ -141,7 +141,7 @@ class Forwarder:
     def _forward_fast(
         self, source: Connection, sink: Connection, data: memoryview, start: int, fill: int, max_frames: int
     ) -> tuple[int, int, int]:
-        """Forward messages from `start` on, up to the first other frame.
+        """Forward messages from `start` on, up to the first frame that needs the slow path.
 
         Returns: the number of messages, and the positions reached in `data` and in the output.
         """
@@ -149,7 +149,7 @@ class Forwarder:
         if channel.old_receiving is not None or fill > MAX_OUTPUT:
             return 0, start, fill
         receiving, sending = channel.receiving, sink.secure_channel.sending
-        decrypt_into, encrypt_into = receiving.aead.decrypt_into, sending.aead.encrypt_into
+        decrypt_into, encrypt_into = receiving.new_aead().decrypt_into, sending.new_aead().encrypt_into
         unpack_header, pack_header = _HEADER.unpack_from, _HEADER.pack_into
         packed, packed_view, out = self._plain, self._plain_view, self._out
         last = len(data)
@@ -174,7 +174,7 @@ class Forwarder:
             if content is None:
                 break
             if content is not UNCHANGED:
-                trimmed = self._padding.write_behind(content)
+                trimmed = self._padding.pad(content)
                 if len(trimmed) < size:  # not if the padding was zero bytes, packed to almost nothing
                     plaintext = memoryview(trimmed)
                     length = len(trimmed) + ENCRYPTION_OVERHEAD
@@ -217,7 +217,7 @@ class _PaddingSource:
         self._drawn = b""
         self._at = 0
 
-    def write_behind(self, content: Content) -> bytes:
+    def pad(self, content: Content) -> bytes:
         """Return the packed ChannelMessage with fresh padding and this content."""
         if self._at == len(self._drawn):
             self._drawn = self._random_bytes(_PADDINGS_AT_ONCE * (1 + MAX_PADDING_SENT))

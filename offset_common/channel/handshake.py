@@ -37,7 +37,7 @@ _SMALL_ORDER_Y = frozenset((0, 1, _ORDER_8_Y, _P - _ORDER_8_Y, _P - 1, _P, _P + 
 
 
 class WrongPeerError(HandshakeError):
-    """The peer has another key than expected.
+    """The peer's key is not the expected one.
 
     Args:
         reason: one clause for the user, without any key.
@@ -98,7 +98,7 @@ class Handshake:
     """One side of a handshake.
 
     Args:
-        identity: our own.
+        identity: this side's identity.
         expected_peer: the public key that the peer must have, or None to accept any.
         random_bytes: the source of randomness.
     """
@@ -128,17 +128,17 @@ class Handshake:
         """Handle the peer's first message; return our second.
 
         Raises:
-            WrongPeerError: the peer has another key than expected.
+            WrongPeerError: the peer's key is not the expected one.
             HandshakeError: the peer has our own key, or a key of small order.
         """
         if message.src_public_key == self._identity.public_key:
-            # Somebody who crosses two connections could make us authenticate to ourselves.
+            # Someone who crosses two connections could make us authenticate to ourselves.
             raise HandshakeError("the peer presents our own public key")
         if int.from_bytes(message.src_public_key, "little") & _MAX_Y in _SMALL_ORDER_Y:
             raise HandshakeError("the peer's public key is of small order")
         if self._expected_peer is not None and message.src_public_key != self._expected_peer:
             raise WrongPeerError(
-                "the peer has another identity than expected", message.src_public_key, self._expected_peer
+                "the peer's identity is not the expected one", message.src_public_key, self._expected_peer
             )
         self._peer_public_key = message.src_public_key
         self._exchange = exchange = DhExchange(self._random_bytes)
@@ -151,11 +151,11 @@ class Handshake:
         """Handle the peer's second message, which proves its key; return the channel's keys.
 
         Raises:
-            HandshakeError: the peer signed another challenge than ours, or its signature is wrong.
+            HandshakeError: the peer did not sign our challenge, or its signature is wrong.
         """
         assert self._exchange is not None
         if not hmac.compare_digest(message.rand_nonce, self._rand_nonce):
-            raise HandshakeError("the peer signed another challenge than ours")
+            raise HandshakeError("the peer did not sign our challenge")
         signed = message.dh_public_key + message.rand_nonce + message.key_salt
         if not verify_signature(self._peer_public_key, message.signature, signed):
             raise HandshakeError("the peer's signature is wrong")

@@ -43,7 +43,7 @@ class KeepaliveChannel:
     """A state machine for messages to and from a proven peer, with keepalives in both directions.
 
     Args:
-        identity: our own.
+        identity: this side's identity.
         now: seconds, by the same clock as every later `now`.
         expected_peer: the public key that the peer must have, or None to accept any.
         random_bytes: the source of randomness.
@@ -175,7 +175,7 @@ class KeepaliveChannel:
         return min(idle_at, self.last_sent + KEEPALIVE_INTERVAL, self._secure.rekey_at)
 
     def handle_time(self, now: float) -> None:
-        """Send a keepAlive and start a rekey when they are due.
+        """Send a keepAlive and start a rekey if it is time for them.
 
         Raises:
             SilenceError: nothing was received for 32 s.

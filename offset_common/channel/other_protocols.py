@@ -1,7 +1,7 @@
-"""Names for what a peer speaks that is not Offset, by its first bytes, for logs and error messages.
+"""Name the protocol of a peer that does not speak Offset, by its first bytes, for logs and error messages.
 
-Scanners, browsers and misconfigured load balancers reach every public port. Their bytes never begin like the
-frame of a version, which is eight bytes of a small length (section 2 of docs/protocol.md).
+Scanners, browsers and misconfigured load balancers reach every public port. Their first bytes never look like
+those of a version frame, which are a small eight-byte length (section 2 of docs/protocol.md).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WHOLE_SHORT_MESSAGE = re.compile(
 
 
 def name_protocol(first: bytes) -> str:
-    """Return what a peer speaks, as the end of a sentence.
+    """Describe a peer's protocol, as the end of a sentence.
 
     Args:
         first: the first eight bytes that it sent, or fewer.

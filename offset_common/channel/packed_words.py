@@ -72,14 +72,14 @@ def read_word(p: Packed, at: int) -> tuple[int, int, int]:
 
 
 def list_length(high: int) -> int:
-    """Return the bytes of a list from the high half of its pointer."""
+    """Return the size of a list in bytes, from the high half of its pointer."""
     if high & 7 != BYTES:
         raise UnknownLayoutError
     return high >> 3
 
 
 def read_landing_pad(p: Packed, at: int, words: int) -> tuple[int, int]:
-    """Read the landing pad of a segment of `words` words; return the list's bytes and position."""
+    """Read the landing pad of a segment of `words` words; return the list's size and position."""
     low, high, at = read_word(p, at)
     length = list_length(high)
     if low != NEXT or words != 1 + ((length + 7) >> 3):
@@ -95,7 +95,7 @@ def skip_words(p: Packed, at: int, words: int) -> int:
         tag = p[at]
         if tag == 0xFF:
             if words >= 2 * MAX_RUN and p[at + 9] == 0xFF:
-                # Count consecutive runs of full length by their tags and counts, taken with two slices.
+                # Count consecutive runs of full length by their tags and counts, which two slices extract.
                 end = at + (words >> 8) * _FULL_RUN
                 tags, counts = p[at:end:_FULL_RUN], p[at + 9 : end : _FULL_RUN]
                 tags_left, counts_left = tags.lstrip(b"\xff"), counts.lstrip(b"\xff")

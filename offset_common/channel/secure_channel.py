@@ -1,4 +1,4 @@
-"""The secure channel after its handshake: encrypted messages, and new keys once an hour.
+"""The secure channel after its handshake: encrypted messages, and new keys every hour.
 
 How the keys of one side change (section 5.1 of docs/protocol.md):
 
@@ -39,7 +39,7 @@ class SecureChannel:
         now: seconds, by the same clock as every later `now`.
         random_bytes: the source of randomness.
         observer: called with every ChannelMessage, or None.
-        outgoing: where encrypted payloads are appended, in the order to send them.
+        outgoing: a list to append encrypted payloads to, in the order to send them.
     """
 
     __slots__ = (
@@ -120,7 +120,7 @@ class SecureChannel:
         """
         plaintext = self._decrypt(payload)
         if self._observer is None:
-            user = find_short_user(plaintext)  # a keepAlive without unpacking 32 KiB of padding
+            user = find_short_user(plaintext)  # avoids unpacking 32 KiB of padding for a keepAlive
             if user is not None:
                 return user
         message = ChannelMessage.decode(plaintext)

@@ -13,12 +13,12 @@
 Each connection has its own thread (driver.py), which sends keepalives whatever the program does. All
 methods are thread-safe. To time or trace a connection attempt, call its steps one by one (dialing.py).
 
-The names of other modules that a program needs are here as well, so that one import is enough.
+This module also exports the names that a program needs from other modules, so one import is enough.
 
 The names in `__all__`, their arguments and the exceptions in their docstrings are the public interface. They
-follow semantic versions: before 1.0, a minor version may change them; from then on, only a major one. A name
-that is going to be removed raises a DeprecationWarning for at least one minor version before. Everything else
-in this package may change at any time. There is no asyncio interface: call these functions in threads.
+follow semantic versioning: before 1.0, a minor version may change them; from then on, only a major one. A
+name that will be removed first raises a DeprecationWarning for at least one minor version. Everything else in
+this package may change at any time. There is no asyncio interface: call these functions in threads.
 """
 
 from __future__ import annotations

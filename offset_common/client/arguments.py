@@ -1,4 +1,4 @@
-"""Check the arguments of the public functions, so that a mistake is reported where it was made."""
+"""Check the arguments of the public functions, so that a mistake is reported where it is made."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Callable
 
 FIRST_DELAY = 0.25  # seconds before the first retry
 MAX_DELAY = 30.0  # seconds between retries, at most
-STEADY_TIME = 30.0  # seconds; after a listener lived this long, the delays start again at FIRST_DELAY
+STEADY_TIME = 30.0  # seconds; after a listener has lived this long, delays start again at FIRST_DELAY
 
 
 class Backoff:
@@ -32,10 +32,11 @@ class Backoff:
     def listener_ended(self, age: float) -> None:
         """Start again at FIRST_DELAY if a listener lived long enough.
 
-        Only a long life counts: two programs with the same key would otherwise replace each other forever.
+        Only a long life counts: otherwise two programs with the same key would replace each other without
+        ever slowing down.
 
         Args:
-            age: seconds that the listener lived.
+            age: how long the listener lived, in seconds.
         """
         if age > STEADY_TIME:
             self._delay = FIRST_DELAY

@@ -2,8 +2,8 @@
 
     find_addresses --> open_socket --> Dialing.exchange_versions --> Dialing.complete_handshake
 
-`dial` runs all of them. Each step has a timeout; a failure is a RelayUnreachable or a WrongRelay, which names
-the step.
+`dial` runs all of them. Each step has a timeout. A failed step raises RelayUnreachable or WrongRelay, which
+names the step.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def dial(
 
     Args:
         ticket: the relay's address and the key that it must prove.
-        identity: this node's.
+        identity: this node's identity.
         timeout: seconds for all steps together.
         observer: called with every payload and every message of each layer, or None.
 
@@ -105,13 +105,13 @@ def dial_found(
     deadline: Deadline,
     observer: Optional[Observer] = None,
 ) -> Dialing:
-    """Do as `dial` with addresses that are known already, such as one of several.
+    """Do what `dial` does, for addresses that are already resolved.
 
     Args:
         ticket: the relay's name and the key that it must prove.
-        identity: this node's.
+        identity: this node's identity.
         found: addresses of the relay; the first that accepts a connection is used.
-        deadline: for all steps together.
+        deadline: the time limit of all steps together.
         observer: as for `dial`.
 
     Raises:
@@ -155,9 +155,9 @@ def open_socket(address: Address, found: Sequence[SocketAddress], deadline: Dead
     """Open a TCP connection to the first address that accepts it.
 
     Args:
-        address: the name in error messages.
+        address: the name to use in error messages.
         found: the result of `find_addresses`.
-        deadline: shared by all addresses; one that does not answer uses only its equal share.
+        deadline: shared equally; an address that does not answer uses up only its share.
 
     Raises:
         RelayUnreachable: no address accepts the connection in time.
@@ -196,7 +196,7 @@ class Dialing:
     Args:
         sock: a connected socket.
         ticket: the relay's address and the key that it must prove.
-        identity: this node's.
+        identity: this node's identity.
         observer: called with every payload and every message of each layer, or None.
         random_bytes: the source of randomness.
     """
@@ -223,7 +223,8 @@ class Dialing:
             WrongRelay: the peer is not a relay, or uses another protocol version.
             RelayUnreachable: the peer closed the connection, or did not answer in time.
         """
-        with self._step(Step.VERSION, "is not a relay that this program can use", deadline):
+        failure = "is not a relay that this program can use"
+        with self._step(Step.VERSION, "version exchange", failure, deadline):
             self._send(deadline)
             # Read the version frame only, so that an invalid handshake message fails the next step.
             missing = FRAME_LENGTH_SIZE + VERSION_SIZE
@@ -238,14 +239,15 @@ class Dialing:
             WrongRelay: the relay did not prove its identity.
             RelayUnreachable: the relay closed the connection, or did not answer in time.
         """
-        with self._step(Step.HANDSHAKE, "did not prove the identity of its ticket", deadline):
+        failure = "did not prove the identity in its ticket"
+        with self._step(Step.HANDSHAKE, "handshake", failure, deadline):
             while self._next_event() is None:
                 self._send(deadline)
                 self._receive(READ_SIZE, deadline)
             self._send(deadline)
 
     @contextmanager
-    def _step(self, step: Step, failure: str, deadline: Deadline) -> Iterator[None]:
+    def _step(self, step: Step, name: str, failure: str, deadline: Deadline) -> Iterator[None]:
         """Close the socket and raise a ConnectError if the step fails."""
         try:
             yield
@@ -258,9 +260,9 @@ class Dialing:
         except OSError as error:
             self.sock.close()
             if isinstance(error, socket.timeout):
-                reason = f"did not finish the {step.value} in {deadline.seconds:g} s"
+                reason = f"did not complete the {name} within {deadline.seconds:g} s"
             else:
-                reason = f"ended the connection during the {step.value}: {error.strerror or error}"
+                reason = f"ended the connection during the {name}: {error.strerror or error}"
             raise RelayUnreachable(step, f"{self.ticket.address} {reason}") from error
         except BaseException:
             self.sock.close()

@@ -7,7 +7,7 @@ Only the thread uses the layers and the socket, so protocol state needs no lock;
 queues. Keepalives are sent even while a queue is full, and the idle timeout stops while reading is paused.
 
 After `close`, the thread sends what is queued, closes its sending direction and waits until the relay closes
-the other one. It does not wait longer than END_TIMEOUT, so a peer that never finishes holds nothing.
+the other one. It waits at most END_TIMEOUT, so a peer that never closes cannot keep the connection open.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ QUEUE_SIZE = 1024 * 1024  # bytes at which a queue is full, one for each directi
 READ_SIZE = 256 * 1024  # bytes read at once
 WRITE_SIZE = 256 * 1024  # bytes of messages encrypted at once
 CLOSE_TIMEOUT = 5.0  # seconds that `close` waits for the delivery
-END_TIMEOUT = 30.0  # seconds after `close` in which the connection ends, whatever the peer does
+END_TIMEOUT = 30.0  # seconds after `close` until the connection ends, whatever the peer does
 
 NotJoined = Callable[[float], ConnectionEnded]
 
@@ -40,8 +40,8 @@ class Driver:
         sock: a connected socket; the thread now owns it.
         layers: the protocol layers; the thread now owns them.
         name: the thread's name.
-        ended: the exception to raise after the relay closed the connection.
-        not_joined: returns the exception to raise instead if nothing had arrived from the other node; its
+        ended: the exception to raise after the relay has closed the connection.
+        not_joined: returns the exception to raise instead if nothing has arrived from the other node; its
             argument is the age of the connection in seconds.
     """
 
@@ -68,12 +68,12 @@ class Driver:
         self._receiving_ended: Optional[OffsetError] = None
         self._sending_ended: Optional[OffsetError] = None
         self._closing = False
-        self._end_by = math.inf  # the time at which the thread ends
+        self._end_by = math.inf  # the time by which the thread ends
         self._woken = False
         self._finished = False
         # Used by the thread only.
         self._out = memoryview(b"")  # bytes that the socket has not accepted yet
-        self._drained = False  # all bytes read were decoded
+        self._drained = False  # all bytes read have been decoded
         self._paused = False  # reading is paused because the receive queue is full
         self._half_closed = False  # the sending direction is shut down
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -91,7 +91,7 @@ class Driver:
         """Wait until messages can be sent; return False after the timeout in seconds.
 
         Raises:
-            ConnectionEnded, PeerError: the connection ended before.
+            ConnectionEnded, PeerError: the connection ended first.
         """
         with self._lock:
             self._can_receive.wait_for(lambda: self._ready or self._receiving_ended, timeout)
@@ -119,9 +119,9 @@ class Driver:
         with self._lock:
             self._can_receive.wait_for(lambda: self._received or self._receiving_ended, timeout)
             if self._received:
-                was_waiting = not self._received.half_empty
+                was_over_half = not self._received.half_empty
                 message = self._received.take()
-                if was_waiting and self._received.half_empty:
+                if was_over_half and self._received.half_empty:
                     self._wake()
                 return message
             if self._receiving_ended:
@@ -139,7 +139,7 @@ class Driver:
         self._thread.join(CLOSE_TIMEOUT)
 
     def _start_closing(self, seconds: float) -> None:
-        """Close this side, and let the thread end within a number of seconds."""
+        """Close this side, and give the thread this many seconds to end."""
         with self._lock:
             self._end_by = min(self._end_by, time.monotonic() + seconds)
             if not self._closing:
@@ -176,7 +176,7 @@ class Driver:
             self._finish(error)
 
     def _run_once(self) -> bool:
-        """Do all pending work and wait once; return False at the end of the stream, or of the time."""
+        """Do all pending work and wait once; return False at the end of the stream or at the time limit."""
         now = time.monotonic()
         with self._lock:
             end_by = self._end_by

@@ -29,7 +29,7 @@ class Handle(ABC, Generic[Item]):
         """Return the next item that arrives."""
 
     def __iter__(self) -> Iterator[Item]:
-        """Yield what `receive` returns. Stop at an orderly end; raise any other error of `receive`."""
+        """Yield each item that `receive` returns. Stop at an orderly end; raise other errors of `receive`."""
         while True:
             try:
                 item = self.receive()

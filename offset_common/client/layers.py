@@ -26,7 +26,7 @@ class Layers:
     """Messages over an established connection with a relay.
 
     Args:
-        connection: its handshake is complete.
+        connection: to the relay, with its handshake complete.
         end_to_end: a new channel to the other node, or None if the relay may read the messages.
         now: seconds, from the same clock as every later `now`.
     """
@@ -38,7 +38,7 @@ class Layers:
 
     @property
     def ready(self) -> bool:
-        """Whether messages can be sent: end to end, not before that handshake is complete."""
+        """Whether messages can be sent; end to end, only once that handshake is complete."""
         return self._end_to_end is None or self._end_to_end.state is ChannelState.READY
 
     @property
@@ -86,7 +86,7 @@ class Layers:
             self._forward_end_to_end(now)
 
     def data_to_send(self) -> bytes:
-        """Return the bytes to write to the socket, and forget them."""
+        """Return and remove the bytes to write to the socket."""
         return self._connection.data_to_send()
 
     def next_deadline(self) -> float:
@@ -103,7 +103,7 @@ class Layers:
             SilenceError: nothing was received for too long.
         """
         self._connection.handle_time(now)
-        # Before the end-to-end handshake, the caller's own timeout applies.
+        # Until the end-to-end handshake is complete, the caller's own timeout applies.
         if self._end_to_end is not None and self.ready:
             with _naming_the_layer():
                 self._end_to_end.handle_time(now)

@@ -27,7 +27,7 @@ class Incoming:
 
     Args:
         listener: the listener that received it.
-        public_key: 32 bytes, the other node's; the relay verified it.
+        public_key: 32 bytes, the other node's key, which the relay has verified.
     """
 
     def __init__(self, listener: Listener, public_key: bytes) -> None:
@@ -68,12 +68,12 @@ class Listener(Handle[Incoming]):
     """A connection on which the relay announces connects; created by `listen`.
 
     Iterating yields each Incoming until `close`. After `close`, the relay closes all pending connects,
-    but existing tunnels stay open. An accept may then arrive at the relay too late; data from the
-    tunnel, or an end-to-end handshake, proves that it was in time.
+    but existing tunnels stay open. An accept may then reach the relay too late; data from the tunnel, or
+    an end-to-end handshake, proves that it was in time.
 
     Args:
         relay: the ticket of the relay.
-        identity: this node's; the listener receives connects to its key.
+        identity: this node's identity; the listener receives connects to its key.
         driver: runs the connection.
     """
 
@@ -104,7 +104,7 @@ class Listener(Handle[Incoming]):
         """Reject the pending connect of a node; do nothing if there is none.
 
         Args:
-            public_key: 32 bytes, the other node's.
+            public_key: 32 bytes, the other node's key.
 
         Raises:
             ConnectionEnded: the listener was closed.
@@ -124,11 +124,11 @@ def listen(
     timeout: float = HANDSHAKE_TIMEOUT,
     observer: Optional[Observer] = None,
 ) -> Listener:
-    """Listen for connects to our key. The relay closes an older listener for the same key.
+    """Listen for connects to this node's key. The relay closes an older listener for the same key.
 
     Args:
-        ticket: the relay's.
-        identity: this node's.
+        ticket: the relay's ticket.
+        identity: this node's identity.
         timeout: seconds to connect to the relay.
         observer: called in the connection's thread with what passes on each layer, or None.
 

@@ -24,12 +24,12 @@ class MessageQueue:
 
     @property
     def full(self) -> bool:
-        """Whether the producer should stop."""
+        """Whether the producer should pause."""
         return self._used >= self._size
 
     @property
     def half_empty(self) -> bool:
-        """Whether a producer that stopped should continue."""
+        """Whether a paused producer may resume."""
         return self._used <= self._size // 2
 
     def put(self, message: bytes) -> None:

@@ -4,8 +4,8 @@
                                                              |-- reject: not allowed, or too many callers
                                                              +-- a thread: accept --> handler --> close
 
-A caller has its own thread, so one that is silent, slow or broken delays nobody. Nothing that a caller or the
-relay does ends the server.
+Each caller has its own thread, so a silent, slow or broken caller delays no other. Nothing that a caller or
+the relay does ends the server.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Server:
         self._handler = handler
         self._allowed = None if allow is None else _key_set(allow)
         self._end_to_end = end_to_end
-        # A place is free again when the caller's connection is gone, and not when its handler returns.
+        # A place becomes free when the caller's connection is gone, not when its handler returns.
         self._places = threading.BoundedSemaphore(max_callers)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -74,7 +74,7 @@ class Server:
                 self._stopping.wait(delay)
 
     def stop(self) -> None:
-        """Accept no more callers and let `run` return; callers that are connected stay connected."""
+        """Accept no more callers and let `run` return; connected callers stay connected."""
         with self._lock:
             self._stopping.set()
             listener = self._listener
@@ -117,7 +117,7 @@ class Server:
         try:
             tunnel = incoming.accept(end_to_end=self._end_to_end)
         except (OSError, OffsetError) as error:
-            LOGGER.info("caller %s did not get a tunnel: %s", caller, error)
+            LOGGER.info("no tunnel with caller %s: %s", caller, error)
         else:
             self._call_handler(tunnel, caller)
         finally:
@@ -145,17 +145,17 @@ def serve(
 ) -> None:
     """Listen at a relay, and call a handler with each caller's tunnel, in a thread of its own. Never return.
 
-    The tunnel is closed when the handler returns or raises. Errors of a caller end only its own tunnel. When
-    the relay is not reachable, or ends the connection, the server connects again with growing delays. It logs
-    to the logger "offset.client". To stop a server from another thread, use the class Server.
+    The tunnel is closed when the handler returns or raises. A caller's errors end only its own tunnel. When
+    the relay is unreachable, or ends the connection, the server reconnects with growing delays. It logs to
+    the logger "offset.client". To stop a server from another thread, use the class Server.
 
     Args:
-        ticket: the relay's.
-        identity: this node's.
+        ticket: the relay's ticket.
+        identity: this node's identity.
         handler: called with a Tunnel; it may raise any exception.
         allow: the public keys, 32 bytes each, that may connect; None for every key.
-        end_to_end: encrypt between the two nodes as well; a caller that does not is disconnected.
-        max_callers: the number of callers at a time; more are rejected.
+        end_to_end: also encrypt between the two nodes; a caller that does not is disconnected.
+        max_callers: the maximum number of callers at a time; further callers are rejected.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, or is not a public key.

@@ -75,7 +75,7 @@ class TunnelStream(io.RawIOBase):
         return size
 
     def write(self, data: Any) -> int:
-        """Send all bytes, in messages of at most 1 MiB; return their number."""
+        """Send all bytes, in messages of at most 1 MiB; return the number of bytes."""
         self._check(self._writable, "writing")
         content = memoryview(data).cast("B")
         for start in range(0, len(content), MAX_MESSAGE_SIZE):

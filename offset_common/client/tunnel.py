@@ -24,7 +24,7 @@ from offset_common.tickets import RelayTicket
 from offset_common.wire.messages import InitConnection, InitRole
 
 Buffer = Union[bytes, bytearray, memoryview]
-NOT_ACCEPTED_MARGIN = 2.0  # seconds before the relay's time limit at which an end counts as its timeout
+NOT_ACCEPTED_MARGIN = 2.0  # seconds; an end this close to the relay's time limit counts as its timeout
 
 
 class Tunnel(Handle[bytes]):
@@ -34,8 +34,8 @@ class Tunnel(Handle[bytes]):
 
     Args:
         relay: the ticket of the relay.
-        peer_public_key: 32 bytes, the other node's. An end-to-end handshake verifies it; without one,
-            only the relay did.
+        peer_public_key: 32 bytes, the other node's key. An end-to-end handshake verifies it; without one,
+            only the relay has verified it.
         driver: runs the connection.
     """
 
@@ -71,7 +71,7 @@ class Tunnel(Handle[bytes]):
 
         Args:
             mode: "r", "w" or "rw" for text, with a "b" at the end for bytes.
-            encoding: of the text.
+            encoding: the encoding of the text.
             timeout: seconds that each read or write waits, or None to wait forever.
         """
         return make_file(self, mode, encoding, timeout)
@@ -110,10 +110,10 @@ def connect(
     `end_to_end` it returns after the other node has accepted the connect and proven its key.
 
     Args:
-        ticket: the relay's.
-        identity: this node's.
-        peer_public_key: 32 bytes, the other node's.
-        end_to_end: encrypt the messages between the two nodes as well; both must use this option.
+        ticket: the relay's ticket.
+        identity: this node's identity.
+        peer_public_key: 32 bytes, the other node's key.
+        end_to_end: also encrypt the messages between the two nodes; both must use this option.
         timeout: seconds to connect to the relay.
         accept_timeout: seconds for the accept and the end-to-end handshake.
         observer: called in the connection's thread with what passes on each layer, or None.
@@ -147,10 +147,10 @@ def accept(
     """Accept a pending connect that a listener received.
 
     Args:
-        ticket: the relay's.
-        identity: the listener's.
-        source_public_key: 32 bytes, of the node that connects.
-        end_to_end: encrypt the messages between the two nodes as well; both must use this option.
+        ticket: the relay's ticket.
+        identity: the listener's identity.
+        source_public_key: 32 bytes, the key of the node that connects.
+        end_to_end: also encrypt the messages between the two nodes; both must use this option.
         timeout: seconds to connect to the relay, and again for the end-to-end handshake.
         observer: called in the connection's thread with what passes on each layer, or None.
 
@@ -172,7 +172,7 @@ def start_tunnel(dialing: Dialing, init: InitConnection, *, end_to_end: bool, ti
     Args:
         dialing: all its steps are done; the tunnel now owns its socket.
         init: a connect or an accept.
-        end_to_end: encrypt the messages between the two nodes as well.
+        end_to_end: also encrypt the messages between the two nodes.
         timeout: seconds for the end-to-end handshake.
 
     Raises:
@@ -198,7 +198,7 @@ def start_tunnel(dialing: Dialing, init: InitConnection, *, end_to_end: bool, ti
 
 
 def explain_not_joined(role: InitRole, end_to_end: bool, age: float) -> ConnectionEnded:
-    """Return the error of a connection that the relay closed before anything arrived from the other node.
+    """Return the error for a connection that the relay closed before anything arrived from the other node.
 
     Args:
         role: CONNECT or ACCEPT.

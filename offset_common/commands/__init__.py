@@ -1,1 +1,1 @@
-"""The command lines: what stmgr.py and strelay.py run once the requirements are met."""
+"""The commands of the scripts, which run once the requirements are met."""

@@ -24,14 +24,14 @@ def relay_check(values: dict[str, Any]) -> int:
 
     Options:
       --idfile FILE      The identity of both nodes, for a relay with an access file that allows only some
-                         keys. Do not use that of a real node, because the check would replace its listener.
+                         keys. Do not use a real node's identity: the check would replace its listener.
       --quick            Do not measure the throughput, which sends up to 32 MiB.
       --trace            Show and explain every frame, and measure nothing.
       --illustrate FILE  Create a page (.html) that explains every byte, and measure nothing.
       --json             Print one JSON object at the end, and nothing else.
       --line             Print one line at the end, for a monitor: it starts with OK or FAILED.
-      --watch SECONDS    Check again every SECONDS (1 to 86400) until Ctrl-C, as with --quick. Each check is
-                         one line, or one line of JSON. The exit status is that of the last check.
+      --watch SECONDS    Check again every SECONDS (1 to 86400) until Ctrl-C, as with --quick. Each check
+                         prints one line, or one line of JSON. The exit status is that of the last check.
       --timeout SECONDS  The time limit of each step.  [default: 8]
 
     If the relay's name has several addresses, each of them must work, and nodes must meet through every pair

@@ -15,5 +15,5 @@ def raise_descriptor_limit() -> int:
 
 
 def descriptor_limit() -> int:
-    """Return the present limit."""
+    """Return the current limit."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

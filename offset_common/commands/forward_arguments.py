@@ -1,4 +1,4 @@
-"""Read the arguments that the commands of stforward have in common."""
+"""Read the arguments that the commands of stforward share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_CONNECTIONS = 100_000
 
 
 def read_machine(arguments: dict[str, Any], known: KnownCodes) -> tuple[Code, str]:
-    """Return the code of a machine, and what people call it.
+    """Return the code of a machine, and the name to show for it.
 
     Raises:
         UsageError: there is no such machine, or the name of --as is invalid.
@@ -42,15 +42,15 @@ def read_identity(arguments: dict[str, Any], directory: Directory) -> Identity:
 
 
 def check_identity(identity: Identity, relay: RelayTicket) -> None:
-    """Raise UsageError if an identity is that of the relay, which refuses it."""
+    """Raise UsageError if an identity is the relay's own, which the relay rejects."""
     if identity.public_key == relay.public_key:
         raise UsageError(
-            "this machine has the identity of the relay itself; give it another one with --idfile FILE"
+            "this machine has the identity of the relay itself; choose another one with --idfile FILE"
         )
 
 
 def read_name(arguments: dict[str, Any]) -> str:
-    """Return what the other side calls this machine; raise UsageError if the option is invalid."""
+    """Return this machine's name for the other side; raise UsageError if the option is invalid."""
     return _read_name("--name", arguments) or clean_name(socket.gethostname().partition(".")[0])
 
 
@@ -58,7 +58,7 @@ def _read_name(option: str, arguments: dict[str, Any]) -> Optional[str]:
     name: Optional[str] = arguments[option]
     if name is not None and not is_name(name):
         raise UsageError(
-            f"{option} has up to {MAX_NAME} letters, digits, '.', '_' and '-', not {quote(name)}"
+            f"{option} must be up to {MAX_NAME} letters, digits, '.', '_' or '-', not {quote(name)}"
         )
     return name
 

@@ -115,12 +115,12 @@ def remember(known: KnownCodes, code: Code, name: Optional[str], display: Displa
         display.problem("not_remembered", f"the code is not remembered: {error}")
         return
     display.event(
-        "remembered", f"the code is remembered; next time, give the name {given} instead", name=given
+        "remembered", f"the code is remembered; next time, use the name {given} instead", name=given
     )
 
 
 def report_missing(places: Sequence[Place], welcome: Welcome, peer: str, display: Display) -> None:
-    """Show which services the other machine doesn't share, as connections to them will be cut off."""
+    """Report the services that the other machine doesn't share; connections to them will be closed."""
     shared = ", ".join(welcome.services)
     for name in dict.fromkeys(place.service for place in places):
         if name and name not in welcome.services:
@@ -143,11 +143,11 @@ class Ending:
 
     @property
     def in_order(self) -> bool:
-        """Whether it ended by itself, and without a failure."""
+        """Whether it ended on its own and without a failure."""
         return self._ended and not self._failure
 
     def settle(self) -> None:
-        """Ignore all that ends from now on: the loop has stopped, perhaps because of a signal."""
+        """Ignore later calls of `end`: the loop has stopped, perhaps because of a signal."""
         self._settled = True
 
     def end(self, reason: str) -> None:
@@ -162,7 +162,7 @@ class Ending:
         """Return the exit status.
 
         Args:
-            stdio: whether the end before `end` is an interruption.
+            stdio: whether stopping before `end` was called counts as an interruption.
 
         Raises:
             ServiceError: there was a failure.
@@ -173,7 +173,7 @@ class Ending:
 
 
 def list_services(arguments: dict[str, Any]) -> int:
-    """Ask a machine for what it shares, and print that."""
+    """Print the services that a machine shares."""
     directory = Directory.of_user()
     known = KnownCodes(directory)
     code, peer = read_machine(arguments, known)
@@ -207,7 +207,7 @@ def make_reach(
     welcomed: Callable[[Welcome], object],
     refused: Callable[[str], object],
 ) -> Reach:
-    """Return the connecting side that the arguments describe; it has not started.
+    """Return the connecting side that the arguments describe, not started yet.
 
     Raises:
         UsageError: an argument is invalid, or the code is this machine's own.
@@ -216,6 +216,6 @@ def make_reach(
     identity = read_identity(arguments, directory)
     check_identity(identity, code.relay)
     if code.public_key == identity.public_key:
-        raise UsageError("this is the code of this machine itself; run it on another one")
+        raise UsageError("this is the code of this machine itself; use it on another machine")
     options = ReachOptions(read_name(arguments), peer, read_wait(arguments), read_keep(arguments))
     return Reach(loop, code, identity, options, display, welcomed, refused)

@@ -45,7 +45,7 @@ COMMANDS = {
     "list": ("Connecting:", "Both:"),
     "key": ("Both:",),
 }
-"""The commands, with the groups of options on the help page that they take."""
+"""Each command, with the groups of its options on the help page."""
 
 
 def run_stforward(page: str, argv: Optional[Sequence[str]]) -> int:
@@ -62,7 +62,7 @@ def run_stforward(page: str, argv: Optional[Sequence[str]]) -> int:
 
 
 def usage_for(page: str, words: Sequence[str]) -> str:
-    """Return the help page with usage and options of the given command only, so that errors refer to it.
+    """Return the help page with the usage and options of the given command only, for its error messages.
 
     Raises:
         UsageError: the command is missing or unknown.
@@ -109,7 +109,7 @@ def share(arguments: dict[str, Any]) -> int:
     check_identity(identity, ticket)
     peers = Peers(directory)
     if not options.anyone:
-        peers.load()  # a mistake is reported now, not at the first caller
+        peers.load()  # reports a mistake now, not when the first caller connects
     display = Display(arguments["--json"])
     with only_share(identity_path(arguments, directory)):
         if arguments["--relay"]:
@@ -126,7 +126,7 @@ def share(arguments: dict[str, Any]) -> int:
 
 
 def show_code(code: Code, services: dict[str, Service], display: Display, qr: bool) -> None:
-    """Print the line to run elsewhere."""
+    """Print the command to run on the other machine."""
     places = [service.suggestion() for service in services.values()]
     if len(services) > 1:
         places = [f"{name}={place}" for name, place in zip(services, places)]
@@ -139,7 +139,7 @@ def show_code(code: Code, services: dict[str, Service], display: Display, qr: bo
 
 
 def list_known(arguments: dict[str, Any]) -> int:
-    """Print what is remembered."""
+    """Print the machines and keys that are remembered."""
     directory = Directory.of_user()
     display = Display(arguments["--json"])
     for name, code in KnownCodes(directory).load().items():

@@ -218,7 +218,7 @@ def relay_status(values: Values) -> None:
 
     Shows how much of each limit is in use, connections and traffic, why connections ended, and the latest
     important log lines. The relay must run with --status; the URL is that of its page, such as
-    http://127.0.0.1:9090. A port alone is one of this machine.
+    http://127.0.0.1:9090. A port alone means this machine.
 
     Usage:
       stmgr.py relay-status <url> [--watch]

@@ -32,9 +32,9 @@ class RelayOptions(NamedTuple):
 
     Args:
         addresses: to listen on.
-        status: the address of the status, or None.
-        limits: for all, for one address and for one key.
-        drain: the time that tunnels have.
+        status: the address of the status server, or None.
+        limits: in total, per address and per key.
+        drain: how long tunnels have to end.
         workers: the number of processes that forward.
         lines_of: the format of the log.
         balancers: the networks whose connections begin with a PROXY header.
@@ -50,7 +50,7 @@ class RelayOptions(NamedTuple):
 
 
 def read_options(arguments: Mapping[str, Any]) -> RelayOptions:
-    """Return what the options ask for.
+    """Read the options.
 
     Args:
         arguments: by option name, as docopt returns them.
@@ -73,12 +73,12 @@ def read_options(arguments: Mapping[str, Any]) -> RelayOptions:
 
 
 def check_options(arguments: Mapping[str, Any], running: Optional[Mapping[str, Any]] = None) -> None:
-    """Check all options, their files and host names, as a start does; open no port and create no file.
+    """Check all options, their files and host names, as a start would; open no port and create no file.
 
     Args:
         arguments: by option name, as docopt returns them.
-        running: the arguments of the running relay, if they are about to replace these. Files that it has in
-            use already are not checked, nor are host names.
+        running: the arguments of the running relay, if `arguments` are about to replace them. Files that it
+            already uses are not checked, nor are its host names.
 
     Raises:
         OperatorError: the relay could not start.
@@ -128,7 +128,7 @@ def check_no_fleet(arguments: Mapping[str, Any]) -> None:
 
 
 def read_status(text: Optional[str]) -> Optional[Address]:
-    """Return the address of the status, or None for no status.
+    """Return the address of the status server, or None if there is none.
 
     Raises:
         UsageError: it is invalid.
@@ -143,7 +143,7 @@ def read_status(text: Optional[str]) -> Optional[Address]:
 
 
 def read_drain(arguments: Mapping[str, Any]) -> Drain:
-    """Return the time that tunnels have.
+    """Return how long tunnels have to end.
 
     Raises:
         UsageError: it is not a number, or out of range.
@@ -156,7 +156,7 @@ def read_drain(arguments: Mapping[str, Any]) -> Drain:
 
 
 def read_limits(arguments: Mapping[str, Any]) -> Limits:
-    """Return the limits in the arguments, for the present limit of open descriptors.
+    """Return the limits in the arguments, for the current limit of open descriptors.
 
     Raises:
         UsageError: one is not a number, or out of range.
@@ -200,7 +200,7 @@ def read_balancers(networks: Sequence[str]) -> NetworkSet:
 
 
 def read_log_format(arguments: Mapping[str, Any]) -> Format:
-    """Return the format of the log; every line of a host of a fleet has its name.
+    """Return the format of the log; on a host of a fleet, every line includes the host's name.
 
     Raises:
         UsageError: the format, or the name of the host, is invalid.

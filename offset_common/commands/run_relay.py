@@ -35,7 +35,7 @@ from offset_common.service.origin import Origin
 from offset_common.service.sockets import FLEET, RELAY, STATUS, ListeningSockets
 
 VERSION = f"strelay {__version__}"
-STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed, a supervisor starts it again
+STATUS_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h: the relay itself failed; a supervisor restarts it
 POLICY_OPTIONS = ("--access", "--rate", "--rate-per-key", "--quota", "--quota-per-key", "--usage")
 RATES = frozenset({"--rate", "--rate-per-key"})
 RELOADED_OPTIONS = RATES | frozenset(
@@ -90,7 +90,7 @@ def start(page: str, argv: Sequence[str], signals: Signals) -> int:
         if not arguments[RELAY] and not passed:
             raise UsageError(f"{RELAY} is missing, and systemd passed no socket; give it as in {EXAMPLE}")
         return check(arguments) if arguments["--check"] else serve(arguments, signals, origin)
-    # Imported only here, as other parts of a policy below.
+    # Imported only if needed, like the other parts of a policy below.
     from offset_common.policy.config import ConfiguredArguments
 
     required = ("--idfile",) if passed else ("--idfile", RELAY)
@@ -120,9 +120,9 @@ def serve(
 
     Args:
         arguments: by option name, as docopt returns them.
-        signals: kept since the start of the program.
+        signals: held since the start of the program.
         origin: what started the program.
-        reread: returns the arguments anew, if some come from a configuration file.
+        reread: reads the arguments again, if some come from a configuration file.
 
     Raises:
         OperatorError: it cannot start.
@@ -172,12 +172,12 @@ def serve(
 def open_status(
     address: Optional[Address], sockets: ListeningSockets
 ) -> Callable[[Relay], AbstractContextManager[Callable[[], None]]]:
-    """Return what serves the status of a relay while a `with` block lasts.
+    """Return a context manager that serves the status of a relay during a `with` block.
 
-    The block gets a function that leaves the address to another process.
+    It yields a function that hands the address over to another process.
 
     Args:
-        address: to listen on; None for no status, unless systemd passed sockets for it.
+        address: the address to listen on; None for no status, unless systemd passed sockets for it.
         sockets: the listening sockets of this process.
 
     Raises:
@@ -208,7 +208,7 @@ def read_policy(
 
     Args:
         arguments: by option name, as docopt returns them.
-        reread: returns them anew, if some come from a configuration file.
+        reread: reads them again, if some come from a configuration file.
 
     Raises:
         OperatorError: a value is invalid, or a file cannot be read.
@@ -235,11 +235,11 @@ def read_policy(
 def read_homes(
     arguments: Mapping[str, Any], limits: Limits, sockets: ListeningSockets
 ) -> Optional[Callable[[Relay], Homes]]:
-    """Return what makes the relay's knowledge of other hosts; None for a relay of one host.
+    """Return a factory for the Homes of a relay, or None without --fleet.
 
     Args:
         arguments: by option name, as docopt returns them.
-        limits: of the relay.
+        limits: the relay's limits.
         sockets: the listening sockets of this process.
 
     Raises:

@@ -57,7 +57,7 @@ class Share:
 
     Args:
         loop: the event loop.
-        ticket: the relay's.
+        ticket: the relay's ticket.
         identity: this machine's.
         services: by name.
         peers: the file of known keys.

@@ -18,7 +18,7 @@ def illustrate(ticket: RelayTicket, page: AnyPath, timeout: float, record: Optio
     """Use a relay as two nodes do, and write a page that explains every byte.
 
     Args:
-        ticket: the relay's.
+        ticket: the relay's ticket.
         page: the HTML file to create.
         timeout: seconds for each step.
         record: a file of JSON to create for the recording, from which the page can be made again; or None.

@@ -179,7 +179,7 @@ class Recorder:
     """Records one run.
 
     Args:
-        ticket: the relay's.
+        ticket: the relay's ticket.
         timeout: seconds for each step.
     """
 

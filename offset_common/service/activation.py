@@ -19,7 +19,7 @@ MAX_SOCKETS = 256
 def take_passed_sockets(environment: MutableMapping[str, str]) -> list[tuple[str, socket.socket]]:
     """Return the sockets that systemd passed to this process, with their names.
 
-    The variables are removed from the environment, and the descriptors are not inherited.
+    The variables are removed from the environment, and child processes do not inherit the descriptors.
 
     Args:
         environment: the environment of the process.
@@ -34,7 +34,7 @@ def take_passed_sockets(environment: MutableMapping[str, str]) -> list[tuple[str
         return []  # they were meant for another process
     if not (count.isascii() and count.isdigit() and 0 < len(count) < 6 and 0 < int(count) <= MAX_SOCKETS):
         raise UsageError(
-            f"LISTEN_FDS is a number from 1 to {MAX_SOCKETS}, not {quote(count)}; unset LISTEN_PID"
+            f"LISTEN_FDS must be a number from 1 to {MAX_SOCKETS}, not {quote(count)}; unset LISTEN_PID"
         )
     listed = names.split(":") if names else []
     if listed and len(listed) != int(count):

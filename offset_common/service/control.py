@@ -1,11 +1,11 @@
 """The control of a running relay by signals and by the service manager.
 
-    SIGTERM, SIGINT   stop: no new connections, tunnels get some time; a second one ends everything at once
+    SIGTERM, SIGINT   stop: no new connections, tunnels have some time; a second one ends everything at once
     SIGHUP            read the operator's files again
     SIGUSR1           log the state
     SIGUSR2           upgrade in place: a fresh process takes over, this one lets its tunnels end
 
-The service manager gets its signs of life from the event loop, so it restarts a relay whose loop is stuck.
+The event loop sends signs of life to the service manager, which restarts a relay whose loop is stuck.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from offset_common.service.sockets import ListeningSockets
 from offset_common.service.successor import Upgrade, report_obstacle
 
 STATUS_INTERVAL = 10.0  # seconds between two texts for `systemctl status`
-RETURN_TIME = 10.0  # seconds after an upgrade in which connects wait for listeners that come back
-RETRY_INTERVAL = 0.1  # seconds until a message is sent again that the service manager did not take
+RETURN_TIME = 10.0  # seconds after an upgrade during which connects wait for returning listeners
+RETRY_INTERVAL = 0.1  # seconds before a message that the service manager did not accept is sent again
 
 
 class Drain(NamedTuple):
-    """Seconds that tunnels have to end.
+    """How long tunnels have to end, in seconds.
 
     Args:
         stop: after SIGTERM.
@@ -46,10 +46,10 @@ class Control:
 
     Args:
         relay: the relay.
-        notifier: to the service manager.
-        sockets: the listening ones, for a successor.
-        drain: the time that tunnels have.
-        retire_status: called when a successor has taken over the address of the status.
+        notifier: sends messages to the service manager.
+        sockets: the listening sockets, for a successor.
+        drain: how long tunnels have to end.
+        retire_status: called when a successor has taken over the address of the status server.
     """
 
     def __init__(
@@ -73,26 +73,26 @@ class Control:
         self._handed_over = False
 
     def start(self) -> None:
-        """Report that the relay serves, and give signs of life from now on."""
+        """Report that the relay is serving, and send signs of life from now on."""
         if self._notifier.enabled:
             self._relay.loop.add_periodic(self._give_sign, lambda: self._next_sign)
             self._next_sign = 0.0
         self._notify("READY=1", self._status())
 
     def await_listeners(self) -> None:
-        """Let connects wait for listeners that are about to come back from the old process."""
+        """Let connects wait for listeners that are about to return from the old process."""
         loop = self._relay.loop
         self._relay.rendezvous.expect_listeners(True)
         loop.deadlines.schedule(self, loop.now + RETURN_TIME)
 
     def on_deadline(self) -> None:
-        """End the connects whose listeners have not come back."""
+        """End the connects whose listeners have not returned."""
         self._relay.rendezvous.expect_listeners(False)
 
     def act(self, number: int) -> None:
         """Do what a signal asks for."""
         if number in STOPPING:
-            self._upgrade.cancel("the relay stops")
+            self._upgrade.cancel("the relay is stopping")
             self._relay.stop(self._drain.stop)
             self._notify("STOPPING=1", self._status())
         elif number == signal.SIGHUP:
@@ -109,12 +109,12 @@ class Control:
         if self._upgrade.under_way:
             report_obstacle("an upgrade is under way")
         elif self._relay.draining:
-            report_obstacle("the relay stops, or has handed over")
+            report_obstacle("the relay is stopping, or has handed over")
         else:
             self._upgrade.begin()
 
     def _hand_over(self, successor: int) -> None:
-        # The service manager takes messages of the main process only: first this, then those of the new one.
+        # The service manager accepts messages only from the main process, so announce the new one first.
         self._notify(f"MAINPID={successor}", "STATUS=handing over to a new process")
 
     def _upgraded(self) -> None:
@@ -129,7 +129,7 @@ class Control:
                 self._next_sign = self._relay.loop.now + RETRY_INTERVAL
 
     def _give_sign(self) -> None:
-        """Send a sign of life if it is time for one: in each round of the event loop."""
+        """Send a sign of life if it is time; called in each round of the event loop."""
         now = self._relay.loop.now
         if now < self._next_sign:
             return

@@ -1,6 +1,6 @@
 """Messages to a service manager such as systemd: datagrams to the Unix socket that NOTIFY_SOCKET names.
 
-Nothing here waits: what the service manager does not take at once is tried again.
+Nothing here waits: a message that the service manager does not accept at once is sent again later.
 
 Source: sd_notify(3) and sd_watchdog_enabled(3) of systemd.
 """
@@ -24,7 +24,7 @@ _BUSY = frozenset({errno.EAGAIN, errno.ENOBUFS})
 class Notifier:
     """Sends messages to the service manager, if there is one.
 
-    It removes the variables from the environment, so that no other process takes them for its own.
+    It removes the variables from the environment, so that no child process takes them for its own.
 
     Args:
         environment: the environment of the process.
@@ -45,7 +45,7 @@ class Notifier:
             self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._sock.setblocking(False)
         elif address:
-            self._fault = "it is no Unix socket: neither a path nor an abstract name with @"
+            self._fault = "NOTIFY_SOCKET is neither a path nor an abstract name with @"
 
     @property
     def enabled(self) -> bool:
@@ -61,14 +61,14 @@ class Notifier:
         """Send one message.
 
         Args:
-            fields: such as "READY=1".
+            fields: the lines of the message, such as "READY=1".
         """
         if self._sock is not None:
             self._unsent.append("\n".join(fields).encode("utf-8", "replace"))
         self.flush()
 
     def flush(self) -> None:
-        """Send what the service manager did not take before."""
+        """Send the messages that the service manager did not accept before."""
         while self._unsent and self._sock is not None:
             try:
                 self._sock.sendto(self._unsent[0], self._address)
@@ -84,7 +84,7 @@ class Notifier:
             self._fault = ""
 
     def close(self) -> None:
-        """Send nothing more."""
+        """Close the socket and discard unsent messages."""
         self._unsent.clear()
         if self._sock is not None:
             self._sock.close()
@@ -92,7 +92,7 @@ class Notifier:
 
 
 def _watchdog(environment: MutableMapping[str, str]) -> Optional[float]:
-    """Return the seconds within which the service manager wants each sign of life; None for never."""
+    """Return the seconds within which the service manager expects each sign of life, or None."""
     microseconds = environment.pop("WATCHDOG_USEC", "")
     process = environment.pop("WATCHDOG_PID", "")
     is_number = microseconds.isascii() and microseconds.isdigit() and len(microseconds) < 20

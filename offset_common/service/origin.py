@@ -13,8 +13,8 @@ from offset_common.service.sockets import RELAY, STATUS, STATUS_NAME, HeldSocket
 class Origin:
     """The start of this process, as its environment describes it.
 
-    The variables are removed from it. Where an older relay started this process, it goes on in a process that
-    is not a child of that relay.
+    The variables are removed from it. If an older relay started this process, the program continues in a
+    process that is not a child of that relay.
 
     Args:
         environment: the environment of the process.

@@ -1,4 +1,4 @@
-"""The start of a relay as the successor of another one: an upgrade in place, as the new process sees it.
+"""The start of a relay as the successor of another: an upgrade in place, as the new process sees it.
 
     old relay                          first new process          second new process
     SIGUSR2: starts it  -------------> forks  ------------------> reads its files, opens nothing twice
@@ -6,8 +6,8 @@
     <-- "ready" --------------------------------------------------+
     --> "go": from now on it accepts ----------------------------> serves
 
-The first process ends, so that the second one is nobody's child: the service manager becomes its parent, not
-a relay that is about to end.
+The first process ends so that the service manager, or init, adopts the second one. The second one must not be
+the child of a relay that is about to end.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Predecessor:
     """The relay that started this process.
 
     Args:
-        channel: to that relay.
+        channel: the socket to that relay.
         sockets: its listening sockets.
     """
 
@@ -39,17 +39,17 @@ class Predecessor:
         self.sockets = sockets
 
     def leave_parent(self) -> None:
-        """Go on in a process that the service manager adopts. There must be no threads yet."""
+        """Continue in a process that the service manager adopts. There must be no threads yet."""
         child = os.fork()
         if child:
             send_line(self._channel, str(child))
             os._exit(0)
 
     def take_over(self) -> bool:
-        """Report that everything is ready, and wait until it is this process's turn.
+        """Report that this process is ready, and wait until the old relay hands over.
 
         Returns:
-            Whether to read the operator's files again: they may have changed since.
+            Whether to read the operator's files again, because they may have changed.
 
         Raises:
             ServiceError: the old relay has ended, or does not answer.
@@ -63,7 +63,7 @@ class Predecessor:
             answer = ""
         if answer not in (GO, GO_AND_RELOAD):
             raise ServiceError(
-                "the relay that started this one does not hand over; start it without that one"
+                "the relay that started this one does not hand over; start this one on its own"
             )
         return answer == GO_AND_RELOAD
 

@@ -23,11 +23,11 @@ STATUS_NAME = "status"  # of a socket unit: FileDescriptorName=status
 
 
 class HeldSocket(NamedTuple):
-    """A listening socket, and what it is for.
+    """A listening socket, and the option that it serves.
 
     Args:
         option: one of OPTIONS.
-        address: the address as the option has it; empty for a socket of systemd.
+        address: the address as given in the option; empty for a socket that systemd passed.
         sock: the socket.
     """
 
@@ -40,7 +40,7 @@ class ListeningSockets:
     """All listening sockets of this process.
 
     Args:
-        passed: the sockets that it was started with.
+        passed: the sockets that the process was started with.
     """
 
     def __init__(self, passed: Sequence[HeldSocket]) -> None:
@@ -53,7 +53,7 @@ class ListeningSockets:
         return list(self._held)
 
     def are_passed(self, option: str) -> bool:
-        """Return whether systemd passed sockets that take the place of an option."""
+        """Return whether systemd passed sockets that replace those of an option."""
         return bool(self._passed_for(option))
 
     def listen(
@@ -63,7 +63,7 @@ class ListeningSockets:
 
         Args:
             option: one of OPTIONS.
-            addresses: what the option says.
+            addresses: the option's value.
             socket_buffer: as for `set_options`.
 
         Raises:
@@ -95,7 +95,7 @@ class ListeningSockets:
         return [each.sock for each in found]
 
     def close_unused(self) -> None:
-        """Close what the options don't ask for any more."""
+        """Close inherited sockets that no option uses."""
         for each in self._unused:
             log_event("address given up", address=show_address(each.sock.getsockname()))
             each.sock.close()

@@ -1,7 +1,7 @@
-"""Upgrade in place, as the old relay sees it: it starts its successor and waits until that one is ready.
+"""Upgrade in place, as the old relay sees it: it starts its successor and waits until the successor is ready.
 
-predecessor.py has the conversation. Until the successor has reported that it is ready, nothing has changed:
-if it ends, or takes too long, it is killed, and the old relay goes on.
+predecessor.py describes the conversation. Until the successor reports that it is ready, nothing changes: if
+it ends or takes too long, it is killed, and the old relay continues.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from offset_common.service.predecessor import GO, GO_AND_RELOAD, READY, VARIABLE
 from offset_common.service.sockets import ListeningSockets
 
 READY_TIMEOUT = 30.0  # seconds
-EXIT_TIMEOUT = 1.0  # seconds for the end of a process that has closed its channel, or was killed
+EXIT_TIMEOUT = 1.0  # seconds to wait for the end of a process that closed its channel or was killed
 
 
 class Upgrade:
-    """Starts a successor of this process, once at a time.
+    """Starts successors of this process, one at a time.
 
     Args:
         loop: the event loop.
-        sockets: what the successor gets.
+        sockets: the listening sockets, which the successor inherits.
         variables: more variables for its environment.
         hand_over: called with its process id once it is ready, just before it begins to serve.
         upgraded: called once it serves.
@@ -57,11 +57,11 @@ class Upgrade:
 
     @property
     def under_way(self) -> bool:
-        """Whether a successor starts."""
+        """Whether a successor is starting."""
         return self._channel is not None
 
     def begin(self) -> None:
-        """Start a successor; log why not if that is impossible."""
+        """Start a successor; log the reason if that is impossible."""
         if os.getpid() == 1:
             report_obstacle(
                 "this is process 1 of a container, which ends with it; restart the container instead"
@@ -79,7 +79,7 @@ class Upgrade:
         self._reload = True
 
     def cancel(self, reason: str) -> None:
-        """Kill the successor before it serves, and go on."""
+        """Kill the successor before it serves, and continue."""
         if self._channel is None:
             return
         if self._process is not None:
@@ -92,7 +92,7 @@ class Upgrade:
         report_obstacle(reason)
 
     def on_ready(self, events: int) -> None:
-        """Take what the successor reports."""
+        """Handle what the successor reports."""
         assert self._channel is not None
         try:
             data = self._channel.recv(1024)
@@ -112,7 +112,7 @@ class Upgrade:
             self._ended()
 
     def on_deadline(self) -> None:
-        """Give up."""
+        """Cancel the upgrade."""
         self.cancel(f"the new process was not ready within {READY_TIMEOUT:g} s")
 
     def _start(self) -> None:

@@ -1,1 +1,1 @@
-"""The work of stmgr beside making files: look into them, draw them, and check a relay."""
+"""The work of stmgr besides creating files: it shows them, draws QR codes and checks relays."""

@@ -20,7 +20,7 @@ from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
 from offset_common.tools.failures import Cause, Failure, explain
 
-MAX_ADDRESSES = 16  # checked at the same time; a name with more is checked up to here
+MAX_ADDRESSES = 16  # checked at the same time; further addresses of a name are not checked
 CLOSE_TIMEOUT = 1.0  # seconds to wait until the relay closes a connection
 JOIN_MARGIN = 1.0  # seconds
 
@@ -54,7 +54,7 @@ def check_addresses(
     """Connect to every address at the same time, up to the end of the handshake.
 
     Args:
-        ticket: the relay's.
+        ticket: the relay's ticket.
         found: the result of `find_addresses`; at most MAX_ADDRESSES of them are checked.
         timeout: seconds for each address.
     """
@@ -75,7 +75,7 @@ def check_addresses(
 
 
 def failure_of_some(ticket: RelayTicket, results: Sequence[AddressResult]) -> Optional[Failure]:
-    """Return the failure of a relay that works at some of its addresses only, or None if it works at all."""
+    """Return the failure of a relay that works only at some of its addresses, or None if all work."""
     bad = [each for each in results if each.failure is not None]
     if not bad:
         return None

@@ -23,7 +23,7 @@ from offset_common.tools.trace import TEXT_WIDTH, TraceWatcher
 STATUS_FAILED = 1
 STEP_WIDTH = 16
 NO_ROUTE = "not checked: this machine has no route to it"
-MEASUREMENTS = ("round trips", "bulk")  # steps that are reported by a line of their own
+MEASUREMENTS = ("round trips", "bulk")  # steps that are reported on lines of their own
 
 
 class Report(enum.Enum):
@@ -95,12 +95,12 @@ def check_and_report(
     """Check a relay and print the results as they arrive.
 
     Args:
-        ticket: the relay's.
+        ticket: the relay's ticket.
         timeout: seconds for each step.
         report: the form of the output. A trace measures nothing.
         quick: do not measure the throughput.
-        short: in a trace, print the opening frames of the first connection only.
-        identity: of both nodes; None for temporary ones.
+        short: in a trace, print the opening frames only for the first connection.
+        identity: the identity of both nodes; None for temporary identities.
 
     Returns:
         The exit status: 0, or 1 if the relay does not work.
@@ -142,14 +142,14 @@ def watch_and_report(
     as_json: bool = False,
     identity: Optional[Identity] = None,
 ) -> int:
-    """Check a relay again and again until Ctrl-C, without throughput; print one line for each check.
+    """Check a relay repeatedly until Ctrl-C, without throughput; print one line for each check.
 
     Args:
-        ticket: the relay's.
+        ticket: the relay's ticket.
         timeout: seconds for each step.
         interval: seconds from the start of one check to the start of the next.
         as_json: print a JSON object on each line.
-        identity: of both nodes; None for temporary ones.
+        identity: the identity of both nodes; None for temporary identities.
 
     Returns:
         The exit status: 0, or 1 if the relay did not work in the last complete check.

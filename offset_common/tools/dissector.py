@@ -142,7 +142,7 @@ def packed_parts(payload: bytes, message: Message) -> list[Part]:
     """Split a packed message into its fields and the pointers between them.
 
     In a packed field, the bytes of each word are reversed, and a count byte may follow the first word. A
-    word that contains zero bytes can be packed in another way, and is then not found.
+    word that contains zero bytes can be packed differently; it is then not found.
 
     Args:
         payload: the packed message.
@@ -169,7 +169,7 @@ def _pointers(data: bytes, first: bool) -> Part:
 
 
 def _find_words(payload: bytes, offset: int, words: bytes) -> Optional[tuple[int, int]]:
-    """Return the offsets where the first word that is found starts, and where the last one ends."""
+    """Return the start of the first word found and the end of the last one."""
     start, at = None, offset
     for index in range(0, len(words), WORD_SIZE):
         found = payload.find(words[index : index + WORD_SIZE], at)

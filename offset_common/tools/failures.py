@@ -60,7 +60,7 @@ def explain(step: str, error: Exception, ticket: RelayTicket) -> Failure:
     Args:
         step: the name of the step.
         error: an OffsetError, or the TimeoutError of a message that did not arrive.
-        ticket: the relay's.
+        ticket: the relay's ticket.
     """
     reason = str(error)
     if isinstance(error, ConnectError):

@@ -82,9 +82,9 @@ class Frame(NamedTuple):
 class FrameAssembler:
     """Observe one connection of a node and emit complete frames.
 
-    For a sent frame, the observer is called with each message, innermost first, and later with the payload
-    when it leaves. For a received frame, it is called with the payload, then with each message, outermost
-    first.
+    For a sent frame, the observer is called with each message, innermost first, and later, when the frame is
+    sent, with the payload. For a received frame, it is called with the payload, then with each message,
+    outermost first.
 
     Args:
         connection: its name.
@@ -96,14 +96,14 @@ class FrameAssembler:
         self._emit = emit
         self._role: Optional[InitRole] = None
         self._sent_layers: list[Message] = []  # of the frame that is being encoded
-        self._queued: deque[list[Message]] = deque()  # the layers of encoded frames that have not left yet
-        self._received_payload: Optional[bytes] = None  # waits for its messages
+        self._queued: deque[list[Message]] = deque()  # the layers of encoded frames that are not sent yet
+        self._received_payload: Optional[bytes] = None  # awaiting its messages
         self._received_layers: list[Message] = []
         self._versions: set[str] = set()  # the directions in which the version was seen
 
     @property
     def settled(self) -> bool:
-        """Whether all sent frames have left."""
+        """Whether all encoded frames have been sent."""
         return not self._queued
 
     def observe(self, direction: str, value: object) -> None:
@@ -117,7 +117,7 @@ class FrameAssembler:
             self._received(value)
 
     def finish(self) -> None:
-        """Emit a received payload that has no complete messages as an unreadable frame."""
+        """Emit a received payload whose messages are incomplete as an unreadable frame."""
         payload = self._received_payload
         if payload is not None:
             self._received_payload = None

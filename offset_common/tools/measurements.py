@@ -1,4 +1,4 @@
-"""Measure the round trips and the throughput of a tunnel between two ends in this program."""
+"""Measure the round trips and the throughput of a tunnel whose two ends are in this program."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RoundTrips(NamedTuple):
 
 
 class Bulk(NamedTuple):
-    """The bytes received in one direction, and the seconds this took."""
+    """The bytes received in one direction, and the seconds that this took."""
 
     size: int
     seconds: float

@@ -25,7 +25,7 @@ from offset_common.tickets import RelayTicket
 from offset_common.tools.failures import NotAnnouncedError
 from offset_common.wire.messages import InitConnection, InitRole
 
-POLL_INTERVAL = 0.05  # seconds between checks whether the relay closed a connect that came too early
+POLL_INTERVAL = 0.05  # seconds between checks whether the relay closed a connect that arrived too early
 RETRY_DELAY = 0.1  # seconds before the next connect
 CLOSE_TIMEOUT = 1.0  # seconds
 
@@ -36,13 +36,13 @@ def check_pairs(
     timeout: float,
     identity: Optional[Identity] = None,
 ) -> int:
-    """Listen at each address, and connect at each other one; return the number of pairs.
+    """Listen at each address, and connect at every other address; return the number of pairs.
 
     Args:
-        ticket: the relay's.
-        addresses: those that work.
+        ticket: the relay's ticket.
+        addresses: the addresses that work.
         timeout: seconds for each pair.
-        identity: of both nodes; None for new ones.
+        identity: the identity of both nodes; None for new identities.
 
     Raises:
         NotAnnouncedError: some pairs don't meet; the error names them.
@@ -57,7 +57,7 @@ def check_pairs(
             for there in addresses:
                 if there != here and not _meet(ticket, listener, init, connecting, there, timeout):
                     apart.append(f"{there.sockaddr[0]} to {here.sockaddr[0]}")
-                    break  # another one would take as long
+                    break  # the next address would take as long
         finally:
             listener.close(CLOSE_TIMEOUT)
     if apart:
@@ -92,7 +92,7 @@ def wait_for_incoming(listener: Listener, tunnel: Tunnel, deadline: Deadline) ->
     Args:
         listener: receives the connect.
         tunnel: the tunnel of the connect.
-        deadline: return None after it.
+        deadline: when to give up and return None.
 
     Raises:
         ConnectionEnded: the listener was closed.

@@ -47,7 +47,7 @@ class QrCode:
                 "a QR code needs the package segno; install it in the virtual environment of this program"
                 " (.venv/bin/pip install segno), or as Debian's package (apt-get install python3-segno)"
             ) from None
-        # The lowest error correction gives the smallest code; segno raises it where that is free.
+        # The lowest error correction gives the smallest code; segno raises it if the size stays the same.
         self._code: Any = segno.make_qr(content, error="l")
 
     def rows(self) -> list[list[bool]]:

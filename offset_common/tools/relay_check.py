@@ -4,11 +4,11 @@
     listener:   TCP connection, version, handshake, listen
     connector:  connect to the listener's key --> announced to the listener
     listener:   accept, on a new connection --> a message in each direction
-    both, through every two addresses of the name: listen here, connect there
+    both, through every pair of the name's addresses: listen here, connect there
     listener and connector: round trips, bulk
 
-Both nodes have new random identities, so the check does not affect any real node; or they share one that the
-person gives.
+Both nodes have new random identities, so the check does not affect any real node. With --idfile, both use the
+given identity.
 
 Source: sections 2, 4 and 7 of docs/protocol.md.
 """
@@ -92,12 +92,12 @@ class RelayCheck:
     """One check of one relay.
 
     Args:
-        ticket: the relay's.
+        ticket: the relay's ticket.
         watcher: receives the progress.
         timeout: seconds for each step.
         round_trips: measure round trips after the other steps.
         bulk: measure the throughput last.
-        identity: of both nodes; None for a new one for each.
+        identity: the identity of both nodes; None for a new identity each.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class RelayCheck:
     ) -> None:
         self.ticket = ticket
         self.steps: list[StepDone] = []
-        self.addresses: list[AddressResult] = []  # only of a name that has several
+        self.addresses: list[AddressResult] = []  # only for a name with several
         self.failure: Optional[Failure] = None
         self.round_trips: Optional[RoundTrips] = None
         self.bulk: Optional[Bulk] = None
@@ -126,7 +126,7 @@ class RelayCheck:
         self._connections: list[Union[Tunnel, Listener]] = []
 
     def run(self) -> bool:
-        """Run all steps, or up to the first that fails; return whether all succeeded."""
+        """Run the steps up to the first that fails; return whether all succeeded."""
         try:
             with contextlib.suppress(_StepFailed):
                 self._run_steps()
@@ -212,7 +212,7 @@ class RelayCheck:
         return tunnel
 
     def _connect(self, listener: Listener, addresses: Sequence[SocketAddress]) -> tuple[Tunnel, Incoming]:
-        """Connect until the listener receives it: the relay may process the listen after the connect."""
+        """Repeat the connect until the listener receives it: the relay may process the listen later."""
         deadline = Deadline(self._timeout)
         with self._step("connect") as add_detail:
             attempts = 0
@@ -233,7 +233,7 @@ class RelayCheck:
 
     def _expect(self, tunnel: Tunnel, message: bytes) -> None:
         if tunnel.receive(self._timeout) != message:
-            raise PeerError("the message that arrived is not the one that was sent")
+            raise PeerError("the message that arrived differs from the one sent")
 
     def _close_connections(self, timeout: float) -> None:
         """Close all connections in an orderly way, so that the relay's log shows no errors."""

@@ -1,4 +1,4 @@
-"""Terminal output: styles and a progress line, both left out when the output is not a terminal."""
+"""Terminal output: styles and a progress line, both omitted if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def wants_colour(stream: Optional[TextIO]) -> bool:
 
 
 def text_width(stream: Optional[TextIO], most: int) -> int:
-    """Return the columns for a line of text: those of the terminal, at most `most`; without one, `most`.
+    """Return the width of a line of text: that of the terminal, at most `most`; without one, `most`.
 
     Args:
         stream: the output.
-        most: columns.
+        most: the maximum width, in columns.
     """
     if not is_terminal(stream):
         return most
@@ -68,7 +68,7 @@ def styled(text: str, style: Optional[Style], colour: bool) -> str:
 
 
 def print_line(text: str) -> None:
-    """Print one line and flush; escape characters that the output encoding does not have."""
+    """Print one line and flush; escape characters that the output encoding lacks."""
     stream = sys.stdout
     if stream is not None:
         encoding = stream.encoding or "utf-8"

@@ -31,7 +31,7 @@ class TraceWatcher:
         write: called with each line.
         colour: use colours.
         short: after the first connection, print only the names of the opening frames.
-        width: columns that a line may have.
+        width: the maximum width of a line, in columns.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TraceWatcher:
             self._write("")
 
     def step_done(self, step: StepDone) -> None:
-        """Wait until the frames of the step have left, so that they appear under its heading."""
+        """Wait until the frames of the step have been sent, so that they appear under its heading."""
         with self._changed:
             self._changed.wait_for(lambda: all(each.settled for each in self._assemblers), SETTLE_TIMEOUT)
             if step.detail:
@@ -114,7 +114,7 @@ def frame_lines(number: int, frame: Frame, colour: bool, width: int = TEXT_WIDTH
         number: the frame's number in the trace.
         frame: with its layers.
         colour: use colours.
-        width: columns that a line may have.
+        width: the maximum width of a line, in columns.
     """
     width = max(width, MIN_WIDTH)
     arrow = "->" if frame.direction == SENT else "<-"

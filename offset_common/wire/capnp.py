@@ -1,10 +1,10 @@
-"""Cap'n Proto messages: a reader for any that a peer may send, and the words of ours.
+"""Cap'n Proto: read any message that a peer may send, and build the words of our own.
 
 A message is a table of segment sizes, followed by the segments. A segment consists of words of eight bytes.
 A pointer is one word; it points to a struct, to a list, or (a far pointer) into another segment.
 
 The reader trusts nothing. Every object must be inside its segment, and all objects together must not be
-larger than the message. So the work is bounded by the size, even with cycles or shared objects.
+larger than the message. So the message's size bounds the work, even with cycles or shared objects.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Segments:
     def claim(self, bound: tuple[int, int], start: int, size: int) -> None:
         """Reject an object outside its segment, or one that makes the total larger than the message."""
         if start < bound[0] or start + size > bound[1]:
-            raise DecodeError("a pointer leads out of its segment")
+            raise DecodeError("a pointer leads outside its segment")
         self.budget -= size
         if self.budget < 0:
             raise DecodeError("several pointers lead to the same object")
@@ -64,7 +64,7 @@ class Segments:
         self.claim(bound, pad, 2 * WORD_SIZE if low & _DOUBLE_FAR else WORD_SIZE)
         if not low & _DOUBLE_FAR:
             return pad, pad + WORD_SIZE + self._offset(pad), bound
-        # The landing pad of a double-far pointer: a far pointer to the object, then what describes it.
+        # The landing pad of a double-far pointer: a far pointer to the object, then one that describes it.
         low, bound = self._far_pointer(pad)
         if low & _DOUBLE_FAR:
             raise DecodeError("a double-far pointer leads to another one")
@@ -73,7 +73,7 @@ class Segments:
     def _far_pointer(self, at: int) -> tuple[int, tuple[int, int]]:
         low, segment = _FAR_POINTER.unpack_from(self.content, at)
         if low & 3 != _FAR:
-            raise DecodeError("a pointer of the wrong kind")
+            raise DecodeError("expected a far pointer")
         if segment >= len(self.bounds):
             raise DecodeError("a far pointer leads to a segment that does not exist")
         return low, self.bounds[segment]
@@ -160,7 +160,7 @@ def _read_struct(segments: Segments, bound: tuple[int, int], at: int) -> StructR
         at, start, bound = segments.land(at)
         low, data_words, pointer_count = _STRUCT_POINTER.unpack_from(segments.content, at)
         if low & 3 != _STRUCT:
-            raise DecodeError("a pointer of the wrong kind where a struct should be")
+            raise DecodeError("expected a pointer to a struct")
     pointers = start + data_words * WORD_SIZE
     end = pointers + pointer_count * WORD_SIZE
     segments.claim(bound, start, end - start)
@@ -177,7 +177,7 @@ def _read_data(segments: Segments, bound: tuple[int, int], at: int) -> bytes:
         at, start, bound = segments.land(at)
         low, elements = _LIST_POINTER.unpack_from(segments.content, at)
     if low & 3 != _LIST or elements & 7 != _BYTE_ELEMENTS:
-        raise DecodeError("a pointer of the wrong kind where a Data should be")
+        raise DecodeError("expected a pointer to a Data")
     size = elements >> 3
     segments.claim(bound, start, size + -size % WORD_SIZE)
     return memoryview(segments.content)[start : start + size].tobytes()
@@ -188,8 +188,8 @@ def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE, data_fields: int = 
 
     Args:
         packed: one packed message.
-        limit: the most bytes that all its segments may have when unpacked.
-        data_fields: the number of Data fields, each of which may have 64 KiB of any content.
+        limit: the maximum unpacked size of all its segments, in bytes.
+        data_fields: the number of Data fields, each of which may hold 64 KiB of any content.
 
     Raises:
         DecodeError: it is not a message, is too large, or is too expensive to unpack.
@@ -199,9 +199,9 @@ def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE, data_fields: int = 
     sizes, at = _read_segment_table(packed)
     total = sum(sizes)
     if total > limit:
-        raise DecodeError(f"a message of {total} bytes unpacked, over the limit of {limit}")
+        raise DecodeError(f"a message unpacks to {total} bytes, over the limit of {limit}")
     if total > max_unpacked_size(len(packed), data_fields):
-        raise DecodeError(f"a message of {total} bytes unpacked and {len(packed)} packed")
+        raise DecodeError(f"a message of {len(packed)} bytes unpacks to {total}, too many for its size")
     content, _ = unpack(packed, at, total, data_fields * MAX_RUNS)
     bounds = []
     start = 0
@@ -216,10 +216,10 @@ def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE, data_fields: int = 
 
 
 def _read_segment_table(packed: bytes) -> tuple[list[int], int]:
-    """Read the sizes of the segments, in bytes, and the position of the first one in `packed`.
+    """Return the sizes of the segments, in bytes, and the position of the first segment in `packed`.
 
     The original reads the first word, the rest of the table and the segments separately, and rejects a
-    run across these boundaries. So does this function (section 3.3).
+    run that crosses these boundaries. So does this function (section 3.3).
     """
     first, at = unpack(packed, 0, WORD_SIZE)
     count, size = _FAR_POINTER.unpack(first)

@@ -21,11 +21,11 @@ _OLD_PEER_LENGTH = 4 << 32
 
 
 class FrameTooLargeError(FrameError):
-    """A frame announces more bytes than allowed.
+    """A frame announces a payload that is too large.
 
     Args:
         length: bytes, as announced.
-        limit: the most bytes that its payload may have.
+        limit: the maximum size of a payload, in bytes.
     """
 
     def __init__(self, length: int, limit: int) -> None:
@@ -47,17 +47,17 @@ def encode_frame(payload: Buffer) -> bytes:
 
 
 def encode_length(payload: Buffer) -> bytes:
-    """Return the bytes before a payload in its frame."""
+    """Return the length prefix of a payload's frame."""
     return _LENGTH.pack(len(payload))
 
 
 def frame_end(data: Buffer, start: int, limit: int) -> int:
-    """Return the end of the frame at `start`, which may be after the end of `data`.
+    """Return the end of the frame at `start`, which may be beyond the end of `data`.
 
     Args:
-        data: a stream that contains at least the length of the frame.
+        data: bytes of a stream; they include at least the frame's length prefix.
         start: the position of the frame.
-        limit: the most bytes that its payload may have.
+        limit: the maximum size of its payload, in bytes.
 
     Raises:
         FrameError: the frame announces a larger payload.
@@ -74,7 +74,7 @@ class FrameReader:
     """Splits a byte stream into payloads.
 
     Args:
-        limit: the most bytes that the payload of the next frame may have.
+        limit: the maximum size of the next payload, in bytes.
     """
 
     __slots__ = ("_buffer", "_limit", "_start")
@@ -85,7 +85,7 @@ class FrameReader:
         self._start = 0  # of the first byte that has not been returned
 
     def set_limit(self, limit: int) -> None:
-        """Change the limit for the payload of the next frame."""
+        """Change the maximum size of the next payload."""
         self._limit = limit
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ class FrameReader:
         return len(self._buffer) - self._start
 
     def peek(self, size: int) -> bytes:
-        """Return the first `size` bytes that have not been returned yet, or all if they are fewer."""
+        """Return up to `size` bytes that have not been returned yet, without removing them."""
         return bytes(memoryview(self._buffer)[self._start : self._start + size])
 
     def receive_data(self, data: Buffer) -> None:

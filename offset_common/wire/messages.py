@@ -1,7 +1,7 @@
 """The messages of the protocol, one class each: section 3.1 of docs/protocol.md.
 
 `encode` returns the packed bytes for a frame, or for the layer below. `decode` reads every form of the
-message that a peer may choose, and raises DecodeError for everything else.
+message that a peer may choose, and raises DecodeError for anything else.
 
 The constant parts of a message, mostly pointers, are packed once, when this module is loaded. The variable
 parts are byte strings that look random; they are packed as literal runs.
@@ -90,7 +90,7 @@ class ExchangeRandNonce(Message):
         root = read_message(bytes(data), constants.MAX_HANDSHAKE_FRAME_SIZE)
         choice = root.discriminant()
         if choice > 1:
-            raise DecodeError(f"an optDestPublicKey of the unknown kind {choice}")
+            raise DecodeError(f"an optDestPublicKey of unknown kind {choice}")
         return cls(
             read_fixed(root, 0, constants.RAND_NONCE_SIZE),
             read_fixed(root, 1, constants.PUBLIC_KEY_SIZE),
@@ -181,7 +181,7 @@ class Rekey(Message):
 
 
 def max_payload_size(frame_size: int) -> int:
-    """Return the most bytes that the `message` in a frame of `frame_size` bytes may decode to."""
+    """Return the maximum size of the `message` in a frame of `frame_size` bytes, decoded."""
     user_size = max_unpacked_size(frame_size, data_fields=2)  # of the whole ChannelMessage
     return min(constants.MAX_FRAME_SIZE, max_unpacked_size(user_size))
 
@@ -250,14 +250,14 @@ class ChannelMessage(Message):
             return cls(padding, Rekey.read(content.struct(0)))
         if choice == 1:
             return cls(padding, content.data(0))
-        raise DecodeError(f"a ChannelContent of the unknown kind {choice}")
+        raise DecodeError(f"a ChannelContent of unknown kind {choice}")
 
 
 class KaMessage(Message):
     """A keepAlive, or bytes of the layer above.
 
     Args:
-        message: None for keepAlive.
+        message: the bytes, or None for a keepAlive.
 
     Source: section 6.
     """
@@ -295,7 +295,7 @@ class KaMessage(Message):
             return cls(None)
         if choice == 1:
             return cls(root.data(0))
-        raise DecodeError(f"a KaMessage of the unknown kind {choice}")
+        raise DecodeError(f"a KaMessage of unknown kind {choice}")
 
 
 class InitRole(enum.Enum):
@@ -310,7 +310,7 @@ class InitConnection(Message):
     """The first message of a connection to the relay: its role.
 
     Args:
-        role: of the connection.
+        role: the connection's role.
         public_key: 32 bytes, the other node's key; None for LISTEN.
 
     Source: section 7.
@@ -343,7 +343,7 @@ class InitConnection(Message):
         try:
             role = InitRole(root.discriminant())
         except ValueError:
-            raise DecodeError(f"an InitConnection of the unknown kind {root.discriminant()}") from None
+            raise DecodeError(f"an InitConnection of unknown kind {root.discriminant()}") from None
         if role is InitRole.LISTEN:
             return cls(role)
         return cls(role, read_fixed(root, 0, constants.PUBLIC_KEY_SIZE))

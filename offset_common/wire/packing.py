@@ -16,21 +16,21 @@ from offset_common.errors import DecodeError
 WORD_SIZE = 8  # bytes
 MAX_RUN = 256  # words of the longest run: the tag's own and 255 more
 
-# Limits of what is unpacked for a peer. They admit any 64 KiB as one Data, also when these are packed bytes,
-# of which there are at most 17 for each 16 unpacked, and a few around them.
+# Limits for unpacking a peer's bytes. They admit any Data of up to 64 KiB, even once it has been packed and
+# is the content of another Data: packing adds at most 1/16.
 DATA_ALLOWANCE = 70 * 1024  # bytes
-MAX_RUNS = DATA_ALLOWANCE // WORD_SIZE  # for each Data; unpacking one takes about 0.3 us
+MAX_RUNS = DATA_ALLOWANCE // WORD_SIZE  # for each Data; unpacking a run takes about 0.3 us
 
 PACKED_SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))
 """The packed size of a word by its tag, without the count byte."""
 
-_ZERO_RUNS = re.compile(rb"\x00{64,}")  # shorter ones are left to `pack`
+_ZERO_RUNS = re.compile(rb"\x00{64,}")  # `pack` handles shorter runs
 
 _RUN_SIZE = MAX_RUN * WORD_SIZE  # bytes
 _PACKED_RUN_SIZE = _RUN_SIZE + 2
 _RUN = struct.Struct(f"{WORD_SIZE}s{_RUN_SIZE - WORD_SIZE}s")  # the words before and after the count byte
 _PACKED_RUN = struct.Struct(f"x{WORD_SIZE}sx{_RUN_SIZE - WORD_SIZE}s")
-_SEVERAL_RUNS = 4 * _RUN_SIZE  # bytes from which on looking for consecutive full runs pays off
+_SEVERAL_RUNS = 4 * _RUN_SIZE  # bytes; from this size on, it pays to look for consecutive full runs
 
 _ZEROS = tuple(bytes(count) for count in range(WORD_SIZE))
 # By tag, with adjacent bytes grouped: read the bytes that are present; write them with zero bytes between.
@@ -53,7 +53,7 @@ def pack(words: bytes) -> bytes:
     Args:
         words: a multiple of 8 bytes.
 
-    Source: section 3.3; every 0x00 and 0xff tag has its count byte, also at the very end.
+    Source: section 3.3; every 0x00 and 0xff tag has its count byte, even at the very end.
     """
     flags = struct.unpack(f"<{len(words) // WORD_SIZE}Q", words.translate(_NONZERO_TO_ONE))
     tags = [flag * _GATHER_BITS >> 56 & 0xFF for flag in flags]
@@ -81,7 +81,7 @@ def pack_word(word: bytes) -> bytes:
 
 
 def _equal_tags(tags: list[int], at: int, tag: int) -> int:
-    """Return how many tags from `at` on equal `tag`, at most 255."""
+    """Count the tags from `at` on that equal `tag`, up to 255."""
     end = at
     limit = min(len(tags), at + MAX_RUN - 1)
     while end < limit and tags[end] == tag:
@@ -90,7 +90,7 @@ def _equal_tags(tags: list[int], at: int, tag: int) -> int:
 
 
 def pack_literal(content: bytes) -> bytes:
-    """Pack bytes as literal runs, without looking at them.
+    """Pack bytes as literal runs, without inspecting them.
 
     Args:
         content: any number of bytes; zero bytes fill the last word.
@@ -108,7 +108,7 @@ def pack_literal(content: bytes) -> bytes:
 
 
 def literal_runs(content: bytes) -> list[bytes]:
-    """Return what `pack_literal` does, in pieces, so that large content is copied only once more."""
+    """Return the result of `pack_literal` in pieces, which saves a copy of large content."""
     end = len(content) // _RUN_SIZE * _RUN_SIZE
     pieces = [
         piece
@@ -150,9 +150,9 @@ def unpack_word(packed: Union[bytes, bytearray], at: int) -> bytes:
 
 
 def _unpack_full_runs(packed: bytes, at: int, size: int, words: bytearray) -> int:
-    """Unpack consecutive runs of full length, of which the first is at `at`; see `unpack`.
+    """Unpack consecutive runs of full length, starting at `at`; see `unpack`.
 
-    Their tags and counts are at regular distances, so they are taken with two slices.
+    Their tags and counts are at regular distances, so two slices extract them.
     """
     most = (size - len(words)) // _RUN_SIZE
     end = at + most * _PACKED_RUN_SIZE
@@ -172,11 +172,11 @@ def _leading_ones(content: bytes) -> int:
 
 
 def max_unpacked_size(packed_size: int, data_fields: int = 1) -> int:
-    """Return the most bytes that a packed message may unpack to; larger ones are rejected.
+    """Return the maximum unpacked size of a packed message; larger messages are rejected.
 
     Args:
-        packed_size: bytes of the message.
-        data_fields: the number of its Data fields, each of which may have 64 KiB of any content.
+        packed_size: the packed size of the message, in bytes.
+        data_fields: the number of its Data fields, each of which may hold 64 KiB of any content.
     """
     return packed_size + data_fields * DATA_ALLOWANCE
 
@@ -185,10 +185,10 @@ def unpack(packed: bytes, start: int, size: int, max_runs: int = MAX_RUNS) -> tu
     """Unpack exactly `size` bytes, which must end at the end of a word or of a run.
 
     Args:
-        packed: the packed bytes; those after the wanted ones are not read.
+        packed: the packed bytes; bytes after the wanted ones are not read.
         start: the position in `packed` to start at.
-        size: the unpacked bytes that are wanted, a multiple of 8; the caller has bounded it.
-        max_runs: the most runs and single words that they may be packed as.
+        size: the number of unpacked bytes, a multiple of 8; the caller has bounded it.
+        max_runs: the maximum number of runs and single words that they may be packed as.
 
     Returns: the unpacked bytes, and the position in `packed` after them.
 

@@ -82,7 +82,7 @@ def check(packed: bytes, stale: bytes = b"") -> bool:
     assert want.message is not None or want.fault is not None
     assert (content is not UNCHANGED) is (want.padding > MAX_PADDING_KEPT)
     if content is not UNCHANGED:
-        trimmed = meaning(PADDING.write_behind(content))
+        trimmed = meaning(PADDING.pad(content))
         assert trimmed is not None
         assert trimmed.user == want.user
         assert trimmed.padding <= MAX_PADDING_SENT

@@ -59,7 +59,7 @@ def test_only_long_padding_is_trimmed(encode, padding_size, payload_size):
 def trim(packed: bytes, source: _PaddingSource) -> bytes:
     content = classify(bytearray(packed), len(packed))
     assert isinstance(content, Content) and content.packed
-    return source.write_behind(content)
+    return source.pad(content)
 
 
 @pytest.mark.parametrize("encode", ENCODERS)

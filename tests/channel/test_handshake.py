@@ -72,7 +72,7 @@ def test_handshake_completes_at_its_last_byte():
 def test_peer_with_another_key_than_expected_is_refused():
     client = node()
     stranger = Connection(STRANGER, 0.0, None, Randomness(3))
-    with pytest.raises(HandshakeError, match="another identity"):
+    with pytest.raises(HandshakeError, match="not the expected one"):
         receive(client, stranger.data_to_send())
     sent = cut_frames(client.data_to_send())
     assert len(sent) == 2, "an unexpected peer gets no signature"

@@ -94,7 +94,7 @@ def test_impostor_that_accepts_is_rejected(relay):
         connecting = pool.submit(connect, relay.ticket, Identity.generate(), node.public_key, end_to_end=True)
         with listener.receive(PATIENCE).accept() as plain:
             InnerPeer(plain, KeyPair())
-            with refused(ConnectError, Step.END_TO_END, r"did not prove its key: .*another identity"):
+            with refused(ConnectError, Step.END_TO_END, r"did not prove its key: .*not the expected one"):
                 connecting.result(PATIENCE)
 
 
@@ -102,7 +102,7 @@ def test_impostor_that_connects_is_rejected(relay):
     node = Identity.generate()
     with start_listening(relay, node) as listener, connect_to(relay, node) as plain:
         InnerPeer(plain, KeyPair())
-        with refused(ConnectError, Step.END_TO_END, "another identity"):
+        with refused(ConnectError, Step.END_TO_END, "not the expected one"):
             listener.receive(PATIENCE).accept(end_to_end=True)
 
 

@@ -63,7 +63,7 @@ KEY = encode_key(bytes(32))
         (("share", "22", "--allow", "abc"), 2, "--allow: the key has 3 characters; a 32-byte key has 43"),
         (("share", "22", "--max", "0"), 2, "--max is a whole number from 1 to 100000, not '0'"),
         (("share", "22", "--keep", "1h"), 2, "--keep is a number of seconds from 0 to 86400, not '1h'"),
-        (("share", "22", "--name", "a b"), 2, "--name has up to 32 letters, digits"),
+        (("share", "22", "--name", "a b"), 2, "--name must be up to 32 letters, digits"),
         (("share", "22", "--stdio"), 2, "unknown option --stdio"),
         (("share", "ssh"), 2, "'ssh' names no port"),
         (("to", "home"), 2, "no port is given; give one to listen on"),
@@ -71,7 +71,7 @@ KEY = encode_key(bytes(32))
         (("to", "home", "2222", "--stdio"), 2, "--stdio connects one service" ),
         (("to", "of1abc", "2222"), 2, "no machine is known as 'of1abc'"),
         (("to", "of1" + "A" * 80, "2222"), 2, "the code is incomplete or mistyped; copy it again"),
-        (("to", "home", "--as", "a b", "2222"), 2, "--as has up to 32 letters"),
+        (("to", "home", "--as", "a b", "2222"), 2, "--as must be up to 32 letters"),
         (("list", "home"), 2, "no machine is known as 'home'"),
         (("shar", "22"), 2, "unknown command 'shar'; did you mean share?"),
         ((), 2, "no command is given"),
@@ -116,7 +116,7 @@ def test_relay_and_code_are_remembered(setting: Setting) -> None:
     with server(echo) as target:
         setting.share(f"echo={target}", "--name", "home").stop()
         setting.start(setting.home, "share", f"echo={target}", "--name", "home").wait_for_line("^waiting for")
-        setting.reach()[0].wait_for_line("^the code is remembered; next time, give the name home instead$")
+        setting.reach()[0].wait_for_line("^the code is remembered; next time, use the name home instead$")
         program = setting.start(setting.laptop, "to", "home", "echo", "0")
         program.wait_for_line("^connected to home$")
         with reach(port_of(program)) as sock:
@@ -128,7 +128,7 @@ def test_relay_and_code_are_remembered(setting: Setting) -> None:
 def test_code_of_this_machine_itself_is_refused(setting: Setting) -> None:
     done = setting.home.run("to", str(setting.code), "0")
     assert done.returncode == 2
-    assert done.stderr == b"stforward: this is the code of this machine itself; run it on another one\n"
+    assert done.stderr == b"stforward: this is the code of this machine itself; use it on another machine\n"
 
 
 @pytest.mark.parametrize("command", ["share", "to"])

@@ -161,7 +161,7 @@ def test_a_wrong_socket_is_named_in_one_line(tmp_path: Path, kind: str, reason: 
 @pytest.mark.parametrize("count", ["", "0", "-1", "257", "1e3", "x" * 1000, "99999999999999999999"])
 def test_a_wrong_number_of_sockets_is_refused(count: str) -> None:
     environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}
-    with pytest.raises(UsageError, match=r"^LISTEN_FDS is a number from 1 to 256, not ") as caught:
+    with pytest.raises(UsageError, match=r"^LISTEN_FDS must be a number from 1 to 256, not ") as caught:
         take_passed_sockets(environment)
     assert len(str(caught.value)) < 200
     assert environment == {}

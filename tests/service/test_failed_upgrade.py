@@ -94,7 +94,7 @@ def test_stop_during_an_upgrade_stops_both(start_upgrading: StartUpgrading, tmp_
         wait_until(lambda: len(processes_of(relay.identity)) == 2, "a new process")
         assert relay.stop() == 0
         wait_until(lambda: processes_of(relay.identity) == [], "the end of all processes")
-    assert relay.count_lines('^warning: not upgraded: reason="the relay stops"') == 1
+    assert relay.count_lines('^warning: not upgraded: reason="the relay is stopping"') == 1
 
 
 def test_death_of_the_old_relay_ends_the_new_one(start_upgrading: StartUpgrading, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_stopping_relay_is_not_upgraded(start_upgrading: StartUpgrading) -> No
         relay.signal(signal.SIGTERM)
         relay.wait_for_line("^stopping")
         relay.signal(signal.SIGUSR2)
-        relay.wait_for_line('^warning: not upgraded: reason="the relay stops, or has handed over"')
+        relay.wait_for_line('^warning: not upgraded: reason="the relay is stopping, or has handed over"')
         assert_joined(near, far)
 
 

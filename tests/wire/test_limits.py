@@ -135,7 +135,7 @@ def test_unpacked_size_is_limited_by_packed_size(kind, wrap, fields):
         try:
             kind.decode(packed)
         except DecodeError as error:
-            assert "bytes unpacked and" in str(error)
+            assert "too many for its size" in str(error)
             verdicts.append(False)
         else:
             verdicts.append(True)
