@@ -43,19 +43,19 @@ class Acceptor:
         self._rate = rate
         self._accepted = accepted
         self._out_of_resources = out_of_resources
-        self._count = 0  # in the present second
-        self._second = 0
+        self._allowed = float(rate)  # connections that may be accepted at once: at most those of a second
+        self._allowed_at = loop.now
         self._paused = False
         loop.register(sock, READ, self)
 
     def on_ready(self, events: int) -> None:
-        """Accept what waits, within the bounds of a round and a second."""
-        second = int(self._loop.now)
-        if second != self._second:
-            self._second, self._count = second, 0
+        """Accept what waits, within the bound of a round and the rate."""
+        now = self._loop.now
+        self._allowed = min(self._rate, self._allowed + (now - self._allowed_at) * self._rate)
+        self._allowed_at = now
         for _ in range(ACCEPTS_IN_ROUND):
-            if self._count >= self._rate:
-                self._pause(second + 1.0)
+            if self._allowed < 1.0:
+                self._pause(now + (1.0 - self._allowed) / self._rate)
                 return
             try:
                 sock, address = self.sock.accept()
@@ -64,7 +64,7 @@ class Acceptor:
                 if error.errno in _OUT_OF_RESOURCES and not self._out_of_resources(error):
                     self._pause(self._loop.now + ACCEPT_PAUSE)
                 return
-            self._count += 1
+            self._allowed -= 1.0
             self._accepted(sock, address)
 
     def change_rate(self, rate: int) -> None:

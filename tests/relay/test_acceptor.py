@@ -98,6 +98,18 @@ def test_accept_rate(harness: Harness) -> None:
     limited.close()
 
 
+def test_accepting_goes_on_at_the_rate_before_the_next_second(harness: Harness) -> None:
+    limited = Listener(harness, rate=40)
+    limited.connect(80)
+    harness.run_rounds(20)
+    assert len(harness.relay.admission) == 40
+    harness.advance(0.5)
+    harness.run_until(lambda: len(harness.relay.admission) == 60)
+    harness.advance(0.5)
+    harness.run_until(lambda: len(harness.relay.admission) == 80)
+    limited.close()
+
+
 def test_error_of_one_connection_stops_nothing(harness: Harness, listener: Listener) -> None:
     accept = listener.sock.accept
     errors = [OSError(errno.ECONNABORTED, "aborted")]
