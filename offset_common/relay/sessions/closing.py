@@ -30,10 +30,7 @@ def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
 
 def finish(connection: SocketConnection, reason: CloseReason) -> None:
     """Let the session of a connection finish it; an error closes this connection only."""
-    try:
-        connection.session.finish(reason)
-    except Exception as error:
-        connection.fail(error)
+    connection.call(connection.session.finish, reason)
 
 
 class _Closing(ConnectionSession):
