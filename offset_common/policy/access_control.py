@@ -12,6 +12,9 @@ from offset_common.relay.lifecycle import State
 from offset_common.relay.sessions.closing import finish
 from offset_common.wire.messages import InitRole
 
+# A handshake may be in the pool, and its connection is checked when it comes back; others end already.
+UNCONCERNED = (State.HANDSHAKE, State.FLUSHING, State.LINGERING)
+
 
 class AccessControl:
     """The access rules of a relay, and the roles that they are applied to.
@@ -45,21 +48,19 @@ class AccessControl:
         """Forget a connection that ended."""
         self._roles.pop(connection, None)
 
-    def change_rules(self, rules: AccessRules, admission: Admission[SocketConnection]) -> int:
-        """Replace the rules; close what they deny, and return how many connections that were."""
+    def change_rules(
+        self, rules: AccessRules, admission: Admission[SocketConnection]
+    ) -> list[SocketConnection]:
+        """Replace the rules; return the connections that they deny."""
         self._rules = rules
-        closed = 0
-        for connection in admission.all():
-            # A handshake may be in the pool; its connection is checked when it comes back.
-            state = connection.session.state
-            if state in (State.HANDSHAKE, State.CLOSED) or not self._denies(connection):
-                continue
-            closed += 1
-            if state is State.TUNNEL:
-                finish(connection, CloseReason.DENIED)
-            elif state not in (State.FLUSHING, State.LINGERING):
-                connection.close(CloseReason.DENIED)
-        return closed
+        return [
+            each for each in admission.all() if each.session.state not in UNCONCERNED and self._denies(each)
+        ]
+
+    def finish_denied(self, connection: SocketConnection) -> None:
+        """Finish a connection, unless the rules have changed again and allow it."""
+        if self._denies(connection):
+            finish(connection, CloseReason.DENIED)
 
     def _denies(self, connection: SocketConnection) -> bool:
         role = self._roles.get(connection)

@@ -200,8 +200,9 @@ class Steering(Policy):
                 self._rates.change(*self._rates_of_process())
             if self._volume is not None:
                 self._volume.change_quotas(self._options.quotas)
-        closed = self._access.change_rules(rules, self._relay.admission)
-        log_event("reloaded", access=self._options.access, closed=closed)
+        denied = self._access.change_rules(rules, self._relay.admission)
+        self._relay.loop.call_for_each(denied, self._access.finish_denied)
+        log_event("reloaded", access=self._options.access, closed=len(denied))
         if settings is not None and settings.need_restart:
             names = list(settings.need_restart)
             log_event("changed options that need a restart", logging.WARNING, options=names)

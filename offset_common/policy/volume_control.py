@@ -19,6 +19,7 @@ from offset_common.policy.volume import (
     VolumeMeter,
 )
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
 from offset_common.relay.deadlines import TICK
 from offset_common.relay.lifecycle import State
 from offset_common.relay.log import log_event
@@ -56,6 +57,7 @@ class VolumeControl:
         self._relay: Optional[Steered] = None
         self._counter: Optional[VolumeCounter] = None
         self._writer: Optional[UsageWriter] = None
+        self._ending = False  # tunnels are about to be ended
         if self._file is not None:
             try:
                 self._saved = self._file.load(self._start_month)
@@ -98,12 +100,7 @@ class VolumeControl:
 
     def refuse_tunnel(self, key: bytes, other: bytes) -> Optional[CloseReason]:
         """Return why there may be no tunnel between two keys, or None."""
-        assert self._counter is not None
-        if self._counter.is_exceeded(TOTAL):
-            return CloseReason.QUOTA
-        if self._counter.is_exceeded(key) or self._counter.is_exceeded(other):
-            return CloseReason.QUOTA_OF_KEY
-        return None
+        return self._exceeded(key) or self._exceeded(other)
 
     def change_quotas(self, quotas: Quotas) -> None:
         """Change the quotas; the present volumes count."""
@@ -131,11 +128,31 @@ class VolumeControl:
     def _exceed(self, volume: KeyVolume, quota: int) -> None:
         self._log_quota(volume, quota, used_up=True)
         assert self._relay is not None
-        every = volume.key == TOTAL
-        reason = CloseReason.QUOTA if every else CloseReason.QUOTA_OF_KEY
-        for connection in self._relay.admission.all():
-            if connection.session.state is State.TUNNEL and (every or connection.key == volume.key):
-                finish(connection, reason)
+        if not self._ending:
+            self._ending = True
+            self._relay.loop.call_soon(self._end_tunnels)
+
+    def _end_tunnels(self) -> None:
+        """End the tunnels whose quota is used up: one pass for all keys, and a few tunnels in each round."""
+        assert self._relay is not None
+        self._ending = False
+        tunnels = [each for each in self._relay.admission.all() if self._must_end(each)]
+        self._relay.loop.call_for_each(tunnels, self._end_tunnel)
+
+    def _must_end(self, connection: SocketConnection) -> bool:
+        return connection.session.state is State.TUNNEL and self._exceeded(connection.key) is not None
+
+    def _end_tunnel(self, connection: SocketConnection) -> None:
+        reason = self._exceeded(connection.key)
+        if reason is not None:  # the quota may have been raised since
+            finish(connection, reason)
+
+    def _exceeded(self, key: bytes) -> Optional[CloseReason]:
+        """Return which quota of a key is used up, or None."""
+        assert self._counter is not None
+        if self._counter.is_exceeded(TOTAL):
+            return CloseReason.QUOTA
+        return CloseReason.QUOTA_OF_KEY if self._counter.is_exceeded(key) else None
 
     def _log_quota(self, volume: KeyVolume, quota: int, used_up: bool) -> None:
         log_event(

@@ -144,7 +144,11 @@ class Rendezvous:
 
     def finish_claims(self) -> None:
         """Register all new listeners: the directory cannot be reached."""
-        for key in list(self._claiming):
+        self._loop.call_for_each(list(self._claiming.items()), self._finish_one_claim)
+
+    def _finish_one_claim(self, claim: tuple[bytes, Listener]) -> None:
+        key, listener = claim
+        if self._claiming.get(key) is listener:  # no newer one, whose claim may be answered
             self.finish_claim(key)
 
     def forget(self, connection: SocketConnection) -> None:

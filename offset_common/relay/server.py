@@ -366,7 +366,7 @@ class Relay:
 
 
 def _close_without_tunnel(connection: SocketConnection) -> None:
-    if connection.session.state not in (State.TUNNEL, State.FLUSHING, State.LINGERING, State.CLOSED):
+    if connection.session.state is not State.TUNNEL:
         finish(connection, CloseReason.SHUTDOWN)
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from offset_common.identity import Identity, encode_key
 from offset_common.policy import steering
+from offset_common.policy.access import AccessRules
 from offset_common.policy.steering import PolicyOptions, Steering
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.event_loop import EACH_IN_ROUND
 from offset_common.relay.sessions.tunnel import Tunnel
 from offset_common.wire.messages import InitRole
 from tests.relay.harness import Harness, running
@@ -118,6 +120,26 @@ def test_a_reload_ends_the_tunnels_of_a_denied_key(harness, reload):
     far.sock.close()
     assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
     assert not listener.connection.closed
+
+
+def test_a_reload_closes_a_few_connections_in_each_round(harness, reload):
+    reload("")
+    peers = [harness.admit() for _ in range(2 * EACH_IN_ROUND)]
+    assert reload("deny 127.0.0.0/8\n").endswith(f"closed={len(peers)}\n")
+    open_ = len(peers)
+    while open_:
+        before, open_ = open_, sum(not peer.connection.closed for peer in peers)
+        assert before - open_ <= EACH_IN_ROUND
+        harness.loop.run_once()
+
+
+def test_a_reload_in_between_keeps_what_it_allows(harness, reload):
+    reload("")
+    peers = [harness.admit() for _ in range(2 * EACH_IN_ROUND)]
+    reload("deny 127.0.0.0/8\n")
+    harness.relay._policy._access.change_rules(AccessRules(), harness.relay.admission)
+    harness.run_rounds()
+    assert any(not peer.connection.closed for peer in peers)
 
 
 def test_a_bug_at_the_end_of_one_tunnel_leaves_no_other_open(harness, reload, monkeypatch):

@@ -12,6 +12,8 @@ from offset_common.policy import volume as volume_module
 from offset_common.policy.steering import PolicyOptions, Steering
 from offset_common.policy.usage import TOTAL, UsageFile
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.event_loop import EACH_IN_ROUND
+from offset_common.relay.lifecycle import State
 from offset_common.wire.messages import InitRole
 from tests.relay.harness import Harness, TestPeer, running
 from tests.support.process import wait_until
@@ -88,6 +90,19 @@ def test_a_full_quota_ends_tunnels_and_refuses_new_ones(today):
         listener = harness.listener()
         assert harness.reason_of(harness.pending(listener).connection) is CloseReason.QUOTA
         assert not listener.connection.closed
+
+
+def test_a_quota_ends_a_few_tunnels_in_each_round(today):
+    with relay_with(today, quota=5000) as harness:
+        pairs = [harness.tunnel() for _ in range(2 * EACH_IN_ROUND)]
+        pairs[0][0].send(bytes(6000))
+        open_ = len(pairs)
+        while open_:
+            harness._now += 0.1
+            harness.loop.run_once()
+            before, open_ = open_, sum(near.state is State.TUNNEL for near, _ in pairs)
+            assert before - open_ <= EACH_IN_ROUND
+        end(*(peer for pair in pairs for peer in pair))
 
 
 def test_the_quota_of_a_key_concerns_no_other_key(today):

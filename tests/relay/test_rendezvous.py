@@ -131,6 +131,23 @@ def test_end_of_a_listener_closes_some_connects_in_a_round(harness: Harness) -> 
     assert {harness.reason_of(connection) for connection in pending} == {CloseReason.LISTENER_ENDED}
 
 
+def test_waiting_claims_are_finished_some_in_a_round(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Homes, "claim", lambda homes, key: True)
+    listeners = [harness.listener() for _ in range(2 * EACH_IN_ROUND + 1)]
+    rendezvous = harness.relay.rendezvous
+    newer = harness.admit(listeners[-1].identity)
+    rendezvous.finish_claims()
+    newer.send(InitConnection(InitRole.LISTEN).encode())
+    for expected in (0, EACH_IN_ROUND, 2 * EACH_IN_ROUND, 2 * EACH_IN_ROUND):
+        registered = sum(rendezvous.registry.listener_of(peer.key) is not None for peer in listeners)
+        assert registered == expected
+        harness.loop.run_once()
+    rendezvous.finish_claim(newer.key)
+    assert rendezvous.registry.listener_of(newer.key) is not None
+
+
 def test_connect_finds_that_its_listener_has_vanished(harness: Harness) -> None:
     listener = harness.listener()
     harness.advance(16.0 + LATE)  # a keepalive was sent: from now on it is polled once a second

@@ -30,7 +30,8 @@ def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
 
 def finish(connection: SocketConnection, reason: CloseReason) -> None:
     """Let the session of a connection finish it; an error closes this connection only."""
-    connection.call(connection.session.finish, reason)
+    if not connection.closed:
+        connection.call(connection.session.finish, reason)
 
 
 class _Closing(ConnectionSession):
