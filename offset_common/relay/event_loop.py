@@ -239,8 +239,13 @@ class EventLoop:
             watcher: Watcher = key.data
             if isinstance(watcher, ReadyEntry):
                 self.request_turn(watcher, mask)
-            else:
+            elif self._watches(key):
                 watcher.on_ready(mask)
+
+    def _watches(self, key: selectors.SelectorKey) -> bool:
+        """Return whether a socket is still watched: what another one brought may have ended that."""
+        present = self._selector.get_map().get(key.fd)
+        return present is not None and present.data is key.data
 
     def _run_turns(self, seconds: float) -> None:
         turns = self.turns

@@ -148,8 +148,6 @@ class _WaitingSocket:
 
     def on_ready(self, events: int) -> None:
         """Read as much of the header as came."""
-        if self.sock.fileno() < 0:
-            return  # refused since the selector reported it
         try:
             while not self._reader.take(self._read()):
                 pass

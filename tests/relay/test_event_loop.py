@@ -212,6 +212,36 @@ def test_turns_after_a_slow_poll_are_bounded(
     assert least <= len(turns) <= most
 
 
+class Rival:
+    """A watched socket with something to read, which stops watching another one."""
+
+    def __init__(self, loop: EventLoop, calls: list[Rival]) -> None:
+        self._loop = loop
+        self._calls = calls
+        self.sock, self._peer = socket.socketpair()
+        self._peer.send(b"input")
+        self.rival = self
+        loop.register(self.sock, READ, self)
+
+    def on_ready(self, events: int) -> None:
+        self._calls.append(self)
+        self.rival.close()
+
+    def close(self) -> None:
+        self._loop.unregister(self.sock)
+        self.sock.close()
+        self._peer.close()
+
+
+def test_socket_is_not_handled_once_it_is_not_watched(loop: EventLoop) -> None:
+    calls: list[Rival] = []
+    first, second = Rival(loop, calls), Rival(loop, calls)
+    first.rival, second.rival = second, first
+    loop.run_once()
+    assert len(calls) == 1
+    calls[0].close()
+
+
 def test_task_of_another_thread_wakes_the_loop(endless_wait: None) -> None:
     loop = EventLoop()
     ran_in: list[threading.Thread] = []
