@@ -47,6 +47,10 @@ class _EndMeter:
         if size:
             self._counts[self._number] = self._counts.get(self._number, 0) + size
 
+    def end(self) -> None:
+        """Give back what was allowed and not read: the tunnel has ended."""
+        self._rate.end()
+
 
 class MeteredWorker(Worker):
     """A worker whose tunnels have meters."""

@@ -265,6 +265,10 @@ class EndRate:
             self._scarce = False
             self._pay(-self._taken)
 
+    def end(self) -> None:
+        """Give back what was taken in advance: the tunnel has ended."""
+        self._pay(-self._taken)
+
     def grant(self, size: float) -> None:
         """Allow the end its share of what it waited for, and resume it."""
         self._granted = size if size < math.inf else 0.0  # a rate that has gone grants nothing of another one

@@ -276,6 +276,11 @@ class VolumeMeter:
         if self._rate is not None:
             self._rate.count(size)
 
+    def end(self) -> None:
+        """Give back what was allowed and not read: the tunnel has ended."""
+        if self._rate is not None:
+            self._rate.end()
+
     def take(self) -> int:
         """Return what was counted since the last call."""
         counted, self._counted = self._counted, 0

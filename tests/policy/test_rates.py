@@ -6,7 +6,11 @@ import random
 
 import pytest
 
-from offset_common.policy.rates import EndRate, Rates
+from offset_common.policy.rates import BURST, EndRate, Rates
+from offset_common.policy.steering import PolicyOptions, Steering
+from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.lifecycle import State
+from tests.relay.harness import running
 
 MB = 1_000_000
 ALICE, BOB, CAROL, DAVE = (bytes([number]) * 32 for number in range(4))
@@ -69,6 +73,41 @@ def test_the_rate_holds_where_the_loop_is_late():
     while simulation.now < started + 10:
         simulation.run([sender], 0.01, step=delays.uniform(0.001, 0.15))
     assert sender.sent == pytest.approx((simulation.now - started) * MB, rel=0.05)
+
+
+def test_short_tunnels_give_back_what_they_took_in_advance():
+    simulation = Simulation(rate=MB)
+    simulation.now += 10.0
+    for _ in range(100):
+        end = simulation.rates.end("a", ALICE, BOB, lambda: None)
+        assert end.allow(64 * 1024) > 10_000
+        end.count(100)
+        end.end()
+    assert simulation.rates._all.tokens == MB * BURST - 100 * 100
+
+
+@pytest.mark.parametrize("way", ["the peer closes", "the relay closes", "the other end closes"])
+def test_a_tunnel_that_ends_gives_back_its_tokens(way):
+    policy = Steering(PolicyOptions(rate=MB))
+    with running(policy=policy) as harness:
+        near, far = harness.tunnel()
+        for _ in range(3):
+            harness.advance(10.0)  # the ends wait no more, and the bucket is full
+        received = near.connection.received
+        near.send(b"a small message")
+        assert far.receive() == b"a small message"
+        size = near.connection.received - received
+        assert policy._rates is not None
+        bucket = policy._rates._all
+        assert bucket.tokens < MB * BURST - size
+        if way == "the relay closes":
+            near.connection.close(CloseReason.IDLE)
+        else:
+            peer = near if way == "the peer closes" else far
+            peer.sock.close()
+            harness.run_until(lambda: near.state is not State.TUNNEL)
+        assert bucket.tokens == MB * BURST - size
+        far.sock.close()
 
 
 def test_ends_share_a_rate_equally():

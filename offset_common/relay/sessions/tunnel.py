@@ -41,6 +41,9 @@ class Meter(Protocol):
     def count(self, size: int) -> None:
         """Count bytes that were read."""
 
+    def end(self) -> None:
+        """Give back what was allowed and not read: the tunnel has ended."""
+
 
 MakeMeter = Callable[[SocketConnection, SocketConnection], Optional[Meter]]
 """Makes the meter of a tunnel end, if there is one, from the connections that are read and written."""
@@ -174,7 +177,7 @@ class Tunnel(ConnectionSession):
 
     def finish(self, reason: CloseReason) -> None:
         """End the tunnel; both peers still receive their queued output."""
-        partner, self._partner = self._partner, None
+        partner = self._separate()
         try:
             close_in_order(self.connection, reason)
         finally:
@@ -183,8 +186,7 @@ class Tunnel(ConnectionSession):
 
     def partner_ended(self) -> None:
         """End this side of the tunnel, whose other end is gone."""
-        if self._partner is not None:
-            self._partner = None
+        if self._separate() is not None:
             close_in_order(self.connection, CloseReason.PARTNER_ENDED)
 
     def leave(self) -> None:
@@ -193,9 +195,16 @@ class Tunnel(ConnectionSession):
 
     def on_closed(self, reason: CloseReason) -> None:
         """End the other side as well."""
-        partner, self._partner = self._partner, None
+        partner = self._separate()
         if partner is not None:
             partner.partner_ended()
+
+    def _separate(self) -> Optional[Tunnel]:
+        """Separate the end from its partner, which is returned; nothing is read any more."""
+        partner, self._partner = self._partner, None
+        if partner is not None and self._meter is not None:
+            self._meter.end()
+        return partner
 
 
 class Tunnels:
