@@ -42,11 +42,14 @@ class OutputBuffer:
         """Write what `sock` takes at once; return how many bytes that was.
 
         Raises:
-            OSError: the connection is lost, or (BlockingIOError) nothing can be written.
+            OSError: the connection is lost.
         """
         assert self._buffer is not None
-        with memoryview(self._buffer) as view:
-            taken = sock.send(view[self._start :], socket.MSG_DONTWAIT)
+        try:
+            with memoryview(self._buffer) as view:
+                taken = sock.send(view[self._start :], socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0  # what made it ready is gone already
         self._account.add(-taken)
         self._start += taken
         self.moved_at = now

@@ -12,6 +12,7 @@ import pytest
 from offset_common.channel.forwarder import Forwarder, ForwardResult
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
+from offset_common.relay.event_loop import READ, WRITE
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, Limits
 from offset_common.relay.sessions.tunnel import FRAMES_BESIDE_LIGHT
@@ -157,6 +158,16 @@ def test_partner_is_read_again_at_the_low_water_mark(harness: Harness) -> None:
         harness.run_rounds(1)
     # The kernel's buffers are as full as before, so as much queued output was sent.
     assert abs(read - (OUTPUT_HIGH_WATER - OUTPUT_LOW_WATER)) < 200_000
+
+
+def test_full_socket_does_not_delay_input(harness: Harness) -> None:
+    near, far = harness.tunnel()
+    fill(near)
+    assert far.connection.output
+    far.send(b"while its output waits")
+    received = far.connection.received
+    far.connection.on_turn(READ | WRITE)  # by now, its socket is full again
+    assert far.connection.received > received
 
 
 def test_keepalives_go_on_while_a_reader_pauses(harness: Harness) -> None:

@@ -45,6 +45,8 @@ class FakeProcess:
         self.channel = channel
         self.stderr = io.BytesIO()
         self.killed = False
+        self.stuck = False  # it does not end
+        self.returncode: Optional[int] = None
         self.pairs: list[tuple[int, int]] = []
 
     def kill(self) -> None:
@@ -53,8 +55,12 @@ class FakeProcess:
         self.channel.close()
 
     def wait(self, timeout: Optional[float] = None) -> int:
-        """Report that it ended."""
+        """Report that it ended, if it did within a timeout."""
+        if self.stuck:
+            assert timeout is not None, "the front process waits without end"
+            raise subprocess.TimeoutExpired("a worker", timeout)
         self.channel.close()
+        self.returncode = 0
         return 0
 
     def commands(self) -> list[dict[str, Any]]:
@@ -251,6 +257,18 @@ def test_hanging_worker_is_found_and_killed(front: Front, system: System, beats_
         assert front.harness.reason_of(peer.connection) is CloseReason.WORKER_ENDED
     assert other.state is State.TUNNEL
     assert [line for line in front.lines("worker hangs") if "lost_tunnel_ends=2" in line]
+    front.advance(RESTART_DELAY + 2 * STEP, lives)
+    assert len(system.processes) == 3
+
+
+def test_worker_that_cannot_be_killed_is_left_alone(front: Front, system: System) -> None:
+    near, _ = front.tunnel()
+    hangs, lives = system.processes
+    hangs.stuck = True
+    front.advance(FOUND_WITHIN, lives)
+    assert hangs.killed
+    assert front.harness.reason_of(near.connection) is CloseReason.WORKER_ENDED
+    assert len(front.lines("worker hangs")) == 1
     front.advance(RESTART_DELAY + 2 * STEP, lives)
     assert len(system.processes) == 3
 

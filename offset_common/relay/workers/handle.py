@@ -28,6 +28,7 @@ MISSED_HEARTBEATS_AT_START = 40  # while the process starts: 30 s
 RESTART_DELAY = 1.0  # seconds from a worker's death to its successor, or to the next try
 END_TIMEOUT = 5.0  # seconds that a worker may take to end
 EXIT_TIMEOUT = 0.1  # seconds that it may take once it has closed its channel; the relay waits
+KILL_TIMEOUT = 1.0  # seconds that a killed process may take to end
 _PROJECT = Path(__file__).resolve().parent.parent.parent.parent
 
 
@@ -152,15 +153,20 @@ class WorkerHandle:
             if traceback:
                 log_event("bug in a worker", logging.ERROR, collapse="bug", traceback=traceback)
 
-    def _wait(self, timeout: float) -> tuple[int, str]:
-        """Wait for the end of the process, kill it after `timeout`; return its status and what it wrote."""
+    def _wait(self, timeout: float) -> tuple[Optional[int], str]:
+        """Wait for the end of the process, kill it after `timeout`; return its status and what it wrote.
+
+        A process that the system cannot end now, such as one that waits for a disk, is left alone.
+        """
         assert self._process is not None and self._process.stderr is not None
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self._process.kill()
-        status, stderr = self._process.wait(), self._process.stderr
-        written = b"" if stderr.closed else stderr.read()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(KILL_TIMEOUT)
+        status, stderr = self._process.returncode, self._process.stderr
+        written = b"" if stderr.closed or status is None else stderr.read()
         stderr.close()
         return status, written.decode("utf-8", "replace")[-MAX_TRACEBACK:].rstrip()
 
