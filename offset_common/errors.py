@@ -12,7 +12,7 @@
     │   ├── VersionError        another protocol version, or not an Offset peer
     │   ├── HandshakeError      an identity that is not proven, or not the expected one
     │   ├── DecryptionError     a ciphertext that is not the next valid one
-    │   ├── RekeyError          too many rekeys
+    │   ├── RekeyError          too many rekeys, or one with a key of small order
     │   └── SilenceError        a timeout: nothing received, or an overdue protocol step
     └── ConnectionEnded         a client's connection through the relay was closed
         ├── ConnectError        it could not be established
@@ -94,7 +94,7 @@ class DecryptionError(PeerError):
 
 
 class RekeyError(PeerError):
-    """The peer starts rekeys too often."""
+    """The peer starts rekeys too often, or with a key of small order."""
 
 
 class SilenceError(PeerError):

@@ -23,7 +23,7 @@ from offset_common.constants import (
     REKEY_INTERVAL,
     REKEY_WINDOW,
 )
-from offset_common.errors import DecryptionError, LocalProtocolError, RekeyError
+from offset_common.errors import DecryptionError, HandshakeError, LocalProtocolError, RekeyError
 from offset_common.wire.messages import ChannelMessage, Rekey
 
 Observer = Callable[[str, object], None]
@@ -115,8 +115,7 @@ class SecureChannel:
         Raises:
             DecryptionError: it is not the next message under the channel's key.
             DecodeError: the plaintext is not a ChannelMessage.
-            RekeyError: the peer starts rekeys too often.
-            HandshakeError: the message is a rekey with a key of small order.
+            RekeyError: the peer starts rekeys too often, or with a key of small order.
         """
         plaintext = self._decrypt(payload)
         if self._observer is None:
@@ -165,7 +164,10 @@ class SecureChannel:
         if exchange is None:
             self._count_rekey(now)
             exchange = DhExchange(self._random_bytes)
-        keys = exchange.derive_keys(rekey.dh_public_key, rekey.key_salt)
+        try:
+            keys = exchange.derive_keys(rekey.dh_public_key, rekey.key_salt)
+        except HandshakeError as error:
+            raise RekeyError(str(error)) from None
         if self._pending is None:
             self._encrypt(_rekey_of(exchange), MAX_PADDING_SENT)  # "under the old sending key"
         self._pending = None

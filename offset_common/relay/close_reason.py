@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 
-from offset_common.errors import PeerError, SilenceError
+from offset_common.errors import HandshakeError, PeerError, SilenceError, VersionError
+from offset_common.wire.frames import OldPeerError
 
 
 class CloseReason(enum.Enum):
@@ -47,6 +48,12 @@ def reason_of(error: BaseException) -> tuple[CloseReason, str]:
     """Return why a connection ends after an exception, and a detail for the log."""
     if isinstance(error, SilenceError):
         return CloseReason.IDLE, ""
+    if isinstance(error, OldPeerError):
+        return CloseReason.OLD_PEER, ""
+    if isinstance(error, VersionError):
+        return CloseReason.NOT_OFFSET, str(error)
+    if isinstance(error, HandshakeError):
+        return CloseReason.HANDSHAKE_FAILED, str(error)
     if isinstance(error, PeerError):
         return CloseReason.PROTOCOL_ERROR, str(error)
     if isinstance(error, OSError):

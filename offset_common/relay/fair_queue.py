@@ -114,8 +114,7 @@ class QueueEntry:
             self._used += seconds
         else:
             self._used = 0.0
-            if not self._queued:
-                self._flow = self._address.busy if busy else self._address.light
+            self._flow = self._address.busy if busy else self._address.light
 
 
 E = TypeVar("E", bound=QueueEntry)

@@ -12,7 +12,7 @@ from offset_common.channel.cipher import CipherState
 from offset_common.channel.handshake import ChannelKeys
 from offset_common.channel.secure_channel import SecureChannel
 from offset_common.constants import MAX_KEEPALIVE_PADDING_SENT, REKEY_INTERVAL
-from offset_common.errors import DecryptionError, HandshakeError, RekeyError
+from offset_common.errors import DecryptionError, RekeyError
 from offset_common.wire.messages import ChannelMessage, Rekey
 from tests.channel.peers import Randomness
 from tests.channel.recorded import decrypt_message
@@ -174,7 +174,7 @@ def test_rekey_with_small_order_key_is_not_answered(key, pending):
     if pending:
         other.start_rekey(now=0.0)
         take(other)
-    with pytest.raises(HandshakeError, match="small order"):
+    with pytest.raises(RekeyError, match="small order"):
         other.receive(forge(one, ChannelMessage(b"", Rekey(key, bytes(32))).encode()), now=0.0)
     assert take(other) == []
     assert keys_of(other) == (KEY_OF_OTHER, KEY_OF_ONE)

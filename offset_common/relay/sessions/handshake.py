@@ -14,12 +14,10 @@ from typing import Callable, Optional
 
 from offset_common.channel.connection import Connection
 from offset_common.constants import HANDSHAKE_TIMEOUT
-from offset_common.errors import HandshakeError, VersionError
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.handshake_pool import READ_SIZE, HandshakeJob, HandshakePool
 from offset_common.relay.lifecycle import State
-from offset_common.wire.frames import OldPeerError
 
 
 class Handshake(ConnectionSession):
@@ -101,7 +99,7 @@ class Handshake(ConnectionSession):
             if self._finish_reason is not None:
                 connection.close(self._finish_reason)
             elif job.error is not None:
-                self._fail(job.error)
+                connection.fail(job.error)
             elif job.ended:
                 connection.close(CloseReason.PEER_CLOSED)
             elif job.established:
@@ -111,13 +109,3 @@ class Handshake(ConnectionSession):
                 connection.take_socket_back()
         except Exception as error:
             connection.fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        if isinstance(error, OldPeerError):
-            self.connection.close(CloseReason.OLD_PEER)
-        elif isinstance(error, VersionError):
-            self.connection.close(CloseReason.NOT_OFFSET, str(error))
-        elif isinstance(error, HandshakeError):
-            self.connection.close(CloseReason.HANDSHAKE_FAILED, str(error))
-        else:
-            self.connection.fail(error)
