@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -314,37 +316,38 @@ def test_person_is_asked_once(setting: Setting, answer: str) -> None:
 SHELL = 'import os, sys; os.setsid(); os.open(os.ttyname(0), os.O_RDWR); os.execvp("bash", sys.argv[1:])'
 
 
-def job(words: list[str], then: str) -> list[str]:
-    """Return a command that runs a job in the background of a shell, and then a script in the shell."""
-    return [sys.executable, "-c", SHELL, "bash", "-mc", f'"$@" & {then}', "bash", *words]
+@contextmanager
+def background_share(setting: Setting, then: str) -> Iterator[Terminal]:
+    """Share as a job in the background of a shell, which goes on with a script; yield its terminal."""
+    words = setting.home.command("share", "9", "--relay", str(setting.ticket_file))
+    script = f'"$@" & echo "job=$!;"; {then}'
+    terminal = Terminal([sys.executable, "-c", SHELL, "bash", "-mc", script, "bash", *words])
+    try:
+        terminal.wait_for("waiting for connections")
+        yield terminal
+    finally:
+        for job in re.findall(r"job=(\d+);", terminal.text):
+            with suppress(ProcessLookupError):
+                os.kill(int(job), signal.SIGKILL)
+        terminal.close()
 
 
 def test_share_in_the_background_asks_nobody(setting: Setting) -> None:
-    words = setting.home.command("share", "9", "--relay", str(setting.ticket_file))
-    terminal = Terminal(job(words, "read line"))
-    try:
-        terminal.wait_for("waiting for connections")
+    with background_share(setting, "read line") as terminal:
         program = setting.to("0")
         terminal.wait_for(f"rejected {setting.laptop.key}: this key is unknown; to let it in, ")
         Peers(setting.home.directory).add(Rule.ALLOW, setting.laptop.identity.public_key, "laptop")
         program.wait_for_line("^connected to ")
-    finally:
-        terminal.close()
 
 
 def test_question_waits_while_share_is_in_the_background(setting: Setting) -> None:
-    words = setting.home.command("share", "9", "--relay", str(setting.ticket_file))
-    terminal = Terminal(job(words, "fg; read line; bg; read line; fg"))
-    try:
-        terminal.wait_for("waiting for connections")
+    with background_share(setting, "fg; read line; bg; read line; fg") as terminal:
         program = setting.to("0", "--name", "my-laptop")
         terminal.wait_for("let in? y/N")
         terminal.type("\x1a")  # Ctrl-Z stops the job
         terminal.wait_for("Stopped")
         terminal.type("this goes to the shell\nand this\ny\n")
         program.wait_for_line("^connected to ")
-    finally:
-        terminal.close()
 
 
 def test_share_runs_without_standard_output(setting: Setting) -> None:
