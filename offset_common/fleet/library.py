@@ -146,10 +146,11 @@ def _read_server(answer: Answer, client: Any) -> Optional[Address]:
 def _import_library() -> tuple[Any, str]:
     for name, prefix in (("valkey", "Valkey"), ("redis", "Redis")):
         try:
+            importlib.import_module(f"{name}.cluster")  # redis-py before 4.1 lacks it, and other parts
             return importlib.import_module(name), prefix
         except ImportError:
             continue
     raise UsageError(
-        "--fleet needs the package valkey or redis; install one with .venv/bin/pip install valkey, or with"
-        " apt-get install python3-redis"
+        "--fleet needs the package valkey, or redis 4.1 or later; install one with"
+        " .venv/bin/pip install valkey, or with apt-get install python3-redis"
     )

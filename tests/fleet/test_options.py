@@ -79,9 +79,11 @@ def test_file_with_a_password_must_be_private(tmp_path: Path, secret: str) -> No
         relay.kill()
 
 
-def test_missing_library_says_what_to_install(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["redis", "redis.cluster"], ids=["none", "an old one"])
+def test_missing_library_says_what_to_install(tmp_path: Path, missing: str) -> None:
     hidden = (
-        "import sys; sys.modules.update(valkey=None, redis=None); import strelay; sys.exit(strelay.main())"
+        f"import sys; sys.modules.update({{'valkey': None, {missing!r}: None}}); "
+        "import strelay; sys.exit(strelay.main())"
     )
     arguments = command(write_identity(tmp_path), "127.0.0.1:0", *FLEET, *LISTEN)[2:]
     done = subprocess.run(
