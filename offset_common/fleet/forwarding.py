@@ -189,7 +189,7 @@ class Forwarding:
         if peer.closed:
             return  # lost while its own host was told; the home was given up with it
         try:
-            self._means.tunnels.join(self._peer, self._home)
+            self._means.tunnels.make_tunnel(self._peer, self._home)
         except Exception:
             peer.close(CloseReason.PARTNER_ENDED)
             raise

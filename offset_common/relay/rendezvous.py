@@ -27,7 +27,7 @@ from offset_common.wire.messages import InitRole
 class TunnelMaker(Protocol):
     """Makes tunnels, in this process or in another one."""
 
-    def join(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
+    def make_tunnel(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
         """Forward between a pending connect and its acceptor, early data first."""
 
 
@@ -250,7 +250,7 @@ class Rendezvous:
                 end.close(CloseReason.PARTNER_ENDED)
             return
         try:
-            self._tunnels.join(pending, connection)
+            self._tunnels.make_tunnel(pending, connection)
         except Exception:
             pending.connection.close(CloseReason.PARTNER_ENDED)  # the caller ends the acceptor
             raise

@@ -103,7 +103,7 @@ def in_joining(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
     listener = harness.listener()
     near = harness.pending(listener)
     far = harness.admit(listener.identity)
-    patch.setattr(Tunnels, "join", bug)
+    patch.setattr(Tunnels, "make_tunnel", bug)
     far.send(InitConnection(InitRole.ACCEPT, near.key).encode())
     return far.connection
 

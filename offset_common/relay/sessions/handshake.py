@@ -75,7 +75,7 @@ class Handshake(ConnectionSession):
             protocol,
             connection.address.prefix,
             self._deadline,
-            lambda job: call_soon(partial(self._take_back, job)),
+            lambda job: call_soon(partial(self._job_done, job)),
         )
         self._lent = True
         self._in_pool(connection, True)
@@ -88,7 +88,7 @@ class Handshake(ConnectionSession):
         else:
             super().finish(reason)
 
-    def _take_back(self, job: HandshakeJob) -> None:
+    def _job_done(self, job: HandshakeJob) -> None:
         connection = self.connection
         connection.add_traffic(job.received, job.sent)
         if connection.closed:

@@ -81,7 +81,7 @@ class Tunnel(ConnectionSession):
         """The meter of this end, if there is one."""
         return self._meter
 
-    def join(self, partner: Tunnel) -> None:
+    def set_partner(self, partner: Tunnel) -> None:
         """Make `partner` the other end."""
         self._partner = partner
 
@@ -218,7 +218,7 @@ class Tunnels:
         self._make_meter = make_meter
         self._forwarder = Forwarder(RECEIVE_BUFFER_SIZE, perf_counter)
 
-    def join(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
+    def make_tunnel(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
         """Forward between a pending connect and its acceptor, early data first."""
         for end in self.prepare(pending, acceptor):
             end.start()
@@ -241,6 +241,6 @@ class Tunnels:
             Tunnel(connect, self._forwarder, self._make_meter(connect, accept)),
             Tunnel(accept, self._forwarder, self._make_meter(accept, connect)),
         )
-        ends[0].join(ends[1])
-        ends[1].join(ends[0])
+        ends[0].set_partner(ends[1])
+        ends[1].set_partner(ends[0])
         return ends

@@ -91,7 +91,7 @@ class WorkerPool:
                 "choose fewer with --workers, or raise the limits of open files and processes"
             ) from None
 
-    def join(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
+    def make_tunnel(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
         """Let a worker forward between a pending connect and its acceptor, early data first."""
         ends = self._local.prepare(pending, acceptor)
         for end in ends:
