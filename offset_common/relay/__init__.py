@@ -1,1 +1,1 @@
-"""The server: the only room, beside client/, with sockets, threads and a clock."""
+"""The server: sockets, threads and clocks around channel/, which has none of them."""

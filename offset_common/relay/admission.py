@@ -1,9 +1,10 @@
 """Admission control: how many connections there may be in all, from one address and with one key.
 
-A connection is *unsettled* until it has a role, then settled; only unsettled connections are evicted. At the
-limit of all, the address that has most of them loses one, at the limit of an address that address does: the
-one that has been silent longest. Where there is none, the new connection is refused. So an address that
-floods the relay evicts its own connections, and a peer on a slow line at another address keeps its place.
+A connection is *unsettled* until it has a role. Only unsettled connections outside the handshake pool are
+evicted. At the total limit, the address with the most of them loses one. At an address limit, that address
+does. It loses the one that was accepted, or left the handshake pool, longest ago. If there is none, the new
+connection is refused. So an address that floods the relay evicts its own connections, and a peer on a slow
+line at another address keeps its place.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ C = TypeVar("C")
 
 
 class _EvictionOrder(Generic[C]):
-    """The unsettled connections of each address, longest silent first, and the address that has most."""
+    """The evictable connections of each address, first added first, and the address with the most."""
 
     def __init__(self) -> None:
         self._connections: dict[str, dict[C, None]] = {}
@@ -27,13 +28,13 @@ class _EvictionOrder(Generic[C]):
         self._largest = 0
 
     def add(self, address: str, connection: C) -> None:
-        """Add the newest connection of `address`."""
+        """Add a connection as the newest of `address`."""
         connections = self._connections.setdefault(address, {})
         connections[connection] = None
         self._move(address, len(connections) - 1, len(connections))
 
     def discard(self, address: str, connection: C) -> None:
-        """Remove `connection`, whether it is there or not."""
+        """Remove `connection`, if it is there."""
         connections = self._connections.get(address, {})
         if connection in connections:
             del connections[connection]
@@ -46,7 +47,7 @@ class _EvictionOrder(Generic[C]):
         return next(iter(self._connections.get(address, ())), None)
 
     def oldest_of_most(self) -> Optional[C]:
-        """Return the oldest connection of the address that has most, or None."""
+        """Return the oldest connection of the address with the most, or None."""
         return self.oldest_of(next(iter(self._by_count[self._largest]))) if self._largest else None
 
     def _move(self, address: str, before: int, after: int) -> None:
@@ -64,7 +65,7 @@ class Admission(Generic[C]):
     """Counts the connections of a relay, from acceptance to end.
 
     Args:
-        limits: in all, for each address, for each key.
+        limits: in total, per address and per key.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -81,7 +82,7 @@ class Admission(Generic[C]):
         return len(self._connections)
 
     def change_limits(self, limits: Limits) -> None:
-        """Change the limits; what exceeds them now stays, and new connections are refused."""
+        """Change the limits. Connections over a new limit stay; new ones are refused."""
         self._limits = limits
 
     @property
@@ -102,7 +103,7 @@ class Admission(Generic[C]):
         return list(self._connections)
 
     def make_room(self, address: str) -> Union[CloseReason, C, None]:
-        """Return None where a connection from `address` may enter, the one to evict, or why it is refused."""
+        """Return None if a connection may enter, the connection to evict, or the reason for refusal."""
         if self._of_address[address] >= self._limits.connections_per_address:
             return self._evictable.oldest_of(address) or CloseReason.LIMIT_ADDRESS
         if (
@@ -113,7 +114,7 @@ class Admission(Generic[C]):
         return None
 
     def next_to_evict(self) -> Optional[C]:
-        """Return the connection that is evicted next, or None."""
+        """Return the next connection to evict, or None."""
         return self._evictable.oldest_of_most()
 
     def enter(self, connection: C, address: str) -> None:
@@ -124,7 +125,7 @@ class Admission(Generic[C]):
         self._evictable.add(address, connection)
 
     def protect(self, connection: C, protected: bool) -> None:
-        """Do not evict `connection` while the handshake pool has it, or let it be evicted again."""
+        """Protect `connection` from eviction while the handshake pool has it, or stop protecting it."""
         address = self._connections[connection]
         if protected:
             self._evictable.discard(address, connection)

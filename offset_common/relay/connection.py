@@ -1,10 +1,10 @@
 """One connection in the event loop: a socket, the protocol state on it, its input and its output.
 
     reading:  socket --> receive buffer --> session.on_readable: whole frames are handled, the rest is kept
-    writing:  protocol.data_to_send() --> socket, at once; bytes that it does not take --> output buffer
+    writing:  protocol.data_to_send() --> socket, at once; bytes that it does not accept --> output buffer
 
-A connection does not know roles. Its session (sessions/) handles the frames, and is replaced as the table in
-lifecycle.py says. It is a WatchedSocket; that is a ReadyEntry of the event loop, and an entry of its queue.
+A connection does not know roles. Its session (sessions/) handles the frames; the table in lifecycle.py says
+which session may follow. Its base classes are WatchedSocket, ReadyEntry (event_loop.py) and QueueEntry.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ LARGE_READ = 72 * KIB  # bytes: a message of a released node has up to 64 KiB of
 
 
 class Environment(NamedTuple):
-    """The parts that all connections of one process share.
+    """The environment that all connections of a process share.
 
     Args:
-        loop: the loop that owns them.
+        loop: the event loop that owns them.
         buffers: the memory that they may fill.
         receive_buffer: the memory that they read into.
         stall: seconds that a peer may leave its output unread.
-        closed: called once for each connection, after it ended, with reason and detail.
-        report_bug: called with an unexpected exception, which ended the connection.
+        closed: called once for each connection, when it has ended, with the reason and a detail.
+        report_bug: called with an unexpected exception, which ends the connection.
     """
 
     loop: EventLoop
@@ -52,9 +52,9 @@ class SocketConnection(WatchedSocket):
     """A connection from its acceptance to its end.
 
     Args:
-        env: what it shares with the others.
-        sock: connected; may block, the loop never waits for it.
-        address: the peer's.
+        env: what all connections share.
+        sock: a connected socket; it may be blocking, but the loop never waits for it.
+        address: the peer's address.
     """
 
     __slots__ = (
@@ -84,7 +84,7 @@ class SocketConnection(WatchedSocket):
         self.input = InputBuffer(self.account, env.receive_buffer)
         self.output = OutputBuffer(self.account)
         self.protocol: Optional[Connection] = None
-        self.key = b""  # of the peer, once it is proven
+        self.key = b""  # the peer's public key, once it is proven
         self.session: ConnectionSession = ENDED
         self.received = 0  # bytes
         self.sent = 0
@@ -92,11 +92,11 @@ class SocketConnection(WatchedSocket):
         self.closed = False
         self._deadline = math.inf  # of the state
         self._drained: Optional[Callable[[], None]] = None
-        self._end_reason: Optional[CloseReason] = None  # set once only queued output is left to be sent
-        self._read_all = True  # the last read left nothing in the socket
+        self._end_reason: Optional[CloseReason] = None  # set when the connection begins to close
+        self._read_all = True  # the last read emptied the socket
 
     def start(self, session: ConnectionSession) -> None:
-        """Begin with the first session, and watch the socket."""
+        """Set the first session, and watch the socket."""
         self.session = session
         self.watch(READ | WRITE if self.output else READ)
         self.extend_deadline()
@@ -113,12 +113,12 @@ class SocketConnection(WatchedSocket):
         self.extend_deadline()
 
     def adopt(self, protocol: Connection, received: bytes, key: Optional[bytes] = None) -> None:
-        """Take over a connection after its handshake.
+        """Continue a connection after its handshake.
 
         Args:
             protocol: the protocol state.
-            received: bytes that the peer has sent since, not handled yet.
-            key: of the peer, if another host has verified it.
+            received: the bytes received since then.
+            key: the peer's public key, if another host has verified it.
         """
         self.protocol = protocol
         self.key = key or protocol.peer_public_key
@@ -130,7 +130,7 @@ class SocketConnection(WatchedSocket):
         self.sent += sent
 
     def extend_deadline(self, elapsed: float = 0.0) -> None:
-        """Restart the state's deadline, of which `elapsed` seconds have passed."""
+        """Restart the state's deadline; `elapsed` seconds of it have already passed."""
         deadline = deadline_of(self.session.state)
         self._deadline = math.inf if deadline is None else self.env.loop.now + deadline.seconds - elapsed
         self._schedule()
@@ -141,7 +141,7 @@ class SocketConnection(WatchedSocket):
         self._schedule()
 
     def on_turn(self, events: int) -> bool:
-        """Write queued output and read input; an error ends this connection and nothing else."""
+        """Write queued output and read input; an error ends only this connection."""
         try:
             if events & WRITE and not self.closed:
                 self._flush()
@@ -150,19 +150,19 @@ class SocketConnection(WatchedSocket):
             if self.session.may_poll_coarsely and not self.input and self.poll_coarsely():
                 self._schedule()
         except BlockingIOError:
-            pass  # what made it ready is gone already
+            pass  # the socket is not ready after all
         except Exception as error:
             self.fail(error)
         left = not self._read_all or self.input.backlog or self.input.frame_reserved
         return left or not self.session.settled
 
     def on_deadline(self) -> None:
-        """Handle an expired deadline; an error ends this connection and nothing else."""
+        """Handle an expired deadline; an error ends only this connection."""
         if not self.closed:  # an earlier deadline of this round may have closed it
             self.call(self._check_time)
 
     def call(self, task: Callable[..., object], *arguments: object) -> None:
-        """Call `task` for this connection; an error ends this connection and nothing else."""
+        """Call `task` for this connection; an error ends only this connection."""
         try:
             task(*arguments)
         except Exception as error:
@@ -175,18 +175,18 @@ class SocketConnection(WatchedSocket):
             if reason is CloseReason.BUG:
                 self.env.report_bug(self, error)
             self.close(reason, detail)
-        # The traceback refers to this connection: it would live on until a search for cycles.
+        # The traceback refers to this connection, and would keep it alive until the next garbage collection.
         error.__traceback__ = error.__context__ = None
 
     # Reading.
 
     def read(self, most: int = RECEIVE_BUFFER_SIZE, metered: bool = False) -> Optional[memoryview]:
-        """Read once; return all unhandled bytes, or None at the peer's end.
+        """Read once; return all unhandled bytes, or None if the peer has closed.
 
-        The bytes are valid until the next read of any connection. `keep` must follow.
+        The bytes are valid until any connection reads again. `keep` stores those that are left.
 
         Args:
-            most: bytes to read at most; a large frame may exceed it unless `metered`.
+            most: the most bytes to read; a large frame may exceed it unless `metered`.
 
         Raises:
             OSError: the connection is lost.
@@ -201,7 +201,7 @@ class SocketConnection(WatchedSocket):
         if not count:
             return None
         self.received += count
-        # After a large read it counts as busy, even if nothing is left: its turns are long.
+        # After a large read, the connection counts as busy even if nothing is left: its turns are long.
         self._read_all = count < min(end - fill, LARGE_READ)
         return view[: fill + count]
 
@@ -211,17 +211,17 @@ class SocketConnection(WatchedSocket):
         Args:
             data: what `read` returned.
             start: where the unhandled part begins.
-            backlog: it begins with a whole frame, which is handled in the next turn.
+            backlog: whether that part may have whole frames, to be handled in the next turn.
         """
         self.input.keep(data, start, backlog)
         if backlog:
             self.env.loop.request_turn(self)
 
     def reserve_frame(self, sink: Optional[SocketConnection] = None) -> bool:
-        """Take space for the rest of a partial frame; while there is none, pause reading and return False.
+        """Reserve space for the rest of a partial frame; if there is none, pause reading and return False.
 
         Args:
-            sink: the connection that the frame will be sent to, which needs as much.
+            sink: the connection that the frame will be sent to, which needs the same space.
         """
         size = self.input.needs_reservation()
         if not size:
@@ -241,11 +241,11 @@ class SocketConnection(WatchedSocket):
         self.env.buffers.wait(self.account, holder.account, size, self.resume_reading)
 
     def pause_reading(self) -> None:
-        """Stop reading. The idle timeout pauses as well, unless the connection waits for space."""
+        """Stop reading. The idle timeout also pauses, unless the connection waits for space."""
         self.watch_less(READ)
 
     def resume_reading(self) -> None:
-        """Read again."""
+        """Resume reading."""
         if self.closed or self.reading:
             return
         self.env.buffers.stop_waiting(self.account)
@@ -258,17 +258,17 @@ class SocketConnection(WatchedSocket):
 
     @property
     def output_room(self) -> int:
-        """The bytes that may still be queued for the peer before its sender must pause."""
+        """How many more bytes may be queued before the sender must pause."""
         return min(OUTPUT_HIGH_WATER - len(self.output), self.account.available())
 
     def call_when_drained(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once, in a turn in which the output is down to the low-water mark."""
+        """Call `callback` once, when the output has drained to the low-water mark."""
         self._drained = callback
         if not self.output:
             self.env.loop.request_turn(self, WRITE)
 
     def write(self, data: Buffer) -> None:
-        """Send `data`, or queue what the socket does not take; an error ends this connection only."""
+        """Send `data`, and queue what the socket does not accept; an error ends only this connection."""
         if self.closed:
             return
         taken = 0
@@ -295,7 +295,7 @@ class SocketConnection(WatchedSocket):
         self.send_pending()
 
     def send_pending(self) -> None:
-        """Write the frames that the protocol has ready."""
+        """Write the frames that the protocol has queued."""
         data = b"" if self.protocol is None else self.protocol.data_to_send()
         if data:
             self.write(data)
@@ -328,14 +328,14 @@ class SocketConnection(WatchedSocket):
     def _check_time(self) -> None:
         now = self.env.loop.now
         if now >= self._deadline and self.queued and not self.session.settled:
-            self.env.loop.deadlines.schedule(self, now)  # its peer was in time, the relay is not
+            self.env.loop.deadlines.schedule(self, now)  # the peer was in time, but the relay is late
             return
         if now >= self._deadline:
             self.session.on_deadline()
         elif self.output and now - self.output.moved_at >= self.env.stall:
             self.close(CloseReason.STALLED)
         elif self.session.keeps_alive and self.protocol is not None:
-            # A partial frame that never gets its space ends with the idle timeout.
+            # A connection that never gets space for its partial frame ends with the idle timeout.
             if not self.reading and not self.env.buffers.is_waiting(self.account):
                 self.protocol.mark_received(now)
             self.protocol.handle_time(now)
@@ -352,18 +352,18 @@ class SocketConnection(WatchedSocket):
         return self.sock
 
     def take_socket_back(self) -> None:
-        """Watch the socket again after `lend_socket`; the state's deadline is as before."""
+        """Watch the socket again after `lend_socket`; the state's deadline is unchanged."""
         self.watch(READ | WRITE if self.output else READ)
         self._schedule()
 
     def begin_close(self, reason: CloseReason, session: ConnectionSession) -> None:
-        """Let `session` (sessions/closing.py) deliver the queued output, then close for `reason`."""
+        """Let `session` (sessions/closing.py) deliver the queued output and then close for `reason`."""
         self._end_reason = reason
         self._drained = None
         self.env.buffers.stop_waiting(self.account)
         self.input.clear()
-        # Input is read and dropped: closing a socket with unread bytes in it would reset the connection,
-        # and could cost the peer what was sent last.
+        # Input is read and discarded: closing a socket that has unread input resets the connection, and
+        # the peer may lose the last output.
         self.watch_more(READ)
         self.change_session(Event.FINISH, session)
 

@@ -1,6 +1,6 @@
-"""Deadlines of many connections, found without a scan over all of them.
+"""Deadlines of many connections, found without scanning all of them.
 
-Time is divided into ticks; each tick that has deadlines has a set of items. An item has at most one
+Time is divided into ticks; each tick with deadlines has a set of items. An item has at most one
 deadline. When it expires, the item checks its own timers and sets the next one, so traffic needs no
 bookkeeping here.
 """
@@ -11,7 +11,7 @@ import heapq
 import math
 from typing import Generic, TypeVar
 
-TICK = 0.25  # seconds: a deadline is met at most this much late
+TICK = 0.25  # seconds; a deadline may expire this much late
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class Deadlines(Generic[T]):
         return len(self._tick_of)
 
     def schedule(self, item: T, when: float) -> None:
-        """Set the deadline of `item` to `when` seconds, instead of any earlier one."""
+        """Set the deadline of `item` to `when` seconds, in place of any previous one."""
         tick = int(when / TICK) + 1
         previous = self._tick_of.get(item)
         if previous == tick:
@@ -44,19 +44,19 @@ class Deadlines(Generic[T]):
         items.add(item)
 
     def cancel(self, item: T) -> None:
-        """Forget `item`, whether it has a deadline or not."""
+        """Remove the deadline of `item`, if it has one."""
         tick = self._tick_of.pop(item, None)
         if tick is not None:
             self._ticks[tick].discard(item)
 
     def next_time(self) -> float:
-        """Return the time of the next deadline in seconds; infinite where there is none."""
+        """Return the time of the next deadline in seconds, or infinity if there is none."""
         while self._order and not self._ticks[self._order[0]]:
             del self._ticks[heapq.heappop(self._order)]
         return self._order[0] * TICK if self._order else math.inf
 
     def take_expired(self, now: float, most: int) -> list[T]:
-        """Return, and forget, at most `most` items whose deadline has passed, earlier ticks first."""
+        """Remove and return at most `most` items whose deadlines have passed, the earliest ticks first."""
         expired: list[T] = []
         while self._order and self._order[0] * TICK <= now and len(expired) < most:
             items = self._ticks[self._order[0]]

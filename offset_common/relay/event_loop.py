@@ -2,13 +2,13 @@
 
     while running:
         poll the selector             ready connections join the fair queue
-        run turns for a few ms        the connection that has used least goes first (fair_queue.py)
+        run turns for a few ms        the connection that has used the least goes first (fair_queue.py)
         run call_soon, and some deadlines
 
-Other threads call `call_soon_threadsafe` and nothing else; a byte through a socketpair wakes the loop.
+Other threads call only `call_soon_threadsafe`; a byte through a socketpair wakes the loop.
 
-Idle listeners can wait: they are in a selector of their own that is polled once a second (coarse polling),
-because waking up is most of what an idle relay does.
+Idle listeners can wait: a selector of their own is polled once a second (coarse polling), because waking up
+is most of the work of an idle relay.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ WRITE = selectors.EVENT_WRITE
 LONGEST_WAIT = 60.0  # seconds
 POLL_INTERVAL = 0.003  # seconds of turns between two polls
 LONGEST_POLL_INTERVAL = 0.01  # seconds of turns after a slow poll
-TASKS_IN_ROUND = 128  # of call_soon: after a flood of handshakes, hundreds wait
-EACH_IN_ROUND = 32  # items of call_for_each, and deadlines: to close thousands at once would take a second
+TASKS_IN_ROUND = 128  # of call_soon; after a flood of handshakes, hundreds wait
+EACH_IN_ROUND = 32  # items of call_for_each, and deadlines: closing thousands at once would take a second
 COARSE_INTERVAL = 1.0  # seconds; the keepalive's own tick (section 6 of docs/protocol.md)
 SWITCH_INTERVAL = 0.001  # seconds that a handshake thread may keep the interpreter from the loop
 GARBAGE_THRESHOLD = 20_000  # allocations between two searches for reference cycles
@@ -51,11 +51,11 @@ class Timed(Protocol):
     """Anything that can have a deadline."""
 
     def on_deadline(self) -> None:
-        """Handle the end of the deadline; must not raise."""
+        """Handle the expired deadline; must not raise."""
 
 
 class ReadyEntry(QueueEntry):
-    """A connection in the loop: readiness is collected until its turn comes."""
+    """A connection in the loop: accumulates readiness until its turn."""
 
     __slots__ = ("_events",)
 
@@ -64,7 +64,7 @@ class ReadyEntry(QueueEntry):
         self._events = 0
 
     def on_turn(self, events: int) -> bool:
-        """Handle what became ready since the last turn; return whether more is left; must not raise."""
+        """Handle the events since the last turn; return whether work is left. Must not raise."""
         raise NotImplementedError
 
 
@@ -84,7 +84,7 @@ class _WakeUp:
             self._sock.recv(4096)
         except BlockingIOError:
             pass
-        # Only now: the byte of a thread that came in between would be gone, and its flag still set.
+        # Reset the flag after recv. Otherwise a byte sent in between is lost while the flag stays set.
         self._loop.wake_up_received()
 
 
@@ -92,7 +92,7 @@ class EventLoop:
     """Waits for sockets and deadlines, and calls their owners.
 
     Args:
-        clock: seconds, growing steadily.
+        clock: returns the time in seconds, as time.monotonic does.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -109,7 +109,7 @@ class EventLoop:
         self._tasks: deque[Callable[[], None]] = deque()
         self._gradual_tasks: deque[Callable[[], object]] = deque()
         self._serving: Optional[ReadyEntry] = None
-        self._serve_again = False  # what has its turn wants another one
+        self._serve_again = False  # the connection being served wants another turn
         self._stopped = False
         self._wake_up_sent = False
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -139,17 +139,17 @@ class EventLoop:
         self._selector.unregister(sock)
 
     def register_coarse(self, sock: socket.socket, entry: ReadyEntry) -> None:
-        """Watch `sock` for reading, once a second."""
+        """Poll `sock` for input once a second."""
         self._coarse_selector.register(sock, READ, entry)
         if self._next_coarse_poll == math.inf:
             self._next_coarse_poll = math.floor(self.now) + COARSE_INTERVAL
 
     def unregister_coarse(self, sock: socket.socket) -> None:
-        """Stop watching `sock`, which is polled coarsely."""
+        """Stop the coarse polling of `sock`."""
         self._coarse_selector.unregister(sock)
 
     def request_turn(self, entry: ReadyEntry, events: int = 0) -> None:
-        """Give `entry` a turn, in its place in the fair queue."""
+        """Queue `entry` for a turn in which it handles `events`."""
         if entry.queued or entry is self._serving:
             entry._events |= events
         else:
@@ -162,40 +162,39 @@ class EventLoop:
         return self._other_light_at if id(entry) == self._latest_light else self._latest_light_at
 
     def call_soon(self, task: Callable[[], None]) -> None:
-        """Run `task` after the present turns; a task that another task adds runs in the next round."""
+        """Run `task` after the current turns; a task that another task adds runs in the next round."""
         self._tasks.append(task)
 
     def call_for_each(self, items: Iterable[T], task: Callable[[T], object]) -> None:
-        """Run `task` with each item, a few in each round: there may be thousands."""
+        """Call `task` with each item, a few in each round: there may be thousands."""
         self._gradual_tasks.extend(partial(task, item) for item in items)
 
     def call_soon_threadsafe(self, task: Callable[[], None]) -> None:
-        """Run `task` in the loop's thread; the one method that other threads may call."""
+        """Run `task` in the loop's thread. This is the only method that other threads may call."""
         self._tasks.append(task)
         if not self._wake_up_sent:
             self._wake_up_sent = True
             self.wake()
 
     def wake(self) -> None:
-        """End the present wait."""
+        """Wake the loop if it is waiting."""
         try:
             self._wake_writer.send(b"\0")
         except OSError:
-            pass  # the socket is full of wake-ups already, or the loop is closed
+            pass  # the socket is already full of wake-ups, or the loop is closed
 
     def wake_up_received(self) -> None:
-        """Send a byte for the next task again."""
+        """Let the next task of another thread send a byte again."""
         self._wake_up_sent = False
 
     def stop(self) -> None:
-        """Make `run` return after the present round."""
+        """Make `run` return after the current round."""
         self._stopped = True
 
     def run(self) -> None:
         """Run rounds until `stop`."""
-        # What lives as long as the process need not be searched for cycles again and again.
         sys.setswitchinterval(SWITCH_INTERVAL)
-        gc.freeze()
+        gc.freeze()  # exclude long-lived objects from garbage collection
         gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
         while not self._stopped:
             self.run_once()
@@ -215,8 +214,8 @@ class EventLoop:
             watched = len(self._coarse_selector.get_map()) > 0
             self._next_coarse_poll = math.floor(self.now) + COARSE_INTERVAL if watched else math.inf
         if self.turns:
-            # With thousands of ready connections polling is slow. It should take a fifth of the time, but
-            # readiness must be noticed soon. The coarse poll comes once a second, and does not count.
+            # With thousands of ready connections, polling is slow. It should take a fifth of the time, but
+            # readiness must be noticed soon. The coarse poll runs once a second, and does not count.
             self._run_turns(max(POLL_INTERVAL, min(4 * polling, LONGEST_POLL_INTERVAL)))
         if self._tasks:
             self._run_tasks()
@@ -243,7 +242,7 @@ class EventLoop:
                 watcher.on_ready(mask)
 
     def _watches(self, key: selectors.SelectorKey) -> bool:
-        """Return whether a socket is still watched: what another one brought may have ended that."""
+        """Return whether a socket is still watched: handling another one may have ended that."""
         present = self._selector.get_map().get(key.fd)
         return present is not None and present.data is key.data
 
@@ -263,7 +262,7 @@ class EventLoop:
             self._serving = None
             turns.charge(entry, ended - started, more)
             if self._serve_again:
-                turns.push(entry)  # only now: its turn may have changed where it waits
+                turns.push(entry)  # after `charge`, which may move it to another flow
             started = ended
 
     def _note_light_turn(self, entry: ReadyEntry) -> None:

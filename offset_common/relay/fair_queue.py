@@ -1,14 +1,14 @@
-"""Start-time fair queueing: the least used goes next, first among addresses, then within them.
+"""Start-time fair queueing: the least used address goes next, and in it the least used connection.
 
 An address that keeps a thousand connections busy gets the same share of the processor as an address with
-one. Inside an address, *light* connections (their turns are short and leave nothing to do) have four fifths
+one. Inside an address, *light* connections (their turns are short and leave no work) get four fifths
 of the time and *busy* ones the rest, so a small message does not wait for a thousand busy neighbours.
 
     all --> addresses --> light, busy --> connections
 
 Each of these is a flow. Its start tag is what it has used so far, in seconds, but at least the virtual time
 of its parent, so idling earns no credit. The smallest start tag goes next, and becomes the parent's virtual
-time. The time of the turn is then added to every flow on the way.
+time. The time of the turn is then added to every flow on the path.
 
 Source: P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
 """
@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 LONG_TURN = 0.001  # seconds
 LIGHT_WEIGHT = 4  # the share of light connections as a multiple of that of busy ones
 
-_sequence = itertools.count()  # equal start tags go in the order of arrival
+_sequence = itertools.count()  # equal start tags are served in the order of arrival
 
 
 class Flow:
@@ -32,20 +32,20 @@ class Flow:
     __slots__ = ("queued", "used", "virtual_time", "waiting")
 
     def __init__(self) -> None:
-        self.queued = False  # among the parent's waiting, or having its turn
+        self.queued = False  # in the parent's heap, or being served
         self.used = 0.0  # seconds
         self.virtual_time = 0.0  # the start tag of the child that went last
         self.waiting: list[tuple[float, int, Any]] = []  # a heap of start tag, sequence, child
 
     def enqueue(self, parent: Flow) -> None:
-        """Wait among the children of `parent`."""
+        """Join the waiting children of `parent`."""
         if not self.queued:
             self.queued = True
             self.used = max(self.used, parent.virtual_time)
             heappush(parent.waiting, (self.used, next(_sequence), self))
 
     def charge(self, seconds: float, parent: Flow) -> None:
-        """Count the cost of a turn, and wait for the next one where a child does."""
+        """Count the cost of a turn, and requeue if a child is waiting."""
         self.used += seconds
         self.queued = False
         if self.waiting:
@@ -56,7 +56,7 @@ class AddressFlow(Flow):
     """The flow of one address.
 
     Args:
-        root: the flow of all.
+        root: the flow of all addresses.
     """
 
     __slots__ = ("__weakref__", "busy", "light", "root")
@@ -69,7 +69,7 @@ class AddressFlow(Flow):
 
 
 class QueueEntry:
-    """A connection, or a job, in a fair queue.
+    """A connection or a job in a fair queue.
 
     Args:
         address: the flow of its address, from `FairQueue.address`.
@@ -82,11 +82,11 @@ class QueueEntry:
         self._flow = address.busy
         self._long = False  # its last turn was long
         self._queued = False
-        self._used = 0.0  # seconds, in the busy flow
+        self._used = 0.0  # seconds used, while in the busy flow
 
     @property
     def queued(self) -> bool:
-        """Whether it waits for a turn."""
+        """Whether it is waiting for a turn."""
         return self._queued
 
     @property
@@ -104,7 +104,7 @@ class QueueEntry:
 
     def _charge(self, seconds: float, more: bool) -> None:
         long = seconds > LONG_TURN
-        busy = more or (long and self._long)  # one long turn may have been interrupted by the system
+        busy = more or (long and self._long)  # the system may have interrupted a single long turn
         self._long = long
         flow = self._flow
         light = flow is self._address.light
@@ -121,10 +121,10 @@ E = TypeVar("E", bound=QueueEntry)
 
 
 class FairQueue(Generic[E]):
-    """Entries that wait for their turn. An address is forgotten together with its last entry.
+    """Entries that wait for their turn. An address is forgotten with its last entry.
 
     Args:
-        newest_first: of entries with equal start tags the newest goes first, not the oldest.
+        newest_first: of entries with equal start tags, the newest goes first, not the oldest.
     """
 
     def __init__(self, newest_first: bool = False) -> None:
@@ -134,7 +134,7 @@ class FairQueue(Generic[E]):
         self._addresses: WeakValueDictionary[str, AddressFlow] = WeakValueDictionary()
 
     def __bool__(self) -> bool:
-        """Whether an entry waits."""
+        """Return whether an entry is waiting."""
         return self._waiting > 0
 
     def address(self, name: str) -> AddressFlow:
@@ -145,13 +145,13 @@ class FairQueue(Generic[E]):
         return flow
 
     def push(self, entry: E) -> None:
-        """Let `entry` wait for a turn; one that waits already keeps its place."""
+        """Queue `entry` for a turn; if it is already queued, it keeps its place."""
         if not entry._queued:
             entry._push(next(self._sequence))
             self._waiting += 1
 
     def pop(self) -> E:
-        """Take the entry whose turn it is; `charge` must follow before the next `pop`."""
+        """Remove and return the entry whose turn it is; call `charge` before the next `pop`."""
         flow: Any = self._root
         while isinstance(flow, Flow):
             flow.virtual_time, _, flow = heappop(flow.waiting)
@@ -161,11 +161,11 @@ class FairQueue(Generic[E]):
         return entry
 
     def charge(self, entry: E, seconds: float, more: bool = False) -> None:
-        """Count what a turn of `entry` cost.
+        """Count the cost of a turn of `entry`.
 
         Args:
             entry: from `pop`.
             seconds: the cost.
-            more: the turn left something to do.
+            more: whether the turn left work.
         """
         entry._charge(seconds, more)

@@ -1,13 +1,12 @@
 """Handshakes in a pool of threads, on blocking sockets.
 
-A handshake is the only work of a relay that is always long for one message: four public-key operations,
-140 us. A thread takes a connection whose peer has sent a whole frame, handles it, and blocks for the next
-one. It waits for 20 ms (sockets.py), or not at all while other jobs are queued. Then the connection goes back
-to the event loop with its state, and returns when its peer has sent another frame. Silent peers therefore
-occupy no thread.
+A handshake takes four public-key operations, 140 us: long for two small messages. A thread takes a connection
+whose peer has sent a whole frame, handles the frame, and waits for the next one: for 20 ms (sockets.py), or
+not at all while other jobs are queued. Then the connection goes back to the event loop with its state, and
+returns when its peer has sent another frame. So silent peers occupy no thread.
 
-Jobs are queued fairly by address (fair_queue.py): an address that floods the relay waits for its own jobs.
-Within an address the newest job is next: under overload, some handshakes finish in time instead of none.
+Jobs are queued fairly by address (fair_queue.py): an address that floods the relay waits behind its own jobs.
+Within an address, the newest job goes first: under overload, some handshakes finish in time instead of none.
 
 A thread owns the socket from `submit` until it calls `done`, and touches nothing else.
 """
@@ -28,7 +27,7 @@ from offset_common.relay.fair_queue import FairQueue, QueueEntry
 
 READ_SIZE = 4096  # bytes; both handshake messages of a peer are under 400
 STACK_SIZE = 512 * 1024  # bytes of address space for each thread
-JOB_COST = 1.0  # for the fair queue: one job costs as much as another
+JOB_COST = 1.0  # for the fair queue: every job costs the same
 
 
 class HandshakeJob:
@@ -36,11 +35,11 @@ class HandshakeJob:
 
     Args:
         sock: the connected socket.
-        protocol: has received a frame that is not handled yet.
-        address: what fair queueing counts by.
-        deadline: the time, of time.monotonic, at which the handshake is over or has failed.
-        done: called in a pool thread with the job, when the handshake is established, has failed or waits
-            for the peer.
+        protocol: the protocol state, which has received a frame and not handled it.
+        address: the prefix of the peer's address, for fair queueing.
+        deadline: when the handshake must be complete, as a time of time.monotonic.
+        done: called in a pool thread with the job, when the handshake is complete, has failed or waits for
+            the peer.
     """
 
     __slots__ = (
@@ -72,11 +71,11 @@ class HandshakeJob:
         self.established = False
         self.ended = False  # the peer closed
         self.error: Optional[BaseException] = None
-        self.received = 0  # bytes of this turn
+        self.received = 0  # bytes, by `run`
         self.sent = 0
 
     def run(self, waits: Callable[[], bool]) -> None:
-        """Continue the handshake until the peer must send more; the attributes hold the result.
+        """Continue the handshake until it ends or needs more input; the attributes hold the result.
 
         Args:
             waits: returns whether other jobs are queued.
@@ -84,7 +83,7 @@ class HandshakeJob:
         try:
             self._shake_hands(waits)
         except (PeerError, OSError) as error:
-            # The traceback refers to this job: it would live on until a search for cycles.
+            # The traceback refers to this job, and would keep it alive until the next garbage collection.
             error.__traceback__ = error.__context__ = None
             self.error = error
         except Exception as error:  # a bug ends this one connection; the event loop reports it
@@ -96,7 +95,7 @@ class HandshakeJob:
             event = protocol.next_event(time.monotonic())
             data = protocol.data_to_send()
             if data:
-                self.sock.sendall(data)  # the kernel takes these few hundred bytes at once
+                self.sock.sendall(data)  # the kernel accepts these few hundred bytes at once
                 self.sent += len(data)
             self.established = isinstance(event, HandshakeCompleted)
             if self.established or time.monotonic() >= self.deadline:
@@ -123,20 +122,20 @@ class _Queued(QueueEntry):
 
 
 class HandshakePool:
-    """Threads that bring connections through the handshake.
+    """Threads that compute handshakes.
 
     Args:
-        identity: ours.
-        threads: how many.
+        identity: the key pair that this side proves.
+        threads: the number of threads.
 
     Raises:
-        ServiceError: the system refuses to start this number of threads.
+        ServiceError: the system cannot start that many threads.
     """
 
     def __init__(self, identity: Identity, threads: int) -> None:
         self._identity = identity
         self._queue: FairQueue[_Queued] = FairQueue(newest_first=True)
-        self._lock = threading.Lock()  # of the queue
+        self._lock = threading.Lock()  # for the queue
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each job
         self._closing = False
         self._threads: list[threading.Thread] = []
@@ -150,23 +149,23 @@ class HandshakePool:
             self.close()
             raise ServiceError(
                 f"cannot start {threads} handshake threads: the system started only {len(self._threads)}; "
-                "choose fewer with --handshake-threads, or raise the limits of memory and processes"
+                "choose fewer with --handshake-threads, or raise the limits on memory and processes"
             ) from None
         finally:
             threading.stack_size(previous)
 
     def new_protocol(self, now: float) -> Connection:
-        """Return the protocol state of a connection that was accepted, after its version is sent."""
+        """Return the protocol state of an accepted connection whose version frame has been sent."""
         return Connection(self._identity, now, version_sent=True)
 
     def submit(self, job: HandshakeJob) -> None:
-        """Queue a job; from now on a thread owns its socket, until it calls `done`."""
+        """Queue a job; from now on, a thread owns its socket until it calls `done`."""
         with self._lock:
             self._queue.push(_Queued(self._queue, job))
         self._tokens.put(None)
 
     def close(self) -> None:
-        """End the threads after their present jobs; those in the queue are dropped."""
+        """End the threads after their current jobs; queued jobs are dropped."""
         self._closing = True
         for _ in self._threads:
             self._tokens.put(None)
@@ -181,7 +180,7 @@ class HandshakePool:
             job = self._next_job()
             job.run(self._queue.__bool__)
             job.done(job)
-            del job  # a waiting thread would keep its last one
+            del job  # otherwise an idle thread keeps its last job alive
 
     def _next_job(self) -> HandshakeJob:
         with self._lock:

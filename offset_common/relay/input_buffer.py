@@ -1,8 +1,8 @@
 """Unhandled input of a connection: usually nothing, or a partial frame.
 
-Small frames are cut from the receive buffer that all connections share; what is left of the last one is
-copied away and, at the next read, to the front of the shared buffer. A large frame gets a buffer of its
-own, into which the socket is read directly, up to the frame's end.
+Small frames are cut from the receive buffer that all connections share; the unhandled rest is saved, and
+copied to the front of that buffer at the next read. A large frame gets a buffer of its own, into which the
+socket is read directly, up to the frame's end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from offset_common.relay.buffer_pool import Account, SpareBuffers
 from offset_common.relay.limits import FREE_BUFFER_SIZE
 
 RECEIVE_BUFFER_SIZE = 768 * 1024  # bytes, shared by all connections of a process
-OWN_BUFFER_FROM = 128 * 1024  # bytes of a frame that gets a buffer of its own
+OWN_BUFFER_FROM = 128 * 1024  # bytes; a frame of this size or more gets a buffer of its own
 
 _LENGTH = Struct(">Q")
 
@@ -25,7 +25,7 @@ class Space(NamedTuple):
 
     Args:
         view: the buffer.
-        fill: bytes at its front that were read before.
+        fill: bytes at its front that were read earlier.
         end: the first byte that must not be written.
     """
 
@@ -46,7 +46,7 @@ class InputBuffer:
     """The unhandled input of one connection.
 
     Args:
-        account: counts what is kept.
+        account: counts the bytes kept.
         shared: the process's receive buffer.
     """
 
@@ -55,14 +55,14 @@ class InputBuffer:
     def __init__(self, account: Account, shared: ReceiveBuffer) -> None:
         self._account = account
         self._shared = shared
-        self.backlog = False  # whole frames are kept: they are handled before anything more is read
+        self.backlog = False  # whole frames may be kept, to be handled before more is read
         self._buffer: Optional[bytearray] = None
         self._fill = 0
-        self._own = False  # the buffer is for one whole large frame
-        self._counted = 0  # bytes in the account: what is kept, or the whole frame once it has its space
+        self._own = False  # the buffer is for one large frame
+        self._counted = 0  # bytes in the account: the bytes kept, or the whole frame once reserved
 
     def __len__(self) -> int:
-        """Return the bytes that are kept."""
+        """Return the number of bytes kept."""
         return 0 if self._buffer is None else self._fill
 
     @property
@@ -72,20 +72,20 @@ class InputBuffer:
 
     @property
     def frame_reserved(self) -> bool:
-        """Whether a partial frame is kept whose whole size is counted."""
+        """Whether space is reserved for the rest of a partial frame."""
         return self._counted > len(self)
 
     @property
     def missing(self) -> int:
-        """The bytes that a partial frame with reserved space still needs."""
+        """The number of bytes that a partial frame with reserved space still lacks."""
         return self._counted - len(self)
 
     def space(self, most: int, metered: bool = False) -> Space:
-        """Return where to read to; `keep` must follow.
+        """Return where to read to; `keep` then stores what is not handled.
 
         Args:
-            most: bytes to read at most.
-            metered: it holds for a large frame in its own buffer as well, which is otherwise read to its end.
+            most: the most bytes to read.
+            metered: whether `most` also limits a large frame in its own buffer, otherwise read to its end.
         """
         if self._own:
             assert self._buffer is not None
@@ -102,14 +102,14 @@ class InputBuffer:
         """Keep `data` from `start` on.
 
         Args:
-            data: what was kept before, and what was read behind it.
+            data: the bytes kept before, followed by those just read.
             start: where the unhandled part begins.
-            backlog: whether it begins with a whole frame.
+            backlog: whether that part may have whole frames.
         """
         self.backlog = backlog
         if self._own and not start:
             self._fill = len(data)
-            return  # still the same frame
+            return  # it is still the same frame
         left = len(data) - start
         reserved = self._counted if not start and self.frame_reserved else 0
         content = bytearray(data[start:]) if left else None
@@ -121,13 +121,13 @@ class InputBuffer:
             self._count(max(left, reserved))
 
     def frame_size(self) -> int:
-        """Return the bytes of the partial frame with its length, 0 where that is not known."""
+        """Return the size of the partial frame, with its length field; 0 if it is unknown."""
         if self._buffer is None or self.backlog or self._fill < FRAME_LENGTH_SIZE:
             return 0
         return FRAME_LENGTH_SIZE + int(_LENGTH.unpack_from(self._buffer)[0])
 
     def reserve_frame(self) -> None:
-        """Count the whole partial frame from now on, and give a large one its own buffer."""
+        """Reserve space for the whole partial frame, and give a large one its own buffer."""
         size = self.frame_size()
         self._count(size)
         if size >= OWN_BUFFER_FROM and not self._own:
@@ -138,16 +138,16 @@ class InputBuffer:
             self._own = True
 
     def needs_reservation(self) -> int:
-        """Return the bytes that must be free before the partial frame is read on; 0 for a small one."""
+        """Return how many bytes must be free before more of the partial frame is read; 0 for a small one."""
         size = self.frame_size()
         return size - self._counted if size > FREE_BUFFER_SIZE and not self.frame_reserved else 0
 
     def content(self) -> bytes:
-        """Return the bytes that are kept."""
+        """Return the bytes kept."""
         return b"" if self._buffer is None else bytes(self._buffer[: self._fill])
 
     def put(self, data: bytes) -> None:
-        """Keep `data`, which another part of the relay has read; it may hold whole frames."""
+        """Keep `data`, which another part of the relay has read; it may have whole frames."""
         self.backlog = bool(data)
         if data:
             self._buffer = bytearray(data)
@@ -155,7 +155,7 @@ class InputBuffer:
             self._count(len(data))
 
     def clear(self) -> None:
-        """Drop what is kept."""
+        """Discard the buffered input."""
         if self._own:
             assert self._buffer is not None
             self._shared.spare.give_back(self._buffer)

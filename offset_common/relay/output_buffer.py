@@ -1,4 +1,4 @@
-"""Unread output: bytes that wait because a peer does not read them at once."""
+"""Unread output: bytes queued until the peer reads them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Buffer = Union[bytes, bytearray, memoryview]
 
 
 class OutputBuffer:
-    """The output of one connection that its socket did not take.
+    """The output of one connection that its socket did not accept.
 
     Args:
-        account: counts what waits.
+        account: counts the queued bytes.
     """
 
     __slots__ = ("_account", "_buffer", "_start", "moved_at")
@@ -22,15 +22,15 @@ class OutputBuffer:
     def __init__(self, account: Account) -> None:
         self._account = account
         self._buffer: Optional[bytearray] = None
-        self._start = 0  # of what is not written yet
-        self.moved_at = 0.0  # seconds: when the peer last read some of it, or when it began to wait
+        self._start = 0  # of the bytes not written yet
+        self.moved_at = 0.0  # seconds: when the socket last accepted output, or when output was first queued
 
     def __len__(self) -> int:
-        """Return the bytes that wait."""
+        """Return the number of queued bytes."""
         return 0 if self._buffer is None else len(self._buffer) - self._start
 
     def append(self, data: Buffer, now: float) -> None:
-        """Append `data` to what waits."""
+        """Queue `data`."""
         if self._buffer is None:
             self._buffer = bytearray()
             self._start = 0
@@ -39,7 +39,7 @@ class OutputBuffer:
         self._account.add(len(data))
 
     def write_to(self, sock: socket.socket, now: float) -> int:
-        """Write what `sock` takes at once; return how many bytes that was.
+        """Write what `sock` accepts without blocking; return the number of bytes.
 
         Raises:
             OSError: the connection is lost.
@@ -49,7 +49,7 @@ class OutputBuffer:
             with memoryview(self._buffer) as view:
                 taken = sock.send(view[self._start :], socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return 0  # what made it ready is gone already
+            return 0  # the socket is not ready after all
         self._account.add(-taken)
         self._start += taken
         self.moved_at = now
@@ -61,10 +61,10 @@ class OutputBuffer:
         return taken
 
     def content(self) -> bytes:
-        """Return the bytes that wait."""
+        """Return the queued bytes."""
         return b"" if self._buffer is None else bytes(self._buffer[self._start :])
 
     def clear(self) -> None:
-        """Drop what waits."""
+        """Discard the queued bytes."""
         self._account.add(-len(self))
         self._buffer = None

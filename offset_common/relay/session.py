@@ -19,18 +19,18 @@ C = TypeVar("C", bound=Closable)
 
 
 class Session(Generic[C]):
-    """The present role of a connection; each role has its own class, with the role's state.
+    """The current role of a connection. Each role is a class with its own state.
 
     Args:
-        connection: the connection that has this session.
+        connection: the connection that this session belongs to.
     """
 
     __slots__ = ("connection",)
 
     state: State
     keeps_alive = True  # keepalives are sent, and a silent peer is closed
-    settled = True  # the connection has a role; until then it counts as busy in the fair queue
-    may_poll_coarsely = False  # it does not matter if the peer's next message is noticed a second later
+    settled = True  # the connection has a role; until then, it is scheduled as busy
+    may_poll_coarsely = False  # the peer's next message may be noticed up to a second late
 
     def __init__(self, connection: C) -> None:
         self.connection = connection
@@ -40,20 +40,20 @@ class Session(Generic[C]):
         raise NotImplementedError
 
     def on_deadline(self) -> None:
-        """Handle the end of the state's deadline."""
+        """Close the connection: the state's deadline has expired."""
         deadline = deadline_of(self.state)
         assert deadline is not None
         self.connection.close(deadline.reason)
 
     def finish(self, reason: CloseReason) -> None:
-        """End gracefully: queued output may still be sent."""
+        """End the connection gracefully. By default, that is at once."""
         self.connection.close(reason)
 
     def on_output_sent(self) -> None:
-        """Handle that the socket took all output."""
+        """Handle the output buffer becoming empty."""
 
     def on_closed(self, reason: CloseReason) -> None:
-        """Release what the session holds elsewhere: the connection ended."""
+        """Release what the session holds elsewhere; the connection has ended."""
 
 
 class Ended(Session[C]):
@@ -65,4 +65,4 @@ class Ended(Session[C]):
     keeps_alive = False
 
     def __init__(self) -> None:
-        """Belong to no connection."""
+        """Create a session without a connection."""

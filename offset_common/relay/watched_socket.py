@@ -1,4 +1,4 @@
-"""A socket in the event loop: what it is watched for, and the operations that need no protocol."""
+"""A socket in the event loop: what it is watched for, and operations on the raw socket."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import termios
 
 from offset_common.relay.event_loop import READ, EventLoop, ReadyEntry
 
-_INT_SIZE = 4  # bytes, of the system's int
+_INT_SIZE = 4  # bytes of a C int
 
-NO_WAIT = socket.MSG_DONTWAIT  # the sockets block: handshake_pool.py says why
+NO_WAIT = socket.MSG_DONTWAIT  # the sockets are blocking; sockets.py says why
 
 
 class WatchedSocket(ReadyEntry):
     """The socket of a connection.
 
     Args:
-        loop: watches it.
-        sock: connected; may block, the loop never waits for it.
-        prefix: of the peer's address, for fair queueing.
+        loop: the event loop that watches it.
+        sock: a connected socket; it may be blocking, but the loop never waits for it.
+        prefix: the prefix of the peer's address, for fair queueing.
     """
 
     __slots__ = ("_loop", "_polled_coarsely", "_watched", "sock")
@@ -38,11 +38,11 @@ class WatchedSocket(ReadyEntry):
 
     @property
     def polled_coarsely(self) -> bool:
-        """Whether the socket is watched once a second."""
+        """Whether the socket is polled once a second."""
         return self._polled_coarsely
 
     def watch(self, events: int) -> None:
-        """Watch the socket for `events`, 0 for nothing, at once and not coarsely."""
+        """Watch the socket for `events` (0 for none), and end coarse polling."""
         if self._polled_coarsely:
             self._loop.unregister_coarse(self.sock)
             self._polled_coarsely = False
@@ -58,15 +58,15 @@ class WatchedSocket(ReadyEntry):
         self._watched = events
 
     def watch_more(self, event: int) -> None:
-        """Watch the socket for `event` as well."""
+        """Also watch the socket for `event`."""
         self.watch(self._watched | event)
 
     def watch_less(self, event: int) -> None:
-        """Do not watch the socket for `event` any more."""
+        """Stop watching the socket for `event`."""
         self.watch(self._watched & ~event)
 
     def poll_coarsely(self) -> bool:
-        """Watch the socket once a second if only input is expected; return whether this is a change."""
+        """Poll the socket once a second if it is watched only for input; return whether this is a change."""
         if self._polled_coarsely or self._watched != READ:
             return False
         self.watch(0)
@@ -76,13 +76,13 @@ class WatchedSocket(ReadyEntry):
         return True
 
     def poll_normally(self) -> None:
-        """End coarse polling, and handle what has come by now."""
+        """End coarse polling, and handle any input that has arrived."""
         if self._polled_coarsely:
             self.watch(READ)
             self.on_turn(READ)
 
     def detach_socket(self) -> socket.socket:
-        """Return the socket, which belongs to the caller from now on; this needs no new descriptor."""
+        """Return the socket, which now belongs to the caller; its descriptor stays the same."""
         self.watch(0)
         return socket.socket(fileno=self.sock.detach())
 
@@ -90,7 +90,7 @@ class WatchedSocket(ReadyEntry):
         """Read once and discard the bytes; return False if the peer closed.
 
         Raises:
-            OSError: the connection is lost, or (BlockingIOError) nothing came.
+            OSError: the connection is lost, or (BlockingIOError) there is no input.
         """
         return bool(self.sock.recv_into(buffer, 0, NO_WAIT))
 
@@ -102,7 +102,7 @@ class WatchedSocket(ReadyEntry):
             return False  # a system that cannot report it
 
     def shut_down_writing(self) -> None:
-        """Close our direction of the connection.
+        """Close the sending direction of the connection.
 
         Raises:
             OSError: the connection is lost.

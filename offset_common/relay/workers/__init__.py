@@ -1,1 +1,1 @@
-"""Tunnels in other processes (--workers): optional, and unknown to the rest of the relay."""
+"""Tunnels in other processes (--workers): optional, and loaded only if needed."""
