@@ -1,18 +1,18 @@
 """Reach TCP ports and Unix sockets of a machine by its key, through any relay: the program stforward.
 
-    share.py, reach.py      the two sides: who may come in, and how to get there again after an interruption
-        session.py          what both have: streams that outlive a tunnel
+    share.py, reach.py      the two sides: one decides who may come in, one reconnects after an interruption
+        session.py          the part that both share: streams that outlive a tunnel
             local.py            one TCP connection, or a terminal's pipes, and its stream
             streams.py          many streams in one session, each with its own credit
             delivery.py         messages that are sent again through the next tunnel
         tunnel.py           one tunnel in the event loop
-    messages.py             what the two sides send each other, as bytes
-    code.py, peers.py, known_codes.py, directory.py, services.py    what people write and keep
+    messages.py             the messages between the two sides, as bytes
+    code.py, peers.py, known_codes.py, directory.py, services.py    arguments and files
     event_loop.py, display.py, approval.py                          the process
 
-One thread runs the event loop and everything in it. Other threads connect to the relay, to the shared
+One thread runs the event loop and everything in it. Other threads connect to the relay and to the shared
 services, and ask the person; they report to the loop with `call_soon_threadsafe`.
 
-A relay sees tunnels of two nodes, as of any others: what is in these files happens between the two nodes,
-encrypted end to end.
+A relay sees only tunnels between two nodes, like any others. Everything in these files happens between the
+two nodes, encrypted end to end.
 """

@@ -18,7 +18,7 @@ REFUSAL_TIME = 2.0  # seconds for a refusal to be delivered
 
 
 class Host(Protocol):
-    """The part of the sharing side that a caller uses."""
+    """The sharing side, as far as a caller uses it."""
 
     def ask(self, caller: Caller, hello: Hello) -> None:
         """Find out whether the caller may come in, and call `Caller.answer`."""
@@ -27,7 +27,7 @@ class Host(Protocol):
         """Give the caller its session."""
 
     def leave(self, caller: Caller, session: Optional[Session], error: Optional[Exception]) -> None:
-        """The tunnel is gone; `error` is None if this side closed it."""
+        """Handle the end of the tunnel; `error` is None if this side closed it."""
 
 
 class Caller:
@@ -37,7 +37,7 @@ class Caller:
         loop: the event loop.
         host: the sharing side.
         dialing: a connection to the relay.
-        key: 32 bytes, the caller's; the tunnel lets it prove it.
+        key: 32 bytes, the caller's key, which it proves through the tunnel.
         known: whether it may come in without a question.
     """
 

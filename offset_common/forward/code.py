@@ -28,11 +28,11 @@ _AGAIN = "copy it again, from the beginning to the end"
 
 
 class Code(NamedTuple):
-    """Where a machine is.
+    """The way to a machine.
 
     Args:
-        relay: through which relay.
-        public_key: 32 bytes, the machine's.
+        relay: the relay that it uses.
+        public_key: 32 bytes, the machine's key.
     """
 
     relay: RelayTicket
@@ -62,16 +62,16 @@ def parse_code(text: str) -> Code:
     """Read a code.
 
     Raises:
-        UsageError: it is not a code, or a damaged one.
+        UsageError: the text is not a code, or is damaged.
     """
     if not text.startswith(PREFIX):
-        raise UsageError(f"the code has another version than {PREFIX!r}; use a newer stforward")
+        raise UsageError(f"the code's version is not {PREFIX!r}; use a newer stforward")
     stray = re.search(r"[^A-Za-z0-9_-]", text)
     if stray:
         raise UsageError(f"character {stray.start() + 1} of the code is not allowed in a code; {_AGAIN}")
     encoded = text[len(PREFIX) :]
     if len(text) > MAX_LENGTH or len(encoded) % 4 == 1:
-        raise UsageError(f"the code has a wrong length; {_AGAIN}")
+        raise UsageError(f"the code has the wrong length; {_AGAIN}")
     data = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
     content, checksum = data[:-_CHECKSUM_SIZE], data[-_CHECKSUM_SIZE:]
     if len(data) <= _FIXED_SIZE or checksum != _checksum(content):

@@ -1,8 +1,9 @@
-"""Delivers stream messages once and in order, although the tunnel under them may be replaced.
+"""Deliver stream messages once and in order, even if the tunnel under them is replaced.
 
-A tunnel delivers its messages in order until it breaks; nobody knows then which of the last ones arrived. So
-each side counts what it receives and confirms the count now and then (ACK). Unconfirmed messages are kept,
-and sent again through the next tunnel, from the count in the other side's HELLO or WELCOME.
+A tunnel delivers its messages in order until it breaks. Then neither side knows which of the last messages
+arrived. So each side counts the messages that it receives and confirms the count from time to time (ACK).
+Unconfirmed messages are kept, and sent again through the next tunnel, from the count in the other side's
+HELLO or WELCOME.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Callable, Optional
 from offset_common.errors import DecodeError
 from offset_common.forward.messages import encode_ack
 
-ACK_MESSAGES = 256  # received until they are confirmed
+ACK_MESSAGES = 256  # messages received before they are confirmed
 ACK_BYTES = 1024 * 1024
-MESSAGE_COST = 100  # bytes counted for each kept message beside its content
+MESSAGE_COST = 100  # bytes counted for each kept message in addition to its content
 
 
 class Delivery:
@@ -24,9 +25,9 @@ class Delivery:
     def __init__(self) -> None:
         self._transmit: Optional[Callable[[bytes], object]] = None
         self._kept: deque[bytes] = deque()
-        self._confirmed = 0  # messages sent and confirmed: the number of the first one in _kept
+        self._confirmed = 0  # messages sent and confirmed: the number of the first message in _kept
         self._unconfirmed_messages = self._unconfirmed_bytes = 0  # received, not confirmed by us
-        self.received = 0  # messages in all
+        self.received = 0  # messages in total
         self.kept_size = 0  # bytes
 
     def send(self, message: bytes) -> None:
@@ -45,7 +46,7 @@ class Delivery:
             self.confirm_received()
 
     def confirm_received(self) -> None:
-        """Confirm what was received, if that has not been done."""
+        """Confirm the messages received since the last ACK, if there are any."""
         if self._transmit is not None and self._unconfirmed_messages:
             self._unconfirmed_messages = self._unconfirmed_bytes = 0
             self._transmit(encode_ack(self.received))
@@ -54,10 +55,10 @@ class Delivery:
         """Forget the messages that the other side has received.
 
         Args:
-            count: how many it has received in all.
+            count: how many it has received in total.
 
         Raises:
-            DecodeError: it cannot have received so many, or has confirmed more before.
+            DecodeError: it cannot have received that many, or has confirmed more before.
         """
         if not 0 <= count - self._confirmed <= len(self._kept):
             raise DecodeError("the other side confirms messages that were never sent")
@@ -66,14 +67,14 @@ class Delivery:
         self._confirmed = count
 
     def attach(self, transmit: Callable[[bytes], object], peer_received: int) -> None:
-        """Use a tunnel, and send again what did not arrive through the one before.
+        """Use a new tunnel, and send again what did not arrive through the previous one.
 
         Args:
             transmit: sends one message through the tunnel.
-            peer_received: how many messages the other side has received in all.
+            peer_received: how many messages the other side has received in total.
 
         Raises:
-            DecodeError: it cannot have received so many.
+            DecodeError: it cannot have received that many.
         """
         self.drop_confirmed(peer_received)
         self._transmit = transmit
@@ -82,5 +83,5 @@ class Delivery:
             transmit(message)
 
     def detach(self) -> None:
-        """Keep what is sent: the tunnel has ended."""
+        """Stop transmitting and only keep messages: the tunnel has ended."""
         self._transmit = None

@@ -1,7 +1,7 @@
-"""The directory in which stforward keeps what it needs the next time: ~/.config/offset.
+"""The directory in which stforward keeps what it needs next time: ~/.config/offset.
 
-    stforward.ident   this machine's private key, made at the first use
-    relay.relay       the ticket of the relay that was used last for `share`
+    stforward.ident   this machine's private key, created at the first use
+    relay.relay       the ticket of the relay that `share` used last
     peers             which keys may come in (peers.py)
     codes             names for codes (known_codes.py)
 
@@ -58,7 +58,7 @@ class Directory:
         return cls(Path(home, ".config", "offset"))
 
     def identity(self) -> Identity:
-        """Return this machine's identity; make it at the first use.
+        """Return this machine's identity; create it at the first use.
 
         Raises:
             FileError: it cannot be read or written.
@@ -66,7 +66,7 @@ class Directory:
         path = self.path / IDENTITY
         if not os.path.lexists(path):
             self.create()
-            # Another stforward may make it at the same moment; then that one counts.
+            # If another stforward creates it at the same moment, use that one.
             try:
                 save_identity(Identity.generate(), path)
             except FileError:
@@ -78,7 +78,7 @@ class Directory:
         """Return the ticket of the relay that was used last.
 
         Raises:
-            UsageError: none was used yet.
+            UsageError: no relay has been used yet.
             FileError: it cannot be read.
         """
         if not os.path.lexists(self.path / RELAY):
@@ -88,7 +88,7 @@ class Directory:
         return RelayTicket.load(self.path / RELAY)
 
     def remember_relay(self, ticket: RelayTicket) -> None:
-        """Keep the ticket of a relay for the next time; raise FileError if it cannot be written."""
+        """Save the ticket of a relay for next time; raise FileError if it cannot be written."""
         self.write(RELAY, ticket.to_json())
 
     def read(self, name: str) -> str:
@@ -127,7 +127,7 @@ class Directory:
 
     @contextmanager
     def changing(self, name: str) -> Iterator[None]:
-        """Let no other process change a file while the `with` block reads and writes it."""
+        """Keep other processes from changing a file while the `with` block reads and writes it."""
         self.create()
         with _locked(self.path / f".{name}.lock", wait=True):
             yield
@@ -135,13 +135,13 @@ class Directory:
 
 @contextmanager
 def only_share(path: Path) -> Iterator[None]:
-    """Let no other process share with an identity meanwhile: the relay would close the older listener.
+    """Keep other processes from sharing with this identity: the relay would close the older listener.
 
     Args:
         path: the identity file.
 
     Raises:
-        ServiceError: another process does.
+        ServiceError: another process already shares with it.
     """
     with _locked(path, wait=False):
         yield
@@ -158,7 +158,7 @@ def _locked(path: Path, wait: bool) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise ServiceError(
-                f"another stforward shares with {path} already; let it share everything,"
+                f"another stforward already shares with {path}; let it share everything,"
                 " or give this one another identity with --idfile FILE"
             ) from None
         except OSError:

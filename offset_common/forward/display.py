@@ -1,7 +1,7 @@
 """The output for people and programs: lines, a line of progress on a terminal, or JSON.
 
-On a terminal, the last line shows what is going on and is replaced. Otherwise each state is a line, and with
---json every event is an object on a line of standard output.
+On a terminal, the last line shows the current state and is replaced. Otherwise each state is a line. With
+--json, every event is an object on a line of standard output.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Display:
     """Shows events. Its methods may be called from any thread.
 
     Args:
-        as_json: for a program instead of a person.
-        quiet: show no progress and no events but problems, as for --stdio without a terminal.
+        as_json: write JSON, for a program instead of a person.
+        quiet: show no progress, and no events except problems, as for --stdio.
     """
 
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
@@ -59,7 +59,7 @@ class Display:
             self._print(printable(text))
 
     def repeated_event(self, kind: str, text: str, /, **fields: object) -> None:
-        """Show something that strangers can cause, only a few times a minute; count the rest."""
+        """Show an event that strangers can cause, but only a few times a minute; count the rest."""
         with self._lock:
             now = time.monotonic()
             start, count = self._repeated.get(kind, (now, 0))
@@ -73,7 +73,7 @@ class Display:
                 self.event(kind, text, **fields)
 
     def state(self, text: str, /, **fields: object) -> None:
-        """Show what is going on now; without a terminal, only if it has changed."""
+        """Show the current state; without a terminal, only if it has changed."""
         with self._lock:
             if text == self._state:
                 return
@@ -87,7 +87,7 @@ class Display:
         """Write the line of progress again.
 
         Args:
-            more: what to add, such as a rate.
+            more: text to add, such as a rate.
         """
         with self._lock:
             if self._terminal and not self._held:
@@ -100,7 +100,7 @@ class Display:
         """Show how much is forwarded.
 
         Args:
-            connections: that are open.
+            connections: the number of open connections.
             sent: bytes a second to the other side.
             received: bytes a second from it.
         """
@@ -121,7 +121,7 @@ class Display:
             self.refresh()
 
     def result(self, text: str, /, **fields: object) -> None:
-        """Print a line that was asked for, on standard output."""
+        """Print a line that the user asked for, on standard output."""
         with self._lock:
             if self.as_json:
                 self._print_json({**fields, "text": text})
@@ -131,7 +131,7 @@ class Display:
             sys.stdout.flush()
 
     def ask(self, question: str) -> None:
-        """Write a question, and keep the line of progress away until `asked`."""
+        """Write a question, and hide the line of progress until `asked`."""
         with self._lock:
             self._held = True
             self._progress.clear()

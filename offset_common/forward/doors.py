@@ -1,4 +1,4 @@
-"""Where programs on this machine connect to: listening sockets whose connections lead to a service."""
+"""Listening sockets on this machine, whose connections are forwarded to a service of the other side."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Door:
         return describe(self._where._replace(port=self._sock.getsockname()[1]))
 
     def close(self) -> None:
-        """Accept no more."""
+        """Stop accepting."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.watch(self._sock, 0, self)
@@ -73,19 +73,19 @@ class Door:
                 self._entered(self, self._sock.accept()[0])
 
     def on_failure(self, error: Exception) -> None:
-        """Pause: the system has no descriptors left, or similar."""
+        """Pause: the system may have no descriptors left."""
         self._display.repeated_event("accept_failed", f"cannot accept a connection: {reason_of(error)}")
         self._loop.watch(self._sock, 0, self)
         self._pause = self._loop.call_later(ACCEPT_PAUSE, partial(self._loop.watch, self._sock, READ, self))
 
 
 class Forwarding:
-    """Leads local sockets to services of the other side.
+    """Forwards local sockets to services of the other side.
 
     Args:
         reach: the connecting side.
         traffic: counts the connections.
-        most: connections at a time; more are reset.
+        most: the maximum number of connections at a time; further connections are reset.
         display: shows problems.
     """
 
@@ -107,8 +107,8 @@ class Forwarding:
         """Forward one socket.
 
         Args:
-            sock: connected.
-            service: its name, or an empty string for the only one.
+            sock: a connected socket.
+            service: the service's name, or an empty string for the only service.
             origin: where the connection comes from, for people.
             ended: called at the end with the reason; an empty one for an orderly end.
         """

@@ -38,17 +38,17 @@ class Timer:
         self._cancelled = False
 
     def cancel(self) -> None:
-        """Do not call it any more."""
+        """Cancel the call."""
         self._cancelled = True
 
     def fire(self) -> None:
-        """Call it, unless it was cancelled."""
+        """Make the call, unless it was cancelled."""
         if not self._cancelled:
             self._call()
 
 
 class EventLoop:
-    """Runs in the thread that calls `run`. Only `call_soon_threadsafe` may be called from others."""
+    """Runs in the thread that calls `run`. Other threads may call only `call_soon_threadsafe`."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -68,7 +68,7 @@ class EventLoop:
         return self._wake_writer.fileno()
 
     def watch(self, sock: socket.socket, events: int, watcher: Watcher) -> None:
-        """Call a watcher when its socket is ready for any of the events; for 0, never."""
+        """Call a watcher when its socket is ready for any of the events; with 0, stop watching."""
         before = self._events.get(sock, 0)
         if events == before:
             return
@@ -85,7 +85,7 @@ class EventLoop:
     def call_soon_threadsafe(self, call: Callable[[], object]) -> None:
         """Call a function in the loop, from any thread."""
         self._calls.append(call)
-        # A full buffer wakes the loop as well; a closed socket means that the loop has ended.
+        # A full buffer also wakes the loop; a closed socket means that the loop has ended.
         with suppress(BlockingIOError, OSError):
             self._wake_writer.send(b"\0")
 
@@ -99,7 +99,7 @@ class EventLoop:
         """Do blocking work in a thread of its own; then call its result in the loop.
 
         Args:
-            name: of the thread.
+            name: the thread's name.
             work: returns what to call in the loop. It handles all of its own errors.
         """
         thread = threading.Thread(

@@ -21,7 +21,7 @@ class KnownCodes:
     """The file.
 
     Args:
-        directory: the one that it is in.
+        directory: the directory that contains it.
     """
 
     def __init__(self, directory: Directory) -> None:
@@ -45,10 +45,10 @@ class KnownCodes:
         return found
 
     def find(self, text: str) -> Code:
-        """Return the code that a person gave, itself or by its name.
+        """Return the code that a person gave, in full or by its name.
 
         Raises:
-            UsageError: it is neither.
+            UsageError: the text is neither.
             FileError: the file cannot be read.
         """
         if looks_like_code(text):
@@ -67,7 +67,7 @@ class KnownCodes:
         """Remember a code, unless it is known; return its name.
 
         Args:
-            code: of another machine.
+            code: another machine's code.
             wanted: the name; if another code has it, a number is added.
 
         Raises:

@@ -1,7 +1,7 @@
 """One local connection and its stream: a TCP connection, a Unix socket, or the pipes of a terminal.
 
     socket --> on_ready --> stream      not while the stream has no credit, or the session is full
-    socket <-- on_data  <-- stream      what the socket does not take is queued, and returns no credit
+    socket <-- on_data  <-- stream      bytes that the socket does not accept are queued, without new credit
 
 An orderly end of one direction ends that direction of the other connection. Everything else resets it, so
 that a truncated file never looks complete.
@@ -20,7 +20,7 @@ from offset_common.forward.event_loop import READ, WRITE, EventLoop
 from offset_common.forward.messages import HEADER
 from offset_common.forward.streams import Stream
 
-CHUNK_SIZE = 128 * 1024 - 64  # bytes read at once, and so the most in one message
+CHUNK_SIZE = 128 * 1024 - 64  # bytes read at once, which is also the maximum in one message
 BUFFER_SIZE = HEADER.size + CHUNK_SIZE
 MAX_REASON = 200  # characters of a reason that the other side gives
 LINGER_NONE = struct.pack("ii", 0, 0)  # close() delivers pending bytes
@@ -31,21 +31,21 @@ class Gate(Protocol):
     """The part of a session that a local connection uses."""
 
     def may_send(self) -> bool:
-        """Return whether the session takes data."""
+        """Return whether the session accepts data."""
 
     def wait_to_send(self, local: LocalConnection) -> None:
-        """Call `LocalConnection.continue_reading` once the session takes data again."""
+        """Call `LocalConnection.continue_reading` once the session accepts data again."""
 
     def count_unwritten(self, size: int) -> None:
-        """Count bytes that wait for a local connection; negative when they are written."""
+        """Count bytes that wait for a local connection; the number is negative once they are written."""
 
 
 Ended = Callable[["LocalConnection", str], object]
-"""Called with a connection that has ended, and why; an empty reason for an orderly end."""
+"""Called with a connection that has ended, and the reason, which is empty for an orderly end."""
 
 
 class LocalConnection:
-    """A local connection and its stream. `start` gives it its socket; the stream may be there before.
+    """A local connection and its stream. `start` gives it its socket; the stream may exist before.
 
     Args:
         loop: the event loop.
@@ -61,7 +61,7 @@ class LocalConnection:
         self._ended = ended
         self._sock: Optional[socket.socket] = None
         self._stream: Optional[Stream] = None
-        self._unwritten = bytearray()  # not one object a message: the other side chooses their sizes
+        self._unwritten = bytearray()  # not an object per message: the other side chooses the sizes
         self._reading_ended = False  # our END is sent
         self._end_received = self._writing_ended = False
         self._waiting = False  # for the session
@@ -87,7 +87,7 @@ class LocalConnection:
     # Called by the stream.
 
     def on_open(self, stream: Stream) -> None:
-        """Take the stream."""
+        """Keep the stream."""
         self._stream = stream
         self._watch()
 
@@ -113,13 +113,13 @@ class LocalConnection:
         self._close(reason[:MAX_REASON] or "the other side cut it off")
 
     def on_credit(self) -> None:
-        """Read again."""
+        """Resume reading."""
         self._watch()
 
     # Called by the session and the event loop.
 
     def continue_reading(self) -> None:
-        """Read again: the session takes data."""
+        """Resume reading: the session accepts data again."""
         self._waiting = False
         self._watch()
 
@@ -164,7 +164,7 @@ class LocalConnection:
         self._watch()
 
     def _send(self, sock: socket.socket, data: Union[memoryview, bytearray]) -> int:
-        """Send what the socket takes, and return credit for it; return the number of bytes."""
+        """Send what the socket accepts, and return credit for it; return the number of bytes."""
         size = 0
         with suppress(BlockingIOError):
             size = sock.send(data)
@@ -219,7 +219,7 @@ class LocalConnection:
 
 
 def prepare(sock: socket.socket) -> None:
-    """Prepare a socket: until its orderly end, closing it resets it, also when this process is killed."""
+    """Prepare a socket: until its orderly end, closing it resets it, even if this process is killed."""
     sock.setblocking(False)
     _set_linger(sock, LINGER_RESET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -3,7 +3,7 @@
     kind (1 byte) || fields
 
     HELLO    to -> share   version (1), session (16), received (8), name of this machine
-    WELCOME  share -> to   resumed (1), received (8), names: of this machine, then of its services, by lines
+    WELCOME  share -> to   resumed (1), received (8), names, one a line: this machine's, then its services'
     WAITING  share -> to   a person is being asked
     REFUSED  share -> to   reason
     ACK      both          received (8)
@@ -12,10 +12,10 @@
     DATA     both          stream (4), bytes
     END      both          stream (4); this direction is complete
     RESET    both          stream (4), reason; both directions were cut off
-    CREDIT   both          stream (4), bytes (4) that may be sent beside those allowed before
+    CREDIT   both          stream (4), bytes (4) that may be sent in addition to those allowed before
 
 `received` is the number of stream messages (OPEN to CREDIT) that a side has received in this session: the
-other side sends those after it again. Numbers are big-endian; texts are UTF-8, up to the end of the message.
+other side sends later ones again. Numbers are big-endian; texts are UTF-8, up to the end of the message.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Hello(NamedTuple):
     """The first message of the side that connects.
 
     Args:
-        session: 16 random bytes, which name the session.
+        session: 16 random bytes that identify the session.
         received: the stream messages received in it so far.
-        name: of this machine, or an empty string.
+        name: this machine's name, or an empty string.
     """
 
     session: bytes
@@ -74,8 +74,8 @@ class Welcome(NamedTuple):
     Args:
         resumed: whether it still knew the session; if not, all its streams are gone.
         received: the stream messages received in it so far.
-        name: of this machine, or an empty string.
-        services: the names of what is shared.
+        name: this machine's name, or an empty string.
+        services: the names of the shared services.
     """
 
     resumed: bool
@@ -96,7 +96,7 @@ _CREDIT = struct.Struct(">BII")
 
 
 def kind_of(message: bytes) -> Kind:
-    """Return the kind of a message; raise DecodeError if there is none such."""
+    """Return the kind of a message; raise DecodeError if it is unknown."""
     try:
         return Kind(message[0])
     except (IndexError, ValueError):
@@ -104,12 +104,12 @@ def kind_of(message: bytes) -> Kind:
 
 
 def read_hello(message: bytes) -> Hello:
-    """Read a HELLO; raise DecodeError if it is malformed or has another version."""
+    """Read a HELLO; raise DecodeError if it is malformed or its version is not ours."""
     kind, version, session, received = _unpack(_HELLO, message)
     if kind != Kind.HELLO:
         raise DecodeError("the other side did not begin with a HELLO; check that it runs stforward")
     if version != VERSION:
-        raise DecodeError(f"the other side has version {version} of stforward's messages, this one {VERSION}")
+        raise DecodeError(f"the other side has version {version} of the messages, this side {VERSION}")
     return Hello(session, received, clean_name(_text(message, _HELLO.size)))
 
 
@@ -143,7 +143,7 @@ def encode_ack(received: int) -> bytes:
 def read_ack(message: bytes) -> int:
     """Return the number in an ACK; raise DecodeError if it is malformed."""
     if len(message) != _ACK.size:
-        raise DecodeError("the other side sent an ACK of a wrong length")
+        raise DecodeError("the other side sent an ACK of the wrong length")
     received: int = _ACK.unpack(message)[1]
     return received
 
@@ -154,7 +154,7 @@ def encode_stream(kind: Kind, stream: int, text: str = "") -> bytes:
 
 
 def encode_credit(stream: int, size: int) -> bytes:
-    """Return a CREDIT of some bytes."""
+    """Return a CREDIT for `size` bytes."""
     return _CREDIT.pack(Kind.CREDIT, stream, size)
 
 
@@ -172,7 +172,7 @@ def read_stream_text(message: bytes) -> str:
 def read_credit(message: bytes) -> int:
     """Return the bytes in a CREDIT; raise DecodeError if it is malformed."""
     if len(message) != _CREDIT.size:
-        raise DecodeError("the other side sent a CREDIT of a wrong length")
+        raise DecodeError("the other side sent a CREDIT of the wrong length")
     size: int = _CREDIT.unpack(message)[2]
     return size
 
@@ -183,7 +183,7 @@ def is_name(text: str) -> bool:
 
 
 def clean_name(text: str) -> str:
-    """Return what is left of a name that somebody else chose: nothing that could change a terminal."""
+    """Return the part of someone else's name that is safe to show on a terminal."""
     found = _NAME.search(text)
     return found[0][:MAX_NAME] if found else ""
 

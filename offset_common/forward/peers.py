@@ -1,4 +1,4 @@
-"""The file `peers`: which keys may come in, and which not. A person may read and edit it.
+"""The file `peers`: which keys may come in, and which may not. A person may read and edit it.
 
     allow KEY NAME
     deny KEY NAME
@@ -39,7 +39,7 @@ class Peer(NamedTuple):
     Args:
         rule: whether the key may come in.
         public_key: 32 bytes.
-        name: what people call it, or an empty string.
+        name: its name for people, or an empty string.
     """
 
     rule: Rule
@@ -54,7 +54,7 @@ class Peers:
     """The file.
 
     Args:
-        directory: the one that it is in.
+        directory: the directory that contains it.
     """
 
     def __init__(self, directory: Directory) -> None:

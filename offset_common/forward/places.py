@@ -1,4 +1,4 @@
-"""Counts the tunnels of each key on the sharing side, so that one key cannot take everything."""
+"""Count the tunnels of each key on the sharing side, so that one key cannot take everything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Places:
         self._taken: Counter[bytes] = Counter()
 
     def take(self, key: bytes) -> bool:
-        """Take a place for a key, or for UNKNOWN; return False if there is none left for it."""
+        """Take a place for a key, or for UNKNOWN; return False if none is left."""
         most = TUNNELS_PER_KEY if key else UNKNOWN_TUNNELS
         with self._lock:
             if self._taken[key] >= most or sum(self._taken.values()) >= TUNNELS:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from offset_common.forward.display import Display
 from offset_common.forward.event_loop import EventLoop
 
-STOP_TIME = 0.5  # seconds to let the other side know that this one stops
+STOP_TIME = 0.5  # seconds to inform the other side that this one is stopping
 
 
 @contextmanager
@@ -37,6 +37,6 @@ def running_loop(display: Display) -> Iterator[EventLoop]:
 
 
 def linger(loop: EventLoop) -> None:
-    """Run the loop a moment longer, so that the other side gets the last messages."""
+    """Run the loop a moment longer, so that the other side receives the last messages."""
     loop.call_later(STOP_TIME, loop.stop)
     loop.run()

@@ -1,9 +1,9 @@
-"""The connecting side: keeps a tunnel to one other machine, and brings it back after an interruption.
+"""The connecting side: keeps a tunnel to one other machine, and restores it after an interruption.
 
     _dial (a thread) --> Link: HELLO, then WELCOME --> the session continues --> the tunnel ends --> _dial ...
 
 Local connections are opened in the session at once, with or without a tunnel: what they send is delivered
-when there is one. A connection that finds none in time is reset.
+once there is one. A connection that gets no tunnel in time is reset.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from offset_common.forward.tunnel import ForwardTunnel
 from offset_common.identity import Identity, encode_key
 from offset_common.wire.messages import InitConnection, InitRole
 
-MAX_DELAY = 10.0  # seconds between attempts: somebody is waiting
+MAX_DELAY = 10.0  # seconds between attempts: a person is waiting
 
 
 class ReachOptions(NamedTuple):
-    """The options of the person.
+    """The user's options.
 
     Args:
-        name: of this machine.
-        peer: what people call the other one.
+        name: this machine's name.
+        peer: the name to show for the other machine.
         wait: seconds that a new local connection waits for a tunnel.
-        keep: seconds that open ones do.
+        keep: seconds that an open local connection waits for one.
     """
 
     name: str
@@ -58,12 +58,12 @@ class Reach:
 
     Args:
         loop: the event loop.
-        code: where the other machine is.
-        identity: this machine's.
-        options: what a person may choose.
+        code: the other machine's code.
+        identity: this machine's identity.
+        options: the user's options.
         display: shows what happens.
         welcomed: called with each WELCOME.
-        refused: called with the reason if the other side refuses this machine; nothing is tried after that.
+        refused: called with the reason if the other side refuses this machine; there are no more attempts.
     """
 
     def __init__(
@@ -103,11 +103,11 @@ class Reach:
         return self._failure or "the other side did not answer in time"
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start connecting."""
         self._dial()
 
     def stop(self) -> None:
-        """Cut off everything, and let the other side know."""
+        """Cut off everything, and inform the other side."""
         self._stopped = True
         self._session.reset_all("stforward was stopped there")
         if self._link is not None:
@@ -163,7 +163,7 @@ class Reach:
     # Called by the link.
 
     def hello(self) -> Hello:
-        """Return the first message."""
+        """Return the first message of a tunnel."""
         return Hello(self._number, self._session.received, self._options.name)
 
     def welcome(self, link: Link, welcome: Welcome) -> Session:
@@ -171,7 +171,7 @@ class Reach:
         if self._joined and not welcome.resumed:
             number = self._number
             self._end_session(f"stforward was restarted on {self._options.peer}")
-            self._number = number  # by which the other side knows the new session
+            self._number = number  # the other side uses it for the new session
         self._joined = True
         self._session.attach(link.tunnel, welcome.received)
         if self._expiry is not None:
@@ -219,7 +219,7 @@ class Link:
         loop: the event loop.
         reach: the connecting side.
         dialing: a connection to the relay.
-        key: 32 bytes, the other machine's.
+        key: 32 bytes, the other machine's key.
     """
 
     def __init__(self, loop: EventLoop, reach: Reach, dialing: Dialing, key: bytes) -> None:

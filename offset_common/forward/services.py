@@ -36,15 +36,15 @@ class Service(NamedTuple):
     """A server that is shared.
 
     Args:
-        name: what the other side calls it.
-        target: where it is: an address, or the path of a Unix socket.
+        name: its name for the other side.
+        target: an address, or the path of a Unix socket.
     """
 
     name: str
     target: Union[Address, str]
 
     def connect(self) -> socket.socket:
-        """Return a new connection to the server; raise OSError if there is none."""
+        """Return a new connection to the server; raise OSError if that fails."""
         if isinstance(self.target, Address):
             return socket.create_connection(self.target, TARGET_TIMEOUT)
         sock = socket.socket(socket.AF_UNIX)
@@ -68,7 +68,7 @@ class Place(NamedTuple):
     """Where a service of the other side appears.
 
     Args:
-        service: its name; an empty string for the only one.
+        service: its name; an empty string for the only service.
         where: an address to listen on, or the path of a Unix socket.
     """
 
@@ -77,10 +77,10 @@ class Place(NamedTuple):
 
 
 def parse_services(words: Sequence[str]) -> dict[str, Service]:
-    """Read what is shared, by name.
+    """Read the shared services, by name.
 
     Raises:
-        UsageError: a word is invalid, or two services have one name.
+        UsageError: a word is invalid, or two services have the same name.
     """
     services: dict[str, Service] = {}
     for word in words:
@@ -103,7 +103,7 @@ def parse_services(words: Sequence[str]) -> dict[str, Service]:
 
 
 def parse_places(words: Sequence[str]) -> list[Place]:
-    """Read where services appear: words of the form [NAME=]WHERE, or a name and then where.
+    """Read where services appear: words of the form [NAME=]WHERE, or the two words NAME WHERE.
 
     Raises:
         UsageError: a word is invalid.
@@ -128,7 +128,8 @@ def _split(word: str) -> tuple[str, str]:
     name, equals, text = word.rpartition("=")
     if equals and not is_name(name):
         raise UsageError(
-            f"{quote(name)} is no name for a service; use up to {MAX_NAME} letters, digits, '.', '_' or '-'"
+            f"{quote(name)} is not a valid service name;"
+            f" use up to {MAX_NAME} letters, digits, '.', '_' or '-'"
         )
     if not text:
         raise UsageError(f"{word!r} names no port or path; write it as in ssh=22")
@@ -180,7 +181,7 @@ def _listen_on_path(path: str) -> socket.socket:
 
 
 def _remove_abandoned(path: str) -> None:
-    """Remove a socket that a killed process has left behind; nothing listens on it."""
+    """Remove a socket that a killed process left behind, if nothing listens on it."""
     with suppress(FileNotFoundError):
         if stat.S_ISSOCK(Path(path).stat().st_mode):
             with socket.socket(socket.AF_UNIX) as probe:

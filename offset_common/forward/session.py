@@ -1,10 +1,10 @@
-"""The part of both sides: the streams and local connections of a session, over one tunnel after another.
+"""The part that both sides share: the streams and local connections of a session, over successive tunnels.
 
-    local connections  <-->  streams  <-->  delivery  <-->  the tunnel of the moment
+    local connections  <-->  streams  <-->  delivery  <-->  the current tunnel
 
 Without a tunnel, the local connections stay open and are read until MAX_KEPT bytes are kept. The next tunnel
 continues where the last one broke. The owner of a session (share.py or reach.py) gives it its tunnels, and
-ends it when none has come for too long.
+ends it if it has none for too long.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Session:
     Args:
         loop: the event loop.
         accept: on the sharing side, called with the name of a service that the other side opens; it returns
-            the connection, or the reason of a refusal.
+            the connection, or the reason for a refusal.
     """
 
     def __init__(
@@ -106,29 +106,29 @@ class Session:
         self._streams.end_all(reason)
 
     def reset_all(self, reason: str) -> None:
-        """Cut off all local connections, and let the other side know."""
+        """Cut off all local connections, and inform the other side."""
         self._streams.reset_all(reason)
 
     def continue_sending(self) -> None:
-        """Read those local connections again that wait, if the session takes data."""
+        """Resume reading the local connections that wait, if the session accepts data."""
         if self._waiting and self.may_send():
             waiting, self._waiting = self._waiting, []
             for local in waiting:
                 local.continue_reading()
 
-    # The gate of its local connections.
+    # The Gate of its local connections.
 
     def may_send(self) -> bool:
-        """Return whether the session takes data."""
+        """Return whether the session accepts data."""
         full = self._tunnel is not None and self._tunnel.full
         return not full and self._delivery.kept_size < MAX_KEPT
 
     def wait_to_send(self, local: LocalConnection) -> None:
-        """Call `LocalConnection.continue_reading` once the session takes data again."""
+        """Call `LocalConnection.continue_reading` once the session accepts data again."""
         self._waiting.append(local)
 
     def count_unwritten(self, size: int) -> None:
-        """Count bytes that wait for a local connection; negative when they are written."""
+        """Count bytes that wait for a local connection; the number is negative once they are written."""
         self._unwritten += size
         if self._tunnel is not None:
             if self._unwritten > MAX_UNWRITTEN:

@@ -35,13 +35,13 @@ STREAMS_PER_SESSION = 1024
 
 
 class Options(NamedTuple):
-    """The options of the person.
+    """The user's options.
 
     Args:
-        name: of this machine.
-        allowed: keys that may come in beside those in the file.
+        name: this machine's name.
+        allowed: keys that may come in, in addition to those in the file.
         anyone: let every key in.
-        max_streams: connections to services at a time.
+        max_streams: the maximum number of connections to services at a time.
         keep: seconds that a session lives without a tunnel.
     """
 
@@ -58,10 +58,10 @@ class Share:
     Args:
         loop: the event loop.
         ticket: the relay's ticket.
-        identity: this machine's.
-        services: by name.
+        identity: this machine's identity.
+        services: the shared services, by name.
         peers: the file of known keys.
-        options: what a person may choose.
+        options: the user's options.
         display: shows what happens.
     """
 
@@ -91,7 +91,7 @@ class Share:
         self._listener: Optional[Listener] = None
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start listening."""
         threading.Thread(target=self._run_listener, name="offset share", daemon=True).start()
 
     def stop(self) -> None:
@@ -139,7 +139,7 @@ class Share:
             self._loop.in_thread("accept", partial(self._dial_back, key, known))
 
     def _judge(self, key: bytes) -> tuple[bool, str]:
-        """Return whether a key is known, and why it is refused, or an empty string."""
+        """Return whether a key is known, and the reason for a refusal, or an empty string."""
         if self._options.anyone or key in self._options.allowed:
             return True, ""
         try:
@@ -177,7 +177,7 @@ class Share:
 
     def ask(self, caller: Caller, hello: Hello) -> None:
         """Ask the person whether an unknown key may come in."""
-        known, refusal = self._judge(caller.key)  # anew: the file may have changed
+        known, refusal = self._judge(caller.key)  # again: the file may have changed
         if known or refusal:
             caller.answer(hello, refusal)
         else:
@@ -196,7 +196,7 @@ class Share:
         caller.answer(hello, "" if yes else "the person there said no")
 
     def join(self, caller: Caller, hello: Hello) -> Session:
-        """Give a caller its session: the one that it had, or a new one."""
+        """Give a caller its session: its previous one, or a new one."""
         number = caller.key, hello.session
         session = self._sessions.get(number)
         resumed = session is not None
@@ -211,7 +211,7 @@ class Share:
         return session
 
     def leave(self, caller: Caller, session: Optional[Session], error: Optional[Exception]) -> None:
-        """Give back the place of a caller, and keep its session for the next tunnel."""
+        """Free the place of a caller, and keep its session for the next tunnel."""
         self._callers.discard(caller)
         self._places.give_back(caller.key if caller.known else UNKNOWN)
         broken = isinstance(error, PeerError) and not isinstance(error, SilenceError)
@@ -238,14 +238,14 @@ class Share:
             session.end(reason)
 
     def _make_room(self, key: bytes) -> None:
-        """End the oldest session without a tunnel of a key that has too many sessions."""
+        """If a key has too many sessions, end its oldest session without a tunnel."""
         own = [number for number in self._sessions if number[0] == key]
         away = [number for number in own if not self._sessions[number].attached]
         if len(own) >= TUNNELS_PER_KEY and away:
             self._end_session(away[0], "the other side opened too many sessions")
 
     def _connect(self, session: SharedSession, name: str) -> Union[LocalConnection, str]:
-        """Return a connection for a new stream, or why it is refused."""
+        """Return a connection for a new stream, or the reason for a refusal."""
         services = self._services
         service = services.get(name)
         if not name and len(services) == 1:
@@ -257,7 +257,7 @@ class Share:
         elif session.streams >= STREAMS_PER_SESSION or self._traffic.open >= self._options.max_streams:
             refusal = "it has too many connections"
         if service is None or refusal:
-            text = f"refused a connection of {session.peer}: {refusal}"
+            text = f"refused a connection from {session.peer}: {refusal}"
             self._display.repeated_event("refused", text, peer=session.peer, service=name)
             return refusal
         local = session.new_local(self._traffic.end)
@@ -267,7 +267,7 @@ class Share:
         return local
 
     def _name_of(self, key: bytes, claimed: str = "") -> str:
-        """Return what people call a key: its name in the file, or the name that it claims and its start."""
+        """Return a key's name for people: that in the file, or the name that it claims and its start."""
         try:
             peer = self._peers.find(key)
         except OperatorError:

@@ -1,4 +1,4 @@
-"""A session of the sharing side, which gets a new tunnel whenever the other side comes back."""
+"""A session of the sharing side, which gets a new tunnel whenever the other side reconnects."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from offset_common.forward.session import Session
 
 
 class SharedSession(Session):
-    """A session of the sharing side, and its tunnel of the moment.
+    """A session of the sharing side, and its current tunnel.
 
     Args:
         loop: the event loop.
         accept: connects a stream to a service.
-        peer: what people call the other machine.
+        peer: the name to show for the other machine.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class SharedSession(Session):
         self._expiry: Optional[Timer] = None
 
     def join(self, caller: Caller, welcome: Welcome, peer_received: int) -> None:
-        """Continue through the tunnel of a caller; close the one before.
+        """Continue through the tunnel of a caller; close the previous tunnel.
 
         Raises:
             DecodeError: the other side cannot have received this number of messages.
@@ -49,9 +49,9 @@ class SharedSession(Session):
             caller.replace()
 
     def uses(self, caller: Caller) -> bool:
-        """Return whether this is the tunnel of the moment."""
+        """Return whether the caller has the current tunnel."""
         return self._caller is caller
 
     def expire(self, timer: Timer) -> None:
-        """Keep the timer that ends this session, unless a tunnel comes before."""
+        """Keep the timer that ends this session, to cancel it if a tunnel arrives first."""
         self._expiry = timer

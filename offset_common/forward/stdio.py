@@ -41,6 +41,6 @@ class StandardStreams:
                     data = data[os.write(1, data) :]
             os.close(1)  # the reader sees the end of this direction
         self._written.set()
-        # After a failed write, no more is taken.
+        # After a failed write, no more bytes are accepted.
         with suppress(OSError):
             self._inner.shutdown(socket.SHUT_RD)

@@ -2,7 +2,7 @@
 
 A stream is opened by the connecting side, and ends when both directions have ended or one side resets it. A
 side may send as many bytes as it has credit for, WINDOW at first; the receiver returns credit when the bytes
-are written to their destination. So a destination that does not read holds up its own stream and no other.
+are written to their destination. So a destination that does not read holds up only its own stream.
 
 Source: messages.py.
 """
@@ -23,7 +23,7 @@ from offset_common.forward.messages import (
     read_stream_text,
 )
 
-WINDOW = 1024 * 1024  # bytes that a side may send before the other one returns credit
+WINDOW = 1024 * 1024  # bytes that a side may send before the other side returns credit
 MAX_STREAM = 2**32 - 1
 
 
@@ -31,19 +31,19 @@ class StreamUser(Protocol):
     """The owner of a stream, to which it reports."""
 
     def on_open(self, stream: Stream) -> None:
-        """Take the stream; called once, before anything else."""
+        """Keep the stream; called once, before anything else."""
 
     def on_data(self, data: memoryview) -> None:
-        """Take bytes; call `Stream.return_credit` when they are written."""
+        """Handle bytes; call `Stream.return_credit` when they are written."""
 
     def on_end(self) -> None:
-        """Take the end of this direction."""
+        """Handle the end of this direction."""
 
     def on_reset(self, reason: str) -> None:
-        """Take the end of both directions: they were cut off."""
+        """Handle a reset: both directions were cut off."""
 
     def on_credit(self) -> None:
-        """Take notice that more may be sent."""
+        """Handle new credit: more may be sent."""
 
 
 class Stream:
@@ -53,7 +53,7 @@ class Stream:
         number: 1 and up.
         send: sends a stream message.
         forget: called with the stream when it has ended.
-        user: what it reports to.
+        user: the owner, to which it reports.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class Stream:
         self._forget = forget
         self.credit = WINDOW  # bytes that may be sent
         self._expected = WINDOW  # bytes that the other side may still send
-        self._written = 0  # bytes for which no credit was returned yet
+        self._written = 0  # bytes for which no credit has been returned yet
         self._end_sent = self._end_received = False
         self.header = HEADER.pack(Kind.DATA, number)
 
     def send_data(self, message: bytes) -> None:
-        """Send bytes; the caller has put `header` before them, and there is credit for them."""
+        """Send bytes for which there is credit; the caller has put `header` before them."""
         self.credit -= len(message) - HEADER.size
         self._send(message)
 
@@ -131,7 +131,7 @@ class Streams:
 
     Args:
         send: sends a stream message.
-        accept: on the sharing side, returns the user of a stream to a service, or the reason of a refusal;
+        accept: on the sharing side, returns the user of a stream to a service, or the reason for a refusal;
             None on the side that opens streams.
     """
 
@@ -168,11 +168,11 @@ class Streams:
         if stream is not None:
             stream.receive(kind, message)
         elif not 0 < number <= self._last:
-            raise DecodeError("the other side sent a message of a stream that was never opened")
-        # Otherwise this side has reset the stream, and the other one does not know it yet.
+            raise DecodeError("the other side sent a message for a stream that was never opened")
+        # Otherwise this side has reset the stream, and the other side does not know that yet.
 
     def end_all(self, reason: str) -> None:
-        """Report to every user that its stream was cut off, without telling the other side."""
+        """Report to every user that its stream was cut off, but not to the other side."""
         streams = list(self._open.values())
         self._open.clear()
         for stream in streams:

@@ -1,4 +1,4 @@
-"""Numbers the connections of this process, reports their beginnings and ends, and how much they forward."""
+"""Number the connections of this process; report when they begin and end, and how much they forward."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Traffic:
 
         Args:
             local: the connection.
-            what: to what, or from where.
-            fields: the same for programs.
+            what: its destination or its origin, for people.
+            fields: the same, for programs.
         """
         self._count += 1
         self._numbers[local] = self._count

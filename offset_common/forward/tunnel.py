@@ -1,6 +1,6 @@
 """One tunnel in the event loop: a socket, and the layers of the client over it.
 
-    send() --> queue --> layers --> socket        encrypts no more than the socket takes
+    send() --> queue --> layers --> socket        encrypts no more than the socket accepts
     on_message() <------ layers <-- socket        not while `pause` holds
 
 A tunnel is ready when the other side has proven its key end to end.
@@ -25,25 +25,25 @@ from offset_common.wire.messages import InitConnection
 READ_SIZE = 256 * 1024  # bytes read at once
 WRITE_SIZE = 128 * 1024  # bytes of messages encrypted at once
 BACKLOG = 256 * 1024  # unsent bytes above which the session should stop reading its local connections
-UNSENT = 128 * 1024  # bytes that the kernel may keep unsent: what is newer waits where it can be overtaken
-TICK = 1.0  # seconds between looks at the clock
-LOST_AFTER = 15_000  # milliseconds until the kernel gives up a relay that acknowledges nothing
+UNSENT = 128 * 1024  # bytes that the kernel may hold unsent; newer messages wait in the queue
+TICK = 1.0  # seconds between checks of the clock
+LOST_AFTER = 15_000  # milliseconds until the kernel gives up on a relay that acknowledges nothing
 
 
 class TunnelUser(Protocol):
     """The owner of a tunnel, to which it reports."""
 
     def on_ready(self) -> None:
-        """The other side has proven its key; messages can be sent."""
+        """Start: the other side has proven its key, and messages can be sent."""
 
     def on_message(self, message: bytes) -> None:
-        """A message arrived. A PeerError that this raises ends the tunnel."""
+        """Handle a message. A PeerError raised here ends the tunnel."""
 
     def on_drained(self) -> None:
-        """The backlog is small again."""
+        """Continue sending: the backlog is small again."""
 
     def on_end(self, error: Exception) -> None:
-        """The tunnel has ended, and not by `close`."""
+        """Handle the end of the tunnel, unless `close` caused it."""
 
 
 class ForwardTunnel:
@@ -54,7 +54,7 @@ class ForwardTunnel:
         dialing: all its steps are done; the tunnel now owns its socket.
         init: a connect or an accept.
         timeout: seconds until the other side must have proven its key.
-        user: what it reports to.
+        user: the owner, to which it reports.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class ForwardTunnel:
             self._watch()
 
     def pause(self) -> None:
-        """Read no more for now."""
+        """Pause reading."""
         self._paused = True
         self._watch()
 
     def resume(self) -> None:
-        """Read again."""
+        """Resume reading."""
         if self._paused and not self.closed:
             self._paused = False
             self._layers.restart_idle_timeout(time.monotonic())
@@ -118,7 +118,7 @@ class ForwardTunnel:
             self._watch()
 
     def close(self) -> None:
-        """Close at once; nothing is reported any more."""
+        """Close at once, and report nothing more."""
         if not self.closed:
             self.closed = True
             self._timer.cancel()
@@ -224,7 +224,7 @@ class ForwardTunnel:
 
 
 def _set_option(sock: socket.socket, name: str, value: int) -> None:
-    """Set a TCP option where the system has it."""
+    """Set a TCP option if the system has it."""
     with suppress(OSError):
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

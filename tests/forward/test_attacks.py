@@ -102,7 +102,7 @@ def test_caller_without_the_allowed_key_gets_nothing(victim: Victim) -> None:
         with contextlib.suppress(OffsetError):
             while True:
                 plain.receive(PATIENCE)
-    victim.sharing.wait_for_line("^the tunnel of attacker failed: .*another identity")
+    victim.sharing.wait_for_line("^the tunnel of attacker failed: .*not the expected one")
     victim.assert_unharmed()
 
 
@@ -239,5 +239,5 @@ def test_share_without_the_key_of_the_code_gets_nothing(setting: Setting) -> Non
             sock.sendall(b"secret")
             with listener.receive(PATIENCE).accept() as plain:
                 InnerPeer(plain, KeyPair())
-                program.wait_for_line("^not connected: .*another identity")
+                program.wait_for_line("^not connected: .*not the expected one")
             wait_for_reset(sock)

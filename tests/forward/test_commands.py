@@ -164,7 +164,7 @@ def test_second_share_with_one_identity_is_refused(setting: Setting) -> None:
     setting.share("9")
     second = setting.start_share("10")
     assert second.wait() == 1
-    assert second.lines[0].startswith("stforward: another stforward shares with ")
+    assert second.lines[0].startswith("stforward: another stforward already shares with ")
 
 
 def test_services_have_names(setting: Setting) -> None:

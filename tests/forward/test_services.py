@@ -55,8 +55,8 @@ def test_places_are_read(words: list[str], places: list[Place]) -> None:
         (["0"], "has port 0"),
         (["ssh"], "names no port"),
         (["ssh="], "names no port or path"),
-        (["a b=22"], "is no name for a service"),
-        (["=22"], "is no name for a service"),
+        (["a b=22"], "is not a valid service name"),
+        (["=22"], "is not a valid service name"),
         (["foo"], "'foo' names no port; write it as in ssh=22, or foo:22 for a port of the host foo"),
         (["ssh=foo"], "'ssh=foo' names no port; write it as in ssh=22, or ssh=foo:22"),
         (["x=22", "x=23"], "two services are called 'x'"),
@@ -98,7 +98,7 @@ def test_unavailable_place_is_explained(tmp_path: Path) -> None:
     [
         (["ssh"], "'ssh' names no port; write ssh=PORT, or add --stdio"),
         (["70000"], "has the port 70000"),
-        (["=1"], "is no name for a service"),
+        (["=1"], "is not a valid service name"),
         (["x=", "1"], "names no port or path"),
     ],
 )
