@@ -1,4 +1,4 @@
-"""Installs the project as pyproject.toml describes it, also where only setup.py is known."""
+"""Install the project as pyproject.toml describes it, for tools that know only setup.py."""
 
 from setuptools import setup
 

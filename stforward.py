@@ -27,10 +27,10 @@ The relay cannot read the traffic: the two machines prove their keys to each oth
              one. With --stdio only a NAME, as in: ssh -o ProxyCommand='stforward.py to home ssh --stdio' home
 
 Sharing:
-  --relay FILE         The ticket of the relay; remembered for the next time.
+  --relay FILE         The ticket of the relay; remembered for next time.
   --allow KEY          Let this key in without asking; may be given several times.
   --allow-any          Let every key in. Everyone who has the code can then use what is shared.
-  --qr                 Show the code as a QR code, too. This needs the package segno.
+  --qr                 Also show the code as a QR code. This needs the package segno.
 
 Connecting:
   --stdio              Connect standard input and output instead of listening.
@@ -70,7 +70,7 @@ def main(argv=None):
         from offset_common.commands.forward_ports import run_stforward
 
         return run_stforward(__doc__ or "", argv)
-    except KeyboardInterrupt:  # while the imports were under way
+    except KeyboardInterrupt:  # during the imports
         return 130
 
 

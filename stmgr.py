@@ -66,7 +66,7 @@ def main(argv=None):
         from offset_common.commands.manage_files import run_stmgr
 
         return run_stmgr(__doc__ or "", argv)
-    except KeyboardInterrupt:  # while the imports were under way
+    except KeyboardInterrupt:  # during the imports
         return 130
 
 

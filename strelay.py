@@ -15,11 +15,11 @@ Example:
   -l ADDRESS, --laddr ADDRESS  The address to listen on, as IP:PORT: 0.0.0.0:4567 is every IPv4 address of
                                this host, [::]:4567 every IPv6 and IPv4 address; port 0 is any free port.
                                May be given several times, with a different address each time. Sockets
-                               that systemd passes take its place.
+                               that systemd passes replace it.
   --config FILE                A TOML file with options, such as `rate = "10M"`. Options on the command line
                                override it.
   --check                      Check all options, files and host names without starting: print "the
-                               configuration is valid", or the error of a start. Opens no port.
+                               configuration is valid", or the first error. Opens no port.
   -h, --help                   Show this page.
   -V, --version                Show the version.
 
@@ -40,7 +40,7 @@ More than one core:
 Limits for all connections; the log says why a connection was refused or closed:
   --connections N              Connections in total; auto, which is also the maximum, is 80 % of the open
                                files that the system allows [default: auto].
-  --unproven N                 Connections that have not finished the handshake [default: 4096].
+  --unproven N                 Connections that have not completed the handshake [default: 4096].
   --accepts N                  New connections per second at each address [default: 5000].
   --handshake-threads N        Handshakes computed at the same time [default: 4].
   --buffers MIB                Memory for slow readers and large messages, in MiB [default: 12].
@@ -67,7 +67,7 @@ Access control (docs/operations.md); SIGHUP reloads the file:
   --access FILE                Keys that may listen or connect, and keys and addresses that are denied.
                                `stmgr.py access-check` checks such a file.
 
-More than one host behind one name (docs/fleet.md); all have the same identity file:
+Several hosts behind one name (docs/fleet.md), all with the same identity file:
   --fleet URL                  The directory of the fleet, on Valkey or Redis: valkey://HOST:PORT/0,
                                valkey+sentinel://HOST:PORT,HOST:PORT/SERVICE or valkey+cluster://HOST:PORT;
                                valkeys:// with TLS. @FILE reads it from a file, where it may have a password.
@@ -104,7 +104,7 @@ def main(argv=None):
     """Run the relay until a signal stops it; return the exit status."""
     signals = Signals()
     signals.install()
-    # Only now: what these import takes a while.
+    # Only now, because these imports take a while.
     requirements.check("strelay")
     from offset_common.commands.run_relay import run_strelay
 

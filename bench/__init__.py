@@ -1,1 +1,1 @@
-"""The benchmark: what the relay costs, beside what the same bytes cost at the least, in one run."""
+"""The benchmark: what the relay costs, compared with the minimum for the same bytes, in one run."""

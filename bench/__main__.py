@@ -1,4 +1,4 @@
-"""Measures what the relay costs, as a multiple of the least that the same bytes can cost.
+"""Measure what the relay costs, as a multiple of the least that the same bytes can cost.
 
 Usage:
   bench [options] [GROUP...]
@@ -7,7 +7,7 @@ Usage:
 Without a GROUP, all groups of rows are measured; --list names them.
 
   --quick         About a minute: fewer groups, shorter runs.
-  --verify        Decrypt and check what the tunnels deliver; the figures are rough then.
+  --verify        Decrypt and check what the tunnels deliver; the figures are then rough.
   --list          List the groups and exit.
   --json FILE     Write the figures to FILE; - writes them to standard output instead of the table.
   --check         Exit with status 1 if a figure is more than twice its target.

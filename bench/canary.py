@@ -1,7 +1,7 @@
 """Rows: how long a small message takes through a tunnel and back, alone and beside bulk traffic.
 
 Both ends of the measured tunnel seal each frame before the clock starts and read only length prefixes, so the
-time is that of the relay and of the system.
+clock measures only the relay and the system.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class Canary:
         self._echo.stop()
 
     def best_round_trips(self, count: int, rounds: int) -> list[float]:
-        """Return the sorted seconds of each round trip of the round with the smallest 99th percentile."""
+        """Return the sorted round trips, in seconds, of the round with the smallest 99th percentile."""
         return min(
             (self._round_trips(count) for _ in range(rounds)), key=lambda times: _quantile(times, 0.99)
         )
 
     def paced_round_trips(self, seconds: float, pause: float) -> list[float]:
-        """Return the sorted seconds of round trips over some time, with a pause after each."""
+        """Return the sorted round trips, in seconds, over some time, with a pause after each."""
         times: list[float] = []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -78,7 +78,7 @@ class Canary:
 
 
 class BulkTraffic:
-    """Messages through tunnels as fast as the relay takes them, while the `with` block lasts."""
+    """Messages through tunnels as fast as the relay accepts them, while the `with` block lasts."""
 
     def __init__(self, tunnels: Sequence[Tunnel], size: int) -> None:
         plaintexts = make_plaintexts(encode_as_released, size, MAX_PADDING_SENT)
@@ -114,7 +114,7 @@ def measure_round_trip(options: Options, report: Report) -> None:
 
 
 def measure_canary(options: Options, report: Report) -> None:
-    """Measure round trips beside 50 tunnels of 1 MiB messages, of another address and of the same one."""
+    """Measure round trips beside 50 tunnels of 1 MiB messages, from another address and from the same one."""
     count, rounds = (300, 1) if options.quick else (1000, ROUNDS)
     for row, address in (("canary", OTHER_ADDRESS), ("canary-same-address", SAME_ADDRESS)):
         with RelayProcess() as relay:
@@ -164,7 +164,7 @@ def _echo(pipe: Pipe, client: Client, plaintexts: Sequence[Plaintext]) -> None:
 
 
 def _seal(client: Client, plaintexts: Sequence[Plaintext], number: int) -> bytearray:
-    # A different plaintext each time, so that sizes change as the padding does.
+    # A different plaintext each time, so that the size varies with the padding.
     return client.seal_frames([plaintexts[number % len(plaintexts)]], 1)
 
 

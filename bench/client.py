@@ -148,8 +148,8 @@ def open_tunnels(relay: RelayProcess, count: int, source: str = "127.0.0.1") -> 
 def _connect(relay: RelayProcess, identity: Identity, target: bytes, listener: Client, source: str) -> Client:
     """Return a connection that the relay has announced to the listener.
 
-    The relay may handle a connect before the listen that was sent earlier, on another connection; it then
-    closes the connect, and we try again.
+    The relay may handle a connect before an earlier listen on another connection; it then closes the
+    connect, and this function tries again.
     """
     for _ in range(MAX_CONNECTS):
         near = Client(relay, identity, InitConnection(InitRole.CONNECT, target), source)
@@ -161,4 +161,4 @@ def _connect(relay: RelayProcess, identity: Identity, target: bytes, listener: C
             assert IncomingConnection.decode(listener.receive()).public_key == identity.public_key
             return near
         near.close()
-    raise OperatorError("the relay announces no connect to the listener")
+    raise OperatorError("the relay did not announce a connect to the listener")

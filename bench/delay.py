@@ -1,4 +1,4 @@
-"""A TCP forwarder that delivers everything some time later, like a long line."""
+"""A TCP forwarder that delays everything, like a long line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ READ_SIZE = 64 * 1024  # bytes
 
 @contextmanager
 def delayed(target: int, delay: float) -> Iterator[int]:
-    """Forward to a port of this machine while the `with` block lasts; give it the port to connect to.
+    """Forward to a port of this machine while the `with` block lasts; yield the port to connect to.
 
     Args:
         target: the port.

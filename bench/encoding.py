@@ -1,4 +1,4 @@
-"""Makes the input: plaintexts as released nodes encode them, and as our own encoder does.
+"""Make the input: plaintexts as released nodes encode them, and as our own encoder does.
 
 Released nodes build each message in a first segment of 1,024 words and set the padding before the content.
 pycapnp, used the same way, produces the same bytes; tests/test_bench.py compares them with recorded messages.
@@ -70,8 +70,8 @@ def make_plaintexts(encode: Encoder, size: int, max_padding: int) -> list[Plaint
 
     Args:
         encode: the encoder.
-        size: bytes of each payload.
-        max_padding: the most bytes of random padding.
+        size: the size of each payload, in bytes.
+        max_padding: the maximum size of the random padding, in bytes.
     """
     sizes = random.Random(SEED)
     count = max(8, min(DISTINCT_MESSAGES, (16 << 20) // (size + max_padding)))

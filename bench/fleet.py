@@ -1,4 +1,4 @@
-"""Measures what a fleet adds: the latency of a connect, the CPU time of a message, connects per second.
+"""Measure what a fleet adds: the latency of a connect, the CPU time of a message, connects per second.
 
 Usage:
   fleet [--server PROGRAM]
@@ -47,7 +47,7 @@ class BothHosts:
     """Two hosts, whose CPU time is counted together.
 
     Args:
-        hosts: they.
+        hosts: the hosts.
     """
 
     def __init__(self, *hosts: RelayProcess) -> None:
@@ -103,7 +103,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def listen(host: RelayProcess, others: RelayProcess) -> tuple[Identity, Client]:
-    """Return a node that listens at a host and is found from the other one."""
+    """Return a node that listens at a host and can be reached through the other one."""
     node = Identity.generate()
     listener = Client(host, node, InitConnection(InitRole.LISTEN))
     time.sleep(1.0)  # until the other host finds it
@@ -162,7 +162,7 @@ def measure_messages(home: RelayProcess, other: RelayProcess) -> None:
 
 
 def measure_burst(home: RelayProcess, other: RelayProcess) -> None:
-    """Print how many connects pass from one host to the other in a second; their peers are authenticated."""
+    """Print how many connects of authenticated peers pass from one host to the other in a second."""
     node, listener = listen(home, other)
     init = InitConnection(InitRole.CONNECT, node.public_key).encode()
     callers: list[Client] = []

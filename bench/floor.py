@@ -19,7 +19,7 @@ from offset_common.constants import CHANNEL_KEY_SIZE, ENCRYPTION_OVERHEAD, FRAME
 OPENING_KEY = bytes(range(CHANNEL_KEY_SIZE))
 SEALING_KEY = bytes(range(1, CHANNEL_KEY_SIZE + 1))
 BUFFER_SIZE = 512 * 1024  # bytes: more than the largest frame that the floor carries
-READ_SIZE = 256 * 1024  # bytes of one read; neither less nor more is faster
+READ_SIZE = 256 * 1024  # bytes of one read; neither fewer nor more are faster
 
 _LENGTH = Struct(">Q")
 _HEAD = FRAME_LENGTH_SIZE + NONCE_SIZE
@@ -95,7 +95,7 @@ def forward_in_place(source: socket.socket, sink: socket.socket) -> None:
 
 
 def forward_plainly(source: socket.socket, sink: socket.socket) -> None:
-    """Do the same with a version of cryptography that cannot write into buffers."""
+    """Do the same with versions of cryptography that cannot write into buffers."""
     opening, sealing = ChaCha20Poly1305(OPENING_KEY), ChaCha20Poly1305(SEALING_KEY)
     read = bytearray(BUFFER_SIZE + READ_SIZE)
     read_view = memoryview(read)

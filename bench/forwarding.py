@@ -1,4 +1,4 @@
-"""Measures stforward beside other ways to forward a TCP port on one machine.
+"""Compare stforward with other ways to forward a TCP port on one machine.
 
 Usage:
   bench.forwarding [options]
@@ -8,8 +8,8 @@ Each way leads to the same server in a process of its own. All of them run on th
 receiver and everything between them share its cores.
 
   --megabytes N   Size of the bulk copy [default: 200].
-  --rounds N      Of each figure, the best of N is printed [default: 3].
-  --bore FILE     The program bore, if it is not in the PATH: `cargo install bore-cli` makes it.
+  --rounds N      Rounds; the best of each figure is printed [default: 3].
+  --bore FILE     The program bore, if it is not in the PATH: `cargo install bore-cli` installs it.
   -h, --help      Show this help.
 """
 
@@ -55,7 +55,7 @@ class Way(NamedTuple):
     """A running way to forward.
 
     Args:
-        port: leads to the server.
+        port: the port that leads to the server.
         pids: its processes.
     """
 
@@ -64,11 +64,11 @@ class Way(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What was measured.
+    """The figures of one way.
 
     Args:
         rate: MB/s of a bulk copy.
-        costs: ns of CPU time of each process for each byte of it, without sender and receiver.
+        costs: ns of CPU time of each process per byte copied, without sender and receiver.
         first_byte: ms from connecting to the first byte of an answer.
         many: seconds for CONNECTIONS connections at once, each with a question and an answer.
     """
@@ -80,7 +80,7 @@ class Figures(NamedTuple):
 
 
 def serve(pipe: Pipe) -> None:
-    """Be the server: echo what begins with "e", and count what begins with "b"; the child's main function."""
+    """Run the server in a child: echo what begins with "e", and count what begins with "b"."""
     listening = socket.create_server((LOCALHOST, 0), backlog=2 * CONNECTIONS)
     pipe.send(listening.getsockname()[1])
     while True:
@@ -136,7 +136,7 @@ def _bulk(way: Way, megabytes: int) -> tuple[float, list[float]]:
 
 
 def cipher_cost() -> float:
-    """Return ns for each byte that passes the cipher six times, as between two machines and a relay."""
+    """Return the ns per byte of six passes through the cipher, as between two machines and a relay."""
     state, content = CipherState(os.urandom(32)), os.urandom(128 * 1024)
     best = float("inf")
     for _ in range(50):
@@ -257,7 +257,7 @@ def stforward(target: int, delay: float = 0.0) -> Iterator[Way]:
 
 
 def compare(megabytes: int, rounds: int, bore_program: Optional[str]) -> int:
-    """Print a table of all ways that this machine has."""
+    """Print a table of all ways that are available on this machine."""
     server = Child(serve)
     target = server.receive()
     ways = {"direct": direct(target)}

@@ -23,7 +23,7 @@ MAX_LOAD_REPETITIONS = 40_000  # of the operations in each process that only kee
 
 
 def measure_handshakes(options: Options, report: Report) -> None:
-    """Measure the handshakes of 4 client processes, each doing one after the other."""
+    """Measure the handshakes of 4 client processes, each of which does one at a time."""
     seconds = 0.8 if options.quick else 2.0
     cpu = floor = float("inf")
     rate = 0.0
@@ -67,7 +67,7 @@ def public_key_operations(repetitions: int) -> float:
 def _floor_under_load() -> float:
     """Return the time of `public_key_operations` while the processors are as busy as with clients.
 
-    Threads that share a processor core slow each other down, so an idle machine would be no comparison.
+    Threads that share a processor core slow each other down, so an idle machine would not be comparable.
     """
     load = [Child(_compute) for _ in range(CLIENTS)]
     try:
@@ -86,7 +86,7 @@ def _compute(pipe: Pipe) -> None:
 
 
 def _run_clients(relay: RelayProcess, seconds: float) -> int:
-    """Let the clients do handshakes for some time; return the number of handshakes."""
+    """Run the clients for some time; return the number of handshakes."""
     clients = [Child(_client, relay, seconds) for _ in range(CLIENTS)]
     try:
         for client in clients:

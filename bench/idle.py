@@ -54,7 +54,7 @@ def measure_idle(count: int, options: Options, report: Report) -> None:
 def _floor_cpu_ms(count: int, seconds: float) -> float:
     """Return the CPU time per second, in ms, in which the floor forwards the keepalives of `count` listeners.
 
-    Little of it is work: a process that wakes up rarely finds little of its data in the processor's cache.
+    Little of it is work: a process that seldom wakes up finds little of its data in the processor's cache.
     """
     keepalive = encode_keepalive(bytes(MAX_KEEPALIVE_PADDING_SENT // 2))
     gap = KEEPALIVE_INTERVAL / count
@@ -84,7 +84,7 @@ class Crowd:
             self._selector.register(client.sock, selectors.EVENT_READ, client)
 
     def run(self, seconds: float) -> tuple[int, int]:
-        """Stay connected for some time; return the bytes that all sent and received."""
+        """Stay connected for some time; return the bytes that all listeners sent and received."""
         begin = time.monotonic()
         gap = KEEPALIVE_INTERVAL / len(self._clients)
         sent = received = 0

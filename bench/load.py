@@ -1,4 +1,4 @@
-"""Runs a load: one process only sends prepared frames, another only counts those that arrive."""
+"""Run a load: one process only sends prepared frames, another only counts those that arrive."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FrameCounter:
 
     def __init__(self) -> None:
         self.count = 0  # frames whose length has arrived
-        self.skip = 0  # missing bytes of the last of them
+        self.skip = 0  # missing bytes of the last one
         self.rest = b""
 
     @property

@@ -50,5 +50,5 @@ class Options(NamedTuple):
 
     @property
     def max_messages(self) -> int:
-        """The most messages in one load."""
+        """The maximum number of messages in one load."""
         return 20_000 if self.quick else 120_000

@@ -1,4 +1,4 @@
-"""Draws the figures of one run."""
+"""Draw the figures of one run."""
 
 from __future__ import annotations
 

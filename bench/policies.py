@@ -1,4 +1,4 @@
-"""Rows: what all of an operator's options cost a message, compared with a relay that has none of them.
+"""Rows: what a message costs with all of an operator's options, compared with a relay that has none.
 
 Both relays run at once, and rounds through the two alternate. The ratio is the median over pairs of rounds.
 """

@@ -1,4 +1,4 @@
-"""Work in child processes, and what processes cost as the system counts it."""
+"""Work in child processes, and the cost of processes as the system counts it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _fork = multiprocessing.get_context("fork")
 
 
 class Child:
-    """A function that runs in a process of its own and exchanges values with us over a pipe.
+    """A function that runs in a process of its own and exchanges values with its parent over a pipe.
 
     Args:
         function: called with the child's end of the pipe, then with `arguments`.
@@ -86,7 +86,7 @@ def process_tree(pid: int) -> list[int]:
 def memory_size(pids: Sequence[int]) -> int:
     """Return the memory of processes in bytes; a page shared by n processes counts as 1/n (PSS).
 
-    Pages of files, such as the interpreter, are left out: no connection needs any, and their share changes
+    Pages of files, such as the interpreter, are not counted: no connection needs any, and their share changes
     with every other Python process on the machine.
     """
     total = 0

@@ -1,4 +1,4 @@
-"""Puts the figures of a run, as `make bench` saves them, into docs/: as JSON, as a table and as a plot.
+"""Put the figures of a run, as `make bench` saves them, into docs/: as JSON, as a table and as a plot.
 
 Usage: python -m bench.publish FIGURES.json
 """
@@ -34,7 +34,7 @@ def figures_as_markdown(run: dict[str, Any]) -> str:
 
 
 def put_into_page(page: str, run: dict[str, Any]) -> str:
-    """Return the page with other figures between its two marks."""
+    """Return the page with the figures of a run between its two marks."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}{figures_as_markdown(run)}{END}{after}"

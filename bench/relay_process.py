@@ -1,4 +1,4 @@
-"""Runs a relay as a process of its own."""
+"""Run a relay in a process of its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RelayProcess:
     """A relay on a free port of 127.0.0.1, while the `with` block lasts.
 
     Args:
-        options: more options of the relay.
+        options: additional options of the relay.
         script: the relay's program, from the root of the project.
         identity: its identity; None for a new one.
     """
@@ -80,7 +80,7 @@ class RelayProcess:
         return cpu_seconds(process_tree(self._process.pid))
 
     def log(self) -> str:
-        """Return what it has logged."""
+        """Return what the relay has logged."""
         return self._log.read_text(errors="replace")
 
     def memory_size(self) -> int:

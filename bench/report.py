@@ -38,7 +38,7 @@ def format_figures(row: Figures, width: int = 0) -> list[str]:
 
     Args:
         row: its figures.
-        width: characters of a figure, at least.
+        width: the minimum width of a figure, in characters.
     """
     return [
         f"{form.format(row[name]):>{width}}{_remark(str(row['row']), name, row[name])}"

@@ -1,4 +1,4 @@
-"""Measures groups of rows, prints them, and saves them."""
+"""Measure groups of rows, print them, and save them."""
 
 from __future__ import annotations
 

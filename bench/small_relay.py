@@ -1,4 +1,4 @@
-"""Compares examples/small_relay.py with the real relay, one step of docs/small-relay.md after the other.
+"""Compare examples/small_relay.py with the real relay, following the steps of docs/small-relay.md.
 
 Usage:
   small_relay [--quick] [STEP...]
@@ -51,7 +51,7 @@ SILENT = 600  # connections that send nothing
 PAUSE = 40.0  # seconds that a reader doesn't read
 UNREAD_MESSAGES, UNREAD_SIZE = 400, 50_000  # messages in that time; bytes of each
 TIMEOUT = 30.0  # seconds for a step of a node
-MAX_MESSAGES = 20_000  # in a round, as the far end sends no keepalives in it
+MAX_MESSAGES = 20_000  # in a round, because the far end sends no keepalives during it
 MESSAGE_SIZES = (64, 1024, 64 * 1024)  # bytes
 
 Figures = dict[str, str]

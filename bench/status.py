@@ -87,7 +87,7 @@ def _stay_connected(pipe: Pipe, relay: RelayProcess, count: int) -> None:
     for number in range(count):
         clients.append(connect_listener(relay, number))
         if len(clients) % KEEPALIVE_EVERY == 0:
-            for client in clients:  # or the first ones are closed before the last ones are there
+            for client in clients:  # otherwise the first are closed before the last are connected
                 client.send_keepalive()
     pipe.send("ready")
     Crowd(clients).run(FOREVER)

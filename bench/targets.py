@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 
 from bench.options import Figures
 
-CI_ALLOWANCE = 2.0  # how many times each target `--check` allows, on a machine shared with others
+CI_ALLOWANCE = 2.0  # the factor by which `--check` widens each target, for a machine shared with others
 
 
 class Target(NamedTuple):
@@ -90,6 +90,6 @@ def missed(rows: Sequence[Figures], allowance: float) -> list[str]:
         for name, measured in row.items():
             target = target_of(str(row["row"]), name)
             if target and isinstance(measured, float) and not target.met(measured, allowance):
-                bound = f"{target} ({allowance:g} times widened)"
+                bound = f"{target} (widened {allowance:g} times)"
                 lines.append(f"{row['row']}: {name} is {measured:.3g}, the target is {bound}")
     return lines

@@ -16,11 +16,9 @@ from offset_common.channel.events import MessageReceived
 from offset_common.constants import ENCRYPTION_OVERHEAD, MAX_PADDING_SENT
 
 KIB = 1024
-FULL_PADDING = 65535  # bytes: the most that released nodes add to a message
+FULL_PADDING = 65535  # bytes: the maximum that released nodes add to a message
 TUNNEL_COUNTS = (1, 4, 64, 1000)
-MIN_MESSAGES = (
-    128  # through each tunnel: the relay needs several rounds for them, as fairness is about rounds
-)
+MIN_MESSAGES = 128  # through each tunnel, which takes several rounds of the relay: fairness is about rounds
 WORKER_TUNNELS = 4
 
 
@@ -29,8 +27,8 @@ class Work(NamedTuple):
 
     Args:
         name: the name of the row.
-        size: bytes of each payload.
-        max_padding: the most bytes of padding.
+        size: the size of each payload, in bytes.
+        max_padding: the maximum size of the padding, in bytes.
         encode: the encoder.
     """
 
@@ -153,7 +151,7 @@ def floor_series(floor: Floor, plaintexts: Sequence[Plaintext], count: int) -> S
 
 
 def checker(connection: Connection, plaintexts: Sequence[Plaintext], count: int) -> Callable[[bytes], None]:
-    """Return a check that received bytes are `count` unchanged messages in their order."""
+    """Return a check that received bytes are `count` unchanged messages in order."""
 
     def check(received: bytes) -> None:
         connection.receive_data(received)

@@ -39,7 +39,7 @@ def main() -> None:
     except RelayUnreachable as error:
         sys.exit(f"the relay cannot be reached; try again later: {error}")
     except ConnectRefused:
-        sys.exit("the listener is not there, or does not want this call")
+        sys.exit("the listener is not there, or rejected the call")
     except NotAccepted:
         sys.exit("the listener did not accept the call in time")
     except OffsetError as error:

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A chat room that is reached by its key: every line that somebody types appears at all others.
+"""A chat room that is reached by its key: every line that a guest types is shown to all others.
 
 Usage:
   chat.py room <ticket> <identity>
   chat.py join <ticket> <identity> <key-of-the-room> <name>
 
 Each guest has a thread, and a line waits for a guest only for a moment: a guest that does not read loses its
-place instead of holding up the others. Guests join again by themselves after the relay was away.
+place instead of holding up the others. Guests rejoin on their own when the relay is back.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ class Room:
         self._guests: set[Tunnel] = set()
 
     def welcome(self, tunnel: Tunnel) -> None:
-        """Pass on what one guest says; called in a thread for each."""
+        """Send the lines of one guest to all others; called in a thread for each guest."""
         name = clean(tunnel.receive(timeout=30))[:30] or "somebody"
         with self._lock:
             self._guests.add(tunnel)
         try:
-            self._tell_all(f"{name} is here", None)
+            self._send_to_others(f"{name} is here", None)
             for line in tunnel:
-                self._tell_all(f"{name}: {clean(line)}", tunnel)
+                self._send_to_others(f"{name}: {clean(line)}", tunnel)
         finally:
             with self._lock:
                 self._guests.discard(tunnel)
-            self._tell_all(f"{name} has left", None)
+            self._send_to_others(f"{name} has left", None)
 
-    def _tell_all(self, line: str, speaker: object) -> None:
+    def _send_to_others(self, line: str, speaker: object) -> None:
         with self._lock:
             guests = list(self._guests)
         for guest in guests:
@@ -74,12 +74,12 @@ class Room:
 
 
 def clean(line: bytes) -> str:
-    """Return the text of a line without anything that could change a terminal."""
+    """Return the text of a line without anything that could control a terminal."""
     return "".join(filter(str.isprintable, line[:MAX_LINE].decode("utf-8", "replace")))
 
 
 class Guest:
-    """The program of one guest: joins the room with that key again and again."""
+    """The program of one guest: joins the room with that key, and rejoins when disconnected."""
 
     def __init__(self, ticket: RelayTicket, identity: Identity, key: bytes, name: str) -> None:
         self._ticket, self._identity = ticket, identity
@@ -87,7 +87,7 @@ class Guest:
         self._tunnel: Tunnel | None = None
 
     def run(self) -> None:
-        """Print what the others say, until the end of the input."""
+        """Send the lines of the input and print those of the others, until the input ends."""
         threading.Thread(target=self._listen, daemon=True).start()
         for line in sys.stdin:
             try:

@@ -5,9 +5,9 @@ Usage:
   json_rpc.py serve <ticket> <identity>
   json_rpc.py call <ticket> <identity> <key-of-the-service> <method> [<parameter>...]
 
-Each message of the tunnel is one request or response. A caller that sends nonsense gets an error, and one
-that breaks the protocol or crashes loses its own tunnel. The service listens again by itself after the relay
-was away.
+Each message of the tunnel is one request or response. An invalid request is answered with an error. A caller
+that crashes or breaks the protocol loses only its own tunnel. The service listens again on its own when the
+relay is back.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def failure(number: object, code: int, text: str) -> dict[str, Any]:
 
 
 def answer(tunnel: Tunnel) -> None:
-    """Answer the requests of one caller, until it closes the tunnel; called in a thread for each."""
+    """Answer one caller's requests until it closes the tunnel; called in a thread for each caller."""
     while True:
         tunnel.send(json.dumps(respond(tunnel.receive(IDLE))).encode())
 
@@ -102,7 +102,7 @@ def call(tunnel: Tunnel, method: str, *params: object) -> Any:
 
 
 def value_of(word: str) -> object:
-    """Return the JSON value that a word is, or the word itself."""
+    """Return the value of a word that is JSON, or the word itself."""
     try:
         return json.loads(word)
     except ValueError:

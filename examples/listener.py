@@ -3,8 +3,8 @@
 
 Usage: listener.py <ticket> <identity>
 
-Each caller has its own thread. Callers that fail, crash or say nothing do not disturb the others, and the
-program listens again by itself after the relay was away. examples/caller.py calls it.
+Each caller has its own thread. Callers that fail, crash or send nothing do not disturb the others. The
+program listens again on its own when the relay is back. examples/caller.py calls it.
 """
 
 from __future__ import annotations

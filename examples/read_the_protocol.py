@@ -10,7 +10,7 @@ Without a ticket, this program runs a relay of its own.
 Options:
   --short        Show the opening frames only once: they are the same for all three connections.
   --html FILE    Create a page that explains every byte instead; open it in a browser.
-  --record FILE  Save what the page was made from, as JSON.
+  --record FILE  Save the recording that the page explains, as JSON.
   -h, --help     Show this page.
   -V, --version  Show the version.
 
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def show(values: dict[str, Any]) -> int:
-    """Trace the relay of the ticket, or one that runs in this program."""
+    """Explain a run through the ticket's relay, or through one that runs in this program."""
     if values["<ticket>"]:
         return explain(RelayTicket.load(values["<ticket>"]), values)
     with own_relay() as ticket:

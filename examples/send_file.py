@@ -7,8 +7,8 @@ Usage:
 
 A file is a header with its name, size and SHA-256, then its content, then an answer. The receiver stores it
 under its name only when it is complete and correct, and never over an existing file. A sender that vanishes
-or lies leaves nothing; a receiver that is stopped may leave a file .part-*, which may be removed. The sender
-tries again while the relay or the receiver is away.
+or lies leaves nothing; a receiver that is stopped may leave a file .part-*, which you can delete. The sender
+tries again while the relay or the receiver is unreachable.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ PAUSE = 1.0  # seconds between attempts
 
 
 def receive_file(directory: Path, tunnel: Tunnel) -> None:
-    """Store the file of one sender; called in a thread for each."""
+    """Store the file of one sender; called in a thread for each sender."""
     try:
         header = json.loads(tunnel.receive(PATIENCE))
         name, size, digest = str(header["name"]), int(header["size"]), str(header["sha256"])
@@ -83,9 +83,9 @@ def receive_file(directory: Path, tunnel: Tunnel) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the reason that the sender gets, without paths of this machine."""
+    """Return the reason to send to the sender, without paths of this machine."""
     if isinstance(error, FileExistsError):
-        return "a file of that name exists there"
+        return "a file with that name exists there"
     return getattr(error, "strerror", None) or str(error)
 
 

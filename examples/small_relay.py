@@ -32,7 +32,7 @@ from offset_common.errors import OffsetError, SilenceError
 from offset_common.identity import Identity, encode_key, load_identity
 from offset_common.wire.messages import IncomingConnection, InitConnection, RejectConnection
 
-places = threading.BoundedSemaphore(500)  # for connections; further ones wait until others end
+places = threading.BoundedSemaphore(500)  # for connections; further connections wait for a place
 listeners: dict[bytes, Peer] = {}  # by key, the newest of each
 pending: dict[Peer, bytes] = {}  # connects, oldest first, with the keys that they ask for
 lock = threading.Lock()  # guards these two
@@ -44,7 +44,7 @@ class Peer:
     def __init__(self, sock: socket.socket, identity: Identity) -> None:
         self.sock, self.channel = sock, Connection(identity, monotonic())
         self.busy = threading.Lock()  # held while the channel changes and its bytes are sent
-        self.deadline = monotonic() + HANDSHAKE_TIMEOUT  # of the present step
+        self.deadline = monotonic() + HANDSHAKE_TIMEOUT  # of the current step
         self.decided = threading.Event()  # set once this connect is accepted or rejected
         self.partner: Peer | None = None  # the other end of the tunnel
 
@@ -70,7 +70,7 @@ class Peer:
             places.release()
 
     def listen(self, key: bytes) -> None:
-        """Serve a listener, which replaces an older one. `connect` announces to it; here it rejects."""
+        """Serve a listener, which replaces an older one: receive its rejections, until it ends."""
         with lock:
             if key in listeners:
                 listeners[key].end()
@@ -84,7 +84,7 @@ class Peer:
                     del listeners[key]
 
     def connect(self, key: bytes) -> None:
-        """Announce a connect and wait, unread: the socket keeps early data, and the idle timeout runs."""
+        """Announce a connect and wait without reading: the socket keeps early data, the idle timeout runs."""
         with lock:
             if not (listener := listeners.get(key)):
                 raise ConnectionError("no listener")
@@ -94,7 +94,7 @@ class Peer:
             self.send()
 
     def decide(self, source: bytes, accept: bool = True) -> None:
-        """Join this connection with the oldest pending connect from `source` to its key. Or reject it."""
+        """Join this connection with the oldest pending connect from `source` to its key, or reject that."""
         with lock:
             for each, target in list(pending.items()):
                 if (each.channel.peer_public_key, target) == (source, self.channel.peer_public_key):
@@ -128,7 +128,7 @@ class Peer:
                 self.channel.receive_data(data)
 
     def end(self) -> None:
-        """End the connection after what was sent: the peer closes it, which its own thread notices."""
+        """End the connection after what was sent: the peer then closes it, and its thread ends."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 

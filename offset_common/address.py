@@ -21,10 +21,10 @@ MAX_LABEL_SIZE = 63  # bytes of one part of a host name
 
 
 class Address(NamedTuple):
-    """A host and a port, as socket.create_connection takes them; str() restores the parsed text.
+    """A host and a port, as socket.create_connection accepts them; str() restores the parsed text.
 
     Args:
-        host: as it was written; an IPv6 address without its brackets.
+        host: as written; an IPv6 address without its brackets.
         port: 0 to 65535.
     """
 
@@ -75,7 +75,7 @@ def parse_public_address(text: str) -> Address:
 
 
 def parse_ticket_address(text: str) -> Address:
-    """Parse the address in a ticket that may have been given out already.
+    """Parse the address in a ticket that may already be in use.
 
     An IPv6 address may lack its brackets: the port is after the last colon, as for the original programs.
 
@@ -239,7 +239,7 @@ def _ascii_advice(host: str) -> str:
         older = host.encode("idna").decode("ascii").lower()
     except UnicodeError:
         return (
-            "has a host name which is not valid in DNS; check its spelling, or write its ASCII form (xn--...)"
+            "has a host name that is not valid in DNS; check its spelling, or write its ASCII form (xn--...)"
         )
     newer = _idna_2008(host)
     _check_name(older)

@@ -1,7 +1,7 @@
 """Parse command lines, report errors and set exit statuses, for all scripts.
 
 docopt (docopt-ng, or docopt 0.6.2) parses the arguments according to the help page. The help page describes
-each option on a line of its own, as in `  -o FILE, --output FILE  The file to make.`
+each option on a line of its own, as in `  -o FILE, --output FILE  The file to create.`
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def parse(doc: str, argv: Sequence[str], version: str, options_first: bool = Fal
 
 
 def as_started(page: str, script: str) -> str:
-    """Return a help page with the name that the program was started by.
+    """Return a help page with the name under which the program was started.
 
     Args:
         page: the page, which calls the scripts by their file names.
@@ -75,7 +75,7 @@ def as_started(page: str, script: str) -> str:
     """
     name = Path(sys.argv[0]).name
     if not re.fullmatch(r"\w[\w.-]*", name):
-        return page  # the page is a grammar, in which other characters have a meaning
+        return page  # the page is a grammar, where other characters have a meaning
     if not name.endswith(".py"):  # installed as commands
         page = re.sub(r"\b(stmgr|strelay|stforward)\.py\b", r"\1", page)
         script = script[: -len(".py")]
@@ -118,12 +118,12 @@ def run(program: str, function: Callable[[], Optional[int]]) -> int:
 
 
 def fill_standard_descriptors() -> None:
-    """Open /dev/null for each closed standard descriptor, or a file or socket would get its number."""
+    """Open /dev/null for each closed standard descriptor; otherwise a file or socket would get its number."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            nowhere = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
             os.set_inheritable(nowhere, True)
 
 
@@ -213,7 +213,7 @@ def _docopt_message(error: DocoptExit) -> str:
 
 
 def _explain(doc: str, usage: str, argv: Sequence[str], options_first: bool) -> str:
-    """Return why the arguments do not match the usage, where docopt has no message."""
+    """Return why the arguments do not match the usage, if docopt has no message."""
     options = _options(doc)
     given: list[str] = []
     arguments: list[str] = []

@@ -1,4 +1,4 @@
-"""Counts of things, such as the connections of each key, that keep nothing about a thing at zero."""
+"""Counters, for example of the connections of each key, without entries for zero."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def count_down(counts: Counter[T], thing: T) -> None:
-    """Subtract one from the count of `thing`, and forget it at zero."""
+    """Subtract one from the count of `thing`, and remove its entry at zero."""
     counts[thing] -= 1
     if not counts[thing]:
         del counts[thing]

@@ -82,11 +82,11 @@ class DecodeError(PeerError):
 
 
 class VersionError(PeerError):
-    """The peer uses another protocol version, or is not an Offset peer."""
+    """The peer uses a different protocol version, or is not an Offset peer."""
 
 
 class HandshakeError(PeerError):
-    """The peer did not prove its identity, or has another one than expected."""
+    """The peer did not prove its identity, or is not the expected one."""
 
 
 class DecryptionError(PeerError):
@@ -124,14 +124,14 @@ class RelayUnreachable(ConnectError):
 
 
 class WrongRelay(ConnectError):
-    """The program at the relay's address is not a relay, or has another key than the ticket."""
+    """The program at the relay's address is not a relay, or its key is not the one in the ticket."""
 
 
 class ConnectRefused(ConnectError):
     """The relay closed a connect early: nobody listens for that key, or the listener rejected the connect.
 
-    The relay gives no reason, and the listener may reject a connect as fast as the relay closes one for
-    which there is no listener. So a client cannot tell the two apart.
+    The relay gives no reason, and a listener may reject a connect as fast as the relay closes one without
+    a listener. So a client cannot tell the two apart.
     """
 
 
@@ -144,12 +144,12 @@ class ConnectionLost(ConnectionEnded):
 
 
 def quote(text: str) -> str:
-    """Return a wrong text as an error shows it: in quotes, and no longer than a line."""
+    """Return a wrong text for an error message: in quotes, and cut if it is long."""
     return repr(text if len(text) <= _QUOTED else text[:_QUOTED] + "...")
 
 
 def os_error_sentence(error: OSError) -> str:
-    """Return what an error of the operating system means and what to do, without its number and the file."""
+    """Return what an operating system error means and what to do, without its number and file name."""
     if error.errno in _OS_ERRORS:
         return _OS_ERRORS[error.errno]
     text = os.strerror(error.errno) if error.errno is not None else str(error)
@@ -162,11 +162,11 @@ def listen_error_sentence(error: OSError, port: int) -> str:
         return "another program has this port; stop it, or choose another port"
     if error.errno in (errno.EACCES, errno.EPERM):
         return (
-            f"this user has no right to port {port}; choose one from 1024 on, "
+            f"this user may not use port {port}; choose one from 1024 up, "
             "or allow it with CAP_NET_BIND_SERVICE"
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        return "this host has no such address; 0.0.0.0 or [::] stand for all that it has"
+        return "this host has no such address; use 0.0.0.0 or [::] for all its addresses"
     return os_error_sentence(error)
 
 
@@ -183,6 +183,6 @@ _OS_ERRORS = {
     errno.ENOMEM: "the system has too little memory; close some programs",
     errno.ENAMETOOLONG: "the file name is too long; choose a shorter one",
     errno.ENOTDIR: "a part of the path is a file, not a directory; check the path",
-    errno.ELOOP: "symbolic links lead in a circle; check the path",
+    errno.ELOOP: "symbolic links form a loop; check the path",
     errno.ENXIO: "this is a socket or a device that cannot be read; give a regular file",
 }

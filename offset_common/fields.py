@@ -72,7 +72,7 @@ class Fields:
         return kind_of_fields(self._values)
 
     def get(self, name: str, kind: type[Value]) -> Value:
-        """Return a field; raise FileError if it is missing or of another type."""
+        """Return a field; raise FileError if it is missing or has the wrong type."""
         if name not in self._values:
             raise self.error(self._other_kind() or f'the field "{name}" is missing; {_ADVICE}')
         value = self._values[name]
@@ -81,7 +81,7 @@ class Fields:
         return value
 
     def object(self, name: str) -> Fields:
-        """Return an object field; raise FileError if it is missing or of another type."""
+        """Return an object field; raise FileError if it is missing or has the wrong type."""
         return Fields(self.source, self.get(name, dict))
 
     def expect_empty(self, name: str, kind: type) -> None:
@@ -94,7 +94,7 @@ class Fields:
         return FileError(self.source, reason)
 
     def _other_kind(self) -> str:
-        """Return which other kind of file this is and what to do, or an empty string if it is not known."""
+        """Return what other kind of file this is and what to do, or an empty string if it is unknown."""
         found = self.kind()
         if found is None or self._wanted in (None, found):
             return ""
@@ -117,7 +117,7 @@ def _kind(value: object) -> str:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Reject duplicate keys: programs disagree on which of the two values counts."""
+    """Reject duplicate keys: programs disagree about which of the values counts."""
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError("it has a duplicate key")

@@ -1,4 +1,4 @@
-"""The permissions of a file: warn about an exposed private key, and advise after a refused access.
+"""The permissions of a file: warn about an exposed private key, and advise if access is denied.
 
 The advice depends on the owner. Services often read a key that belongs to another user: systemd gives
 credentials mode 0440 and an access control list (ACL), Kubernetes gives secrets the group of the pod. A chmod
@@ -50,7 +50,7 @@ def exposure(path: _AnyPath) -> Optional[Exposure]:
     if not hasattr(os, "geteuid") or not stat.S_ISREG(status.st_mode):
         return None
     if status.st_uid != os.geteuid():
-        # The group, or an ACL, is what lets this process read it; only the rest of the world is too much.
+        # The group or an ACL lets this process read it; only access for all other users is too much.
         if status.st_mode & stat.S_IROTH:
             return Exposure(_EVERY_USER, "ask the owner of the file to change that")
         return None
@@ -65,7 +65,7 @@ def exposure(path: _AnyPath) -> Optional[Exposure]:
 
 
 def refusal(path: _AnyPath) -> str:
-    """Return what to do after the system refused access to a file, or to the directory of a new file."""
+    """Return what to do if the system denied access to a file, or to the directory of a new file."""
     existing = Path(path) if os.path.lexists(path) else Path(path).parent
     try:
         own = hasattr(os, "geteuid") and existing.stat().st_uid == os.geteuid()

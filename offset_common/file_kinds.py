@@ -1,4 +1,4 @@
-"""Recognise files: the kinds of Offset files, and others that people confuse with them.
+"""Recognize files: the kinds of Offset files, and others that people confuse with them.
 
 Source: docs/protocol.md section 8. Releases up to 0.1.2 wrote TOML; the mobile app also shares invoices,
 commitments and friend cards.
@@ -25,7 +25,7 @@ class FileKind(enum.Enum):
     INVOICE = "an invoice of the mobile app"
 
 
-# Fields that a kind of file has and no later kind does: the order matters.
+# A file is of the first kind whose fields it has, so the order matters.
 _FIELDS: dict[FileKind, tuple[tuple[str, type], ...]] = {
     FileKind.IDENTITY: (("privateKey", str),),
     FileKind.NODE_ENTRY: (("appPrivateKey", str),),
@@ -55,14 +55,14 @@ def kind_of_fields(values: Mapping[str, object]) -> Optional[FileKind]:
 
 
 def advice_for(wanted: FileKind, found: FileKind) -> str:
-    """Return what to do if a file is of another kind than the wanted one, as the end of a sentence."""
+    """Return what to do if a file is not of the wanted kind, as the end of a sentence."""
     if wanted is FileKind.TICKET and found is FileKind.IDENTITY:
         return "make its ticket, for example with stmgr.py relay-ticket; keep the identity secret"
     return _MAKES[wanted]
 
 
 def kind_of_text(text: str) -> Optional[str]:
-    """Return what a text that is not JSON is and what to do, or None if it is not known."""
+    """Return what a text is that is not JSON and what to do, or None if it is unknown."""
     found = set(re.findall(r"^[ \t]*(private_key|public_key|address|permissions)[ \t]*=", text, re.MULTILINE))
     found |= set(re.findall(r"^[ \t]*\[(permissions)\]", text, re.MULTILINE))
     if "private_key" in found:
@@ -83,7 +83,7 @@ def kind_of_text(text: str) -> Optional[str]:
 
 
 def kind_of_bytes(content: bytes) -> Optional[str]:
-    """Return what a file that is not UTF-8 text is and what to do, or None if it may be text.
+    """Return what a file is that is not UTF-8 text and what to do, or None if it may be text.
 
     Args:
         content: the whole file, or its first kilobyte or more.
@@ -92,7 +92,7 @@ def kind_of_bytes(content: bytes) -> Optional[str]:
         if content.startswith(beginning):
             return sentence
     if b"\0" in content[:1024]:
-        # JSON starts with ASCII characters: in UTF-16 and UTF-32 each has at least one zero byte beside it.
+        # JSON starts with ASCII characters: in UTF-16 and UTF-32, each has at least one zero byte next to it.
         wide = re.match(rb"(?:\0{1,3}[\t\n\r -~]|[\t\n\r -~]\0{1,3})", content)
         return _WIDE if wide else "the file is binary, not an Offset file; check its name"
     return None

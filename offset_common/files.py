@@ -21,7 +21,7 @@ from offset_common.file_kinds import kind_of_bytes
 AnyPath = Union[str, "os.PathLike[str]"]
 
 MAX_FILE_SIZE = 2**16  # bytes; the largest real one is under 1 KiB
-PIPE_TIMEOUT = 10.0  # seconds until something must be written into a pipe
+PIPE_TIMEOUT = 10.0  # seconds to wait until something is written to a pipe
 
 PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o666  # before the umask
@@ -32,7 +32,7 @@ def read_file(path: AnyPath, limit: int = MAX_FILE_SIZE) -> str:
 
     Args:
         path: a regular file, a pipe or a device.
-        limit: the most bytes that it may have.
+        limit: its maximum size, in bytes.
 
     Raises:
         FileError: the file cannot be read, is over `limit` bytes or is not UTF-8.
@@ -46,7 +46,7 @@ def read_file(path: AnyPath, limit: int = MAX_FILE_SIZE) -> str:
     except IsADirectoryError as error:
         raise FileError(name, "this is a directory; give the name of a file in it") from error
     except FileNotFoundError as error:
-        raise FileError(name, "there is no file of this name; check the name and the directory") from error
+        raise FileError(name, "there is no file with this name; check the name and the directory") from error
     except (OSError, ValueError) as error:
         raise FileError(name, _reason(name, error)) from error
     other_kind = kind_of_bytes(content)
@@ -70,8 +70,8 @@ def _open_to_read(name: str) -> Any:
     descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     try:
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode) and not _wait_for_writer(descriptor):
-            reason = f"this is a pipe, and nothing wrote into it for {PIPE_TIMEOUT:g} s; give a regular file"
-            raise FileError(name, reason)
+            silence = f"nothing was written to it for {PIPE_TIMEOUT:g} s"
+            raise FileError(name, f"this is a pipe, and {silence}; give a regular file")
         os.set_blocking(descriptor, True)
         return os.fdopen(descriptor, "rb", buffering=0)
     except BaseException:
@@ -87,7 +87,7 @@ def _wait_for_writer(descriptor: int) -> bool:
 
 
 def _read_bounded(file: Any, limit: int) -> bytes:
-    """Read to the end, or to one byte over the limit. A pipe may return less than was asked for."""
+    """Read to the end, or to one byte over the limit. A pipe may return less than requested."""
     content = bytearray()
     while len(content) <= limit:
         piece = file.read(limit + 1 - len(content))
@@ -100,8 +100,8 @@ def _read_bounded(file: Any, limit: int) -> bytes:
 def write_new_file(path: AnyPath, content: Union[str, bytes], *, private: bool) -> None:
     """Write a new file atomically; never overwrite an existing one.
 
-    A crash leaves either the complete file or no file of that name. Only on a file system without hard
-    links, it can leave an empty file.
+    A crash leaves either the complete file or no file with that name. On a file system without hard links,
+    it can also leave an empty file.
 
     Args:
         path: a file that does not exist yet, in a directory that does.
@@ -138,7 +138,7 @@ def write_new_file(path: AnyPath, content: Union[str, bytes], *, private: bool) 
 
 
 def _write_durably(path: Path, content: bytes, mode: int) -> None:
-    # Without O_BINARY, Windows would change the ends of lines.
+    # Without O_BINARY, Windows would change line endings.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, mode)
     with os.fdopen(descriptor, "wb") as file:
@@ -166,7 +166,7 @@ def _publish(temporary: Path, target: Path) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Flush the new directory entry to disk, where the system supports it."""
+    """Flush the new directory entry to disk, if the system supports that."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:

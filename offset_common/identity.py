@@ -50,7 +50,7 @@ class Identity:
             seed: 32 bytes, as in an identity file.
 
         Raises:
-            ValueError: the seed has another length.
+            ValueError: the seed does not have 32 bytes.
         """
         return cls(Ed25519PrivateKey.from_private_bytes(seed))
 
@@ -94,11 +94,11 @@ class KeyForm(enum.Enum):
 
 @dataclass(frozen=True)
 class PrivateKey:
-    """A private key as a file has it.
+    """A private key, as stored in a file.
 
     Args:
         seed: 32 bytes.
-        form: how the file writes it.
+        form: how the file stores it.
     """
 
     seed: bytes = field(repr=False)
@@ -160,7 +160,9 @@ def read_private_key(fields: Fields, name: str) -> PrivateKey:
     seed = document[len(_BEFORE_SEED) :][:PRIVATE_KEY_SIZE]
     public_key = document[len(_BEFORE_SEED) + PRIVATE_KEY_SIZE + len(_BEFORE_PUBLIC_KEY) :]
     if document != _BEFORE_SEED + seed + _BEFORE_PUBLIC_KEY + public_key:
-        raise fields.error(f'"{name}" has the length of a PKCS#8 key but is none; use a backup of the file')
+        raise fields.error(
+            f'"{name}" has the length of a PKCS#8 key but is not one; use a backup of the file'
+        )
     if Identity.from_seed(seed).public_key != public_key:
         raise fields.error(
             f'"{name}" is damaged: its two halves do not belong together; use a backup of the file'
@@ -186,14 +188,14 @@ def decode_key(text: str, size: int, name: str = "the key") -> bytes:
 
     Args:
         text: base64 in the URL alphabet, without padding.
-        size: bytes of the key.
+        size: the size of the key, in bytes.
         name: the key in error messages, at the beginning of a sentence.
 
     Raises:
         UsageError: the text is invalid. The error does not quote it, because it may be a private key.
         TypeError: the text is not a string.
 
-    Source: docs/protocol.md section 8: another length or alphabet is refused.
+    Source: docs/protocol.md section 8: any other length or alphabet is rejected.
     """
     if not isinstance(text, str):
         raise TypeError(f"{name} must be a string of base64, not {type(text).__name__}")
@@ -219,7 +221,7 @@ def read_key(fields: Fields, name: str, size: int) -> bytes:
     Args:
         fields: the JSON object.
         name: the field's name.
-        size: bytes of the key.
+        size: the size of the key, in bytes.
 
     Raises:
         FileError: the field is missing or not a key of this size.

@@ -34,7 +34,7 @@ def parse_network(text: str) -> Network:
     if "/" not in text:
         length = str(most)
     if not (length.isascii() and length.isdigit() and len(length) <= 3 and int(length) <= most):
-        raise UsageError(f"{shown} ends in no prefix length; write a number from 0 to {most} after the /")
+        raise UsageError(f"{shown} has no valid prefix length; write a number from 0 to {most} after the /")
     network = ipaddress.ip_network((address, int(length)), strict=False)
     if network.network_address != host:
         raise UsageError(f"{shown} has bits beyond its prefix; write {network}")
@@ -42,14 +42,14 @@ def parse_network(text: str) -> Network:
 
 
 class NetworkSet:
-    """Networks, and whether an address is in one of them; thousands of networks take no longer than a few.
+    """A set of networks: `address in networks`. Thousands of networks take no longer than a few.
 
     Args:
         networks: in any order; they may overlap.
     """
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
-        # By version and bits after the prefix: the networks, as the numbers that their prefixes are.
+        # The prefixes of the networks as numbers, by IP version and number of bits after the prefix.
         self._prefixes: dict[tuple[int, int], set[int]] = {}
         for network in networks:
             bits = network.max_prefixlen - network.prefixlen

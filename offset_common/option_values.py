@@ -12,7 +12,7 @@ from offset_common.errors import ServiceError, UsageError, quote
 
 @contextmanager
 def naming(option: str) -> Iterator[None]:
-    """Let errors about the value of an option begin with its name; an error about a file has the file's."""
+    """Prefix errors about an option's value with its name; errors about a file already name the file."""
     try:
         yield
     except (UsageError, ServiceError) as error:
@@ -27,7 +27,7 @@ def read_number(option: str, text: str, least: float, most: float, unit: str) ->
         text: the value on the command line, without a unit.
         least: the smallest valid number.
         most: the largest valid number.
-        unit: the unit in which the number counts: "seconds", "MiB" or "KiB".
+        unit: the unit of the number: "seconds", "MiB" or "KiB".
 
     Raises:
         UsageError: the value is not a number, or out of range.
@@ -39,7 +39,7 @@ def read_number(option: str, text: str, least: float, most: float, unit: str) ->
     if not least <= number <= most:
         hint = _in_unit(text, unit, least, most)
         limits = f"from {_plain(least)} to {_plain(most)}"
-        raise UsageError(f"{option} is a number of {unit} {limits}, not {quote(text)}{hint}")
+        raise UsageError(f"{option} must be a number of {unit} {limits}, not {quote(text)}{hint}")
     return number
 
 
@@ -49,11 +49,11 @@ def read_count(option: str, text: str, most: int) -> int:
     Raises:
         UsageError: the value is not a whole number, or out of range.
     """
-    # Python refuses to parse thousands of digits, with another exception.
+    # Python refuses to parse thousands of digits, with a different exception.
     count = int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else 0
     if not 1 <= count <= most:
         hint = _in_unit(text, "", 1, most)
-        raise UsageError(f"{option} is a whole number from 1 to {most}, not {quote(text)}{hint}")
+        raise UsageError(f"{option} must be a whole number from 1 to {most}, not {quote(text)}{hint}")
     return count
 
 
@@ -62,7 +62,7 @@ def read_size(option: str, text: str, least: int, most: int) -> int:
 
     Args:
         option: its name, for the error message.
-        text: a number; a suffix k, M, G or T multiplies it by 1000, once for each step.
+        text: a number; a suffix k, M, G or T multiplies it by a power of 1000.
         least: the smallest valid number of bytes.
         most: the largest valid number of bytes.
 
@@ -73,7 +73,7 @@ def read_size(option: str, text: str, least: int, most: int) -> int:
     size = round(float(found[1]) * 1000 ** " kmgt".index(found[2].lower() or " ")) if found else -1
     if not least <= size <= most:
         raise UsageError(
-            f"{option} is a number of bytes from {least} to {most}, such as 500k, 1.5M or 2G,"
+            f"{option} must be a number of bytes from {least} to {most}, such as 500k, 1.5M or 2G,"
             f" not {quote(text)}"
         )
     return size
@@ -83,10 +83,10 @@ def read_choice(option: str, text: str, choices: Iterable[str]) -> str:
     """Return the word given for an option.
 
     Raises:
-        UsageError: the value is none of the choices.
+        UsageError: the value is not one of the choices.
     """
     if text not in choices:
-        raise UsageError(f"{option} is {' or '.join(choices)}, not {quote(text)}")
+        raise UsageError(f"{option} must be {' or '.join(choices)}, not {quote(text)}")
     return text
 
 
@@ -102,7 +102,7 @@ _UNITS: dict[str, dict[str, float]] = {
 
 
 def _in_unit(text: str, unit: str, least: float, most: float) -> str:
-    """Return "; for 1g write 1024", or an empty string if the text is no number with a known unit."""
+    """Return "; for 1g write 1024", or an empty string if the text is not a number with a known unit."""
     found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([A-Za-z]{1,3})", text)
     factor = _UNITS[unit].get(found.group(2).lower()) if found else None
     if not found or factor is None:

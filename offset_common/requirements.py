@@ -1,6 +1,6 @@
 """Check what the scripts need before they import anything else.
 
-An old Python reads this file and the scripts too, to report that it is too old. So they must parse on Python
+An old Python also reads this file and the scripts, to report that it is too old. So they must parse on Python
 2.7: no f-strings, and annotations as comments.
 """
 
@@ -17,7 +17,7 @@ APT = "apt-get install python3-cryptography python3-docopt"
 # Releases of docopt-ng that find options only in a section "Options:"; docopt 0.6.2 finds them anywhere.
 UNFIT_DOCOPT = ("0.6.3", "0.7.", "0.8.")
 
-# The programs that need a Unix system, and what they use of it.
+# The programs that need a Unix system, and what they need from it.
 UNIX_PROGRAMS = {"strelay": "the relay", "stforward": "stforward"}
 UNIX_MODULES = ("fcntl", "resource", "termios")
 UNIX_SOCKET_NAMES = ("MSG_DONTWAIT",)
@@ -53,8 +53,8 @@ def python_problem():
         )
     if sys.flags.optimize > 1:
         return (
-            "with -OO or PYTHONOPTIMIZE=2, Python removes the help page, and so the arguments cannot be read;"
-            " run this program without them"
+            "with -OO or PYTHONOPTIMIZE=2, Python removes the help page, which defines the arguments;"
+            " run this program without either"
         )
     return ""
 
@@ -64,13 +64,13 @@ def package_problem():
     """Return which package is missing, or an empty string."""
     for name, module in (("cryptography", "cryptography.exceptions"), ("docopt", "docopt")):
         try:
-            # Python 3.12 and newer warn of docopt 0.6.2.
+            # Python 3.12 and newer warn about docopt 0.6.2.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 __import__(module)
         except (KeyboardInterrupt, SystemExit):
             raise
-        # A package of another Python may raise SyntaxError, or PanicException, which is no Exception.
+        # A package for another Python may raise SyntaxError, or PanicException, which is not an Exception.
         except BaseException as error:
             missing = getattr(error, "name", None) == name
             reason = " ".join(str(error).split()) or type(error).__name__

@@ -122,8 +122,8 @@ class AppTicket(OffsetFile):
     """A node admits an app with this ticket. Its file name ends in .ticket.
 
     Args:
-        public_key: 32 bytes, the app's.
-        permissions: those that the node grants.
+        public_key: 32 bytes, the app's key.
+        permissions: the permissions that the node grants.
     """
 
     kind = FileKind.APP_TICKET
@@ -150,7 +150,7 @@ class NodeEntry(OffsetFile):
         node_public_key: 32 bytes.
         node_address: host and port.
         app_private_key: 32 bytes.
-        key_form: how the file writes that key.
+        key_form: how the file stores that key.
     """
 
     kind = FileKind.NODE_ENTRY
@@ -178,10 +178,10 @@ class NodeEntry(OffsetFile):
 
 @dataclass(frozen=True)
 class NodeDatabase(OffsetFile):
-    """The database of a node that has not run yet. Loading one that was used is an error.
+    """The database of a node that has not run yet. Loading the database of another node is an error.
 
     Args:
-        local_public_key: 32 bytes, the node's.
+        local_public_key: 32 bytes, the node's key.
     """
 
     kind = FileKind.DATABASE

@@ -110,8 +110,8 @@ INVALID = [
     ("1.2.3.4.5:1337", "is not an IPv4 address"),
     ("relay.123:1337", "is not an IPv4 address"),
     ("127.1:1337", "is not an IPv4 address"),
-    ("ü..example:1337", "which is not valid in DNS"),
-    ("ü" * 60 + ".example:1337", "which is not valid in DNS"),
+    ("ü..example:1337", "that is not valid in DNS"),
+    ("ü" * 60 + ".example:1337", "that is not valid in DNS"),
     ("\u2100.example:1337", "has '/' in its host name"),  # nameprep turns this character into a/c
 ]
 

@@ -261,7 +261,7 @@ def test_a_pipe_without_a_writer_is_explained(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PIPE_TIMEOUT", 0.01)
     os.mkfifo(tmp_path / "a")
     with pytest.raises(
-        FileError, match=r"a pipe, and nothing wrote into it for 0\.01 s; give a regular file"
+        FileError, match=r"a pipe, and nothing was written to it for 0\.01 s; give a regular file"
     ):
         read_file(tmp_path / "a")
 
@@ -278,7 +278,7 @@ def test_a_socket_file_is_explained(tmp_path, monkeypatch):
     ("name", "reason"),
     [
         (".", "this is a directory; give the name of a file in it"),
-        ("none", "there is no file of this name; check the name and the directory"),
+        ("none", "there is no file with this name; check the name and the directory"),
     ],
 )
 def test_an_unreadable_file_is_named(name, reason, tmp_path):

@@ -131,8 +131,8 @@ def test_convert_key_overwrites_nothing(tmp_path, capsys):
     [
         ((BEFORE_SEED, SEED, BEFORE_PUBLIC_KEY, OTHER_PUBLIC_KEY), "its two halves do not belong together"),
         ((BEFORE_SEED, PUBLIC_KEY, BEFORE_PUBLIC_KEY, SEED), "its two halves do not belong together"),
-        (("31" + BEFORE_SEED[2:], SEED, BEFORE_PUBLIC_KEY, PUBLIC_KEY), "of a PKCS#8 key but is none"),
-        ((BEFORE_SEED, SEED, "8123032100", PUBLIC_KEY), "of a PKCS#8 key but is none"),
+        (("31" + BEFORE_SEED[2:], SEED, BEFORE_PUBLIC_KEY, PUBLIC_KEY), "of a PKCS#8 key but is not one"),
+        ((BEFORE_SEED, SEED, "8123032100", PUBLIC_KEY), "of a PKCS#8 key but is not one"),
         ((BEFORE_SEED, SEED, BEFORE_PUBLIC_KEY, PUBLIC_KEY[2:]), "has 112 characters"),
     ],
 )

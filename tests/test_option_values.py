@@ -41,7 +41,9 @@ def test_a_number_is_read(text, number):
 def test_an_invalid_number_is_explained_in_its_unit(unit, text, hint):
     with pytest.raises(UsageError) as caught:
         read_number("--option", text, 1, 1 << 20, unit)
-    assert str(caught.value) == f"--option is a number of {unit} from 1 to 1048576, not {quote(text)}{hint}"
+    assert (
+        str(caught.value) == f"--option must be a number of {unit} from 1 to 1048576, not {quote(text)}{hint}"
+    )
 
 
 @pytest.mark.parametrize(("text", "count"), [("1", 1), ("007", 7), ("256", 256)])
@@ -67,10 +69,13 @@ def test_a_count_is_read(text, count):
 def test_an_invalid_count_is_explained(text, hint):
     with pytest.raises(UsageError) as caught:
         read_count("--connections", text, 10_000_000)
-    assert str(caught.value) == f"--connections is a whole number from 1 to 10000000, not {quote(text)}{hint}"
+    assert (
+        str(caught.value)
+        == f"--connections must be a whole number from 1 to 10000000, not {quote(text)}{hint}"
+    )
 
 
 def test_a_choice_is_read_and_others_are_refused():
     assert read_choice("--log-format", "json", ["text", "json"]) == "json"
-    with pytest.raises(UsageError, match="--log-format is text or json, not 'xml'"):
+    with pytest.raises(UsageError, match="--log-format must be text or json, not 'xml'"):
         read_choice("--log-format", "xml", ["text", "json"])

@@ -155,8 +155,8 @@ def test_watch_prints_one_json_object_a_line(ticket_file: str) -> None:
         ("--trace --json", "--trace and --json cannot be used together; choose one"),
         ("--json --line", "--json and --line cannot be used together; choose one"),
         ("--watch 5 --trace", "--trace and --watch cannot be used together; choose one"),
-        ("--watch 0", "--watch is a number of seconds from 1 to 86400, not '0'"),
-        ("--watch soon", "--watch is a number of seconds from 1 to 86400, not 'soon'"),
+        ("--watch 0", "--watch must be a number of seconds from 1 to 86400, not '0'"),
+        ("--watch soon", "--watch must be a number of seconds from 1 to 86400, not 'soon'"),
     ],
 )
 def test_options_that_do_not_fit_are_explained(

@@ -167,7 +167,7 @@ def test_without_a_known_command_all_are_listed(line, capsys):
         *(
             (
                 f"relay-check a --timeout {value}",
-                f"--timeout is a number of seconds from 0.1 to 3600, not '{value}'{hint}",
+                f"--timeout must be a number of seconds from 0.1 to 3600, not '{value}'{hint}",
             )
             for value, hint in (("x", ""), ("nan", ""), ("0", ""), ("8s", "; for 8s write 8"))
         ),
@@ -179,7 +179,7 @@ def test_a_wrong_option_value_is_explained(line, reason, capsys):
 
 ADVICE = "copy the file again, or make a new one"
 INVALID_FILES = {
-    "missing": (None, "there is no file of this name; check the name and the directory"),
+    "missing": (None, "there is no file with this name; check the name and the directory"),
     "binary": (b"\x00\xff", "the file is binary, not an Offset file; check its name"),
     "no JSON": (b"hello", f"not valid JSON: Expecting value: line 1 column 1 (char 0); {ADVICE}"),
     "huge": (b" " * 10**6, "the file is over 65536 bytes, too large for an Offset file; check its name"),
@@ -282,7 +282,7 @@ def test_a_file_name_that_is_not_utf_8_is_escaped(tmp_path):
     process = stmgr_process("app-ticket", "-i", b"a\xff\n\x1b", "-o", "x", cwd=tmp_path)
     assert process.communicate() == (
         b"",
-        b"stmgr: a\\udcff\\n\\x1b: there is no file of this name; check the name and the directory\n",
+        b"stmgr: a\\udcff\\n\\x1b: there is no file with this name; check the name and the directory\n",
     )
     assert process.returncode == 1
 

@@ -75,7 +75,7 @@ def test_an_invalid_address_is_reported(capsys):
 def test_a_wrong_value_is_explained(line, limits, hint, capsys):
     option, value = line.split()
     status, sentence = fail(*IDENTITY, "-l", "h:1", option, value, capsys=capsys)
-    assert (status, sentence) == (2, f"strelay: {option} is a {limits}, not '{value}'{hint}")
+    assert (status, sentence) == (2, f"strelay: {option} must be a {limits}, not '{value}'{hint}")
 
 
 VALUED = re.findall(r"^  (?:-\w [A-Z]+, )?(--[\w-]+) [\[A-Z]", strelay.__doc__ or "", re.MULTILINE)

@@ -1,6 +1,6 @@
 """Give every named piece of a frame a key, so that a page can highlight it in all layers.
 
-A byte of an outer layer has several keys: that of its own region, and those of the regions inside that it
+A byte of an outer layer has several keys: the key of its own region, and those of the inner regions that it
 carries, the innermost last.
 """
 
@@ -36,10 +36,10 @@ class Word:
     """Unpacked words that are shown in one row.
 
     Args:
-        number: of the first, counted from the start of the message.
-        spans: of the first word.
-        region: that the word starts with.
-        more: how many further words of the same region are left out.
+        number: the number of the first word, counted from the start of the message.
+        spans: the spans of the first word.
+        region: the region that the word starts with.
+        more: how many further words of the same region are omitted.
     """
 
     number: int
@@ -55,7 +55,7 @@ class Annotated:
     Args:
         layer: the layer.
         spans: its bytes.
-        words: its unpacked words; empty for a layer that is no message.
+        words: its unpacked words; empty for a layer that is not a message.
         field_keys: the keys of its fields, by name.
     """
 
@@ -65,7 +65,7 @@ class Annotated:
     field_keys: dict[str, int]
 
 
-SHOWN_WORDS = 8  # of one region; of a longer one, the first and the last are shown
+SHOWN_WORDS = 8  # words of one region; of a longer region, only the first and last are shown
 
 
 def annotate(outermost: Layer, new_key: Callable[[Layer, Region], int]) -> list[Annotated]:
@@ -110,7 +110,7 @@ def _region_keys(layer: Layer, new_key: Callable[[Layer, Region], int]) -> dict[
 
 
 def _spans(data: bytes, keys: list[Keys], regions: list[Region], offset: int = 0) -> list[Span]:
-    """Cut bytes where their keys or their region change; `offset` is the position of the first one."""
+    """Cut bytes where their keys or their region change; `offset` is the position of the first byte."""
     spans: list[Span] = []
     for region in regions:
         start = max(region.start - offset, 0)
@@ -126,7 +126,7 @@ def _spans(data: bytes, keys: list[Keys], regions: list[Region], offset: int = 0
 
 
 def _words(layer: Layer, data_keys: list[Keys], by_region: dict[int, int]) -> list[Word]:
-    """Return the unpacked words; the middle of a long field is left out."""
+    """Return the unpacked words; the middle of a long field is omitted."""
     keys: list[Keys] = []
     for region in layer.word_regions:
         for position in range(region.start, region.end):

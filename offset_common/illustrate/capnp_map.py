@@ -1,6 +1,6 @@
 """Name every byte of a Cap'n Proto message: the segment table, pointers, unions and fields.
 
-The message has been decoded before, so it is valid; a pointer that leads out of it is shown, not followed.
+The message has been decoded before, so it is valid; a pointer that leads outside it is shown, not followed.
 
 Source: sections 3.1 and 3.2 of docs/protocol.md.
 """
@@ -24,9 +24,9 @@ class Field:
     """A field and its value.
 
     Args:
-        name: of the protocol.
-        positions: where each byte of the value is among the unpacked bytes.
-        value: in the order of the protocol.
+        name: its name in the protocol.
+        positions: the position of each byte of the value in the unpacked bytes.
+        value: the bytes, in the order of the protocol.
     """
 
     name: str
@@ -40,8 +40,8 @@ class MessageMap:
 
     Args:
         unpacked: the bytes, and where they are in the packed message.
-        regions: of the unpacked bytes, in order, without gaps.
-        fields: in the order of the schema.
+        regions: the regions of the unpacked bytes, in order, without gaps.
+        fields: the fields, in the order of the schema.
     """
 
     unpacked: Unpacked
@@ -53,7 +53,7 @@ def map_message(name: str, packed: bytes) -> MessageMap:
     """Name the bytes of a packed message.
 
     Args:
-        name: of its root struct, a key of MESSAGES.
+        name: the name of its root struct, a key of MESSAGES.
         packed: a valid message.
     """
     unpacked = unpack_with_origin(packed)
@@ -112,7 +112,7 @@ class _Walk:
                 self._data(pointer, segment, target)
 
     def _union(self, start: int, data_words: int, kind: Struct) -> Optional[int]:
-        """Name the data section, whose first 16 bits choose in a union; return the choice."""
+        """Name the data section, whose first 16 bits are the choice in a union; return the choice."""
         choice = None
         if kind.union:
             choice = int.from_bytes(self._words[start : start + 2], "little") if data_words else 0
@@ -187,9 +187,7 @@ class _Walk:
         """Name a far pointer; return where its landing pad describes the target, and where that starts."""
         low, number = struct.unpack_from("<II", self._words, at)
         position = low >> 3
-        note = (
-            f"A far pointer: goes on at word {position} of segment {number}, as the first segment was full."
-        )
+        note = f"A far pointer: continues at word {position} of segment {number}; the first segment was full."
         self._add(at, WORD_SIZE, f"{name} (far)", "pointer", note)
         if number >= len(self._bounds):
             return None, 0

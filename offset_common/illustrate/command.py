@@ -21,7 +21,7 @@ def illustrate(ticket: RelayTicket, page: AnyPath, timeout: float, record: Optio
         ticket: the relay's ticket.
         page: the HTML file to create.
         timeout: seconds for each step.
-        record: a file of JSON to create for the recording, from which the page can be made again; or None.
+        record: a JSON file to create for the recording, from which the page can be recreated; or None.
 
     Raises:
         OperatorError: the relay does not work, or a file cannot be written.
@@ -32,4 +32,4 @@ def illustrate(ticket: RelayTicket, page: AnyPath, timeout: float, record: Optio
     if record is not None:
         write_new_file(record, encode_recording(recording), private=False)
     name, count = printable(str(page)), len(story.frames)
-    print_line(f"{name}: every byte of a run with {count} frames; its keys were made for it and thrown away")
+    print_line(f"{name}: every byte of a run with {count} frames; its keys were used only for this run")

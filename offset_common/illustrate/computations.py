@@ -23,9 +23,9 @@ class Value:
 
     Args:
         name: what it is.
-        text: in hexadecimal, or words.
+        text: its value in hexadecimal, or in words.
         source: where it comes from.
-        frame: the number of the frame that it was in; 0 if there is none.
+        frame: the number of the frame that contained it; 0 if there is none.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Step:
         title: what is computed.
         text: how and why, in a sentence or two.
         algorithm: its name, the document that defines it, and that document's address.
-        inputs: all of them.
+        inputs: all inputs.
         output: the result, which the program prints.
         program: Python, which needs the package cryptography.
     """
@@ -61,7 +61,7 @@ class Side:
 
     Args:
         secrets: what it knew and computed.
-        peer: what to call the other side, such as "the relay".
+        peer: the name of the other side, such as "the relay".
         sent_dh: the number of the frame with the ExchangeDh that it sent.
         peer_nonce: the number of the frame with the ExchangeRandNonce that it received.
         peer_dh: the number of the frame with the ExchangeDh that it received.
@@ -95,7 +95,7 @@ def decryption_step(key: bytes, payload: bytes, key_name: str) -> Step:
     Args:
         key: 32 bytes.
         payload: nonce, ciphertext and tag.
-        key_name: which key that is.
+        key_name: the key's name.
     """
     program = f"""\
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -115,7 +115,7 @@ print(ChaCha20Poly1305(key).decrypt(nonce, ciphertext_and_tag, None).hex())
             Value(
                 "ciphertext and tag",
                 payload[NONCE_SIZE:].hex(),
-                "all that follow; the tag is the last 16 bytes",
+                "the rest; the tag is the last 16 bytes",
             ),
         ],
         Value("plaintext", decrypt(key, payload).hex(), "a packed ChannelMessage"),
@@ -135,7 +135,8 @@ print(private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex())
 """
     return Step(
         "Make half of a key exchange",
-        "32 random bytes are the private key. Times the base point of Curve25519, they give the public key.",
+        "The private key is 32 random bytes. Multiplied by the base point of Curve25519, it gives the public "
+        "key.",
         _X25519,
         [Value("private key", private, "random, used for this connection only")],
         Value("dhPublicKey", secrets.sent_dh.dh_public_key.hex(), "sent in ExchangeDh", side.sent_dh),
@@ -158,11 +159,11 @@ print(identity.sign(dh_public_key + rand_nonce + key_salt).hex())
 """
     return Step(
         "Prove the identity",
-        f"Sign our half of the exchange and {peer}'s nonce. The nonce is new, so old signatures don't fit.",
+        f"Sign our half of the exchange and {peer}'s nonce. The nonce is new, so no old signature is valid.",
         _ED25519,
         [
             Value("seed", seed, "the private key of the identity"),
-            Value("dhPublicKey", dh_public_key, "the step before"),
+            Value("dhPublicKey", dh_public_key, "the previous step"),
             Value("randNonce", nonce, f"{peer}'s", side.peer_nonce),
             Value("keySalt", salt, "random"),
         ],
@@ -237,7 +238,7 @@ print(HKDF(SHA512_256(), length=32, salt=salt, info=b"").derive(shared).hex())
     whose = "what we send" if name == "sending" else "what we receive"
     return Step(
         f"Derive the {name} key",
-        f"HKDF makes the key for {whose}. The salts differ, so each direction has its own key.",
+        f"HKDF derives the key for {whose}. The salts differ, so each direction has its own key.",
         _HKDF,
         [Value("input key material", shared.hex(), "the shared secret"), salt],
         Value(f"{name} key", key.hex()),

@@ -3,8 +3,8 @@
     frame -> ChannelMessage -> KaMessage -> the relay's message
                                          -> the tunnel's message -> ChannelMessage -> KaMessage -> data
 
-A layer knows where each byte of the layer inside it is among its own bytes. A stream cipher keeps positions,
-so this holds for ciphertext too.
+A layer maps each byte of the layer inside it to one of its own bytes. A stream cipher keeps positions, so
+this works for ciphertext too.
 
 Source: section 0 of docs/protocol.md.
 """
@@ -30,16 +30,16 @@ class Layer:
     Args:
         title: its name.
         text: what it is, in a sentence or two.
-        section: of docs/protocol.md.
+        section: the section of docs/protocol.md.
         data: its bytes, packed if it is a message.
         regions: names of these bytes, in order, without gaps.
-        words: the unpacked bytes of a message; empty for another layer.
-        word_regions: names of these.
-        word_origin: for each of them its position in `data`, or None.
+        words: the unpacked bytes of a message; empty for any other layer.
+        word_regions: names of the unpacked bytes.
+        word_origin: for each unpacked byte, its position in `data`, or None.
         fields: the fields of a message.
         inner: the layer inside, if there is one.
-        inner_at: for each byte of the inner layer its position in `data`, or None.
-        key: what decrypts the inner layer; empty where nothing is encrypted.
+        inner_at: for each byte of the inner layer, its position in `data`, or None.
+        key: the key that decrypts the inner layer; empty if it is not encrypted.
         end_to_end: whether the relay can't read this layer.
     """
 
@@ -68,7 +68,7 @@ class Layer:
 
 
 def frame_layer(payload: bytes, key: bytes = b"") -> Layer:
-    """Return the outermost layer of a frame; a key is that of an encrypted one."""
+    """Return the outermost layer of a frame; `key` decrypts the payload if it is encrypted."""
     length = Region(
         0, FRAME_LENGTH_SIZE, "length", "length", f"{len(payload)} bytes follow; 8 bytes, big endian."
     )
@@ -77,7 +77,7 @@ def frame_layer(payload: bytes, key: bytes = b"") -> Layer:
     regions = [length, *(_sealed_regions(payload, FRAME_LENGTH_SIZE) if key else [inside])]
     text = "The bytes on the TCP connection: a length, then the payload."
     if key:
-        text += " It is encrypted, so an eavesdropper learns its size and no more."
+        text += " It is encrypted, so an eavesdropper learns only its size."
     return Layer("Frame", text, "1", data, regions, key=key)
 
 
@@ -100,8 +100,8 @@ def version_layer(payload: bytes) -> Layer:
 def sealed_layer(data: bytes, key: bytes) -> Layer:
     """Return an encrypted message inside the tunnel."""
     text = (
-        "What the tunnel carries: encrypted once more, with keys that only the two nodes have. The relay "
-        "forwards these bytes unchanged and cannot read on from here."
+        "The tunnel's message, encrypted once more, with keys that only the two nodes have. The relay "
+        "forwards these bytes unchanged and cannot read any further."
     )
     return Layer("End-to-end message", text, "5", data, _sealed_regions(data, 0), key=key)
 
@@ -111,7 +111,7 @@ def _sealed_regions(payload: bytes, start: int) -> list[Region]:
     end, tag = start + len(payload), start + len(payload) - TAG_SIZE
     nonce = f"A counter, little endian: this is message {number} under its key."
     cipher = "ChaCha20 adds a key stream to the plaintext, so byte for byte the positions stay the same."
-    proof = "Poly1305 over the ciphertext: whoever changes a bit cannot compute this tag."
+    proof = "Poly1305 over the ciphertext: an attacker who changes a bit cannot compute this tag."
     return [
         Region(start, start + NONCE_SIZE, "nonce", "nonce", nonce),
         Region(start + NONCE_SIZE, tag, "ciphertext", "ciphertext", cipher),
@@ -123,7 +123,7 @@ def message_layer(name: str, packed: bytes) -> Layer:
     """Return the layer of a Cap'n Proto message.
 
     Args:
-        name: of its root struct.
+        name: the name of its root struct.
         packed: the message.
     """
     text, section = _TEXTS[name]
@@ -150,7 +150,7 @@ def data_layer(data: bytes) -> Layer:
     """Return the innermost layer of a message between the nodes."""
     note = f"In UTF-8: {data.decode('utf-8', 'replace')}"
     region = Region(0, len(data), TEXT, "field", note)
-    text = "What one program says to the other."
+    text = "The data that one program sends to the other."
     layer = Layer("Data between the nodes", text, "7", data, [region])
     layer.fields.append(Field(TEXT, list(range(len(data))), data))
     return layer
@@ -173,7 +173,7 @@ def ciphertext_start(layer: Layer) -> int:
 
 
 def _packed_runs(region: Region, origin: list[Optional[int]]) -> list[Region]:
-    """Return a region of unpacked bytes as regions of the packed ones, one for each uninterrupted run."""
+    """Return a region of unpacked bytes as regions of packed bytes, one for each uninterrupted run."""
     runs: list[Region] = []
     start = previous = -2
     for position in range(region.start, region.end):
@@ -201,11 +201,11 @@ _TEXTS = {
     ),
     "ChannelMessage": ("The plaintext: random padding, which hides the size, and the user data.", "5"),
     "KaMessage": ("Either a keepAlive, or a message of the layer above.", "6"),
-    "InitConnection": ("What this connection is for. It is the first message after the handshake.", "7"),
+    "InitConnection": ("The role of this connection: the first message after the handshake.", "7"),
     "IncomingConnection": (
         "The relay announces a connect, with the proven key of the connecting node.",
         "7",
     ),
-    "RejectConnection": ("The listener does not want this connect.", "7"),
+    "RejectConnection": ("The listener rejects this connect.", "7"),
 }
 assert set(_TEXTS) == set(MESSAGES)

@@ -15,7 +15,7 @@ from offset_common.illustrate.regions import Region
 
 MAX_SHOWN = 600  # bytes of one piece; of a longer one, the first and last bytes are shown
 SHOWN_BYTES = 48
-MAX_REPRODUCED = 4096  # bytes of an encrypted payload for which the page has a program
+MAX_REPRODUCED = 4096  # bytes of an encrypted payload; up to this size, the page has a program for it
 
 _COLOURS = {
     "length": "h0",
@@ -72,8 +72,8 @@ def layers_html(outermost: Layer, names: Names, key_names: dict[bytes, str]) -> 
 
     Args:
         outermost: the frame.
-        names: gets the keys of all pieces.
-        key_names: what to call each key that decrypts something.
+        names: receives the keys of all pieces.
+        key_names: the name of each key that decrypts something.
     """
     parts = []
     for each in annotate(outermost, names.new_key):
@@ -132,7 +132,7 @@ def _hex(data: bytes) -> str:
 
 
 def _values(annotated: Annotated) -> str:
-    """Return the values of the fields that no other layer shows, in their own order."""
+    """Return the values of the fields that no other layer shows, in their own byte order."""
     rows = []
     for field in annotated.layer.fields:
         if field.name in ("randPadding", "user", "message") or field.name not in annotated.field_keys:
@@ -147,7 +147,7 @@ def _values(annotated: Annotated) -> str:
 
 
 def _words(annotated: Annotated, names: Names, unfolded: bool) -> str:
-    """Return the unpacked words, a row each, with what they mean."""
+    """Return the unpacked words, a row each, with their meaning."""
     if not annotated.words:
         return ""
     table_size = sum(1 for word in annotated.words if word.region.name == "segment table")

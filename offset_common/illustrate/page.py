@@ -1,7 +1,7 @@
 """The page of a story: one HTML file that needs nothing else.
 
-page.html has the prose, the style and the script, and comments such as <!--frames--> where this module puts
-what depends on the run.
+page.html has the prose, the style and the script. At comments such as <!--frames-->, this module inserts the
+parts that depend on the run.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def render(story: Story) -> str:
 
 
 def _script(value: object) -> str:
-    """Return a value for a script element, which nothing in it can end."""
+    """Return a value for a script element; nothing in the value can end the element."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 

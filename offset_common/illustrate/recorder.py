@@ -1,7 +1,7 @@
-"""Use a relay as two nodes do, with keys that are thrown away, and record all of it.
+"""Use a relay as two nodes do, with throwaway keys, and record everything.
 
     connector   connect, and at once the first message of the end-to-end handshake
-    listener    listen; is told of the connect; at the end, a keepAlive
+    listener    listen; receive the announcement of the connect; at the end, a keepAlive
     acceptor    accept, the end-to-end handshake, a message each way
 
 One thread does all this, so the order of the frames is the order in which the nodes sent and received them.
@@ -42,7 +42,7 @@ from offset_common.wire.messages import IncomingConnection, InitConnection, Init
 THERE = b"hello from the connector"
 BACK = b"hello to you from the acceptor"
 CLOSE_TIMEOUT = 1.0  # seconds for the relay to close a connection
-MIN_TIMEOUT = 0.001  # seconds; 0 would mean something else to a socket
+MIN_TIMEOUT = 0.001  # seconds; 0 would make a socket non-blocking
 MAX_FRAMES = 200  # in a run; 35 are needed
 
 
@@ -58,7 +58,7 @@ class RecordingFailed(OperatorError):
 
 
 class _RandomBytes:
-    """Random bytes that are remembered."""
+    """A source of random bytes that remembers them."""
 
     def __init__(self) -> None:
         self._drawn: list[bytes] = []
@@ -69,7 +69,7 @@ class _RandomBytes:
 
     @property
     def exchange(self) -> Exchange:
-        """The random bytes of a handshake; all that follow are padding."""
+        """The random bytes of a handshake; all later ones are padding."""
         nonce, private_key, salt = self._drawn[:3]
         assert (len(nonce), len(private_key), len(salt)) == (RAND_NONCE_SIZE, PRIVATE_KEY_SIZE, KEY_SALT_SIZE)
         return Exchange(nonce.hex(), private_key.hex(), salt.hex())
@@ -80,9 +80,9 @@ class _Link:
 
     Args:
         name: CONNECTOR, LISTENER or ACCEPTOR.
-        dialing: connected; its handshake comes first.
+        dialing: a TCP connection; `handshake` completes it.
         random: its source of random bytes.
-        deadline: returns that of the present step.
+        deadline: returns the deadline of the current step.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class _Link:
         self.end_to_end_random = _RandomBytes()
 
     def handshake(self) -> None:
-        """Do the first steps."""
+        """Exchange versions and complete the handshake."""
         self._dialing.exchange_versions(self._deadline())
         self._dialing.complete_handshake(self._deadline())
 
@@ -109,7 +109,7 @@ class _Link:
         """Wait for the next message.
 
         Raises:
-            TimeoutError: none came in time.
+            TimeoutError: no message arrived in time.
             ConnectionLost: the relay closed the connection.
         """
         left = self._deadline().left()
@@ -123,7 +123,7 @@ class _Link:
             try:
                 data = self._dialing.sock.recv(READ_SIZE)
             except socket.timeout:
-                raise TimeoutError("no message came in time") from None
+                raise TimeoutError("no message arrived in time") from None
             except OSError as error:
                 raise ConnectionLost(f"the connection broke: {error.strerror}") from error
             if not data:
@@ -137,7 +137,7 @@ class _Link:
         self._forward()
 
     def receive_end_to_end(self) -> Optional[bytes]:
-        """Receive one message for the end-to-end channel; return what it carries, None in its handshake."""
+        """Receive one message for the end-to-end channel; return its data, or None during its handshake."""
         assert self._end_to_end is not None
         event = self._end_to_end.receive_payload(self.receive(), time.monotonic())
         self._forward()
@@ -150,12 +150,12 @@ class _Link:
         self._forward()
 
     def send_keepalive(self) -> None:
-        """Send the keepAlive that would be sent after some idle seconds."""
+        """Send the keepAlive that is normally sent after KEEPALIVE_INTERVAL."""
         self._dialing.connection.handle_time(self._dialing.connection.last_sent + KEEPALIVE_INTERVAL)
         self._flush()
 
     def close(self) -> None:
-        """Close the connection once the relay has closed its side, or soon."""
+        """Close the connection once the relay has closed its side, or after CLOSE_TIMEOUT."""
         with contextlib.suppress(OSError), self._dialing.sock as sock:
             sock.shutdown(socket.SHUT_WR)
             sock.settimeout(CLOSE_TIMEOUT)
@@ -241,7 +241,7 @@ class Recorder:
         return listener, connector, acceptor
 
     def _connect(self, listener: _Link) -> _Link:
-        """Connect until the listener is told of it; only that connection stays in the recording."""
+        """Connect until the relay announces it to the listener; only that attempt stays in the recording."""
         while True:
             connector = self._open(CONNECTOR, self._connecting)
             with self._naming("connect"):
@@ -255,7 +255,7 @@ class Recorder:
             time.sleep(min(RETRY_DELAY, self._deadline.left()))
 
     def _is_announced(self, listener: _Link, connector: _Link) -> bool:
-        """Return whether the listener is told of a connect; False if the relay closes the connect."""
+        """Return whether the relay announces a connect to the listener; False if it closes the connect."""
         while self._deadline.left():
             with contextlib.suppress(TimeoutError):
                 IncomingConnection.decode(listener.receive(POLL_INTERVAL))
@@ -292,7 +292,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def _naming(self, step: str) -> Iterator[None]:
-        """Start the time of a step, and name it in a failure."""
+        """Start the time limit of a step, and name the step if it fails."""
         self._step = step
         self._deadline = Deadline(self._timeout)
         yield

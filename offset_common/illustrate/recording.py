@@ -19,7 +19,7 @@ MAX_RECORDING_SIZE = 1 << 20  # bytes of a file
 
 @dataclass(frozen=True)
 class Exchange:
-    """The random bytes of one side of a handshake, in hexadecimal; thrown away after the run.
+    """The random bytes of one side of a handshake, in hexadecimal, used for one run only.
 
     Args:
         rand_nonce: 16 bytes.

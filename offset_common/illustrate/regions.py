@@ -18,7 +18,7 @@ class Region:
     Args:
         start: the position of the first byte.
         end: the position after the last byte.
-        name: of a protocol field, or what the bytes are.
+        name: the name of a protocol field, or a description.
         kind: "length", "nonce", "ciphertext", "tag", "packing", "pointer", "union", "field" or "unused".
         note: what they mean here, in a sentence.
     """
@@ -36,7 +36,7 @@ class Unpacked:
 
     Args:
         words: the unpacked bytes.
-        origin: for each of them its position in the packed bytes; None for a zero byte that was left out.
+        origin: for each of them, its position in the packed bytes; None for an omitted zero byte.
         control: the tags and counts, as regions of the packed bytes.
     """
 
@@ -46,7 +46,7 @@ class Unpacked:
 
 
 def unpack_with_origin(packed: bytes) -> Unpacked:
-    """Unpack a valid message, and remember where each byte comes from. Anything may follow the message."""
+    """Unpack a valid message, and record where each byte comes from. Any bytes may follow the message."""
     words = bytearray()
     origin: list[Optional[int]] = []
     control: list[Region] = []
@@ -83,7 +83,7 @@ def unpack_with_origin(packed: bytes) -> Unpacked:
 
 def _tag_note(tag: int) -> str:
     if tag == 0x00:
-        return "All eight bytes of the word are zero, so none follows. A count comes next."
+        return "All eight bytes of the word are zero, so only a count follows."
     if tag == 0xFF:
         return "All eight bytes of the word follow, then a count."
     present = [str(bit) for bit in range(WORD_SIZE) if tag >> bit & 1]
@@ -112,7 +112,7 @@ def _count_note(tag: int, count: int) -> str:
 
 
 def fill_gaps(regions: list[Region], size: int, gap: Region) -> list[Region]:
-    """Return regions in order, with copies of `gap` where there were none."""
+    """Return regions in order, with copies of `gap` between them."""
     filled: list[Region] = []
     at = 0
     for region in sorted(regions, key=lambda each: (each.start, each.end)):

@@ -1,6 +1,6 @@
-"""The structs of the protocol as data, for explaining messages at the byte.
+"""The structs of the protocol as data, to explain messages byte by byte.
 
-wire/messages.py decodes messages; this table only names what it reads. A test holds that both find the same.
+wire/messages.py decodes messages; this table only names what it reads. A test checks that both find the same.
 
 Source: section 3.1 of docs/protocol.md.
 """
@@ -31,10 +31,10 @@ class Struct:
     """A struct.
 
     Args:
-        name: of its type.
+        name: the name of its type.
         union: the choices of its union by discriminant; empty if it has none.
         union_name: the name of the union, if it has one.
-        pointers: what its pointers lead to; by discriminant, or under None where there is no difference.
+        pointers: the targets of its pointers, by discriminant, or under None if they do not depend on it.
         field: the name of the field that it is in.
     """
 

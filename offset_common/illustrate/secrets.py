@@ -1,4 +1,4 @@
-"""The keys of a recorded run, computed step by step as a node does, without the code of channel/.
+"""The keys of a recorded run, computed step by step as in a node, but without the code of channel/.
 
     dh_public_key = X25519(dh_private_key, base point)
     signature     = Ed25519(seed, dh_public_key || the peer's rand_nonce || key_salt)
@@ -31,7 +31,7 @@ class Secrets:
     """One side of a handshake: what it knew, what it received and what it computed. All are bytes.
 
     Args:
-        seed: of its identity.
+        seed: the seed of its identity.
         own: its random bytes.
         peer_nonce: the first message that it received.
         peer_dh: the second message that it received.
@@ -61,7 +61,7 @@ def compute_secrets(
     """
     signed = sent_dh.dh_public_key + sent_dh.rand_nonce + sent_dh.key_salt
     if not verify_signature(Identity.from_seed(seed).public_key, sent_dh.signature, signed):
-        raise HandshakeError("a signature is not of the recorded identity")
+        raise HandshakeError("a signature is not from the recorded identity")
     private = X25519PrivateKey.from_private_bytes(bytes.fromhex(own.dh_private_key))
     shared = private.exchange(X25519PublicKey.from_public_bytes(peer_dh.dh_public_key))
     sending, receiving = (

@@ -48,9 +48,9 @@ class FrameStory:
         number: from 1, in the order of the run.
         connection: CONNECTOR, LISTENER or ACCEPTOR.
         direction: SENT or RECEIVED, from the node's side.
-        name: of its innermost message.
+        name: the name of its innermost message.
         text: its purpose in a sentence.
-        layer: the outermost one.
+        layer: its outermost layer.
         tunnel: the tunnel's message in it, if it has one.
         partner: the number of the frame with the same tunnel message on the other connection; 0 if none.
     """
@@ -70,8 +70,8 @@ class Story:
     """A run.
 
     Args:
-        recording: what it was computed from.
-        frames: all of them.
+        recording: the recording that it was computed from.
+        frames: all frames.
         secrets: the nodes' side of each connection's handshake.
         end_to_end: both sides of the handshake in the tunnel, by connection.
     """
@@ -86,17 +86,17 @@ def tell(recording: Recording) -> Story:
     """Compute all keys of a recording, decrypt its frames and name all their bytes.
 
     Raises:
-        OperatorError: the recording is not complete, or its frames don't belong to its keys.
+        OperatorError: the recording is incomplete, or its frames don't match its keys.
     """
     try:
         return _Teller(recording).story()
     except (PeerError, AttributeError, LookupError, TypeError, ValueError) as error:
-        reason = str(error) if isinstance(error, PeerError) else "something is missing in it"
+        reason = str(error) if isinstance(error, PeerError) else "a part of it is missing"
         raise OperatorError(f"the run cannot be explained: {reason}; record another one") from error
 
 
 class _Teller:
-    """Goes through the frames twice: the keys come from messages that are inside other frames."""
+    """Reads the frames twice: the keys come from messages that are inside other frames."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording

@@ -1,8 +1,8 @@
 """A small HTTP server in one thread: every connection gets one answer and is closed.
 
-It cannot be kept busy: a request has a few seconds and kilobytes, there are a few connections, and the
-oldest one is closed for a new one. Input after a request is read and dropped for a moment,
-because closing a socket with unread bytes could cost the client its answer.
+Clients cannot keep it busy: a request may take a few seconds and kilobytes, and at the limit of connections
+the oldest is closed for a new one. Input after a request is read and dropped for a moment, because closing a
+socket with unread bytes could cost the client its answer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from offset_common.status.request import (
 MAX_CONNECTIONS = 16
 REQUEST_TIME = 5.0  # seconds from the connection to the end of the request's head
 ANSWER_TIME = 10.0  # seconds for the client to receive the answer
-LINGER_TIME = 1.0  # seconds in which the client may close after that
+LINGER_TIME = 1.0  # seconds for the client to close after that
 STOP_TIME = 1.0  # seconds for the thread to end
 ACCEPTS_IN_ROUND = 8
 ACCEPT_PAUSE = 0.25  # seconds without accepting after the system ran out of descriptors
@@ -59,13 +59,13 @@ class HttpServer:
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start serving."""
         for sock in self._sockets:
             self._selector.register(sock, selectors.EVENT_READ)
         self._thread.start()
 
     def retire(self) -> None:
-        """Accept nothing more; the thread ends with the last connection."""
+        """Stop accepting; the thread ends with the last connection."""
         self._retired = True
         self._wake_writer.send(b"\0")
 
@@ -139,13 +139,13 @@ class HttpServer:
             self._selector.register(sock, selectors.EVENT_READ, client)
 
     def _pause(self) -> None:
-        """Accept nothing for a moment: a listening socket that cannot be served stays readable."""
+        """Stop accepting for a moment: a listening socket that cannot be served stays readable."""
         for sock in self._sockets:
             self._selector.unregister(sock)
         self._paused_until = time.monotonic() + ACCEPT_PAUSE
 
     def _evict(self) -> None:
-        """End the oldest connection for a new one."""
+        """End the oldest connection to make room for a new one."""
         oldest = next(iter(self._clients))
         if oldest.reading:
             oldest.answer(_error(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections; try again"))
@@ -218,14 +218,14 @@ class _Client:
             self.answer(error_answer(error).encode())
 
     def answer(self, data: bytes) -> None:
-        """Send `data` from now on."""
+        """Start sending `data` as the answer."""
         self.reading = False
         self._received = b""
         self._unsent = memoryview(data)
         self.deadline = time.monotonic() + ANSWER_TIME
 
     def write(self) -> bool:
-        """Write what the socket takes; return whether all is written.
+        """Write what the socket accepts; return whether everything is written.
 
         Raises:
             OSError: the connection is lost, or (BlockingIOError) nothing can be written.

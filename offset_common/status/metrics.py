@@ -23,7 +23,7 @@ from offset_common.status.snapshot import Census, Snapshot, Use
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 else:
-    Collector = object  # a registry takes any object with collect(); this class came with version 0.14
+    Collector = object  # a registry accepts any object with collect(); the class is new in version 0.14
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 PREFIX = "offset_relay_"
@@ -45,7 +45,7 @@ def encode_metrics(snapshot: Snapshot, census: Census, started_at: float) -> byt
 
     Args:
         snapshot: the state.
-        census: its part about connections.
+        census: the part of the snapshot about connections.
         started_at: seconds of the system's clock.
     """
     registry = CollectorRegistry(auto_describe=False)
@@ -68,7 +68,7 @@ def _relay(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("draining", "Whether the relay is stopping (1) or not (0).", int(snapshot.health.draining))
     yield _gauge(
         "loop_delay_seconds",
-        "Time that the event loop took to begin with this snapshot.",
+        "Time that the event loop took to start this snapshot.",
         snapshot.loop_delay,
     )
 
@@ -93,7 +93,7 @@ def _connections(census: Census) -> Iterator[Metric]:
     total = census.connections + sum(census.ended.values())
     yield _counter("connection_attempts", "Connections accepted or refused.", total)
     yield _counter("handshakes", "Handshakes completed.", census.handshakes)
-    yield _counter("tunnels", "Tunnels made.", census.tunnels)
+    yield _counter("tunnels", "Tunnels created.", census.tunnels)
     yield _counter("bugs", "Errors in the relay that ended a connection.", census.bugs)
     yield _gauge("queued_bytes", "Bytes that peers have not read yet.", census.queued)
     yield _gauge(
@@ -106,16 +106,18 @@ def _connections(census: Census) -> Iterator[Metric]:
 def _limits(limits: Iterable[Use]) -> Iterator[Metric]:
     for use in limits:
         unit = f"_{use.unit}" if use.unit else ""
-        whose = "" if use.for_all else ", of the one that has most"
-        yield _gauge(f"used_{use.name}{unit}", f"What is used of a limit: {use.title}{whose}.", use.used)
-        yield _gauge(f"limit_{use.name}{unit}", f"The limit: {use.title}.", use.limit)
+        whose = "" if use.for_all else " (the highest)"
+        yield _gauge(f"used_{use.name}{unit}", f"In use: {use.title}{whose}.", use.used)
+        yield _gauge(f"limit_{use.name}{unit}", f"Limit: {use.title}.", use.limit)
 
 
 def _fleet(fleet: FleetView) -> Iterator[Metric]:
     present = int(fleet.directory != "away")
     yield _gauge("fleet_directory_present", "Whether the directory answers (1) or not (0).", present)
     yield _gauge(
-        "fleet_hosts", "Hosts in the directory, with this one.", 1 + sum(host.alive for host in fleet.hosts)
+        "fleet_hosts",
+        "Hosts in the directory, including this one.",
+        1 + sum(host.alive for host in fleet.hosts),
     )
     yield _gauge("fleet_listeners", "Listeners whose home is this host.", fleet.listeners)
     yield _gauge(
@@ -124,7 +126,7 @@ def _fleet(fleet: FleetView) -> Iterator[Metric]:
     yield _gauge("fleet_links", "Open connections with other hosts.", fleet.links)
     forwarded = CounterMetricFamily(
         PREFIX + "fleet_forwarded",
-        "Connects and accepts that were forwarded to other hosts, and came from them.",
+        "Connects and accepts forwarded to other hosts and received from them.",
         labels=["host", "direction"],
     )
     traffic = CounterMetricFamily(
@@ -134,7 +136,7 @@ def _fleet(fleet: FleetView) -> Iterator[Metric]:
     )
     counts: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
-    for host in fleet.hosts:  # after a restart, a name belongs to two of them
+    for host in fleet.hosts:  # after a restart, two of them have the same name
         counts.update({(host.name, "to"): host.forwarded_to, (host.name, "from"): host.forwarded_from})
         sizes.update({(host.name, "to"): host.sent, (host.name, "from"): host.received})
     for metric, sums in ((forwarded, counts), (traffic, sizes)):

@@ -1,4 +1,4 @@
-"""The last log lines that matter: all but those that any connection causes."""
+"""The latest log lines that matter: all except those that any connection can cause."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MAX_VALUE = 300  # characters of one field
 
 
 class Line(NamedTuple):
-    """One line of the log, and how often it came in a row.
+    """One line of the log, and how often it was logged in a row.
 
     Args:
-        time: seconds of the system's clock, of the last time.
+        time: when it was last logged, in seconds of the system's clock.
         level: "info", "warning" or "error".
         event: what happened.
         fields: the details by name.
-        times: how often.
+        times: how often it was logged in a row.
     """
 
     time: float
@@ -44,7 +44,7 @@ class RecentLog(logging.Handler):
         return record.levelno > logging.INFO or getattr(record, "collapse", None) is None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line; one that repeats the event of the line before takes its place."""
+        """Keep a line; if it repeats the event of the previous line, it replaces that line."""
         event = record.getMessage()
         values = getattr(record, "fields", {}).items()
         fields = {name: value_text(value)[:MAX_VALUE] for name, value in values if value is not None}
@@ -64,7 +64,7 @@ class RecentLog(logging.Handler):
             self.release()
 
     def close(self) -> None:
-        """Keep no more lines."""
+        """Stop keeping lines."""
         LOGGER.removeHandler(self)
         super().close()
 

@@ -29,14 +29,14 @@ NameOf = Callable[[bytes], str]
 
 
 class Selection(NamedTuple):
-    """Which connections to list.
+    """The connections to list.
 
     Args:
-        most: connections at most.
+        most: the maximum number of connections.
         text: what the key, name or address must contain.
         role: a value of ROLES, or an empty string for any.
         sort: a key of SORT_KEYS.
-        descending: the largest first.
+        descending: list the largest first.
     """
 
     most: int = 100
@@ -50,8 +50,8 @@ class RelayFacts(NamedTuple):
     """The facts that do not change while a relay runs.
 
     Args:
-        public_key: as in the ticket.
-        addresses: it listens on.
+        public_key: the relay's key, as in its ticket.
+        addresses: the addresses that it listens on.
         started_at: seconds of the system's clock.
     """
 
@@ -71,12 +71,12 @@ def status_report(
     """Return the object.
 
     Args:
-        facts: what does not change.
+        facts: the facts that do not change.
         snapshot: the state.
         census: the part of the snapshot about connections.
-        log: the last lines.
-        name_of: names of keys.
-        selection: which connections to list; None for none.
+        log: the latest lines.
+        name_of: returns the name of a key.
+        selection: the connections to list; None for none.
     """
     report: dict[str, Any] = {
         "version": __version__,
@@ -122,7 +122,7 @@ def status_report(
 
 
 def process_report() -> dict[str, float]:
-    """Return what the process itself uses; a figure that the system does not tell is missing."""
+    """Return the resources that the process uses, as far as the system reports them."""
     report = {"cpu_seconds": round(time.process_time(), 3)}
     try:
         with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - cheaper than pathlib
@@ -135,7 +135,7 @@ def process_report() -> dict[str, float]:
 def _largest(
     counts: dict[K, int], rows: list[Row], owner: Callable[[Row], K]
 ) -> list[tuple[K, int, dict[str, int]]]:
-    """Return the owners with the most connections, and the traffic of each as far as the rows have it."""
+    """Return the owners with the most connections, and the traffic of each in the rows."""
     largest = nlargest(SHOWN_OWNERS, counts.items(), key=itemgetter(1))
     traffic: dict[K, dict[str, int]] = {key: {} for key, _ in largest}
     for row in rows:

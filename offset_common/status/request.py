@@ -21,7 +21,7 @@ METHODS = ("GET", "HEAD")
 
 
 class RequestError(Exception):
-    """A request that gets an error as its answer.
+    """A request that is answered with an error.
 
     Args:
         status: the status code.
@@ -35,12 +35,12 @@ class RequestError(Exception):
 
 
 class Request(NamedTuple):
-    """A request for something.
+    """A parsed request.
 
     Args:
         method: GET or HEAD.
-        path: what is asked for, without the query.
-        query: the fields of the query; the last one of a name counts.
+        path: the path, without the query.
+        query: the fields of the query; of several with one name, the last counts.
         host: the Host header, empty if there is none.
     """
 
@@ -55,9 +55,9 @@ class Answer(NamedTuple):
 
     Args:
         status: the status code.
-        content_type: of the body.
+        content_type: the type of the body.
         body: the body.
-        headers: more headers.
+        headers: additional headers.
     """
 
     status: HTTPStatus
@@ -66,7 +66,7 @@ class Answer(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
     def encode(self, with_body: bool = True) -> bytes:
-        """Return the answer as it is sent."""
+        """Return the answer as bytes."""
         headers = (
             ("Content-Type", self.content_type),
             ("Content-Length", str(len(self.body))),
@@ -118,7 +118,7 @@ def parse_head(data: bytes) -> Request:
     """Return the request with a complete head.
 
     Raises:
-        RequestError: it is malformed, or asks for something that there is not.
+        RequestError: it is malformed, or asks for something that is not supported.
     """
     parsed = _Parser(data)
     if parsed.problem is not None:

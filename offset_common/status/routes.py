@@ -27,7 +27,7 @@ from offset_common.status.snapshots import NoSnapshotError, Snapshots
 from offset_common.status.survey import Detail
 
 JSON = "application/json"
-PAGE = resources.files("offset_common.status").joinpath("page.html")  # also inside a zip file
+PAGE = resources.files("offset_common.status").joinpath("page.html")  # works in a zip file too
 MAX_TEXT = 100  # characters to search connections for
 NEEDS_CLIENT = (
     "metrics need the package prometheus-client; install it in the virtual environment of the relay"
@@ -40,12 +40,12 @@ class Routes:
     """Returns the answer to each request.
 
     Args:
-        facts: what does not change while the relay runs.
+        facts: the facts that do not change while the relay runs.
         snapshots: the state.
-        log: the last log lines.
-        name_of: names of keys.
-        any_host: answer whatever host name a request is for. A relay that is asked on this machine alone
-            refuses others: a web page of a stranger could have its own name lead here.
+        log: the latest log lines.
+        name_of: returns the name of a key.
+        any_host: whether to accept any host name in a request. A server on a loopback address rejects
+            others, because a stranger's web page could point its own name here (DNS rebinding).
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Routes:
                 HTTPStatus.FORBIDDEN, "only localhost and IP addresses are valid host names here"
             )
         if request.path not in self._paths:
-            raise RequestError(HTTPStatus.NOT_FOUND, f"there are only {', '.join(self._paths)}")
+            raise RequestError(HTTPStatus.NOT_FOUND, f"the only paths are {', '.join(self._paths)}")
         try:
             return self._paths[request.path](request)
         except NoSnapshotError as error:
@@ -113,7 +113,7 @@ class Routes:
 
 
 def health_problem(snapshot: Snapshot) -> str:
-    """Return why a relay should get no more clients, or an empty string."""
+    """Return why a relay should not get more clients, or an empty string."""
     if snapshot.health.draining:
         return "the relay is stopping"
     full = [use for use in snapshot.health.limits if use.exhausted]
@@ -121,7 +121,7 @@ def health_problem(snapshot: Snapshot) -> str:
 
 
 def read_selection(query: dict[str, str]) -> Selection:
-    """Return which connections to list: list=COUNT, text=, role=, sort=, order=asc or desc.
+    """Return the connections to list: list=COUNT, text=, role=, sort=, order=asc or desc.
 
     Raises:
         RequestError: a value is not valid.
@@ -130,15 +130,15 @@ def read_selection(query: dict[str, str]) -> Selection:
     role, sort, order = query.get("role", ""), query.get("sort", "since"), query.get("order", "asc")
     problem = ""
     if not (count.isascii() and count.isdigit() and len(count) < 6 and int(count) <= MAX_ROWS):
-        problem = f"list is a whole number up to {MAX_ROWS}"
+        problem = f"list must be a whole number up to {MAX_ROWS}"
     elif len(text) > MAX_TEXT:
-        problem = f"text has at most {MAX_TEXT} characters"
+        problem = f"text must have at most {MAX_TEXT} characters"
     elif role and role not in ROLES.values():
-        problem = f"role is one of {', '.join(dict.fromkeys(ROLES.values()))}"
+        problem = f"role must be one of {', '.join(dict.fromkeys(ROLES.values()))}"
     elif sort not in SORT_KEYS:
-        problem = f"sort is one of {', '.join(SORT_KEYS)}"
+        problem = f"sort must be one of {', '.join(SORT_KEYS)}"
     elif order not in ("asc", "desc"):
-        problem = "order is asc or desc"
+        problem = "order must be asc or desc"
     if problem:
         raise RequestError(HTTPStatus.BAD_REQUEST, problem)
     return Selection(int(count), text, role, sort, order == "desc")
@@ -161,7 +161,7 @@ def _json_answer(status: HTTPStatus, value: object) -> Answer:
 
 
 def _page_answer(page: str) -> Answer:
-    """Return the page; a browser runs its own script and style, and nothing that anybody put into it."""
+    """Return the page, with a policy by which a browser uses only the page's own script and style."""
     policy = ["default-src 'none'", "connect-src 'self'", "img-src data:", "base-uri 'none'"]
     policy += ["form-action 'none'", "frame-ancestors 'none'"]
     for tag in ("script", "style"):

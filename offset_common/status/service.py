@@ -1,4 +1,4 @@
-"""Starts and stops the status server of a relay: the option --status."""
+"""Start and stop the status server of a relay: the option --status."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Served(Surveyed, Protocol):
 
 
 def parse_status_address(text: str) -> Address:
-    """Return the address of the option --status; a port alone is one of the loopback address.
+    """Return the address of the option --status; a port alone means the loopback address.
 
     Raises:
         UsageError: it is invalid.
@@ -47,7 +47,7 @@ class StatusService:
     """The status server.
 
     Args:
-        sockets: listening.
+        sockets: the listening sockets.
     """
 
     def __init__(self, sockets: list[socket.socket]) -> None:
@@ -59,11 +59,11 @@ class StatusService:
         """Serve the status of a relay.
 
         Args:
-            relay: it.
-            name_of: names of keys, for people; called in the status thread.
+            relay: the relay.
+            name_of: returns the name of a key, for people; called in the status thread.
         """
         public = [sock for sock in self._sockets if not _is_loopback(sock)]
-        # Not at once: the first line of a relay's log is that it is ready.
+        # Not at once: a relay's log begins with the line that it is ready.
         relay.loop.call_soon(partial(self._announce, public))
         facts = RelayFacts(encode_key(relay.identity.public_key), tuple(relay.addresses), time.time())
         routes = Routes(facts, Snapshots(relay), self._log, name_of, any_host=bool(public))
@@ -82,7 +82,7 @@ class StatusService:
             )
 
     def retire(self) -> None:
-        """Accept nothing more: another process has the address now."""
+        """Stop accepting: another process has the address now."""
         if self._server is not None:
             self._server.retire()
 

@@ -1,4 +1,4 @@
-"""The state of a relay, as the event loop hands it out: plain values that any thread may read."""
+"""The state of a relay, as the event loop provides it: plain values that any thread may read."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Use(NamedTuple):
     """How much of one limit is used.
 
     Args:
-        name: of the limit, for programs.
-        title: of the limit, for people.
-        used: as much as is used of it; the most of any address or key if it is a limit for one.
+        name: the limit's name, for programs.
+        title: the limit's name, for people.
+        used: how much is in use; if the limit is for one address or key, the highest of any.
         limit: the limit.
         unit: "bytes", or an empty string for a number of things.
-        for_all: whether it is a limit for all connections together, which decides about the health.
+        for_all: whether it is a limit for all connections together, which affects the health.
     """
 
     name: str
@@ -53,12 +53,12 @@ Row = tuple[bytes, PeerAddress, State, float, int, int, int]
 """One connection: the peer's key (empty until it is proven), its address, the state, when it was accepted
 (seconds of the system's clock), bytes received, bytes sent, and bytes that the peer has not read.
 
-A plain tuple: there may be ten thousand, and nobody looks at most of them.
+A plain tuple: there may be ten thousand, and most are never looked at.
 """
 
 
 class Health(NamedTuple):
-    """The facts about a relay that need no look at its connections."""
+    """The facts about a relay that need no walk over its connections."""
 
     draining: bool
     limits: tuple[Use, ...]
@@ -70,16 +70,16 @@ class Census(NamedTuple):
     Args:
         roles: connections by role.
         queued: bytes that peers have not read.
-        traffic: bytes since the start, of ended connections too.
-        limits: all of them, with the use.
+        traffic: bytes since the start, including those of ended connections.
+        limits: all limits, with their use.
         keys: authenticated connections of each key.
         addresses: connections of each IPv4 address or IPv6 prefix.
         ended: connections that ended or were refused, since the start, by reason.
-        tunnels: tunnels made since the start.
-        handshakes: completed since the start.
-        bugs: connections that an error in the relay has ended, since the start.
+        tunnels: tunnels created since the start.
+        handshakes: handshakes completed since the start.
+        bugs: connections that an error in the relay has ended since the start.
         waiting_for_buffers: connections that are not read until there is memory.
-        rows: every connection if it was asked for; otherwise empty.
+        rows: every connection if they were requested; otherwise empty.
         fleet: the fleet that the relay belongs to, if there is one.
     """
 
@@ -108,9 +108,9 @@ class Snapshot(NamedTuple):
 
     Args:
         taken_at: seconds of the system's clock.
-        loop_delay: seconds that the event loop took to begin with it.
-        health: what is known without looking at the connections.
-        census: what is known after that, or None if it was not asked for.
+        loop_delay: seconds that the event loop took to start it.
+        health: the facts that need no walk over the connections.
+        census: the result of a walk over the connections, or None if it was not requested.
     """
 
     taken_at: float

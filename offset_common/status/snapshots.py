@@ -1,4 +1,4 @@
-"""Asks the event loop for snapshots, at most once a second, and keeps the last ones."""
+"""Ask the event loop for snapshots, at most once a second, and keep the latest."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PATIENCE = 3.0  # seconds that the event loop may take: a supervisor waits longe
 
 
 class NoSnapshotError(OffsetError):
-    """The event loop handed out no snapshot."""
+    """The event loop provided no snapshot."""
 
 
 class Snapshots:
     """The snapshots of one relay, for the status thread alone.
 
     Args:
-        relay: what they are of.
+        relay: the relay.
     """
 
     def __init__(self, relay: Surveyed) -> None:
@@ -33,7 +33,7 @@ class Snapshots:
         """Return a snapshot that is at most MAX_AGE old and has at least `detail`.
 
         Raises:
-            NoSnapshotError: the event loop is busy for too long, or a snapshot cannot be made.
+            NoSnapshotError: the event loop is busy for too long, or cannot make a snapshot.
         """
         result = self._cached(detail) or self._ask(detail)
         if isinstance(result, Exception):
@@ -48,7 +48,7 @@ class Snapshots:
         return None
 
     def _ask(self, detail: Detail) -> Result:
-        # One queue for each request: an answer that comes too late is not taken for that of the next one.
+        # One queue for each request, so that a late answer is not mistaken for that of the next request.
         answers: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._relay.loop.call_soon_threadsafe(Survey(self._relay, detail, answers.put).start)
         result: Result

@@ -1,4 +1,4 @@
-"""Makes snapshots inside the event loop: a few connections in each round, so that nobody waits for it.
+"""Make snapshots inside the event loop: a few connections in each round, so that no peer has to wait.
 
 A walk over all connections is cut into steps of about 0.1 ms; the loop serves its sockets between them.
 """
@@ -25,7 +25,7 @@ CONNECTIONS_IN_STEP = 128
 
 
 class Detail(enum.IntEnum):
-    """How much to find out; each includes the one before."""
+    """How much to find out; each level includes the previous one."""
 
     HEALTH = 1
     CENSUS = 2
@@ -39,11 +39,11 @@ class Surveyed(Described, Protocol):
 
     @property
     def limits(self) -> Limits:
-        """Return its limits."""
+        """Return the relay's limits."""
 
     @property
     def draining(self) -> bool:
-        """Return whether it is about to stop."""
+        """Return whether the relay is about to stop."""
 
     def view_fleet(self) -> Optional[FleetView]:
         """Return the fleet that it belongs to, or None."""
@@ -56,7 +56,7 @@ class Survey:
     """One snapshot in the making, in the event loop's thread, where an exception would end the relay.
 
     Args:
-        relay: what to look at; nothing of it is changed.
+        relay: the relay, which is only read.
         detail: how much to find out.
         done: called once with the snapshot, or with the reason why there is none.
     """
@@ -70,7 +70,7 @@ class Survey:
         self._walk: Optional[_Walk] = None
 
     def start(self) -> None:
-        """Begin; call this in the loop's thread."""
+        """Start; call this in the loop's thread."""
         self._loop_delay = time.monotonic() - self._requested_at
         try:
             if self._detail is Detail.HEALTH:
@@ -101,7 +101,7 @@ class Survey:
 
 
 def common_limits(relay: Surveyed) -> tuple[Use, ...]:
-    """Return the use of the limits for all connections together, which are counted all the time."""
+    """Return the use of the limits for all connections together, which need no walk."""
     limits, admission = relay.limits, relay.admission
     return (
         Use("connections", "connections", len(admission), limits.connections, for_all=True),
@@ -117,11 +117,11 @@ def common_limits(relay: Surveyed) -> tuple[Use, ...]:
 
 
 class _Walk:
-    """Looks at every connection that was there at the beginning.
+    """Looks at every connection that was open at the beginning.
 
-    Totals stay true while connections end meanwhile: the bytes of those that have ended are taken at the
-    beginning, and each of the others adds its own once, whether it has ended since or not. So a total never
-    goes back from one walk to the next.
+    Totals stay correct if connections end meanwhile: the bytes of ended connections are read at the
+    beginning, and every other connection adds its own once, whether it has ended since or not. So a total
+    never decreases from one walk to the next.
     """
 
     def __init__(self, relay: Surveyed, with_rows: bool) -> None:
@@ -134,7 +134,7 @@ class _Walk:
         self._ended = dict(relay.ended)
         # By class, not by state: the hash of an enum is computed in Python.
         self._sessions: Counter[type[ConnectionSession]] = Counter()
-        self._wall_clock = time.time() - relay.loop.now  # what to add to the loop's time
+        self._wall_clock = time.time() - relay.loop.now  # to add to the loop's time
 
     def step(self) -> bool:
         """Look at some connections; return whether there are more."""
@@ -184,7 +184,7 @@ class _Walk:
 
 
 def _single_limits(relay: Surveyed, keys: dict[bytes, int], addresses: dict[str, int]) -> tuple[Use, ...]:
-    """Return the limits for one address, key or listener, with the use of the one that uses most."""
+    """Return the limits for one address, key or listener, each with the highest use."""
     limits, fullest = relay.limits, relay.rendezvous.registry.fullest()
     most_of_address, most_of_key = max(addresses.values(), default=0), max(keys.values(), default=0)
     return (

@@ -28,7 +28,7 @@ CLEAR = "\033[H\033[2J"
 
 
 class Source:
-    """Where the status comes from.
+    """The status server to read from.
 
     Args:
         url: http://host:port, host:port, or only a port of this machine; a path after it is ignored.
@@ -52,7 +52,7 @@ class Source:
         self._port = port if port is not None else 443 if self._secure else DEFAULT_PORT
 
     def fetch(self) -> dict[str, Any]:
-        """Return the present status.
+        """Return the current status.
 
         Raises:
             ServiceError: there is no answer, or it is not the status of a relay.
@@ -64,14 +64,14 @@ class Source:
             response = connection.getresponse()
             body = response.read(MAX_SIZE)
         except http.client.HTTPException:
-            raise ServiceError(f"{self.url} does not answer in HTTP; give the address of --status") from None
+            raise ServiceError(f"{self.url} does not use HTTP; give the address of --status") from None
         except socket.gaierror:
             raise ServiceError(f"the name {self._host!r} does not resolve; check its spelling") from None
         except ssl.SSLError as error:
             if error.reason != _NO_TLS:
                 raise ServiceError(f"no secure connection to {self.url}: {error.reason or error}") from None
             plain = self.url.replace("https", "http", 1)
-            raise ServiceError(f"the page at {self.url} speaks HTTP without TLS; write {plain}") from None
+            raise ServiceError(f"the page at {self.url} uses HTTP without TLS; write {plain}") from None
         except (OSError, UnicodeError) as error:
             reason = os_error_sentence(error) if isinstance(error, OSError) else "not a host name"
             raise ServiceError(
@@ -84,7 +84,7 @@ class Source:
             raise ServiceError(f"{self.url} answers {response.status}: {text}")
         try:
             status = json.loads(body)
-            status_lines(status, colour=False)  # whatever it lacks is missed here
+            status_lines(status, colour=False)  # raises an error if a field is missing or wrong
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             raise ServiceError(f"the answer of {self.url} is not the status of a relay") from None
         assert isinstance(status, dict)
@@ -92,10 +92,10 @@ class Source:
 
 
 def show_status(url: str, watch: bool) -> None:
-    """Print the status of a relay, once or again and again.
+    """Print the status of a relay, once or repeatedly.
 
     Raises:
-        OperatorError: the address is wrong, or the first answer.
+        OperatorError: the address is invalid, or the first request fails.
     """
     source = Source(url)
     status = source.fetch()

@@ -12,7 +12,7 @@ from tests.support.relay_process import StartRelay
 
 
 def test_caller_explains_an_absent_listener(programs: Programs) -> None:
-    assert programs.call().stderr == "caller: the listener is not there, or does not want this call\n"
+    assert programs.call().stderr == "caller: the listener is not there, or rejected the call\n"
 
 
 def test_rejected_caller_gets_the_same_reason(programs: Programs) -> None:
@@ -20,7 +20,7 @@ def test_rejected_caller_gets_the_same_reason(programs: Programs) -> None:
         command = programs.command("caller.py", "ticket", "phone", encode_key(programs.home.public_key))
         calling = LoggedProcess(command, programs.directory)
         listener.receive(PATIENCE).reject()
-        calling.wait_for_line("^caller: the listener is not there, or does not want this call$")
+        calling.wait_for_line("^caller: the listener is not there, or rejected the call$")
         assert calling.wait() == 1
 
 

@@ -133,7 +133,7 @@ def test_existing_file_is_not_overwritten(programs: Programs) -> None:
     (programs.inbox / "kept").write_text("old")
     (programs.directory / "kept").write_text("new")
     done = programs.run("send_file.py", "send", "kept")
-    assert (done.returncode, done.stderr) == (1, "send_file: refused: a file of that name exists there\n")
+    assert (done.returncode, done.stderr) == (1, "send_file: refused: a file with that name exists there\n")
     assert (programs.inbox / "kept").read_text() == "old"
 
 

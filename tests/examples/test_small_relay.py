@@ -39,7 +39,7 @@ def test_it_has_at_most_150_lines() -> None:
 @pytest.mark.parametrize(
     ("identity", "address", "status", "words"),
     [
-        ("missing", "127.0.0.1:0", 1, "no file of this name"),
+        ("missing", "127.0.0.1:0", 1, "no file with this name"),
         ("relay.ident", "192.0.2.1:0", 1, "address"),
         ("relay.ident", "127.0.0.1", 2, "port"),
         ("relay.ident", "in use", 1, "address"),

@@ -70,7 +70,7 @@ def test_invalid_service_is_explained(words: list[str], reason: str) -> None:
 
 
 def test_unavailable_place_is_explained(tmp_path: Path) -> None:
-    no_address = "this host has no such address; 0.0.0.0 or [::] stand for all that it has"
+    no_address = "this host has no such address; use 0.0.0.0 or [::] for all its addresses"
     no_path = "another program listens there, or a file has this name; choose another path"
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
         taken = Address("127.0.0.1", server.getsockname()[1])

@@ -89,7 +89,7 @@ def test_bytes_after_a_message_are_shown_as_such() -> None:
         (b"\x11\x01\x02", "In binary 00010001: bytes 0 and 4 of the word follow, the other six are zero."),
         (b"\x40\x02", "In binary 01000000: byte 6 of the word follows, the other seven are zero."),
         (b"\xff" + bytes(range(1, 9)) + b"\x00", "All eight bytes of the word follow, then a count."),
-        (b"\x00\x00", "All eight bytes of the word are zero, so none follows. A count comes next."),
+        (b"\x00\x00", "All eight bytes of the word are zero, so only a count follows."),
     ],
 )
 def test_a_tag_is_explained_by_its_bits(packed: bytes, note: str) -> None:

@@ -112,7 +112,7 @@ def test_a_wrong_value_ends_the_start(tmp_path, capsys):
         f"idfile = {json.dumps(str(FILES / 'relay.ident'))}\nladdr = '127.0.0.1:0'\nrate = '1 M'\n"
     )
     assert strelay.main(["--config", str(path)]) == 2
-    assert capsys.readouterr().err.startswith("strelay: --rate is a number of bytes from 1000 to ")
+    assert capsys.readouterr().err.startswith("strelay: --rate must be a number of bytes from 1000 to ")
 
 
 @pytest.fixture
@@ -153,17 +153,17 @@ def test_a_reload_says_what_needs_a_restart(configured):
 def test_a_mistake_in_a_reload_changes_nothing(configured):
     relay, change = configured
     for text, reason in (
-        ("rate = 'fast'", "--rate is a number of bytes"),
-        ("tunnels = 0", "--tunnels is a whole number from 1"),
-        ("access = 'missing.txt'", "missing.txt: there is no file of this name"),
+        ("rate = 'fast'", "--rate must be a number of bytes"),
+        ("tunnels = 0", "--tunnels must be a whole number from 1"),
+        ("access = 'missing.txt'", "missing.txt: there is no file with this name"),
         ("nonsense", "not valid TOML"),
         ("rate = 0x" + "f" * 10_000, "rate is a number with too many digits"),
         (f"rate = '{'x' * 10_000}'", f"not '{'x' * 60}...'"),
-        ("log-format = 'xml'\ntunnels = 6", "--log-format is text or json, not 'xml'"),
-        ("workers = 'x'", "--workers is a whole number from 1"),
+        ("log-format = 'xml'\ntunnels = 6", "--log-format must be text or json, not 'xml'"),
+        ("workers = 'x'", "--workers must be a whole number from 1"),
         ("status = 'foo'", "the address 'foo' has no port"),
         ("usage = '/nonexistent/u.db'", "the directory '/nonexistent' is missing"),
-        ("drain = -1", "--drain is a number of seconds"),
+        ("drain = -1", "--drain must be a number of seconds"),
         ("proxy-protocol = 'x'", "--proxy-protocol: "),
         ("fleet-name = 'x'", "--fleet-name needs --fleet URL"),
         ("fleet = 'ftp://h'", "--fleet: it does not begin with valkey://"),
@@ -179,7 +179,7 @@ def test_a_mistake_in_a_reload_changes_nothing(configured):
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
-        ("idfile", "none", "none: there is no file of this name"),
+        ("idfile", "none", "none: there is no file with this name"),
         ("laddr", "foo:x", "the address 'foo:x' has the port 'x', which is not a number"),
         ("laddr", 5, "the address '5' is only a port"),
         ("laddr", ["127.0.0.1:1", "127.0.0.1:1"], "the address 127.0.0.1:1 is given twice"),
@@ -264,10 +264,10 @@ def test_a_check_starts_and_creates_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("text", "status", "reason"),
     [
-        ("log-format = 'xml'", 2, "--log-format is text or json, not 'xml'"),
-        ("rate = 'x'", 2, "--rate is a number of bytes"),
+        ("log-format = 'xml'", 2, "--log-format must be text or json, not 'xml'"),
+        ("rate = 'x'", 2, "--rate must be a number of bytes"),
         ("usage = '/nonexistent/u.db'", 1, "/nonexistent/u.db: the directory '/nonexistent' is missing"),
-        ("access = 'missing.txt'", 1, "missing.txt: there is no file of this name"),
+        ("access = 'missing.txt'", 1, "missing.txt: there is no file with this name"),
         ("fleet = 'valkey://h'", 2, "--fleet needs --fleet-laddr"),
         ("usage = ''", 1, "relay.toml: usage is empty; give it a value, or leave it out"),
         ("rat = 1", 1, "unknown option 'rat'"),

@@ -112,7 +112,7 @@ def test_https_says_that_the_page_has_no_tls(
     status, out, err = run(url, capsys)
     assert (status, out) == (1, "")
     plain = url.replace("https", "http")
-    assert err == f"stmgr: the page at {url} speaks HTTP without TLS; write {plain}\n"
+    assert err == f"stmgr: the page at {url} uses HTTP without TLS; write {plain}\n"
 
 
 @contextmanager
