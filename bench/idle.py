@@ -52,7 +52,7 @@ def measure_idle(count: int, options: Options, report: Report) -> None:
 
 
 def _floor_cpu_ms(count: int, seconds: float) -> float:
-    """Return the CPU time per second, in ms, in which the floor forwards the keepalives of `count` listeners.
+    """Return the CPU time per second, in ms, that the floor needs for the keepalives of `count` listeners.
 
     Little of it is work: a process that seldom wakes up finds little of its data in the processor's cache.
     """

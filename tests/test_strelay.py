@@ -94,7 +94,7 @@ def test_an_error_has_the_name_of_its_option(option, capsys):
     words = [word for pair in given.items() for word in pair]
     status, sentence = fail(*IDENTITY, *words, "--check", capsys=capsys)
     assert status == 2
-    assert re.match(f"strelay: {option}(:| is| has) ", sentence)
+    assert re.match(f"strelay: {option}(:| must be| has) ", sentence)
 
 
 @pytest.mark.parametrize("option", ["--laddr", "--status", "--fleet-laddr", "--fleet-address"])

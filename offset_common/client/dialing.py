@@ -58,7 +58,7 @@ class Deadline:
     """A time limit that several steps share.
 
     Args:
-        seconds: from now.
+        seconds: the limit, counted from now.
     """
 
     def __init__(self, seconds: float) -> None:

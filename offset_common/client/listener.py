@@ -133,7 +133,7 @@ def listen(
         observer: called in the connection's thread with what passes on each layer, or None.
 
     Raises:
-        RelayUnreachable, WrongRelay: there is no connection to the relay.
+        RelayUnreachable, WrongRelay: the connection to the relay failed.
         TypeError: an argument has the wrong type.
 
     Source: section 7 of docs/protocol.md.

@@ -119,7 +119,7 @@ def connect(
         observer: called in the connection's thread with what passes on each layer, or None.
 
     Raises:
-        RelayUnreachable, WrongRelay: there is no connection to the relay.
+        RelayUnreachable, WrongRelay: the connection to the relay failed.
         ConnectRefused: nobody listens for the key, or the listener rejected the connect.
         NotAccepted: the other node did not accept the connect in time, or did not start an end-to-end
             handshake.

@@ -1,8 +1,8 @@
 """Ask the person at the terminal whether an unknown key may come in, one question at a time.
 
 Anyone who has the code can cause a question, so a few strangers must not flood the terminal: at most
-MAX_WAITING keys wait, and after MAX_REFUSED refusals in a row there are no more questions. A job in the
-background of a shell asks nothing.
+MAX_WAITING keys wait, and after MAX_REFUSED refusals in a row there are no more questions. A background job
+of a shell asks nothing.
 """
 
 from __future__ import annotations
@@ -83,13 +83,13 @@ class Approval:
 
 
 def _read_line() -> str:
-    """Return a line that was typed while this was in the foreground, or an empty string at the end."""
+    """Return a line that was typed while this process was in the foreground, or "" at the end of input."""
     in_foreground = False
     while True:
         try:
             return sys.stdin.readline()
         except (OSError, ValueError):
-            # This may have come to the foreground after the failure, so one failure there is not the end.
+            # It may have entered the foreground after the failure, so a single failure there is not the end.
             if in_foreground and may_read(sys.stdin):
                 return ""
             in_foreground = may_read(sys.stdin)

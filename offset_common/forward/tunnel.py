@@ -87,7 +87,7 @@ class ForwardTunnel:
 
     @property
     def full(self) -> bool:
-        """Whether the session should send no more until `on_drained`."""
+        """Whether the session should stop sending until `on_drained`."""
         return self._full
 
     def send(self, message: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The page of a story: one HTML file that needs nothing else.
+"""The page of a story: one self-contained HTML file.
 
 page.html has the prose, the style and the script. At comments such as <!--frames-->, this module inserts the
 parts that depend on the run.

@@ -80,7 +80,7 @@ def encode_recording(recording: Recording) -> str:
 
 
 def load_recording(path: AnyPath) -> Recording:
-    """Read a recording from a file of JSON.
+    """Read a recording from a JSON file.
 
     Raises:
         FileError: the file cannot be read, or is not a recording.

@@ -33,10 +33,10 @@ def is_terminal(stream: Optional[TextIO]) -> bool:
 
 
 def may_read(stream: TextIO) -> bool:
-    """Return whether this process may read from a terminal: a job in the background of a shell may not."""
+    """Return whether this process may read from a terminal: a background job of a shell may not."""
     try:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
-    except (OSError, ValueError):  # no shell controls jobs at this terminal
+    except (OSError, ValueError):  # the terminal has no job control
         return True
 
 

@@ -67,7 +67,7 @@ class Segments:
         # The landing pad of a double-far pointer: a far pointer to the object, then one that describes it.
         low, bound = self._far_pointer(pad)
         if low & _DOUBLE_FAR:
-            raise DecodeError("a double-far pointer leads to another one")
+            raise DecodeError("a double-far pointer leads to another double-far pointer")
         return pad + WORD_SIZE, bound[0] + (low >> 3) * WORD_SIZE, bound
 
     def _far_pointer(self, at: int) -> tuple[int, tuple[int, int]]:

@@ -122,7 +122,7 @@ def literal_runs(content: bytes) -> list[bytes]:
 
 
 def pack_sparse(content: bytes) -> bytes:
-    """Pack bytes that may be mostly zero, in time proportional to the others.
+    """Pack bytes that may be mostly zero; long runs of zeros take little time.
 
     Args:
         content: any number of bytes; zero bytes fill the last word.
