@@ -156,7 +156,7 @@ class VolumeControl:
 
     def _log_quota(self, volume: KeyVolume, quota: int, used_up: bool) -> None:
         log_event(
-            "the quota of this month is used up" if used_up else "80 % of the quota of this month is used",
+            "the monthly quota is used up" if used_up else "80 % of the monthly quota is used",
             logging.WARNING,
             collapse="quota",
             key=short_key(volume.key) if volume.key else "all",

@@ -1,6 +1,6 @@
-"""Accepts connections: a listening socket, the accept rate, and what happens when the system runs out.
+"""Accepts connections from a listening socket, at a limited rate and while the system has resources.
 
-Accepted sockets inherit their options from the listening one (sockets.py).
+Accepted sockets inherit their options from the listening socket (sockets.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from offset_common.relay.addresses import SystemAddress
 from offset_common.relay.event_loop import READ, EventLoop
 from offset_common.relay.limits import ACCEPT_PAUSE
 
-ACCEPTS_IN_ROUND = 32  # new connections taken before the established ones have their turns
+ACCEPTS_IN_ROUND = 32  # new connections accepted before the established ones get their turns
 
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -24,7 +24,7 @@ class Acceptor:
     Args:
         loop: the event loop.
         sock: bound and listening, non-blocking.
-        rate: connections accepted each second at most.
+        rate: the most connections to accept a second.
         accepted: called with each new socket and its peer's address.
         out_of_resources: called with the error when the system has no descriptor or memory; returns
             whether it released some.
@@ -43,13 +43,13 @@ class Acceptor:
         self._rate = rate
         self._accepted = accepted
         self._out_of_resources = out_of_resources
-        self._allowed = float(rate)  # connections that may be accepted at once: at most those of a second
+        self._allowed = float(rate)  # connections that may be accepted at once; at most one second's worth
         self._allowed_at = loop.now
         self._paused = False
         loop.register(sock, READ, self)
 
     def on_ready(self, events: int) -> None:
-        """Accept what waits, within the bound of a round and the rate."""
+        """Accept waiting connections, within the limit of a round and the rate."""
         now = self._loop.now
         self._allowed = min(self._rate, self._allowed + (now - self._allowed_at) * self._rate)
         self._allowed_at = now
@@ -68,7 +68,7 @@ class Acceptor:
             self._accepted(sock, address)
 
     def change_rate(self, rate: int) -> None:
-        """Change how many connections are accepted each second."""
+        """Change the rate."""
         self._rate = rate
 
     def on_deadline(self) -> None:

@@ -1,4 +1,4 @@
-"""Peer addresses: what to show of one, and what limits count by."""
+"""Peer addresses: the text to show, and the prefix that limits apply to."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class PeerAddress(NamedTuple):
 
     Args:
         text: "host:port" or "[host]:port".
-        prefix: the IPv4 address, or the IPv6 prefix with its length, that limits and fairness count by.
-        host: the address alone, without a zone; empty where it does not matter.
+        prefix: the IPv4 address, or the IPv6 prefix with its length, that limits and fairness apply to.
+        host: the address alone, without a zone; empty if nothing needs it.
     """
 
     text: str
@@ -30,7 +30,7 @@ def peer_address(address: SystemAddress, ipv6_prefix: int) -> PeerAddress:
 
     Args:
         address: from socket.accept.
-        ipv6_prefix: bits of an IPv6 address that count as one address.
+        ipv6_prefix: length in bits of the IPv6 prefixes that count as one address each.
     """
     host: str = address[0]
     if host.startswith(_IPV4_MAPPED) and "." in host:

@@ -5,7 +5,7 @@ All buffered bytes count: partial frames, unread output, early data. The rule is
 half of the pool, two get a third each, and some room is always left for others.
 
 Each connection may also buffer FREE_BUFFER_SIZE, so small messages always pass. A connection that gets no
-room is not read. Waiting connections resume in the order of arrival when room is released.
+space is not read. Waiting connections resume in the order of arrival when space is released.
 
 Source: A. K. Choudhury, E. L. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches",
 IEEE/ACM Transactions on Networking, 1998.
@@ -35,15 +35,15 @@ class _Address:
     __slots__ = ("__weakref__", "held")
 
     def __init__(self) -> None:
-        self.held = 0  # bytes over FREE_BUFFER_SIZE of each connection
+        self.held = 0  # bytes, not counting FREE_BUFFER_SIZE of each connection
 
 
 class Account:
     """The bytes that one connection holds. It has no reference to the connection, which would be a cycle.
 
     Args:
-        pool: counts for all.
-        address: counts for the address.
+        pool: counts the bytes of all connections.
+        address: counts those of the address.
     """
 
     __slots__ = ("_address", "_held", "_pool")
@@ -59,7 +59,7 @@ class Account:
         return self._held
 
     def add(self, size: int) -> None:
-        """Count `size` more bytes, or fewer where it is negative. This never fails: see `fits`."""
+        """Add `size`, which may be negative. This never fails: see `fits`."""
         before = self._excess
         self._held += size
         change = self._excess - before
@@ -72,10 +72,10 @@ class Account:
 
         Args:
             size: bytes.
-            beside: the account of the connection that sends them to this one, if there is one.
+            beside: the account of the connection that sends them to this one, if any.
         """
         size -= max(0, FREE_BUFFER_SIZE - self._held)
-        # However small an operator made the pool, one frame may always be under way.
+        # However small the pool is, one frame at a time must pass.
         return size <= 0 or size <= self._allowed() or not self._others(beside)
 
     def available(self) -> int:
@@ -83,7 +83,7 @@ class Account:
         return max(0, FREE_BUFFER_SIZE - self._held) + max(0, self._allowed())
 
     def _others(self, beside: Optional[Account]) -> int:
-        """Return the bytes that all others hold."""
+        """Return the bytes that all other connections hold."""
         own = self._excess
         if beside is not None and beside is not self:
             own += beside._excess
@@ -91,19 +91,19 @@ class Account:
 
     @property
     def _excess(self) -> int:
-        """The bytes that count for the rule."""
+        """The bytes that the rule applies to."""
         return max(0, self._held - FREE_BUFFER_SIZE)
 
     def _allowed(self) -> int:
-        # The most x for which (excess + x) + (address + x) <= limit - (used + x).
+        # The largest x for which (excess + x) + (address + x) <= limit - (used + x).
         return (self._pool.limit - self._pool.used - self._address.held - self._excess) // 3
 
 
 class BufferPool:
-    """Counts the bytes that all connections buffer, and holds the connections that wait for room.
+    """Counts the bytes that all connections buffer, and holds the connections that wait for space.
 
     Args:
-        limit: bytes over FREE_BUFFER_SIZE of each connection.
+        limit: bytes, not counting FREE_BUFFER_SIZE of each connection.
     """
 
     def __init__(self, limit: int) -> None:
@@ -116,12 +116,12 @@ class BufferPool:
 
     @property
     def used(self) -> int:
-        """The bytes that all connections hold over what each may always hold."""
+        """The bytes that all connections hold, not counting FREE_BUFFER_SIZE of each."""
         return self._used
 
     @property
     def waiting(self) -> int:
-        """How many connections wait for room."""
+        """The number of connections that wait for space."""
         return len(self._waiting)
 
     def open_account(self, address: str) -> Account:
@@ -132,32 +132,32 @@ class BufferPool:
         return Account(self, shared)
 
     def count(self, change: int) -> None:
-        """Count the change of one account."""
+        """Add the change of one account."""
         self._used += change
         if change < 0:
             self._released = True
 
     def wait(self, waiter: Account, account: Account, size: int, resume: Callable[[], None]) -> None:
-        """Call `resume` once `account` has room for `size` bytes.
+        """Call `resume` once `account` has space for `size` bytes.
 
         Args:
-            waiter: the account of the connection that waits; it can wait for one thing at a time.
+            waiter: the account of the connection that waits; it waits for one thing at a time.
             account: its own, or that of the connection that it sends to.
             size: bytes.
-            resume: called from `resume_waiting`; the room that it takes is not available to later ones.
+            resume: called by `resume_waiting`; it takes the space before the next connection is tried.
         """
         self._waiting[waiter] = (account, size, resume)
 
     def is_waiting(self, waiter: Account) -> bool:
-        """Return whether `waiter` waits for room."""
+        """Return whether `waiter` waits for space."""
         return waiter in self._waiting
 
     def stop_waiting(self, waiter: Account) -> None:
-        """Forget `waiter`, whether it waits or not."""
+        """Remove `waiter`, if it waits."""
         self._waiting.pop(waiter, None)
 
     def resume_waiting(self, now: float) -> None:
-        """Resume connections that have room now, in the order of arrival; called once a round."""
+        """Resume connections that now have space, in the order of arrival; called once a round."""
         if not self._waiting or not self._released or now < self._next_scan:
             return
         self._released = False
@@ -173,11 +173,11 @@ class BufferPool:
 
 
 class SpareBuffers:
-    """A few buffers of the largest frame, used again: fresh memory of that size costs page faults."""
+    """A few buffers for the largest frame, reused: fresh memory of that size costs page faults."""
 
     def __init__(self) -> None:
         self._spare: list[bytearray] = []
-        self._made = 0  # of the largest size, and still in use or spare
+        self._made = 0  # of the largest size, in use or spare
 
     def take(self, size: int) -> bytearray:
         """Return a buffer of at least `size` bytes."""
@@ -189,7 +189,7 @@ class SpareBuffers:
         return bytearray(_LARGEST)
 
     def give_back(self, buffer: bytearray) -> None:
-        """Keep `buffer` for the next frame, or let it go."""
+        """Keep `buffer` for reuse, or drop it."""
         if len(buffer) == _LARGEST and len(self._spare) < SPARE_BUFFERS:
             self._spare.append(buffer)
 
@@ -197,8 +197,9 @@ class SpareBuffers:
 def return_large_blocks() -> None:
     """Make the C library return large blocks to the system as soon as they are freed.
 
-    By default glibc starts to cut even those from its heap after the first one. Slow readers of a thousand
-    tunnels then cost three times what they buffer. Only glibc does so, and only it has this call.
+    By default, glibc raises its mmap threshold after the first such free, and serves later blocks from its
+    heap. Slow readers of a thousand tunnels then cost three times what they buffer. Only glibc does this, and
+    only glibc has this call.
     """
     try:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)

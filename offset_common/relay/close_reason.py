@@ -9,7 +9,7 @@ from offset_common.wire.frames import OldPeerError
 
 
 class CloseReason(enum.Enum):
-    """The end of a connection, as its log line shows it."""
+    """Why a connection ended, in the words of its log line."""
 
     PEER_CLOSED = "the peer closed"
     CONNECTION_LOST = "the connection was lost"
@@ -23,7 +23,7 @@ class CloseReason(enum.Enum):
     IDLE = "nothing received for too long"
     STALLED = "the peer did not read for too long"
     NO_LISTENER = "no listener for that key"
-    NO_PENDING_CONNECT = "no pending connect from that key"
+    NO_PENDING_CONNECT = "no connect from that key is pending"
     REJECTED = "rejected by the listener"
     NOT_ACCEPTED = "not accepted in time"
     LISTENER_ENDED = "the listener ended"
@@ -35,8 +35,8 @@ class CloseReason(enum.Enum):
     LIMIT_PENDING = "too many pending connects"
     LIMIT_TUNNELS = "too many tunnels of that key"
     DENIED = "denied by the access file"
-    QUOTA = "the quota of this month is used up"
-    QUOTA_OF_KEY = "the quota of that key for this month is used up"
+    QUOTA = "the monthly quota is used up"
+    QUOTA_OF_KEY = "the monthly quota of that key is used up"
     NO_PROXY_HEADER = "no valid PROXY header from a trusted balancer"
     NO_MEMORY = "out of memory"
     WORKER_ENDED = "the worker process ended"

@@ -16,7 +16,7 @@ OUTPUT_LOW_WATER = 128 * KIB  # bytes of unread output at which it is resumed
 EARLY_DATA_SIZE = 64 * KIB  # bytes kept of what a pending connect sends before it is accepted
 LINGER_TIMEOUT = 5.0  # seconds for a peer to close its side, once it has received everything
 ACCEPT_PAUSE = 0.25  # seconds without accepting after the system ran out of descriptors or memory
-DESCRIPTORS_KEPT = 24  # for files, the selector and the log, beside the connections
+DESCRIPTORS_KEPT = 24  # for files, the selector and the log
 
 
 class Limits(NamedTuple):
@@ -30,11 +30,11 @@ class Limits(NamedTuple):
         waiting_per_key: pending connects of each key.
         waiting_per_listener: pending connects for each listener.
         tunnels_per_key: tunnel ends of each key.
-        buffers: bytes that all connections together may buffer, beside FREE_BUFFER_SIZE for each.
+        buffers: bytes that all connections together may buffer, besides FREE_BUFFER_SIZE for each.
         socket_buffer: bytes of memory for each kernel buffer of a socket; 0 leaves the size to the system.
         stall: seconds that a peer may leave its output unread.
-        accepts_per_second: connections that each listening socket accepts in a second.
-        handshake_threads: handshakes that are computed at the same time.
+        accepts_per_second: the most connections that each listening socket accepts a second.
+        handshake_threads: the most handshakes that are computed at the same time.
         ipv6_prefix: length in bits of the IPv6 prefixes that count as one address each.
     """
 
@@ -54,5 +54,5 @@ class Limits(NamedTuple):
 
 
 def connections_for(descriptors: int) -> int:
-    """Return how many connections a limit of `descriptors` allows: 80 %, and DESCRIPTORS_KEPT stay free."""
+    """Return how many connections a limit of `descriptors` allows: 80 %, leaving DESCRIPTORS_KEPT free."""
     return max(4, min(descriptors * 4 // 5, descriptors - DESCRIPTORS_KEPT))

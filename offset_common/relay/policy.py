@@ -1,4 +1,4 @@
-"""The policy of a relay's operator. The one here allows everything; offset_common/policy has more.
+"""The operator's policy. The one here allows everything; offset_common/policy has more.
 
 A relay gets its policy in its constructor and calls it at a few points. A policy acts on the relay through
 `Steered`, and only in the thread of the event loop.
@@ -37,10 +37,10 @@ class Policy:
         return False
 
     def attach(self, relay: Steered) -> None:
-        """Begin: the relay is about to serve."""
+        """Start: the relay is about to serve."""
 
     def close(self) -> None:
-        """End: the relay has closed all connections."""
+        """Stop: the relay has closed all connections."""
 
     def worker_program(self, count: int) -> list[str]:
         """Return the module that `count` worker processes run, and arguments for it."""
@@ -60,7 +60,7 @@ class Policy:
         return None
 
     def refuse_peer(self, connection: SocketConnection) -> Optional[CloseReason]:
-        """Return why a connection whose key is proven may do nothing, or None."""
+        """Return why a connection is closed as soon as its key is proven, or None."""
         return None
 
     def refuse_role(
@@ -71,12 +71,12 @@ class Policy:
         Args:
             connection: its key is proven.
             role: what it asks for.
-            other: the key at the other end, unless the role is to listen.
+            other: the key at the other end; empty for a listener.
         """
         return None
 
     def meter(self, source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
-        """Return the meter for what `source` sends to `sink` through a tunnel, or None for no meter."""
+        """Return the meter for what `source` sends to `sink` through a tunnel, or None."""
         return None
 
     def forget(self, connection: SocketConnection) -> None:

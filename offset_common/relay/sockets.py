@@ -1,7 +1,7 @@
-"""Options of listening and connecting sockets, and the addresses that a name stands for.
+"""Options of listening and connecting sockets, and the addresses of a host name.
 
-Accepted sockets block, and have a time-out of their own in the kernel; the event loop says with each call
-that it does not want to wait (MSG_DONTWAIT). So a socket changes hands without a system call.
+Accepted sockets are blocking, with a timeout in the kernel; the event loop passes MSG_DONTWAIT with each
+call. So a socket moves between the loop and a handshake thread without a system call.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from offset_common.relay.addresses import SystemAddress
 BLOCKING_TIME = 0.02  # seconds that a handshake thread waits for a peer
 RESOLVER_CHECK_INTERVAL = 0.1  # seconds
 
-# A 32-bit system with 64-bit times has another option number and another struct timeval.
+# A 32-bit system with 64-bit times has a different option number and struct timeval.
 _TIMEVAL = "=qq" if socket.SO_RCVTIMEO == 66 else "ll"
 _TIMEOUT = struct.pack(_TIMEVAL, int(BLOCKING_TIME), int(BLOCKING_TIME % 1 * 1_000_000))
 
 
 class Resolved(NamedTuple):
-    """One of the addresses that a host stands for, as socket.getaddrinfo returns it."""
+    """One address of a host, as socket.getaddrinfo returns it."""
 
     family: int
     kind: int
@@ -34,23 +34,23 @@ class Resolved(NamedTuple):
 
 
 def set_options(sock: socket.socket, socket_buffer: int) -> None:
-    """Set the options of a listening socket, which accepted ones inherit, or of a connecting one.
+    """Set the options of a listening socket, which accepted sockets inherit, or of a connecting one.
 
-    It becomes non-blocking; accepted sockets do not inherit that.
+    The socket becomes non-blocking; accepted sockets do not inherit that.
 
     Args:
-        sock: listening, or about to listen or to connect.
+        sock: a socket that listens, or that will listen or connect.
         socket_buffer: bytes of memory for each of the two kernel buffers of a connected socket; 0 leaves the
             size to the system.
 
     Raises:
         OSError: the system refuses.
     """
-    # A message never waits for the Nagle timer.
+    # No message waits for Nagle's algorithm.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     prepare_socket(sock)
     if socket_buffer:
-        # The system doubles the value: half of what it counts is for its own bookkeeping.
+        # The system doubles the value, for its own bookkeeping.
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, socket_buffer // 2)
     sock.setblocking(False)
@@ -63,10 +63,10 @@ def prepare_socket(sock: socket.socket) -> None:
 
 
 def resolve(address: Address) -> list[Resolved]:
-    """Return the addresses that `address` stands for, each once.
+    """Return all addresses of a host with the port, each once.
 
     Args:
-        address: its host may be a name.
+        address: the host, which may be a name, and the port.
 
     Raises:
         ServiceError: the name does not resolve.
@@ -86,8 +86,8 @@ def resolve(address: Address) -> list[Resolved]:
         except UnicodeError:
             reasons.append("not a name")
 
-    # Signals are handled between the waits for a thread, but not in the system's resolver, which may take a
-    # minute.
+    # Signals are handled between waits for a thread, but not in the system's resolver, which may take
+    # a minute.
     thread = threading.Thread(target=look_up, name="resolver", daemon=True)
     thread.start()
     while thread.is_alive():

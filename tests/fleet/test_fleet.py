@@ -124,7 +124,7 @@ def test_accept_of_nobody_is_refused_at_once(relay: FleetProcesses, new_node_at:
     for host in (first, second):
         far = node.at(host).accept(b"nobody" + bytes(26))
         assert far.messages_until_end() == []
-        assert host.wait_for_end_of(far).reason == "no pending connect from that key"
+        assert host.wait_for_end_of(far).reason == "no connect from that key is pending"
 
 
 def test_connect_of_a_peer_that_leaves_is_withdrawn(relay: FleetProcesses, new_node_at: NewNodeAt) -> None:

@@ -228,7 +228,7 @@ def test_a_quota_can_be_set_by_a_reload(configured):
         time.sleep(1.2)
         change("quota = '40k'")
         assert near.messages_until_end() == []
-    relay.wait_for_end(role="tunnel", reason="the quota of this month is used up")
+    relay.wait_for_end(role="tunnel", reason="the monthly quota is used up")
     relay.stop_cleanly()
 
 

@@ -127,7 +127,7 @@ def test_a_warning_comes_once_at_eighty_percent(today):
         send(harness, near, far, 1)
         send(harness, near, far, 1)
         (line,) = lines(harness, "80 %")
-        assert line.startswith("warning: 80 % of the quota of this month is used: key=all used=")
+        assert line.startswith("warning: 80 % of the monthly quota is used: key=all used=")
         end(near, far)
 
 

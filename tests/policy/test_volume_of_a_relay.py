@@ -82,7 +82,7 @@ def test_a_quota_closes_with_a_reason(workers: str, start_relay: StartRelay) -> 
         near.send(MESSAGE)
         assert far.receive() == MESSAGE
         assert near.messages_until_end() == []
-    relay.wait_for_end(role="tunnel", reason="the quota of this month is used up")
+    relay.wait_for_end(role="tunnel", reason="the monthly quota is used up")
     relay.stop_cleanly()
 
 

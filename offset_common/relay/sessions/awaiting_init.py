@@ -1,4 +1,4 @@
-"""A connection whose peer is authenticated and has not said what it wants.
+"""A connection whose peer is authenticated but has not asked for a role yet.
 
 Source: section 7 of docs/protocol.md.
 """

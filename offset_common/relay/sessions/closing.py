@@ -21,7 +21,7 @@ def _discard_input(connection: SocketConnection) -> bool:
 
 
 def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
-    """Deliver the queued output, then close."""
+    """Start to deliver the queued output; the connection closes after that."""
     session = Flushing(connection)
     connection.begin_close(reason, session)
     if not connection.output:
@@ -29,24 +29,24 @@ def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
 
 
 def finish(connection: SocketConnection, reason: CloseReason) -> None:
-    """Let the session of a connection finish it; an error closes this connection only."""
+    """Let its session finish a connection; an error ends only this connection."""
     if not connection.closed:
         connection.call(connection.session.finish, reason)
 
 
 class _Closing(ConnectionSession):
-    """The base of both sessions: the connection ends already, in order."""
+    """The base of both sessions: the connection is already closing gracefully."""
 
     __slots__ = ()
 
     keeps_alive = False
 
     def finish(self, reason: CloseReason) -> None:
-        """Go on: a stop finishes both ends of a tunnel, and the first has brought the second here."""
+        """Change nothing. A stop finishes both ends of a tunnel; the first already closes the second."""
 
 
 class Flushing(_Closing):
-    """Sends the queued output; the peer's input is dropped, and shows that the peer is alive."""
+    """Sends the queued output, and discards input, which only proves that the peer is alive."""
 
     __slots__ = ("_peer_ended",)
 
@@ -64,13 +64,13 @@ class Flushing(_Closing):
         elif not connection.output:
             connection.close(CloseReason.PEER_CLOSED)
         else:
-            # The peer closed its direction and cannot show that it is alive; it may still be reading.
+            # The peer closed its direction, and cannot prove that it is alive; it may still be reading.
             self._peer_ended = True
             connection.pause_reading()
             connection.cancel_deadline()
 
     def on_output_sent(self) -> None:
-        """Close our direction, and wait until the peer closes its own."""
+        """Close the sending direction, and wait until the peer closes the other."""
         connection = self.connection
         if self._peer_ended:
             connection.close(CloseReason.PEER_CLOSED)
@@ -84,7 +84,7 @@ class Flushing(_Closing):
 
 
 class Lingering(_Closing):
-    """Waits until the peer's system has everything: closing earlier could reset the connection."""
+    """Waits until the peer's system has received everything: closing earlier could reset the connection."""
 
     __slots__ = ("_since",)
 

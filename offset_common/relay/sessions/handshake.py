@@ -1,7 +1,7 @@
 """A connection whose peer has not proven its key yet.
 
 While the peer is silent, the connection costs an entry in the selector and a deadline. Once a whole frame
-has come, the handshake pool has its socket for a moment.
+has arrived, the handshake pool borrows its socket.
 
 Source: section 4 of docs/protocol.md.
 """
@@ -21,12 +21,12 @@ from offset_common.relay.lifecycle import State
 
 
 class Handshake(ConnectionSession):
-    """The state of a handshake between its turns in the pool.
+    """The state of a handshake between its jobs in the pool.
 
     Args:
         connection: the connection.
         pool: computes handshakes.
-        in_pool: called with the connection and whether the pool has it: it must not be evicted meanwhile.
+        in_pool: called with the connection and whether the pool has it, which protects it from eviction.
         authenticated: called with the connection once its key is proven.
         protocol: the protocol state if this side sent first, otherwise None.
     """
@@ -52,10 +52,10 @@ class Handshake(ConnectionSession):
         self._protocol = protocol
         self._deadline = time.monotonic() + HANDSHAKE_TIMEOUT
         self._lent = False  # a thread of the pool has the socket
-        self._finish_reason: Optional[CloseReason] = None  # once it is back
+        self._finish_reason: Optional[CloseReason] = None  # for closing once the socket is back
 
     def on_readable(self) -> None:
-        """Read, and give the socket to the handshake pool once a whole frame has come."""
+        """Read, and lend the socket to the handshake pool once a whole frame has arrived."""
         connection = self.connection
         data = connection.read(READ_SIZE)
         if data is None:
@@ -82,7 +82,7 @@ class Handshake(ConnectionSession):
         self._pool.submit(job)
 
     def finish(self, reason: CloseReason) -> None:
-        """Close, but never a socket that a thread is using: then as soon as it is back."""
+        """Close the connection; if a pool thread has its socket, as soon as the socket is back."""
         if self._lent:
             self._finish_reason = reason
         else:

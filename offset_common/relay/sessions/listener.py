@@ -1,4 +1,4 @@
-"""A connection that takes connects for its key.
+"""A listener: receives connects for its key.
 
 Source: section 7 of docs/protocol.md.
 """
@@ -20,10 +20,10 @@ HIGH_WATER = 32 * 1024  # bytes of announcements that may be queued for a slow p
 
 
 class Listener(MessageSession):
-    """Announces pending connects to the peer, and takes its rejections.
+    """Announces pending connects to the peer, and handles its rejections.
 
-    At most one high-water mark of announcements is queued for a slow peer. The remaining ones are sent when
-    there is room, and only for connects that are still pending.
+    At most one high-water mark of announcements is queued for a slow peer. The others are sent when there is
+    room, and only for connects that are still pending.
 
     Args:
         connection: the connection.
@@ -50,17 +50,17 @@ class Listener(MessageSession):
         self._unannounced: dict[PendingConnect, None] = {}  # in the order of arrival
 
     def on_message(self, message: bytes) -> None:
-        """Reject a pending connect, the only thing that a listener asks for."""
+        """Reject a pending connect, the only request that a listener may make."""
         self._reject(self, RejectConnection.decode(message).public_key)
 
     def announce(self, pending: Iterable[PendingConnect]) -> None:
         """Announce connects to the peer, now or when there is room."""
         self._unannounced.update(dict.fromkeys(pending))
-        self.connection.poll_normally()  # if the peer has closed, this ends its pending connects
+        self.connection.poll_normally()  # if the peer has closed, this closes its pending connects
         self._send_announcements()
 
     def withdraw(self, pending: PendingConnect) -> None:
-        """Do not announce `pending` any more."""
+        """Drop `pending` from the connects to announce."""
         self._unannounced.pop(pending, None)
 
     def _send_announcements(self) -> None:
@@ -68,7 +68,7 @@ class Listener(MessageSession):
         for _ in range(ANNOUNCEMENTS_IN_TURN):
             if connection.closed or not self._unannounced:
                 return
-            # With nothing queued one is sent, however little room there is: sending ends the wait for room.
+            # If nothing is queued, send one anyway; its completion triggers the next attempt.
             if connection.output and (len(connection.output) > HIGH_WATER or connection.output_room <= 0):
                 break
             pending = next(iter(self._unannounced))
@@ -78,10 +78,10 @@ class Listener(MessageSession):
 
     @property
     def may_poll_coarsely(self) -> bool:  # type: ignore[override]
-        """Whether no connect is pending: what the peer sends may be noticed a second later."""
+        """Whether no connect is pending: then the peer's messages may be noticed up to a second late."""
         return not self._has_pending(self)
 
     def on_closed(self, reason: CloseReason) -> None:
-        """Forget the listener; connects that wait for it are closed."""
+        """Remove the listener, and close the connects that wait for it."""
         self._unannounced.clear()
         self._ended(self)

@@ -1,4 +1,4 @@
-"""The slow path of the relay: frames are cut, decrypted, decoded and handled one by one.
+"""The slow path of the relay: it cuts, decrypts, decodes and handles frames one by one.
 
 Tunnels have a fast path of their own (tunnel.py).
 """
@@ -14,7 +14,7 @@ from offset_common.relay.connection import ConnectionSession
 from offset_common.wire.frames import frame_end
 
 READ_SIZE = 4 * 1024  # bytes read in one turn
-LIGHT_FRAMES, BUSY_FRAMES = 1, 8  # frames handled in one turn of a light connection, and of a busy one
+LIGHT_FRAMES, BUSY_FRAMES = 1, 8  # frames handled in a turn of a light connection, and of a busy one
 
 
 class MessageSession(ConnectionSession):
@@ -23,11 +23,11 @@ class MessageSession(ConnectionSession):
     __slots__ = ()
 
     def on_message(self, message: bytes) -> None:
-        """Handle one message of the peer."""
+        """Handle one message from the peer."""
         raise NotImplementedError
 
     def has_room_for(self, frame_size: int) -> bool:
-        """Return whether a frame of this size may be decoded now; if not, reading is paused."""
+        """Return whether a frame of this size may be decoded now; if not, pause reading."""
         return True
 
     def on_readable(self) -> None:
@@ -50,7 +50,7 @@ class MessageSession(ConnectionSession):
             connection.keep(data, start, backlog)
 
     def _handle_frames(self, data: memoryview) -> tuple[int, bool]:
-        """Handle some frames; return where the rest begins, and whether there may be whole frames in it."""
+        """Handle some frames; return where the rest begins, and whether it may have whole frames."""
         connection = self.connection
         protocol, now = connection.protocol, connection.env.loop.now
         assert protocol is not None

@@ -17,7 +17,7 @@ from offset_common.relay.limits import EARLY_DATA_SIZE
 from offset_common.relay.sessions.message_session import MessageSession
 from offset_common.wire.messages import max_payload_size
 
-MESSAGE_OVERHEAD = 512  # bytes counted for each early message: sending it later takes 10 us
+MESSAGE_OVERHEAD = 512  # bytes added for each early message: sending it later takes 10 us
 
 
 class PendingConnect(MessageSession):
@@ -26,7 +26,7 @@ class PendingConnect(MessageSession):
     Args:
         connection: the connection.
         ended: called when the connect ends before it is accepted.
-        early: what its peer has sent before.
+        early: the messages that its peer has already sent.
     """
 
     __slots__ = ("_early", "_ended", "_size")
@@ -47,14 +47,14 @@ class PendingConnect(MessageSession):
             self.on_message(message)
 
     def on_readable(self) -> None:
-        """Read while there is room for early data; further bytes stay in the kernel."""
+        """Read while there is room for early data; the rest waits in the socket buffer."""
         if self._size + max(0, self.connection.input.needs_reservation()) > EARLY_DATA_SIZE:
             self.connection.pause_reading()  # until it is accepted
         else:
             super().on_readable()
 
     def has_room_for(self, frame_size: int) -> bool:
-        """Return whether a frame may be decoded: a few bytes may become EARLY_DATA_SIZE."""
+        """Return whether a frame may be decoded: a small one may unpack to many times its size."""
         if self._size > EARLY_DATA_SIZE:
             self.connection.pause_reading()
             return False
@@ -78,6 +78,6 @@ class PendingConnect(MessageSession):
         return early
 
     def on_closed(self, reason: CloseReason) -> None:
-        """Forget the connect."""
+        """Discard the early data, and report the end."""
         self.take_early_data()
         self._ended(self)

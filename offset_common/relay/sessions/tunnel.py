@@ -1,6 +1,6 @@
-"""Tunnel ends: messages of one peer are re-encrypted for the other, in order, bytes unchanged.
+"""Tunnel ends: each peer's messages are re-encrypted for the other, in order and unchanged.
 
-An end whose output is over its high-water mark pauses the reading of the other end, never the keepalives.
+An end whose output is over the high-water mark pauses reading at the other end, but not the keepalives.
 
 Source: section 7 of docs/protocol.md.
 """
@@ -21,14 +21,14 @@ from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
 from offset_common.relay.sessions.closing import close_in_order
 from offset_common.relay.sessions.pending_connect import PendingConnect
 
-FIRST_FRAME_SIZE = 1 * KIB  # bytes, assumed while the size of the frames is not known
+FIRST_FRAME_SIZE = 1 * KIB  # bytes, assumed until frames have arrived
 
 # Frames and bytes of one turn.
 LIGHT_TURN = (8, LARGE_READ)  # of a light connection while others wait
 SHARED_TURN = 128 * KIB  # bytes, of a busy connection while others wait
-LONE_TURN = 512 * KIB  # bytes, while nobody waits
+LONE_TURN = 512 * KIB  # bytes, while no other connection waits
 MOST_FRAMES = 256  # otherwise
-FRAMES_BESIDE_LIGHT = 32  # while small messages of others may have to wait for the end of the turn
+FRAMES_BESIDE_LIGHT = 32  # while small messages of other connections may have to wait for the end of the turn
 LIGHT_INTERVAL = 0.02  # seconds after a light turn in which the next one is likely
 
 
@@ -36,21 +36,21 @@ class Meter(Protocol):
     """Decides how fast one end of a tunnel is read, and counts what it sends (offset_common/policy)."""
 
     def allow(self, most: int) -> int:
-        """Return how many of `most` bytes may be read now; if none, reading pauses, and is resumed later."""
+        """Return how many of `most` bytes may be read now; if none, reading pauses until there are some."""
 
     def count(self, size: int) -> None:
         """Count bytes that were read."""
 
     def end(self) -> None:
-        """Give back what was allowed and not read: the tunnel has ended."""
+        """Return the bytes that were allowed but not read: the tunnel has ended."""
 
 
 MakeMeter = Callable[[SocketConnection, SocketConnection], Optional[Meter]]
-"""Makes the meter of a tunnel end, if there is one, from the connections that are read and written."""
+"""Makes the meter of a tunnel end, or None, given the connections that are read and written."""
 
 
 def no_meter(source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
-    """Return no meter: a tunnel is as fast as its peers, and nobody counts."""
+    """Return None: the tunnel is neither limited nor counted."""
     return None
 
 
@@ -59,8 +59,8 @@ class Tunnel(ConnectionSession):
 
     Args:
         connection: the connection.
-        forwarder: re-encrypts, with buffers that all tunnels share.
-        meter: of this end, if there is one.
+        forwarder: re-encrypts frames, with buffers that all tunnels share.
+        meter: the meter of this end, if it has one.
     """
 
     __slots__ = ("_forwarder", "_frame_size", "_meter", "_partner")
@@ -74,11 +74,11 @@ class Tunnel(ConnectionSession):
         self._forwarder = forwarder
         self._meter = meter
         self._partner: Optional[Tunnel] = None
-        self._frame_size = FIRST_FRAME_SIZE  # bytes, on average of the last turn
+        self._frame_size = FIRST_FRAME_SIZE  # bytes, the average of the last turn
 
     @property
     def meter(self) -> Optional[Meter]:
-        """The meter of this end, if there is one."""
+        """The meter of this end, or None."""
         return self._meter
 
     def set_partner(self, partner: Tunnel) -> None:
@@ -86,7 +86,7 @@ class Tunnel(ConnectionSession):
         self._partner = partner
 
     def start(self) -> None:
-        """Begin to forward, with what was read before."""
+        """Start to forward, first what was read before."""
         connection = self.connection
         if not connection.closed:
             connection.resume_reading()
@@ -119,15 +119,15 @@ class Tunnel(ConnectionSession):
                 self.finish(CloseReason.PEER_CLOSED)
                 return
             forwarded = self._forward(data, sink, frames)
-            # The rest of a new large frame has most likely arrived together with its length.
+            # Loop: more of a new large frame has probably arrived with its length.
             if forwarded or direct or not connection.input.needs_reservation():
                 return
 
     def _make_room(self, sink: SocketConnection) -> int:
-        """Return how many bytes `sink` can take; if none, reading is paused until it can."""
+        """Return how many bytes `sink` has room for; if none, pause reading until it has."""
         connection = self.connection
         if connection.input.frame_reserved:
-            return connection.input.missing  # a frame with reserved space is received to its end
+            return connection.input.missing  # a frame with reserved space is always read to its end
         if connection.input and not connection.reserve_frame(sink):
             return 0
         room = sink.output_room
@@ -150,7 +150,7 @@ class Tunnel(ConnectionSession):
             source_protocol, sink_protocol, data, connection.env.loop.now, frames
         )
         if result.output:
-            # "What it had sent is still delivered", also when the next frame is the peer's fault.
+            # "What it had sent is still delivered", even if the next frame breaks the protocol.
             sink.write(result.output)
         if result.error is not None:
             raise result.error
@@ -185,22 +185,22 @@ class Tunnel(ConnectionSession):
                 partner.partner_ended()
 
     def partner_ended(self) -> None:
-        """End this side of the tunnel, whose other end is gone."""
+        """End this side of the tunnel: the other end is gone."""
         if self._separate() is not None:
             close_in_order(self.connection, CloseReason.PARTNER_ENDED)
 
     def leave(self) -> None:
-        """Separate the end from its partner: a worker process has both from now on."""
+        """Separate this end from its partner: a worker process now has both."""
         self._partner = None
 
     def on_closed(self, reason: CloseReason) -> None:
-        """End the other side as well."""
+        """End the other side too."""
         partner = self._separate()
         if partner is not None:
             partner.partner_ended()
 
     def _separate(self) -> Optional[Tunnel]:
-        """Separate the end from its partner, which is returned; nothing is read any more."""
+        """Separate this end from its partner, and return the partner; this end stops reading."""
         partner, self._partner = self._partner, None
         if partner is not None and self._meter is not None:
             self._meter.end()
@@ -219,7 +219,7 @@ class Tunnels:
         self._forwarder = Forwarder(RECEIVE_BUFFER_SIZE, perf_counter)
 
     def make_tunnel(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
-        """Forward between a pending connect and its acceptor, early data first."""
+        """Forward between a pending connect and its acceptor, the early data first."""
         for end in self.prepare(pending, acceptor):
             end.start()
 
@@ -236,7 +236,7 @@ class Tunnels:
         return connect, accept
 
     def adopt(self, connect: SocketConnection, accept: SocketConnection) -> tuple[Tunnel, Tunnel]:
-        """Make the two ends of a tunnel, such as one that another process has joined; `start` must follow."""
+        """Make the two ends of a tunnel; `start` must follow."""
         ends = (
             Tunnel(connect, self._forwarder, self._make_meter(connect, accept)),
             Tunnel(accept, self._forwarder, self._make_meter(accept, connect)),
