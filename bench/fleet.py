@@ -64,7 +64,7 @@ def main() -> int:
     def work() -> int:
         program: str = parse(__doc__, sys.argv[1:], __version__)["--server"]
         if shutil.which(program) is None:
-            raise UsageError(f"there is no program {program}; install it, or name another one with --server")
+            raise UsageError(f"the program {program} is missing; install it, or choose another with --server")
         with running_fleet(program) as (home, other):
             measure_latency(home, other)
             measure_messages(home, other)

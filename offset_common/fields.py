@@ -28,7 +28,7 @@ def json_text(values: Mapping[str, object]) -> str:
 class Fields:
     """The fields of one JSON object and the name of its source, for error messages.
 
-    Source: docs/protocol.md section 8: extra keys are ignored, missing ones are an error.
+    Source: docs/protocol.md section 8: extra keys are ignored, missing keys are an error.
 
     Args:
         source: the path of the file, or another name for error messages.

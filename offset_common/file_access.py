@@ -23,7 +23,7 @@ class Exposure(NamedTuple):
     """A warning about a private key; str() gives one sentence without a full stop.
 
     Args:
-        reason: who can read the key.
+        reason: which users can read the key.
         advice: what to do.
     """
 

@@ -62,7 +62,7 @@ def advice_for(wanted: FileKind, found: FileKind) -> str:
 
 
 def kind_of_text(text: str) -> Optional[str]:
-    """Return what a text is that is not JSON and what to do, or None if it is unknown."""
+    """Identify a text that is not JSON; return what it is and what to do, or None if it is unknown."""
     found = set(re.findall(r"^[ \t]*(private_key|public_key|address|permissions)[ \t]*=", text, re.MULTILINE))
     found |= set(re.findall(r"^[ \t]*\[(permissions)\]", text, re.MULTILINE))
     if "private_key" in found:
@@ -83,7 +83,7 @@ def kind_of_text(text: str) -> Optional[str]:
 
 
 def kind_of_bytes(content: bytes) -> Optional[str]:
-    """Return what a file is that is not UTF-8 text and what to do, or None if it may be text.
+    """Identify a file that is not UTF-8 text; return what it is and what to do, or None if it may be text.
 
     Args:
         content: the whole file, or its first kilobyte or more.

@@ -26,7 +26,7 @@ class Layers:
     """Messages over an established connection with a relay.
 
     Args:
-        connection: to the relay, with its handshake complete.
+        connection: the connection to the relay, with its handshake complete.
         end_to_end: a new channel to the other node, or None if the relay may read the messages.
         now: seconds, from the same clock as every later `now`.
     """

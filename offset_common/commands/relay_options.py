@@ -31,7 +31,7 @@ class RelayOptions(NamedTuple):
     """The options of a relay, except those of its policy and of its fleet.
 
     Args:
-        addresses: to listen on.
+        addresses: the addresses to listen on.
         status: the address of the status server, or None.
         limits: in total, per address and per key.
         drain: how long tunnels have to end.

@@ -172,9 +172,9 @@ def serve(
 def open_status(
     address: Optional[Address], sockets: ListeningSockets
 ) -> Callable[[Relay], AbstractContextManager[Callable[[], None]]]:
-    """Return a context manager that serves the status of a relay during a `with` block.
+    """Return a factory for a context manager that serves the status of a relay.
 
-    It yields a function that hands the address over to another process.
+    The context manager yields a function that hands the address over to another process.
 
     Args:
         address: the address to listen on; None for no status, unless systemd passed sockets for it.

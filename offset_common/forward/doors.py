@@ -109,7 +109,7 @@ class Forwarding:
         Args:
             sock: a connected socket.
             service: the service's name, or an empty string for the only service.
-            origin: where the connection comes from, for people.
+            origin: the origin of the connection, for people.
             ended: called at the end with the reason; an empty one for an orderly end.
         """
 

@@ -30,7 +30,7 @@ class Timer:
     """A call at a later time, which can be cancelled.
 
     Args:
-        call: what to call.
+        call: the function to call.
     """
 
     def __init__(self, call: Callable[[], object]) -> None:

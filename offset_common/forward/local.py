@@ -50,7 +50,7 @@ class LocalConnection:
     Args:
         loop: the event loop.
         gate: its session.
-        buffer: of BUFFER_SIZE bytes, which connections of one thread may share.
+        buffer: BUFFER_SIZE bytes, which connections of one thread may share.
         ended: called once, at the end.
     """
 

@@ -57,7 +57,7 @@ class Service(NamedTuple):
         return sock
 
     def suggestion(self) -> str:
-        """Return where the other side could make it appear: a port that any user may listen on, or a path."""
+        """Suggest where the other side can make it appear: a port that any user may listen on, or a path."""
         if not isinstance(self.target, Address):
             return f"./{self.name}"
         port = self.target.port

@@ -22,7 +22,7 @@ class Span:
 
     Args:
         data: the bytes.
-        keys: from the outermost to the innermost.
+        keys: their keys, from the outermost to the innermost.
         region: what the bytes are in this layer.
     """
 

@@ -22,7 +22,7 @@ class Value:
     """A named input or output.
 
     Args:
-        name: what it is.
+        name: its name.
         text: its value in hexadecimal, or in words.
         source: where it comes from.
         frame: the number of the frame that contained it; 0 if there is none.
@@ -39,7 +39,7 @@ class Step:
     """One computation.
 
     Args:
-        title: what is computed.
+        title: the computation in a few words.
         text: how and why, in a sentence or two.
         algorithm: its name, the document that defines it, and that document's address.
         inputs: all inputs.
@@ -60,7 +60,7 @@ class Side:
     """One side of a handshake.
 
     Args:
-        secrets: what it knew and computed.
+        secrets: the secrets that it knew and computed.
         peer: the name of the other side, such as "the relay".
         sent_dh: the number of the frame with the ExchangeDh that it sent.
         peer_nonce: the number of the frame with the ExchangeRandNonce that it received.

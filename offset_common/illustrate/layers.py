@@ -168,7 +168,7 @@ def put_in_payload(outer: Layer, inner: Layer, start: int) -> None:
 
 
 def ciphertext_start(layer: Layer) -> int:
-    """Return where the ciphertext starts in a layer that has one."""
+    """Return the start of the ciphertext in an encrypted layer."""
     return next(region.start for region in layer.regions if region.kind == "ciphertext")
 
 

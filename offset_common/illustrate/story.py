@@ -45,7 +45,7 @@ class FrameStory:
     """One frame.
 
     Args:
-        number: from 1, in the order of the run.
+        number: its number, from 1, in the order of the run.
         connection: CONNECTOR, LISTENER or ACCEPTOR.
         direction: SENT or RECEIVED, from the node's side.
         name: the name of its innermost message.
