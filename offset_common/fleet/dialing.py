@@ -64,7 +64,7 @@ class Dial:
             sock.close()
             self._failed(os.strerror(code))
             return
-        sock.setblocking(True)  # handshake_pool.py says why
+        sock.setblocking(True)  # see relay/sockets.py
         self._connected(sock)
 
     def on_deadline(self) -> None:
