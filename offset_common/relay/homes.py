@@ -1,4 +1,4 @@
-"""The other hosts, as a relay asks about them. The one here knows of none; offset_common/fleet has more.
+"""The other hosts of a relay. The class here knows none; offset_common/fleet has more.
 
 The home of a key is the host where it listens. A relay gets its homes in its constructor, and calls them only
 in the thread of the event loop.
@@ -18,13 +18,13 @@ class HostView(NamedTuple):
     """Another host, as this one sees it.
 
     Args:
-        name: for people.
-        address: where it is reached.
+        name: its name, for people.
+        address: where other hosts reach it.
         alive: whether it is in the directory.
         forwarded_to: connects and accepts that were joined there, since the start.
         forwarded_from: connects and accepts that came from there, since the start.
         received: bytes that it sent on connections that this host opened.
-        sent: bytes sent to it on these.
+        sent: bytes sent to it on the same connections.
     """
 
     name: str
@@ -40,13 +40,13 @@ class FleetView(NamedTuple):
     """A fleet, as one host sees it.
 
     Args:
-        name: of this host.
-        address: where the others reach it.
+        name: the name of this host.
+        address: where the others reach this host.
         directory: "present", "away" or "refuses entries".
-        listeners: of this host.
-        unclaimed: those of them that the directory may not have.
-        links: open connections with other hosts, beside those of peers.
-        hosts: the others.
+        listeners: the number of listeners of this host.
+        unclaimed: how many of these the directory may not have.
+        links: open connections with other hosts, besides those of peers.
+        hosts: the other hosts.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Homes:
         return False
 
     def release(self, key: bytes) -> None:
-        """Give up the claim of `key`: its listener here ended."""
+        """Release the claim of `key`: its listener here has ended."""
 
     def forward(self, connection: SocketConnection, role: InitRole, other: bytes) -> bool:
         """Take over a connect or accept that nothing here matches; return False if there is no other host.
@@ -104,4 +104,4 @@ class Homes:
         """Note that the relay accepts no more connections, and is about to stop."""
 
     def close(self) -> None:
-        """End: the relay has closed all connections."""
+        """Stop: the relay has closed all connections."""

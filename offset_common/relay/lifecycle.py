@@ -1,8 +1,8 @@
 """The life of a connection as a table: state x event -> state, and the deadline of each state.
 
 A connection starts in HANDSHAKE; one from another host starts in AWAITING_INIT, one from another process in
-TUNNEL. `SocketConnection.change_session` and `SocketConnection.close` look every later change up here, so the
-table is what happens. tests/relay/test_lifecycle.py tries every pair, and draws the diagram in
+TUNNEL. `SocketConnection.change_session` and `SocketConnection.close` look up every later change here, so no
+other change can happen. tests/relay/test_lifecycle.py tries every pair, and draws the diagram in
 docs/architecture.md.
 
 Source: sections 4, 6 and 7 of docs/protocol.md.
@@ -58,7 +58,7 @@ class Event(enum.Enum):
 
 
 class Deadline(NamedTuple):
-    """How long a connection may stay in a state, and why it is closed then."""
+    """How long a connection may stay in a state, and why it is closed after that."""
 
     seconds: float
     reason: CloseReason
@@ -94,14 +94,14 @@ DEADLINES = {
     # Extended while the peer's system still acknowledges what was sent.
     State.LINGERING: Deadline(LINGER_TIMEOUT, CloseReason.PEER_CLOSED),
 }
-"""A listener and a tunnel stay for as long as they keep sending: the keepalive layer closes silent ones."""
+"""Listeners and tunnels have no deadline here: the keepalive layer closes silent connections."""
 
 
 def next_state(state: State, event: Event) -> State:
     """Return the state that follows `state` after `event`.
 
     Raises:
-        LocalProtocolError: the table has no such pair; this is a bug of the relay.
+        LocalProtocolError: the table has no such pair; this is a bug in the relay.
     """
     try:
         return TRANSITIONS[state][event]

@@ -18,7 +18,7 @@ from offset_common.relay.sockets import Resolved, resolve, set_options
 BACKLOG = 4096  # connections that the system holds until they are accepted
 
 _NOT_HERE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
-"""This host has no IPv6 (or no IPv4), or not this address."""
+"""This host has no IPv6 (or no IPv4), or does not have this address."""
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
 
@@ -34,23 +34,23 @@ def listen_by_address(
     socket_buffer: int = 0,
     inherited: Optional[Mapping[Address, list[socket.socket]]] = None,
 ) -> dict[Address, list[socket.socket]]:
-    """Return listening sockets for each of `addresses`; a name may stand for several.
+    """Return the listening sockets of each of `addresses`; a name may have several.
 
     Args:
-        addresses: names, IPv4 or IPv6 addresses; port 0 for a free one.
+        addresses: names, IPv4 or IPv6 addresses; port 0 for any free port.
         socket_buffer: as for `set_options`.
-        inherited: addresses that have their sockets already.
+        inherited: the sockets of addresses that already have some.
 
     Raises:
         UsageError: an address is given twice.
-        ServiceError: a name does not resolve; an address is in use, not of this host, or not allowed.
+        ServiceError: a name does not resolve; an address is in use, is not of this host, or is not allowed.
     """
     check_duplicates(addresses)
     by_address = {address: (inherited or {}).get(address, []) for address in addresses}
     for sock in [sock for found in by_address.values() for sock in found]:
         set_options(sock, socket_buffer)
     resolved = [[] if by_address[address] else resolve(address) for address in addresses]
-    # [::] takes IPv4 connections as well, unless 0.0.0.0 with the same port is given for them.
+    # [::] also accepts IPv4 connections, unless 0.0.0.0 with the same port is given.
     ipv4_ports = {address.port for address in addresses if address.host == "0.0.0.0" and address.port}
     sockets: list[socket.socket] = []
     try:
@@ -70,7 +70,7 @@ def check_duplicates(addresses: Sequence[Address]) -> None:
     """Check that each address is given once.
 
     Raises:
-        UsageError: one is given twice.
+        UsageError: an address is given twice.
     """
     for index, address in enumerate(addresses):
         if address in addresses[:index]:
@@ -86,8 +86,8 @@ def _listen_on_one(
 ) -> None:
     """Add the listening sockets for one address to `sockets`.
 
-    An address that this host does not have is left out if the name stands for another that it has: many hosts
-    files have `::1 localhost` on hosts without IPv6.
+    An address that this host does not have is skipped if the name has another that it has: many hosts without
+    IPv6 have `::1 localhost` in their hosts file.
     """
     port = address.port
     left_out: list[tuple[str, OSError]] = []
@@ -101,7 +101,7 @@ def _listen_on_one(
             left_out.append((show_address(sockaddr), error))
         else:
             sockets.append(sock)
-            port = sock.getsockname()[1]  # a name's second address gets the port that its first one got
+            port = sock.getsockname()[1]  # a name's other addresses get the port of its first one
     if len(left_out) == len(found):
         raise _cannot_listen(address, found[0].sockaddr, left_out[0][1], sockets)
     for shown, cause in left_out:
@@ -123,7 +123,7 @@ def _bind(resolved: Resolved, sockaddr: SystemAddress, ipv6_only: bool, socket_b
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         set_options(sock, socket_buffer)
         if resolved.family == socket.AF_INET6:
-            with contextlib.suppress(OSError):  # a system that does not let it be chosen
+            with contextlib.suppress(OSError):  # a system that does not let programs choose
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
         sock.bind(sockaddr)
         sock.listen(BACKLOG)
@@ -147,7 +147,7 @@ def _what_to_do(
     if error.errno == errno.EADDRINUSE:
         own = [name for name in (sock.getsockname() for sock in sockets) if _overlap(name, sockaddr)]
         if own:
-            return f"{show_address(own[0])}, which is given as well, includes it; give only one of them"
+            return f"{show_address(own[0])}, which is also given, includes it; give only one of them"
     return listen_error_sentence(error, address.port)
 
 
@@ -157,7 +157,7 @@ def _overlap(one: SystemAddress, other: SystemAddress) -> bool:
 
 def _lacks_ipv6(host: str) -> bool:
     """Return whether `host` is an IPv6 address and IPv6 is off, in the kernel or by its settings."""
-    if host.count(":") < 2:  # an IPv4 address may have one, before its port
+    if host.count(":") < 2:  # an IPv4 address may have one colon, before its port
         return False
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:

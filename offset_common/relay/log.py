@@ -4,8 +4,8 @@
 filter collapses lines that strangers can cause in large numbers. While a pipe is unread or a disk is full,
 lines are kept up to a limit, then dropped and counted.
 
-log_format.py has the formats of a line. The journal of systemd has times of its own, and gets the priority of
-each line.
+log_format.py has the formats of a line. In systemd's journal, which adds its own times, each line begins with
+its priority.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ def log_event(
         event: what happened; a constant.
         level: INFO, WARNING or ERROR of logging.
         collapse: the kind of line, if strangers can repeat it at will; a constant.
-        collapse_by: what repeats of a kind are counted by, such as an IPv4 address or an IPv6 prefix.
+        collapse_by: the IPv4 address or IPv6 prefix by which repeats of a kind are counted.
         exc_info: an exception, for the field `traceback`.
-        fields: details, also lists of strings and counts by name; those that are None are left out.
+        fields: details; a value may be a list of strings or counts by name. None is left out.
     """
     extra = {"event": event, "fields": fields, "collapse": collapse, "collapse_by": collapse_by}
     LOGGER.log(level, event, exc_info=exc_info, extra=extra, stacklevel=2)
 
 
 def goes_to_journal(descriptor: int) -> bool:
-    """Return whether what is written to `descriptor` goes to the journal of systemd.
+    """Return whether output to `descriptor` goes to systemd's journal.
 
-    Programs inherit the variable even if their output goes elsewhere.
+    Programs inherit JOURNAL_STREAM even if their output goes elsewhere.
 
     Source: JOURNAL_STREAM in systemd.exec(5).
     """
@@ -138,8 +138,8 @@ class RelayLog(logging.Handler):
 
     Args:
         descriptor: where to write; None discards all records.
-        clock: returns the time in seconds that windows of repeated lines are measured by.
-        lines_of: the format.
+        clock: returns the time in seconds, for the windows of repeated lines.
+        lines_of: formats a record.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class RelayLog(logging.Handler):
 
 
 def _open_terminal(descriptor: int) -> Optional[int]:
-    # A terminal polls writable when it takes a few bytes, then blocks for the rest. O_NONBLOCK on the given
+    # A terminal polls writable if it accepts a few bytes, then blocks for the rest. O_NONBLOCK on the given
     # descriptor would affect every program that shares it, so the terminal is opened again.
     try:
         return os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)

@@ -3,7 +3,7 @@
     2026-11-27T13:28:36.123Z warning: event: key=value key="value with spaces"
     {"time": "2026-11-27T13:28:36.123Z", "level": "warning", "event": "event", "key": "value"}
 
-A value in text is either printable ASCII without spaces and quotes, or a JSON string. JSON escapes all but
+A value in text is either printable ASCII without spaces or quotes, or a JSON string. JSON escapes all but
 printable ASCII. So no value can forge a line or a field in either format.
 """
 
@@ -27,8 +27,8 @@ class Format(Protocol):
 
         Args:
             record: a record of `log_event`.
-            with_time: whether to begin with the time, where it may be left out.
-            more: fields that every line has, after those of the record.
+            with_time: whether to begin with the time; some formats always do.
+            more: fields to append to those of the record.
         """
 
 
@@ -36,7 +36,7 @@ PRIORITIES = {logging.WARNING: 4, logging.ERROR: 3}
 INFORMATIONAL = 6
 
 _to_json = json.JSONEncoder(default=str).encode
-_UNQUOTED = re.compile(r"[!#-~]+")  # printable ASCII without spaces and double quotes
+_UNQUOTED = re.compile(r"[!#-~]+")  # printable ASCII without spaces or double quotes
 _NOT_PRINTABLE = re.compile(r"[^ -~]")
 
 
@@ -48,7 +48,7 @@ def format_time(seconds: float) -> str:
 
 
 def format_text(record: logging.LogRecord, with_time: bool = True, more: Mapping[str, object] = {}) -> str:
-    """Return `time level: event: key=value`; the lines of a traceback follow, indented."""
+    """Return `time level: event: key=value`, followed by the indented lines of a traceback."""
     text = f"{format_time(record.created)} " if with_time else ""
     if record.levelno > logging.INFO:
         text += f"{record.levelname.lower()}: "
@@ -67,17 +67,17 @@ def format_json(record: logging.LogRecord, with_time: bool = True, more: Mapping
     """Return the record as a JSON object on one line; it always has its time."""
     start = {"time": format_time(record.created), "level": record.levelname.lower()}
     values = {**start, "event": record.getMessage(), **_fields(record), **more}
-    # A surrogate half, as in names of files that are not UTF-8, is no valid JSON for many programs.
+    # Many programs reject lone surrogates, which file names that are not UTF-8 contain.
     valid = {name: _whole(value) if isinstance(value, str) else value for name, value in values.items()}
     return _to_json(valid) + "\n"
 
 
 FORMATS: dict[str, Format] = {"text": format_text, "json": format_json}
-"""By the names of --log-format."""
+"""The formats, by their names in --log-format."""
 
 
 def add_priority(lines: str, level: int) -> str:
-    """Return lines that each start with their priority, such as `<4>`.
+    """Return lines with their priority before each, such as `<4>`.
 
     Source: sd-daemon(3).
     """
@@ -94,7 +94,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def value_text(value: object) -> str:
-    """Return a value as text shows it, before it is quoted."""
+    """Return a value as the text format shows it, before it is quoted."""
     if isinstance(value, dict):
         return ", ".join(f"{name}: {count}" for name, count in value.items())
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,8 +1,8 @@
-"""The PROXY header, with which a load balancer says whose connection it passes on. Versions 1 and 2.
+"""The PROXY header, versions 1 and 2: the client's address at the start of a load balancer's connection.
 
-Only addresses that the operator trusts may send one, and these must: without the header, a balancer's
-connections would all count as one address. Nothing is read beyond the header, so what follows stays in the
-socket for the handshake.
+Only addresses that the operator trusts may send one, and they must: without the header, a balancer's
+connections would all count as one address. Nothing is read beyond the header, so the handshake that follows
+stays in the socket.
 
 Source: HAProxy's doc/proxy-protocol.txt, sections 2.1 and 2.2.
 """
@@ -22,7 +22,7 @@ from offset_common.relay.watched_socket import NO_WAIT
 
 HEADER_TIMEOUT = 5.0  # seconds: "at least 3 seconds to cover a TCP retransmit" (2)
 MAX_WAITING = 1024  # connections whose header has not arrived
-WAITING_SHARE = 8  # and at most one such connection for so many that the relay may have
+WAITING_SHARE = 8  # and at most --connections divided by this
 
 _V1_START = b"PROXY "
 _V2_START = b"\r\n\r\n\0\r\nQUIT\n"
@@ -31,7 +31,7 @@ _V1_LONGEST = 107  # bytes: "the worst case" with CRLF (2.1)
 _V1_LINE = re.compile(rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) ([0-9]{1,5}) ([0-9]{1,5})\r\n")
 _V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?\r\n")
 _V2_FIXED = Struct("!12sBBH")  # signature, version and command, family and protocol, bytes that follow
-_V2_MAX_REST = 4096  # bytes of addresses and extensions; certificates of clients have no business here
+_V2_MAX_REST = 4096  # bytes of addresses and extensions; client certificates do not belong here
 _V2_LOCAL, _V2_PROXY = 0x20, 0x21
 _V2_UNSPECIFIED = 0x00
 _V2_ADDRESS_SIZES = {0x11: 4, 0x21: 16}  # TCP over IPv4, TCP over IPv6
@@ -43,7 +43,7 @@ class HeaderError(Exception):
 
 
 class HeaderReader:
-    """Takes the bytes of a header, and asks for no byte behind it."""
+    """Collects the bytes of a header, and asks for none beyond it."""
 
     def __init__(self) -> None:
         self._data = b""
@@ -51,7 +51,7 @@ class HeaderReader:
 
     @property
     def wanted(self) -> int:
-        """The bytes that may be read now without reading beyond the header; 0 where a line end decides."""
+        """How many bytes are certainly part of the header; 0 if only its line end can tell."""
         if self._v2_size is not None:
             return self._v2_size - len(self._data)
         if len(self._data) < _V1_SHORTEST:
@@ -60,14 +60,14 @@ class HeaderReader:
 
     @property
     def longest_rest(self) -> int:
-        """The bytes that a header of version 1 may still have."""
+        """The most bytes that may be left of a header of version 1."""
         return _V1_LONGEST - len(self._data)
 
     def take(self, data: bytes) -> bool:
-        """Take bytes of the header; return whether it is complete.
+        """Add bytes of the header; return whether it is complete.
 
         Raises:
-            HeaderError: this is no header.
+            HeaderError: this is not a header.
         """
         self._data += data
         start = self._data[: len(_V2_START)]
@@ -82,7 +82,7 @@ class HeaderReader:
         return self._data.endswith(b"\r\n")
 
     def source(self) -> Optional[SystemAddress]:
-        """Return the address in a complete header; None where the balancer speaks for itself.
+        """Return the address in a complete header; None if the balancer connects for itself.
 
         Raises:
             HeaderError: the header is malformed.
@@ -132,13 +132,13 @@ class HeaderReader:
 
 
 def _plain(host: Union[ipaddress.IPv4Address, ipaddress.IPv6Address]) -> str:
-    """Return an address as limits count it: one that is IPv4 inside IPv6 as IPv4."""
+    """Return an address as text, an IPv4-mapped IPv6 address as IPv4."""
     mapped = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None
     return str(mapped or host)
 
 
 class _WaitingSocket:
-    """An accepted socket whose header has not arrived completely."""
+    """An accepted socket whose header is not complete."""
 
     def __init__(self, headers: ProxyHeaders, sock: socket.socket, balancer: SystemAddress) -> None:
         self.sock = sock
@@ -147,7 +147,7 @@ class _WaitingSocket:
         self._reader = HeaderReader()
 
     def on_ready(self, events: int) -> None:
-        """Read as much of the header as came."""
+        """Read as much of the header as has arrived."""
         try:
             while not self._reader.take(self._read()):
                 pass
@@ -182,9 +182,9 @@ class ProxyHeaders:
     Args:
         loop: the event loop.
         trusted: the balancers' addresses.
-        connections: how many the relay may have.
-        accepted: called with each socket and its peer's address; where there is a header, the one in it.
-        refused: called with a balancer's address and the reason, when its connection was closed.
+        connections: the most connections that the relay may have.
+        accepted: called with each socket and its peer's address, from the header if there is one.
+        refused: called with a balancer's address and the reason for closing its connection.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Listeners, pending connects and tunnel ends by key: decisions without sockets or time.
 
-The registry knows listeners, pending connects and tunnel ends by any hashable ids.
+The registry stores listeners, pending connects and tunnel ends as hashable ids of any type.
 
     listen(K)     the newest listener of K replaces an older one, and takes over its pending connects
     connect(K)    the connect waits for K's listener; or it is refused
@@ -33,8 +33,8 @@ class Connect(NamedTuple):
     Args:
         source: the key that connects.
         target: the key that it connects to.
-        address: that it came from.
-        since: when its peer asked, in seconds; connects of other hosts come a little later.
+        address: the prefix of its peer's address.
+        since: when its peer asked, in seconds; a connect that another host forwards arrives a little later.
     """
 
     source: bytes
@@ -44,7 +44,7 @@ class Connect(NamedTuple):
 
 
 class Fullest(NamedTuple):
-    """The most that there is of one key: tunnel ends, pending connects from it and for its listener."""
+    """The highest counts of any one key: tunnel ends, pending connects from it and for its listener."""
 
     tunnels: int
     pending: int
@@ -62,7 +62,7 @@ class Registry(Generic[L, P, T]):
         self._limits = limits
         self._listeners: dict[bytes, L] = {}
         self._connects: dict[P, Connect] = {}
-        # The ids of a dict are in the order of arrival; those of a pair are the oldest first.
+        # The ids of a dict are in the order of arrival; those of a pair are in the order of `since`.
         self._of_pair: dict[Pair, dict[P, None]] = {}
         self._of_target: dict[bytes, dict[P, None]] = {}
         self._of_source: Counter[bytes] = Counter()
@@ -75,7 +75,7 @@ class Registry(Generic[L, P, T]):
         return len(self._listeners) + len(self._connects) + len(self._tunnel_ends)
 
     def change_limits(self, limits: Limits) -> None:
-        """Change the limits; what exceeds them now stays."""
+        """Change the limits. Ids over a new limit stay."""
         self._limits = limits
 
     def listener_of(self, key: bytes) -> Optional[L]:
@@ -83,7 +83,7 @@ class Registry(Generic[L, P, T]):
         return self._listeners.get(key)
 
     def listen(self, listener: L, key: bytes) -> tuple[Optional[L], list[P]]:
-        """Make `listener` the listener of `key`; return the replaced one, and the connects that wait."""
+        """Make `listener` the listener of `key`; return the one it replaced and all pending connects."""
         replaced = self._listeners.get(key)
         self._listeners[key] = listener
         return replaced, self.pending_for(key)
@@ -101,11 +101,11 @@ class Registry(Generic[L, P, T]):
         return (source, target) in self._of_pair
 
     def unattended(self) -> list[P]:
-        """Return the connects that wait for listeners that are not there, in the order of arrival."""
+        """Return the connects that wait for absent listeners, in the order of arrival."""
         return [each for each, connect in self._connects.items() if connect.target not in self._listeners]
 
     def fullest(self) -> Fullest:
-        """Return the most that one key holds."""
+        """Return the highest counts of any one key."""
         return Fullest(
             max(self._tunnels_of_key.values(), default=0),
             max(self._of_source.values(), default=0),
@@ -113,7 +113,7 @@ class Registry(Generic[L, P, T]):
         )
 
     def expect_listeners(self, expected: bool) -> list[P]:
-        """Allow connects to wait for absent listeners, or stop allowing it; return those that must end."""
+        """Allow connects to wait for absent listeners, or stop allowing it; return connects that must end."""
         self._expects_listeners = expected
         pending = [] if expected else self.unattended()
         for each in pending:
@@ -121,10 +121,10 @@ class Registry(Generic[L, P, T]):
         return pending
 
     def connect(self, pending: P, connect: Connect) -> Union[CloseReason, tuple[Optional[L], Optional[P]]]:
-        """Let `pending` wait; return its listener and the connect that must end for it, or why it is refused.
+        """Let `pending` wait; return its listener and the connect to evict, or why it is refused.
 
-        The listener is None if it is only expected. Where too many wait for one listener, the newest of the
-        address with most gives up its place.
+        The listener is None while it is expected but absent. If too many connects wait for one listener, the
+        newest of the address with the most is evicted; if that is the new one, it is refused.
         """
         listener = self._listeners.get(connect.target)
         if listener is None and not self._expects_listeners:
@@ -150,7 +150,7 @@ class Registry(Generic[L, P, T]):
         return listener, evicted
 
     def accept(self, key: bytes, source: bytes) -> Union[CloseReason, P]:
-        """Take the oldest connect from `source` to `key`; return it, or why there is no tunnel."""
+        """Remove and return the oldest connect from `source` to `key`, or return why there is no tunnel."""
         pending = self._oldest(source, key)
         if pending is None:
             return CloseReason.NO_PENDING_CONNECT
@@ -160,14 +160,14 @@ class Registry(Generic[L, P, T]):
         return pending
 
     def reject(self, key: bytes, source: bytes) -> Optional[P]:
-        """Take the oldest connect from `source` to `key`; it may have ended meanwhile."""
+        """Remove and return the oldest connect from `source` to `key`, or return None if it has ended."""
         pending = self._oldest(source, key)
         if pending is not None:
             self.remove_connect(pending)
         return pending
 
     def remove_connect(self, pending: P) -> Optional[L]:
-        """Forget `pending`; return the listener that it waited for, None where it did not wait."""
+        """Forget `pending`; return the listener that it waited for, or None."""
         connect = self._connects.pop(pending, None)
         if connect is None:
             return None
@@ -177,7 +177,7 @@ class Registry(Generic[L, P, T]):
         return self._listeners.get(connect.target)
 
     def remove_listener(self, listener: L, key: bytes) -> list[P]:
-        """Forget `listener`; return the connects that waited for it, none where it was replaced."""
+        """Forget `listener`; return the connects that waited for it, none if it was replaced."""
         if self._listeners.get(key) is not listener:
             return []
         del self._listeners[key]
@@ -187,7 +187,7 @@ class Registry(Generic[L, P, T]):
         return pending
 
     def take(self, waiting: Sequence[P]) -> list[tuple[P, Connect]]:
-        """Forget connects; return each with what its peer asked for."""
+        """Remove connects; return each with its details."""
         taken = [(each, self._connects[each]) for each in waiting]
         for each in waiting:
             self.remove_connect(each)
@@ -199,7 +199,7 @@ class Registry(Generic[L, P, T]):
         self._tunnels_of_key[key] += 1
 
     def remove_tunnel_end(self, end: T) -> None:
-        """Forget `end`, whether it is one or not."""
+        """Forget `end`, if it is a tunnel end."""
         key = self._tunnel_ends.pop(end, None)
         if key is not None:
             count_down(self._tunnels_of_key, key)
@@ -208,7 +208,7 @@ class Registry(Generic[L, P, T]):
         return next(iter(self._of_pair.get((source, target), ())), None)
 
     def _newest_of_most(self, new: Connect) -> Optional[P]:
-        """Return the newest connect of the address with most for one listener; None if it is the new one."""
+        """Return the newest connect of the address with the most for a listener; None if that is `new`."""
         waiting = self._of_target[new.target]
         counts = Counter(self._connects[each].address for each in waiting)
         counts[new.address] += 1

@@ -1,6 +1,6 @@
 """Where connections meet: gives them their roles, and carries out what the registry decides.
 
-Requests come up from the sessions; the answers go down as new sessions, announcements and ends.
+Requests come up from the sessions; the answers go down as new sessions, announcements and closed connections.
 
 Source: section 7 of docs/protocol.md.
 """
@@ -38,7 +38,7 @@ class Rendezvous:
         loop: the event loop.
         limits: how much one key may hold.
         tunnels: makes tunnels.
-        settled: called with a connection that gets its role.
+        settled: called with each connection that takes a role.
         opens: called with the two ends of each tunnel, the connect first, before it is made.
         policy: may refuse a role.
         homes: knows which keys listen at other hosts.
@@ -63,13 +63,13 @@ class Rendezvous:
         self._policy = policy
         self._homes = homes or Homes()
         self._refuses_listeners = False
-        self._claiming: dict[bytes, Listener] = {}  # no connect finds them yet
+        self._claiming: dict[bytes, Listener] = {}  # no connect can find them yet
 
     def enter(self, connection: SocketConnection) -> None:
-        """Take a connection whose peer is authenticated."""
+        """Wait for the role of a connection whose peer is authenticated."""
         connection.change_session(Event.AUTHENTICATE, self._awaiting_init(connection))
         connection.take_socket_back()
-        # The InitConnection may have come right behind the handshake.
+        # The InitConnection may have arrived right after the handshake.
         connection.env.loop.request_turn(connection, READ)
 
     def expect_listeners(self, expected: bool) -> None:
@@ -80,12 +80,12 @@ class Rendezvous:
         )
 
     def refuse_listeners(self) -> None:
-        """Close new listeners, and connects that wait for expected ones: another process has them."""
+        """Close new listeners, and connects that wait for one: they now belong to another process."""
         self._refuses_listeners = True
         self.expect_listeners(False)
 
     def start_forwarded(self, connection: SocketConnection) -> None:
-        """Begin with a connection whose peer is authenticated at another host."""
+        """Start a connection whose peer is authenticated at another host."""
         connection.start(self._awaiting_init(connection))
 
     def take_role(self, connection: SocketConnection, role: InitRole, other: bytes, age: float) -> None:
@@ -106,13 +106,13 @@ class Rendezvous:
             self._join(connection, other)
 
     def take_back(self, forwarded: PendingConnect, target: bytes, age: float) -> None:
-        """Let a connect wait here instead of forwarding it: its target listens here by now."""
+        """Let a connect wait here instead of forwarding it: its target listens here, or nowhere."""
         early = forwarded.take_early_data()
         pending = PendingConnect(forwarded.connection, self._connect_ended, early)
         self._wait(pending, target, Event.FORWARD, age)
 
     def lose(self, key: bytes) -> None:
-        """Close the listener of `key`, which listens at another host now; forward connects that wait."""
+        """Close the listener of `key`, which now listens at another host; forward waiting connects."""
         claiming = self._claiming.pop(key, None)
         if claiming is not None:
             claiming.connection.close(CloseReason.REPLACED)
@@ -128,16 +128,17 @@ class Rendezvous:
         """Forward connects whose listeners are expected here: they may have come back at another host.
 
         Args:
-            most: how many; those that come back without success are the last ones next time.
+            most: how many to forward; those that return without success go last the next time.
 
-        Returns: whether there are more.
+        Returns:
+            Whether there are more.
         """
         unattended = self.registry.unattended()
         self._forward(self.registry.take(unattended[:most]))
         return len(unattended) > most
 
     def finish_claim(self, key: bytes) -> None:
-        """Register the new listener of `key`, if there is one: other hosts find it too."""
+        """Register the new listener of `key`, if there is one: its claim has been answered."""
         listener = self._claiming.pop(key, None)
         if listener is not None:
             listener.connection.call(self._register, listener)
@@ -148,11 +149,11 @@ class Rendezvous:
 
     def _finish_one_claim(self, claim: tuple[bytes, Listener]) -> None:
         key, listener = claim
-        if self._claiming.get(key) is listener:  # no newer one, whose claim may be answered
+        if self._claiming.get(key) is listener:  # not a newer one, whose claim may still be answered
             self.finish_claim(key)
 
     def forget(self, connection: SocketConnection) -> None:
-        """Forget a closed connection; only tunnel ends are known here."""
+        """Forget a closed connection, if it is a tunnel end."""
         self.registry.remove_tunnel_end(connection)
 
     def _listen(self, connection: SocketConnection) -> None:
@@ -245,7 +246,7 @@ class Rendezvous:
             self.registry.add_tunnel_end(end, end.key)
         self._opens(*ends)
         self._homes.before_join(*ends)
-        if any(end.closed for end in ends):  # lost while its host was told
+        if any(end.closed for end in ends):  # lost while its host was being told
             for end in ends:
                 end.close(CloseReason.PARTNER_ENDED)
             return
@@ -276,7 +277,7 @@ class Rendezvous:
         return self.registry.has_pending(listener.connection.key)
 
     def _listener_ended(self, listener: Listener) -> None:
-        """Close the connects that wait for `listener`; its tunnels live on."""
+        """Close the connects that wait for `listener`; its tunnels stay."""
         key = listener.connection.key
         if self._claiming.get(key) is listener:
             del self._claiming[key]

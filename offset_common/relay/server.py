@@ -1,4 +1,4 @@
-"""The relay put together: its parts, start, drain and stop."""
+"""The relay: builds its parts; starts, drains and stops them."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ DRAIN_CHECK_INTERVAL = 0.1  # seconds
 
 
 class Workers(TunnelMaker, Protocol):
-    """Worker processes that forward for tunnels (workers/), which a relay of one process does not load."""
+    """Worker processes that forward tunnels (workers/); a relay of one process does not load them."""
 
     def stop_restarting(self) -> None:
-        """Start no worker again: the relay is about to stop."""
+        """Restart no more workers: the relay is about to stop."""
 
     def stop(self) -> None:
         """End the workers."""
@@ -51,18 +51,18 @@ class Relay:
     """One relay.
 
     Args:
-        identity: its public key is in the ticket.
-        sockets: bound and listening.
-        limits: what it gives to all, to one address and to one key.
-        log: where its lines go.
-        clock: seconds, as of time.monotonic.
-        workers: processes that forward for tunnels; with 1 this one does.
-        policy: what the operator asks for beside the limits.
+        identity: the key pair of the relay; its public key is in the ticket.
+        sockets: bound and listening sockets.
+        limits: in total, per address and per key.
+        log: writes the log.
+        clock: returns the time in seconds, as time.monotonic does.
+        workers: how many processes forward tunnels; with 1, this one does.
+        policy: the operator's rules besides the limits.
         balancers: the networks of load balancers that send PROXY headers.
-        make_homes: makes what knows about other hosts, if there are any.
+        make_homes: creates the Homes of a fleet, or None.
 
     Raises:
-        ServiceError: the system refuses to start this number of processes or threads.
+        ServiceError: the system cannot start that many processes or threads.
     """
 
     def __init__(
@@ -107,24 +107,24 @@ class Relay:
         ]
         self._drain_until: Optional[float] = None
         self._stopping = False
-        self._drained = False  # every connection was told to finish
+        self._drained = False  # the tunnels have been told to finish
         self.loop.add_periodic(lambda: self.buffers.resume_waiting(self.loop.now), self.buffers.next_time)
         self.loop.add_periodic(self._write_log, self._next_log_time)
         self._policy.attach(self)
 
     @property
     def addresses(self) -> list[str]:
-        """The addresses that it listens on, as "host:port"."""
+        """The addresses that the relay listens on, as "host:port"."""
         return [show_address(each.sock.getsockname()) for each in self._acceptors]
 
     @property
     def limits(self) -> Limits:
-        """The limits for all, for one address and for one key."""
+        """The limits: in total, per address and per key."""
         return self._limits
 
     @property
     def draining(self) -> bool:
-        """Whether it accepts no more connections and is about to stop."""
+        """Whether the relay accepts no more connections and is about to stop."""
         return self._drain_until is not None
 
     def serve(self) -> None:
@@ -181,7 +181,7 @@ class Relay:
         return self._homes.view()
 
     def show_state(self) -> None:
-        """Log one line with the present state."""
+        """Log one line with the current state."""
         log_event("relay state", **describe(self))
 
     def close(self) -> None:
@@ -199,7 +199,7 @@ class Relay:
         self.loop.close()
 
     def _start_workers(self, count: int) -> Workers:
-        # Imported here, so that a relay of one process does not load it.
+        # Imported here so that a relay of one process does not load it.
         from offset_common.relay.workers.pool import WorkerPool
 
         program = self._policy.worker_program(count)
@@ -243,7 +243,7 @@ class Relay:
             connection.fail(error)
 
     def admit_address(self, address: PeerAddress) -> Optional[CloseReason]:
-        """Make room for a connection; return why there is none, which is logged, or None."""
+        """Make room for a connection; return None, or log and return why there is no room."""
         obstacle = self._policy.refuse_address(address.host) or self.admission.make_room(address.prefix)
         if isinstance(obstacle, CloseReason):
             self._log_refusal(address, obstacle)

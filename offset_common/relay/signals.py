@@ -23,12 +23,12 @@ HANDLED = tuple(
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
-# A shell starts a background job with SIGINT ignored, nohup starts a program with SIGHUP ignored.
+# A shell starts a background job with SIGINT ignored; nohup starts a program with SIGHUP ignored.
 _KEPT_IGNORED = (signal.SIGINT, getattr(signal, "SIGHUP", None))
 
 
 class Signals:
-    """Signals that are kept while the relay starts, and given to it once it can act on them.
+    """Keeps signals while the relay starts, and passes them on once it can act on them.
 
     A signal that stops the relay ends its start, with status 0.
     """
@@ -49,7 +49,7 @@ class Signals:
 
     def hold(self):
         # type: () -> None
-        """Keep signals that stop the relay, too: an exception would leave threads and processes behind."""
+        """Keep also signals that stop the relay: an exception would leave threads and processes behind."""
         self._may_exit = False
 
     def attach(self, act, wake_descriptor):
@@ -70,7 +70,7 @@ class Signals:
         # type: () -> None
         """Ignore signals from now on: the relay has stopped."""
         signal.set_wakeup_fd(-1)
-        # Not by a handler of Python's: they are removed a moment before the process ends.
+        # Not with a Python handler: those are removed a moment before the process ends.
         for number in HANDLED:
             signal.signal(number, signal.SIG_IGN)
 
@@ -79,7 +79,7 @@ class Signals:
         if self._act is not None:
             self._act(number)
             return
-        # Also kept where it ends the start: Python discards exceptions in a few places, such as finalizers.
+        # Kept even if it ends the start: Python discards exceptions in a few places, such as finalizers.
         self._early.append(number)
         if self._may_exit and number in STOPPING:
             _report("strelay: stopped by %s before it was ready\n" % signal.Signals(number).name)

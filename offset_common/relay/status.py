@@ -1,4 +1,4 @@
-"""The present state of a relay, for operators and tests; SIGUSR1 logs it."""
+"""The current state of a relay, for operators and tests; SIGUSR1 logs it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Traffic(NamedTuple):
     sent: int
 
     def plus(self, received: int, sent: int) -> Traffic:
-        """Return this with more bytes of each direction."""
+        """Return these bytes plus more of each direction."""
         return Traffic(self.received + received, self.sent + sent)
 
 
 class Described(Protocol):
-    """The parts of a relay that its state is in."""
+    """The parts of a relay that its state describes."""
 
     loop: EventLoop
     buffers: BufferPool
@@ -42,7 +42,7 @@ class Described(Protocol):
 
 
 def describe(relay: Described) -> dict[str, Any]:
-    """Return the present figures, then totals since the start, as fields for the log."""
+    """Return the current figures, then totals since the start, as fields for the log."""
     connections = relay.admission.all()
     states = Counter(connection.session.state for connection in connections)
     return {

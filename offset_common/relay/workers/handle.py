@@ -23,18 +23,18 @@ from offset_common.relay.log import log_event
 from offset_common.relay.workers.process import FRONT_SIGNALS, HEARTBEAT_INTERVAL, MAX_TRACEBACK
 from offset_common.relay.workers.transfer import MAX_DATAGRAM, encode_pair, end_of, send_with_sockets
 
-MISSED_HEARTBEATS = 5  # until a worker counts as hung: 4.5 s, as a check is up to a tick late
+MISSED_HEARTBEATS = 5  # until a worker counts as hung: up to 4.5 s, as each check may be a tick late
 MISSED_HEARTBEATS_AT_START = 40  # while the process starts: 30 s
-RESTART_DELAY = 1.0  # seconds from a worker's death to its successor, or to the next try
+RESTART_DELAY = 1.0  # seconds before a dead worker is replaced, or before the next attempt
 END_TIMEOUT = 5.0  # seconds that a worker may take to end
-EXIT_TIMEOUT = 0.1  # seconds that it may take once it has closed its channel; the relay waits
+EXIT_TIMEOUT = 0.1  # seconds that it may take after closing its channel; the relay waits
 KILL_TIMEOUT = 1.0  # seconds that a killed process may take to end
 _PROJECT = Path(__file__).resolve().parent.parent.parent.parent
 
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Block the signals that a worker ignores: a new process inherits that, and unblocks them itself.
+    """Block the signals that a worker ignores: a new process inherits the mask, and unblocks them itself.
 
     Otherwise a Ctrl-C would end a worker that has not set its handlers yet.
     """
@@ -46,13 +46,13 @@ def _signals_blocked() -> Iterator[None]:
 
 
 class WorkerHandle:
-    """One worker process, started again when it dies or hangs.
+    """One worker process, restarted when it dies or hangs.
 
     Args:
-        loop: the front process's.
-        limits: for a single worker.
-        moved: called with a connection and the bytes that the process has read from it, if it reports them.
-        program: the module that the process runs, and arguments for it.
+        loop: the event loop of the front process.
+        limits: the limits of one worker.
+        moved: called with a connection and the number of bytes that the process reports having read.
+        program: the module that the process runs, and its arguments.
 
     Raises:
         OSError: the process cannot be started.
@@ -80,9 +80,9 @@ class WorkerHandle:
         self._start()
 
     def take(self, connections: tuple[SocketConnection, SocketConnection], numbers: tuple[int, int]) -> bool:
-        """Give a tunnel to the process; return whether the process can have it."""
+        """Send a tunnel to the process; return whether that was possible."""
         if self._channel is None or self._unsent or self._missed > 1:
-            return False  # it is busy; and a tunnel must not overtake earlier commands
+            return False  # it is busy, and a tunnel must not overtake earlier commands
         try:
             ends = [end_of(connection, number) for connection, number in zip(connections, numbers)]
             datagram = encode_pair(ends[0], ends[1])
@@ -95,18 +95,18 @@ class WorkerHandle:
         return True
 
     def finish(self, number: int, reason: CloseReason) -> None:
-        """Let the process deliver what is queued for a connection, then close it."""
+        """Let the process deliver the queued output of a connection, then close it."""
         if number in self.connections and number not in self._finishing:
             self._finishing.add(number)
             self._command(number, "finish", reason)
 
     def close(self, number: int, reason: CloseReason) -> None:
-        """Let the process close a connection, unless it has reported the end."""
+        """Let the process close a connection, unless it has already reported the end."""
         if self._forget_connection(number) is not None:
             self._command(number, "close", reason)
 
     def on_ready(self, events: int) -> None:
-        """Send what waits, and take what the process reports."""
+        """Send waiting commands, and handle reports of the process."""
         if events & WRITE:
             self._send_unsent()
         for _ in range(EACH_IN_ROUND):  # thousands of tunnels may end at once
@@ -126,11 +126,11 @@ class WorkerHandle:
                 self._died(hangs=False)
 
     def on_deadline(self) -> None:
-        """Count a missed heartbeat, or start the process again."""
+        """Count a missed heartbeat, or restart the process."""
         if self._channel is None:
             self._start_again()
             return
-        # Counted in calls, not in seconds: a relay that was stopped and continues blames no worker.
+        # Counted in calls, not in seconds: a relay that was suspended blames no worker.
         self._missed += 1
         if self._missed > self._missed_allowed:
             self._died(hangs=True)
@@ -138,25 +138,25 @@ class WorkerHandle:
             self._loop.deadlines.schedule(self, self._loop.now + HEARTBEAT_INTERVAL)
 
     def stop_restarting(self) -> None:
-        """Leave the process dead, should it die."""
+        """Do not restart the process if it dies."""
         self._restarts = False
 
     def disconnect(self) -> None:
-        """Let the process end, which it does when its channel is closed."""
+        """Close the channel, which makes the process end."""
         self._loop.deadlines.cancel(self)
         self._close_channel()
 
     def wait_for_end(self) -> None:
-        """Wait for the end of the process after `disconnect`."""
+        """Wait for the process to end after `disconnect`."""
         if self._process is not None:
             _, traceback = self._wait(END_TIMEOUT)
             if traceback:
                 log_event("bug in a worker", logging.ERROR, collapse="bug", traceback=traceback)
 
     def _wait(self, timeout: float) -> tuple[Optional[int], str]:
-        """Wait for the end of the process, kill it after `timeout`; return its status and what it wrote.
+        """Wait for the process to end, or kill it after `timeout`; return its status and its output.
 
-        A process that the system cannot end now, such as one that waits for a disk, is left alone.
+        A process that the system cannot end now, because it waits for a disk, is left alone.
         """
         assert self._process is not None and self._process.stderr is not None
         try:
@@ -188,7 +188,7 @@ class WorkerHandle:
                         pass_fds=[theirs.fileno()],
                         cwd=_PROJECT,
                         stdin=subprocess.DEVNULL,
-                        stderr=subprocess.PIPE,  # read when it has ended: it writes only a last traceback
+                        stderr=subprocess.PIPE,  # read when it has ended: it only writes a last traceback
                     )
             undo.pop_all()
         self._channel = ours
@@ -210,9 +210,9 @@ class WorkerHandle:
                 self._channel.send(self._unsent[0])
                 self._unsent.popleft()
         except ConnectionError:
-            self._unsent.clear()  # the end of the channel is reported as well
+            self._unsent.clear()  # the end of the channel is reported separately
         except OSError:
-            pass  # the process is busy, or the system is: again a little later
+            pass  # the process or the system is busy; try again a little later
         self._loop.modify(self._channel, READ | WRITE if self._unsent else READ, self)
 
     def _take_report(self, report: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""The front process's side of the workers: chooses one for each tunnel.
+"""The workers, as the front process sees them: chooses one for each tunnel.
 
 The front process accepts, computes handshakes and holds listeners; tunnels go to worker processes. A worker
-that dies or hangs takes its tunnels with it and is started again. Where no worker can take a tunnel, the
-front process forwards for it itself.
+that dies or hangs takes its tunnels with it, and is restarted. If no worker can take a tunnel, the front
+process forwards it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from offset_common.relay.workers.handle import WorkerHandle
 
 
 class RemoteTunnel(ConnectionSession):
-    """A tunnel end that a worker process serves; only its account is left here.
+    """A tunnel end that a worker process serves; only its traffic counters are left here.
 
     Args:
         connection: the connection, whose socket has moved.
         worker: the process that has it.
-        number: what both processes know it by.
-        meter: counts what the worker reports, if that is asked for.
+        number: identifies the connection in both processes.
+        meter: counts the bytes that the worker reports, or None.
     """
 
     __slots__ = ("_meter", "_number", "_worker")
@@ -51,7 +51,7 @@ class RemoteTunnel(ConnectionSession):
             self._meter.count(size)
 
     def finish(self, reason: CloseReason) -> None:
-        """Let the worker deliver what is queued, then close."""
+        """Let the worker deliver the queued output, then close."""
         self._worker.finish(self._number, reason)
 
     def on_closed(self, reason: CloseReason) -> None:
@@ -60,17 +60,17 @@ class RemoteTunnel(ConnectionSession):
 
 
 class WorkerPool:
-    """Gives tunnels to workers; takes the place of `Tunnels` in the front process.
+    """Sends tunnels to workers; replaces `Tunnels` in the front process.
 
     Args:
-        loop: the front process's.
-        limits: for the whole relay.
-        count: how many workers.
-        local: serves what no worker can take.
-        program: the module that a worker runs, and arguments for it.
+        loop: the event loop of the front process.
+        limits: the limits of the whole relay.
+        count: the number of workers.
+        local: makes the tunnels, and forwards those that no worker can take.
+        program: the module that a worker runs, and its arguments.
 
     Raises:
-        ServiceError: the system refuses to start this number of processes.
+        ServiceError: the system cannot start that many processes.
     """
 
     def __init__(
@@ -88,20 +88,20 @@ class WorkerPool:
             self.stop()
             raise ServiceError(
                 f"cannot start {count} worker processes: {error.strerror or error}; "
-                "choose fewer with --workers, or raise the limits of open files and processes"
+                "choose fewer with --workers, or raise the limits on open files and processes"
             ) from None
 
     def make_tunnel(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
-        """Let a worker forward between a pending connect and its acceptor, early data first."""
+        """Let a worker forward between a pending connect and its acceptor, the early data first."""
         ends = self._local.prepare(pending, acceptor)
         for end in ends:
             if end.connection.session is end:
                 end.connection.pause_reading()
-        # Not at once: the acceptor's unhandled input is kept only after this message.
+        # Not now: the acceptor's unhandled input is kept only after this message.
         self._loop.call_soon(partial(acceptor.call, self._move, *ends))
 
     def stop_restarting(self) -> None:
-        """Start no worker again: the relay is about to stop."""
+        """Restart no more workers: the relay is about to stop."""
         for worker in self.workers:
             worker.stop_restarting()
 
@@ -116,7 +116,7 @@ class WorkerPool:
         ends = (connect, accept)
         connections = (connect.connection, accept.connection)
         if any(end.connection.session is not end or end.connection.closed for end in ends):
-            return  # one of them ended, and with it the other
+            return  # one of them ended, and the other with it
         numbers = (self._next_number, self._next_number + 1)
         self._next_number += 2
         workers = sorted(self.workers, key=lambda worker: len(worker.connections))

@@ -1,4 +1,4 @@
-"""A worker process: it forwards for the tunnels that the front process gives it, and does nothing else.
+"""A worker process: forwards the tunnels that the front process sends it, and does nothing else.
 
 It reports to the front process in JSON datagrams: a heartbeat, the end of each connection, and bugs. When
 the front process is gone, the worker ends.
@@ -29,19 +29,19 @@ from offset_common.relay.signals import HANDLED
 from offset_common.relay.workers.transfer import End, decode_pair, receive_with_sockets
 
 HEARTBEAT_INTERVAL = 0.5  # seconds
-RETRY_INTERVAL = 0.05  # seconds until a report is sent again that the front process did not take
+RETRY_INTERVAL = 0.05  # seconds before another attempt to send a report that the front process did not accept
 MAX_TRACEBACK = 8000  # characters
 FRONT_SIGNALS = HANDLED
 """Signals that a terminal or a supervisor sends to all processes, and that the front process handles."""
 
 
 class Worker:
-    """Forwards for tunnels.
+    """Forwards tunnels.
 
     Args:
-        channel: a Unix socket of datagrams to the front process.
+        channel: a Unix socket that carries datagrams to and from the front process.
         stall: seconds that a peer may leave its output unread.
-        buffers: bytes that the connections may buffer.
+        buffers: bytes that all connections together may buffer.
     """
 
     def __init__(self, channel: socket.socket, stall: float, buffers: int) -> None:
@@ -66,7 +66,7 @@ class Worker:
         self.loop.run()
 
     def meter(self, source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
-        """Return the meter of a tunnel end, or None: only a policy has some."""
+        """Return None: only a worker with a policy has meters for tunnel ends."""
         return None
 
     def report(self, **values: Any) -> None:
@@ -111,7 +111,7 @@ class Worker:
             tunnel.start()
 
     def _refuse_pair(self, ends: list[End], descriptors: list[int]) -> None:
-        # This process had no descriptor left; those that did not arrive are closed already.
+        # This process had no descriptor left; the kernel has closed those that did not arrive.
         for descriptor in descriptors:
             os.close(descriptor)
         for end in ends:
@@ -152,7 +152,7 @@ class Worker:
         if self.loop.now >= self._heartbeat_at:
             self._heartbeat_at = self.loop.now + HEARTBEAT_INTERVAL
             self.report(alive=True)
-        with contextlib.suppress(BlockingIOError):  # the front process is busy: again a little later
+        with contextlib.suppress(BlockingIOError):  # the front process is busy; try again a little later
             while self._reports:
                 self._channel.send(self._reports[0])
                 self._reports.popleft()
@@ -163,7 +163,7 @@ class Worker:
 
 def prepare(arguments: list[str]) -> tuple[socket.socket, float, int]:
     """Prepare the process; return the channel, stall limit and buffers that the arguments describe."""
-    # The front process decides when to end, by closing its channel. It blocked these signals until now.
+    # The front process decides when to end, by closing the channel. It blocked these signals until now.
     for number in FRONT_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FRONT_SIGNALS)
@@ -172,7 +172,7 @@ def prepare(arguments: list[str]) -> tuple[socket.socket, float, int]:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve the front process; the arguments: its channel's descriptor, stall limit and buffers."""
+    """Serve the front process; arguments: the channel's descriptor, stall limit and buffers."""
     channel, stall, buffers = prepare(arguments)
     with contextlib.suppress(ConnectionError):
         Worker(channel, stall, buffers).run()

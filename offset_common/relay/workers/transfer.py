@@ -1,4 +1,4 @@
-"""How the two ends of a tunnel travel from the front process to a worker.
+"""How the two ends of a tunnel move from the front process to a worker.
 
 One datagram of a Unix socket: a line of JSON, then the unhandled input and the unread output of both ends;
 the two sockets travel with it as descriptors (SCM_RIGHTS). The keys in it never leave the machine's memory.
@@ -20,11 +20,11 @@ class End(NamedTuple):
     """One end of a tunnel on its way.
 
     Args:
-        number: what both processes know it by.
-        prefix: the peer's address, as fairness counts by it.
-        key: the peer's; another host may have verified it, and then the protocol state has that host's.
+        number: identifies the connection in both processes.
+        prefix: the prefix of the peer's address, for fairness.
+        key: the peer's public key; if another host has verified it, the protocol state has that host's.
         state: the protocol state (`Connection.export_state`).
-        input: bytes that were received and not handled.
+        input: bytes received but not handled.
         output: bytes that the peer has not read yet.
     """
 
@@ -54,7 +54,7 @@ def end_of(connection: SocketConnection, number: int) -> End:
 
 
 def encode_pair(connect: End, accept: End) -> Optional[bytes]:
-    """Return the datagram, or None where too much is buffered for one."""
+    """Return the datagram, or None if too much is buffered for one."""
     ends = (connect, accept)
     head = [
         [end.number, end.prefix, end.key.hex(), end.state, len(end.input), len(end.output)] for end in ends
@@ -82,17 +82,17 @@ def send_with_sockets(channel: socket.socket, datagram: bytes, descriptors: list
     """Send a datagram and descriptors.
 
     Raises:
-        OSError: the other process is gone, or too busy to take it now.
+        OSError: the other process is gone, or too busy to accept it now.
     """
     rights = array.array("i", descriptors)
     channel.sendmsg([datagram], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
 
 def receive_with_sockets(channel: socket.socket) -> tuple[bytes, list[int]]:
-    """Return a datagram, empty at the end, and the descriptors that came with it.
+    """Return a datagram, empty at the end, and the descriptors that arrived with it.
 
     Raises:
-        BlockingIOError: nothing came.
+        BlockingIOError: nothing has arrived.
     """
     descriptors = array.array("i")
     datagram, ancillary, _, _ = channel.recvmsg(MAX_DATAGRAM, socket.CMSG_SPACE(2 * descriptors.itemsize))
