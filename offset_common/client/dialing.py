@@ -11,7 +11,6 @@ from __future__ import annotations
 import enum
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from offset_common.channel.events import Event
 from offset_common.channel.handshake import RandomBytes, WrongPeerError
 from offset_common.channel.secure_channel import Observer
 from offset_common.client.arguments import check_identity, check_seconds, check_ticket
+from offset_common.client.threads import start_thread
 from offset_common.constants import FRAME_LENGTH_SIZE, HANDSHAKE_TIMEOUT, VERSION_SIZE
 from offset_common.errors import ConnectError, PeerError, RelayUnreachable, WrongRelay
 from offset_common.identity import Identity
@@ -132,8 +132,10 @@ def find_addresses(address: Address, deadline: Deadline) -> list[SocketAddress]:
     """
     result: list[Union[list[SocketAddress], ConnectError]] = []
     # The system resolver has no timeout, so it runs in a thread that can be abandoned.
-    thread = threading.Thread(target=lambda: result.append(_resolve(address)), daemon=True)
-    thread.start()
+    try:
+        thread = start_thread(lambda: result.append(_resolve(address)), "offset name lookup")
+    except OSError as error:
+        raise RelayUnreachable(Step.NAME, f"no lookup of {address.host}: {error}") from error
     thread.join(deadline.left())
     if not result:
         raise RelayUnreachable(Step.NAME, f"looking up {address.host} took more than {deadline.seconds:g} s")

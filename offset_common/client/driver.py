@@ -21,6 +21,7 @@ from typing import Callable, Optional
 
 from offset_common.client.layers import Layers
 from offset_common.client.message_queue import MessageQueue
+from offset_common.client.threads import start_thread
 from offset_common.constants import MAX_MESSAGE_SIZE
 from offset_common.errors import ConnectionEnded, ConnectionLost, LocalProtocolError, OffsetError
 
@@ -82,8 +83,11 @@ class Driver:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
         self._watched = 0
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread = start_thread(self._run, name)
+        except OSError as error:
+            self._finish(ConnectionLost(str(error)))
+            raise
 
     # Called from the program's threads.
 

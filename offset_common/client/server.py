@@ -14,11 +14,13 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Callable, Optional
 
 from offset_common.client.arguments import check_identity, check_public_key, check_ticket
 from offset_common.client.backoff import Backoff
 from offset_common.client.listener import Incoming, Listener, listen
+from offset_common.client.threads import start_thread
 from offset_common.client.tunnel import Tunnel
 from offset_common.errors import ConnectionEnded, OffsetError, PeerError
 from offset_common.identity import Identity, encode_key
@@ -102,12 +104,9 @@ class Server:
             self._start_caller(incoming)
 
     def _start_caller(self, incoming: Incoming) -> None:
-        thread = threading.Thread(
-            target=self._serve_caller, args=(incoming,), name="offset caller", daemon=True
-        )
         try:
-            thread.start()
-        except RuntimeError as error:  # the system allows no more threads
+            start_thread(partial(self._serve_caller, incoming), "offset caller")
+        except OSError as error:
             self._places.release()
             LOGGER.warning("rejected %s: %s", encode_key(incoming.public_key), error)
             incoming.reject()

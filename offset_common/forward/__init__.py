@@ -7,6 +7,7 @@
             delivery.py         messages that are sent again through the next tunnel
         tunnel.py           one tunnel in the event loop
     messages.py             the messages between the two sides, as bytes
+    targets.py, doors.py    connections to the shared services, and where they appear
     code.py, peers.py, known_codes.py, directory.py, services.py    arguments and files
     event_loop.py, display.py, approval.py                          the process
 

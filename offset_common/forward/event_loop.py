@@ -6,11 +6,12 @@ import heapq
 import itertools
 import selectors
 import socket
-import threading
 import time
 from collections import deque
 from contextlib import suppress
 from typing import Callable, Protocol
+
+from offset_common.client.threads import start_thread
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
@@ -101,11 +102,11 @@ class EventLoop:
         Args:
             name: the thread's name.
             work: returns what to call in the loop. It handles all of its own errors.
+
+        Raises:
+            OSError: the system allows no more threads.
         """
-        thread = threading.Thread(
-            target=lambda: self.call_soon_threadsafe(work()), name=f"offset {name}", daemon=True
-        )
-        thread.start()
+        start_thread(lambda: self.call_soon_threadsafe(work()), f"offset {name}")
 
     def stop(self) -> None:
         """Let `run` return."""

@@ -150,7 +150,7 @@ def read_ack(message: bytes) -> int:
 
 def encode_stream(kind: Kind, stream: int, text: str = "") -> bytes:
     """Return an OPEN, an END or a RESET."""
-    return HEADER.pack(kind, stream) + text.encode()
+    return HEADER.pack(kind, stream) + text.encode(errors="replace")  # a path may not be valid text
 
 
 def encode_credit(stream: int, size: int) -> bytes:

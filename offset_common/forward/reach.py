@@ -130,7 +130,10 @@ class Reach:
     def _dial(self) -> None:
         if not self._stopped:
             self._display.state(f"connecting to the relay {self._code.relay.address}")
-            self._loop.in_thread("connect", self._dial_in_thread)
+            try:
+                self._loop.in_thread("connect", self._dial_in_thread)
+            except OSError as error:
+                self._failed(error)
 
     def _dial_in_thread(self) -> Callable[[], object]:
         try:

@@ -11,27 +11,27 @@ from __future__ import annotations
 import threading
 import time
 from functools import partial
-from typing import Callable, NamedTuple, Optional, Union
+from typing import Callable, NamedTuple, Optional
 
 from offset_common.client import Dialing, Incoming, Listener, dial, listen
 from offset_common.client.backoff import Backoff
+from offset_common.client.threads import start_thread
 from offset_common.errors import OffsetError, OperatorError, PeerError, SilenceError
 from offset_common.forward.approval import Approval
 from offset_common.forward.caller import Caller
 from offset_common.forward.display import Display
 from offset_common.forward.event_loop import EventLoop
-from offset_common.forward.local import LocalConnection, reason_of
+from offset_common.forward.local import reason_of
 from offset_common.forward.messages import Hello, Welcome
 from offset_common.forward.peers import Peers, Rule
 from offset_common.forward.places import TUNNELS_PER_KEY, UNKNOWN, Places
 from offset_common.forward.services import Service
 from offset_common.forward.session import Session
 from offset_common.forward.shared_session import SharedSession
+from offset_common.forward.targets import Targets
 from offset_common.forward.traffic import Traffic
 from offset_common.identity import Identity, encode_key, short_key
 from offset_common.tickets import RelayTicket
-
-STREAMS_PER_SESSION = 1024
 
 
 class Options(NamedTuple):
@@ -84,6 +84,7 @@ class Share:
         self._display = display
         self._traffic = Traffic(loop, display)
         self._approval = Approval(loop, display)
+        self._targets = Targets(loop, services, self._traffic, options.max_streams, display)
         self._places = Places()
         self._sessions: dict[tuple[bytes, bytes], SharedSession] = {}  # by key, and number of the session
         self._callers: set[Caller] = set()
@@ -92,7 +93,7 @@ class Share:
 
     def start(self) -> None:
         """Start listening."""
-        threading.Thread(target=self._run_listener, name="offset share", daemon=True).start()
+        start_thread(self._run_listener, "offset share")
 
     def stop(self) -> None:
         """Cut off everything."""
@@ -129,14 +130,19 @@ class Share:
         """Reject a connect, or accept it in a thread."""
         key = incoming.public_key
         known, refusal = self._judge(key)
-        if not refusal and not self._places.take(key if known else UNKNOWN):
+        place = key if known else UNKNOWN
+        if not refusal and not self._places.take(place):
             refusal = "it has too many tunnels" if known else "too many unknown keys are waiting"
+        elif not refusal:
+            try:
+                self._loop.in_thread("accept", partial(self._dial_back, key, known))
+            except OSError as error:
+                self._places.give_back(place)
+                refusal = str(error)
         if refusal:
             incoming.reject()
             text = f"rejected {encode_key(key)}: {refusal}"
             self._display.repeated_event("rejected", text, key=encode_key(key), reason=refusal)
-        else:
-            self._loop.in_thread("accept", partial(self._dial_back, key, known))
 
     def _judge(self, key: bytes) -> tuple[bool, str]:
         """Return whether a key is known, and the reason for a refusal, or an empty string."""
@@ -202,7 +208,7 @@ class Share:
         resumed = session is not None
         if session is None:
             self._make_room(caller.key)
-            session = SharedSession(self._loop, self._connect, self._name_of(caller.key, hello.name))
+            session = SharedSession(self._loop, self._targets.connect, self._name_of(caller.key, hello.name))
             self._sessions[number] = session
         welcome = Welcome(resumed, session.received, self._options.name, tuple(self._services))
         session.join(caller, welcome, hello.received if resumed else 0)
@@ -244,28 +250,6 @@ class Share:
         if len(own) >= TUNNELS_PER_KEY and away:
             self._end_session(away[0], "the other side opened too many sessions")
 
-    def _connect(self, session: SharedSession, name: str) -> Union[LocalConnection, str]:
-        """Return a connection for a new stream, or the reason for a refusal."""
-        services = self._services
-        service = services.get(name)
-        if not name and len(services) == 1:
-            service = next(iter(services.values()))
-        refusal = ""
-        if service is None:
-            called = f"no service is called {name[:40]!r}" if name else "there is more than one service"
-            refusal = f"{called}; name one of: {', '.join(services)}"
-        elif session.streams >= STREAMS_PER_SESSION or self._traffic.open >= self._options.max_streams:
-            refusal = "it has too many connections"
-        if service is None or refusal:
-            text = f"refused a connection from {session.peer}: {refusal}"
-            self._display.repeated_event("refused", text, peer=session.peer, service=name)
-            return refusal
-        local = session.new_local(self._traffic.end)
-        what = f"{service.name} for {session.peer}"
-        self._traffic.begin(local, what, peer=session.peer, service=service.name)
-        self._loop.in_thread("service", partial(_connect_local, service, local))
-        return local
-
     def _name_of(self, key: bytes, claimed: str = "") -> str:
         """Return a key's name for people: that in the file, or the name that it claims and its start."""
         try:
@@ -279,13 +263,3 @@ class Share:
     def _report_failure(self, key: bytes, reason: str) -> None:
         text = f"the tunnel of {self._name_of(key)} failed: {reason}"
         self._display.repeated_event("tunnel_failed", text, key=encode_key(key), reason=reason)
-
-
-def _connect_local(service: Service, local: LocalConnection) -> Callable[[], object]:
-    """Connect to a service, in a thread; return what to call in the event loop."""
-    try:
-        sock = service.connect()
-    except OSError as error:
-        reason = f"no connection to {service.target}: {reason_of(error)}"
-        return lambda: local.fail(reason)
-    return lambda: local.start(sock)

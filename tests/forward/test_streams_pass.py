@@ -137,6 +137,14 @@ def test_refusing_target_resets_the_connection(setting: Setting) -> None:
             )
 
 
+def test_missing_socket_may_have_an_undecodable_name(setting: Setting) -> None:
+    setting.share("db=/nowhere/" + os.fsdecode(b"\xff"))
+    with reach(setting.reach()[1]) as sock:
+        wait_for_reset(sock)
+    setting.programs[1].wait_for_line(r"^connection 1: cut off: no connection to /nowhere/\?: ")
+    assert setting.programs[0].alive
+
+
 def test_unix_sockets_lead_to_unix_sockets(setting: Setting) -> None:
     there, here = str(setting.path / "there.sock"), setting.path / "here.sock"
     with socket.socket(socket.AF_UNIX) as listening:

@@ -1,0 +1,24 @@
+"""Start threads, and report a system that allows no more of them as an error like any other."""
+
+from __future__ import annotations
+
+import threading
+from typing import Callable
+
+
+def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
+    """Start a daemon thread and return it.
+
+    Args:
+        work: runs in the thread, and handles all of its own errors.
+        name: of the thread.
+
+    Raises:
+        OSError: the system allows no more threads.
+    """
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise OSError("the system allows no more threads") from error
+    return thread
