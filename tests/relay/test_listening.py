@@ -140,7 +140,7 @@ def test_overlapping_addresses_are_refused(hosts: tuple[str, str]) -> None:
     with socket.create_server(("", 0)) as sock:
         port = sock.getsockname()[1]
     message = fail(*(Address(host, port) for host in hosts))
-    assert "is given as well" in message and "another program" not in message
+    assert "is also given" in message and "another program" not in message
 
 
 def open_descriptors() -> list[str]:
