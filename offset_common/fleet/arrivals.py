@@ -1,4 +1,4 @@
-"""At the home: other hosts connect, prove that they belong to the fleet, and hand over their peers.
+"""At the home: other hosts connect, prove that they belong to the fleet, and hand over peers.
 
 handshake with the fleet keys --> is that key in the directory? --> one order
     connect, accept: from now on an ordinary connection with the peer's own key and address
@@ -29,7 +29,7 @@ from offset_common.wire.messages import InitRole
 
 
 class ForwardedConnection(SocketConnection):
-    """A peer that arrived at another host, which gets one answer: joined, or why not."""
+    """A peer that arrived at another host. That host gets one answer: joined, or why not."""
 
     __slots__ = ("_answered",)
 
@@ -38,12 +38,12 @@ class ForwardedConnection(SocketConnection):
         self._answered = False
 
     def answer_joined(self) -> None:
-        """Let the other host begin to forward."""
+        """Tell the other host to begin forwarding."""
         self._answered = True
         self.send_message(Answer().encode())
 
     def close(self, reason: CloseReason, detail: str = "") -> None:
-        """End the connection now; the other host learns why, if it has no answer yet."""
+        """End the connection now; report why to the other host, if it has no answer yet."""
         if not self._answered and not self.closed:
             self._answered = True
             if self.protocol is not None and self.protocol.established:
@@ -52,11 +52,11 @@ class ForwardedConnection(SocketConnection):
 
 
 class AwaitingOrder(MessageSession):
-    """A connection of another host, which has not said what it is for.
+    """A connection from another host, before its order.
 
     Args:
         connection: the connection.
-        ordered: called with the order.
+        ordered: called with the connection and the order.
     """
 
     __slots__ = ("_order", "_ordered")
@@ -71,7 +71,7 @@ class AwaitingOrder(MessageSession):
         self._order: Optional[Order] = None
 
     def on_message(self, message: bytes) -> None:
-        """Take the one order."""
+        """Handle the order; there is only one."""
         if self._order is not None:
             raise DecodeError("a second order before the answer")
         self._order = Order.decode(message)
@@ -93,12 +93,12 @@ class HomeRelay(Protocol):
 
 
 class Arrivals:
-    """Takes the connections of other hosts.
+    """Accepts the connections of other hosts.
 
     Args:
-        relay: where their peers go.
-        links: has the connections until then.
-        find_host: asks whether the host with an id is alive, and calls with the answer.
+        relay: serves the peers that they hand over.
+        links: owns the connections until then.
+        find_host: asks whether the host with an id is alive, and calls a function with the answer.
         taken: called with a key and the claim of another host that replaces the listener here.
         arrived: called with the id of the host for each peer that it hands over.
     """
@@ -118,7 +118,7 @@ class Arrivals:
         self._arrived = arrived
 
     def accept(self, sock: Any, system_address: SystemAddress) -> None:
-        """Take a new connection."""
+        """Accept a new connection."""
         if self._links.full:
             sock.close()
         else:
@@ -145,12 +145,12 @@ class Arrivals:
             connection.close(CloseReason.PEER_CLOSED)
         else:
             connection.pause_reading()
-            # Not at once: the unhandled input is kept only after this message.
+            # Not now: the unhandled input is kept only after this message.
             task = partial(connection.call, self._hand_over, host, connection, order)
             connection.env.loop.call_soon(task)
 
     def _hand_over(self, host: str, connection: SocketConnection, order: Order) -> None:
-        """Make a connection of another host the connection of its peer."""
+        """Turn a connection from another host into the connection of its peer."""
         if connection.closed:
             return
         assert order.address is not None and connection.protocol is not None
@@ -186,11 +186,11 @@ class Arrivals:
             peer.fail(error)
 
     def _obstacle(self, order: Order) -> Optional[Answer]:
-        """Return the answer to a peer that finds nothing or no room here, or None."""
+        """Return the answer if a peer finds no match or no room here, or None."""
         assert order.address is not None
         registry = self._relay.rendezvous.registry
         if order.role is InitRole.CONNECT:
-            self._relay.rendezvous.finish_claim(order.other)  # the other host has found it
+            self._relay.rendezvous.finish_claim(order.other)  # the other host has found the claim
             if registry.listener_of(order.other) is None:
                 return Answer(CloseReason.NO_LISTENER, not_here=True)
         elif not registry.has_connect(order.other, order.key):

@@ -4,10 +4,10 @@
                                                        |
                                                        +--> lost to a newer listener of another host
 
-An epoch is reserved after the listener has arrived, in a request of its own. A claim can therefore be
+An epoch is reserved after the listener has arrived, and claimed in a later request. So a claim can be
 repeated at will: one that is executed late or twice never replaces a newer listener.
 
-There is at most one request under way, so the commands for a key are executed in order, unless one fails.
+At most one request is under way, so the commands for a key are executed in order, unless one fails.
 There are no sockets, threads or clocks here.
 """
 
@@ -32,7 +32,7 @@ class _Listener:
 
     Args:
         key: its public key.
-        earlier: epochs under which an older listener of the key may still be in the directory.
+        earlier: epochs that the directory may still have for older listeners of the key.
     """
 
     __slots__ = ("claimed", "earlier", "epoch", "key")
@@ -40,19 +40,19 @@ class _Listener:
     def __init__(self, key: bytes, earlier: Sequence[int]) -> None:
         self.key = key
         self.earlier = earlier
-        self.epoch = 0  # until it has one
-        self.claimed = False  # whether that was reported
+        self.epoch = 0  # if it has none yet
+        self.claimed = False  # whether the claim has been reported
 
     def number(self, epoch: int) -> None:
-        """Give it its epoch."""
+        """Set the epoch."""
         self.epoch = epoch
 
     def settle(self) -> None:
-        """Note that the directory has it, and no older one."""
+        """Note that the directory has this listener, and no older one."""
         self.earlier = ()
 
     def report_claim(self, report: Callable[[Event], None]) -> None:
-        """Report once that it is claimed, as far as that is possible."""
+        """Report the claim once, even if the directory refused it."""
         if not self.claimed:
             self.claimed = True
             report(Claimed(self.key))
@@ -85,7 +85,7 @@ class Claims:
         self._listeners: dict[bytes, _Listener] = {}
         self._unnumbered: dict[bytes, None] = {}
         self._unclaimed: dict[bytes, None] = {}
-        self._refresh: dict[bytes, float] = {}  # when to extend it, the earliest first
+        self._refresh: dict[bytes, float] = {}  # when to extend their entries, the earliest first
         self._drops: dict[tuple[bytes, int], None] = {}
         self._highest = 0  # epoch
         self._writing = False
@@ -106,14 +106,14 @@ class Claims:
         self._unnumbered[key] = None
 
     def stop(self, key: bytes) -> None:
-        """Drop the listener of `key`, which ended; it may have been lost before."""
+        """Drop the listener of `key`, which has ended; it may already be lost."""
         for epoch in self._forget(key):
             self._drops[key, epoch] = None
 
     def lose(self, key: bytes, claim: Claim) -> bool:
         """Forget the listener of `key` if `claim`, of another host, is newer; return whether it is.
 
-        A listener without an epoch is newer for all that is known; its own claim will decide.
+        A listener without an epoch may be newer still; its own claim will decide.
         """
         listener = self._listeners.get(key)
         if listener is None or not listener.epoch or claim.epoch < listener.epoch:
@@ -129,7 +129,7 @@ class Claims:
         self._unclaimed = {key: None for key, listener in self._listeners.items() if listener.epoch}
 
     def stop_waiting(self) -> None:
-        """Note that the batch that was under way has no answer."""
+        """Note that the batch under way gets no answer."""
         self._writing = False
 
     def next_time(self) -> float:
@@ -141,7 +141,7 @@ class Claims:
         return max(self._retry_at, next(iter(self._refresh.values()), math.inf))
 
     def write(self, now: float) -> None:
-        """Send the next batch, if there is something to send and none is under way."""
+        """Send the next batch, if there is one and no other is under way."""
         if now < self.next_time():
             return
         due = (key for key, when in islice(self._refresh.items(), BATCH) if when <= now)
@@ -169,7 +169,7 @@ class Claims:
         self._requests.add(commands, answered)
 
     def _forget(self, key: bytes) -> Sequence[int]:
-        """Forget a listener; return the epochs under which the directory may have it."""
+        """Forget a listener; return the epochs that the directory may have for its key."""
         listener = self._listeners.pop(key, None)
         if listener is None:
             return ()
@@ -200,8 +200,8 @@ class Claims:
         """Note the result of a claim.
 
         Args:
-            listener: ours.
-            before: what the directory had before the claim.
+            listener: the listener of this host.
+            before: the entry before the claim.
             now: seconds.
         """
         key, ours = listener.key, Claim(listener.epoch, self._host)

@@ -1,4 +1,4 @@
-"""A TCP connection to another host in the making, in the event loop."""
+"""Connecting to another host over TCP, in the event loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from offset_common.address import Address
 from offset_common.relay.event_loop import WRITE, EventLoop
 from offset_common.relay.sockets import set_options
 
-CONNECT_TIMEOUT = 3.0  # seconds until a host that does not answer at all is given up
+CONNECT_TIMEOUT = 3.0  # seconds to wait for a host that does not answer at all
 
 
 class Dial:
@@ -19,10 +19,10 @@ class Dial:
 
     Args:
         loop: the event loop.
-        address: of the other host; an IP address and a port.
+        address: the IP address and port of the other host.
         socket_buffer: bytes of each kernel buffer; 0 leaves the size to the system.
         connected: called with the connected socket.
-        failed: called with the reason if there is none; neither is called before this returns.
+        failed: called with the reason if it cannot connect; neither is called before this returns.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Dial:
             reason = error.strerror or str(error)
             loop.call_soon(lambda: failed(reason))
             return
-        # Twice as much as for a peer: it saves a tenth of the processor time of large messages.
+        # Twice as much as for a peer: this saves a tenth of the processor time of large messages.
         set_options(sock, 2 * socket_buffer)
         code = sock.connect_ex((address.host, address.port))
         if code not in (0, errno.EINPROGRESS):
@@ -55,7 +55,7 @@ class Dial:
         loop.deadlines.schedule(self, loop.now + CONNECT_TIMEOUT)
 
     def on_ready(self, events: int) -> None:
-        """Hand out the connected socket, or report the error."""
+        """Pass on the connected socket, or report the error."""
         sock = self._take()
         if sock is None:
             return
@@ -73,7 +73,7 @@ class Dial:
         self._failed(f"no answer within {CONNECT_TIMEOUT:g} s")
 
     def cancel(self) -> None:
-        """Close the socket, unless it was handed out."""
+        """Close the socket, unless it was passed on."""
         sock = self._take()
         if sock is not None:
             sock.close()

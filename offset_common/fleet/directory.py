@@ -6,8 +6,8 @@
 There are no sockets, threads or clocks here; times are arguments. A test runs thousands of schedules with
 lost, late and repeated answers.
 
-While the directory is away, nothing is asked but a beat each second. When it answers again, all listeners are
-claimed anew, with the epochs that they have.
+While the directory is away, the only request is a beat each second. When it answers again, all listeners
+are claimed again, with the epochs that they have.
 
 Source: docs/fleet.md.
 """
@@ -33,7 +33,7 @@ class Directory:
     """The directory as one host knows it.
 
     Args:
-        relay_key: the public key that all hosts share, 32 bytes.
+        relay_key: the public key that all hosts of the fleet share, 32 bytes.
         own: this host.
     """
 
@@ -61,7 +61,7 @@ class Directory:
 
     @property
     def hosts(self) -> dict[str, Host]:
-        """The hosts that were alive at the last beat, by id; this one is among them."""
+        """The hosts that were alive at the last beat, by id, including this one."""
         return self._membership.hosts
 
     def take_requests(self) -> list[Request]:
@@ -69,7 +69,7 @@ class Directory:
         return self._requests.take()
 
     def take_events(self) -> list[Event]:
-        """Return what has happened since the last call."""
+        """Return the events since the last call."""
         events = list(self._events)
         self._events.clear()
         return events
@@ -77,7 +77,7 @@ class Directory:
     # From the host.
 
     def find_home(self, key: bytes, now: float) -> int:
-        """Ask where `key` listens; return the number of the question, which a `Found` will have."""
+        """Ask where `key` listens; return the number of the question, for its `Found`."""
         number = self._ask(now)
         if number in self._questions:
             self._requests.add(
@@ -87,7 +87,7 @@ class Directory:
         return number
 
     def find_host(self, host: str, now: float) -> int:
-        """Ask whether a host is alive; return the number of the question, which a `Found` will have."""
+        """Ask whether a host is alive; return the number of the question, for its `Found`."""
         if host in self.hosts:  # also while the directory is away
             self._next_question += 1
             self._events.append(Found(self._next_question - 1, self.hosts[host]))
@@ -98,7 +98,7 @@ class Directory:
         return number
 
     def leave(self) -> None:
-        """Take this host out of the directory, and its listeners with it: it is about to stop."""
+        """Remove this host from the directory, so its listeners are not found: it is about to stop."""
         self._membership.leave()
 
     # Time.
@@ -109,7 +109,7 @@ class Directory:
         return min(when, self.claims.next_time()) if self._present else when
 
     def handle_time(self, now: float) -> None:
-        """Ask for what is needed now, if anything is."""
+        """Make the requests that are needed now."""
         expired = takewhile(lambda question: question[1] <= now, self._questions.items())
         for number, _ in list(expired):
             self._reply(Found(number))
@@ -120,11 +120,11 @@ class Directory:
     # From the server.
 
     def answer(self, number: int, answers: Sequence[Answer], now: float) -> None:
-        """Handle the answers to a request; what nobody waits for is ignored."""
+        """Handle the answers to a request; ignore those that are no longer awaited."""
         self._requests.answer(number, answers, now)
 
     def fail(self, number: int, reason: str, now: float) -> None:
-        """Handle that a request has no answer; it may have been executed, or may be later."""
+        """Handle a request without an answer; it may have been executed, or may still be."""
         if not self._requests.forget(number):
             return
         self._requests.forget_all()
@@ -174,11 +174,11 @@ class Directory:
             self._events.append(Present())
             self.claims.claim_all()
         elif not was_there:
-            self.claims.claim_all()  # the directory has lost our entry, and perhaps others
+            self.claims.claim_all()  # the directory has lost this host's entry, and perhaps others
 
     def _stored(self, reason: str) -> None:
         if not reason and self.claims.unclaimed:
-            return  # perhaps because the directory refuses them
+            return  # the directory may still refuse them
         if reason and not self._refused:
             self._events.append(Refused(reason))
         elif self._refused and not reason:

@@ -35,9 +35,9 @@ Command = tuple[Union[str, int], ...]
 Answer = object
 """A value that the server returns: bytes, a number, None, a list or set of these, or an exception."""
 
-# Entries that no host of a fleet wrote, whatever their type, are overwritten.
+# Entries that no host of the fleet wrote are overwritten, whatever their type.
 
-# An epoch is larger than any before it, also after the server lost everything: its own clock is the floor.
+# An epoch is larger than any before it, even if the server lost everything: the server's clock is the floor.
 _RESERVE = """
 local time = redis.call('TIME')
 local last = redis.pcall('GET', KEYS[1])
@@ -48,8 +48,8 @@ redis.call('SET', KEYS[1], text, 'PX', ARGV[2])
 return text
 """
 
-# The larger epoch wins, whichever claim arrives first, and however often. An entry that is already there is
-# only extended, which a server without free memory still allows.
+# The larger epoch wins, in whatever order claims arrive, and however often. An entry that is already there is
+# only extended, which even a server without free memory allows.
 _CLAIM = """
 local answers = {}
 for i, key in ipairs(KEYS) do
@@ -84,8 +84,8 @@ class Host(NamedTuple):
 
     Args:
         id: its fleet key, as base64.
-        name: for people.
-        address: where other hosts reach it; an IP address and a port.
+        name: its name, for people.
+        address: where other hosts reach it: an IP address and a port.
     """
 
     id: str
@@ -99,14 +99,14 @@ class Host(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """The host that has a listener; of two claims of one key, the one with the larger epoch wins."""
+    """The host that has a listener. Of two claims of a key, the one with the larger epoch wins."""
 
     epoch: int
     host: str
 
 
 def read_claim(value: Answer) -> Optional[Claim]:
-    """Return the claim in a listener's entry, or None where there is none."""
+    """Return the claim in a listener's entry, or None if there is none."""
     found = _ENTRY.fullmatch(value) if isinstance(value, bytes) else None
     return None if found is None else Claim(int(found[1]), found[2].decode())
 
@@ -115,7 +115,7 @@ class Entries:
     """Makes the commands of one fleet.
 
     Args:
-        relay_key: the public key that all its hosts share, 32 bytes.
+        relay_key: the public key that all hosts of the fleet share, 32 bytes.
     """
 
     def __init__(self, relay_key: bytes) -> None:
@@ -128,7 +128,7 @@ class Entries:
         return self._prefix + "hosts"
 
     def show_host(self, host: Host) -> list[Command]:
-        """Keep a host in the directory: the answers are whether it was there, then three to ignore."""
+        """Keep a host in the directory; answers: whether it was there, that of storing it, and two more."""
         value = json.dumps({"name": host.name, "address": str(host.address)})
         key, hosts = f"{self._prefix}host:{host.id}", f"{self._prefix}hosts"
         return [
@@ -139,11 +139,11 @@ class Entries:
         ]
 
     def remove_host(self, host: str) -> list[Command]:
-        """Take a host out of the directory."""
+        """Remove a host from the directory."""
         return [("DEL", f"{self._prefix}host:{host}"), self.forget_host(host)]
 
     def forget_host(self, host: str) -> Command:
-        """Take a host whose entry has expired out of the set."""
+        """Remove a host whose entry has expired from the set."""
         return ("SREM", f"{self._prefix}hosts", host)
 
     def list_hosts(self) -> Command:
@@ -155,7 +155,7 @@ class Entries:
         return ("MGET", *(f"{self._prefix}host:{host}" for host in hosts))
 
     def host_in(self, host: str, value: Answer) -> Optional[Host]:
-        """Return the host that an entry describes; None where there is none, or no host can be that."""
+        """Return the host that an entry describes, or None if the entry is missing or invalid."""
         if host == self._relay:
             return None  # "The relay's own identity is refused"
         try:
@@ -175,11 +175,11 @@ class Entries:
         return ("GET", self._listener(key))
 
     def reserve(self, floor: int) -> Command:
-        """Return an epoch that is larger than `floor` and than every earlier one."""
+        """Return an epoch larger than `floor` and every earlier epoch."""
         return ("EVAL", _RESERVE, 1, f"{self._prefix}epoch", floor, EPOCH_TTL)
 
     def claim(self, host: str, epochs: Sequence[tuple[bytes, int]]) -> Command:
-        """Claim listeners; the answer has, for each, the entry that was there before."""
+        """Claim listeners; the answer has the previous entry of each."""
         keys = [self._listener(key) for key, _ in epochs]
         return ("EVAL", _CLAIM, len(keys), *keys, host, LISTENER_TTL, *(epoch for _, epoch in epochs))
 

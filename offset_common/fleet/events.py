@@ -1,4 +1,4 @@
-"""The events that the directory reports to the host."""
+"""The events that directory.py reports to the host."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from offset_common.fleet.entries import Claim, Host
 
 
 class Claimed(NamedTuple):
-    """Other hosts find our new listener of `key`, or never will while the directory refuses entries."""
+    """Other hosts can find this host's new listener of `key`, or the directory has refused its claim."""
 
     key: bytes
 
 
 class Lost(NamedTuple):
-    """Another host has a newer listener of `key`: ours must end."""
+    """Another host has a newer listener of `key`: the one here must end."""
 
     key: bytes
 
 
 class Replaced(NamedTuple):
-    """Our listener of `key` has replaced the one of another host, which should learn about it.
+    """The listener of `key` here has replaced one at another host, which must be told.
 
     Args:
-        key: of both listeners.
-        host: the id of the host that had it.
-        claim: ours.
+        key: the key of both listeners.
+        host: the id of the other host.
+        claim: the claim of this host.
     """
 
     key: bytes
@@ -37,8 +37,8 @@ class Found(NamedTuple):
     """The answer to a question.
 
     Args:
-        number: of the question.
-        host: the home, or the host that was asked for; None where there is none or the directory is away.
+        number: the number of the question.
+        host: the home, or the host that was asked for; None if there is none or the directory is away.
         here: whether the home is this host.
     """
 
@@ -48,7 +48,7 @@ class Found(NamedTuple):
 
 
 class Away(NamedTuple):
-    """The directory does not answer: this host goes on alone."""
+    """The directory does not answer: this host continues alone."""
 
     reason: str
 

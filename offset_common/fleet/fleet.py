@@ -1,4 +1,4 @@
-"""One host of a fleet: puts the directory, the connections between hosts and the relay together.
+"""One host of a fleet: connects the directory, the connections between hosts and the relay.
 
 Everything here runs in the event loop; only store.py has a thread.
 """
@@ -37,7 +37,7 @@ from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.relay.status import Traffic
 from offset_common.wire.messages import InitRole
 
-LOOK_INTERVAL = 0.25  # seconds until connects that wait for expected listeners look at other hosts again
+LOOK_INTERVAL = 0.25  # seconds before connects that wait for expected listeners try other hosts again
 LOOKS = 100  # connects that do so together: about 5 ms of the event loop
 
 
@@ -45,10 +45,10 @@ class FleetOptions(NamedTuple):
     """The options of the operator.
 
     Args:
-        location: of the directory.
-        sockets: bound and listening, for other hosts.
-        address: where other hosts reach this one; an IP address and a port.
-        name: of this host, for people.
+        location: where the directory is.
+        sockets: bound and listening sockets for other hosts.
+        address: where other hosts reach this one: an IP address and a port.
+        name: the name of this host, for people.
     """
 
     location: Location
@@ -73,25 +73,25 @@ class Fleet(Homes):
     """This host in its fleet.
 
     Args:
-        options: what the operator asks for.
-        relay: of this host.
+        options: the options of the operator.
+        relay: the relay of this host.
 
     Raises:
         UsageError: no client library for the directory is installed.
-        ServiceError: the system refuses to start the threads.
+        ServiceError: the system cannot start the threads.
     """
 
     def __init__(self, options: FleetOptions, relay: FleetRelay) -> None:
         self._relay = relay
         self._loop = relay.loop
-        identity = Identity.generate()  # fresh, and known to the directory only
+        identity = Identity.generate()  # fresh; other hosts know it only from the directory
         self._own = Host(encode_key(identity.public_key), options.name, options.address)
         relay_key = relay.identity.public_key
         self.directory = Directory(relay_key, self._own)
         self._waiting: dict[int, Callable[[Found], None]] = {}
         self._left = False
         self._look_at = math.inf
-        self._names: dict[str, Host] = {}  # of all hosts that were ever used, by id
+        self._names: dict[str, Host] = {}  # all hosts that were ever used, by id
         self._forwarded_to: Counter[str] = Counter()
         self._forwarded_from: Counter[str] = Counter()
         self.links = HostLinks(relay.env, identity, relay.limits)
@@ -142,7 +142,7 @@ class Fleet(Homes):
     # From the relay.
 
     def claim(self, key: bytes) -> bool:
-        """Claim `key` for this host; while the directory is away, the listener does without."""
+        """Claim `key` for this host; while the directory is away, the listener need not wait."""
         self.directory.claims.listen(key)
         return self.directory.present
 
@@ -156,17 +156,17 @@ class Fleet(Homes):
         return True
 
     def forward_pending(self, pending: PendingConnect, target: bytes, age: float) -> None:
-        """Forward a connect that has waited here, with what its peer has sent."""
+        """Forward a connect that has waited here, with its early data."""
         early = pending.take_early_data()
         Forwarding(self._means, pending.connection, InitRole.CONNECT, target, early, age).start()
 
     def before_join(self, connect: SocketConnection, accept: SocketConnection) -> None:
-        """Let the hosts where the ends of a tunnel arrived begin to forward."""
+        """Tell the hosts where the ends of a tunnel arrived to begin forwarding."""
         _joined(connect)
         _joined(accept)
 
     def leave(self) -> None:
-        """Take this host out of the directory, and accept nothing more from other hosts."""
+        """Remove this host from the directory, and accept no more connections from other hosts."""
         if self._left:
             return
         self._left = True
@@ -192,7 +192,7 @@ class Fleet(Homes):
         self._pump()
 
     def _deliver(self, number: int, result: Result) -> None:
-        """Take a result, in the thread of the store."""
+        """Pass a result to the event loop, from the thread of the store."""
         self._loop.call_soon_threadsafe(partial(self._take_result, number, result))
 
     def _take_result(self, number: int, result: Result) -> None:
@@ -256,7 +256,7 @@ class Fleet(Homes):
         self._look_at = min(self._look_at, self._loop.now + LOOK_INTERVAL)
 
     def _look_again(self) -> None:
-        """Forward connects that wait for expected listeners, which may have come back at another host."""
+        """Forward connects that wait for expected listeners, which may now be at another host."""
         if self._loop.now >= self._look_at:
             more = self._relay.rendezvous.forward_unattended(LOOKS)
             self._look_at = self._loop.now + LOOK_INTERVAL if more else math.inf
@@ -266,7 +266,7 @@ class Fleet(Homes):
         self._pump()
 
     def _tell(self, event: Replaced) -> None:
-        """Report to the host that had a listener that it is replaced; its next refresh would notice."""
+        """Tell the host of a replaced listener; otherwise it would notice at its next refresh."""
         host = self.directory.hosts.get(event.host)
         if host is None or self.links.full:
             return
@@ -287,4 +287,4 @@ def _joined(connection: SocketConnection) -> None:
 
 
 def _give_up(reason: str) -> None:
-    """Do nothing: the other host notices at its next refresh."""
+    """Ignore the failure: the other host notices at its next refresh."""

@@ -4,8 +4,8 @@
                                                       --> a reason: the peer is closed for it
                                                       --> "not here": look again, once
 
-Until the home has joined the peer, what the peer sends is kept, as for any pending connect. How long a
-connect may wait is the home's decision.
+Until the home has joined the peer, this host keeps what the peer sends, as for any pending connect. The home
+decides how long a connect may wait.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from offset_common.relay.sessions.message_session import MessageSession
 from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.messages import InitRole
 
-MAX_ATTEMPTS = 2  # the home may have changed once meanwhile
+MAX_ATTEMPTS = 2  # the home may change once meanwhile
 
 KINDS = {role: kind for kind, role in ROLES.items()}
 UNMATCHED = {InitRole.CONNECT: CloseReason.NO_LISTENER, InitRole.ACCEPT: CloseReason.NO_PENDING_CONNECT}
 
 
 class ForwardedPeer(PendingConnect):
-    """A peer that waits for its home; what it sends is kept meanwhile."""
+    """A peer that waits for the home; what it sends is kept meanwhile."""
 
     __slots__ = ()
 
     def on_deadline(self) -> None:
-        """Wait on: the home closes it in time, and a home that is gone falls silent."""
+        """Keep waiting: the home closes the connection in time, and a dead home is noticed by its silence."""
         self.connection.extend_deadline()
 
 
 class AwaitingHome(MessageSession):
-    """A connection to the home, which has not answered yet.
+    """A connection to the home, before its answer.
 
     Args:
         connection: the connection.
         answered: called with the answer.
-        ended: called with the reason if there is none.
+        ended: called with the reason when the connection ends.
     """
 
     __slots__ = ("_answered", "_ended")
@@ -72,7 +72,7 @@ class AwaitingHome(MessageSession):
         self._answered(Answer.decode(message))
 
     def on_deadline(self) -> None:
-        """Wait on: the home decides how long."""
+        """Keep waiting: the home decides how long."""
         self.connection.extend_deadline()
 
     def on_closed(self, reason: CloseReason) -> None:
@@ -84,10 +84,10 @@ class Means(NamedTuple):
     """The parts of a host that forwarding uses.
 
     Args:
-        find_home: asks the directory where a key listens, and calls with the answer.
+        find_home: asks the directory where a key listens, and calls a function with the answer.
         links: connects to other hosts.
         take_back: lets a connect wait on this host after all.
-        tunnels: makes tunnels, without counting what passes: the home counts.
+        tunnels: makes tunnels that are not counted: the home counts.
         joins: called with the peer and the id of its home, before it is joined there.
     """
 
@@ -102,11 +102,11 @@ class Forwarding:
     """One connect or accept on its way to its home.
 
     Args:
-        means: what it uses.
-        connection: of the peer, which awaits its role or waits for a listener that has moved.
+        means: the parts of the host that it uses.
+        connection: the peer's; it awaits its role, or waits for a listener that has moved.
         role: what the peer asked for.
         other: the key at the other end.
-        early: what the peer has sent.
+        early: the messages that the peer has sent.
         age: seconds since the peer asked.
     """
 
@@ -187,7 +187,7 @@ class Forwarding:
         )
         self._means.joins(peer, self._host.id)
         if peer.closed:
-            return  # lost while its own host was told; the home was given up with it
+            return  # its host was lost while it was being told; the home has been given up
         try:
             self._means.tunnels.make_tunnel(self._peer, self._home)
         except Exception:
@@ -204,7 +204,7 @@ class Forwarding:
             self._refuse(UNMATCHED[self._role], f"the host {self._host.name}: {reason}")
 
     def _stay(self) -> None:
-        """Treat the peer as one of this host: the key listens here, or nowhere."""
+        """Serve the peer on this host: the key listens here, or nowhere."""
         if self._role is InitRole.CONNECT:
             self._done = True
             self._means.take_back(self._peer, self._other, self._loop.now - self._since)
@@ -229,4 +229,4 @@ class Forwarding:
 
 
 def _nothing() -> None:
-    """Do nothing: no connection has been opened."""
+    """Give up before a connection has been opened."""

@@ -1,7 +1,7 @@
 """Connections between hosts, up to the proof of the fleet keys.
 
-They use the relay's event loop and buffers, and a handshake pool of their own. Each belongs to one peer and
-has its address, so its buffers and turns count as that peer's.
+They use the relay's event loop and buffers, and a handshake pool of their own. A connection opened for a peer
+has the peer's address, so its buffers and turns count for that address.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from offset_common.relay.sessions.closing import finish
 from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.status import Traffic
 
-MAX_LINKS = 8192  # connections with other hosts, beside those of peers
+MAX_LINKS = 8192  # connections with other hosts, besides those of peers
 
 Established = Callable[[SocketConnection], None]
 """Called with a connection once both hosts have proven their keys; its socket is not watched yet."""
@@ -35,12 +35,12 @@ class HostLinks:
     """All connections to and from other hosts.
 
     Args:
-        env: the relay's.
+        env: the environment of the relay's connections.
         identity: the fleet key of this host.
-        limits: the relay's.
+        limits: the relay's limits.
 
     Raises:
-        ServiceError: the system refuses to start the threads.
+        ServiceError: the system cannot start the threads.
     """
 
     def __init__(self, env: Environment, identity: Identity, limits: Limits) -> None:
@@ -48,7 +48,7 @@ class HostLinks:
         self._identity = identity
         self._limits = limits
         self._pool = HandshakePool(identity, limits.handshake_threads)
-        self._open: dict[SocketConnection, Callable[[str], None]] = {}  # what to call if they fail
+        self._open: dict[SocketConnection, Callable[[str], None]] = {}  # with what to call if they fail
         self._dialed: dict[SocketConnection, str] = {}  # with the id of the host
         self._ended_traffic: dict[str, Traffic] = {}
 
@@ -70,23 +70,23 @@ class HostLinks:
         return traffic
 
     def accept(self, sock: socket.socket, address: PeerAddress, established: Established) -> None:
-        """Begin with a connection from another host."""
+        """Start a connection from another host."""
         connection = self._enter(sock, address, _ignore)
         connection.call(self._start, connection, established, None, VERSION_FRAME)
 
     def dial(
         self, host: Host, address: PeerAddress, established: Established, failed: Callable[[str], None]
     ) -> Callable[[], None]:
-        """Connect to another host, which must prove the key that the directory has.
+        """Connect to another host, which must prove the key in the directory.
 
         Args:
-            host: where to.
-            address: of the peer that the connection is for.
-            established: called once the connection can be used.
-            failed: called with the reason if there is no such connection; never before this returns.
+            host: the host.
+            address: the address of the peer that the connection is for.
+            established: called with the connection once it can be used.
+            failed: called with the reason if the connection fails before that; never before this returns.
 
         Returns:
-            What to call to give up, or to close the connection.
+            A function that gives up, or closes the connection.
         """
         opened: list[SocketConnection] = []
 
@@ -109,7 +109,7 @@ class HostLinks:
         return give_up
 
     def hand_over(self, connection: SocketConnection) -> socket.socket:
-        """Return the socket of a connection, which now belongs to a peer."""
+        """Return the socket of a connection, which from now on belongs to a peer."""
         sock = connection.detach_socket()
         self._forget(connection)
         connection.release()
@@ -167,8 +167,8 @@ _NORMAL = frozenset({CloseReason.PEER_CLOSED, CloseReason.SHUTDOWN})
 
 
 def _ignore(reason: str) -> None:
-    """Do nothing about the end of a connection: its session knows."""
+    """Ignore the failure of a connection whose session handles it."""
 
 
 def _no_eviction(connection: SocketConnection, in_pool: bool) -> None:
-    """Do nothing: a connection between hosts is never evicted."""
+    """Ignore the pool: a connection between hosts is never evicted."""

@@ -18,9 +18,9 @@ _FAILURES = frozenset(
         *("AuthenticationError", "AuthenticationWrongNumberOfArgsError"),
     }
 )
-"""Errors that an answer may be, after which it is better to connect anew, perhaps to another server."""
+"""Errors in an answer after which it is better to reconnect, perhaps to another server."""
 
-# Libraries have classes for these, or leave the code of the server in the text of another class.
+# Libraries have classes for these, or keep the server's error code in the text of another class.
 _MOVED = frozenset({"MovedError", "MOVED"})
 _ASK = frozenset({"AskError", "ASK"})
 _FAILED_SERVERS = frozenset({"CLUSTERDOWN", "MASTERDOWN"})
@@ -30,17 +30,17 @@ class Library:
     """Connects to the directory with whichever library is installed.
 
     Raises:
-        UsageError: none of them is installed.
+        UsageError: no library is installed.
     """
 
     def __init__(self) -> None:
         self._module, self._prefix = _import_library()
 
     def connect(self, location: Location, any_key: str) -> Any:
-        """Return a client of the server that has `any_key`, and all other keys of the fleet.
+        """Return a client of the server that has `any_key` and all other keys of the fleet.
 
         Raises:
-            Exception: it cannot be reached, in one of the many ways of these libraries.
+            Exception: it cannot be reached; these libraries raise many kinds.
         """
         options = self._options(location)
         if location.path:
@@ -53,27 +53,27 @@ class Library:
         return self._part("", "")(host=host, port=port, db=location.database, **options)
 
     def connect_at(self, location: Location, address: Address) -> Any:
-        """Return a client of the server at an address, which belongs to the location."""
+        """Return a client of the server at `address`, one of those of the location."""
         return self._part("", "")(host=address.host, port=address.port, **self._options(location))
 
     @staticmethod
     def is_failure(answer: Answer) -> bool:
-        """Return whether the server that gave this answer is of no use at the moment."""
+        """Return whether this answer means that the server is temporarily unusable."""
         return not _kinds(answer).isdisjoint(_FAILURES | _FAILED_SERVERS | _MOVED | _ASK)
 
     @staticmethod
     def moved_to(answer: Answer, client: Any) -> Optional[Address]:
-        """Return the server of a cluster that has the keys of a command now, or None.
+        """Return the server of a cluster that now has the keys of a command, or None.
 
         Args:
-            answer: to the command.
-            client: of the server that answered.
+            answer: the answer to the command.
+            client: the client of the server that answered.
         """
         return None if _kinds(answer).isdisjoint(_MOVED) else _read_server(answer, client)
 
     @staticmethod
     def asks(answer: Answer, client: Any) -> Optional[Address]:
-        """Return the server of a cluster to ask about keys that are on the way there, or None."""
+        """Return the server of a cluster to ask about keys that are moving there, or None."""
         return None if _kinds(answer).isdisjoint(_ASK) else _read_server(answer, client)
 
     def _options(self, location: Location) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Library:
             "password": location.password,
             "socket_timeout": TIMEOUT,
             "socket_connect_timeout": TIMEOUT,
-            "retry": retry(backoff(), 0),  # the directory's own protocol repeats what is safe to repeat
+            "retry": retry(backoff(), 0),  # directory.py repeats what is safe to repeat
         }
         if location.tls:
             options.update(
@@ -118,7 +118,7 @@ class Library:
         return self.connect_at(location, address)
 
     def _part(self, module: str, name: str) -> Any:
-        """Return a class whose name begins with that of the product, such as ValkeyError."""
+        """Return a class whose name begins with the name of the product, such as ValkeyCluster."""
         where = importlib.import_module(f"{self._module.__name__}.{module}") if module else self._module
         return getattr(where, self._prefix + name)
 

@@ -5,8 +5,8 @@
     valkey+cluster://HOST[:PORT],HOST[:PORT]                     a cluster
     unix:///PATH[?db=DATABASE]                                   a Unix socket
 
-redis:// and rediss:// are the same as valkey:// and valkeys://. No error quotes the value: it may have a
-password in it.
+redis:// and rediss:// are the same as valkey:// and valkeys://. No error quotes the value: it may contain
+a password.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from offset_common.files import read_file
 FORMS = "valkey://HOST:PORT/0, valkey+sentinel://HOST:PORT,HOST:PORT/SERVICE or valkey+cluster://HOST:PORT"
 PORT, SENTINEL_PORT = 6379, 26379
 MAX_DATABASE = 1_000_000
-FILE_MARK = "@"  # before the name of a file that has the value
+FILE_MARK = "@"  # before the name of a file that contains the value
 
 
 class Kind(enum.Enum):
@@ -40,14 +40,14 @@ class Location(NamedTuple):
 
     Args:
         kind: how the servers work together.
-        servers: of the directory itself, or the Sentinels; none with a Unix socket.
+        servers: the servers of the directory, or the Sentinels; none with a Unix socket.
         tls: whether to use TLS.
-        username: or None.
-        password: or None.
-        database: the number.
-        service: what the Sentinels call the server; empty without them.
-        path: of a Unix socket; empty without it.
-        options: more, by name, as in OPTIONS.
+        username: the user name, or None.
+        password: the password, or None.
+        database: the number of the database.
+        service: the Sentinels' name of the server; empty without Sentinels.
+        path: the path of a Unix socket; empty without one.
+        options: the values of OPTIONS, by name.
     """
 
     kind: Kind
@@ -65,14 +65,14 @@ class Location(NamedTuple):
 
 
 OPTIONS = ("ca", "cert", "key", "sentinel-username", "sentinel-password")
-"""Parameters behind a question mark: files for TLS, and the login at the Sentinels if it is another."""
+"""Parameters after a question mark: files for TLS, and the login at the Sentinels if it differs."""
 
 
 def read_location(text: str) -> Location:
     """Return the location that a value describes; `@FILE` is read from a file.
 
     Raises:
-        FileError: the file cannot be read, or has no valid value.
+        FileError: the file cannot be read, or contains no valid value.
         UsageError: the value is invalid.
     """
     if not text.startswith(FILE_MARK):
@@ -81,7 +81,7 @@ def read_location(text: str) -> Location:
     content = read_file(path)
     lines = [line.strip() for line in content.splitlines() if line.strip() and not line.startswith("#")]
     if len(lines) != 1:
-        raise FileError(path, f"has {len(lines)} lines, where one is expected: {FORMS}")
+        raise FileError(path, f"has {len(lines)} lines instead of one: {FORMS}")
     try:
         return parse_location(lines[0])
     except UsageError as error:
@@ -89,7 +89,7 @@ def read_location(text: str) -> Location:
 
 
 def has_password(text: str) -> bool:
-    """Return whether a value, unless it is the name of a file, has a password in it."""
+    """Return whether a value that is not the name of a file contains a password."""
     if text.startswith(FILE_MARK):
         return False
     before_path = text.partition("://")[2].partition("/")[0]
@@ -105,7 +105,7 @@ def parse_location(text: str) -> Location:
     try:
         parts = urlsplit(text)
         if any(ord(character) <= 32 for character in text):
-            raise ValueError("it has spaces or control characters in it")
+            raise ValueError("it contains spaces or control characters")
         return _parse_unix(parts) if parts.scheme == "unix" else _parse_servers(parts)
     except ValueError as error:
         raise UsageError(f"{error}; write it as {FORMS}") from None

@@ -1,6 +1,6 @@
-"""The hosts of the fleet: this one keeps its entry alive, and learns which others are.
+"""The hosts of the fleet: this one keeps its entry alive, and finds out which others are alive.
 
-    a beat:  extend our entry, list all hosts --> read those that are listed --> forget those without entry
+    a beat:  extend own entry, list all hosts --> read those that are listed --> forget those without an entry
 
 There are no sockets, threads or clocks here.
 """
@@ -25,8 +25,8 @@ class Membership:
         entries: makes the commands.
         own: this host.
         requests: sends them.
-        alive: called after each beat with whether our entry was still there.
-        stored: called with the reason when our entry is refused, with "" when it is stored.
+        alive: called after each beat with whether this host's entry was still there, and the time.
+        stored: called with the reason if this host's entry is refused, or "" if it is stored.
     """
 
     def __init__(
@@ -47,15 +47,15 @@ class Membership:
         self._left = False
 
     def next_time(self) -> float:
-        """Return when the next beat is due."""
+        """Return the time of the next beat."""
         return math.inf if self._left else self._next_beat
 
     def beat_at(self, when: float) -> None:
-        """Begin the next beat at a time other than planned."""
+        """Change the time of the next beat."""
         self._next_beat = when
 
     def beat(self, now: float) -> None:
-        """Begin a beat if it is due; the next one waits for its answer."""
+        """Begin a beat if it is time; the next one waits for its answer."""
         if now < self._next_beat or self._left:
             return
         self._next_beat = math.inf
@@ -67,7 +67,7 @@ class Membership:
         self.hosts[host.id] = host
 
     def leave(self) -> None:
-        """Take this host out of the directory, for good."""
+        """Remove this host from the directory for good."""
         self._left = True
         self._requests.add(self._entries.remove_host(self._own.id), lambda answers, now: None)
 

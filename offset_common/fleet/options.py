@@ -23,10 +23,10 @@ class FleetArguments(NamedTuple):
     """The options of a fleet, before anything is opened.
 
     Args:
-        location: of the directory.
-        listen: the address to listen on for the other hosts.
-        public: the address at which they reach this one; None for that of the listening socket.
-        name: of this host.
+        location: where the directory is.
+        listen: the address to listen on for other hosts.
+        public: the address where they reach this host; None for that of the listening socket.
+        name: the name of this host.
     """
 
     location: Location
@@ -39,7 +39,7 @@ def refuse_password(text: str) -> None:
     """Refuse a password on the command line, which every user of the host can read.
 
     Raises:
-        UsageError: there is one.
+        UsageError: there is a password.
     """
     if has_password(text):
         raise UsageError(
@@ -49,11 +49,11 @@ def refuse_password(text: str) -> None:
 
 
 def exposed_file(text: str, location: Location) -> Optional[str]:
-    """Return the file with the location if it has a password in it that other users can read, or None.
+    """Return the file of --fleet if it contains a password that other users can read, or None.
 
     Args:
         text: the value of --fleet.
-        location: what it says.
+        location: the location in it.
     """
     secret = location.password or location.options.get("sentinel-password")
     if not secret or not text.startswith(FILE_MARK):
@@ -64,7 +64,7 @@ def exposed_file(text: str, location: Location) -> Optional[str]:
 
 
 def read_fleet(arguments: Mapping[str, Any]) -> FleetArguments:
-    """Return what the arguments say.
+    """Return the options of a fleet in the arguments.
 
     Args:
         arguments: by option name, as docopt returns them; --fleet is given.
@@ -75,7 +75,7 @@ def read_fleet(arguments: Mapping[str, Any]) -> FleetArguments:
     with naming("--fleet"):
         location = read_location(arguments["--fleet"])
     if arguments["--fleet-laddr"] is None:
-        raise UsageError("--fleet needs --fleet-laddr IP:PORT, where the other hosts connect to this one")
+        raise UsageError("--fleet needs --fleet-laddr IP:PORT, the address that the other hosts connect to")
     with naming("--fleet-laddr"):
         listen = parse_listen_address(arguments["--fleet-laddr"])
     text = arguments["--fleet-address"]
@@ -92,10 +92,10 @@ def read_fleet(arguments: Mapping[str, Any]) -> FleetArguments:
 def open_fleet(
     arguments: FleetArguments, listen_on: Callable[[Address], list[socket.socket]]
 ) -> FleetOptions:
-    """Listen for the other hosts; return the options of the fleet.
+    """Listen for other hosts; return the options of the fleet.
 
     Args:
-        arguments: what the command line says.
+        arguments: from `read_fleet`.
         listen_on: returns listening sockets for an address.
 
     Raises:
@@ -110,10 +110,10 @@ def open_fleet(
 
 
 def read_name(text: Optional[str]) -> str:
-    """Return the name of this host, which is its host name if none is given.
+    """Return the name of this host, its host name by default.
 
     Raises:
-        UsageError: it is not a name.
+        UsageError: it is not a valid name.
     """
     name = socket.gethostname()[:MAX_NAME_SIZE] if text is None else text
     if not name or len(name) > MAX_NAME_SIZE or not all(c.isalnum() or c in "-._" for c in name):

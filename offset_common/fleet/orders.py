@@ -36,11 +36,11 @@ class Order(NamedTuple):
 
     Args:
         kind: connect, accept or taken.
-        key: of the peer; of the listener where its home has changed.
+        key: the peer's public key; for `taken`, the listener's.
         other: the key at the other end of the tunnel; empty for `taken`.
-        address: of the peer; None for `taken`.
+        address: the peer's address; None for `taken`.
         age: seconds since the peer asked.
-        epoch: of the new listener, for `taken`.
+        epoch: the epoch of the new listener, for `taken`.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Order(NamedTuple):
 
     @property
     def role(self) -> InitRole:
-        """The role that the peer wants."""
+        """The role that the peer asked for."""
         return ROLES[self.kind]
 
     def encode(self) -> bytes:
@@ -70,7 +70,7 @@ class Order(NamedTuple):
         """Return the order in a message.
 
         Raises:
-            DecodeError: it is invalid, or of a later version of the program.
+            DecodeError: it is invalid, or from another version of the program.
         """
         fields = _read(message)
         try:
@@ -78,7 +78,7 @@ class Order(NamedTuple):
             if kind == TAKEN:
                 epoch = fields["epoch"]
                 if not isinstance(epoch, int) or isinstance(epoch, bool) or not 0 <= epoch < MAX_EPOCH:
-                    raise DecodeError("an epoch that is not valid")
+                    raise DecodeError("an invalid epoch")
                 return cls(kind, key, epoch=epoch)
             if kind not in ROLES:
                 raise DecodeError("an order of an unknown kind")
@@ -94,12 +94,12 @@ class Order(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The answer of the home: joined, or a reason why not.
+    """The answer of the home: joined, or why not.
 
     Args:
-        reason: why there is no tunnel; None where there is one.
+        reason: why there is no tunnel; None if there is one.
         detail: more about the reason, for the log.
-        not_here: the home has no such listener: the arriving host may look again.
+        not_here: the home has no such listener; the arriving host may look again.
     """
 
     reason: Optional[CloseReason] = None
@@ -134,11 +134,11 @@ def _is_short_text(value: object) -> bool:
 
 def _read(message: bytes) -> dict[str, Any]:
     if len(message) > MAX_SIZE:
-        raise DecodeError("a message that is too long for an order or answer")
+        raise DecodeError("a message too long for an order or answer")
     try:
         fields = json.loads(message)
     except (ValueError, RecursionError):
-        raise DecodeError("a message that is no order or answer") from None
+        raise DecodeError("a message that is not an order or answer") from None
     if not isinstance(fields, dict) or fields.get("version") != VERSION:
         raise DecodeError(f"a message between hosts that is not of version {VERSION}; upgrade all hosts")
     return fields

@@ -1,4 +1,4 @@
-"""Requests to the directory that wait for their answers. There are no sockets, threads or clocks here."""
+"""Requests to the directory that wait for answers. There are no sockets, threads or clocks here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Request(NamedTuple):
     """Commands that are executed in order.
 
     Args:
-        number: which answer belongs to it.
+        number: identifies its answers.
         commands: at least one.
     """
 
@@ -24,7 +24,7 @@ class Request(NamedTuple):
 
 
 class Requests:
-    """The requests that are to be sent, and those that are under way."""
+    """The requests to be sent, and those under way."""
 
     def __init__(self) -> None:
         self._next = 0
@@ -32,24 +32,24 @@ class Requests:
         self._answered: dict[int, Answered] = {}
 
     def add(self, commands: Sequence[Command], answered: Answered) -> None:
-        """Send commands; `answered` is called unless the request fails."""
+        """Queue commands to be sent; `answered` is called unless the request fails."""
         self._ready.append(Request(self._next, commands))
         self._answered[self._next] = answered
         self._next += 1
 
     def take(self) -> list[Request]:
-        """Return the requests to be sent now, each once."""
+        """Return the requests to send now, each once."""
         ready, self._ready = self._ready, []
         return ready
 
     def answer(self, number: int, answers: Sequence[Answer], now: float) -> None:
-        """Handle the answers of a request, unless it has failed before, or was answered."""
+        """Handle the answers to a request, unless it has already failed or been answered."""
         answered = self._answered.pop(number, None)
         if answered is not None:
             answered(answers, now)
 
     def forget(self, number: int) -> bool:
-        """Forget a request that failed; return whether it was still waited for."""
+        """Forget a request that failed; return whether it was still under way."""
         return self._answered.pop(number, None) is not None
 
     def forget_all(self) -> None:

@@ -1,6 +1,6 @@
-"""The thread that talks to the directory, so that the event loop never waits for it.
+"""The thread that queries the directory, so that the event loop never waits for it.
 
-Requests that have come together meanwhile travel together, in one pipeline.
+Requests that have queued up meanwhile are sent together, in one pipeline.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Store:
     """A connection to the directory, used by a thread of its own.
 
     Args:
-        location: where it is.
+        location: where the directory is.
         any_key: a key of the fleet.
         deliver: called in the thread with the number of each request and its result.
     """
@@ -46,11 +46,11 @@ class Store:
         self._thread.start()
 
     def send(self, request: Request) -> None:
-        """Queue a request; its result will be delivered."""
+        """Queue a request; `deliver` will be called with its result."""
         self._queue.put(request)
 
     def close(self) -> None:
-        """End the thread after what is queued, or after a moment."""
+        """End the thread after the queued requests; wait for at most CLOSE_TIMEOUT."""
         self._queue.put(None)
         self._thread.join(CLOSE_TIMEOUT)
 
@@ -87,7 +87,7 @@ class Store:
         if moved_to is not None:
             self._disconnect()
             self._client = self._library.connect_at(self._location, moved_to)
-            answers = _run(self._client, commands)  # each may be repeated
+            answers = _run(self._client, commands)  # all commands may be repeated
         self._ask_elsewhere(commands, answers)
         for answer in answers:
             if isinstance(answer, Exception) and self._library.is_failure(answer):
@@ -95,7 +95,7 @@ class Store:
         return answers
 
     def _ask_elsewhere(self, commands: Sequence[Command], answers: list[Answer]) -> None:
-        """Ask again about keys that are on the way to another server of a cluster; replace the answers.
+        """Ask again about keys that are moving to another server of a cluster; replace the answers.
 
         Source: "ASK redirection" in the cluster specification of Valkey and Redis.
         """
@@ -116,7 +116,7 @@ class Store:
             try:
                 client.connection_pool.disconnect()
             except Exception:
-                pass  # it is gone already
+                pass  # the connection is already gone
 
     def _reason(self, error: BaseException) -> str:
         """Return one line about an error, without passwords."""
