@@ -123,6 +123,8 @@ class HttpServer:
                 self._selector.register(sock, selectors.EVENT_READ)
 
     def _accept(self, listener: socket.socket) -> None:
+        if self._paused_until:
+            return  # another socket of the same poll found no descriptor left
         for _ in range(ACCEPTS_IN_ROUND):
             try:
                 sock, _ = listener.accept()
