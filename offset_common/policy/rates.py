@@ -41,6 +41,10 @@ class _Address:
         self.waiting += not self._ends.get(end, False)
         self._ends[end] = True
 
+    def forget(self, end: EndRate) -> None:
+        """Forget an end that has closed."""
+        self.waiting -= self._ends.pop(end, False)
+
     def resume(self, tokens: float) -> None:
         """Resume the ends that may read again, each with its share of the tokens."""
         count, share = self.waiting, math.inf
@@ -111,6 +115,12 @@ class Bucket:
         """Resume `end` at the next tick for which there are tokens."""
         self._addresses.setdefault(end.address, _Address()).wait(end)
         self.shared = True
+
+    def forget(self, end: EndRate) -> None:
+        """Forget an end that has closed: those that wait behind it must not wait for its turn."""
+        address = self._addresses.get(end.address)
+        if address is not None:
+            address.forget(end)
 
     def resume_waiting(self, now: float) -> bool:
         """Resume the ends that may read again, each with its share; return whether there is more to do."""
@@ -266,8 +276,10 @@ class EndRate:
             self._pay(-self._taken)
 
     def end(self) -> None:
-        """Give back what was taken in advance: the tunnel has ended."""
+        """Give back what was taken in advance, and wait no more: the tunnel has ended."""
         self._pay(-self._taken)
+        for bucket in self._buckets:
+            bucket.forget(self)
 
     def grant(self, size: float) -> None:
         """Allow the end its share of what it waited for, and resume it."""

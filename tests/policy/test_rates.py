@@ -27,6 +27,10 @@ class Sender:
     def _resume(self) -> None:
         self.paused = False
 
+    def end(self) -> None:
+        """Close."""
+        self._end.end()
+
     def send(self, most: int = 64 * 1024) -> int:
         """Read once, if the rate allows it; return the bytes."""
         allowed = 0 if self.paused else self._end.allow(most)
@@ -108,6 +112,17 @@ def test_a_tunnel_that_ends_gives_back_its_tokens(way):
             harness.run_until(lambda: near.state is not State.TUNNEL)
         assert bucket.tokens == MB * BURST - size
         far.sock.close()
+
+
+def test_an_end_does_not_wait_for_ends_that_have_closed():
+    simulation = Simulation(rate_per_key=10_000)
+    last, *others = [Sender(simulation, ALICE, BOB) for _ in range(100)]
+    simulation.run([*others, last], 1.0)
+    for sender in others:
+        sender.end()
+    before = last.sent
+    simulation.run([last], 1.0)
+    assert last.sent - before > 9000
 
 
 def test_ends_share_a_rate_equally():
