@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import select
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -173,6 +175,25 @@ def test_a_closed_port_is_reported(check):
     port = free_port()
     failure = failure_of(check, ticket_for(port), "TCP connection", Cause.NOTHING_LISTENS)
     assert str(port) in failure["advice"]
+
+
+def test_a_connection_that_is_reset_at_once_is_reported(check, monkeypatch):
+    with socket.create_server((LOCALHOST, 0)) as server:
+
+        def open_and_reset(address: Address, *rest: object) -> socket.socket:
+            ours = socket.create_connection((address.host, address.port))
+            theirs, _ = server.accept()
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            theirs.close()
+            poll = select.poll()
+            poll.register(ours, 0)  # POLLHUP is always reported
+            assert poll.poll(PATIENCE * 1000)
+            return ours
+
+        monkeypatch.setattr(relay_check, "open_socket", open_and_reset)
+        ticket = RelayTicket(Identity.generate().public_key, Address(LOCALHOST, server.getsockname()[1]))
+        status, out = check(ticket, "--line")
+    assert (status, out.partition(": version: ")[0]) == (1, f"FAILED {ticket.address}")
 
 
 def test_a_port_that_does_not_answer_is_reported(check):

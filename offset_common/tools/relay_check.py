@@ -187,8 +187,9 @@ class RelayCheck:
         """Connect to the relay step by step, and listen."""
         with self._step("TCP connection") as add_detail:
             sock = open_socket(self.ticket.address, addresses, Deadline(self._timeout))
-            host, port, *_ = sock.getpeername()
-            add_detail(f"to {host} port {port}")
+            with contextlib.suppress(OSError):  # if it is reset already, the next step says so
+                host, port, *_ = sock.getpeername()
+                add_detail(f"to {host} port {port}")
         dialing = Dialing(sock, self.ticket, self._listening_node, self._watcher.observer("listener"))
         with self._step("version"):
             dialing.exchange_versions(Deadline(self._timeout))
