@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from offset_common.relay.admission import Admission
@@ -15,7 +15,7 @@ from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.lifecycle import State
 from offset_common.relay.rendezvous import Rendezvous
 
-_DESCRIPTORS = Path("/proc/self/fd")
+_DESCRIPTORS = "/proc/self/fd"
 
 
 class Traffic(NamedTuple):
@@ -67,6 +67,7 @@ def describe(relay: Described) -> dict[str, Any]:
 
 def _count_descriptors() -> int:
     try:
-        return len(list(_DESCRIPTORS.iterdir())) - 1  # without the one that reads the directory
+        names = os.listdir(_DESCRIPTORS)  # noqa: PTH208 - there may be 50,000, and pathlib takes 4 times as long
+        return len(names) - 1  # without the one that reads the directory
     except OSError:
         return 0  # none left, or a system without /proc
