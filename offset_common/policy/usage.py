@@ -143,8 +143,7 @@ class UsageFile:
         # Opened anew each time: a file that was moved or replaced is noticed, and no lock stays behind.
         with _errors_of(self._path), contextlib.closing(_connect(Path(self._path), "rwc")) as database:
             if _is_empty(database):
-                database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                database.execute(_SCHEMA)
+                _create(database)
             _check_kind(self._path, database)
             yield database
 
@@ -187,6 +186,14 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 def _is_empty(database: sqlite3.Connection) -> bool:
     tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     return not tables and not database.execute("PRAGMA application_id").fetchone()[0]
+
+
+def _create(database: sqlite3.Connection) -> None:
+    # Both or nothing: a file that has only the first is taken for a damaged one.
+    with database:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        database.execute(_SCHEMA)
 
 
 def _check_writable(database: sqlite3.Connection) -> None:

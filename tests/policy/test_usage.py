@@ -9,6 +9,8 @@ import errno
 import io
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,7 @@ from offset_common.policy.usage import (
     read_usage,
 )
 from offset_common.policy.usage_writer import UsageWriter
+from tests.commands import ROOT
 
 ALICE, BOB = b"\x01" * 32, b"\xff" * 32
 MAY = "2026-05"
@@ -67,6 +70,19 @@ def test_volumes_add_up(path):
     file.add(MAY, {TOTAL: Volume(5, 5), BOB: Volume(0, 5)})
     file.add("2026-06", {TOTAL: Volume(1, 1)})
     assert UsageFile(path).load(MAY) == {TOTAL: Volume(15, 15), ALICE: Volume(10, 0), BOB: Volume(0, 5)}
+
+
+def test_a_disk_full_at_the_creation_is_no_lasting_damage(path):
+    least = f"""
+from offset_common.policy.usage import UsageFile
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+UsageFile({path!r}).load("{MAY}")
+"""
+    failed = subprocess.run([sys.executable, "-c", least], cwd=ROOT, capture_output=True, text=True)
+    assert "UsageBusyError" in failed.stderr
+    assert UsageFile(path).load(MAY) == {}
 
 
 def test_rows_are_in_order_of_use(path):
