@@ -23,7 +23,8 @@ class UsageWriter:
 
     Args:
         file: the file.
-        loaded: called once with a month and what the file has for it, if that was not read at the start.
+        loaded: called with a month and what the file has for it, before the first volumes of that month are
+            added, unless that was read at the start.
         failed: called with the reason each time that the file cannot be written or read.
 
     Both are called in the thread of the writer.
@@ -35,16 +36,16 @@ class UsageWriter:
         self._failed = failed
         self._tasks: SimpleQueue[Optional[tuple[str, Volumes]]] = SimpleQueue()
         self._unwritten: dict[str, dict[bytes, Volume]] = {}  # by month and key
-        self._unread_month: Optional[str] = None
+        self._known_month: Optional[str] = None
         self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
 
-    def start(self, unread_month: Optional[str]) -> None:
+    def start(self, known_month: Optional[str]) -> None:
         """Start the thread.
 
         Args:
-            unread_month: a month that could not be read at the start, or None.
+            known_month: the month that was read at the start; None if the file could not be read.
         """
-        self._unread_month = unread_month
+        self._known_month = known_month
         self._thread.start()
 
     def add(self, month: str, volumes: Volumes) -> None:
@@ -58,11 +59,13 @@ class UsageWriter:
         return not self._thread.is_alive() and not self._unwritten
 
     def _run(self) -> None:
+        month = ""
         while (task := self._tasks.get()) is not None:
+            month = task[0]
             self._keep(*task)
-            self._work()
+            self._work(month)
         if self._unwritten:
-            self._work()
+            self._work(month)
 
     def _keep(self, month: str, volumes: Volumes) -> None:
         if volumes:
@@ -70,17 +73,17 @@ class UsageWriter:
             for key, volume in volumes.items():
                 kept[key] = kept.get(key, Volume()).plus(volume)
 
-    def _work(self) -> None:
+    def _work(self, month: str) -> None:
         try:
-            # First: what was there before must not include what this relay adds.
-            if self._unread_month is not None:
-                month = self._unread_month
+            # First: what was there before must not include what this relay adds. A new month may be there
+            # already: other relays may share the file, or the clock was wrong when this one started.
+            if month != self._known_month:
                 volumes = self._file.load(month)
-                self._unread_month = None
+                self._known_month = month
                 self._loaded(month, volumes)
-            for month in list(self._unwritten):
-                self._file.add(month, self._unwritten[month])
-                del self._unwritten[month]
+            for unwritten in list(self._unwritten):
+                self._file.add(unwritten, self._unwritten[unwritten])
+                del self._unwritten[unwritten]
         except (FileError, UsageBusyError) as error:
             self._failed(error.reason if isinstance(error, FileError) else str(error))
         except Exception as error:  # a bug costs one attempt, not all later ones

@@ -80,7 +80,7 @@ class VolumeControl:
                 lambda month, volumes: call_soon(partial(counter.add_saved, month, volumes)),
                 lambda reason: call_soon(partial(self._report_failure, reason)),
             )
-            self._writer.start(self._start_month if self._saved is None else None)
+            self._writer.start(None if self._saved is None else self._start_month)
         if self._saved is not None:
             counter.add_saved(self._start_month, self._saved)
             self._saved = None

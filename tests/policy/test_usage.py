@@ -205,7 +205,7 @@ def test_what_a_locked_file_does_not_take_is_written_later(path):
     file, reports = UsageFile(path), Reports()
     file.load(MAY)
     writer = UsageWriter(file, reports.on_loaded, reports.failed)
-    writer.start(None)
+    writer.start(MAY)
     with locked(path):
         writer.add(MAY, {ALICE: Volume(1, 2)})
         reports.wait()
@@ -218,7 +218,7 @@ def test_what_a_locked_file_does_not_take_is_written_later(path):
 def test_the_writer_survives_a_bug(path, monkeypatch):
     file, reports = UsageFile(path), Reports()
     writer = UsageWriter(file, reports.on_loaded, reports.failed)
-    writer.start(None)
+    writer.start(MAY)
     with monkeypatch.context() as bug:
         bug.setattr(file, "add", None)
         writer.add(MAY, {ALICE: Volume(1, 2)})
@@ -233,7 +233,7 @@ def test_a_file_locked_at_the_start_is_read_before_it_is_written(path):
     file.add(MAY, {ALICE: Volume(100, 0)})
     writer = UsageWriter(file, reports.on_loaded, reports.failed)
     with locked(path):
-        writer.start(MAY)
+        writer.start(None)
         writer.add(MAY, {ALICE: Volume(1, 0)})
         reports.wait()
     writer.add(MAY, {})

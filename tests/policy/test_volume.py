@@ -10,7 +10,7 @@ import pytest
 
 from offset_common.policy import volume as volume_module
 from offset_common.policy.steering import PolicyOptions, Steering
-from offset_common.policy.usage import TOTAL, UsageFile
+from offset_common.policy.usage import TOTAL, UsageFile, Volume
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.event_loop import EACH_IN_ROUND
 from offset_common.relay.lifecycle import State
@@ -144,6 +144,17 @@ def test_a_new_month_begins_with_a_full_quota(today, tmp_path):
         end(near, far, *others)
     assert 2 * SIZE < UsageFile(path).load(MAY)[TOTAL].received < 3 * SIZE
     assert SIZE < UsageFile(path).load("2026-06")[TOTAL].received < 2 * SIZE
+
+
+def test_a_month_that_the_file_has_already_continues(today, tmp_path):
+    path = str(tmp_path / "usage.db")
+    UsageFile(path).add("2026-06", {TOTAL: Volume(3 * SIZE, 3 * SIZE)})
+    with relay_with(today, quota=2 * SIZE, usage=path) as harness:  # the clock is behind when it starts
+        today.seconds += 3600
+        for _ in range(7):
+            harness.advance(1.0)
+        harness.run_until(lambda: lines(harness, "is used up") != [])
+        assert harness.reason_of(harness.pending(harness.listener()).connection) is CloseReason.QUOTA
 
 
 def test_a_restart_continues_the_month(today, tmp_path):
