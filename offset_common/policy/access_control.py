@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Optional
 
 from offset_common.policy.access import AccessRules
-from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
@@ -13,7 +12,7 @@ from offset_common.relay.sessions.closing import finish
 from offset_common.wire.messages import InitRole
 
 # A handshake may be in the pool, and its connection is checked when it comes back; others end already.
-UNCONCERNED = (State.HANDSHAKE, State.FLUSHING, State.LINGERING)
+UNCONCERNED = (State.HANDSHAKE, State.FLUSHING, State.LINGERING, State.CLOSED)
 
 
 class AccessControl:
@@ -26,6 +25,7 @@ class AccessControl:
     def __init__(self, rules: AccessRules) -> None:
         self._rules = rules
         self._roles: dict[SocketConnection, InitRole] = {}
+        self.finished = 0  # connections that the present rules have ended
 
     def name_of(self, key: bytes) -> Optional[str]:
         """Return the name that the rules give a key, or None."""
@@ -48,18 +48,15 @@ class AccessControl:
         """Forget a connection that ended."""
         self._roles.pop(connection, None)
 
-    def change_rules(
-        self, rules: AccessRules, admission: Admission[SocketConnection]
-    ) -> list[SocketConnection]:
-        """Replace the rules; return the connections that they deny."""
+    def change_rules(self, rules: AccessRules) -> None:
+        """Replace the rules; call `finish_denied` with every connection then."""
         self._rules = rules
-        return [
-            each for each in admission.all() if each.session.state not in UNCONCERNED and self._denies(each)
-        ]
+        self.finished = 0
 
     def finish_denied(self, connection: SocketConnection) -> None:
-        """Finish a connection, unless the rules have changed again and allow it."""
-        if self._denies(connection):
+        """Finish a connection if the rules deny it now."""
+        if connection.session.state not in UNCONCERNED and self._denies(connection):
+            self.finished += 1
             finish(connection, CloseReason.DENIED)
 
     def _denies(self, connection: SocketConnection) -> bool:

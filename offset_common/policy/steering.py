@@ -200,9 +200,13 @@ class Steering(Policy):
                 self._rates.change(*self._rates_of_process())
             if self._volume is not None:
                 self._volume.change_quotas(self._options.quotas)
-        denied = self._access.change_rules(rules, self._relay.admission)
-        self._relay.loop.call_for_each(denied, self._access.finish_denied)
-        log_event("reloaded", access=self._options.access, closed=len(denied))
+        self._access.change_rules(rules)
+        loop = self._relay.loop
+        loop.call_for_each(self._relay.admission.all(), self._access.finish_denied)
+        loop.call_for_each([settings], self._report_reload)  # once it has looked at all of them
+
+    def _report_reload(self, settings: Optional[Settings]) -> None:
+        log_event("reloaded", access=self._options.access, closed=self._access.finished)
         if settings is not None and settings.need_restart:
             names = list(settings.need_restart)
             log_event("changed options that need a restart", logging.WARNING, options=names)
