@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Callable, NamedTuple, Optional
 
-from offset_common.errors import OperatorError
+from offset_common.errors import OperatorError, ServiceError
 from offset_common.policy.access import AccessRules, load_access
 from offset_common.policy.access_control import AccessControl
 from offset_common.policy.rates import EndRate, Rates
@@ -179,7 +179,10 @@ class Steering(Policy):
         self._reload_again = self._reloading
         if not self._reloading:
             self._reloading = True
-            threading.Thread(target=self._read_files, name="reload", daemon=True).start()
+            try:
+                threading.Thread(target=self._read_files, name="reload", daemon=True).start()
+            except RuntimeError as error:  # the system's limit on threads
+                self._report_mistake(ServiceError(f"{error}; raise the limit on processes"))
 
     def _read_files(self) -> None:
         assert self._relay is not None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
+from unittest.mock import Mock
 
 import pytest
 
@@ -146,6 +148,14 @@ def test_a_reload_checks_a_few_connections_in_each_round(rule, closed, harness, 
 
     harness.run_until(all_checked)
     assert sum(peer.connection.closed for peer in peers) == closed
+
+
+def test_a_reload_without_a_thread_keeps_the_old_rules(harness, reload, monkeypatch):
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+        assert "can't start new thread; raise" in reload("")
+    assert harness.reason_of(harness.listener().connection) is CloseReason.DENIED
+    assert reload("").startswith("reloaded")
 
 
 def test_a_bug_at_the_end_of_one_tunnel_leaves_no_other_open(harness, reload, monkeypatch):
