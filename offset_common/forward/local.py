@@ -30,6 +30,10 @@ LINGER_RESET = struct.pack("ii", 1, 0)  # close() resets the connection
 class Gate(Protocol):
     """The part of a session that a local connection uses."""
 
+    @property
+    def buffer(self) -> memoryview:
+        """BUFFER_SIZE bytes to read into, which the connections of a session share."""
+
     def may_send(self) -> bool:
         """Return whether the session accepts data."""
 
@@ -45,19 +49,17 @@ Ended = Callable[["LocalConnection", str], object]
 
 
 class LocalConnection:
-    """A local connection and its stream. `start` gives it its socket; the stream may exist before.
+    """A local connection and its stream. `start` gives it its socket, `enter` its session.
 
     Args:
         loop: the event loop.
-        gate: its session.
-        buffer: BUFFER_SIZE bytes, which connections of one thread may share.
         ended: called once, at the end.
     """
 
-    def __init__(self, loop: EventLoop, gate: Gate, buffer: memoryview, ended: Ended) -> None:
+    def __init__(self, loop: EventLoop, ended: Ended) -> None:
         self.sent = self.received = 0  # bytes to and from the other side
         self._loop = loop
-        self._gate = gate
+        self._gate: Optional[Gate] = None
         self._ended = ended
         self._sock: Optional[socket.socket] = None
         self._stream: Optional[Stream] = None
@@ -66,7 +68,10 @@ class LocalConnection:
         self._end_received = self._writing_ended = False
         self._waiting = False  # for the session
         self._closed = False
-        self._buffer = buffer
+
+    def enter(self, gate: Gate) -> None:
+        """Use the session that will carry the stream."""
+        self._gate = gate
 
     def start(self, sock: socket.socket) -> None:
         """Forward a connected socket, which this object now owns."""
@@ -100,7 +105,7 @@ class LocalConnection:
             data = data[self._guard(partial(self._send, self._sock, data)) :]
         if len(data) and not self._closed:
             self._unwritten += data
-            self._gate.count_unwritten(len(data))
+            self._count_unwritten(len(data))
             self._watch()
 
     def on_end(self) -> None:
@@ -142,21 +147,21 @@ class LocalConnection:
             return 0
 
     def _read(self) -> None:
-        stream, sock = self._stream, self._sock
-        if stream is None or sock is None or self._reading_ended:
+        gate, stream, sock = self._gate, self._stream, self._sock
+        if gate is None or stream is None or sock is None or self._reading_ended:
             return
-        if not self._gate.may_send():
+        if not gate.may_send():
             self._waiting = True
-            self._gate.wait_to_send(self)
+            gate.wait_to_send(self)
         elif stream.credit:
             try:
-                size = sock.recv_into(self._buffer[HEADER.size :], min(stream.credit, CHUNK_SIZE))
+                size = sock.recv_into(gate.buffer[HEADER.size :], min(stream.credit, CHUNK_SIZE))
             except BlockingIOError:
                 return
             if size:
                 self.sent += size
-                self._buffer[: HEADER.size] = stream.header
-                stream.send_data(bytes(self._buffer[: HEADER.size + size]))
+                gate.buffer[: HEADER.size] = stream.header
+                stream.send_data(bytes(gate.buffer[: HEADER.size + size]))
             else:
                 self._reading_ended = True
                 stream.send_end()
@@ -179,7 +184,7 @@ class LocalConnection:
         if self._unwritten:
             size = self._send(sock, self._unwritten)
             del self._unwritten[:size]
-            self._gate.count_unwritten(-size)
+            self._count_unwritten(-size)
         if self._end_received and not self._unwritten and not self._writing_ended:
             self._writing_ended = True
             with suppress(OSError):  # the peer may have closed both directions already
@@ -187,6 +192,10 @@ class LocalConnection:
             self._close_if_done()
         self._watch()
         return 0
+
+    def _count_unwritten(self, size: int) -> None:
+        if self._gate is not None:
+            self._gate.count_unwritten(size)
 
     def _watch(self) -> None:
         if self._closed or self._sock is None:
@@ -206,7 +215,7 @@ class LocalConnection:
         if self._closed:
             return
         self._closed = True
-        self._gate.count_unwritten(-len(self._unwritten))
+        self._count_unwritten(-len(self._unwritten))
         self._unwritten.clear()
         if self._sock is not None:
             self._loop.watch(self._sock, 0, self)

@@ -2,8 +2,8 @@
 
     _dial (a thread) --> Link: HELLO, then WELCOME --> the session continues --> the tunnel ends --> _dial ...
 
-Local connections are opened in the session at once, with or without a tunnel: what they send is delivered
-once there is one. A connection that gets no tunnel in time is reset.
+Open local connections continue in the next tunnel. A new one that finds no tunnel waits outside the session,
+and is not read. One that gets no tunnel in time is reset.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class Reach:
         self._refused = refused
         self._backoff = Backoff()
         self._failure = ""  # why the last attempt failed
+        self._waiting: dict[LocalConnection, str] = {}  # for a tunnel, with their services
         self._session = Session(loop, None)
         self._number = os.urandom(SESSION_SIZE)
         self._joined = False  # whether the other side has ever known this session
@@ -109,21 +110,32 @@ class Reach:
     def stop(self) -> None:
         """Cut off everything, and inform the other side."""
         self._stopped = True
+        for local in list(self._waiting):
+            self._waiting.pop(local)
+            local.fail("stforward was stopped")
         self._session.reset_all("stforward was stopped there")
         if self._link is not None:
             self._link.tunnel.finish()
 
     def open(self, service: str, ended: Ended) -> LocalConnection:
         """Return a connection for a new stream to a service."""
-        local = self._session.new_local(ended)
-        self._session.open(service, local)
-        if not self.connected:
-            self._loop.call_later(self._options.wait, partial(self._check_wait, self._session, local))
+        local = LocalConnection(self._loop, ended)
+        if self.connected:
+            self._session.open(service, local)
+        else:
+            self._waiting[local] = service
+            self._loop.call_later(self._options.wait, partial(self._check_wait, local))
         return local
 
-    def _check_wait(self, session: Session, local: LocalConnection) -> None:
-        if not session.attached:
+    def _check_wait(self, local: LocalConnection) -> None:
+        if local in self._waiting:
+            del self._waiting[local]
             local.fail(self.failure)
+
+    def _open_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for local, service in waiting.items():
+            self._session.open(service, local)
 
     # Connecting.
 
@@ -181,6 +193,7 @@ class Reach:
             self._expiry.cancel()
         self._backoff = Backoff()
         self._failure = ""
+        self._open_waiting()
         self._display.state(f"connected to {self._options.peer}")
         self._welcomed(welcome)
         return self._session

@@ -42,7 +42,7 @@ class Session:
         self._tunnel: Optional[ForwardTunnel] = None
         self._waiting: list[LocalConnection] = []  # to send
         self._unwritten = 0  # bytes
-        self._buffer = memoryview(bytearray(BUFFER_SIZE))
+        self.buffer = memoryview(bytearray(BUFFER_SIZE))
 
     @property
     def received(self) -> int:
@@ -61,10 +61,13 @@ class Session:
 
     def new_local(self, ended: Ended) -> LocalConnection:
         """Return a connection for a stream of this session."""
-        return LocalConnection(self._loop, self, self._buffer, ended)
+        local = LocalConnection(self._loop, ended)
+        local.enter(self)
+        return local
 
     def open(self, service: str, local: LocalConnection) -> None:
-        """Open a stream to a service of the other side, now or through the next tunnel."""
+        """Open a stream to a service of the other side."""
+        local.enter(self)
         self._streams.open(service, local)
 
     def attach(self, tunnel: ForwardTunnel, peer_received: int) -> None:

@@ -24,6 +24,17 @@ from tests.support.relay_process import LOCALHOST
 T = TypeVar("T")
 
 
+class Record(Display):
+    """Notes the kinds of events."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.kinds: list[str] = []
+
+    def event(self, kind: str, text: str, /, **fields: object) -> None:
+        self.kinds.append(kind)
+
+
 class BothSides:
     """An event loop in a thread, a share of one port, and the other side.
 
@@ -36,7 +47,7 @@ class BothSides:
     def __init__(self, setting: Setting, port: int, wait: float = PATIENCE) -> None:
         self.loop = EventLoop()
         self.welcomes: queue.Queue[object] = queue.Queue()
-        self._display = Display(quiet=True)
+        self.display = Record()
         self.share = Share(
             self.loop,
             setting.ticket,
@@ -44,19 +55,19 @@ class BothSides:
             {"echo": Service("echo", Address(LOCALHOST, port))},
             Peers(setting.home.directory),
             Options("home", frozenset([setting.laptop.identity.public_key]), False, 100, PATIENCE),
-            self._display,
+            self.display,
         )
         self.reach = Reach(
             self.loop,
             setting.code,
             setting.laptop.identity,
             ReachOptions("laptop", "home", wait, PATIENCE),
-            self._display,
+            self.display,
             self.welcomes.put,
             self.welcomes.put,
         )
-        self.traffic = Traffic(self.loop, self._display)
-        self._forwarding = Forwarding(self.reach, self.traffic, 100, self._display)
+        self.traffic = Traffic(self.loop, self.display)
+        self._forwarding = Forwarding(self.reach, self.traffic, 100, self.display)
         self._thread = threading.Thread(target=self.loop.run)
 
     def in_loop(self, call: Callable[[], T]) -> T:

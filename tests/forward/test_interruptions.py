@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forward.in_process import BothSides
 from tests.forward.programs import (
     PATIENCE,
     Setting,
@@ -168,6 +169,34 @@ def test_restarted_share_is_found_again(setting: Setting) -> None:
         with reach(port) as sock:
             assert exchange(sock, b"after") == b"after"
         program.wait_for_line("^connection 1: cut off: stforward was restarted on ")
+
+
+def test_connection_during_a_restart_of_share_waits_for_it(setting: Setting) -> None:
+    with server(echo) as target:
+        sharing = setting.share(str(target))
+        program, port = setting.reach()
+        sharing.stop(signal.SIGKILL)
+        program.wait_for_line("^not connected: ")
+        with reach(port) as sock:
+            sock.sendall(b"waits")
+            setting.share(str(target))
+            assert read_exactly_after(sock, 5) == b"waits"
+
+
+def test_connections_that_waited_in_vain_reach_no_service(setting: Setting) -> None:
+    with server(echo) as target, BothSides(setting, target, wait=0.1).running() as both:
+        for _ in range(3):
+            sock, reasons = both.connect()
+            with sock:
+                sock.sendall(b"too early")
+                assert reasons.get(timeout=PATIENCE) == "the other side did not answer in time"
+        both.in_loop(both.share.start)
+        both.in_loop(both.reach.start)
+        both.welcomes.get(timeout=PATIENCE)
+        sock, _ = both.connect()
+        with sock:
+            assert exchange(sock, b"in time") == b"in time"
+        assert both.display.kinds.count("connection_opened") == 5  # on both sides, the last one
 
 
 def test_signal_ends_both_sides_without_a_relay(lone_setting: LoneSetting) -> None:

@@ -15,6 +15,7 @@ class OpenGate:
 
     def __init__(self) -> None:
         self.unwritten = 0
+        self.buffer = memoryview(bytearray(BUFFER_SIZE))
 
     def may_send(self) -> bool:
         return True
@@ -28,7 +29,8 @@ class OpenGate:
 
 def test_many_small_messages_cost_no_more_than_their_bytes() -> None:
     gate, loop = OpenGate(), EventLoop()
-    local = LocalConnection(loop, gate, memoryview(bytearray(BUFFER_SIZE)), lambda local, reason: None)
+    local = LocalConnection(loop, lambda local, reason: None)
+    local.enter(gate)
     Streams(lambda message: None).open("slow", local)
     tracemalloc.start()
     for _ in range(200_000):
@@ -43,7 +45,8 @@ def test_many_small_messages_cost_no_more_than_their_bytes() -> None:
 
 def test_bytes_that_came_before_the_connection_are_written() -> None:
     gate, loop = OpenGate(), EventLoop()
-    local = LocalConnection(loop, gate, memoryview(bytearray(BUFFER_SIZE)), lambda local, reason: None)
+    local = LocalConnection(loop, lambda local, reason: None)
+    local.enter(gate)
     Streams(lambda message: None).open("slow", local)
     ours, theirs = socket.socketpair()
     local.on_data(memoryview(b"early"))
