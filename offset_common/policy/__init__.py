@@ -1,1 +1,1 @@
-"""The options of an operator beside the limits: access, rates, volume, a configuration file."""
+"""The operator's options besides the limits: access, rates, volumes and a configuration file."""

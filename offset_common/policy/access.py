@@ -6,7 +6,7 @@
     deny    KEY
     deny    ADDRESS/PREFIX
 
-Once a line says who may listen, nobody else may; likewise for connect. `deny` goes before both.
+If any line says who may listen, nobody else may; likewise for connect. `deny` overrides both.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def load_access(path: AnyPath) -> AccessRules:
     """Read an access file.
 
     Raises:
-        FileError: the file cannot be read, or a line is wrong; the reason begins with its number.
+        FileError: the file cannot be read, or a line has a mistake; the reason begins with its number.
     """
     text = read_file(path, MAX_ACCESS_FILE_SIZE)
     parser = _Parser()
@@ -75,7 +75,7 @@ def load_access(path: AnyPath) -> AccessRules:
 
 
 def describe_rules(rules: AccessRules) -> list[str]:
-    """Return sentences about what the rules mean."""
+    """Return lines that explain the rules."""
     lines = []
     for verb, names in (("listen", rules.listen), ("connect", rules.connect)):
         if names:
@@ -87,7 +87,7 @@ def describe_rules(rules: AccessRules) -> list[str]:
     for key in sorted(rules.denied_keys):
         name = rules.name_of(key)
         if name is not None:
-            lines.append(f"note: {short_key(key)} ({name}) is allowed and denied; deny is what counts")
+            lines.append(f"note: {short_key(key)} ({name}) is allowed and denied; deny overrides")
     return lines
 
 
@@ -101,10 +101,10 @@ class _Parser:
         self._networks: list[Network] = []
 
     def take(self, line: str, number: int) -> None:
-        """Take a line without its comment.
+        """Parse a line without its comment.
 
         Raises:
-            UsageError: it is wrong.
+            UsageError: it has a mistake.
         """
         verb, *words = line.split(None, 2) or [""]
         if not verb:

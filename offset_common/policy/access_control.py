@@ -1,4 +1,4 @@
-"""Access rules at work: whom they refuse, and whom to close when they change."""
+"""Apply access rules: refuse connections, and close those that changed rules deny."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from offset_common.relay.lifecycle import State
 from offset_common.relay.sessions.closing import finish
 from offset_common.wire.messages import InitRole
 
-# A handshake may be in the pool, and its connection is checked when it comes back; others end already.
+# A handshake may be in the pool, and its connection is checked after it; the others are already ending.
 UNCONCERNED = (State.HANDSHAKE, State.FLUSHING, State.LINGERING, State.CLOSED)
 
 
 class AccessControl:
-    """The access rules of a relay, and the roles that they are applied to.
+    """The access rules of a relay, and the roles of connections that they apply to.
 
     Args:
         rules: the first rules.
@@ -25,7 +25,7 @@ class AccessControl:
     def __init__(self, rules: AccessRules) -> None:
         self._rules = rules
         self._roles: dict[SocketConnection, InitRole] = {}
-        self.finished = 0  # connections that the present rules have ended
+        self.finished = 0  # connections that the current rules have ended
 
     def name_of(self, key: bytes) -> Optional[str]:
         """Return the name that the rules give a key, or None."""
@@ -36,25 +36,25 @@ class AccessControl:
         return host in self._rules.denied_networks
 
     def denies_peer(self, connection: SocketConnection) -> bool:
-        """Return whether a connection whose key is proven may do nothing."""
+        """Return whether the rules deny everything to a connection whose key is proven."""
         return connection.key in self._rules.denied_keys or self.denies_address(connection.address.host)
 
-    def denies_role(self, connection: SocketConnection, role: InitRole) -> bool:
-        """Return whether a connection may not have a role; remember the role if it may."""
+    def record_role(self, connection: SocketConnection, role: InitRole) -> bool:
+        """Remember the role that a connection asks for; return whether the rules allow it."""
         self._roles[connection] = role
-        return not self._allows(connection, role)
+        return self._allows(connection, role)
 
     def forget(self, connection: SocketConnection) -> None:
         """Forget a connection that ended."""
         self._roles.pop(connection, None)
 
     def change_rules(self, rules: AccessRules) -> None:
-        """Replace the rules; call `finish_denied` with every connection then."""
+        """Replace the rules; call `finish_denied` with every connection afterwards."""
         self._rules = rules
         self.finished = 0
 
     def finish_denied(self, connection: SocketConnection) -> None:
-        """Finish a connection if the rules deny it now."""
+        """Finish a connection if the rules now deny it."""
         if connection.session.state not in UNCONCERNED and self._denies(connection):
             self.finished += 1
             finish(connection, CloseReason.DENIED)

@@ -5,7 +5,7 @@
     per-address = 500
     proxy-protocol = ["10.0.0.0/8"]
 
-The command line goes before the file, and the file before the defaults.
+The command line overrides the file, and the file overrides the defaults.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _DEFAULT = re.compile(r"\s+\[default: ([^\]]*)\]")
 
 
 class ConfiguredArguments:
-    """The arguments of a command line with --config.
+    """The arguments of a command line that has --config.
 
     Args:
         page: the help page, which is the grammar of the command line.
         argv: the command line, without the program name.
         version: what --version prints.
-        required: options that must be in the command line or in the file.
+        required: options that must be on the command line or in the file.
 
     Raises:
         CommandLineError: the command line does not match the page.
@@ -53,8 +53,8 @@ class ConfiguredArguments:
         """Read the file; return the values by option name, as docopt returns them.
 
         Raises:
-            FileError: the file cannot be read, or has an unknown option or a value of a wrong type.
-            UsageError: a required option is missing in both.
+            FileError: the file cannot be read, or has an unknown option or a value of the wrong type.
+            UsageError: a required option is missing from both.
         """
         configured = load_config(self._path, self._given)
         arguments = {
@@ -72,7 +72,7 @@ def load_config(path: str, options: Mapping[str, Any]) -> Arguments:
 
     Args:
         path: the file.
-        options: by name of each option, a value of its type: a list if it may be given several times.
+        options: a value of each option's type, by name: a list if it may be given several times.
 
     Raises:
         FileError: the file cannot be read, or has an unknown option or a value of a wrong type.
@@ -96,7 +96,7 @@ def load_config(path: str, options: Mapping[str, Any]) -> Arguments:
 
 
 def _read_value(path: str, key: str, value: object, sample: object) -> object:
-    """Return a value as the command line would have it."""
+    """Return a value in the form that the command line has."""
     if isinstance(sample, list):
         values = value if isinstance(value, list) else [value]
         return [_read_text(path, key, each) for each in values]
@@ -106,7 +106,7 @@ def _read_value(path: str, key: str, value: object, sample: object) -> object:
 def _read_text(path: str, key: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         kind = "true or false" if isinstance(value, bool) else f"a {type(value).__name__}"
-        raise FileError(path, f"{key} has one value, a string or a number, and not {kind}")
+        raise FileError(path, f"{key} must be a string or a number, not {kind}")
     try:
         text = str(value)
     except ValueError:  # Python refuses to write thousands of digits

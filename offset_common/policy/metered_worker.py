@@ -1,4 +1,4 @@
-"""A worker process with rates and volumes: it applies its part of the rates, and reports what it reads."""
+"""A worker process with rates and volumes: applies its part of the rates, and reports what it reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_RATE = "-"
 
 
 def program(rate: Optional[float], rate_per_key: Optional[float]) -> list[str]:
-    """Return the module that a worker process runs, and its arguments for these rates."""
+    """Return the module that a worker process runs, and the arguments for these rates."""
     rates = (rate, rate_per_key)
     return [
         "offset_common.policy.metered_worker",
@@ -28,7 +28,7 @@ def program(rate: Optional[float], rate_per_key: Optional[float]) -> list[str]:
 
 
 class _EndMeter:
-    """Applies the rate of a tunnel end, and counts for the next report."""
+    """Applies the rate of a tunnel end, and counts its bytes for the next report."""
 
     __slots__ = ("_counts", "_number", "_rate")
 
@@ -48,7 +48,7 @@ class _EndMeter:
             self._counts[self._number] = self._counts.get(self._number, 0) + size
 
     def end(self) -> None:
-        """Give back what was allowed and not read: the tunnel has ended."""
+        """Return the bytes that were allowed but not read: the tunnel has ended."""
         self._rate.end()
 
 
@@ -56,7 +56,7 @@ class MeteredWorker(Worker):
     """A worker whose tunnels have meters."""
 
     def begin_metering(self, rate: Optional[float], rate_per_key: Optional[float]) -> None:
-        """Apply these rates from now on, and report what is read."""
+        """Start to apply these rates, and to report what is read."""
         loop = self.loop
         self._rates = Rates(lambda: loop.now, rate, rate_per_key)
         self._counts: dict[int, int] = {}  # bytes by number of the connection, since the last report
@@ -87,7 +87,7 @@ class MeteredWorker(Worker):
 
 
 def main(arguments: list[str]) -> int:
-    """Serve the front process; the arguments: as those of any worker, then the two rates."""
+    """Serve the front process; arguments: those of any worker, then the two rates."""
     worker = MeteredWorker(*prepare(arguments))
     rate, rate_per_key = (None if each == NO_RATE else float(each) for each in arguments[3:5])
     worker.begin_metering(rate, rate_per_key)

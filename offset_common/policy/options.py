@@ -13,7 +13,7 @@ MAX_BYTES = 10**15
 
 
 def read_policy_options(arguments: Mapping[str, Any]) -> PolicyOptions:
-    """Return what the arguments ask for; no file is read.
+    """Return the options of the policy; no file is read.
 
     Args:
         arguments: by option name, as docopt returns them.

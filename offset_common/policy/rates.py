@@ -4,10 +4,10 @@ A bucket fills at its rate, up to BURST seconds' worth. Every byte that is read 
 bucket of all, and from those of the keys at both ends of the tunnel. While a bucket is empty, ends are not
 read: the system's buffers fill, and their peers wait. Nothing is dropped.
 
-Every TICK, addresses whose ends wait get equal shares, and inside each its ends, in the order of arrival. An
-end that has used little lately is *light* and does not wait: its small messages may overdraw the bucket, and
-the other ends wait for that. All light ends together overdraw it by at most a quarter of the rate. The rate
-holds, bulk does not delay small messages, and many small messages do not stop other ends.
+Every TICK, the addresses with waiting ends get equal shares, and so do the ends of each, in the order of
+arrival. An end that has used little lately is *light* and does not wait: its small messages may overdraw the
+bucket, and the other ends wait longer for it. All light ends together overdraw it by at most a quarter of the
+rate. So the rate holds, bulk does not delay small messages, and many small messages do not stop other ends.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Callable, Optional
 from weakref import WeakValueDictionary
 
 BURST = 0.2  # seconds of the rate that an idle bucket collects
-DEBT = 0.05  # seconds of the rate that light ends may overdraw a bucket by at once
+DEBT = 0.05  # seconds of the rate: the most by which light ends may overdraw a bucket at once
 TICK = 0.01  # seconds between two rounds of resuming
 LIGHT_SHARE = 4  # all light ends together overdraw a bucket by at most the rate divided by this
 SMALLEST_READ = 512  # bytes
-TAKEN_SHARE = 8  # an end takes at most this part of the tokens in advance, while none waits
-MOST_TAKEN = 1 << 20  # bytes that it takes in advance
-RESUMED_READ = 2048  # bytes: so many ends are resumed that each can read at least that much
+TAKEN_SHARE = 8  # while no end waits, an end takes at most the tokens divided by this in advance
+MOST_TAKEN = 1 << 20  # bytes: the most that an end takes in advance
+RESUMED_READ = 2048  # bytes: only as many ends are resumed as can each read this much
 
 
 class _Address:
@@ -32,7 +32,7 @@ class _Address:
     __slots__ = ("_ends", "waiting")
 
     def __init__(self) -> None:
-        # Ends that wait (True), or were resumed just now and keep their place; in the order of their turns.
+        # Ends that wait (True), or were just resumed and keep their place (False), in order of their turns.
         self._ends: dict[EndRate, bool] = {}
         self.waiting = 0
 
@@ -66,7 +66,7 @@ class Bucket:
     """The tokens of all tunnels, or of one key.
 
     Args:
-        rate: bytes a second; None for any number.
+        rate: bytes a second; None for no limit.
         now: seconds.
     """
 
@@ -74,37 +74,37 @@ class Bucket:
 
     def __init__(self, rate: Optional[float], now: float) -> None:
         self.rate = rate
-        self.shared = False  # ends wait, or did at the last tick: each reads what it is granted
+        self.shared = False  # ends wait, or did at the last tick: each reads only what it is granted
         self.tokens = 0.0
         self.light = 0.0  # bytes by which light ends may overdraw it
         self._addresses: dict[str, _Address] = {}  # in the order of their turns
         self._updated = now
 
     def competitors(self, address: str) -> int:
-        """Return how many addresses wait, and ends of `address`."""
+        """Return the number of waiting addresses plus that of waiting ends of `address`."""
         own = self._addresses.get(address)
         return len(self._addresses) + (own.waiting if own is not None else 0)
 
     def change_rate(self, rate: Optional[float], now: float) -> None:
-        """Change the rate; ends that wait are resumed at the next tick."""
+        """Change the rate; waiting ends are resumed at the next tick."""
         if rate != self.rate:
             self.rate = rate
             self.tokens = 0.0
             self._updated = now
 
     def refill(self, rate: float, now: float) -> float:
-        """Add the tokens of the time since the last call, and return how many there are."""
+        """Add the tokens for the time since the last call; return how many there are."""
         seconds, self._updated = now - self._updated, now
         self.tokens = min(rate * BURST, self.tokens + seconds * rate)
         self.light = min(rate * DEBT, self.light + seconds * rate / LIGHT_SHARE)
         return self.tokens
 
     def take(self, size: int, light: bool) -> None:
-        """Take tokens, or give them back where `size` is negative.
+        """Take tokens, or return them if `size` is negative.
 
         Args:
             size: bytes.
-            light: whether a light end does so, and pays for what is overdrawn.
+            light: whether a light end takes them, so that what it overdraws counts.
         """
         overdrawn = min(0.0, self.tokens)
         self.tokens -= size
@@ -117,13 +117,13 @@ class Bucket:
         self.shared = True
 
     def forget(self, end: EndRate) -> None:
-        """Forget an end that has closed: those that wait behind it must not wait for its turn."""
+        """Forget an end that has closed, so that those behind it do not wait for its turn."""
         address = self._addresses.get(end.address)
         if address is not None:
             address.forget(end)
 
     def resume_waiting(self, now: float) -> bool:
-        """Resume the ends that may read again, each with its share; return whether there is more to do."""
+        """Resume the ends that may read again, each with its share; return whether any waited."""
         count = sum(address.waiting > 0 for address in self._addresses.values())
         self.shared = count > 0
         tokens = math.inf
@@ -149,8 +149,8 @@ class Rates:
 
     Args:
         clock: returns the loop's time in seconds.
-        rate: bytes a second for all tunnels; None for any number.
-        rate_per_key: bytes a second for the tunnels of each key; None for any number.
+        rate: bytes a second for all tunnels; None for no limit.
+        rate_per_key: bytes a second for the tunnels of each key; None for no limit.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Rates:
         self._next_tick = math.inf
 
     def change(self, rate: Optional[float], rate_per_key: Optional[float]) -> None:
-        """Change the rates, also of tunnels that exist."""
+        """Change the rates, including those of existing tunnels."""
         now = self._clock()
         self._rate_per_key = rate_per_key
         self._all.change_rate(rate, now)
@@ -175,7 +175,7 @@ class Rates:
         """Return the rate of a tunnel end.
 
         Args:
-            address: whose connection is read; addresses share a rate equally.
+            address: the address whose connection is read; addresses share a rate equally.
             source: the key whose connection is read.
             sink: the key at the other end.
             resume: called when the end may be read again.
@@ -216,13 +216,13 @@ class Rates:
 class EndRate:
     """How fast one end of a tunnel may be read.
 
-    While there are plenty of tokens it takes some in advance, so that most reads need no look at the buckets.
-    While there are not, it gives back at once what was not read.
+    While tokens are plentiful, it takes some in advance, so most reads skip the buckets. When tokens are
+    scarce, it returns at once what was not read.
 
     Args:
-        rates: resumes it.
-        address: whose connection is read.
-        buckets: all of them must have tokens.
+        rates: resumes the end.
+        address: the address whose connection is read.
+        buckets: the buckets that must all have tokens.
         resume: called when it may be read again.
         clock: returns the loop's time in seconds.
     """
@@ -254,8 +254,8 @@ class EndRate:
         self._rates = rates
         self._buckets = buckets
         self._clock = clock
-        self._taken = 0  # bytes that it has taken tokens for and not read
-        self._scarce = False  # what was taken last is given back unless it is read
+        self._taken = 0  # bytes that it has taken tokens for but not read
+        self._scarce = False  # what was taken last is returned unless it is read
         self._granted = 0.0  # bytes that it may take while others wait
         self._light = False  # what was taken last is overdrawn
         self._credit = float(SMALLEST_READ)  # bytes that it may read while light
@@ -276,18 +276,18 @@ class EndRate:
             self._pay(-self._taken)
 
     def end(self) -> None:
-        """Give back what was taken in advance, and wait no more: the tunnel has ended."""
+        """Return what was taken in advance, and stop waiting: the tunnel has ended."""
         self._pay(-self._taken)
         for bucket in self._buckets:
             bucket.forget(self)
 
     def grant(self, size: float) -> None:
-        """Allow the end its share of what it waited for, and resume it."""
-        self._granted = size if size < math.inf else 0.0  # a rate that has gone grants nothing of another one
+        """Grant the end its share, and resume it."""
+        self._granted = size if size < math.inf else 0.0  # a removed limit grants nothing of another one
         self._resume()
 
     def _take(self, most: int) -> int:
-        """Take tokens, more than needed where there are plenty; return how many bytes may be read."""
+        """Take tokens, more than needed if they are plentiful; return how many bytes may be read."""
         now = self._clock()
         allowed = math.inf
         self._light = False
@@ -313,7 +313,7 @@ class EndRate:
         return min(most, self._taken)
 
     def _pay(self, size: int) -> None:
-        """Take tokens for `size` bytes, or give them back where it is negative."""
+        """Take tokens for `size` bytes, or return them if it is negative."""
         for bucket in self._buckets:
             if bucket.rate is not None:
                 bucket.take(size, self._light)

@@ -1,6 +1,6 @@
-"""The policy of a relay: everything that an operator asked for, put together.
+"""The policy of a relay: applies all of the operator's options together.
 
-Files are read in a thread of their own, since a disk may be slow; what they say is applied in the loop.
+A separate thread reads the files, since a disk may be slow; the event loop applies their content.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class PolicyOptions(NamedTuple):
 
     Args:
         access: the path of the access file.
-        rate: bytes a second for all tunnels; None for any number, here and below.
+        rate: bytes a second for all tunnels; None for no limit, here and below.
         rate_per_key: bytes a second for the tunnels of each key.
         quota: bytes a month through all tunnels.
-        quota_per_key: bytes a month that a key sends and receives.
+        quota_per_key: bytes a month that each key sends and receives.
         usage: the path of the usage file.
     """
 
@@ -58,12 +58,12 @@ class PolicyOptions(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """The content of a configuration file that is read again.
+    """The content of a configuration file that was read again.
 
     Args:
-        options: for the policy.
-        limits: for the relay.
-        need_restart: options that have changed and cannot change without a restart.
+        options: the options of the policy.
+        limits: the limits of the relay.
+        need_restart: options that have changed but need a restart.
     """
 
     options: PolicyOptions
@@ -75,12 +75,12 @@ class Steering(Policy):
     """Applies the options to a relay.
 
     Args:
-        options: what the operator asks for.
-        calendar: the time since the epoch, in seconds.
-        reread: reads the configuration file again, if there is one; in a thread, may raise OperatorError.
+        options: the operator's options.
+        calendar: returns the time since the epoch in seconds.
+        reread: reads the configuration file again, or None; called in a thread, may raise OperatorError.
 
     Raises:
-        FileError: a file cannot be read, or is wrong.
+        FileError: a file cannot be read, or has a mistake.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Steering(Policy):
         return self._options.has_rates or self._volume is not None
 
     def attach(self, relay: Steered) -> None:
-        """Begin: the relay is about to serve."""
+        """Start: the relay is about to serve."""
         self._relay = relay
         if self._options.has_rates or self._reread is not None:
             loop = relay.loop
@@ -120,7 +120,7 @@ class Steering(Policy):
             self._volume.attach(relay)
 
     def worker_program(self, count: int) -> list[str]:
-        """Return what `count` worker processes run; each gets an equal part of the rates."""
+        """Return the program of `count` worker processes; each gets an equal part of the rates."""
         self._workers = count
         if not self.meters:
             return super().worker_program(count)
@@ -129,7 +129,7 @@ class Steering(Policy):
         return program(*self._rates_of_process())
 
     def close(self) -> None:
-        """End: save what was counted."""
+        """Stop: save what was counted."""
         if self._volume is not None:
             self._volume.close()
 
@@ -142,14 +142,14 @@ class Steering(Policy):
         return CloseReason.DENIED if self._access.denies_address(host) else None
 
     def refuse_peer(self, connection: SocketConnection) -> Optional[CloseReason]:
-        """Return why a connection whose key is proven may do nothing, or None."""
+        """Return why a connection is closed as soon as its key is proven, or None."""
         return CloseReason.DENIED if self._access.denies_peer(connection) else None
 
     def refuse_role(
         self, connection: SocketConnection, role: InitRole, other: bytes = b""
     ) -> Optional[CloseReason]:
         """Return why a connection may not have a role, or None."""
-        if self._access.denies_role(connection, role):
+        if not self._access.record_role(connection, role):
             return CloseReason.DENIED
         if self._volume is not None and role is not InitRole.LISTEN:
             return self._volume.refuse_tunnel(connection.key, other)
@@ -191,7 +191,7 @@ class Steering(Policy):
             settings = None if self._reread is None else self._reread()
             options = self._options if settings is None else settings.options
             call_soon(partial(self._apply, _load_rules(options), settings))
-        except Exception as error:  # also a bug, or there would be no later reload
+        except Exception as error:  # even a bug: otherwise no later reload could run
             call_soon(partial(self._report_mistake, error))
 
     def _apply(self, rules: AccessRules, settings: Optional[Settings]) -> None:
@@ -206,7 +206,7 @@ class Steering(Policy):
         self._access.change_rules(rules)
         loop = self._relay.loop
         loop.call_for_each(self._relay.admission.all(), self._access.finish_denied)
-        loop.call_for_each([settings], self._report_reload)  # once it has looked at all of them
+        loop.call_for_each([settings], self._report_reload)  # after all of them
 
     def _report_reload(self, settings: Optional[Settings]) -> None:
         log_event("reloaded", access=self._options.access, closed=self._access.finished)

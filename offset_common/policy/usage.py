@@ -1,7 +1,7 @@
 """The usage file: bytes by calendar month (UTC) and key, in an SQLite database.
 
-A relay adds what it counted every few seconds; nothing is ever rewritten, so several relays may share a file.
-The row of all keys together has an empty key.
+Every few seconds, a relay adds what it counted. It only adds, so several relays may share a file. The row of
+all keys together has an empty key.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _OTHER_CONTENT = (
     "not a usage file, a damaged one, or of another version; choose another file, or restore a copy"
 )
 _ADVICE = {
-    "unable to open database file": "check the rights of the file and of its directory",
-    "attempt to write a readonly database": "check the rights of the file and of its directory",
+    "unable to open database file": "check the permissions of the file and of its directory",
+    "attempt to write a readonly database": "check the permissions of the file and of its directory",
 }
 _OTHER_SCHEMA = ("no such ", "table usage has ", "cannot modify ", "Could not decode ")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS usage (
     month TEXT NOT NULL,        -- YYYY-MM, in UTC
     key BLOB NOT NULL,          -- 32 bytes; empty for all keys together
-    received INTEGER NOT NULL,  -- bytes that the relay got from the key
+    received INTEGER NOT NULL,  -- bytes that the relay received from the key
     sent INTEGER NOT NULL,      -- bytes that it sent to the key
     PRIMARY KEY (month, key)
 ) WITHOUT ROWID
@@ -74,14 +74,14 @@ Volumes = Mapping[bytes, Volume]
 
 
 class UsageBusyError(Exception):
-    """The file cannot be read or written at the moment: it is locked, the disk is full or fails."""
+    """The file temporarily cannot be read or written: it is locked, or the disk is full or fails."""
 
 
 def month_of(seconds: float) -> str:
-    """Return the calendar month in UTC, as YYYY-MM.
+    """Return the calendar month of a time in UTC, as YYYY-MM.
 
     Args:
-        seconds: as of time.time.
+        seconds: the time, as time.time returns it.
     """
     moment = time.gmtime(seconds)
     return f"{moment.tm_year:04}-{moment.tm_mon:02}"
@@ -101,8 +101,8 @@ class UsageFile:
         """Return what each key used in a month; create the file if necessary.
 
         Raises:
-            FileError: this is another kind of file, cannot be written, or its directory does not exist.
-            UsageBusyError: the file cannot be read or created at the moment.
+            FileError: the file is of another kind or cannot be written, or its directory does not exist.
+            UsageBusyError: the file temporarily cannot be read or created.
         """
         with self._open() as database:
             _check_writable(database)
@@ -110,10 +110,10 @@ class UsageFile:
             return {row.key: row.volume for row in _rows(self._path, database.execute(query, [month]))}
 
     def check(self) -> None:
-        """Check that the file can be read and written, or created, but don't create it.
+        """Check that the file can be read and written, or created; do not create it.
 
         Raises:
-            FileError: it cannot, or this is another kind of file.
+            FileError: it cannot, or it is another kind of file.
         """
         path = Path(self._path)
         with contextlib.suppress(UsageBusyError), _errors_of(self._path):
@@ -131,8 +131,8 @@ class UsageFile:
         """Add what keys used since the last call: all of it or nothing.
 
         Raises:
-            FileError: this is another kind of file, or its directory does not exist any more.
-            UsageBusyError: the file cannot be written at the moment.
+            FileError: the file is of another kind, or its directory no longer exists.
+            UsageBusyError: the file temporarily cannot be written.
         """
         with self._open() as database, database:
             database.execute("BEGIN IMMEDIATE")
@@ -140,7 +140,7 @@ class UsageFile:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        # Opened anew each time: a file that was moved or replaced is noticed, and no lock stays behind.
+        # Reopened each time, so that a moved or replaced file is noticed and no lock is left.
         with _errors_of(self._path), contextlib.closing(_connect(Path(self._path), "rwc")) as database:
             if _is_empty(database):
                 _create(database)
@@ -149,13 +149,13 @@ class UsageFile:
 
 
 def read_usage(path: str, month: str = "") -> list[Row]:
-    """Return the rows of a usage file, or of one month: TOTAL first, then the keys with most.
+    """Return the rows of a usage file, or of one month: TOTAL first, then the keys with the most bytes.
 
     Raises:
-        FileError: there is no such file, it is locked, or of another kind.
+        FileError: the file is missing, locked, or of another kind.
     """
     if not Path(path).is_file():
-        raise FileError(path, "there is no file of this name; give the one of strelay.py --usage")
+        raise FileError(path, "there is no file of this name; give that of strelay.py --usage")
     order = "ORDER BY month, key != x'', received + sent DESC, key"
     try:
         with _errors_of(path), contextlib.closing(_connect(Path(path), "ro")) as database:
@@ -167,7 +167,7 @@ def read_usage(path: str, month: str = "") -> list[Row]:
 
 
 def _rows(path: str, found: Iterable[tuple[object, ...]]) -> list[Row]:
-    """Return rows whose values have the types of the schema, which SQLite does not enforce."""
+    """Return rows after checking the types of the schema, which SQLite does not enforce."""
     rows = []
     for month, key, received, sent in found:
         if not (isinstance(month, str) and isinstance(key, bytes) and len(key) in (0, PUBLIC_KEY_SIZE)):
@@ -189,7 +189,7 @@ def _is_empty(database: sqlite3.Connection) -> bool:
 
 
 def _create(database: sqlite3.Connection) -> None:
-    # Both or nothing: a file that has only the first is taken for a damaged one.
+    # Both or neither: a file with only the first is taken for a damaged one.
     with database:
         database.execute("BEGIN IMMEDIATE")
         database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -197,7 +197,7 @@ def _create(database: sqlite3.Connection) -> None:
 
 
 def _check_writable(database: sqlite3.Connection) -> None:
-    """Write what is there already, and undo it: only then SQLite needs the right to write."""
+    """Write a value that does not change, and undo it: only a write shows whether the file is writable."""
     database.execute("BEGIN IMMEDIATE")
     database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     database.execute("ROLLBACK")

@@ -1,4 +1,4 @@
-"""Prints a usage file, for people or as comma-separated values."""
+"""Print a usage file, for people or as comma-separated values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from offset_common.policy.usage import Row, read_usage
 
 HEADER = ("month", "key", "name", "received", "sent")
 _ALL = "all"
-_FORMULA = ("=", "+", "-", "@")  # a spreadsheet would take a name that begins so for a formula
+_FORMULA = ("=", "+", "-", "@")  # a spreadsheet would take a name that begins with one for a formula
 
 
 def list_usage(path: str, month: Optional[str], access: Optional[str], *, as_csv: bool) -> None:
@@ -28,11 +28,11 @@ def list_usage(path: str, month: Optional[str], access: Optional[str], *, as_csv
         as_csv: print comma-separated values.
 
     Raises:
-        UsageError: the month is not one.
+        UsageError: the month is invalid.
         FileError: a file cannot be read.
     """
     if month is not None and not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):
-        raise UsageError(f"--month is a year and a month such as 2026-11, not {month!r}")
+        raise UsageError(f"--month must be a year and a month, such as 2026-11, not {month!r}")
     rules = AccessRules() if access is None else load_access(access)
     rows = [_cells(row, rules) for row in read_usage(path, month or "")]
     sys.stdout.write(_csv(rows) if as_csv else _table(rows))

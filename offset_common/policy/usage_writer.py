@@ -1,6 +1,6 @@
 """The thread that writes the usage file. A disk may be slow, full or locked; the relay does not wait for it.
 
-Volumes that cannot be written are kept and tried again with the next ones.
+Volumes that cannot be written are kept, and written with the next ones.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Failed = Callable[[str], None]
 
 
 class UsageWriter:
-    """Adds volumes to a usage file, and reads what was there before.
+    """Adds volumes to a usage file, and reads the earlier volumes of new months.
 
     Args:
         file: the file.
-        loaded: called with a month and what the file has for it, before the first volumes of that month are
-            added, unless that was read at the start.
-        failed: called with the reason each time that the file cannot be written or read.
+        loaded: called with a month and its volumes in the file, before the first volumes of that month are
+            added, unless they were read at the start.
+        failed: called with the reason each time the file cannot be written or read.
 
     Both are called in the thread of the writer.
     """
@@ -49,11 +49,11 @@ class UsageWriter:
         self._thread.start()
 
     def add(self, month: str, volumes: Volumes) -> None:
-        """Add volumes, or only try again where there are none."""
+        """Add volumes; with none, only retry what failed."""
         self._tasks.put((month, volumes))
 
     def close(self) -> bool:
-        """Write what is left; return whether that was done in time."""
+        """Write what is left; return whether that succeeded in time."""
         self._tasks.put(None)
         self._thread.join(CLOSE_TIMEOUT)
         return not self._thread.is_alive() and not self._unwritten
@@ -75,8 +75,8 @@ class UsageWriter:
 
     def _work(self, month: str) -> None:
         try:
-            # First: what was there before must not include what this relay adds. A new month may be there
-            # already: other relays may share the file, or the clock was wrong when this one started.
+            # First: the earlier volumes must not include what this relay adds. A new month may already be in
+            # the file: other relays may share it, or the clock was wrong when this one started.
             if month != self._known_month:
                 volumes = self._file.load(month)
                 self._known_month = month
@@ -86,5 +86,5 @@ class UsageWriter:
                 del self._unwritten[unwritten]
         except (FileError, UsageBusyError) as error:
             self._failed(error.reason if isinstance(error, FileError) else str(error))
-        except Exception as error:  # a bug costs one attempt, not all later ones
+        except Exception as error:  # a bug costs this attempt, not all later ones
             self._failed(repr(error))

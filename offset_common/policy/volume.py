@@ -19,7 +19,7 @@ MAX_KEYS = 100_000  # counted in a month; strangers can make any number of keys
 
 
 class Quotas(NamedTuple):
-    """How many bytes may be used in a month; None for any number.
+    """How many bytes may be used in a month; None for no limit.
 
     Args:
         all: bytes through all tunnels, each counted once.
@@ -30,12 +30,12 @@ class Quotas(NamedTuple):
     key: Optional[int] = None
 
     def of(self, key: bytes) -> Optional[int]:
-        """Return the quota of a key, or of all if it is TOTAL."""
+        """Return the quota of a key, or that of all keys if it is TOTAL."""
         return self.all if key == TOTAL else self.key
 
 
 class KeyVolume:
-    """The bytes that one key, or all together, used this month.
+    """The bytes that one key, or all keys together, used this month.
 
     Args:
         key: the key, or TOTAL.
@@ -52,7 +52,7 @@ class KeyVolume:
 
     @property
     def used(self) -> int:
-        """The bytes that count for the quota: through the relay each byte counts once."""
+        """The bytes that count for the quota; in the total, each byte counts once."""
         return self.volume.received if self.key == TOTAL else self.volume.total
 
     def add(self, received: int, sent: int) -> None:
@@ -62,11 +62,11 @@ class KeyVolume:
         self.unsaved = self.unsaved.plus(volume)
 
     def add_saved(self, volume: Volume) -> None:
-        """Count what the usage file has already."""
+        """Count what the usage file already has."""
         self.volume = self.volume.plus(volume)
 
     def take_unsaved(self) -> Volume:
-        """Return what the usage file does not have yet; it is saved from now on."""
+        """Return what the usage file does not have yet, and count it as saved."""
         unsaved, self.unsaved = self.unsaved, Volume()
         return unsaved
 
@@ -76,7 +76,7 @@ class KeyVolume:
         self.warned = self.exceeded = False
 
     def check(self, quota: Optional[int]) -> tuple[bool, bool]:
-        """Return whether the quota's warning is reached for the first time, and whether its end is."""
+        """Return whether the warning level was just reached, and whether the quota was just used up."""
         was_warned, was_exceeded = self.warned, self.exceeded
         self.exceeded = quota is not None and self.used >= quota
         self.warned = quota is not None and self.used >= quota * WARNING_SHARE
@@ -87,11 +87,11 @@ class VolumeEvents(NamedTuple):
     """The functions that a counter calls.
 
     Args:
-        warn: with a volume that has reached 80 % of its quota, and that quota.
-        exceed: with a volume whose quota is used up, and that quota.
-        save: with a month and what was used in it since the last call.
-        too_many_keys: when a month has so many keys that others are only counted in TOTAL.
-        call_soon: with a function that is to be called in the next round of the loop.
+        warn: called with a volume that has reached 80 % of its quota, and that quota.
+        exceed: called with a volume whose quota is used up, and that quota.
+        save: called with a month and what was used in it since the last call.
+        too_many_keys: called when a month has so many keys that further ones count only in TOTAL.
+        call_soon: called with a function to run in the next round of the loop.
     """
 
     warn: Callable[[KeyVolume, int], None]
@@ -105,10 +105,10 @@ class VolumeCounter:
     """The volumes of a relay.
 
     Args:
-        clock: the loop's time, in seconds.
-        calendar: the time since the epoch, in seconds.
-        quotas: the first ones.
-        events: what it calls.
+        clock: returns the loop's time in seconds.
+        calendar: returns the time since the epoch in seconds.
+        quotas: the first quotas.
+        events: the functions that it calls.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class VolumeCounter:
 
     @property
     def month(self) -> str:
-        """The present month, as YYYY-MM."""
+        """The current month, as YYYY-MM."""
         return self._month
 
     def is_exceeded(self, key: bytes) -> bool:
@@ -147,12 +147,12 @@ class VolumeCounter:
         Args:
             source: the key whose connection is read.
             sink: the key at the other end.
-            rate: how fast the end may be read, if that is limited.
+            rate: how fast the end may be read, or None for no limit.
         """
         return VolumeMeter(self, self._volume_of(source), self._volume_of(sink), rate)
 
     def begin_counting(self, meter: VolumeMeter) -> None:
-        """Collect from a meter next time."""
+        """Collect from this meter the next time."""
         self._counting.append(meter)
 
     def collect_soon(self) -> None:
@@ -170,12 +170,12 @@ class VolumeCounter:
         self._check_all()
 
     def change_quotas(self, quotas: Quotas) -> None:
-        """Change the quotas; the present volumes count."""
+        """Change the quotas, and check the current volumes."""
         self._quotas = quotas
         self._check_all()
 
     def handle_time(self) -> None:
-        """Collect, check and save; to be called every COLLECT_INTERVAL."""
+        """Collect, check and save; call this every COLLECT_INTERVAL."""
         self.collect()
         month = month_of(self._calendar())
         if month != self._month:
@@ -200,7 +200,7 @@ class VolumeCounter:
             self._check(volume)
 
     def save(self) -> None:
-        """Hand out what was used since the last save."""
+        """Pass on what was used since the last save."""
         self._next_save = self._clock() + SAVE_INTERVAL
         unsaved, self._unsaved = self._unsaved, {}
         volumes = {volume.key: volume.take_unsaved() for volume in unsaved if any(volume.unsaved)}
@@ -277,7 +277,7 @@ class VolumeMeter:
             self._rate.count(size)
 
     def end(self) -> None:
-        """Give back what was allowed and not read: the tunnel has ended."""
+        """Return the bytes that were allowed but not read: the tunnel has ended."""
         if self._rate is not None:
             self._rate.end()
 

@@ -1,4 +1,4 @@
-"""Volumes at work in a relay: counted, kept in the usage file, and bounded by quotas."""
+"""Count traffic, save it in the usage file, and enforce quotas."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class VolumeControl:
     """Counts what goes through tunnels, and ends tunnels at a quota.
 
     Args:
-        quotas: the first ones.
+        quotas: the first quotas.
         path: the usage file, or None.
-        calendar: the time since the epoch, in seconds.
+        calendar: returns the time since the epoch in seconds.
         name_of: returns the name of a key, or None.
 
     Raises:
@@ -65,7 +65,7 @@ class VolumeControl:
                 self._report_failure(str(error))
 
     def attach(self, relay: Steered) -> None:
-        """Begin to count."""
+        """Start to count."""
         loop = relay.loop
         events = VolumeEvents(self._warn, self._exceed, self._save, self._report_keys, loop.call_soon)
         counter = VolumeCounter(lambda: loop.now, self._calendar, self._quotas, events)
@@ -103,7 +103,7 @@ class VolumeControl:
         return self._exceeded(key) or self._exceeded(other)
 
     def change_quotas(self, quotas: Quotas) -> None:
-        """Change the quotas; the present volumes count."""
+        """Change the quotas, and check the current volumes."""
         self._quotas = quotas
         if self._counter is not None:
             self._counter.change_quotas(quotas)
@@ -169,5 +169,5 @@ class VolumeControl:
         log_event("usage file unavailable", logging.WARNING, collapse="usage", file=self._path, reason=reason)
 
     def _report_keys(self) -> None:
-        advice = "the volumes of further keys count in the sum only"
+        advice = "the volumes of further keys count only in the total"
         log_event("too many keys this month", logging.WARNING, advice=advice)

@@ -148,7 +148,7 @@ def test_access_check_describes_the_rules(tmp_path, capsys):
         "listen: only 1 key",
         "connect: every key, except for those denied",
         "deny: 1 key, 1 address or network",
-        f"note: {KEYS['ALICE'][:8]} (a) is allowed and denied; deny is what counts",
+        f"note: {KEYS['ALICE'][:8]} (a) is allowed and denied; deny overrides",
     ]
 
 

@@ -76,13 +76,13 @@ def test_the_rest_has_its_defaults(tmp_path):
         ("config = 'x'", "unknown option 'config'"),
         ("help = true", "unknown option 'help'"),
         ("x = " + "[" * 20_000, "its values are nested too deeply"),
-        ("rate = true", "rate has one value, a string or a number, and not true or false"),
-        ("rate = [1]", "rate has one value, a string or a number, and not a list"),
-        ("[rate]\nall = 1", "rate has one value, a string or a number, and not a dict"),
+        ("rate = true", "rate must be a string or a number, not true or false"),
+        ("rate = [1]", "rate must be a string or a number, not a list"),
+        ("[rate]\nall = 1", "rate must be a string or a number, not a dict"),
         ("rate = 0x" + "f" * 10_000, "rate is a number with too many digits"),
         ('"" = 1', "unknown option ''"),
         (f"{'k' * 10_000} = 1", f"unknown option '{'k' * 60}...'"),
-        ("proxy-protocol = [[1]]", "proxy-protocol has one value, a string or a number, and not a list"),
+        ("proxy-protocol = [[1]]", "proxy-protocol must be a string or a number, not a list"),
     ],
 )
 def test_a_mistake_is_explained(text, reason, tmp_path):

@@ -276,7 +276,7 @@ def test_relay_usage_refuses_other_months(month, path, capsys):
     UsageFile(path).load(MAY)
     status, _, err = run(capsys, path, "--month", month)
     assert status == 2
-    assert err.startswith(f"stmgr: --month is a year and a month such as 2026-11, not {month!r}")
+    assert err.startswith(f"stmgr: --month must be a year and a month, such as 2026-11, not {month!r}")
 
 
 def test_relay_usage_names_a_missing_file(path, capsys):
