@@ -217,19 +217,20 @@ class SocketConnection(WatchedSocket):
         if backlog:
             self.env.loop.request_turn(self)
 
-    def reserve_frame(self, sink: Optional[SocketConnection] = None) -> bool:
-        """Reserve space for the rest of a partial frame; if there is none, pause reading and return False.
+    def reserve_frame(self, sink: Optional[SocketConnection] = None, wait: bool = True) -> bool:
+        """Reserve space for the rest of a partial frame, here and at the `sink` that it will be sent to.
 
-        Args:
-            sink: the connection that the frame will be sent to, which needs the same space.
+        Return False if there is none; with `wait`, reading pauses until there is.
         """
         size = self.input.needs_reservation()
         if not size:
             return True
         for each in (self,) if sink is None else (self, sink):
             if not each.account.fits(size, self.account):
-                self.wait_for_space(each, size)
+                if wait:
+                    self.wait_for_space(each, size)
                 return False
+        self.await_bytes(1)
         self.input.reserve_frame()
         return True
 
@@ -262,10 +263,9 @@ class SocketConnection(WatchedSocket):
         return min(OUTPUT_HIGH_WATER - len(self.output), self.account.available())
 
     def call_when_drained(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once, when the output has drained to the low-water mark."""
+        """Call `callback` once, when the socket is writable and the output at most the low-water mark."""
         self._drained = callback
-        if not self.output:
-            self.env.loop.request_turn(self, WRITE)
+        self.watch_more(WRITE)
 
     def write(self, data: Buffer) -> None:
         """Send `data`, and queue what the socket does not accept; an error ends only this connection."""
@@ -362,6 +362,7 @@ class SocketConnection(WatchedSocket):
         self._drained = None
         self.env.buffers.stop_waiting(self.account)
         self.input.clear()
+        self.await_bytes(1)
         # Input is read and discarded: closing a socket that has unread input resets the connection, and
         # the peer may lose the last output.
         self.watch_more(READ)

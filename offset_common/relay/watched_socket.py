@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
+import sys
 import termios
 
 from offset_common.relay.event_loop import READ, EventLoop, ReadyEntry
@@ -22,7 +24,7 @@ class WatchedSocket(ReadyEntry):
         prefix: the prefix of the peer's address, for fair queueing.
     """
 
-    __slots__ = ("_loop", "_polled_coarsely", "_watched", "sock")
+    __slots__ = ("_bytes_awaited", "_loop", "_polled_coarsely", "_watched", "sock")
 
     def __init__(self, loop: EventLoop, sock: socket.socket, prefix: str) -> None:
         super().__init__(loop, prefix)
@@ -30,6 +32,7 @@ class WatchedSocket(ReadyEntry):
         self.sock = sock
         self._polled_coarsely = False
         self._watched = 0
+        self._bytes_awaited = 1
 
     @property
     def reading(self) -> bool:
@@ -93,6 +96,31 @@ class WatchedSocket(ReadyEntry):
             OSError: the connection is lost, or (BlockingIOError) there is no input.
         """
         return bool(self.sock.recv_into(buffer, 0, NO_WAIT))
+
+    @property
+    def bytes_awaited(self) -> int:
+        """The bytes that must have arrived before the socket counts as readable."""
+        return self._bytes_awaited
+
+    def await_bytes(self, count: int) -> None:
+        """Let the socket count as readable once `count` bytes have arrived, or the peer has closed."""
+        if count != self._bytes_awaited:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+            self._bytes_awaited = count
+
+    def count_unread(self) -> int:
+        """Return how many bytes have arrived that are not read."""
+        return int.from_bytes(fcntl.ioctl(self.sock, termios.FIONREAD, bytes(_INT_SIZE)), sys.byteorder)
+
+    def is_writable(self) -> bool:
+        """Return whether the system takes more output: at least a third of its buffer is free."""
+        poller = select.poll()
+        poller.register(self.sock, select.POLLOUT)
+        return bool(poller.poll(0))
+
+    def send_buffer_size(self) -> int:
+        """Return the bytes of memory that the system's buffer for output may take."""
+        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
     def has_unacknowledged_data(self) -> bool:
         """Return whether the peer's system has not acknowledged all that was written."""

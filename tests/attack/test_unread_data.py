@@ -47,11 +47,12 @@ def test_unread_data_stays_within_the_budget(attack: Attack, count: int, size: i
 
 
 @pytest.mark.slow
-def test_unread_tunnels_of_one_address_delay_no_other(attack: Attack) -> None:
+@pytest.mark.parametrize("source", [BYSTANDER, ATTACKER], ids=["other address", "same address"])
+def test_unread_tunnels_of_one_address_delay_no_other(attack: Attack, source: str) -> None:
     swarm, attackers = attack.swarm(), attack.swarm(receive_buffer=4096)
     push_unread(attackers, UNREAD_TUNNELS, 64 * KIB, ATTACKER, 1 << 40)
     attackers.run_for(5.0)
-    near, far = swarm.tunnels(1, BYSTANDER)[0]
+    near, far = swarm.tunnels(1, source)[0]
     seconds = []
     for number in range(10):
         start = time.monotonic()

@@ -14,7 +14,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import READ, WRITE
 from offset_common.relay.lifecycle import State
-from offset_common.relay.limits import KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, Limits
+from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, Limits
 from offset_common.relay.sessions.tunnel import FRAMES_BESIDE_LIGHT
 from offset_common.wire.messages import InitRole
 from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
@@ -271,6 +271,43 @@ def test_frame_waits_for_space_and_goes_on() -> None:
         assert pool.waiting == 0
 
 
+def test_whole_frame_passes_without_space_in_the_pool(harness: Harness) -> None:
+    pool = harness.relay.buffers
+    other = pool.open_account("3.3.3.3")
+    other.add(2 * pool.limit)
+    before = pool.used
+    near, far = harness.tunnel("2.2.2.2")
+    message = os.urandom(32 * KIB)
+    data = near.encrypt(message)
+    near.write(data[:FREE_BUFFER_SIZE])
+    harness.run_until(lambda: len(near.connection.input) == FREE_BUFFER_SIZE)
+    harness.run_rounds()
+    assert not pool.is_waiting(near.connection.account)
+    near.write(data[FREE_BUFFER_SIZE:])
+    assert far.receive() == message
+    assert pool.used == before
+    other.add(-other.held)
+
+
+def test_frame_without_space_waits_for_a_peer_that_does_not_read(harness: Harness) -> None:
+    pool = harness.relay.buffers
+    other = pool.open_account("3.3.3.3")
+    other.add(2 * pool.limit)
+    before = pool.used
+    near, far = harness.tunnel("2.2.2.2")
+    messages = [os.urandom(32 * KIB) for _ in range(30)]
+    data = near.encrypt(*messages)
+    sent = near.write_until_paused(data)
+    assert sent < len(data)
+    assert pool.used - before <= 32 * KIB, "one message, at most, did not fit into the system's buffer"
+    while sent < len(data):
+        far.has_message()
+        sent += near.write_until_paused(data[sent : sent + 100_000])
+    harness.run_until(lambda: far.has_message() and len(far.messages) == len(messages))
+    assert far.messages == messages
+    other.add(-other.held)
+
+
 def test_frame_in_pieces_passes_however_small_the_pool() -> None:
     with running(Limits(buffers=100 * KIB, handshake_threads=1)) as harness:
         near, far = harness.tunnel()
@@ -283,11 +320,12 @@ def test_frame_in_pieces_passes_however_small_the_pool() -> None:
         assert far.messages == [message]
 
 
-def test_partial_frames_without_space_have_a_deadline() -> None:
+@pytest.mark.parametrize("size", [40_000, 300_000])
+def test_partial_frames_without_space_have_a_deadline(size: int) -> None:
     with running(Limits(buffers=1024 * KIB, handshake_threads=1)) as harness:
         tunnels = [harness.tunnel("1.1.1.1") for _ in range(30)]
         for near, _ in tunnels:
-            near.write_until_paused(near.encrypt(os.urandom(300_000))[:60_000])
+            near.write_until_paused(near.encrypt(os.urandom(size))[: size // 2])
         assert harness.relay.buffers.used > 100 * KIB
         for _ in range(20):
             for _, far in tunnels:

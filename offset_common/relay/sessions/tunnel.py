@@ -103,8 +103,9 @@ class Tunnel(ConnectionSession):
             direct = connection.input.reads_directly
             frames, size = self._turn_limits()
             most = FREE_BUFFER_SIZE
-            if size > most:  # the rest of a partial frame is kept in this end's account
-                most = max(most, min(size, room, connection.account.available()))
+            if size > most or connection.input:
+                # A frame with reserved space is read to its end; of other input, as much as may be kept.
+                most = max(most, connection.input.missing, min(size, room, connection.account.available()))
             if self._meter is None or connection.input.backlog:
                 data = connection.read(most)
             else:
@@ -128,9 +129,11 @@ class Tunnel(ConnectionSession):
         connection = self.connection
         if connection.input.frame_reserved:
             return connection.input.missing  # a frame with reserved space is always read to its end
-        if connection.input and not connection.reserve_frame(sink):
+        whole = self._meter is None  # a meter may stop within a frame
+        reserved = not connection.input or connection.reserve_frame(sink, wait=not whole)
+        if not reserved and not (whole and self._pass_whole_frame(sink)):
             return 0
-        room = sink.output_room
+        room = max(sink.output_room, connection.input.missing)
         if room > 0:
             return room
         if sink.output:
@@ -139,6 +142,31 @@ class Tunnel(ConnectionSession):
         else:
             connection.wait_for_space(sink, FREE_BUFFER_SIZE)
         return 0
+
+    def _pass_whole_frame(self, sink: SocketConnection) -> bool:
+        """Return whether the rest of a frame, for which there is no space, passes in this turn; if not, wait.
+
+        Until it passes it stays in the system's buffer. It needs no space if all of it has arrived there and
+        the buffer of `sink` takes it: then it is read and sent in one turn.
+        """
+        connection = self.connection
+        size = connection.input.frame_size()
+        missing = size - len(connection.input)
+        arrived = connection.count_unread() >= missing
+        # If it was awaited and has not arrived, the peer has closed, or the buffer is too small for it.
+        awaited_in_vain = not arrived and connection.bytes_awaited > 1
+        if size >= OWN_BUFFER_FROM or size > sink.send_buffer_size() // 4 or awaited_in_vain:
+            connection.reserve_frame(sink)
+        elif not arrived:
+            connection.await_bytes(missing)
+        elif sink.output or not sink.is_writable():
+            connection.pause_reading()
+            sink.call_when_drained(connection.resume_reading)
+        else:
+            connection.await_bytes(1)
+            connection.input.reserve_frame()  # only until the end of this turn
+            return True
+        return False
 
     def _forward(self, data: memoryview, sink: SocketConnection, frames: int) -> int:
         """Forward at most `frames` whole frames; return how many there were."""
