@@ -234,7 +234,7 @@ class Fleet(Homes):
         elif isinstance(event, Refused):
             log_event("directory refuses entries", logging.WARNING, reason=event.reason)
         elif isinstance(event, Accepted):
-            log_event("directory takes entries")
+            log_event("directory accepts entries")
 
     # To and from other hosts.
 

@@ -171,4 +171,4 @@ def _ignore(reason: str) -> None:
 
 
 def _no_eviction(connection: SocketConnection, in_pool: bool) -> None:
-    """Ignore the pool: a connection between hosts is never evicted."""
+    """Ignore whether the pool has a connection: connections between hosts are never evicted."""

@@ -146,7 +146,7 @@ def _read_server(answer: Answer, client: Any) -> Optional[Address]:
 def _import_library() -> tuple[Any, str]:
     for name, prefix in (("valkey", "Valkey"), ("redis", "Redis")):
         try:
-            importlib.import_module(f"{name}.cluster")  # redis-py before 4.1 lacks it, and other parts
+            importlib.import_module(f"{name}.cluster")  # redis-py before 4.1 lacks this and other parts
             return importlib.import_module(name), prefix
         except ImportError:
             continue

@@ -32,7 +32,7 @@ ROLES = {"connect": InitRole.CONNECT, "accept": InitRole.ACCEPT}
 
 
 class Order(NamedTuple):
-    """A request of an arriving host.
+    """A request from an arriving host.
 
     Args:
         kind: connect, accept or taken.

@@ -75,7 +75,7 @@ def load_config(path: str, options: Mapping[str, Any]) -> Arguments:
         options: a value of each option's type, by name: a list if it may be given several times.
 
     Raises:
-        FileError: the file cannot be read, or has an unknown option or a value of a wrong type.
+        FileError: the file cannot be read, or has an unknown option or a value of the wrong type.
     """
     loads = _toml_parser(path)
     try:

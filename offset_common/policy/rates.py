@@ -21,8 +21,8 @@ DEBT = 0.05  # seconds of the rate: the most by which light ends may overdraw a 
 TICK = 0.01  # seconds between two rounds of resuming
 LIGHT_SHARE = 4  # all light ends together overdraw a bucket by at most the rate divided by this
 SMALLEST_READ = 512  # bytes
-TAKEN_SHARE = 8  # while no end waits, an end takes at most the tokens divided by this in advance
-MOST_TAKEN = 1 << 20  # bytes: the most that an end takes in advance
+TAKEN_SHARE = 8  # while no end waits, an end may take the tokens divided by this in advance
+MOST_TAKEN = 1 << 20  # bytes: the maximum that an end takes in advance
 RESUMED_READ = 2048  # bytes: only as many ends are resumed as can each read this much
 
 
@@ -283,7 +283,7 @@ class EndRate:
 
     def grant(self, size: float) -> None:
         """Grant the end its share, and resume it."""
-        self._granted = size if size < math.inf else 0.0  # a removed limit grants nothing of another one
+        self._granted = size if size < math.inf else 0.0  # a removed limit grants nothing from another bucket
         self._resume()
 
     def _take(self, most: int) -> int:

@@ -24,7 +24,7 @@ class Acceptor:
     Args:
         loop: the event loop.
         sock: bound and listening, non-blocking.
-        rate: the most connections to accept a second.
+        rate: the maximum number of connections to accept per second.
         accepted: called with each new socket and its peer's address.
         out_of_resources: called with the error when the system has no descriptor or memory; returns
             whether it released some.

@@ -186,7 +186,7 @@ class SocketConnection(WatchedSocket):
         The bytes are valid until any connection reads again. `keep` stores those that are left.
 
         Args:
-            most: the most bytes to read; a large frame may exceed it unless `metered`.
+            most: the maximum number of bytes; a large frame may exceed it unless `metered`.
 
         Raises:
             OSError: the connection is lost.
@@ -211,7 +211,7 @@ class SocketConnection(WatchedSocket):
         Args:
             data: what `read` returned.
             start: where the unhandled part begins.
-            backlog: whether that part may have whole frames, to be handled in the next turn.
+            backlog: whether that part may contain whole frames, to be handled in the next turn.
         """
         self.input.keep(data, start, backlog)
         if backlog:

@@ -1,9 +1,9 @@
 """Handshakes in a pool of threads, on blocking sockets.
 
-A handshake takes four public-key operations, 140 us: long for two small messages. A thread takes a connection
-whose peer has sent a whole frame, handles the frame, and waits for the next one: for 20 ms (sockets.py), or
-not at all while other jobs are queued. Then the connection goes back to the event loop with its state, and
-returns when its peer has sent another frame. So silent peers occupy no thread.
+A handshake costs four public-key operations (140 us), too much for the event loop. A thread takes a
+connection whose peer has sent a whole frame, handles the frame, and waits for the next one: for 20 ms
+(sockets.py), or not at all while other jobs are queued. Then the connection goes back to the event loop with
+its state, and returns when its peer has sent another frame. So silent peers occupy no thread.
 
 Jobs are queued fairly by address (fair_queue.py): an address that floods the relay waits behind its own jobs.
 Within an address, the newest job goes first: under overload, some handshakes finish in time instead of none.

@@ -84,7 +84,7 @@ class InputBuffer:
         """Return where to read to; `keep` then stores what is not handled.
 
         Args:
-            most: the most bytes to read.
+            most: the maximum number of bytes to read.
             metered: whether `most` also limits a large frame in its own buffer, otherwise read to its end.
         """
         if self._own:
@@ -104,7 +104,7 @@ class InputBuffer:
         Args:
             data: the bytes kept before, followed by those just read.
             start: where the unhandled part begins.
-            backlog: whether that part may have whole frames.
+            backlog: whether that part may contain whole frames.
         """
         self.backlog = backlog
         if self._own and not start:
@@ -147,7 +147,7 @@ class InputBuffer:
         return b"" if self._buffer is None else bytes(self._buffer[: self._fill])
 
     def put(self, data: bytes) -> None:
-        """Keep `data`, which another part of the relay has read; it may have whole frames."""
+        """Keep `data`, which another part of the relay has read; it may contain whole frames."""
         self.backlog = bool(data)
         if data:
             self._buffer = bytearray(data)

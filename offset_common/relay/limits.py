@@ -33,8 +33,8 @@ class Limits(NamedTuple):
         buffers: bytes that all connections together may buffer, besides FREE_BUFFER_SIZE for each.
         socket_buffer: bytes of memory for each kernel buffer of a socket; 0 leaves the size to the system.
         stall: seconds that a peer may leave its output unread.
-        accepts_per_second: the most connections that each listening socket accepts a second.
-        handshake_threads: the most handshakes that are computed at the same time.
+        accepts_per_second: connections that each listening socket accepts per second, at most.
+        handshake_threads: handshakes that are computed at the same time, at most.
         ipv6_prefix: length in bits of the IPv6 prefixes that count as one address each.
     """
 

@@ -60,7 +60,7 @@ class HeaderReader:
 
     @property
     def longest_rest(self) -> int:
-        """The most bytes that may be left of a header of version 1."""
+        """The maximum number of bytes left of a header of version 1."""
         return _V1_LONGEST - len(self._data)
 
     def take(self, data: bytes) -> bool:
@@ -182,7 +182,7 @@ class ProxyHeaders:
     Args:
         loop: the event loop.
         trusted: the balancers' addresses.
-        connections: the most connections that the relay may have.
+        connections: the maximum number of connections of the relay.
         accepted: called with each socket and its peer's address, from the header if there is one.
         refused: called with a balancer's address and the reason for closing its connection.
     """

@@ -52,7 +52,7 @@ class Fullest(NamedTuple):
 
 
 class Registry(Generic[L, P, T]):
-    """The relay's memory of roles.
+    """The listeners, pending connects and tunnel ends of a relay.
 
     Args:
         limits: how much one key may hold.

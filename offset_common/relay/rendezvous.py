@@ -125,7 +125,7 @@ class Rendezvous:
         listener.connection.close(CloseReason.REPLACED)
 
     def forward_unattended(self, most: int) -> bool:
-        """Forward connects whose listeners are expected here: they may have come back at another host.
+        """Forward connects whose listeners are expected here: these may now listen at another host.
 
         Args:
             most: how many to forward; those that return without success go last the next time.

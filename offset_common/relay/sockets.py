@@ -63,7 +63,7 @@ def prepare_socket(sock: socket.socket) -> None:
 
 
 def resolve(address: Address) -> list[Resolved]:
-    """Return all addresses of a host with the port, each once.
+    """Return the socket addresses of a host and port, without duplicates.
 
     Args:
         address: the host, which may be a name, and the port.

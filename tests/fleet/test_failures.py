@@ -139,7 +139,7 @@ def test_full_directory_keeps_what_it_has(
     assert_all_reachable(relay, new_node_at, listening)
     server.ask("CONFIG", "SET", "maxmemory", "0")
     for host in relay.hosts:
-        host.wait_for_line("^directory takes entries")
+        host.wait_for_line("^directory accepts entries")
         assert host.count_lines("^warning: directory refuses entries") == 1
     assert_all_reachable(relay, new_node_at, [*listening, (local, local_listener)])
 

@@ -29,7 +29,7 @@ def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
 
 
 def finish(connection: SocketConnection, reason: CloseReason) -> None:
-    """Let its session finish a connection; an error ends only this connection."""
+    """Finish a connection through its session; an error ends only this connection."""
     if not connection.closed:
         connection.call(connection.session.finish, reason)
 

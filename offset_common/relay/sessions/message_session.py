@@ -50,7 +50,7 @@ class MessageSession(ConnectionSession):
             connection.keep(data, start, backlog)
 
     def _handle_frames(self, data: memoryview) -> tuple[int, bool]:
-        """Handle some frames; return where the rest begins, and whether it may have whole frames."""
+        """Handle some frames; return where the rest begins, and whether it may contain whole frames."""
         connection = self.connection
         protocol, now = connection.protocol, connection.env.loop.now
         assert protocol is not None
