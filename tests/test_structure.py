@@ -22,7 +22,7 @@ IMPORTED_ONLY_BY = {
     "selectors": {"relay", "client", "status", "forward"},
     "socket": {"relay", "client", "tools", "requirements", "commands", "status", "service", "forward"}
     | {"illustrate", "fleet"},
-    "threading": {"relay", "client", "tools", "status", "policy", "forward", "fleet"},
+    "threading": {"threads", "relay", "client", "tools", "status", "policy", "forward", "fleet"},
     "time": {"relay", "client", "tools", "status", "policy", "service", "forward", "illustrate"},
     "http": {"status"},
     "prometheus_client": {"status"},

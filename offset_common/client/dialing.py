@@ -22,10 +22,10 @@ from offset_common.channel.events import Event
 from offset_common.channel.handshake import RandomBytes, WrongPeerError
 from offset_common.channel.secure_channel import Observer
 from offset_common.client.arguments import check_identity, check_seconds, check_ticket
-from offset_common.client.threads import start_thread
 from offset_common.constants import FRAME_LENGTH_SIZE, HANDSHAKE_TIMEOUT, VERSION_SIZE
 from offset_common.errors import ConnectError, PeerError, RelayUnreachable, WrongRelay
 from offset_common.identity import Identity
+from offset_common.threads import start_thread
 from offset_common.tickets import RelayTicket
 
 READ_SIZE = 4096  # bytes, more than a whole handshake

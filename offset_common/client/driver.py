@@ -21,9 +21,9 @@ from typing import Callable, Optional
 
 from offset_common.client.layers import Layers
 from offset_common.client.message_queue import MessageQueue
-from offset_common.client.threads import start_thread
 from offset_common.constants import MAX_MESSAGE_SIZE
 from offset_common.errors import ConnectionEnded, ConnectionLost, LocalProtocolError, OffsetError
+from offset_common.threads import start_thread
 
 QUEUE_SIZE = 1024 * 1024  # bytes at which a queue is full, one for each direction
 READ_SIZE = 256 * 1024  # bytes read at once

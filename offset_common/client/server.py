@@ -20,10 +20,10 @@ from typing import Callable, Optional
 from offset_common.client.arguments import check_identity, check_public_key, check_ticket
 from offset_common.client.backoff import Backoff
 from offset_common.client.listener import Incoming, Listener, listen
-from offset_common.client.threads import start_thread
 from offset_common.client.tunnel import Tunnel
 from offset_common.errors import ConnectionEnded, OffsetError, PeerError
 from offset_common.identity import Identity, encode_key
+from offset_common.threads import start_thread
 from offset_common.tickets import RelayTicket
 
 MAX_CALLERS = 64

@@ -14,6 +14,7 @@ from offset_common.fleet.entries import Answer, Command
 from offset_common.fleet.library import Library
 from offset_common.fleet.location import Location
 from offset_common.fleet.requests import Request
+from offset_common.threads import start
 
 REQUESTS_TOGETHER = 256
 CLOSE_TIMEOUT = 3.0  # seconds for the last requests
@@ -43,7 +44,7 @@ class Store:
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        start(self._thread)
 
     def send(self, request: Request) -> None:
         """Queue a request; `deliver` will be called with its result."""

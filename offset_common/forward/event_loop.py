@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Callable, Protocol
 
-from offset_common.client.threads import start_thread
+from offset_common.threads import start_thread
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE

@@ -15,7 +15,6 @@ from typing import Callable, NamedTuple, Optional
 
 from offset_common.client import Dialing, Incoming, Listener, dial, listen
 from offset_common.client.backoff import Backoff
-from offset_common.client.threads import start_thread
 from offset_common.errors import OffsetError, OperatorError, PeerError, SilenceError
 from offset_common.forward.approval import Approval
 from offset_common.forward.caller import Caller
@@ -31,6 +30,7 @@ from offset_common.forward.shared_session import SharedSession
 from offset_common.forward.targets import Targets
 from offset_common.forward.traffic import Traffic
 from offset_common.identity import Identity, encode_key, short_key
+from offset_common.threads import start_thread
 from offset_common.tickets import RelayTicket
 
 

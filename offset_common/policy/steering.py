@@ -6,7 +6,6 @@ A separate thread reads the files, since a disk may be slow; the event loop appl
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -24,6 +23,7 @@ from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
 from offset_common.relay.policy import Policy, Steered
 from offset_common.relay.sessions.tunnel import Meter
+from offset_common.threads import start_thread
 from offset_common.wire.messages import InitRole
 
 
@@ -180,8 +180,8 @@ class Steering(Policy):
         if not self._reloading:
             self._reloading = True
             try:
-                threading.Thread(target=self._read_files, name="reload", daemon=True).start()
-            except RuntimeError as error:  # the system's limit on threads
+                start_thread(self._read_files, "reload")
+            except OSError as error:
                 self._report_mistake(ServiceError(f"{error}; raise the limit on processes"))
 
     def _read_files(self) -> None:

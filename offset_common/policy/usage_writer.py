@@ -11,6 +11,7 @@ from typing import Callable, Optional
 
 from offset_common.errors import FileError
 from offset_common.policy.usage import UsageBusyError, UsageFile, Volume, Volumes
+from offset_common.threads import start
 
 CLOSE_TIMEOUT = 5.0  # seconds that the last write may take
 
@@ -46,7 +47,7 @@ class UsageWriter:
             known_month: the month that was read at the start; None if the file could not be read.
         """
         self._known_month = known_month
-        self._thread.start()
+        start(self._thread)
 
     def add(self, month: str, volumes: Volumes) -> None:
         """Add volumes; with none, only retry what failed."""

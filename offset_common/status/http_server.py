@@ -24,6 +24,7 @@ from offset_common.status.request import (
     parse_head,
     sentence,
 )
+from offset_common.threads import start
 
 MAX_CONNECTIONS = 16
 REQUEST_TIME = 5.0  # seconds from the connection to the end of the request's head
@@ -62,7 +63,7 @@ class HttpServer:
         """Start serving."""
         for sock in self._sockets:
             self._selector.register(sock, selectors.EVENT_READ)
-        self._thread.start()
+        start(self._thread)
 
     def retire(self) -> None:
         """Stop accepting; the thread ends with the last connection."""

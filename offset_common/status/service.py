@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import Optional, Protocol
 
 from offset_common.address import Address, parse_listen_address
+from offset_common.errors import ServiceError
 from offset_common.identity import Identity, encode_key
 from offset_common.relay.addresses import show_address
 from offset_common.relay.log import log_event
@@ -61,6 +62,9 @@ class StatusService:
         Args:
             relay: the relay.
             name_of: returns the name of a key, for people; called in the status thread.
+
+        Raises:
+            ServiceError: the system refuses what the server needs.
         """
         public = [sock for sock in self._sockets if not _is_loopback(sock)]
         # Not at once: a relay's log begins with the line that it is ready.
@@ -68,7 +72,10 @@ class StatusService:
         facts = RelayFacts(encode_key(relay.identity.public_key), tuple(relay.addresses), time.time())
         routes = Routes(facts, Snapshots(relay), self._log, name_of, any_host=bool(public))
         self._server = HttpServer(self._sockets, routes.respond)
-        self._server.start()
+        try:
+            self._server.start()
+        except OSError as error:
+            raise ServiceError(f"cannot serve the status: {error}") from None
 
     def _announce(self, public: list[socket.socket]) -> None:
         log_event("status ready", address=[show_address(sock.getsockname()) for sock in self._sockets])

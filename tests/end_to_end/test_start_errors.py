@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,6 +50,35 @@ def test_privileged_port_is_reported(tmp_path: Path) -> None:
     status, message = fail_to_start(write_identity(tmp_path), address="127.0.0.1:1", prefix=without_root())
     assert (status, message.count("\n")) == (1, 1)
     assert "1024" in message
+
+
+REFUSES_A_THREAD = """
+import sys, threading
+name, start = sys.argv.pop(1), threading.Thread.start
+def start_others(thread):
+    if thread.name == name:
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = start_others
+import strelay
+sys.exit(strelay.main())
+"""
+
+
+@pytest.mark.parametrize(("thread", "option"), [("status", "--status=0"), ("usage", "--usage=usage.db")])
+def test_refused_thread_is_reported(tmp_path: Path, thread: str, option: str) -> None:
+    _, _, *arguments = command(write_identity(tmp_path), "127.0.0.1:0", option)
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSES_A_THREAD, thread, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("the system allows no more threads")
+    assert "Traceback" not in done.stderr
 
 
 def test_unreadable_identity_is_reported(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_a_reload_checks_a_few_connections_in_each_round(rule, closed, harness, 
 def test_a_reload_without_a_thread_keeps_the_old_rules(harness, reload, monkeypatch):
     with monkeypatch.context() as limited:
         limited.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
-        assert "can't start new thread; raise" in reload("")
+        assert "the system allows no more threads; raise" in reload("")
     assert harness.reason_of(harness.listener().connection) is CloseReason.DENIED
     assert reload("").startswith("reloaded")
 

@@ -17,8 +17,17 @@ def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
         OSError: the system allows no more threads.
     """
     thread = threading.Thread(target=work, name=name, daemon=True)
+    start(thread)
+    return thread
+
+
+def start(thread: threading.Thread) -> None:
+    """Start a thread.
+
+    Raises:
+        OSError: the system allows no more threads.
+    """
     try:
         thread.start()
     except RuntimeError as error:
         raise OSError("the system allows no more threads") from error
-    return thread
