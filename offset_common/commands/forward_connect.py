@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Callable, Optional
 
 from offset_common.command_line import STATUS_INTERRUPTED
 from offset_common.commands.forward_arguments import (
     MAX_CONNECTIONS,
-    MAX_SECONDS,
     check_identity,
     read_identity,
     read_keep,
@@ -53,10 +53,16 @@ def connect(arguments: dict[str, Any]) -> int:
         reach = make_reach(arguments, loop, directory, code, peer, display, welcomed, ending.end)
         forwarding = Forwarding(reach, Traffic(loop, display), most, display)
         doors = open_doors(loop, places, forwarding, display)
-        streams = None
         if stdio:
-            streams = StandardStreams()
-            forwarding.forward(streams.sock, service, "standard input", ending.end)
+            streams = StandardStreams(loop, ending.end)
+
+            def ended(reason: str) -> None:
+                if reason:
+                    ending.end(reason)
+                else:  # from here on, only bytes under way can still fail
+                    streams.when_written(partial(reach.when_delivered, ending.end))
+
+            forwarding.forward(streams.sock, service, "standard input", ended)
         for door in doors:
             display.event("listening", f"listening on {door.name}", where=door.name, service=door.service)
         reach.start()
@@ -66,8 +72,6 @@ def connect(arguments: dict[str, Any]) -> int:
             door.close()
         reach.stop()
         linger(loop)
-        if streams is not None and ending.in_order:
-            streams.wait_written(MAX_SECONDS)
     return ending.status(stdio)
 
 
@@ -140,11 +144,6 @@ class Ending:
         self._ended = False
         self._settled = False
         self._failure = ""
-
-    @property
-    def in_order(self) -> bool:
-        """Whether it ended on its own and without a failure."""
-        return self._ended and not self._failure
 
     def settle(self) -> None:
         """Ignore later calls of `end`: the loop has stopped, perhaps because of a signal."""

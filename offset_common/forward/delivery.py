@@ -12,7 +12,7 @@ from collections import deque
 from typing import Callable, Optional
 
 from offset_common.errors import DecodeError
-from offset_common.forward.messages import encode_ack
+from offset_common.forward.messages import Kind, encode_ack
 
 ACK_MESSAGES = 256  # messages received before they are confirmed
 ACK_BYTES = 1024 * 1024
@@ -50,6 +50,10 @@ class Delivery:
         if self._transmit is not None and self._unconfirmed_messages:
             self._unconfirmed_messages = self._unconfirmed_bytes = 0
             self._transmit(encode_ack(self.received))
+
+    def awaits_end(self) -> bool:
+        """Return whether the other side may not have received the end of a stream."""
+        return any(message[0] == Kind.END for message in self._kept)
 
     def drop_confirmed(self, count: int) -> None:
         """Forget the messages that the other side has received.

@@ -127,6 +127,10 @@ class Reach:
             self._loop.call_later(self._options.wait, partial(self._check_wait, local))
         return local
 
+    def when_delivered(self, delivered: Callable[[str], object]) -> None:
+        """Call a function once the other side has received everything; see Session.when_delivered."""
+        self._session.when_delivered(delivered)
+
     def _check_wait(self, local: LocalConnection) -> None:
         if local in self._waiting:
             del self._waiting[local]

@@ -38,10 +38,11 @@ class Session:
     ) -> None:
         self._loop = loop
         self._delivery = Delivery()
-        self._streams = Streams(self._delivery.send, accept)
+        self._streams = Streams(self._delivery.send, accept, self._confirm_if_idle)
         self._tunnel: Optional[ForwardTunnel] = None
         self._waiting: list[LocalConnection] = []  # to send
         self._unwritten = 0  # bytes
+        self._delivered: Optional[Callable[[str], object]] = None
         self.buffer = memoryview(bytearray(BUFFER_SIZE))
 
     @property
@@ -53,6 +54,11 @@ class Session:
     def attached(self) -> bool:
         """Whether there is a tunnel."""
         return self._tunnel is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether no stream is open, and the other side has received the ends of all."""
+        return not self._streams and not self._delivery.awaits_end()
 
     @property
     def streams(self) -> int:
@@ -78,6 +84,7 @@ class Session:
         """
         self._tunnel = tunnel
         self._delivery.attach(tunnel.send, peer_received)
+        self._check_delivered()
         self.continue_sending()
 
     def detach(self) -> None:
@@ -94,23 +101,47 @@ class Session:
         kind = kind_of(message)
         if kind is Kind.ACK:
             self._delivery.drop_confirmed(read_ack(message))
+            self._check_delivered()
             self.continue_sending()
         elif kind >= Kind.OPEN:
             self._delivery.count_received(message)
             self._streams.receive(message)
+            self._confirm_if_idle()
         else:
             raise DecodeError(f"the other side sent a {kind.name} inside a session")
         if self._delivery.kept_size > MAX_ANSWERS:
             raise DecodeError("the other side sends without reading the answers")
 
+    def when_delivered(self, delivered: Callable[[str], object]) -> None:
+        """Call a function once the other side has received everything.
+
+        Args:
+            delivered: called with an empty string, or with a reason if the session ends before.
+        """
+        self._delivered = delivered
+        self._check_delivered()
+
+    def _confirm_if_idle(self) -> None:
+        """Confirm everything once no stream is open: the other side may wait for that to end."""
+        if not self._streams:
+            self._delivery.confirm_received()
+
+    def _check_delivered(self) -> None:
+        if self._delivered is not None and not self._delivery.kept_size:
+            delivered, self._delivered = self._delivered, None
+            delivered("")
+
     def end(self, reason: str) -> None:
         """Cut off all local connections."""
         self.detach()
         self._streams.end_all(reason)
+        if self._delivered is not None:
+            self._delivered(reason)
 
     def reset_all(self, reason: str) -> None:
         """Cut off all local connections, and inform the other side."""
         self._streams.reset_all(reason)
+        self._confirm_if_idle()
 
     def continue_sending(self) -> None:
         """Resume reading the local connections that wait, if the session accepts data."""

@@ -228,7 +228,7 @@ class Share:
             return
         shared = self._sessions[number]
         shared.leave()
-        if broken or not shared.streams:
+        if broken or shared.finished:
             self._end_session(number, "the other side broke the rules")
         else:
             keep = self._options.keep

@@ -133,14 +133,17 @@ class Streams:
         send: sends a stream message.
         accept: on the sharing side, returns the user of a stream to a service, or the reason for a refusal;
             None on the side that opens streams.
+        ended: called after the end of each stream.
     """
 
     def __init__(
         self,
         send: Callable[[bytes], object],
         accept: Optional[Callable[[str], Union[StreamUser, str]]] = None,
+        ended: Callable[[], object] = lambda: None,
     ) -> None:
         self._send = send
+        self._ended = ended
         self._accept = accept
         self._open: dict[int, Stream] = {}
         self._last = 0  # the highest number of a stream so far
@@ -200,3 +203,4 @@ class Streams:
 
     def _remove(self, stream: Stream) -> None:
         self._open.pop(stream.number, None)
+        self._ended()

@@ -28,6 +28,7 @@ from tests.forward.programs import (
     exchange,
     port_of,
     reach,
+    read_all,
     server,
 )
 from tests.support.process import LoggedProcess, wait_until
@@ -191,6 +192,44 @@ def test_stdio_passes_bytes_and_both_ends(setting: Setting) -> None:
         content = os.urandom(300_000)
         done = setting.laptop.run("to", str(setting.code), "reverse", "--stdio", input=content)
     assert (done.returncode, done.stdout, done.stderr) == (0, content[::-1], b"")
+
+
+def test_stdio_waits_for_non_blocking_input(setting: Setting) -> None:
+    with server(lambda sock: sock.sendall(read_all(sock))) as target:
+        setting.share(f"back={target}")
+        inner, outer = os.pipe()
+        os.set_blocking(inner, False)  # as a program that shares it may do
+        command = setting.laptop.command("to", str(setting.code), "back", "--stdio")
+        with subprocess.Popen(command, stdin=inner, stdout=subprocess.PIPE) as program:
+            os.close(inner)
+            setting.programs[0].wait_for_line("^connection 1: back for laptop$")
+            os.write(outer, b"late")
+            os.close(outer)
+            assert program.stdout is not None and program.stdout.read() == b"late"
+            assert program.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize(
+    ("redirection", "line"),
+    [
+        ("0>/dev/null", b"stforward: cannot read standard input: bad file descriptor\n"),
+        (
+            "</dev/null >/dev/full",
+            b"stforward: cannot write standard output: the disk is full; free some space and try again\n",
+        ),
+    ],
+)
+def test_stdio_reports_a_failed_stream(setting: Setting, redirection: str, line: bytes) -> None:
+    with server(lambda sock: sock.sendall(b"answer")) as target:
+        setting.share(f"back={target}")
+        command = setting.laptop.command("to", str(setting.code), "back", "--stdio")
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {redirection}', "sh", *command],
+            stderr=subprocess.PIPE,
+            timeout=2 * PATIENCE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, line)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

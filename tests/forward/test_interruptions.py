@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,65 @@ def test_no_byte_is_lost_or_doubled_by_an_interruption(
         restart(relay, start_relay)
         assert read_all(sock) == hashlib.sha256(content).digest()
         sending.join(PATIENCE)
+
+
+def test_answer_is_whole_although_its_stream_had_ended(
+    lone_setting: LoneSetting, start_relay: StartRelay
+) -> None:
+    setting, relay = lone_setting
+    asked, go = threading.Event(), threading.Event()
+    content = os.urandom(900_000)
+
+    def answer(sock: socket.socket) -> None:
+        read_all(sock)
+        asked.set()
+        assert go.wait(PATIENCE)
+        sock.sendall(content)
+
+    with server(answer) as target:
+        sharing = setting.share(str(target))
+        program, port = setting.reach()
+        with reach(port) as sock:
+            sock.settimeout(2 * PATIENCE)
+            sock.shutdown(socket.SHUT_WR)
+            assert asked.wait(PATIENCE)
+            program.process.send_signal(signal.SIGSTOP)  # so the answer stays in the relay
+            go.set()
+            sharing.wait_for_line("^connection 1: ended")
+            relay.stop(signal.SIGKILL)
+            sharing.wait_for_line("is away; its connections wait for ")
+            program.process.send_signal(signal.SIGCONT)
+            restart(relay, start_relay)
+            assert read_all(sock) == content
+
+
+def test_stdio_ends_when_all_of_its_input_has_arrived(
+    lone_setting: LoneSetting, start_relay: StartRelay
+) -> None:
+    setting, relay = lone_setting
+    arrived: list[bytes] = []
+
+    def answer(sock: socket.socket) -> None:
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(2 * PATIENCE)
+        arrived.append(read_all(sock))
+
+    with server(answer) as target:
+        sharing = setting.share(str(target))
+        command = setting.laptop.command("to", str(setting.code), "--stdio")
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+            assert program.stdin is not None and program.stdout is not None
+            assert program.stdout.read() == b""  # connected: the end of the service has come
+            relay.stop(signal.SIGKILL)
+            sharing.wait_for_line("is away; its connections wait for ")
+            program.stdin.write(b"late")
+            program.stdin.close()
+            with pytest.raises(subprocess.TimeoutExpired):
+                program.wait(2)
+            restart(relay, start_relay)
+            assert program.wait(2 * PATIENCE) == 0
+            sharing.wait_for_line("^connection 1: ended")
+    assert arrived == [b"late"]
 
 
 def test_both_sides_may_start_before_the_relay(lone_setting: LoneSetting, start_relay: StartRelay) -> None:
