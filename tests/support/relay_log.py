@@ -28,7 +28,7 @@ class Reason:
     INIT_TIMEOUT = "no InitConnection in time"
     NORMAL = (
         "the peer closed|connection was lost|other end of the tunnel ended|nothing received for too long"
-        "|no listener|no pending connect|rejected|listener ended|a newer listener|not accepted"
+        "|no listener|no connect from that key|rejected|listener ended|a newer listener|not accepted"
     )
     NOT_OFFSET = "not an Offset peer"
     OLD_PEER = "peer older than 0.1.3"
