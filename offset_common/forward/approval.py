@@ -2,27 +2,30 @@
 
 Anyone who has the code can cause a question, so a few strangers must not flood the terminal: at most
 MAX_WAITING keys wait, and after MAX_REFUSED refusals in a row there are no more questions. A background job
-of a shell asks nothing.
+of a shell asks nothing. A line answers only a question that was on the screen when it was typed.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
-import threading
+import termios
 import time
 from collections import deque
+from contextlib import suppress
+from functools import partial
 from typing import Callable, Optional
 
 from offset_common.forward.display import Display
 from offset_common.forward.event_loop import EventLoop
+from offset_common.threads import start_thread
 from offset_common.tools.terminal import is_terminal, may_read
 
 MAX_WAITING = 4
 MAX_REFUSED = 3
 BACKGROUND_CHECK = 0.5  # seconds
 
-Answered = Callable[[bool], object]
+Answered = Callable[[Optional[bool]], object]
 
 
 class Approval:
@@ -36,8 +39,9 @@ class Approval:
     def __init__(self, loop: EventLoop, display: Display) -> None:
         self._loop = loop
         self._display = display
-        self._waiting: deque[tuple[str, Answered]] = deque()
+        self._waiting: deque[tuple[str, Callable[[], bool], Answered]] = deque()
         self._asking: Optional[Answered] = None
+        self._number = 0  # of the last question
         self._refused = 0
         self._possible = not display.as_json and is_terminal(sys.stdin) and is_terminal(sys.stderr)
         self._reader_started = False
@@ -48,34 +52,52 @@ class Approval:
         free = self._refused < MAX_REFUSED and len(self._waiting) < MAX_WAITING
         return self._possible and free and may_read(sys.stdin)
 
-    def ask(self, question: str, answered: Answered) -> None:
-        """Ask a question; call `answered` with True for yes and False for anything else."""
-        self._waiting.append((question, answered))
-        if self._asking is None:
-            self._ask_next()
+    def ask(self, question: str, needed: Callable[[], bool], answered: Answered) -> None:
+        """Ask a question when its turn comes.
+
+        Args:
+            question: one line.
+            needed: called first; if it returns False, nobody is asked.
+            answered: called with True for yes, False for any other line, and None if nobody can answer now.
+        """
+        self._waiting.append((question, needed, answered))
+        self._ask_next()
 
     def _ask_next(self) -> None:
-        if self._asking is None and self._waiting:
-            question, self._asking = self._waiting.popleft()
-            self._display.ask(f"{question} y/N")
-            if not self._reader_started:
-                self._reader_started = True
-                # In the background, reading fails from now on, and does not stop this process.
-                signal.signal(signal.SIGTTIN, signal.SIG_IGN)
-                threading.Thread(target=self._read, name="offset question", daemon=True).start()
+        while self._asking is None and self._waiting:
+            question, needed, answered = self._waiting.popleft()
+            if needed():
+                self._asking = answered
+                self._number += 1
+                self._start_reader()
+                self._display.ask(f"{question} y/N")
+
+    def _start_reader(self) -> None:
+        if self._reader_started:
+            return
+        self._reader_started = True
+        if may_read(sys.stdin):
+            with suppress(termios.error, ValueError):
+                termios.tcflush(sys.stdin, termios.TCIFLUSH)  # lines typed before the question
+        # In the background, reading fails from now on, and does not stop this process.
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+        try:
+            start_thread(self._read, "offset question")
+        except OSError:
+            self._loop.call_soon_threadsafe(partial(self._answer, self._number, ""))
 
     def _read(self) -> None:
         line = "?"
         while line:
             line = _read_line()
-            answer = line.strip().lower() in ("y", "yes")
-            self._loop.call_soon_threadsafe(lambda given=answer, end=not line: self._answer(given, end))  # type: ignore[misc]
+            self._loop.call_soon_threadsafe(partial(self._answer, self._number, line))
 
-    def _answer(self, yes: bool, end: bool) -> None:
-        self._possible = self._possible and not end
+    def _answer(self, number: int, line: str) -> None:
+        self._possible = self._possible and line != ""
+        if self._asking is None or (line and number != self._number):
+            return  # a line that was typed before the question, or without one
         answered, self._asking = self._asking, None
-        if answered is None:
-            return  # a line that was typed without a question
+        yes = line.strip().lower() in ("y", "yes") if line else None
         self._refused = 0 if yes else self._refused + 1
         self._display.asked()
         answered(yes)

@@ -183,14 +183,24 @@ class Share:
 
     def ask(self, caller: Caller, hello: Hello) -> None:
         """Ask the person whether an unknown key may come in."""
-        known, refusal = self._judge(caller.key)  # again: the file may have changed
+        if self._is_undecided(caller, hello):
+            question = f"{hello.name or 'no name'}, key {encode_key(caller.key)}: let in?"
+            needed = partial(self._is_undecided, caller, hello)
+            self._approval.ask(question, needed, partial(self._answered, caller, hello))
+
+    def _is_undecided(self, caller: Caller, hello: Hello) -> bool:
+        """Return whether a person must decide about a caller; if not, answer it."""
+        if caller.tunnel.closed:
+            return False
+        known, refusal = self._judge(caller.key)  # anew: the file may have changed
         if known or refusal:
             caller.answer(hello, refusal)
-        else:
-            question = f"{hello.name or 'no name'}, key {encode_key(caller.key)}: let in?"
-            self._approval.ask(question, partial(self._answered, caller, hello))
+        return not known and not refusal
 
-    def _answered(self, caller: Caller, hello: Hello, yes: bool) -> None:
+    def _answered(self, caller: Caller, hello: Hello, yes: Optional[bool]) -> None:
+        if yes is None:
+            self._is_undecided(caller, hello)  # not any more: nobody can be asked
+            return
         rule = Rule.ALLOW if yes else Rule.DENY
         try:
             self._peers.add(rule, caller.key, hello.name)
