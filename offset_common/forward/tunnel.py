@@ -19,6 +19,7 @@ from offset_common.client import ConnectError, ConnectionEnded, ConnectionLost, 
 from offset_common.client.layers import Layers
 from offset_common.client.tunnel import explain_not_joined
 from offset_common.errors import OffsetError
+from offset_common.forward.acknowledgements import Acknowledgements
 from offset_common.forward.event_loop import READ, WRITE, EventLoop
 from offset_common.wire.messages import InitConnection
 
@@ -27,7 +28,6 @@ WRITE_SIZE = 128 * 1024  # bytes of messages encrypted at once
 BACKLOG = 256 * 1024  # unsent bytes above which the session should stop reading its local connections
 UNSENT = 128 * 1024  # bytes that the kernel may hold unsent; newer messages wait in the queue
 TICK = 1.0  # seconds between checks of the clock
-LOST_AFTER = 15_000  # milliseconds until the kernel gives up on a relay that acknowledges nothing
 
 
 class TunnelUser(Protocol):
@@ -80,7 +80,7 @@ class ForwardTunnel:
         self._finishing = False
         self.closed = False
         self._sock.setblocking(False)
-        _set_option(self._sock, "TCP_USER_TIMEOUT", LOST_AFTER)
+        self._acknowledgements = Acknowledgements(self._sock, now)
         _set_option(self._sock, "TCP_NOTSENT_LOWAT", UNSENT)
         self._timer = loop.call_later(TICK, self._tick)
         loop.call_soon_threadsafe(self._continue)
@@ -201,6 +201,7 @@ class ForwardTunnel:
             if self._paused:
                 self._layers.restart_idle_timeout(now)
             self._layers.handle_time(now)
+            self._acknowledgements.check(now)
             if not self._ready and now >= self._ready_by:
                 raise ConnectError(Step.END_TO_END, "the other side did not prove its key in time")
         except Exception as error:
