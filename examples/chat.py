@@ -90,14 +90,16 @@ class Guest:
         """Send the lines of the input and print those of the others, until the input ends."""
         threading.Thread(target=self._listen, daemon=True).start()
         for line in sys.stdin:
+            tunnel = self._tunnel  # the other thread changes it
             try:
-                if self._tunnel is None:
+                if tunnel is None:
                     raise ConnectionEnded("not in the room")
-                self._tunnel.send(line.strip().encode())
-            except ConnectionEnded:
+                tunnel.send(line.strip().encode())
+            except OffsetError:
                 print("* this line was not sent", flush=True)
-        if self._tunnel is not None:
-            self._tunnel.close()
+        tunnel = self._tunnel
+        if tunnel is not None:
+            tunnel.close()
 
     def _listen(self) -> None:
         reported = ""

@@ -35,6 +35,7 @@ from offset_common.client import (
 )
 from offset_common.command_line import parse, run
 
+MAX_SIZE = 1024 * 1024  # bytes of a message
 IDLE = 600.0  # seconds after which a caller that sends nothing is disconnected
 
 
@@ -55,7 +56,7 @@ def upper(text: str) -> str:
 METHODS: dict[str, Callable[..., Any]] = {"add": add, "upper": upper}
 
 
-def respond(message: bytes) -> dict[str, Any]:
+def respond(message: bytes) -> bytes:
     """Return the response to a request."""
     number = None
     try:
@@ -69,7 +70,7 @@ def respond(message: bytes) -> dict[str, Any]:
     except (AttributeError, TypeError):
         return failure(None, -32600, "invalid request")
     try:
-        return {"jsonrpc": "2.0", "id": number, "result": method(*request.get("params", []))}
+        return encode({"jsonrpc": "2.0", "id": number, "result": method(*request.get("params", []))})
     except (TypeError, ValueError) as error:
         return failure(number, -32602, f"invalid params: {error}")
     except Exception:  # only this call fails
@@ -77,15 +78,23 @@ def respond(message: bytes) -> dict[str, Any]:
         return failure(number, -32603, "internal error")
 
 
-def failure(number: object, code: int, text: str) -> dict[str, Any]:
+def failure(number: object, code: int, text: str) -> bytes:
     """Return an error response."""
-    return {"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": text}}
+    return encode({"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": text}})
+
+
+def encode(response: dict[str, Any]) -> bytes:
+    """Return a response as a message; raise ValueError if it is too large for one."""
+    message = json.dumps(response).encode()
+    if len(message) > MAX_SIZE:
+        raise ValueError("the result is too large")
+    return message
 
 
 def answer(tunnel: Tunnel) -> None:
     """Answer one caller's requests until it closes the tunnel; called in a thread for each caller."""
     while True:
-        tunnel.send(json.dumps(respond(tunnel.receive(IDLE))).encode())
+        tunnel.send(respond(tunnel.receive(IDLE)))
 
 
 class CallError(Exception):

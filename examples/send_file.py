@@ -34,6 +34,7 @@ from offset_common.client import (
     ConnectionEnded,
     Identity,
     OffsetError,
+    PeerError,
     RelayTicket,
     Tunnel,
     connect,
@@ -74,7 +75,7 @@ def receive_file(directory: Path, tunnel: Tunnel) -> None:
             part.flush()
             os.fsync(part.fileno())
             os.link(part.name, directory / name)
-    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as error:
         logging.info("refused a file: %s", reason_of(error))
         tunnel.send(f"refused: {reason_of(error)}".encode()[:500])
     else:
@@ -118,7 +119,7 @@ def send(ticket: RelayTicket, identity: Identity, key: bytes, path: Path) -> Non
                 with connect(ticket, identity, key, end_to_end=True) as tunnel:
                     answer = send_file(tunnel, header, file)
                 break
-            except ConnectionEnded as error:
+            except (ConnectionEnded, PeerError) as error:  # PeerError: silence, among others
                 attempts += 1
                 if attempts == ATTEMPTS:
                     raise

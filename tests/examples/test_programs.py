@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import json
 import os
 import signal
 import subprocess
@@ -10,10 +12,12 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from offset_common.client import OffsetError, RelayTicket, connect
+from offset_common.client import OffsetError, RelayTicket, Tunnel, connect
+from offset_common.errors import SilenceError
 from offset_common.identity import Identity, encode_key, save_identity
 from tests.examples.programs import Programs
 from tests.support.process import PATIENCE, ROOT, LoggedProcess, wait_until
@@ -167,6 +171,58 @@ def test_absent_receiver_is_reported_once_and_at_the_end(programs: Programs) -> 
     first, last = done.stderr.splitlines()
     assert first.endswith("it does not listen here, or rejected the connect; trying again")
     assert last == f"send_file: {first.partition(';')[0]}"
+
+
+def imported(script: str) -> ModuleType:
+    """Return an example as a module; the Ctrl-C of the tests stays as it was."""
+    before = signal.getsignal(signal.SIGINT)
+    module = importlib.import_module(f"examples.{script}")
+    signal.signal(signal.SIGINT, before)
+    return module
+
+
+def test_rpc_result_that_fits_no_message_is_an_error() -> None:
+    json_rpc = imported("json_rpc")
+    request = {"id": 1, "method": "upper", "params": ["\u0149" * 170_000]}  # becomes two characters
+    response = json.loads(json_rpc.respond(json.dumps(request).encode()))
+    assert response["error"] == {"code": -32602, "message": "invalid params: the result is too large"}
+
+
+def test_sender_tries_again_after_silence(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    send_file = imported("send_file")
+    attempts: list[object] = []
+
+    def fall_silent(*arguments: object, **options: object) -> Tunnel:
+        attempts.append(arguments)
+        raise SilenceError("nothing received for 32 s")
+
+    monkeypatch.setattr(send_file, "connect", fall_silent)
+    monkeypatch.setattr(send_file, "ATTEMPTS", 2)
+    monkeypatch.setattr(send_file, "PAUSE", 0)
+    (tmp_path / "file").write_bytes(b"content")
+    with pytest.raises(SilenceError):
+        send_file.send(programs.ticket, programs.phone, bytes(32), tmp_path / "file")
+    assert len(attempts) == 2
+
+
+def test_guest_survives_a_line_that_fits_no_message(programs: Programs) -> None:
+    programs.serve("chat.py")
+    guest = subprocess.Popen(
+        programs.command("chat.py", "join", "ticket", "phone", encode_key(programs.home.public_key), "ann"),
+        cwd=programs.directory,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with guest:
+        assert guest.stdout is not None and guest.stdin is not None
+        assert "ann is here\n" in guest.stdout
+        guest.stdin.write("x" * 1_100_000 + "\n")
+        guest.stdin.close()
+        assert guest.stdout.read() == "* this line was not sent\n"
+        assert guest.wait(PATIENCE) == 0
 
 
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py") if path.read_text())
