@@ -177,13 +177,13 @@ def list_services(arguments: dict[str, Any]) -> int:
     known = KnownCodes(directory)
     code, peer = read_machine(arguments, known)
     display = Display(arguments["--json"], quiet=True)
+    services: list[str] = []
     with running_loop(display) as loop:
         ending = Ending(loop)
 
         def welcomed(welcome: Welcome) -> None:
             remember(known, code, arguments["--as"], display, welcome)
-            for service in welcome.services:
-                display.result(service, event="service", name=service)
+            services[:] = welcome.services
             ending.end("")
 
         reach = make_reach(arguments, loop, directory, code, peer, display, welcomed, ending.end)
@@ -193,6 +193,8 @@ def list_services(arguments: dict[str, Any]) -> int:
         ending.settle()
         reach.stop()
         linger(loop)
+    for service in services:
+        display.result(service, event="service", name=service)
     return ending.status(stdio=True)
 
 

@@ -61,10 +61,10 @@ class Door:
         if self._pause is not None:
             self._pause.cancel()
         self._loop.watch(self._sock, 0, self)
-        self._sock.close()
-        if isinstance(self._where, str):
+        if isinstance(self._where, str):  # before the socket is closed, or this might be another program's
             with suppress(OSError):
                 Path(self._where).unlink()
+        self._sock.close()
 
     def on_ready(self, _events: int) -> None:
         """Accept some connections."""

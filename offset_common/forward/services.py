@@ -185,8 +185,11 @@ def _remove_abandoned(path: str) -> None:
     with suppress(FileNotFoundError):
         if stat.S_ISSOCK(Path(path).stat().st_mode):
             with socket.socket(socket.AF_UNIX) as probe:
+                probe.setblocking(False)
                 try:
                     probe.connect(path)
+                except BlockingIOError:
+                    pass  # something listens, and is too busy to accept
                 except ConnectionRefusedError:
                     Path(path).unlink()
 

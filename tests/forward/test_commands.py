@@ -186,6 +186,16 @@ def test_services_have_names(setting: Setting) -> None:
         assert setting.laptop.run("list", str(setting.code)).stdout == b"one\ntwo\n"
 
 
+def test_list_reports_a_full_disk(setting: Setting) -> None:
+    setting.share("ssh=9")
+    command = setting.laptop.command("list", str(setting.code))
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >/dev/full', "sh", *command], stderr=subprocess.PIPE, timeout=2 * PATIENCE
+    )
+    line = b"stforward: the disk is full; free some space and try again\n"
+    assert (done.returncode, done.stderr) == (1, line)
+
+
 def test_stdio_passes_bytes_and_both_ends(setting: Setting) -> None:
     with server(lambda sock: sock.sendall(b"".join(iter(lambda: sock.recv(65536), b""))[::-1])) as target:
         setting.share(f"reverse={target}")

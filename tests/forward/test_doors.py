@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from offset_common.address import Address
+from offset_common.errors import ServiceError
 from offset_common.forward import doors
 from offset_common.forward.display import Display
 from offset_common.forward.doors import Door
 from offset_common.forward.event_loop import EventLoop
-from offset_common.forward.services import Place
+from offset_common.forward.services import Place, listen
 
 
 class Entrance(NamedTuple):
@@ -51,6 +53,23 @@ def test_a_door_accepts_again_after_a_pause(entrance: Entrance) -> None:
     with entrance.call():
         entrance.loop.run()
     assert len(entrance.entered) == 1
+
+
+def test_a_door_keeps_its_path_until_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink, path = Path.unlink, tmp_path / "door.sock"
+
+    def unlink_while_another_starts(self: Path) -> None:
+        monkeypatch.undo()
+        with pytest.raises(ServiceError, match="another program listens there"):
+            listen(str(path))
+        unlink(self)
+
+    loop = EventLoop()
+    door = Door(loop, Place("", str(path)), lambda door, sock: None, Display())
+    monkeypatch.setattr(Path, "unlink", unlink_while_another_starts)
+    door.close()
+    assert not path.exists()
+    loop.close()
 
 
 def test_a_door_may_be_closed_while_it_pauses(entrance: Entrance) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from pathlib import Path
 from typing import Union
@@ -67,6 +68,21 @@ def test_places_are_read(words: list[str], places: list[Place]) -> None:
 def test_invalid_service_is_explained(words: list[str], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         parse_services(words)
+
+
+def test_path_of_a_program_that_does_not_accept_is_taken(tmp_path: Path) -> None:
+    path = str(tmp_path / "busy.sock")
+    with contextlib.ExitStack() as sockets:
+        listening = sockets.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(path)
+        listening.listen(0)
+        with pytest.raises(BlockingIOError):
+            while True:  # until its queue is full
+                waiting = sockets.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(path)
+        with pytest.raises(ServiceError, match="another program listens there"):
+            listen(path)
 
 
 def test_unavailable_place_is_explained(tmp_path: Path) -> None:
