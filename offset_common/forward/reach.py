@@ -9,6 +9,7 @@ and is not read. One that gets no tunnel in time is reset.
 from __future__ import annotations
 
 import os
+import time
 from functools import partial
 from typing import Callable, NamedTuple, Optional
 
@@ -90,6 +91,7 @@ class Reach:
         self._number = os.urandom(SESSION_SIZE)
         self._joined = False  # whether the other side has ever known this session
         self._link: Optional[Link] = None
+        self._joined_at = 0.0  # the time of the last WELCOME
         self._expiry: Optional[Timer] = None
         self._stopped = False
 
@@ -195,7 +197,7 @@ class Reach:
         self._session.attach(link.tunnel, welcome.received)
         if self._expiry is not None:
             self._expiry.cancel()
-        self._backoff = Backoff()
+        self._joined_at = time.monotonic()
         self._failure = ""
         self._open_waiting()
         self._display.state(f"connected to {self._options.peer}")
@@ -219,6 +221,7 @@ class Reach:
         self._link = None
         self._session.detach()
         if joined:
+            self._backoff.listener_ended(time.monotonic() - self._joined_at)
             if isinstance(error, PeerError) and not isinstance(error, SilenceError):
                 self._end_session(str(error))
             expire = partial(self._end_session, f"{self._options.peer} did not come back in time")

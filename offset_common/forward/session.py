@@ -60,11 +60,6 @@ class Session:
         """Whether no stream is open, and the other side has received the ends of all."""
         return not self._streams and not self._delivery.awaits_end()
 
-    @property
-    def streams(self) -> int:
-        """The number of open streams."""
-        return len(self._streams)
-
     def new_local(self, ended: Ended) -> LocalConnection:
         """Return a connection for a stream of this session."""
         local = LocalConnection(self._loop, ended)

@@ -16,8 +16,6 @@ from offset_common.forward.services import Service
 from offset_common.forward.shared_session import SharedSession
 from offset_common.forward.traffic import Traffic
 
-STREAMS_PER_SESSION = 1024
-
 
 class Targets:
     """The services of the sharing side.
@@ -43,7 +41,7 @@ class Targets:
     def connect(self, session: SharedSession, name: str) -> Union[LocalConnection, str]:
         """Return a connection for a new stream, or the reason for a refusal."""
         service = self._find(name)
-        refusal = self._refusal_of(session, service, name)
+        refusal = self._refusal_of(service, name)
         if service is not None and not refusal:
             local = session.new_local(self._traffic.end)
             try:
@@ -64,12 +62,11 @@ class Targets:
             return next(iter(self._services.values()))
         return self._services.get(name)
 
-    def _refusal_of(self, session: SharedSession, service: Optional[Service], name: str) -> str:
+    def _refusal_of(self, service: Optional[Service], name: str) -> str:
         if service is None:
             called = f"no service is called {name[:40]!r}" if name else "there is more than one service"
             return f"{called}; name one of: {', '.join(self._services)}"
-        in_use = max(self._traffic.open, self._connecting)
-        full = session.streams >= STREAMS_PER_SESSION or in_use >= self._most
+        full = max(self._traffic.open, self._connecting) >= self._most
         return "it has too many connections" if full else ""
 
     def _connect_in_thread(self, service: Service, local: LocalConnection) -> Callable[[], object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -13,6 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from offset_common.client import Server, Tunnel
+from offset_common.client.backoff import Backoff
+from offset_common.forward import reach as connecting
+from offset_common.forward.messages import Welcome
 from tests.forward.in_process import BothSides
 from tests.forward.programs import (
     PATIENCE,
@@ -257,6 +262,33 @@ def test_connections_that_waited_in_vain_reach_no_service(setting: Setting) -> N
         with sock:
             assert exchange(sock, b"in time") == b"in time"
         assert both.display.kinds.count("connection_opened") == 5  # on both sides, the last one
+
+
+def test_delays_grow_while_each_new_tunnel_ends_at_once(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delays: queue.Queue[float] = queue.Queue()
+
+    class Noted(Backoff):
+        def next(self) -> float:
+            delays.put(super().next())
+            return 0.0
+
+    def welcome_and_leave(tunnel: Tunnel) -> None:
+        tunnel.receive(PATIENCE)
+        tunnel.send(Welcome(False, 0, "home", ()).encode())
+
+    monkeypatch.setattr(connecting, "Backoff", lambda: Noted(lambda: 1.0))
+    server = Server(setting.ticket, setting.home.identity, welcome_and_leave, allow=None)
+    serving = threading.Thread(target=server.run)
+    serving.start()
+    with BothSides(setting, 9).running() as both:
+        both.in_loop(both.reach.start)
+        for _ in range(4):
+            both.welcomes.get(timeout=PATIENCE)
+        assert [delays.get(timeout=PATIENCE) for _ in range(3)] == [0.25, 0.5, 1.0]
+    server.stop()
+    serving.join(PATIENCE)
 
 
 def test_signal_ends_both_sides_without_a_relay(lone_setting: LoneSetting) -> None:
