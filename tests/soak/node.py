@@ -170,7 +170,7 @@ class Node:
         # Shorter than the 16 s between a keepalive and the idle timeout: everything survives it.
         if all(end.is_open for end in self.connections):
             self.simulation.ledger.count["pauses"] += 1
-            self._freeze_for(self.random.uniform(3.0, 12.0))
+            self._freeze_for(self.random.uniform(3.0, 9.0))
 
     def _freeze(self) -> None:
         # Longer than any peer may be silent: as if the machine had vanished.
