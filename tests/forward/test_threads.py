@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from offset_common.forward import targets
+from offset_common.forward import event_loop, targets
 from offset_common.forward.display import Display
 from offset_common.forward.event_loop import EventLoop
 from offset_common.forward.messages import Kind, encode_stream
 from offset_common.forward.services import Service
 from offset_common.forward.shared_session import SharedSession
 from offset_common.forward.traffic import Traffic
+from offset_common.threads import start_thread
 from tests.forward.in_process import BothSides
 from tests.forward.programs import PATIENCE, Setting, echo, exchange, server
 
@@ -53,6 +54,13 @@ def test_both_sides_outlive_a_lack_of_threads(setting: Setting, failed: set[str]
 
 def test_streams_that_are_reset_leave_no_crowd_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     ready = threading.Event()
+    starts: list[str] = []
+
+    def count(work: Callable[[], object], name: str) -> threading.Thread:
+        starts.append(name)
+        return start_thread(work, name)
+
+    monkeypatch.setattr(event_loop, "start_thread", count)
 
     class Hanging(Service):
         def connect(self) -> socket.socket:
@@ -62,10 +70,9 @@ def test_streams_that_are_reset_leave_no_crowd_of_threads(monkeypatch: pytest.Mo
     loop, display = EventLoop(), Display(quiet=True)
     connecting = targets.Targets(loop, {"a": Hanging("a", "/a")}, Traffic(loop, display), 10, display)
     session = SharedSession(loop, connecting.connect, "a caller")
-    before = threading.active_count()
     for number in range(1, 31):
         session.receive(encode_stream(Kind.OPEN, number, "a"))
         session.receive(encode_stream(Kind.RESET, number))
-    assert threading.active_count() - before == 10
+    assert len(starts) == 10
     ready.set()
     loop.close()

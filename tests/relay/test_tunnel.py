@@ -77,17 +77,19 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def send_small_messages(harness: Harness, near: TestPeer, far: TestPeer, count: int) -> None:
-    """Let the relay forward small messages that come all at once."""
+    """Let the relay forward small messages that come nearly at once."""
     near.write(near.encrypt(*[bytes(64)] * count))
     for _ in range(count):
         far.receive()
 
 
-def test_lone_tunnel_forwards_all_that_has_come(harness: Harness, turns: list[int]) -> None:
+def test_lone_tunnel_has_long_turns(harness: Harness, turns: list[int]) -> None:
     near, far = harness.tunnel()
-    harness.advance(1.0)  # the handshakes were light turns
+    for end, other in ((near, far), (far, near)):
+        send_small_messages(harness, end, other, 1)
+    harness.advance(1.0)  # those were light turns
     send_small_messages(harness, near, far, 200)
-    assert max(turns) == 200
+    assert max(turns) > 2 * FRAMES_BESIDE_LIGHT
 
 
 def test_small_messages_of_others_shorten_turns(harness: Harness, turns: list[int]) -> None:
@@ -100,7 +102,7 @@ def test_small_messages_of_others_shorten_turns(harness: Harness, turns: list[in
     harness.advance(1.0)
     turns.clear()
     send_small_messages(harness, *busy, 200)
-    assert max(turns) == 200
+    assert max(turns) > 2 * FRAMES_BESIDE_LIGHT
 
 
 def test_turn_ends_however_much_has_come(monkeypatch: pytest.MonkeyPatch, turns: list[int]) -> None:
