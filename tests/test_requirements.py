@@ -141,33 +141,32 @@ def test_a_docopt_that_finds_no_options_is_named(version, monkeypatch, capsys):
     )
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_python_that_removes_help_pages_is_one_line(script):
+def refusal_of_help(option: str, script: Path, directory: Path) -> str:
+    """Let Python, with an option, show the help of a script; return its one line of refusal."""
     done = subprocess.run(
-        [sys.executable, "-OO", "-B", ROOT / script, "--help"],
+        [sys.executable, option, "-B", script, "--help"],
+        cwd=directory,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert done.stderr.startswith(f"{script[:-3]}: with -OO or PYTHONOPTIMIZE=2, ")
+    return done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_python_that_removes_help_pages_is_one_line(script, tmp_path):
+    refusal = refusal_of_help("-OO", ROOT / script, tmp_path)
+    assert refusal.startswith(f"{script[:-3]}: with -OO or PYTHONOPTIMIZE=2, ")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_without_its_package_says_so(script, tmp_path):
     alone = shutil.copy(ROOT / script, tmp_path)
     # Without site-packages, in which the package may be installed.
-    done = subprocess.run(
-        [sys.executable, "-S", "-B", alone, "--help"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert done.stderr.startswith(f"{script[:-3]}: the package offset_common is not found; leave {script} in")
+    refusal = refusal_of_help("-S", alone, tmp_path)
+    assert refusal.startswith(f"{script[:-3]}: the package offset_common is not found; leave {script} in")
 
 
 def test_nothing_is_reported_on_this_machine():

@@ -41,7 +41,7 @@ def read_identity(arguments: dict[str, Any], directory: Directory) -> Identity:
     return load_identity(arguments["--idfile"]) if arguments["--idfile"] else directory.identity()
 
 
-def check_identity(identity: Identity, relay: RelayTicket) -> None:
+def refuse_identity_of_relay(identity: Identity, relay: RelayTicket) -> None:
     """Raise UsageError if an identity is the relay's own, which the relay rejects."""
     if identity.public_key == relay.public_key:
         raise UsageError(

@@ -9,12 +9,12 @@ from typing import Any, Callable, Optional
 from offset_common.command_line import STATUS_INTERRUPTED
 from offset_common.commands.forward_arguments import (
     MAX_CONNECTIONS,
-    check_identity,
     read_identity,
     read_keep,
     read_machine,
     read_name,
     read_wait,
+    refuse_identity_of_relay,
 )
 from offset_common.errors import OperatorError, ServiceError, UsageError
 from offset_common.forward.code import Code
@@ -215,7 +215,7 @@ def make_reach(
         FileError: the identity cannot be read.
     """
     identity = read_identity(arguments, directory)
-    check_identity(identity, code.relay)
+    refuse_identity_of_relay(identity, code.relay)
     if code.public_key == identity.public_key:
         raise UsageError("this is the code of this machine itself; use it on another machine")
     options = ReachOptions(read_name(arguments), peer, read_wait(arguments), read_keep(arguments))

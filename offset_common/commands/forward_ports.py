@@ -18,11 +18,11 @@ from offset_common.command_line import (
 from offset_common.commands.descriptors import raise_descriptor_limit
 from offset_common.commands.forward_arguments import (
     MAX_CONNECTIONS,
-    check_identity,
     identity_path,
     read_identity,
     read_keep,
     read_name,
+    refuse_identity_of_relay,
 )
 from offset_common.commands.forward_connect import connect, list_services
 from offset_common.constants import PUBLIC_KEY_SIZE
@@ -106,7 +106,7 @@ def share(arguments: dict[str, Any]) -> int:
     directory = Directory.of_user()
     ticket = RelayTicket.load(arguments["--relay"]) if arguments["--relay"] else directory.relay()
     identity = read_identity(arguments, directory)
-    check_identity(identity, ticket)
+    refuse_identity_of_relay(identity, ticket)
     peers = Peers(directory)
     if not options.anyone:
         peers.load()  # reports a mistake now, not when the first caller connects

@@ -101,8 +101,8 @@ class SocketConnection(WatchedSocket):
         self.watch(READ | WRITE if self.output else READ)
         self.extend_deadline()
 
-    def change_session(self, event: Event, session: ConnectionSession) -> None:
-        """Replace the session as the table in lifecycle.py allows.
+    def change_session(self, event: Event, session: ConnectionSession, elapsed: float = 0.0) -> None:
+        """Replace the session as the table in lifecycle.py allows; see `extend_deadline` for `elapsed`.
 
         Raises:
             LocalProtocolError: the table does not allow it.
@@ -110,7 +110,7 @@ class SocketConnection(WatchedSocket):
         state = next_state(self.session.state, event)
         assert session.state is state, f"{event.name} leads to {state.name}"
         self.session = session
-        self.extend_deadline()
+        self.extend_deadline(elapsed)
 
     def adopt(self, protocol: Connection, received: bytes, key: Optional[bytes] = None) -> None:
         """Continue a connection after its handshake.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
 from typing import Any, NamedTuple
 
 from offset_common.address import Address
 from offset_common.errors import ServiceError
 from offset_common.relay.addresses import SystemAddress
+from offset_common.threads import start_thread
 
 BLOCKING_TIME = 0.02  # seconds that a handshake thread waits for a peer
 RESOLVER_CHECK_INTERVAL = 0.1  # seconds
@@ -88,8 +88,7 @@ def resolve(address: Address) -> list[Resolved]:
 
     # Signals are handled between waits for a thread, but not in the system's resolver, which may take
     # a minute.
-    thread = threading.Thread(target=look_up, name="resolver", daemon=True)
-    thread.start()
+    thread = start_thread(look_up, "resolver")
     while thread.is_alive():
         thread.join(RESOLVER_CHECK_INTERVAL)
     if reasons:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Optional
 
 from offset_common.address import Address
 from offset_common.client.dialing import Deadline, SocketAddress, dial_found
 from offset_common.errors import ConnectError
 from offset_common.identity import Identity
+from offset_common.threads import start_thread
 from offset_common.tickets import RelayTicket
 from offset_common.tools.failures import Cause, Failure, explain
 
@@ -65,9 +66,7 @@ def check_addresses(
         results[address] = _check(ticket, address, timeout)
 
     # Daemon threads, so that Ctrl-C does not wait for them.
-    threads = [threading.Thread(target=check, args=(each,), daemon=True) for each in addresses]
-    for thread in threads:
-        thread.start()
+    threads = [start_thread(partial(check, each), "offset address check") for each in addresses]
     deadline = Deadline(timeout + CLOSE_TIMEOUT + JOIN_MARGIN)
     for thread in threads:
         thread.join(deadline.left())

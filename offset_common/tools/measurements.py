@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from functools import partial
 from typing import NamedTuple
 
 from offset_common.client import Tunnel
 from offset_common.errors import OffsetError
+from offset_common.threads import start_thread
 
 ROUND_TRIPS = 200  # messages in each direction, at most
 ROUND_TRIP_SIZE = 64  # bytes of each
@@ -68,10 +70,9 @@ def measure_bulk(sender: Tunnel, receiver: Tunnel, timeout: float) -> Bulk:
         timeout: seconds to wait for each message.
     """
     stop = threading.Event()
-    thread = threading.Thread(target=_keep_sending, args=(sender, stop), daemon=True)
     start = time.perf_counter()
     size = 0
-    thread.start()
+    thread = start_thread(partial(_keep_sending, sender, stop), "offset bulk sender")
     try:
         while size < BULK_LIMIT and time.perf_counter() - start < BULK_SECONDS:
             size += len(receiver.receive(timeout))

@@ -106,9 +106,7 @@ class FrameReader:
         Raises:
             FrameError: the frame's length is over the limit.
         """
-        if len(self) < FRAME_LENGTH_SIZE:
-            return False
-        return frame_end(self._buffer, self._start, self._limit) <= len(self._buffer)
+        return self._end() is not None
 
     def next_frame(self) -> Optional[bytes]:
         """Return the next complete payload, or None if more bytes are needed.
@@ -116,9 +114,9 @@ class FrameReader:
         Raises:
             FrameError: the frame's length is over the limit.
         """
-        if not self.has_frame():
+        end = self._end()
+        if end is None:
             return None
-        end = frame_end(self._buffer, self._start, self._limit)
         payload = bytes(memoryview(self._buffer)[self._start + FRAME_LENGTH_SIZE : end])
         self._start = end
         self._discard_returned()
@@ -130,6 +128,13 @@ class FrameReader:
         self._buffer = bytearray()
         self._start = 0
         return rest
+
+    def _end(self) -> Optional[int]:
+        """Return the end of the next frame, or None if it is not complete."""
+        if len(self) < FRAME_LENGTH_SIZE:
+            return None
+        end = frame_end(self._buffer, self._start, self._limit)
+        return end if end <= len(self._buffer) else None
 
     def _discard_returned(self) -> None:
         # Deleting the front of a large bytearray for every small frame would be slow.

@@ -41,16 +41,20 @@ def file_arrives(programs: Programs) -> bool:
     return sent and (programs.inbox / name).read_bytes() == content
 
 
-def chat_works(programs: Programs) -> bool:
-    """Join and leave; the room tells a guest that it has come."""
-    guest = subprocess.Popen(
+def join_chat(programs: Programs) -> subprocess.Popen[str]:
+    """Start a guest of a chat."""
+    return subprocess.Popen(
         programs.command("chat.py", "join", "ticket", "phone", encode_key(programs.home.public_key), "ann"),
         cwd=programs.directory,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    with guest:
+
+
+def chat_works(programs: Programs) -> bool:
+    """Join and leave; the room tells a guest that it has come."""
+    with join_chat(programs) as guest:
         assert guest.stdout is not None and guest.stdin is not None
         line = next((line for line in guest.stdout if not line.startswith("* ")), "")
         guest.stdin.close()
@@ -209,14 +213,7 @@ def test_sender_tries_again_after_silence(
 
 def test_guest_survives_a_line_that_fits_no_message(programs: Programs) -> None:
     programs.serve("chat.py")
-    guest = subprocess.Popen(
-        programs.command("chat.py", "join", "ticket", "phone", encode_key(programs.home.public_key), "ann"),
-        cwd=programs.directory,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with guest:
+    with join_chat(programs) as guest:
         assert guest.stdout is not None and guest.stdin is not None
         assert "ann is here\n" in guest.stdout
         guest.stdin.write("x" * 1_100_000 + "\n")

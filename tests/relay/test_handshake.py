@@ -242,24 +242,40 @@ def test_thread_is_not_held_beyond_the_deadline() -> None:
     pair.close()
 
 
+class HeldPool:
+    """A pool whose only thread holds the first of many jobs until `go_on` is set.
+
+    Args:
+        monkeypatch: replaces `HandshakeJob.run`.
+        address: the address of the jobs.
+        count: the number of jobs.
+        patience: seconds to wait for each step.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, address: str, count: int, patience: float) -> None:
+        self.go_on = threading.Event()
+        runs = threading.Event()
+
+        def run(job: HandshakeJob, *_: object) -> None:
+            runs.set()
+            assert self.go_on.wait(patience)
+
+        monkeypatch.setattr(HandshakeJob, "run", run)
+        self.pool = HandshakePool(Identity.generate(), 1)
+        self.done: list[Pair] = []
+        self.pairs = [Pair(address, self.done) for _ in range(count)]
+        for pair in self.pairs:
+            self.pool.submit(pair.job)
+        assert runs.wait(patience)
+
+
 def test_jobs_are_taken_fairly_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    first_runs, go_on = threading.Event(), threading.Event()
-
-    def run(job: HandshakeJob, *_: object) -> None:
-        first_runs.set()
-        assert go_on.wait(10.0)
-
-    monkeypatch.setattr(HandshakeJob, "run", run)
-    pool = HandshakePool(Identity.generate(), 1)
-    done: list[Pair] = []
-    pairs = [Pair("flood", done) for _ in range(50)]
-    for pair in pairs:
-        pool.submit(pair.job)
-    assert first_runs.wait(10.0)
+    held = HeldPool(monkeypatch, "flood", 50, 10.0)
+    pool, done, pairs = held.pool, held.done, held.pairs
     pairs += [Pair("one", done), Pair("other", done)]
     for pair in pairs[-2:]:
         pool.submit(pair.job)
-    go_on.set()
+    held.go_on.set()
     for pair in pairs:
         assert pair.returned.wait(10.0)
     order = [pair.address for pair in done]
@@ -270,28 +286,17 @@ def test_jobs_are_taken_fairly_by_address(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_closing_the_pool_drops_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs, go_on = threading.Event(), threading.Event()
-
-    def run(job: HandshakeJob, *_: object) -> None:
-        runs.set()
-        assert go_on.wait(60.0)
-
-    monkeypatch.setattr(HandshakeJob, "run", run)
-    pool = HandshakePool(Identity.generate(), 1)
-    done: list[Pair] = []
-    pairs = [Pair("1.1.1.1", done) for _ in range(10)]
-    for pair in pairs:
-        pool.submit(pair.job)
-    assert runs.wait(60.0)
+    held = HeldPool(monkeypatch, "1.1.1.1", 10, 60.0)
+    pool = held.pool
     close = threading.Thread(target=pool.close)
     close.start()
     wait_until(lambda: pool._closing)
-    go_on.set()
+    held.go_on.set()
     close.join(60.0)
     for thread in pool._threads:
         thread.join(60.0)
-    assert len(done) == 1
-    for pair in pairs:
+    assert len(held.done) == 1
+    for pair in held.pairs:
         pair.close()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from offset_common.channel.forwarder import Forwarder, ForwardResult
+from offset_common.relay.buffer_pool import BufferPool
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import READ, WRITE
@@ -273,41 +275,45 @@ def test_frame_waits_for_space_and_goes_on() -> None:
         assert pool.waiting == 0
 
 
-def test_whole_frame_passes_without_space_in_the_pool(harness: Harness) -> None:
+@pytest.fixture
+def full_pool(harness: Harness) -> Iterator[BufferPool]:
+    """The buffer pool of the harness, which another address has filled."""
     pool = harness.relay.buffers
     other = pool.open_account("3.3.3.3")
     other.add(2 * pool.limit)
-    before = pool.used
+    yield pool
+    other.add(-other.held)
+
+
+def test_whole_frame_passes_without_space_in_the_pool(harness: Harness, full_pool: BufferPool) -> None:
+    before = full_pool.used
     near, far = harness.tunnel("2.2.2.2")
     message = os.urandom(32 * KIB)
     data = near.encrypt(message)
     near.write(data[:FREE_BUFFER_SIZE])
     harness.run_until(lambda: len(near.connection.input) == FREE_BUFFER_SIZE)
     harness.run_rounds()
-    assert not pool.is_waiting(near.connection.account)
+    assert not full_pool.is_waiting(near.connection.account)
     near.write(data[FREE_BUFFER_SIZE:])
     assert far.receive() == message
-    assert pool.used == before
-    other.add(-other.held)
+    assert full_pool.used == before
 
 
-def test_frame_without_space_waits_for_a_peer_that_does_not_read(harness: Harness) -> None:
-    pool = harness.relay.buffers
-    other = pool.open_account("3.3.3.3")
-    other.add(2 * pool.limit)
-    before = pool.used
+def test_frame_without_space_waits_for_a_peer_that_does_not_read(
+    harness: Harness, full_pool: BufferPool
+) -> None:
+    before = full_pool.used
     near, far = harness.tunnel("2.2.2.2")
     messages = [os.urandom(32 * KIB) for _ in range(30)]
     data = near.encrypt(*messages)
     sent = near.write_until_paused(data)
     assert sent < len(data)
-    assert pool.used - before <= 32 * KIB, "one message, at most, did not fit into the system's buffer"
+    assert full_pool.used - before <= 32 * KIB, "one message, at most, did not fit into the system's buffer"
     while sent < len(data):
         far.has_message()
         sent += near.write_until_paused(data[sent : sent + 100_000])
     harness.run_until(lambda: far.has_message() and len(far.messages) == len(messages))
     assert far.messages == messages
-    other.add(-other.held)
 
 
 def test_frame_in_pieces_passes_however_small_the_pool() -> None:

@@ -102,10 +102,9 @@ class Tunnel(ConnectionSession):
                 return
             direct = connection.input.reads_directly
             frames, size = self._turn_limits()
-            most = FREE_BUFFER_SIZE
-            if size > most or connection.input:
-                # A frame with reserved space is read to its end; of other input, as much as may be kept.
-                most = max(most, connection.input.missing, min(size, room, connection.account.available()))
+            # A frame with reserved space is read to its end; of other input, as much as may be kept.
+            bounded = min(size, room, connection.account.available())
+            most = max(FREE_BUFFER_SIZE, connection.input.missing, bounded)
             if self._meter is None or connection.input.backlog:
                 data = connection.read(most)
             else:
