@@ -38,7 +38,7 @@ Connecting:
   --as NAME            Remember the machine under this name.
 
 Both:
-  --keep SECONDS       Time that open connections wait while the network is away [default: 300].
+  --keep SECONDS       Time that open connections wait while the network is down [default: 300].
   --max N              Connections at a time [default: 1000].
   --name NAME          The name of this machine on the other side; by default its host name.
   -i FILE, --idfile FILE  This machine's identity; by default one that is created at the first use.

@@ -31,7 +31,7 @@ stops it gracefully, and a second one immediately.
   --status [IP:]PORT           Serve a live page, /status.json, /metrics and /healthz over HTTP at this
                                address; a port alone means 127.0.0.1.
   --log-format FORMAT          Format of the log: text, or json for one JSON object per line [default: text].
-  --drain SECONDS              Time that tunnels have to end after SIGTERM [default: 5].
+  --drain SECONDS              Time that tunnels get to end after SIGTERM [default: 5].
   --upgrade-drain SECONDS      The same after SIGUSR2; without this option, --drain applies.
 
 More than one core:

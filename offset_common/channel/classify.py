@@ -102,7 +102,7 @@ def classify(packed: Packed, size: int) -> Optional[Content]:
     if padding <= MAX_PADDING_KEPT:
         return UNCHANGED
     content = packed[start:end]
-    if start == user:  # it was far
+    if start == user:  # it was behind a far pointer
         content = _USER + pack_word(data_pointer(0, length)) + content
     return Content(content, 2 + ((length + 7) >> 3))
 

@@ -59,7 +59,7 @@ def connect(arguments: dict[str, Any]) -> int:
             def ended(reason: str) -> None:
                 if reason:
                     ending.end(reason)
-                else:  # from here on, only bytes under way can still fail
+                else:  # only the delivery of bytes in transit can still fail
                     streams.when_written(partial(reach.when_delivered, ending.end))
 
             forwarding.forward(streams.sock, service, "standard input", ended)

@@ -34,7 +34,7 @@ class RelayOptions(NamedTuple):
         addresses: the addresses to listen on.
         status: the address of the status server, or None.
         limits: in total, per address and per key.
-        drain: how long tunnels have to end.
+        drain: the time that tunnels get to end.
         workers: the number of processes that forward.
         lines_of: the format of the log.
         balancers: the networks whose connections begin with a PROXY header.
@@ -143,7 +143,7 @@ def read_status(text: Optional[str]) -> Optional[Address]:
 
 
 def read_drain(arguments: Mapping[str, Any]) -> Drain:
-    """Return how long tunnels have to end.
+    """Return the time that tunnels get to end.
 
     Raises:
         UsageError: it is not a number, or out of range.

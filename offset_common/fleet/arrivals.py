@@ -145,7 +145,7 @@ class Arrivals:
             connection.close(CloseReason.PEER_CLOSED)
         else:
             connection.pause_reading()
-            # Not now: the unhandled input is kept only after this message.
+            # Not at once: the unhandled input is stored only after this message is handled.
             task = partial(connection.call, self._hand_over, host, connection, order)
             connection.env.loop.call_soon(task)
 
@@ -186,11 +186,11 @@ class Arrivals:
             peer.fail(error)
 
     def _obstacle(self, order: Order) -> Optional[Answer]:
-        """Return the answer if a peer finds no match or no room here, or None."""
+        """Return the answer if nothing here matches or there is no room; None to admit the peer."""
         assert order.address is not None
         registry = self._relay.rendezvous.registry
         if order.role is InitRole.CONNECT:
-            self._relay.rendezvous.finish_claim(order.other)  # the other host has found the claim
+            self._relay.rendezvous.finish_claim(order.other)  # that host has found its claim
             if registry.listener_of(order.other) is None:
                 return Answer(CloseReason.NO_LISTENER, not_here=True)
         elif not registry.has_connect(order.other, order.key):

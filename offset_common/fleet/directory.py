@@ -6,8 +6,8 @@
 There are no sockets, threads or clocks here; times are arguments. A test runs thousands of schedules with
 lost, late and repeated answers.
 
-While the directory is away, the only request is a beat each second. When it answers again, all listeners
-are claimed again, with the epochs that they have.
+While the directory is unreachable, the only request is a heartbeat each second. When it answers again, all
+listeners are claimed again, with the epochs that they have.
 
 Source: docs/fleet.md.
 """
@@ -24,7 +24,7 @@ from offset_common.fleet.events import Accepted, Away, Event, Found, Present, Re
 from offset_common.fleet.membership import Membership
 from offset_common.fleet.requests import Request, Requests
 
-RETRY_INTERVAL = 1.0  # seconds between attempts while the directory is away
+RETRY_INTERVAL = 1.0  # seconds between attempts while the directory is unreachable
 FIND_TIMEOUT = 2.0  # seconds that a question may take
 MAX_QUESTIONS = 10_000  # under way at the same time
 
@@ -61,7 +61,7 @@ class Directory:
 
     @property
     def hosts(self) -> dict[str, Host]:
-        """The hosts that were alive at the last beat, by id, including this one."""
+        """The hosts that were alive at the last heartbeat, by id, including this one."""
         return self._membership.hosts
 
     def take_requests(self) -> list[Request]:
@@ -88,7 +88,7 @@ class Directory:
 
     def find_host(self, host: str, now: float) -> int:
         """Ask whether a host is alive; return the number of the question, for its `Found`."""
-        if host in self.hosts:  # also while the directory is away
+        if host in self.hosts:  # also while the directory is unreachable
             self._next_question += 1
             self._events.append(Found(self._next_question - 1, self.hosts[host]))
             return self._next_question - 1

@@ -38,7 +38,7 @@ class Found(NamedTuple):
 
     Args:
         number: the number of the question.
-        host: the home, or the host that was asked for; None if there is none or the directory is away.
+        host: the home, or the host that was asked for; None if there is none or the directory is unreachable.
         here: whether the home is this host.
     """
 

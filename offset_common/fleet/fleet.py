@@ -142,7 +142,7 @@ class Fleet(Homes):
     # From the relay.
 
     def claim(self, key: bytes) -> bool:
-        """Claim `key` for this host; while the directory is away, the listener need not wait."""
+        """Claim `key` for this host; while the directory is unreachable, the listener need not wait."""
         self.directory.claims.listen(key)
         return self.directory.present
 

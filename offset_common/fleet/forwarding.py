@@ -187,7 +187,7 @@ class Forwarding:
         )
         self._means.joins(peer, self._host.id)
         if peer.closed:
-            return  # its host was lost while it was being told; the home has been given up
+            return  # the link to its host broke while that host was told; the home has been given up
         try:
             self._means.tunnels.make_tunnel(self._peer, self._home)
         except Exception:

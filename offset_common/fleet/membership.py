@@ -1,6 +1,6 @@
 """The hosts of the fleet: this one keeps its entry alive, and finds out which others are alive.
 
-    a beat:  extend own entry, list all hosts --> read those that are listed --> forget those without an entry
+    heartbeat:  extend own entry, list all hosts --> read the listed ones --> forget those without an entry
 
 There are no sockets, threads or clocks here.
 """
@@ -25,7 +25,7 @@ class Membership:
         entries: makes the commands.
         own: this host.
         requests: sends them.
-        alive: called after each beat with whether this host's entry was still there, and the time.
+        alive: called after each heartbeat with whether this host's entry was still there, and the time.
         stored: called with the reason if this host's entry is refused, or "" if it is stored.
     """
 
@@ -47,15 +47,15 @@ class Membership:
         self._left = False
 
     def next_time(self) -> float:
-        """Return the time of the next beat."""
+        """Return the time of the next heartbeat."""
         return math.inf if self._left else self._next_beat
 
     def beat_at(self, when: float) -> None:
-        """Change the time of the next beat."""
+        """Change the time of the next heartbeat."""
         self._next_beat = when
 
     def beat(self, now: float) -> None:
-        """Begin a beat if it is time; the next one waits for its answer."""
+        """Begin a heartbeat if it is time; the next one waits for its answer."""
         if now < self._next_beat or self._left:
             return
         self._next_beat = math.inf
@@ -63,7 +63,7 @@ class Membership:
         self._requests.add(commands, self._beaten)
 
     def add(self, host: Host) -> None:
-        """Add a host that was found before a beat listed it."""
+        """Add a host that was found before a heartbeat listed it."""
         self.hosts[host.id] = host
 
     def leave(self) -> None:

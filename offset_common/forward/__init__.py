@@ -1,6 +1,6 @@
 """Reach TCP ports and Unix sockets of a machine by its key, through any relay: the program stforward.
 
-    share.py, reach.py      the two sides: one decides who may come in, one reconnects after an interruption
+    share.py, reach.py      the two sides: one decides who may connect, one reconnects after an interruption
         session.py          the part that both share: streams that outlive a tunnel
             local.py            one TCP connection, or a terminal's pipes, and its stream
             streams.py          many streams in one session, each with its own credit
@@ -12,7 +12,7 @@
     event_loop.py, display.py, approval.py                          the process
 
 One thread runs the event loop and everything in it. Other threads connect to the relay and to the shared
-services, and ask the person; they report to the loop with `call_soon_threadsafe`.
+services, and ask the user; they report to the loop with `call_soon_threadsafe`.
 
 A relay sees only tunnels between two nodes, like any others. Everything in these files happens between the
 two nodes, encrypted end to end.

@@ -1,4 +1,4 @@
-"""Notice that the relay acknowledges nothing any more, as after a change of network.
+"""Notice that the relay no longer acknowledges anything, as after a change of network.
 
 TCP_USER_TIMEOUT is no help here: it also ends the connection of a slow reader, whose system acknowledges
 everything and accepts nothing for a while. So this reads what the kernel knows about the connection.
@@ -26,7 +26,7 @@ class Acknowledgements:
 
     def __init__(self, sock: socket.socket, now: float) -> None:
         self._sock = sock
-        self._last = now  # the last time at which nothing was missing
+        self._last = now  # the last time at which nothing was unacknowledged
 
     def check(self, now: float) -> None:
         """Raise TimeoutError if bytes have been under way for LOST_AFTER without any acknowledgement.

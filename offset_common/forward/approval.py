@@ -1,4 +1,4 @@
-"""Ask the person at the terminal whether an unknown key may come in, one question at a time.
+"""Ask the user at the terminal whether an unknown key may connect, one question at a time.
 
 Anyone who has the code can cause a question, so a few strangers must not flood the terminal: at most
 MAX_WAITING keys wait, and after MAX_REFUSED refusals in a row there are no more questions. A background job
@@ -48,7 +48,7 @@ class Approval:
 
     @property
     def possible(self) -> bool:
-        """Whether a person can be asked now. Any thread may read this."""
+        """Whether the user can be asked now. Any thread may read this."""
         free = self._refused < MAX_REFUSED and len(self._waiting) < MAX_WAITING
         return self._possible and free and may_read(sys.stdin)
 

@@ -21,7 +21,7 @@ class Host(Protocol):
     """The sharing side, as far as a caller uses it."""
 
     def ask(self, caller: Caller, hello: Hello) -> None:
-        """Find out whether the caller may come in, and call `Caller.answer`."""
+        """Decide whether the caller may connect, and call `Caller.answer`."""
 
     def join(self, caller: Caller, hello: Hello) -> Session:
         """Give the caller its session."""
@@ -38,7 +38,7 @@ class Caller:
         host: the sharing side.
         dialing: a connection to the relay.
         key: 32 bytes, the caller's key, which it proves through the tunnel.
-        known: whether it may come in without a question.
+        known: whether it may connect without a question.
     """
 
     def __init__(self, loop: EventLoop, host: Host, dialing: Dialing, key: bytes, known: bool) -> None:

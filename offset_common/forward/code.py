@@ -3,7 +3,7 @@
     "of1" || base64url(port (2) || relay's key (32) || machine's key (32) || host || checksum (4))
 
 The checksum is the beginning of the SHA-256 of everything before it, "of1" included. It detects a code that
-was cut or mistyped. A code contains no secret: the sharing side still decides which keys may come in.
+was cut or mistyped. A code contains no secret: the sharing side still decides which keys may connect.
 """
 
 from __future__ import annotations

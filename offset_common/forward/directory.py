@@ -2,7 +2,7 @@
 
     stforward.ident   this machine's private key, created at the first use
     relay.relay       the ticket of the relay that `share` used last
-    peers             which keys may come in (peers.py)
+    peers             which keys may connect (peers.py)
     codes             names for codes (known_codes.py)
 
 XDG_CONFIG_HOME changes the place, as for other programs.

@@ -15,7 +15,7 @@ from contextlib import suppress
 from offset_common.command_line import printable
 from offset_common.tools.terminal import Progress, is_terminal
 
-LINES_IN_WINDOW = 10  # of one kind that strangers can cause
+LINES_IN_WINDOW = 10  # the lines shown of each kind that strangers can cause
 WINDOW = 60.0  # seconds
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -35,7 +35,7 @@ class Display:
         self._terminal = not as_json and is_terminal(sys.stderr)
         self._progress = Progress()
         self._state = ""
-        self._held = False  # while a person is asked
+        self._held = False  # while the user is asked
         self._repeated: dict[str, tuple[float, int]] = {}
 
     def event(self, kind: str, text: str, /, **fields: object) -> None:

@@ -1,4 +1,4 @@
-"""The file `codes`: names for the codes of other machines. A person may read and edit it.
+"""The file `codes`: names for the codes of other machines. Users may read and edit it.
 
     NAME CODE
 
@@ -45,7 +45,7 @@ class KnownCodes:
         return found
 
     def find(self, text: str) -> Code:
-        """Return the code that a person gave, in full or by its name.
+        """Return the code that the user gave, in full or by its name.
 
         Raises:
             UsageError: the text is neither.

@@ -4,7 +4,7 @@
 
     HELLO    to -> share   version (1), session (16), received (8), name of this machine
     WELCOME  share -> to   resumed (1), received (8), names, one a line: this machine's, then its services'
-    WAITING  share -> to   a person is being asked
+    WAITING  share -> to   the user is being asked
     REFUSED  share -> to   reason
     ACK      both          received (8)
 

@@ -1,4 +1,4 @@
-"""The file `peers`: which keys may come in, and which may not. A person may read and edit it.
+"""The file `peers`: which keys may connect, and which may not. Users may read and edit it.
 
     allow KEY NAME
     deny KEY NAME
@@ -37,7 +37,7 @@ class Peer(NamedTuple):
     """One line.
 
     Args:
-        rule: whether the key may come in.
+        rule: whether the key may connect.
         public_key: 32 bytes.
         name: its name for people, or an empty string.
     """

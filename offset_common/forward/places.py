@@ -1,4 +1,4 @@
-"""Count the tunnels of each key on the sharing side, so that one key cannot take everything."""
+"""Count the tunnels of each key on the sharing side, so that one key cannot use up all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from offset_common.counts import count_down
 
 TUNNELS_PER_KEY = 64  # one for each stforward that runs there, and some that are about to end
 TUNNELS = 256
-UNKNOWN_TUNNELS = 4  # of all keys that a person is or will be asked about
+UNKNOWN_TUNNELS = 4  # of all keys that the user is or will be asked about
 UNKNOWN = b""  # stands for all these keys
 
 

@@ -35,7 +35,7 @@ from offset_common.forward.tunnel import ForwardTunnel
 from offset_common.identity import Identity, encode_key
 from offset_common.wire.messages import InitConnection, InitRole
 
-MAX_DELAY = 10.0  # seconds between attempts: a person is waiting
+MAX_DELAY = 10.0  # seconds between attempts: a user is waiting
 
 
 class ReachOptions(NamedTuple):
@@ -205,7 +205,7 @@ class Reach:
         return self._session
 
     def waiting(self) -> None:
-        """Show that a person there is being asked."""
+        """Show that the user there is being asked."""
         key = encode_key(self._identity.public_key)
         self._display.state(f"waiting until {self._options.peer} lets this key in: {key}")
 

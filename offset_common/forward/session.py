@@ -20,8 +20,8 @@ from offset_common.forward.streams import Streams
 from offset_common.forward.tunnel import ForwardTunnel
 
 MAX_KEPT = 4 * 1024 * 1024  # bytes sent and not confirmed, above which nothing more is read
-MAX_ANSWERS = 4 * MAX_KEPT  # above which even answers to the other side are too much
-MAX_UNWRITTEN = 32 * 1024 * 1024  # bytes that local connections do not read, above which the tunnel is not
+MAX_ANSWERS = 4 * MAX_KEPT  # above which a side that does not read the answers breaks the rules
+MAX_UNWRITTEN = 32 * 1024 * 1024  # unread bytes for local connections, above which the tunnel is not read
 
 
 class Session:

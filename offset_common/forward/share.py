@@ -1,8 +1,8 @@
-"""The sharing side: listens at the relay, decides who comes in, and connects streams to services.
+"""The sharing side: listens at the relay, decides who may connect, and connects streams to services.
 
     relay --> _run_listener (a thread) --> _admit --> _dial_back (a thread) --> Caller --> Session --> service
 
-Unknown keys are rejected before anything else happens, unless a person can be asked. The resources of a key
+Unknown keys are rejected before anything else happens, unless the user can be asked. The resources of a key
 are limited (places.py). A caller that breaks the rules loses its own session and nothing else.
 """
 
@@ -39,8 +39,8 @@ class Options(NamedTuple):
 
     Args:
         name: this machine's name.
-        allowed: keys that may come in, in addition to those in the file.
-        anyone: let every key in.
+        allowed: keys that may connect, in addition to those in the file.
+        anyone: let every key connect.
         max_streams: the maximum number of connections to services at a time.
         keep: seconds that a session lives without a tunnel.
     """
@@ -182,24 +182,24 @@ class Share:
             self._callers.add(Caller(self._loop, self, dialing, key, known))
 
     def ask(self, caller: Caller, hello: Hello) -> None:
-        """Ask the person whether an unknown key may come in."""
+        """Ask the user whether an unknown key may connect."""
         if self._is_undecided(caller, hello):
             question = f"{hello.name or 'no name'}, key {encode_key(caller.key)}: let in?"
             needed = partial(self._is_undecided, caller, hello)
             self._approval.ask(question, needed, partial(self._answered, caller, hello))
 
     def _is_undecided(self, caller: Caller, hello: Hello) -> bool:
-        """Return whether a person must decide about a caller; if not, answer it."""
+        """Return whether the user must decide about a caller; if not, answer it."""
         if caller.tunnel.closed:
             return False
-        known, refusal = self._judge(caller.key)  # anew: the file may have changed
+        known, refusal = self._judge(caller.key)  # judged again: the file may have changed
         if known or refusal:
             caller.answer(hello, refusal)
         return not known and not refusal
 
     def _answered(self, caller: Caller, hello: Hello, yes: Optional[bool]) -> None:
         if yes is None:
-            self._is_undecided(caller, hello)  # not any more: nobody can be asked
+            self._is_undecided(caller, hello)  # answers it: nobody can be asked now
             return
         rule = Rule.ALLOW if yes else Rule.DENY
         try:
@@ -209,7 +209,7 @@ class Share:
         else:
             text = f"remembered as {rule.value!r} in {self._peers.path}, where you can change it"
             self._display.event("remembered", text, key=encode_key(caller.key), rule=rule.value)
-        caller.answer(hello, "" if yes else "the person there said no")
+        caller.answer(hello, "" if yes else "the user there said no")
 
     def join(self, caller: Caller, hello: Hello) -> Session:
         """Give a caller its session: its previous one, or a new one."""
@@ -242,7 +242,7 @@ class Share:
             self._end_session(number, "the other side broke the rules")
         else:
             keep = self._options.keep
-            text = f"{shared.peer} is away; its connections wait for {keep:g} s"
+            text = f"{shared.peer} is disconnected; its connections wait for {keep:g} s"
             self._display.event("peer_lost", text, peer=shared.peer, seconds=keep)
             reason = "the other side did not come back in time"
             shared.expire(self._loop.call_later(keep, partial(self._end_session, number, reason)))
@@ -261,7 +261,7 @@ class Share:
             self._end_session(away[0], "the other side opened too many sessions")
 
     def _name_of(self, key: bytes, claimed: str = "") -> str:
-        """Return a key's name for people: that in the file, or the name that it claims and its start."""
+        """Return the name to show for a key: that in the file, or the claimed one with the key's start."""
         try:
             peer = self._peers.find(key)
         except OperatorError:

@@ -26,7 +26,7 @@ class StandardStreams:
 
     Args:
         loop: the event loop.
-        failed: called with a reason when standard input cannot be read, or standard output not be written.
+        failed: called with a reason when standard input cannot be read, or standard output cannot be written.
     """
 
     def __init__(self, loop: EventLoop, failed: Callable[[str], object]) -> None:

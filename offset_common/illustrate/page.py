@@ -211,7 +211,7 @@ def _ends(story: Story) -> Iterator[str]:
 
 
 def _journey(story: Story) -> Iterator[str]:
-    """Yield the stations of the first message that the relay can't read."""
+    """Yield the steps in the journey of the first message that the relay can't read."""
     sent = next(frame for frame in story.frames if frame.name == f"{END_TO_END}message")
     received = story.frames[sent.partner - 1]
     message = sent.tunnel or b""

@@ -15,7 +15,7 @@ from offset_common.policy.usage import Row, read_usage
 
 HEADER = ("month", "key", "name", "received", "sent")
 _ALL = "all"
-_FORMULA = ("=", "+", "-", "@")  # a spreadsheet would take a name that begins with one for a formula
+_FORMULA = ("=", "+", "-", "@")  # a spreadsheet would treat a name that begins with one of these as a formula
 
 
 def list_usage(path: str, month: Optional[str], access: Optional[str], *, as_csv: bool) -> None:

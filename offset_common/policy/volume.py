@@ -52,7 +52,7 @@ class KeyVolume:
 
     @property
     def used(self) -> int:
-        """The bytes that count for the quota; in the total, each byte counts once."""
+        """The bytes that count toward the quota; in the total, each byte counts once."""
         return self.volume.received if self.key == TOTAL else self.volume.total
 
     def add(self, received: int, sent: int) -> None:

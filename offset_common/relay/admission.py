@@ -1,4 +1,4 @@
-"""Admission control: how many connections there may be in all, from one address and with one key.
+"""Admission control: how many connections there may be in total, from one address and with one key.
 
 A connection is *unsettled* until it has a role. Only unsettled connections outside the handshake pool are
 evicted. At the total limit, the address with the most of them loses one. At an address limit, that address

@@ -357,7 +357,7 @@ class SocketConnection(WatchedSocket):
         self._schedule()
 
     def begin_close(self, reason: CloseReason, session: ConnectionSession) -> None:
-        """Let `session` (sessions/closing.py) deliver the queued output and then close for `reason`."""
+        """Close for `reason` once `session` (sessions/closing.py) has delivered the queued output."""
         self._end_reason = reason
         self._drained = None
         self.env.buffers.stop_waiting(self.account)

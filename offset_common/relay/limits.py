@@ -23,10 +23,10 @@ class Limits(NamedTuple):
     """The limits of a relay: for all connections, for each address and for each key.
 
     Args:
-        connections: connections in all.
+        connections: connections in total.
         connections_per_address: connections from each IPv4 address or IPv6 prefix.
         connections_per_key: authenticated connections of each key.
-        unauthenticated: connections in all that have not finished the handshake.
+        unauthenticated: connections in total that have not finished the handshake.
         waiting_per_key: pending connects of each key.
         waiting_per_listener: pending connects for each listener.
         tunnels_per_key: tunnel ends of each key.

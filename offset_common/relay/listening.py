@@ -123,7 +123,7 @@ def _bind(resolved: Resolved, sockaddr: SystemAddress, ipv6_only: bool, socket_b
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         set_options(sock, socket_buffer)
         if resolved.family == socket.AF_INET6:
-            with contextlib.suppress(OSError):  # a system that does not let programs choose
+            with contextlib.suppress(OSError):  # a system on which programs cannot choose this
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
         sock.bind(sockaddr)
         sock.listen(BACKLOG)

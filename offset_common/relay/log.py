@@ -43,7 +43,7 @@ WRITE_SIZE = 4096  # bytes that a writable pipe takes without blocking (PIPE_BUF
 class EventRecord(logging.LogRecord):
     """A record that does not say which line of code, thread and process made it.
 
-    Finding that out takes ten times as long as the rest, and the relay logs it nowhere.
+    Finding these out takes ten times as long as the rest, and no line of the relay's log shows them.
     """
 
     def __init__(self, **values: object) -> None:

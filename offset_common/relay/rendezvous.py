@@ -208,7 +208,7 @@ class Rendezvous:
 
     def _wait(self, pending: PendingConnect, target: bytes, event: Event, age: float = 0.0) -> None:
         connection = pending.connection
-        connection.change_session(event, pending, age)  # a connect waits 32 s in all, wherever it waits
+        connection.change_session(event, pending, age)  # a connect waits 32 s in total, wherever it waits
         since = connection.env.loop.now - age
         connect = Connect(connection.key, target, connection.address.prefix, since)
         decision = self.registry.connect(pending, connect)

@@ -165,7 +165,7 @@ class Relay:
         self._policy.reload(done)
 
     def change_limits(self, limits: Limits) -> None:
-        """Change the limits of places and rates; the others need a restart."""
+        """Change the limits on connections, their rate and what a key may hold; the others need a restart."""
         self._limits = limits
         self.admission.change_limits(limits)
         self.rendezvous.registry.change_limits(limits)

@@ -19,7 +19,7 @@ HANDLED = tuple(
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
     if hasattr(signal, name)
 )
-"""All signals that a terminal or an operator may send, and that would end the process by default."""
+"""The signals that the relay handles. By default, each of them would end the process."""
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 

@@ -5,7 +5,7 @@
     SIGUSR1           log the state
     SIGUSR2           upgrade in place: a fresh process takes over, this one lets its tunnels end
 
-The event loop sends signs of life to the service manager, which restarts a relay whose loop is stuck.
+The event loop sends watchdog messages to the service manager, which restarts a relay whose loop is stuck.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RETRY_INTERVAL = 0.1  # seconds before a message that the service manager did no
 
 
 class Drain(NamedTuple):
-    """How long tunnels have to end, in seconds.
+    """The time that tunnels get to end, in seconds.
 
     Args:
         stop: after SIGTERM.
@@ -48,7 +48,7 @@ class Control:
         relay: the relay.
         notifier: sends messages to the service manager.
         sockets: the listening sockets, for a successor.
-        drain: how long tunnels have to end.
+        drain: the time that tunnels get to end.
         retire_status: called when a successor has taken over the address of the status server.
     """
 
@@ -73,7 +73,7 @@ class Control:
         self._handed_over = False
 
     def start(self) -> None:
-        """Report that the relay is serving, and send signs of life from now on."""
+        """Report that the relay is serving, and send watchdog messages from now on."""
         if self._notifier.enabled:
             self._relay.loop.add_periodic(self._give_sign, lambda: self._next_sign)
             self._next_sign = 0.0
@@ -129,7 +129,7 @@ class Control:
                 self._next_sign = self._relay.loop.now + RETRY_INTERVAL
 
     def _give_sign(self) -> None:
-        """Send a sign of life if it is time; called in each round of the event loop."""
+        """Send a watchdog message if it is time; called in each round of the event loop."""
         now = self._relay.loop.now
         if now < self._next_sign:
             return

@@ -92,7 +92,7 @@ class Notifier:
 
 
 def _watchdog(environment: MutableMapping[str, str]) -> Optional[float]:
-    """Return the seconds within which the service manager expects each sign of life, or None."""
+    """Return the seconds within which the service manager expects each watchdog message, or None."""
     microseconds = environment.pop("WATCHDOG_USEC", "")
     process = environment.pop("WATCHDOG_PID", "")
     is_number = microseconds.isascii() and microseconds.isdigit() and len(microseconds) < 20

@@ -75,7 +75,7 @@ class Upgrade:
                 report_obstacle(f"no new process: {error.strerror or error}")
 
     def reload_later(self) -> None:
-        """Let the successor read its files again: it may have read them before they changed."""
+        """Tell the successor to read its files again: it may have read them before they changed."""
         self._reload = True
 
     def cancel(self, reason: str) -> None:

@@ -53,7 +53,7 @@ Result = Union[Snapshot, OffsetError]
 
 
 class Survey:
-    """One snapshot in the making, in the event loop's thread, where an exception would end the relay.
+    """One snapshot being made, in the event loop's thread, where an exception would end the relay.
 
     Args:
         relay: the relay, which is only read.
@@ -134,7 +134,7 @@ class _Walk:
         self._ended = dict(relay.ended)
         # By class, not by state: the hash of an enum is computed in Python.
         self._sessions: Counter[type[ConnectionSession]] = Counter()
-        self._wall_clock = time.time() - relay.loop.now  # to add to the loop's time
+        self._wall_clock = time.time() - relay.loop.now  # seconds to add to the loop's time
 
     def step(self) -> bool:
         """Look at some connections; return whether there are more."""

@@ -352,7 +352,7 @@ def test_person_is_asked_once(setting: Setting, answer: str) -> None:
             program.wait_for_line("^connected to ")
         else:
             assert program.wait() == 1
-            program.wait_for_line("does not let this machine in: the person there said no$")
+            program.wait_for_line("does not let this machine in: the user there said no$")
         rule = Rule.ALLOW if answer == "y" else Rule.DENY
         terminal.wait_for(f"remembered as '{rule.value}' in ")
         expected = [Peer(rule, setting.laptop.identity.public_key, "my-laptop")]

@@ -129,7 +129,7 @@ def test_answer_is_whole_although_its_stream_had_ended(
             go.set()
             sharing.wait_for_line("^connection 1: ended")
             relay.stop(signal.SIGKILL)
-            sharing.wait_for_line("is away; its connections wait for ")
+            sharing.wait_for_line("is disconnected; its connections wait for ")
             program.process.send_signal(signal.SIGCONT)
             restart(relay, start_relay)
             assert read_all(sock) == content
@@ -153,7 +153,7 @@ def test_stdio_ends_when_all_of_its_input_has_arrived(
             assert program.stdin is not None and program.stdout is not None
             assert program.stdout.read() == b""  # connected: the end of the service has come
             relay.stop(signal.SIGKILL)
-            sharing.wait_for_line("is away; its connections wait for ")
+            sharing.wait_for_line("is disconnected; its connections wait for ")
             program.stdin.write(b"late")
             program.stdin.close()
             with pytest.raises(subprocess.TimeoutExpired):

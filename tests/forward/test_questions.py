@@ -45,7 +45,7 @@ def test_line_typed_before_the_question_is_no_answer(asked: Asked) -> None:
     asked.terminal.wait_for("let in? y/N")
     asked.terminal.type("n\n")
     assert program.wait() == 1
-    program.wait_for_line("the person there said no$")
+    program.wait_for_line("the user there said no$")
 
 
 def test_two_lines_at_once_answer_one_question(asked: Asked) -> None:

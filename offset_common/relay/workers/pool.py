@@ -51,11 +51,11 @@ class RemoteTunnel(ConnectionSession):
             self._meter.count(size)
 
     def finish(self, reason: CloseReason) -> None:
-        """Let the worker deliver the queued output, then close."""
+        """Tell the worker to deliver the queued output, then close."""
         self._worker.finish(self._number, reason)
 
     def on_closed(self, reason: CloseReason) -> None:
-        """Let the worker close its socket, unless the worker reported the end."""
+        """Tell the worker to close its socket, unless the worker reported the end."""
         self._worker.close(self._number, reason)
 
 
@@ -92,12 +92,12 @@ class WorkerPool:
             ) from None
 
     def make_tunnel(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
-        """Let a worker forward between a pending connect and its acceptor, the early data first."""
+        """Make a worker forward between a pending connect and its acceptor, the early data first."""
         ends = self._local.prepare(pending, acceptor)
         for end in ends:
             if end.connection.session is end:
                 end.connection.pause_reading()
-        # Not now: the acceptor's unhandled input is kept only after this message.
+        # Not at once: the acceptor's unhandled input is stored only after this message is handled.
         self._loop.call_soon(partial(acceptor.call, self._move, *ends))
 
     def stop_restarting(self) -> None:
