@@ -15,7 +15,7 @@ settings.load_profile("no limits")
 
 @pytest.fixture(autouse=True, scope="session")
 def interrupts() -> Iterator[None]:
-    """Let SIGINT and SIGHUP not be ignored in the processes that tests start, as they are under nohup.
+    """Restore the default action of SIGINT and SIGHUP in the processes that tests start; nohup ignores them.
 
     A handler here becomes the default action in a new process, but an ignored signal stays ignored.
     """
@@ -28,5 +28,5 @@ def interrupts() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the slow tests: with several processes, one at the end would leave the others idle."""
+    """Run the slow tests first: at the end, one of them would leave the other processes idle."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

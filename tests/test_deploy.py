@@ -1,4 +1,4 @@
-"""The units of deploy/ and the Debian package are valid and hardened, and start the relay again for ever."""
+"""The units of deploy/ and the Debian package are valid and hardened, and always restart the relay."""
 
 from __future__ import annotations
 

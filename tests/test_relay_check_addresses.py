@@ -79,7 +79,7 @@ def test_address_where_nothing_listens_is_named(start_relay: StartRelay, check: 
 
 @contextlib.contextmanager
 def unanswered_port(host: str, port: int) -> Iterator[None]:
-    """Let a port leave new connections without an answer, as a firewall that drops packets does."""
+    """Make a port ignore new connections, as a firewall that drops packets does."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(socket.create_server((host, port), backlog=0))
         with contextlib.suppress(socket.timeout):

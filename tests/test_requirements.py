@@ -119,7 +119,7 @@ def test_a_package_of_another_python_is_one_line(name, content, shown, tmp_path)
 
 
 def test_a_warning_of_an_old_docopt_is_not_shown(tmp_path):
-    # Python 3.12 says the same of docopt 0.6.2, whenever there is no compiled file of it.
+    # Python 3.12 prints such a warning about docopt 0.6.2 while there is no compiled file of it.
     (tmp_path / "docopt.py").write_text(
         "import warnings\nwarnings.warn('invalid escape', SyntaxWarning)\n"
         "class DocoptExit(SystemExit): pass\ndef docopt(*_): raise SystemExit('parsed')\n"
@@ -142,7 +142,7 @@ def test_a_docopt_that_finds_no_options_is_named(version, monkeypatch, capsys):
 
 
 def refusal_of_help(option: str, script: Path, directory: Path) -> str:
-    """Let Python, with an option, show the help of a script; return its one line of refusal."""
+    """Run `script --help` with an option of Python; return the one line with which it refuses."""
     done = subprocess.run(
         [sys.executable, option, "-B", script, "--help"],
         cwd=directory,

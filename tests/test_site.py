@@ -25,7 +25,7 @@ RESOURCES = {"script": "src", "img": "src", "link": "href", "iframe": "src", "so
 NOT_LOADED = {"canonical", "prev", "next"}  # kinds of <link> that only name a page
 
 
-# Mermaid's drawings are in closed shadow trees; opened, they can be looked at.
+# Mermaid's drawings are in closed shadow trees; opened, they can be inspected.
 OPEN_SHADOW_TREES = """
 const attach = Element.prototype.attachShadow;
 Element.prototype.attachShadow = function () { return attach.call(this, {mode: "open"}); };

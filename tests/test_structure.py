@@ -1,4 +1,4 @@
-"""How the package is cut: imports point one way without cycles, and every state has one owner."""
+"""The structure of the package: imports point one way without cycles, and all state has one owner."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ StartAttack = Callable[..., Attack]
 
 @pytest.fixture(scope="session", autouse=True)
 def _many_descriptors() -> None:
-    """Let the attackers have as many sockets as the system allows."""
+    """Raise the limit of open files for the attackers as far as the system allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -12,7 +12,7 @@ from tests.support.channel import KeyPair
 from tests.support.encoding import decode
 from tests.support.swarm_peer import SwarmPeer
 
-KEYS, PER_KEY = 16, 256  # the places that wait for one listener: 4,096 by default
+KEYS, PER_KEY = 16, 256  # together the default limit of pending connects for a listener: 4,096
 
 
 def announced(listener: SwarmPeer) -> list[bytes]:

@@ -30,7 +30,7 @@ def test_descriptor_limit_leaves_room_for_others(start_attack: StartAttack, prov
 
 @contextmanager
 def short_of_memory(relay: RelayProcess, left: int) -> Iterator[None]:
-    """Let the relay have only `left` more bytes of address space."""
+    """Limit the relay to `left` more bytes of address space."""
     used = int(Path(f"/proc/{relay.pid}/statm").read_text().split()[0]) * resource.getpagesize()
     _, hard = resource.prlimit(relay.pid, resource.RLIMIT_AS)
     resource.prlimit(relay.pid, resource.RLIMIT_AS, (used + left, hard))

@@ -53,7 +53,7 @@ class Script:
         self.add(self.tunnel.near.data_to_send())
 
     def receive_answer(self) -> None:
-        """Let the near node read the relay's answer, and encrypt under the new key from now on."""
+        """Pass the relay's answer to the near node, which encrypts under the new key from now on."""
         answers = self.tunnel.source.secure_channel.outgoing
         peers.receive(self.tunnel.near, b"".join(map(encode_frame, answers)), NOW)
 

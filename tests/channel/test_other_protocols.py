@@ -1,4 +1,4 @@
-"""What a peer speaks that is not Offset is named by its first bytes, as real programs send them."""
+"""Peers that speak another protocol are named by their first bytes, which are those of real programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RECORDED = {
     "SOCKS": [
         bytes.fromhex("050100"),
         bytes.fromhex("05020002"),
-        bytes.fromhex("05010005010001c000020111d7"),  # its request right behind the greeting
+        bytes.fromhex("05010005010001c000020111d7"),  # its request right after the greeting
         bytes.fromhex("040111d7c000020100"),
     ],
     "Remote Desktop (RDP)": [bytes.fromhex("0300002f2ae00000000000436f6f6b69653a20")],
@@ -51,7 +51,7 @@ RECORDED = {
 
 
 def refuse(data: bytes) -> str:
-    """Let a relay's connection refuse the first bytes of a stranger; return the reason."""
+    """Pass the first bytes of a stranger to a relay's connection; return why it refuses them."""
     connection = Connection(Identity.generate(), 0.0)
     connection.receive_data(data)
     with pytest.raises(VersionError) as caught:

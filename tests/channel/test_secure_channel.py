@@ -56,7 +56,7 @@ def forge(channel: SecureChannel, plaintext: bytes) -> bytes:
 
 
 def may_rekey(channel: SecureChannel) -> bool:
-    """Start a rekey; return whether it is sent, which is not so while another is unanswered."""
+    """Start a rekey; return whether it is sent: none is while another is unanswered."""
     channel.start_rekey(now=0.0)
     return take(channel) != []
 

@@ -37,7 +37,7 @@ IN_JOURNAL = ["sh", "-c", 'JOURNAL_STREAM=$(stat -Lc %d:%i /dev/stderr) exec "$@
 
 
 FLEET = ("--fleet", "valkey://127.0.0.1:1/0", "--fleet-laddr", "127.0.0.1:0", "--fleet-name", "one")
-"""Makes a relay a host of a fleet whose directory is away."""
+"""Makes a relay a host of a fleet whose directory is unreachable."""
 
 
 def options(directory: Path, log_format: str) -> list[str]:

@@ -14,8 +14,8 @@ from tests.support.peer import Peer
 from tests.support.process import PATIENCE, wait_until
 from tests.support.relay_process import RelayProcess, StartRelay
 
-# About 1 MB: the relay takes it all from a sender, but its system has no room for it towards a peer that does
-# not read.
+# About 1 MB: the relay reads all of it from a sender, but the kernel's buffers for a peer that does not read
+# cannot hold all of it.
 MESSAGES = [os.urandom(40_000) for _ in range(24)]
 
 alone_and_with_workers = pytest.mark.parametrize(

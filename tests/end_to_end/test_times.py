@@ -24,7 +24,7 @@ def seconds_until(end: Callable[[], object]) -> float:
 
 
 def measure(relay: RelayProcess) -> list[object]:
-    """Return how long the relay waits for a handshake, an InitConnection, its own keepalive and others."""
+    """Return how long the relay waits with each timeout: handshake, InitConnection, keepalive and others."""
     with ExitStack() as opened:
         caller, callee, *others = (opened.enter_context(Node(relay.endpoint())) for _ in range(4))
         listener = callee.listen()

@@ -22,7 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DirectoryServer
 
 @pytest.fixture(scope="module")
 def relay(server: DirectoryServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetProcesses]:
-    """Three hosts in the place of one relay, which log every line: the tests share the limits of the log."""
+    """Three hosts in place of one relay. They log every line, because the tests share the log's limits."""
     log = "offset_common.relay.log"
     prefix = inject(f"{log}:LINES_PER_ADDRESS=1000000", f"{log}:LINES_PER_KIND=1000000")
     fleet = FleetProcesses(tmp_path_factory.mktemp("fleet"), server.url, prefix=prefix)

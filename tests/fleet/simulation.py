@@ -71,7 +71,7 @@ class SimulatedHost:
             self.run()
 
     def run(self) -> None:
-        """Let the state machine work until it waits."""
+        """Run the state machine until it has nothing to do."""
         if not self.alive:
             return
         directory, now = self.directory, self.fleet.now
@@ -141,12 +141,12 @@ class SimulatedFleet:
     # Time.
 
     def at(self, when: float, action: Callable[[], object]) -> None:
-        """Do something at a time."""
+        """Schedule a call."""
         self._sequence += 1
         heapq.heappush(self._events, (when, self._sequence, action))
 
     def run_for(self, seconds: float) -> None:
-        """Run until a time from now."""
+        """Run for some seconds of virtual time."""
         end = self.now + seconds
         while self._events and self._events[0][0] <= end:
             when, _, action = heapq.heappop(self._events)
@@ -181,9 +181,9 @@ class SimulatedFleet:
             if fault > 1 - self.faults:  # a repeated request
                 self.at(self.now + self.random.uniform(0, 20), execute)
 
-        if fault < self.faults:  # lost before the server
+        if fault < self.faults:  # lost on the way to the server
             self.at(self.now + TIMEOUT, lambda: answer(None))
-        elif fault < 2 * self.faults:  # lost behind the server
+        elif fault < 2 * self.faults:  # lost on the way back
             self.at(self.now + delay, execute)
             self.at(self.now + max(TIMEOUT, delay), lambda: answer(None))
         elif fault < 3 * self.faults:  # executed after the host has given up
@@ -261,7 +261,7 @@ class SimulatedFleet:
         for host in self.hosts:
             host.cut_off = False
 
-    # What a test looks at.
+    # Called by the tests.
 
     def find_from(self, host: SimulatedHost, key: bytes) -> list[Optional[SimulatedHost]]:
         """Ask where a key listens; the answer is in the list after FIND_TIMEOUT at the latest."""

@@ -46,7 +46,7 @@ class HostModel:
             self.directory.answer(request.number, self.server.execute(request.commands), self.server.now)
 
     def fail(self, requests: Sequence[Request]) -> None:
-        """Let requests fail."""
+        """Fail requests."""
         for request in requests:
             self.directory.fail(request.number, "no answer", self.server.now)
 
@@ -61,7 +61,7 @@ class HostModel:
         return events
 
     def wait(self, seconds: float) -> list[Event]:
-        """Let time pass, and run."""
+        """Advance the clock, and run."""
         self.server.now += seconds
         return self.run()
 
@@ -133,7 +133,7 @@ def test_older_host_notices_at_its_next_refresh(hosts: tuple[HostModel, HostMode
 def test_late_claim_takes_no_key_back(hosts: tuple[HostModel, HostModel]) -> None:
     first, second = hosts
     first.directory.claims.listen(KEY)
-    first.answer(first.requests())  # it has its epoch
+    first.answer(first.requests())  # now it has its epoch
     late = first.requests()
     second.listen()
     first.answer(late)

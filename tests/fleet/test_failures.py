@@ -31,7 +31,7 @@ from tests.support.relay_process import LOCALHOST
 
 pytestmark = pytest.mark.slow
 
-HOST_IS_DEAD = 13.0  # seconds until everybody knows
+HOST_IS_DEAD = 13.0  # seconds until all hosts know
 AWAY, PRESENT = "^warning: directory away", "^directory present"
 
 
@@ -87,7 +87,7 @@ def test_hosts_go_on_alone_while_the_directory_is_away(
         assert_listening(new_node_at().at(host), node, listener)
     gone_listener.close()
     late = new_node_at().at(relay.hosts[1])
-    listening.append((late, late.listen()))  # listens while the directory is away
+    listening.append((late, late.listen()))  # listens while the directory is unreachable
     server.start()
     for host in relay.hosts:
         host.wait_for_line(PRESENT, count=2)

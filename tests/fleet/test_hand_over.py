@@ -1,4 +1,4 @@
-"""A peer on its way between two hosts, at each of them: without a directory, in rounds that the test runs."""
+"""Handing a peer over between two hosts, at each of them, without a directory; the test runs the rounds."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def link(host: FleetHost, other: OtherHost) -> Link:
 
 @contextmanager
 def no_free_descriptor() -> Iterator[None]:
-    """Let the system open no descriptor above those of the terminal; open ones stay."""
+    """Stop the system from opening descriptors beyond standard error; open ones stay."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
     try:

@@ -1,4 +1,4 @@
-"""What libraries make of the errors of a server."""
+"""How the client libraries report the errors of a server."""
 
 from __future__ import annotations
 

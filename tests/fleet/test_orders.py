@@ -1,4 +1,4 @@
-"""The messages between hosts: they survive the way, and damaged ones are refused."""
+"""The messages between hosts are decoded to what was encoded, and damaged ones are refused."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from tests.support.node import assert_joined, assert_listening, make_tunnel
 from tests.support.process import free_port, wait_until
 from tests.support.relay_process import LOCALHOST
 
-HOST_IS_DEAD = 13.0  # seconds until everybody knows
+HOST_IS_DEAD = 13.0  # seconds until all hosts know
 AWAY, PRESENT = "^warning: directory away", "^directory present"
 
 

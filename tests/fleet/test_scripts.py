@@ -1,4 +1,4 @@
-"""The commands of the directory on real servers, and on the model of the simulation: both give the same."""
+"""The commands of the directory give the same answers on real servers and on the simulation's model."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def disturbed_fleet(seed: int) -> SimulatedFleet:
     fleet.run_for(QUIET)
     after, newest = fleet.homes(), fleet.newest()
     for key in KEYS:
-        # One keeps the key, the newest if it is still there; none comes back.
+        # At most one host keeps a key: the one with the newest claim, if it still had it. None comes back.
         assert len(after[key]) <= 1, (seed, key)
         assert set(after[key]) <= set(before[key]), (seed, key)
         if newest[key] in [host.id for host in before[key]]:

@@ -77,7 +77,7 @@ class BothSides:
         return results.get(timeout=PATIENCE)
 
     def connect(self) -> tuple[socket.socket, queue.Queue[str]]:
-        """Return a local connection to the service, and the queue to which its reason of ending goes."""
+        """Return a local connection to the service, and a queue that gets the reason when it ends."""
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE)
         reasons: queue.Queue[str] = queue.Queue()

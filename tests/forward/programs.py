@@ -21,7 +21,7 @@ from tests.support.process import ROOT, LoggedProcess
 from tests.support.relay_process import LOCALHOST, RelayProcess
 
 STFORWARD = str(ROOT / "stforward.py")
-PATIENCE = 60.0  # seconds after which something that must come is missing
+PATIENCE = 60.0  # seconds to wait for something that must arrive
 
 
 class Machine:
@@ -68,7 +68,7 @@ class Setting:
         return encode_key(identity.public_key)
 
     def let_in(self, machine: Machine, name: str = "laptop") -> None:
-        """Let a machine in at home."""
+        """Allow the key of a machine at home."""
         Peers(self.home.directory).add(Rule.ALLOW, machine.identity.public_key, name)
 
     def start(self, machine: Machine, *arguments: str) -> LoggedProcess:
@@ -117,14 +117,14 @@ def port_of(program: LoggedProcess) -> int:
 
 @contextlib.contextmanager
 def server(answer: Callable[[socket.socket], object]) -> Iterator[int]:
-    """Yield the port of a TCP server that lets `answer` have each connection, in a thread, and closes it."""
+    """Yield the port of a TCP server that passes each connection to `answer` in a thread, then closes it."""
     with socket.create_server((LOCALHOST, 0), backlog=256) as listening, serving(listening, answer):
         yield listening.getsockname()[1]
 
 
 @contextlib.contextmanager
 def serving(listening: socket.socket, answer: Callable[[socket.socket], object]) -> Iterator[None]:
-    """Let `answer` have each connection of a listening socket, in a thread, and close it."""
+    """Pass each connection of a listening socket to `answer` in a thread, then close it."""
 
     def run(sock: socket.socket) -> None:
         with sock, contextlib.suppress(ConnectionError):
@@ -160,7 +160,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def exchange(sock: socket.socket, data: bytes) -> bytes:
-    """Send bytes to an echo server; return as many."""
+    """Send bytes to an echo server; return as many bytes of its answer."""
     sock.sendall(data)
     return read_exactly(sock, len(data))
 

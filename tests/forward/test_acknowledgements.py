@@ -1,4 +1,4 @@
-"""offset_common/forward/acknowledgements.py: a lost relay is noticed, and a slow one is not given up."""
+"""offset_common/forward/acknowledgements.py: a lost relay is noticed, and a slow one is kept."""
 
 from __future__ import annotations
 

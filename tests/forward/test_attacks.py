@@ -43,7 +43,7 @@ class Victim:
         self.program, self.port = setting.reach("echo=0")
 
     def let_attacker_in(self) -> None:
-        """Let the attacker in, as a key that has turned bad."""
+        """Allow the attacker's key: an allowed machine may turn hostile."""
         with (self.setting.home.directory.path / "peers").open("a") as file:
             file.write(f"allow {Setting.text_of(self.attacker)} attacker\n")
 
@@ -178,7 +178,7 @@ def test_broken_messages_end_the_session_and_no_other(victim: Victim) -> None:
 def test_peer_that_never_reads_costs_bounded_memory(victim: Victim) -> None:
     before = resident_bytes(victim.pid)
     tunnel = victim.join()
-    # Answers to these are not read: RESETs that the relay holds up, until the share gives up.
+    # Each OPEN is answered with a RESET, which is never read. They pile up until the share ends the session.
     with contextlib.suppress(ConnectionEnded, TimeoutError):
         for number in range(1, 1_000_000):
             tunnel.send(encode_stream(Kind.OPEN, number, "no such service"), timeout=2)

@@ -1,4 +1,4 @@
-"""stforward: networks, relays and processes that go away and come back; signals."""
+"""stforward: networks, relays and processes that fail and return; signals."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tests.forward.programs import PATIENCE, Setting, echo, exchange, server
 
 @pytest.fixture
 def failed(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
-    """Let the first thread of each name fail; yield these names."""
+    """Make the first thread of each name fail; yield these names."""
     names: set[str] = set()
     start = threading.Thread.start
 

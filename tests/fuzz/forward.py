@@ -46,7 +46,7 @@ class QuickTunnel(Tunnel):
         self.answers_read = 0
 
     def receive_answers(self) -> None:
-        """Let the near node read the relay's new answers, which are kept for the comparison."""
+        """Pass the relay's new answers to the near node, and keep them for the comparison."""
         answers = self.source.secure_channel.outgoing
         peers.receive(self.near, b"".join(map(encode_frame, answers[self.answers_read :])), NOW)
         self.answers_read = len(answers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _HEAD_SIZE = 3
-MAX_STEPS = 64  # more take long and find nothing new
+MAX_STEPS = 64  # more steps take longer and find nothing new
 
 
 def read_steps(data: bytes) -> Iterator[tuple[int, bytes]]:

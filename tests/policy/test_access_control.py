@@ -1,4 +1,4 @@
-"""A relay with an access file: whom it refuses, and whom it closes after a reload."""
+"""A relay with an access file: which connections it refuses, and which it closes after a reload."""
 
 from __future__ import annotations
 

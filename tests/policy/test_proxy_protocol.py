@@ -93,7 +93,7 @@ class Relay:
         self.loop.add_periodic(lambda: None, lambda: self.now)
 
     def connect(self, address: SystemAddress = BALANCER) -> socket.socket:
-        """Let the relay accept a connection; return the other end."""
+        """Make the relay accept a connection; return the other end."""
         ours, theirs = socket.socketpair()
         self.headers.accept(ours, address)
         return theirs

@@ -50,7 +50,7 @@ class Simulation:
         self.rates = Rates(lambda: self.now, rate, rate_per_key)
 
     def run(self, senders: list[Sender], seconds: float, step: float = 0.002) -> None:
-        """Let senders send as fast as they may."""
+        """Make senders send as fast as their rates allow."""
         end = self.now + seconds
         while self.now < end:
             self.now += step

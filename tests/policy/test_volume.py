@@ -45,7 +45,7 @@ def relay_with(today: Calendar, **options: object) -> Iterator[Harness]:
 
 
 def send(harness: Harness, near: TestPeer, far: TestPeer, count: int = 1) -> None:
-    """Let messages pass, and then a second."""
+    """Pass messages, then advance the clock by a second."""
     for _ in range(count):
         near.send(bytes(SIZE))
         assert far.receive() == bytes(SIZE)

@@ -111,7 +111,7 @@ class Harness:
             self.loop.run_once()
 
     def connect_socket(self, address: SystemAddress = ("127.0.0.1", 5000)) -> socket.socket:
-        """Let the relay accept a connection from `address`; return the other end of the socket."""
+        """Make the relay accept a connection from `address`; return the other end of the socket."""
         ours, theirs = socket.socketpair()
         prepare_socket(ours)
         theirs.setblocking(False)
@@ -169,7 +169,7 @@ class Harness:
         return self.end_of(connection).reason
 
     def _poll_coarsely(self) -> None:
-        """Let idle listeners be polled, once a second, if there are any."""
+        """Advance to the next coarse poll, if any listener is polled coarsely."""
         if any(connection.polled_coarsely for connection in self.relay.admission.all()):
             self.advance(1.0)
 

@@ -87,7 +87,7 @@ def test_peer_that_does_not_close_is_closed_after_lingering(harness: Harness) ->
 
 @pytest.fixture
 def unacknowledged(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Let sent data appear unacknowledged until the list is empty."""
+    """Make sent data appear unacknowledged until the list is empty."""
     answers = [True]
     monkeypatch.setattr(
         "offset_common.relay.connection.SocketConnection.has_unacknowledged_data", lambda _: bool(answers)

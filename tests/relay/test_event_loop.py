@@ -167,7 +167,7 @@ def test_coarse_polling_notices_at_the_next_full_second(loop: EventLoop, times: 
 
 @pytest.fixture
 def endless_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a loop that is not woken wait for longer than a test may take."""
+    """Make a loop that is not woken wait for longer than a test may take."""
     monkeypatch.setattr(event_loop, "LONGEST_WAIT", 3600.0)
 
 

@@ -72,7 +72,7 @@ def close_all(*callers: Caller) -> None:
 
 
 def stopped_callers(harness: Harness) -> list[Caller]:
-    """Return callers that stopped at different places: silent, in the version, in the handshake."""
+    """Return callers that stopped at different points: silent, in the version, in the handshake."""
     silent, cut, halfway = (Caller(harness) for _ in range(3))
     cut.sock.send(cut.protocol.data_to_send()[:14])
     halfway.step()
@@ -302,7 +302,7 @@ def test_closing_the_pool_drops_the_queue(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture
 def few_threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
-    """Let the system start at most three threads; return them."""
+    """Make the system start at most three threads; return them."""
     started: list[threading.Thread] = []
     start = threading.Thread.start
 

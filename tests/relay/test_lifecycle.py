@@ -102,7 +102,7 @@ def test_pending_connect_deadline_although_it_sends(harness: Harness) -> None:
     for _ in range(3):
         harness.advance(8.0)
         near.send(b"hello?")
-        listener.reject(b"r" * 32)  # an unknown key, as a sign of life
+        listener.reject(b"r" * 32)  # an unknown key: nothing happens, but the listener stays open
         harness.run_rounds()
         assert near.state is State.PENDING_CONNECT
     harness.advance(8.0 + LATE)

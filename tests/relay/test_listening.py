@@ -68,7 +68,7 @@ NO_IPV6 = [WithoutIPv6, WithIPv6Disabled]
 
 @pytest.fixture
 def localhost_is_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a name stand for ::1 and 127.0.0.1, as in the hosts file of most distributions."""
+    """Make a name resolve to ::1 and 127.0.0.1, as in the hosts file of most distributions."""
 
     def look_up(host: str, port: int, **_: Any) -> list[Any]:
         assert host == "localhost"

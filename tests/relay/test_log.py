@@ -65,7 +65,7 @@ class Output(NamedTuple):
         return [without_time(line) for line in self.drain().decode().splitlines()]
 
     def end_window(self) -> list[str]:
-        """Let the window of repeated lines end; return the summaries."""
+        """End the window of repeated lines; return the summaries."""
         self.clock.now += WINDOW
         self.log.handle_time(self.clock.now)
         return self.lines()

@@ -113,7 +113,7 @@ class RegistryModel(RuleBasedStateMachine):
 
     @rule(wanted=KEYS, connects=st.lists(SOURCES, min_size=1, max_size=9))
     def connect_some(self, wanted: bytes, connects: list[tuple[bytes, str, int]]) -> None:
-        """Let several connects come to one key: alone, they would rarely be enough to evict one."""
+        """Make several connects to one key: single ones would rarely be enough to evict one."""
         for source, address, since in connects:
             self.connect(source, wanted, address, since)
 

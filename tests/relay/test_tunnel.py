@@ -79,7 +79,7 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def send_small_messages(harness: Harness, near: TestPeer, far: TestPeer, count: int) -> None:
-    """Let the relay forward small messages that come nearly at once."""
+    """Make the relay forward small messages that arrive nearly at once."""
     near.write(near.encrypt(*[bytes(64)] * count))
     for _ in range(count):
         far.receive()

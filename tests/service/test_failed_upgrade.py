@@ -1,4 +1,4 @@
-"""Upgrades that fail leave the relay as it was; signals at any time do what they say."""
+"""Upgrades that fail leave the relay as it was; signals have their documented effect at any time."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def undisturbed(relay: UpgradingRelay) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hanging_successors(relay: UpgradingRelay, directory: Path) -> Iterator[IO[bytes]]:
-    """Let a successor of a relay hang when it reads the identity, until the yielded pipe is closed."""
+    """Make a successor of a relay hang when it reads the identity, until the yielded pipe is closed."""
     relay.identity.rename(directory / "kept")
     os.mkfifo(relay.identity)
     with relay.identity.open("r+b", buffering=0) as pipe:
-        pipe.write(b" ")  # a pipe that stays empty is given up after some seconds
+        pipe.write(b" ")  # reading a pipe that stays empty fails after some seconds
         yield pipe
     relay.identity.unlink()
     (directory / "kept").rename(relay.identity)

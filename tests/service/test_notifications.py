@@ -218,7 +218,7 @@ def test_the_main_process_follows_an_upgrade(start_upgrading: StartUpgrading, ma
     before = relay.upgrade()
     main = manager.wait_for("MAINPID")
     assert main == (before, {**main.fields, "MAINPID": str(relay.pid)})
-    # Only the main process is listened to: nothing may come from the new one before it is that.
+    # systemd listens only to the main process, so the new process may send nothing before it is that.
     assert {message.pid for message in manager.messages} == {before}
     assert manager.wait_for("READY", "1").pid == relay.pid
     for _ in range(3):

@@ -31,7 +31,7 @@ class Tasks:
             thread.start()
 
     def finish(self) -> None:
-        """Let the tasks end; check that none failed."""
+        """Stop the tasks; check that none failed."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(30.0)

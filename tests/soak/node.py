@@ -183,7 +183,7 @@ class Node:
             self._freeze_for(self.random.uniform(36.0, 45.0))
 
     def thaw(self) -> None:
-        """Continue after a pause; reset the connections that were given up."""
+        """Continue after a pause; reset the connections that it was too long for."""
         if not self.frozen:
             return
         self.frozen = False

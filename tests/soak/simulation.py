@@ -14,7 +14,7 @@ from tests.soak.payloads import Payloads
 from tests.support.node import Endpoint
 from tests.support.swarm import Swarm
 
-TICK = 1.0  # seconds between two looks at every connection
+TICK = 1.0  # seconds between two checks of every connection
 SETTLING = 60.0  # seconds in which everything that was sent must arrive
 
 

@@ -38,7 +38,7 @@ def browser(profile: Path) -> Iterator[Any]:
 
 
 def emulate(running: Any, scheme: str, size: tuple[int, int]) -> None:
-    """Let the browser prefer a colour scheme ("light" or "dark") and have a window of some size."""
+    """Make the browser prefer a colour scheme ("light" or "dark") and have a window of some size."""
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     running.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     width, height = size

@@ -1,4 +1,4 @@
-"""Prometheus's own judgment of metrics, rules and configurations."""
+"""Prometheus's own checks of metrics, rules and configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The option --status: addresses, warnings and mistakes; without it, nothing of the room is there."""
+"""The option --status: addresses, warnings and mistakes; without it, the status server is not loaded."""
 
 from __future__ import annotations
 

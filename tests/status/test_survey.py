@@ -146,7 +146,7 @@ def test_traffic_includes_connections_that_ended(harness: Harness) -> None:
 
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each step of a walk look at one connection."""
+    """Make each step of a walk look at one connection."""
     monkeypatch.setattr(survey, "CONNECTIONS_IN_STEP", 1)
 
 

@@ -1,4 +1,4 @@
-"""A TCP connection that can be cut: data is held back until it is mended, and neither side notices."""
+"""A TCP connection that can be cut: data is held back until it is restored, and neither side notices."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Canary:
         assert self._process.stdout.readline(), "the canary did not start"
 
     def finish(self) -> Report:
-        """Let it test a last pair of newcomers; return its report."""
+        """Make it test a last pair of newcomers; return its report."""
         out, _ = self._process.communicate("", 40.0)
         return Report(**json.loads(out.splitlines()[-1]))
 
@@ -129,7 +129,7 @@ class _Tunnel(threading.Thread):
 
 
 def serve_newcomers(relay: Endpoint) -> None:
-    """Let a pair of new keys listen, connect, accept and exchange a message."""
+    """Make a pair of new keys listen, connect, accept and exchange a message."""
     with Node(relay) as callee, Node(relay) as caller:
         listener = callee.open().init(InitRole.LISTEN)
         near = _connect(caller, callee.public_key, listener)

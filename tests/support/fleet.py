@@ -150,7 +150,7 @@ class FleetProcesses:
         return self._make(self.identity, options=settings, prefix=prefix or self._prefix)
 
     def add(self, host: RelayProcess) -> RelayProcess:
-        """Let a started host belong to the fleet, once it has found the directory."""
+        """Add a started host to the fleet once it has found the directory."""
         self.hosts.append(host)
         self.wait_until_complete()
         return host

@@ -50,7 +50,7 @@ class Ready(NamedTuple):
 
 
 class TunnelOpened(NamedTuple):
-    """What the line says that each tunnel leaves when it opens."""
+    """The content of the line about the opening of a tunnel."""
 
     connect_key: str
     accept_key: str

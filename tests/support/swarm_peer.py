@@ -206,11 +206,11 @@ class SwarmPeer:
         self.channel = None
 
     def handle_close(self) -> None:
-        """Handle that the relay has closed the connection."""
+        """Handle the end of the connection by the relay."""
         self.close()
 
     def handle_send_error(self) -> None:
-        """Handle that the connection can't be written any more."""
+        """Handle a connection that can't be written to any more."""
         self.close()
 
     # Events and the end.

@@ -25,7 +25,7 @@ def _allocator(slack: Sequence[int]) -> Callable[[int], bytearray]:
 
 
 def build(message: fields.Message, slack: Optional[Sequence[int]] = None) -> Any:
-    """Let the oracle build a message.
+    """Build a message with the oracle.
 
     Args:
         slack: None for one segment. Otherwise each new segment has room for its first object and the next
@@ -41,20 +41,20 @@ def build(message: fields.Message, slack: Optional[Sequence[int]] = None) -> Any
 
 
 def packed(message: fields.Message, slack: Optional[Sequence[int]] = None) -> bytes:
-    """Let the oracle write a message."""
+    """Write a message with the oracle."""
     written: bytes = build(message, slack).to_bytes_packed()
     return written
 
 
 def segment_count(builder: Any) -> int:
-    """Count the segments of a message of the oracle."""
+    """Count the segments of a message that the oracle built."""
     count = int.from_bytes(builder.to_bytes()[:4], "little") + 1
-    builder.clear_write_flag()  # or it warns when the message is written again
+    builder.clear_write_flag()  # otherwise it warns when the message is written again
     return count
 
 
 def read(kind: type[fields.Message], data: bytes) -> fields.Message:
-    """Let the oracle read a packed message of a kind, into our class."""
+    """Read a packed message of a kind with the oracle, into our class."""
     reader = getattr(schema, kind.__name__).from_bytes_packed(data)
     message: fields.Message = _READ[kind](reader)
     return message

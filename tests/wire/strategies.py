@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from offset_common.wire import fields, messages
 
-# Zero bytes and long runs of them, since packing is about these.
+# Zero bytes and long runs of them, because packing encodes these in a special way.
 _BYTE_RUNS = st.lists(
     st.one_of(st.binary(max_size=40), st.integers(0, 600).map(bytes), st.just(b"\x00"), st.just(b"\xff" * 9))
 )

@@ -21,7 +21,7 @@ WORDS = DATA.map(lambda data: data + bytes(-len(data) % 8))
 
 
 def oracle_unpack(packed_body: bytes, size: int) -> bytes:
-    """Let the oracle unpack a Data: the words of a KaMessage after its first three."""
+    """Unpack a Data with the oracle: the words of a KaMessage after its first three."""
     table = layout.word(0, 3 + size // 8)
     root = layout.near(layout.STRUCT, 0, layout.sections(1, 1)) + layout.word(1)
     head = root + layout.near(layout.LIST, 0, layout.elements(size))
