@@ -2,8 +2,9 @@
 
 A handshake costs four public-key operations (140 us), too much for the event loop. A thread takes a
 connection whose peer has sent a whole frame, handles the frame, and waits for the next one: for 20 ms
-(sockets.py), or not at all while other jobs are queued. Then the connection goes back to the event loop with
-its state, and returns when its peer has sent another frame. So silent peers occupy no thread.
+(sockets.py), or not at all while other jobs are queued. If that brings no whole frame, the connection goes
+back to the event loop with its state, and returns when its peer has sent the rest. So peers that are silent
+or send single bytes occupy no thread, and a job ends soon: the peer's part of a handshake has three frames.
 
 Jobs are queued fairly by address (fair_queue.py): an address that floods the relay waits behind its own jobs.
 Within an address, the newest job goes first: under overload, some handshakes finish in time instead of none.
@@ -37,14 +38,12 @@ class HandshakeJob:
         sock: the connected socket.
         protocol: the protocol state, which has received a frame and not handled it.
         address: the prefix of the peer's address, for fair queueing.
-        deadline: when the handshake must be complete, as a time of time.monotonic.
         done: called in a pool thread with the job, when the handshake is complete, has failed or waits for
             the peer.
     """
 
     __slots__ = (
         "address",
-        "deadline",
         "done",
         "ended",
         "error",
@@ -60,12 +59,10 @@ class HandshakeJob:
         sock: socket.socket,
         protocol: Connection,
         address: str,
-        deadline: float,
         done: Callable[[HandshakeJob], None],
     ) -> None:
         self.sock = sock
         self.address = address
-        self.deadline = deadline
         self.done = done
         self.protocol = protocol
         self.established = False
@@ -98,7 +95,7 @@ class HandshakeJob:
                 self.sock.sendall(data)  # the kernel accepts these few hundred bytes at once
                 self.sent += len(data)
             self.established = isinstance(event, HandshakeCompleted)
-            if self.established or time.monotonic() >= self.deadline:
+            if self.established:
                 return
             try:
                 received = self.sock.recv(READ_SIZE, socket.MSG_DONTWAIT if waits() else 0)
@@ -109,6 +106,8 @@ class HandshakeJob:
                 return
             self.received += len(received)
             protocol.receive_data(received)
+            if protocol.needs_data():
+                return
 
 
 class _Queued(QueueEntry):

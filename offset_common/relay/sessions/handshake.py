@@ -8,12 +8,10 @@ Source: section 4 of docs/protocol.md.
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import Callable, Optional
 
 from offset_common.channel.connection import Connection
-from offset_common.constants import HANDSHAKE_TIMEOUT
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.handshake_pool import READ_SIZE, HandshakeJob, HandshakePool
@@ -31,7 +29,7 @@ class Handshake(ConnectionSession):
         protocol: the protocol state if this side sent first, otherwise None.
     """
 
-    __slots__ = ("_authenticated", "_deadline", "_finish_reason", "_in_pool", "_lent", "_pool", "_protocol")
+    __slots__ = ("_authenticated", "_finish_reason", "_in_pool", "_lent", "_pool", "_protocol")
 
     state = State.HANDSHAKE
     keeps_alive = False
@@ -50,7 +48,6 @@ class Handshake(ConnectionSession):
         self._in_pool = in_pool
         self._authenticated = authenticated
         self._protocol = protocol
-        self._deadline = time.monotonic() + HANDSHAKE_TIMEOUT
         self._lent = False  # a thread of the pool has the socket
         self._finish_reason: Optional[CloseReason] = None  # for closing once the socket is back
 
@@ -74,7 +71,6 @@ class Handshake(ConnectionSession):
             connection.lend_socket(),
             protocol,
             connection.address.prefix,
-            self._deadline,
             lambda job: call_soon(partial(self._job_done, job)),
         )
         self._lent = True
