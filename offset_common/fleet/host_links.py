@@ -47,7 +47,7 @@ class HostLinks:
         self._env = env._replace(closed=self._closed)
         self._identity = identity
         self._limits = limits
-        self._pool = HandshakePool(identity, limits.handshake_threads)
+        self._pool = HandshakePool(identity, limits.handshake_threads, env.loop.call_soon_threadsafe)
         self._open: dict[SocketConnection, Callable[[str], None]] = {}  # with what to call if they fail
         self._dialed: dict[SocketConnection, str] = {}  # with the id of the host
         self._ended_traffic: dict[str, Traffic] = {}

@@ -9,7 +9,7 @@ or send single bytes occupy no thread, and a job ends soon: the peer's part of a
 Jobs are queued fairly by address (fair_queue.py): an address that floods the relay waits behind its own jobs.
 Within an address, the newest job goes first: under overload, some handshakes finish in time instead of none.
 
-A thread owns the socket from `submit` until it calls `done`, and touches nothing else.
+A thread owns the socket from `submit` until `done` is called, and touches nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import queue
 import socket
 import threading
 import time
+from functools import partial
 from typing import Callable, Optional
 
 from offset_common.channel.connection import Connection
@@ -38,7 +39,7 @@ class HandshakeJob:
         sock: the connected socket.
         protocol: the protocol state, which has received a frame and not handled it.
         address: the prefix of the peer's address, for fair queueing.
-        done: called in a pool thread with the job, when the handshake is complete, has failed or waits for
+        done: called with the job in the event loop, when the handshake is complete, has failed or waits for
             the peer.
     """
 
@@ -126,13 +127,17 @@ class HandshakePool:
     Args:
         identity: the key pair that this side proves.
         threads: the number of threads.
+        call_soon: runs a task in the event loop; called in a pool thread.
 
     Raises:
         ServiceError: the system cannot start that many threads.
     """
 
-    def __init__(self, identity: Identity, threads: int) -> None:
+    def __init__(
+        self, identity: Identity, threads: int, call_soon: Callable[[Callable[[], None]], None]
+    ) -> None:
         self._identity = identity
+        self._call_soon = call_soon
         self._queue: FairQueue[_Queued] = FairQueue(newest_first=True)
         self._lock = threading.Lock()  # for the queue
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each job
@@ -158,7 +163,7 @@ class HandshakePool:
         return Connection(self._identity, now, version_sent=True)
 
     def submit(self, job: HandshakeJob) -> None:
-        """Queue a job; from now on, a thread owns its socket until it calls `done`."""
+        """Queue a job; from now on, a thread owns its socket until the job's `done` is called."""
         with self._lock:
             self._queue.push(_Queued(self._queue, job))
         self._tokens.put(None)
@@ -178,7 +183,7 @@ class HandshakePool:
                 return
             job = self._next_job()
             job.run(self._queue.__bool__)
-            job.done(job)
+            self._call_soon(partial(job.done, job))
             del job  # otherwise an idle thread keeps its last job alive
 
     def _next_job(self) -> HandshakeJob:

@@ -212,7 +212,8 @@ class Relay:
 
     def _start_handshakes(self) -> HandshakePool:
         try:
-            return HandshakePool(self.identity, self._limits.handshake_threads)
+            call_soon = self.loop.call_soon_threadsafe
+            return HandshakePool(self.identity, self._limits.handshake_threads, call_soon)
         except ServiceError:
             if self._workers is not None:
                 self._workers.stop()

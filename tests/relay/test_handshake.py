@@ -206,6 +206,11 @@ def test_forged_signature_fails_the_handshake(harness: Harness) -> None:
     close_all(caller)
 
 
+def new_pool(threads: int = 1) -> HandshakePool:
+    """Return a pool whose threads handle their results themselves."""
+    return HandshakePool(Identity.generate(), threads, lambda task: task())
+
+
 class Pair:
     """A job for the pool, and the peer's socket."""
 
@@ -228,7 +233,7 @@ class Pair:
 
 
 def test_partial_frame_gives_up_its_thread_at_once() -> None:
-    pool = HandshakePool(Identity.generate(), 1)
+    pool = new_pool()
     pair = Pair("1.1.1.1", [])
     pair.job.sock.settimeout(60.0)  # a wait for the rest of the frame would not end by itself
     pool.submit(pair.job)
@@ -258,7 +263,7 @@ class HeldPool:
             assert self.go_on.wait(patience)
 
         monkeypatch.setattr(HandshakeJob, "run", run)
-        self.pool = HandshakePool(Identity.generate(), 1)
+        self.pool = new_pool()
         self.done: list[Pair] = []
         self.pairs = [Pair(address, self.done) for _ in range(count)]
         for pair in self.pairs:
@@ -316,7 +321,7 @@ def few_threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
 def test_too_few_threads_is_an_error_for_the_operator(few_threads: list[threading.Thread]) -> None:
     before = threading.stack_size()
     with pytest.raises(ServiceError, match=r"cannot start 256 .* only 3; .*--handshake-threads"):
-        HandshakePool(Identity.generate(), 256)
+        new_pool(256)
     assert len(few_threads) == 3
     assert not any(thread.is_alive() for thread in few_threads)
     assert threading.stack_size() == before

@@ -8,7 +8,6 @@ Source: section 4 of docs/protocol.md.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Callable, Optional
 
 from offset_common.channel.connection import Connection
@@ -66,13 +65,7 @@ class Handshake(ConnectionSession):
 
     def _lend_socket(self, protocol: Connection) -> None:
         connection = self.connection
-        call_soon = connection.env.loop.call_soon_threadsafe
-        job = HandshakeJob(
-            connection.lend_socket(),
-            protocol,
-            connection.address.prefix,
-            lambda job: call_soon(partial(self._job_done, job)),
-        )
+        job = HandshakeJob(connection.lend_socket(), protocol, connection.address.prefix, self._job_done)
         self._lent = True
         self._in_pool(connection, True)
         self._pool.submit(job)
