@@ -88,9 +88,6 @@ class HomeRelay(Protocol):
     def admit_address(self, address: PeerAddress) -> Optional[CloseReason]:
         """Make room for a connection."""
 
-    def admit_peer(self, connection: SocketConnection) -> Optional[CloseReason]:
-        """Count a connection whose key is proven."""
-
 
 class Arrivals:
     """Accepts the connections of other hosts.
@@ -176,12 +173,7 @@ class Arrivals:
             other_host=host,
         )
         try:
-            self._relay.rendezvous.start_forwarded(peer)
-            reason = self._relay.admit_peer(peer)
-            if reason is not None:
-                peer.close(reason)
-            else:
-                self._relay.rendezvous.take_role(peer, order.role, order.other, order.age)
+            self._relay.rendezvous.enter_forwarded(peer, order.role, order.other, order.age)
         except Exception as error:
             peer.fail(error)
 

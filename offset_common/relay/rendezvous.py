@@ -8,14 +8,17 @@ Source: section 7 of docs/protocol.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Callable, Optional, Protocol
+from typing import Optional, Protocol
 
+from offset_common.identity import short_key
+from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import READ, EventLoop
 from offset_common.relay.homes import Homes
 from offset_common.relay.lifecycle import Event
 from offset_common.relay.limits import Limits
+from offset_common.relay.log import log_event
 from offset_common.relay.policy import Policy
 from offset_common.relay.registry import Connect, Registry
 from offset_common.relay.sessions.awaiting_init import AwaitingInit
@@ -38,8 +41,7 @@ class Rendezvous:
         loop: the event loop.
         limits: how much one key may hold.
         tunnels: makes tunnels.
-        settled: called with each connection that takes a role.
-        opens: called with the two ends of each tunnel, the connect first, before it is made.
+        admission: counts connections; those with a role are never evicted.
         policy: may refuse a role.
         homes: knows which keys listen at other hosts.
     """
@@ -49,28 +51,42 @@ class Rendezvous:
         loop: EventLoop,
         limits: Limits,
         tunnels: TunnelMaker,
-        settled: Callable[[SocketConnection], None],
-        opens: Callable[[SocketConnection, SocketConnection], None],
+        admission: Admission[SocketConnection],
         policy: Policy,
         homes: Optional[Homes] = None,
     ) -> None:
         self.registry: Registry[Listener, PendingConnect, SocketConnection] = Registry(limits)
+        self.authenticated = 0  # peers that proved their keys here, since the start
         self.joined = 0  # tunnels, since the start
         self._loop = loop
         self._tunnels = tunnels
-        self._settled = settled
-        self._opens = opens
+        self._admission = admission
         self._policy = policy
         self._homes = homes or Homes()
-        self._refuses_listeners = False
+        self._refused: Sequence[InitRole] = ()  # roles that are now for another process, or for none
         self._claiming: dict[bytes, Listener] = {}  # no connect can find them yet
 
     def enter(self, connection: SocketConnection) -> None:
-        """Wait for the role of a connection whose peer is authenticated."""
-        connection.change_session(Event.AUTHENTICATE, self._awaiting_init(connection))
-        connection.take_socket_back()
-        # The InitConnection may have arrived right after the handshake.
-        connection.env.loop.request_turn(connection, READ)
+        """Wait for the role of a connection whose peer has just proven its key."""
+        self.authenticated += 1
+        if self._may_stay(connection):
+            connection.change_session(Event.AUTHENTICATE, AwaitingInit(connection, self._take_role))
+            connection.take_socket_back()
+            # The InitConnection may have arrived right after the handshake.
+            connection.env.loop.request_turn(connection, READ)
+
+    def enter_forwarded(self, connection: SocketConnection, role: InitRole, other: bytes, age: float) -> None:
+        """Give a new connection the role that its peer asked another host for.
+
+        Args:
+            connection: its peer has proven its key to that host.
+            role: to connect or to accept.
+            other: the key at the other end.
+            age: seconds since the peer asked.
+        """
+        connection.start(AwaitingInit(connection, self._take_role))
+        if self._may_stay(connection):
+            self._take_role(connection, role, other, age)
 
     def expect_listeners(self, expected: bool) -> None:
         """Allow connects to wait for absent listeners, or stop allowing it."""
@@ -79,31 +95,10 @@ class Rendezvous:
             lambda pending: pending.connection.close(CloseReason.NO_LISTENER),
         )
 
-    def refuse_listeners(self) -> None:
-        """Close new listeners, and connects that wait for one: they now belong to another process."""
-        self._refuses_listeners = True
+    def refuse(self, roles: Sequence[InitRole]) -> None:
+        """Refuse these roles, and close connects that wait for absent listeners: the relay is draining."""
+        self._refused = roles
         self.expect_listeners(False)
-
-    def start_forwarded(self, connection: SocketConnection) -> None:
-        """Start a connection whose peer is authenticated at another host."""
-        connection.start(self._awaiting_init(connection))
-
-    def take_role(self, connection: SocketConnection, role: InitRole, other: bytes, age: float) -> None:
-        """Give `connection` the role that its peer asked another host for.
-
-        Args:
-            connection: after `start_forwarded`.
-            role: to connect or to accept.
-            other: the key at the other end.
-            age: seconds since the peer asked.
-        """
-        if self._refuse(connection, role, other):
-            return
-        self._settled(connection)
-        if role is InitRole.CONNECT:
-            self._wait(PendingConnect(connection, self._connect_ended), other, Event.CONNECT, age)
-        else:
-            self._join(connection, other)
 
     def take_back(self, forwarded: PendingConnect, target: bytes, age: float) -> None:
         """Let a connect wait here instead of forwarding it: its target listens here, or nowhere."""
@@ -156,14 +151,52 @@ class Rendezvous:
         """Forget a closed connection, if it is a tunnel end."""
         self.registry.remove_tunnel_end(connection)
 
+    def _may_stay(self, connection: SocketConnection) -> bool:
+        """Count a connection whose key is proven, or close it; return whether it may stay."""
+        reason = self._policy.refuse_peer(connection)
+        reason = reason or self._admission.authenticate(connection, connection.key)
+        if reason is not None:
+            connection.close(reason)
+        return reason is None
+
+    def _take_role(
+        self, connection: SocketConnection, role: InitRole, other: bytes, age: Optional[float] = None
+    ) -> None:
+        """Give `connection` the role that its peer asks for, unless it is refused.
+
+        Args:
+            connection: its session is AwaitingInit.
+            role: what its peer asks for.
+            other: the key at the other end; empty for a listener.
+            age: seconds since the peer asked another host; None if it asked this one.
+        """
+        reason = self._policy.refuse_role(connection, role, other)
+        if role in self._refused:
+            reason = CloseReason.SHUTDOWN
+        if reason is not None:
+            connection.close(reason)
+            return
+        self._admission.settle(connection)
+        if role is InitRole.LISTEN:
+            self._listen(connection)
+            return
+        if age is None and self._forward_to_home(connection, role, other):
+            return
+        if role is InitRole.CONNECT:
+            self._wait(PendingConnect(connection, self._connect_ended), other, Event.CONNECT, age or 0.0)
+        else:
+            self._join(connection, other)
+
+    def _forward_to_home(self, connection: SocketConnection, role: InitRole, other: bytes) -> bool:
+        """Forward a connect or accept that nothing here matches, if there is another host."""
+        if role is InitRole.CONNECT:
+            matched = self.registry.listener_of(other) is not None
+        else:
+            matched = self.registry.has_connect(other, connection.key)
+        return not matched and self._homes.forward(connection, role, other)
+
     def _listen(self, connection: SocketConnection) -> None:
         """Make `connection` the listener of its key: the newest one wins."""
-        if self._refuses_listeners:
-            connection.close(CloseReason.SHUTDOWN)
-            return
-        if self._refuse(connection, InitRole.LISTEN):
-            return
-        self._settled(connection)
         listener = Listener(connection, self._reject, self._listener_ended, self._has_pending)
         connection.change_session(Event.LISTEN, listener)
         key = connection.key
@@ -192,21 +225,8 @@ class Rendezvous:
         if not connection.closed:
             connection.call(self._homes.forward_pending, pending, connect.target, age)
 
-    def _awaiting_init(self, connection: SocketConnection) -> AwaitingInit:
-        return AwaitingInit(connection, self._listen, self._connect, self._accept)
-
-    def _connect(self, connection: SocketConnection, target: bytes) -> None:
-        """Let `connection` wait for the listener of `target`."""
-        if self._refuse(connection, InitRole.CONNECT, target):
-            return
-        self._settled(connection)
-        if self.registry.listener_of(target) is None and self._homes.forward(
-            connection, InitRole.CONNECT, target
-        ):
-            return
-        self._wait(PendingConnect(connection, self._connect_ended), target, Event.CONNECT)
-
-    def _wait(self, pending: PendingConnect, target: bytes, event: Event, age: float = 0.0) -> None:
+    def _wait(self, pending: PendingConnect, target: bytes, event: Event, age: float) -> None:
+        """Let a connect wait for the listener of `target`."""
         connection = pending.connection
         connection.change_session(event, pending, age)  # a connect waits 32 s in total, wherever it waits
         since = connection.env.loop.now - age
@@ -223,18 +243,8 @@ class Rendezvous:
         if listener is not None:
             listener.announce([pending])
 
-    def _accept(self, connection: SocketConnection, source: bytes) -> None:
-        """Join `connection` with the oldest pending connect from `source` to its key."""
-        if self._refuse(connection, InitRole.ACCEPT, source):
-            return
-        self._settled(connection)
-        if not self.registry.has_connect(source, connection.key) and self._homes.forward(
-            connection, InitRole.ACCEPT, source
-        ):
-            return
-        self._join(connection, source)
-
     def _join(self, connection: SocketConnection, source: bytes) -> None:
+        """Join `connection` with the oldest pending connect from `source` to its key."""
         pending = self.registry.accept(connection.key, source)
         if isinstance(pending, CloseReason):
             connection.close(pending)
@@ -243,7 +253,15 @@ class Rendezvous:
         ends = (pending.connection, connection)
         for end in ends:
             self.registry.add_tunnel_end(end, end.key)
-        self._opens(*ends)
+        log_event(
+            "tunnel opened",
+            collapse="TUNNEL_OPENED",
+            collapse_by=ends[0].address.prefix,
+            connect_key=short_key(ends[0].key),
+            accept_key=short_key(ends[1].key),
+            connect_address=ends[0].address.text,
+            accept_address=ends[1].address.text,
+        )
         self._homes.before_join(*ends)
         if any(end.closed for end in ends):  # lost while its host was being told
             for end in ends:
@@ -255,13 +273,6 @@ class Rendezvous:
             pending.connection.close(CloseReason.PARTNER_ENDED)  # the caller ends the acceptor
             raise
         self.joined += 1
-
-    def _refuse(self, connection: SocketConnection, role: InitRole, other: bytes = b"") -> bool:
-        """Close `connection` if the policy refuses it the role; return whether it does."""
-        reason = self._policy.refuse_role(connection, role, other)
-        if reason is not None:
-            connection.close(reason)
-        return reason is not None
 
     def _reject(self, listener: Listener, source: bytes) -> None:
         """Close the oldest connect from `source` that waits for `listener`."""

@@ -32,6 +32,7 @@ from offset_common.relay.sessions.closing import finish
 from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.status import Traffic, describe
+from offset_common.wire.messages import InitRole
 
 FLUSH_TIME = 2.0  # seconds for the last output after the drain
 DRAIN_CHECK_INTERVAL = 0.1  # seconds
@@ -80,7 +81,6 @@ class Relay:
         self.identity = identity
         self.ended: Counter[CloseReason] = Counter()
         self.ended_traffic = Traffic(0, 0)
-        self.completed_handshakes = 0
         self.bugs = 0
         self.loop = EventLoop(clock)
         self.buffers = BufferPool(limits.buffers)
@@ -95,9 +95,7 @@ class Relay:
         tunnels: TunnelMaker = self._workers or Tunnels(self._policy.meter)
         self.uncounted_tunnels = Tunnels() if self._policy.meters else tunnels
         self._homes = Homes() if make_homes is None else make_homes(self)
-        self.rendezvous = Rendezvous(
-            self.loop, limits, tunnels, self.admission.settle, self._tunnel_opens, self._policy, self._homes
-        )
+        self.rendezvous = Rendezvous(self.loop, limits, tunnels, self.admission, self._policy, self._homes)
         self._handshakes = self._start_handshakes()
         self._headers = self._read_headers(balancers) if balancers else None
         accept = self._headers.accept if self._headers is not None else self._accept
@@ -149,6 +147,7 @@ class Relay:
         log_event("stopping", drain_seconds=drain)
         self._drain_within(drain)
         self.loop.call_for_each(self.admission.all(), _close_without_tunnel)
+        self.rendezvous.refuse(tuple(InitRole))
 
     def retire(self, drain: float) -> None:
         """Leave new connections to another process, and drain; `stop` may follow and shorten the drain.
@@ -157,7 +156,7 @@ class Relay:
         """
         log_event("draining", drain_seconds=drain)
         self._drain_within(drain)
-        self.rendezvous.refuse_listeners()
+        self.rendezvous.refuse((InitRole.LISTEN,))
         self.loop.call_for_each(self.admission.all(), _close_listener)
 
     def reload(self, done: Callable[[], None] = lambda: None) -> None:
@@ -236,7 +235,7 @@ class Relay:
             return
         connection = SocketConnection(self.env, sock, address)
         self.admission.enter(connection, address.prefix)
-        session = Handshake(connection, self._handshakes, self.admission.protect, self._authenticated)
+        session = Handshake(connection, self._handshakes, self.admission.protect, self.rendezvous.enter)
         try:
             connection.start(session)
             connection.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)
@@ -253,12 +252,6 @@ class Relay:
             obstacle.close(CloseReason.EVICTED)
         return None
 
-    def admit_peer(self, connection: SocketConnection) -> Optional[CloseReason]:
-        """Count a connection whose key is proven; return why it must be closed, or None."""
-        reason = self._policy.refuse_peer(connection)
-        reason = reason or self.admission.authenticate(connection, connection.key)
-        return CloseReason.SHUTDOWN if reason is None and self._stopping else reason
-
     def _header_refused(self, balancer: SystemAddress, detail: str) -> None:
         address = peer_address(balancer, self._limits.ipv6_prefix)
         self._log_refusal(address, CloseReason.NO_PROXY_HEADER, detail)
@@ -274,14 +267,6 @@ class Relay:
             detail=detail,
         )
 
-    def _authenticated(self, connection: SocketConnection) -> None:
-        self.completed_handshakes += 1
-        reason = self.admit_peer(connection)
-        if reason is not None:
-            connection.close(reason)
-        else:
-            self.rendezvous.enter(connection)
-
     def _out_of_resources(self, error: OSError) -> bool:
         log_event(
             "cannot accept connections",
@@ -293,17 +278,6 @@ class Relay:
         if oldest is not None:
             oldest.close(CloseReason.EVICTED)
         return oldest is not None
-
-    def _tunnel_opens(self, connect: SocketConnection, accept: SocketConnection) -> None:
-        log_event(
-            "tunnel opened",
-            collapse="TUNNEL_OPENED",
-            collapse_by=connect.address.prefix,
-            connect_key=_shown_key(connect),
-            accept_key=_shown_key(accept),
-            connect_address=connect.address.text,
-            accept_address=accept.address.text,
-        )
 
     # The way out.
 
@@ -318,7 +292,7 @@ class Relay:
             collapse=reason.name,
             collapse_by=connection.address.prefix,
             address=connection.address.text,
-            key=_shown_key(connection),
+            key=short_key(connection.key) if connection.key else "-",
             name=self.name_of(connection.key),
             role=connection.session.state.role,
             reason=reason.value,
@@ -374,7 +348,3 @@ def _close_without_tunnel(connection: SocketConnection) -> None:
 def _close_listener(connection: SocketConnection) -> None:
     if connection.session.state is State.LISTENER:
         finish(connection, CloseReason.SHUTDOWN)
-
-
-def _shown_key(connection: SocketConnection) -> str:
-    return short_key(connection.key) if connection.key else "-"

@@ -37,7 +37,6 @@ class Described(Protocol):
     admission: Admission[SocketConnection]
     rendezvous: Rendezvous
     ended: Counter[CloseReason]
-    completed_handshakes: int
     bugs: int
 
 
@@ -59,7 +58,7 @@ def describe(relay: Described) -> dict[str, Any]:
         "deadlines": len(relay.loop.deadlines),
         "descriptors": _count_descriptors(),
         "threads": threading.active_count(),
-        "completed_handshakes": relay.completed_handshakes,
+        "completed_handshakes": relay.rendezvous.authenticated,
         "bugs": relay.bugs,
         "ended": {reason.value: count for reason, count in relay.ended.most_common()},
     }

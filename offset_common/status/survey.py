@@ -175,7 +175,7 @@ class _Walk:
             addresses=addresses,
             ended=self._ended,
             tunnels=relay.rendezvous.joined,
-            handshakes=relay.completed_handshakes,
+            handshakes=relay.rendezvous.authenticated,
             bugs=relay.bugs,
             waiting_for_buffers=relay.buffers.waiting,
             rows=self._rows,

@@ -19,7 +19,7 @@ from offset_common.fleet.entries import Host
 from offset_common.fleet.events import Found
 from offset_common.fleet.forwarding import MAX_ATTEMPTS, Forwarding, Means
 from offset_common.fleet.host_links import HostLinks
-from offset_common.fleet.orders import Order
+from offset_common.fleet.orders import Answer, Order
 from offset_common.identity import Identity, encode_key
 from offset_common.relay.addresses import PeerAddress
 from offset_common.relay.close_reason import CloseReason
@@ -137,6 +137,15 @@ def test_peer_is_taken_over_without_a_free_descriptor(harness: Harness, link: Li
     with no_free_descriptor():
         link.hand_over(listener.key)
         assert listener.incoming_key() == FORWARDED
+
+
+def test_peer_that_arrives_after_a_stop_is_refused(harness: Harness, link: Link) -> None:
+    listener = harness.listener()
+    link.authenticate()
+    harness.run_until(lambda: isinstance(link.connection.session, AwaitingOrder))
+    harness.relay.stop(60.0)
+    link.hand_over(listener.key)
+    assert Answer.decode(link.receive()).reason is CloseReason.SHUTDOWN
 
 
 @pytest.mark.parametrize("broken", [(AwaitingOrder, "__init__"), (Arrivals, "_obstacle")])

@@ -133,7 +133,7 @@ class Harness:
                 event = sink.next_event(self.loop.now)
                 assert event is None or isinstance(event, HandshakeCompleted)
         connection.adopt(server, b"")
-        self.relay._authenticated(connection)
+        self.relay.rendezvous.enter(connection)
         peer = TestPeer(self, connection, theirs, client, identity)
         self.peers.append(peer)
         return peer

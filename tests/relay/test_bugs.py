@@ -72,9 +72,8 @@ def before_the_handshake_pool(harness: Harness, patch: pytest.MonkeyPatch) -> So
 
 
 def after_the_handshake(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
-    caller = Caller(harness)
     patch.setattr(Rendezvous, "enter", bug)
-    return caller.authenticate().connection
+    return Caller(harness).authenticate().connection
 
 
 def in_decoding(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:

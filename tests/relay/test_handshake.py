@@ -83,7 +83,7 @@ def test_handshake_proves_the_peer_key(harness: Harness) -> None:
     caller = Caller(harness).authenticate()
     assert caller.connection.session.state is State.AWAITING_INIT
     assert caller.connection.key == caller.identity.public_key
-    assert harness.relay.completed_handshakes == 1
+    assert harness.relay.rendezvous.authenticated == 1
     close_all(caller)
 
 

@@ -18,12 +18,11 @@ class AwaitingInit(MessageSession):
 
     Args:
         connection: the connection.
-        listen: makes the connection the listener of its key.
-        connect: lets it wait for the listener of a key.
-        accept: joins it with a pending connect from a key.
+        take_role: called with the connection, the role that its peer asks for, and the key at the other end,
+            which is empty for a listener.
     """
 
-    __slots__ = ("_accept", "_connect", "_listen")
+    __slots__ = ("_take_role",)
 
     state = State.AWAITING_INIT
     settled = False
@@ -31,23 +30,12 @@ class AwaitingInit(MessageSession):
     def __init__(
         self,
         connection: SocketConnection,
-        listen: Callable[[SocketConnection], None],
-        connect: Callable[[SocketConnection, bytes], None],
-        accept: Callable[[SocketConnection, bytes], None],
+        take_role: Callable[[SocketConnection, InitRole, bytes], None],
     ) -> None:
         super().__init__(connection)
-        self._listen = listen
-        self._connect = connect
-        self._accept = accept
+        self._take_role = take_role
 
     def on_message(self, message: bytes) -> None:
-        """Give the connection the role that its first message asks for."""
+        """Ask for the role in the peer's first message."""
         init = InitConnection.decode(message)
-        if init.role is InitRole.LISTEN:
-            self._listen(self.connection)
-            return
-        assert init.public_key is not None
-        if init.role is InitRole.CONNECT:
-            self._connect(self.connection, init.public_key)
-        else:
-            self._accept(self.connection, init.public_key)
+        self._take_role(self.connection, init.role, init.public_key or b"")
