@@ -10,7 +10,7 @@ export ADDRESS LADDR
 # Fail soon without a network.
 PIP_RETRIES ?= 2
 export PIP_RETRIES
-# A person's configuration may have `user = true`, which pip refuses in an environment.
+# A user's configuration of pip may have `user = true`, which pip refuses in an environment.
 export PIP_USER := 0
 # `make test`: SLOW=1 runs the slow tests as well; PYTEST_ARGUMENTS are passed to pytest.
 SLOW ?=

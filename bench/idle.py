@@ -26,7 +26,7 @@ READ_SIZE = 64 * 1024
 def measure_idle(count: int, options: Options, report: Report) -> None:
     """Measure idle listeners for whole keepalive intervals; each side sends once in an interval."""
     if raise_descriptor_limit() * 4 // 5 < count + SPARE_DESCRIPTORS:
-        raise SkippedError("the limit of open files (ulimit -n) is too low")
+        raise SkippedError("the limit of open files (ulimit -n) is too low; raise it")
     seconds = KEEPALIVE_INTERVAL * (1 if options.quick else 2)
     with RelayProcess() as relay:
         for client in [connect_listener(relay, number) for number in range(WARM_UP)]:

@@ -37,7 +37,7 @@ def measure_status(options: Options, report: Report) -> None:
     """Measure round trips while nobody watches, and while /metrics is scraped every second."""
     count, rounds = (QUICK_LISTENERS, QUICK_ROUNDS) if options.quick else (LISTENERS, ROUNDS)
     if raise_descriptor_limit() * 4 // 5 < count + SPARE_DESCRIPTORS:
-        raise SkippedError("the limit of open files (ulimit -n) is too low")
+        raise SkippedError("the limit of open files (ulimit -n) is too low; raise it")
     port = free_port()
     with RelayProcess(["--status", f"127.0.0.1:{port}"]) as relay:
         crowd = Child(_stay_connected, relay, count)

@@ -271,4 +271,4 @@ def _check_label(label: str) -> None:
     if stray:
         raise _Invalid(f"has {stray.group()!r} in its host name; use letters, digits, '-' and '_'")
     if label.startswith("-") or label.endswith("-"):
-        raise _Invalid("has a host name part that starts or ends with '-'")
+        raise _Invalid("has a host name part that starts or ends with '-'; remove it")

@@ -71,7 +71,7 @@ def test_sealed_frames_hold_the_plaintexts_in_order():
 
 
 @pytest.mark.parametrize("name", ["forward_in_place", "forward_plainly"])
-def test_floor_reseals_every_plaintext_with_its_other_key(name):
+def test_floor_encrypts_every_plaintext_with_its_other_key(name):
     if name == "forward_in_place" and not hasattr(ChaCha20Poly1305, "encrypt_into"):
         pytest.skip("this cryptography has no encrypt_into")
     plaintexts = [

@@ -32,7 +32,7 @@ def test_every_supported_python_is_tested() -> None:
     assert f'requires-python = ">={tested[0]}"' in METADATA
 
 
-def test_unknown_part_of_ci_is_one_line() -> None:
+def test_unknown_part_of_ci_is_reported_in_one_line() -> None:
     done = subprocess.run(
         ["bash", ".ci/run", "tset"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
     )

@@ -76,7 +76,7 @@ def test_socket_unit_passes_one_listening_socket_to_the_relay() -> None:
     assert not re.search(r"^Accept=yes", text, re.MULTILINE)
 
 
-def test_unit_gives_the_event_loop_time_for_signs_of_life() -> None:
+def test_unit_gives_the_event_loop_time_for_watchdog_messages() -> None:
     assert settings("Type") == ["notify"]
     assert settings("NotifyAccess") == ["main"]
     assert settings("ExecReload") == ["/bin/kill -HUP $MAINPID"]

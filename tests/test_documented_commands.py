@@ -65,7 +65,7 @@ ELSEWHERE = {
     **dict.fromkeys(BACKUP_COMMANDS, f"{PAGES_TESTS}::test_usage_file_in_use_can_be_copied"),
     **dict.fromkeys(ROTATION_COMMANDS, f"{PAGES_TESTS}::test_identity_can_be_rotated_as_documented"),
     **dict.fromkeys(SECOND_UNIT_COMMANDS, f"{PAGES_TESTS}::test_second_unit_has_its_own_port_and_identity"),
-    f"python3 stmgr.py relay-status {STATUS_URL}": f"{STATUS_TESTS}::test_it_shows_what_the_page_shows",
+    f"python3 stmgr.py relay-status {STATUS_URL}": f"{STATUS_TESTS}::test_command_shows_what_the_page_shows",
     f"python3 stmgr.py relay-status {STATUS_URL} --watch": f"{STATUS_TESTS}::test_watch_shows_rates",
     "python3 strelay.py --idfile relay/relay.ident --laddr 0.0.0.0:4567 --fleet valkey://10.0.0.9:6379/0"
     " --fleet-laddr 10.0.0.1:4568": "tests/fleet/test_fleet.py::test_documented_command_starts_a_host",

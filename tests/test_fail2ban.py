@@ -70,7 +70,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         relay.kill()
 
 
-def test_patterns_find_those_who_disturb(lines: list[str]) -> None:
+def test_patterns_find_peers_that_disturb_the_relay(lines: list[str]) -> None:
     parser = ConfigParser()
     parser.read(FILTER)
     patterns = parser["Definition"]["failregex"].replace("<ADDR>", ADDRESS).splitlines()

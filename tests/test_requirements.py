@@ -70,7 +70,7 @@ def run_without(part: str, script: str, *line: str) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("name", MISSING)
-def test_a_missing_part_is_one_line_and_status_1(name, script):
+def test_a_missing_part_is_reported_in_one_line_with_status_1(name, script):
     status, out, err = run_without(MISSING[name], script, "--help")
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(f"{script[:-3]}: the package ")
@@ -110,7 +110,7 @@ def test_a_broken_package_is_reported_with_its_error(monkeypatch, capsys):
     ],
     ids=["syntax", "panic"],
 )
-def test_a_package_of_another_python_is_one_line(name, content, shown, tmp_path):
+def test_a_package_of_another_python_is_reported_in_one_line(name, content, shown, tmp_path):
     (tmp_path / f"{name}.py").write_text(content)
     status, out, err = run_without(f"sys.path.insert(0, {str(tmp_path)!r})", "stmgr.py", "--help")
     assert (status, out, err.count("\n")) == (1, "", 1)
@@ -156,7 +156,7 @@ def refusal_of_help(option: str, script: Path, directory: Path) -> str:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_python_that_removes_help_pages_is_one_line(script, tmp_path):
+def test_a_python_without_help_pages_is_reported_in_one_line(script, tmp_path):
     refusal = refusal_of_help("-OO", ROOT / script, tmp_path)
     assert refusal.startswith(f"{script[:-3]}: with -OO or PYTHONOPTIMIZE=2, ")
 

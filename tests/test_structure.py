@@ -65,7 +65,7 @@ def imports_in(tree: ast.AST) -> set[str]:
     return found
 
 
-def test_layers_and_cycles() -> None:
+def test_imports_follow_the_layers_without_cycles() -> None:
     """The contracts are in pyproject.toml; imports under TYPE_CHECKING count."""
     pytest.importorskip("importlinter", reason="import-linter needs Python 3.10")
     program = "import importlinter.cli; raise SystemExit(importlinter.cli.lint_imports(no_cache=True))"
@@ -166,5 +166,5 @@ def test_only_the_buffer_pool_changes_its_counters() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_file_length(path: Path) -> None:
+def test_no_file_is_too_long(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= MAX_LINES

@@ -89,7 +89,7 @@ def _block(block: Block) -> Iterator[str]:
 
 
 def _link(text: str) -> str:
-    """Let the names of documents be links."""
+    """Turn the names of documents into links."""
     return re.sub(r"docs/([\w-]+\.md)", r"[\1](\1)", text)
 
 

@@ -59,7 +59,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links out of docs/ lead to pages of the site, and load Mermaid where there is a diagram."""
+    """Make links out of docs/ lead to pages of the site, and load Mermaid where there is a diagram."""
     here = posixpath.dirname(page.file.src_uri)
 
     def relative(link: re.Match[str]) -> str:

@@ -109,7 +109,9 @@ def read_hello(message: bytes) -> Hello:
     if kind != Kind.HELLO:
         raise DecodeError("the other side did not begin with a HELLO; check that it runs stforward")
     if version != VERSION:
-        raise DecodeError(f"the other side has version {version} of the messages, this side {VERSION}")
+        raise DecodeError(
+            f"the other side uses version {version} of the messages, this one {VERSION}; update the older one"
+        )
     return Hello(session, received, clean_name(_text(message, _HELLO.size)))
 
 

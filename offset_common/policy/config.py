@@ -81,7 +81,7 @@ def load_config(path: str, options: Mapping[str, Any]) -> Arguments:
     try:
         values = loads(read_file(path))
     except RecursionError:
-        raise FileError(path, "its values are nested too deeply") from None
+        raise FileError(path, "its values are nested too deeply; write one value for each option") from None
     except ValueError as error:
         raise FileError(path, f"not valid TOML: {error}") from None
     known = sorted(name for name in options if name.startswith("--") and name not in NOT_IN_FILES)
@@ -117,7 +117,7 @@ def _read_text(path: str, key: str, value: object) -> str:
 
 
 def _toml_parser(path: str) -> Callable[[str], dict[str, Any]]:
-    for name in ("tomllib", "tomli"):  # the standard library has it from Python 3.11 on
+    for name in ("tomllib", "tomli"):  # in the standard library as of Python 3.11
         try:
             loads: Callable[[str], dict[str, Any]] = importlib.import_module(name).loads
         except ImportError:

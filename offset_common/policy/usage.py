@@ -211,7 +211,7 @@ def _check_kind(path: str, database: sqlite3.Connection) -> None:
 @contextlib.contextmanager
 def _errors_of(path: str) -> Iterator[None]:
     if not path or "\0" in path:
-        raise FileError(path, "this is not a file name")
+        raise FileError(path, "this is not a file name; give the name of a file")
     try:
         directory = Path(path).absolute().parent
         if not directory.is_dir():

@@ -92,5 +92,5 @@ def resolve(address: Address) -> list[Resolved]:
     while thread.is_alive():
         thread.join(RESOLVER_CHECK_INTERVAL)
     if reasons:
-        raise ServiceError(f"the name {address.host} does not resolve ({reasons[0]})")
+        raise ServiceError(f"the name {address.host} does not resolve ({reasons[0]}); check its spelling")
     return [Resolved(*each) for each in dict.fromkeys(found)]

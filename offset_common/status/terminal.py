@@ -86,7 +86,9 @@ class Source:
             status = json.loads(body)
             status_lines(status, colour=False)  # raises an error if a field is missing or wrong
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-            raise ServiceError(f"the answer of {self.url} is not the status of a relay") from None
+            raise ServiceError(
+                f"the answer of {self.url} is not the status of a relay; give the address of --status"
+            ) from None
         assert isinstance(status, dict)
         return status
 

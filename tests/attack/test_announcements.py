@@ -31,7 +31,7 @@ def test_all_connects_of_a_moment_are_announced(attack: Attack, count: int) -> N
 
 
 @pytest.mark.slow
-def test_one_address_leaves_places_before_a_listener(attack: Attack) -> None:
+def test_one_address_leaves_room_for_pending_connects(attack: Attack) -> None:
     swarm = attack.swarm()
     listener = swarm.listen()
     for _ in range(KEYS):

@@ -91,7 +91,7 @@ def mixed_script(seed: int, steps: int = 25) -> Script:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_mixed_frames_cut_anywhere(seed):
+def test_mixed_frames_pass_wherever_they_are_cut(seed):
     script = mixed_script(seed)
     stream = script.stream
     chance = random.Random(seed)
@@ -111,7 +111,7 @@ def short_script() -> Script:
     return script
 
 
-def test_every_cut_of_the_input():
+def test_input_may_be_cut_anywhere():
     stream = short_script().stream
     for cut in range(len(stream) + 1):
         _, fast = assert_both_paths_agree(stream, [cut])
@@ -200,7 +200,7 @@ def test_second_rekey_under_the_old_key_is_refused():
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_strange_plaintexts_get_the_same_verdict(seed):
+def test_unusual_plaintexts_get_the_same_result(seed):
     chance = random.Random(seed)
     tunnel = Tunnel()
     stream = b""
@@ -229,7 +229,7 @@ def test_both_paths_and_the_oracle_agree(payload, padding, encode, changes):
         assert fast.payloads == slow.payloads == [payload]
 
 
-def test_messages_around_the_end_of_our_own_rekey():
+def test_messages_pass_around_the_end_of_our_own_rekey():
     slow, fast = Tunnel(), Tunnel()
     for tunnel, feed in ((slow, slow.feed_slow), (fast, fast.feed_fast)):
         tunnel.source.secure_channel.start_rekey(NOW)

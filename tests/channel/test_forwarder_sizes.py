@@ -25,7 +25,7 @@ from tests.channel.tunnels import LARGEST_INPUT, Tunnel, assert_both_paths_agree
 from tests.wire import oracle
 
 
-def test_frame_limit():
+def test_frame_limit_is_exact():
     size = MAX_FRAME_SIZE - ENCRYPTION_OVERHEAD
     plaintext = as_own(random.Random(1).randbytes(MAX_MESSAGE_SIZE), b"")
     plaintext += bytes(size - len(plaintext))  # "bytes after the end of the message" are ignored

@@ -78,7 +78,7 @@ def test_peer_that_is_silent_for_32_s_ends_the_connection():
 
 
 @pytest.mark.parametrize("kind", ["message", "keepalive", "rekey"])
-def test_every_encrypted_message_is_a_sign_of_life(kind):
+def test_every_encrypted_message_restarts_the_idle_timeout(kind):
     client, server = established(START)
     if kind == "message":
         server.send(b"message", START + 20)
@@ -93,7 +93,7 @@ def test_every_encrypted_message_is_a_sign_of_life(kind):
         client.handle_time(START + 52)
 
 
-def test_half_a_frame_is_no_sign_of_life():
+def test_half_a_frame_does_not_restart_the_idle_timeout():
     client, server = established(START)
     server.send(b"message", START + 20)
     assert receive(client, server.data_to_send()[:-1], START + 20) == []

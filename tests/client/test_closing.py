@@ -36,7 +36,7 @@ def silent_relay() -> Iterator[Tunnel]:
         done.set()
 
 
-def test_closed_tunnel_gives_back_its_resources(silent_relay: Tunnel) -> None:
+def test_closed_tunnel_releases_its_resources(silent_relay: Tunnel) -> None:
     threads, descriptors = client_threads(), open_descriptors()
     silent_relay.close(timeout=None)
     assert client_threads() == threads - 1

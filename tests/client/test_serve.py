@@ -163,7 +163,7 @@ def test_only_allowed_keys_are_accepted(relay: RelayProcess, start_server: Start
     assert called == [friend.public_key]
 
 
-def test_caller_counts_until_its_connection_is_gone(
+def test_caller_counts_until_its_connection_has_ended(
     relay: RelayProcess, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     returned = threading.Event()

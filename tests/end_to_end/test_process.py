@@ -213,7 +213,7 @@ def test_relay_without_options_imports_no_optional_part(start_relay: StartRelay)
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o640, 1), (0o604, 1), (0o660, 1)])
-def test_readable_identity_is_warned_about(
+def test_readable_identity_causes_a_warning(
     start_relay: StartRelay, tmp_path: Path, mode: int, warned: int
 ) -> None:
     identity = write_identity(tmp_path)

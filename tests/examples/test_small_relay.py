@@ -32,7 +32,7 @@ def start(directory: Path, identity: str, address: str) -> subprocess.CompletedP
     )  # fmt: skip
 
 
-def test_it_has_at_most_150_lines() -> None:
+def test_small_relay_has_at_most_150_lines() -> None:
     assert len((ROOT / SCRIPT).read_text("utf-8").splitlines()) <= 150
 
 

@@ -202,7 +202,7 @@ def test_dead_host_is_unknown_when_its_entry_has_expired(hosts: tuple[HostModel,
     assert set(second.directory.hosts) == {second.id}
 
 
-def test_host_that_leaves_is_unknown_at_the_next_beat(hosts: tuple[HostModel, HostModel]) -> None:
+def test_host_that_leaves_is_unknown_at_the_next_heartbeat(hosts: tuple[HostModel, HostModel]) -> None:
     first, second = hosts
     first.directory.leave()
     first.run()
@@ -242,7 +242,7 @@ def test_question_before_the_first_answer_is_asked(server: ServerModel) -> None:
     assert found.number == number and found.host is not None and found.host.id == home.id
 
 
-def test_nothing_is_asked_while_the_directory_is_away(hosts: tuple[HostModel, HostModel]) -> None:
+def test_nothing_is_asked_while_the_directory_is_unreachable(hosts: tuple[HostModel, HostModel]) -> None:
     first, _ = hosts
     first.directory.find_home(KEY, first.server.now)
     first.fail(first.requests())
@@ -275,7 +275,7 @@ def test_absence_is_reported_once_and_ends_with_all_listeners_back(
     assert [second.find(key).host is not None for key in keys] == [False, True, True]
 
 
-def test_lost_entries_are_back_after_a_beat(hosts: tuple[HostModel, HostModel]) -> None:
+def test_lost_entries_are_back_after_a_heartbeat(hosts: tuple[HostModel, HostModel]) -> None:
     first, _ = hosts
     first.listen()
     before = entry(first.server)

@@ -71,7 +71,7 @@ def test_dead_host_is_known_to_all(relay: FleetProcesses, new_node_at: NewNodeAt
     assert_listening(new_node_at().at(second), node, listener)
 
 
-def test_hosts_go_on_alone_while_the_directory_is_away(
+def test_hosts_continue_alone_without_the_directory(
     server: DirectoryServer, relay: FleetProcesses, new_node_at: NewNodeAt
 ) -> None:
     listening = listeners_at(relay, new_node_at)

@@ -46,7 +46,7 @@ def test_moved_keys_are_followed(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", [ResponseError("ASK 3999 127.0.0.1:6381"), AskError("3999 127.0.0.1:6381")])
-def test_keys_on_the_way_are_followed(error: Exception) -> None:
+def test_keys_that_are_moving_are_followed(error: Exception) -> None:
     assert Library.asks(error, CLIENT) == ADDRESS
     assert Library.moved_to(error, CLIENT) is None
 

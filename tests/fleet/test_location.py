@@ -90,7 +90,7 @@ def test_file_has_one_line_and_comments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"a\nb\n", b"valkey://:secret@h:x\n", b"\xff\xfe", b"\0" * 100])
-def test_damaged_file_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
+def test_damaged_file_is_reported_in_one_line(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "fleet"
     file.write_bytes(content)
     with pytest.raises(FileError) as error:

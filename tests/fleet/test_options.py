@@ -42,7 +42,9 @@ def fail(directory: Path, *options: str) -> tuple[int, str]:
         (("--fleet", "valkey://u:secret@h", *LISTEN), "give --fleet @FILE"),
     ],
 )
-def test_mistake_is_one_line_with_status_2(tmp_path: Path, options: tuple[str, ...], sentence: str) -> None:
+def test_mistake_is_reported_in_one_line_with_status_2(
+    tmp_path: Path, options: tuple[str, ...], sentence: str
+) -> None:
     status, error = fail(tmp_path, *options)
     assert status == 2 and sentence in error and "secret" not in error
 
@@ -61,7 +63,9 @@ def test_mistake_is_one_line_with_status_2(tmp_path: Path, options: tuple[str, .
         ),
     ],
 )
-def test_problem_is_one_line_with_status_1(tmp_path: Path, options: tuple[str, ...], sentence: str) -> None:
+def test_problem_is_reported_in_one_line_with_status_1(
+    tmp_path: Path, options: tuple[str, ...], sentence: str
+) -> None:
     status, error = fail(tmp_path, *options)
     assert status == 1 and sentence in error
 

@@ -23,13 +23,13 @@ ORDERS = [
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.kind)
-def test_order_survives_the_way(order: Order) -> None:
+def test_order_survives_encoding(order: Order) -> None:
     message = order.encode()
     assert Order.decode(message) == order and len(message) < MAX_SIZE
 
 
 @pytest.mark.parametrize("reason", [None, *CloseReason])
-def test_answer_survives_the_way(reason: CloseReason) -> None:
+def test_answer_survives_encoding(reason: CloseReason) -> None:
     answer = Answer(reason, "a detail", not_here=reason is CloseReason.NO_LISTENER)
     assert Answer.decode(answer.encode()) == answer
 

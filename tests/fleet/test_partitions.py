@@ -71,7 +71,7 @@ def test_host_cut_off_from_the_directory_is_alone_until_it_is_back(
     assert_joined(*tunnel)
 
 
-def test_short_cut_between_hosts_delays_what_passes(
+def test_brief_network_failure_only_delays_messages(
     relay: FleetProcesses, new_node_at: NewNodeAt, cables: ExitStack
 ) -> None:
     port = free_port()

@@ -23,14 +23,14 @@ class Silent:
         return struct.pack("=24xI28xI", 1, self.age)[:size]
 
 
-def test_relay_that_acknowledges_nothing_is_lost() -> None:
+def test_relay_that_acknowledges_nothing_counts_as_lost() -> None:
     acknowledgements = Acknowledgements(Silent(), 0.0)  # type: ignore[arg-type]
     acknowledgements.check(LOST_AFTER - 1)
     with pytest.raises(TimeoutError, match="timed out"):
         acknowledgements.check(LOST_AFTER)
 
 
-def test_one_acknowledgement_starts_the_time_again() -> None:
+def test_one_acknowledgement_restarts_the_time() -> None:
     sock = Silent()
     acknowledgements = Acknowledgements(sock, 0.0)  # type: ignore[arg-type]
     sock.age = 500
@@ -41,7 +41,7 @@ def test_one_acknowledgement_starts_the_time_again() -> None:
         acknowledgements.check(2 * LOST_AFTER)
 
 
-def test_relay_that_accepts_nothing_for_a_while_is_not_lost() -> None:
+def test_relay_that_stops_reading_does_not_count_as_lost() -> None:
     with (
         socket.create_server((LOCALHOST, 0)) as server,
         socket.create_connection(server.getsockname()) as ours,

@@ -80,7 +80,9 @@ KEY = encode_key(bytes(32))
         ((), 2, "no command is given"),
     ],
 )  # fmt: skip
-def test_usage_errors_are_one_line(run, arguments: tuple[str, ...], status: int, line: str) -> None:
+def test_usage_errors_are_reported_in_one_line(
+    run, arguments: tuple[str, ...], status: int, line: str
+) -> None:
     if "--stdio" in arguments and "to" in arguments:
         arguments = (*arguments[:2], "ssh", *arguments[2:])
     done = run(*arguments)
@@ -340,7 +342,7 @@ def test_damaged_list_of_peers_lets_nobody_in(setting: Setting) -> None:
 
 
 @pytest.mark.parametrize("answer", ["y", "n", ""])
-def test_person_is_asked_once(setting: Setting, answer: str) -> None:
+def test_user_is_asked_once(setting: Setting, answer: str) -> None:
     terminal = Terminal(setting.home.command("share", "9", "--relay", str(setting.ticket_file)))
     try:
         terminal.wait_for("waiting for connections")

@@ -50,7 +50,7 @@ def test_processes_that_start_together_get_one_identity(directory: Directory) ->
 
 
 @pytest.mark.parametrize("made", ["a file", "a link to nowhere"])
-def test_place_that_takes_no_directory_is_explained(directory: Directory, made: str) -> None:
+def test_unusable_directory_is_explained(directory: Directory, made: str) -> None:
     if made == "a file":
         directory.path.parent.mkdir()
         directory.path.touch()
@@ -124,7 +124,7 @@ def test_edited_peers_are_read(directory: Directory) -> None:
     assert peers.find(KEYS[3]) is None
 
 
-def test_added_peer_keeps_what_a_person_wrote(directory: Directory) -> None:
+def test_added_peer_keeps_what_a_user_wrote(directory: Directory) -> None:
     before = f"# mine\nallow {encode_key(KEYS[1])} laptop"  # without a newline at the end
     write(directory, "peers", before)
     Peers(directory).add(Rule.ALLOW, KEYS[2], "phone")

@@ -52,7 +52,7 @@ def test_both_sides_outlive_a_lack_of_threads(setting: Setting, failed: set[str]
     }
 
 
-def test_streams_that_are_reset_leave_no_crowd_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reset_streams_do_not_accumulate_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     ready = threading.Event()
     starts: list[str] = []
 

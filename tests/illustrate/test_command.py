@@ -49,7 +49,7 @@ def test_the_example_runs_a_relay_of_its_own(tmp_path: Path) -> None:
     assert len(load_recording(run).frames) == 35
 
 
-def test_a_page_that_cannot_be_written_is_one_line(
+def test_an_unwritable_page_is_reported_in_one_line(
     ticket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for page, words in (
@@ -101,7 +101,9 @@ def test_another_program_is_reported(data: bytes) -> None:
     assert "\n" not in str(failed.value) and ticket.address.host in str(failed.value)
 
 
-def test_a_relay_that_is_away_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_relay_is_reported_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     RelayTicket(bytes(range(32)), Address(LOCALHOST, free_port())).save(tmp_path / "away.relay")
     page = tmp_path / "page.html"
     status, out, err = run_stmgr(capsys, "relay-check", tmp_path / "away.relay", "--illustrate", page)

@@ -62,7 +62,7 @@ def test_a_connect_line_excludes_all_other_connects(tmp_path):
     assert rules.may_listen(ALICE)
 
 
-def test_deny_goes_before_listen_and_connect(tmp_path):
+def test_deny_overrides_listen_and_connect(tmp_path):
     rules = load(tmp_path, "listen ALICE a\nconnect ALICE a\ndeny ALICE # left\n")
     assert not rules.may_listen(ALICE)
     assert not rules.may_connect(ALICE)

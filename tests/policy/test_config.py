@@ -52,14 +52,14 @@ def test_values_have_the_names_of_the_options(tmp_path):
     assert arguments["--proxy-protocol"] == ["10.0.0.0/8", "::1"]
 
 
-def test_the_command_line_goes_before_the_file(tmp_path):
+def test_the_command_line_overrides_the_file(tmp_path):
     arguments = read(tmp_path, REQUIRED + "drain = 9\nstall = 9\n", "--drain", "5", "-l", "127.0.0.1:9")
     assert arguments["--drain"] == "5", "also where it names the default"
     assert arguments["--laddr"] == ["127.0.0.1:9"]
     assert arguments["--stall"] == "9"
 
 
-def test_the_rest_has_its_defaults(tmp_path):
+def test_missing_options_have_their_defaults(tmp_path):
     arguments = read(tmp_path, REQUIRED)
     assert arguments["--buffers"] == "12"
     assert arguments["--connections"] == "auto"

@@ -184,7 +184,7 @@ def test_a_mapped_ipv4_balancer_is_trusted(relay):
         assert len(relay.headers) == 1
 
 
-def test_the_oldest_waits_no_longer_at_the_limit():
+def test_at_the_limit_the_oldest_connection_is_closed():
     relay = Relay(connections=16)
     socks = [relay.connect(("10.0.0.1", port)) for port in (1, 2, 3)]
     relay.run()

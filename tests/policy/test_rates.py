@@ -79,7 +79,7 @@ def test_the_rate_holds_where_the_loop_is_late():
     assert sender.sent == pytest.approx((simulation.now - started) * MB, rel=0.05)
 
 
-def test_short_tunnels_give_back_what_they_took_in_advance():
+def test_short_tunnels_return_what_they_took_in_advance():
     simulation = Simulation(rate=MB)
     simulation.now += 10.0
     for _ in range(100):
@@ -91,7 +91,7 @@ def test_short_tunnels_give_back_what_they_took_in_advance():
 
 
 @pytest.mark.parametrize("way", ["the peer closes", "the relay closes", "the other end closes"])
-def test_a_tunnel_that_ends_gives_back_its_tokens(way):
+def test_a_tunnel_that_ends_returns_its_tokens(way):
     policy = Steering(PolicyOptions(rate=MB))
     with running(policy=policy) as harness:
         near, far = harness.tunnel()
@@ -211,7 +211,7 @@ def test_small_messages_do_not_wait_beside_bulk_at_a_low_rate(rate):
         simulation.run(senders, 1)
 
 
-def test_a_rate_holds_after_another_one_has_gone():
+def test_a_rate_holds_after_another_one_is_removed():
     simulation = Simulation(rate=MB, rate_per_key=100_000)
     senders = [Sender(simulation, bytes([number]) * 32, bytes([number + 100]) * 32) for number in range(4)]
     simulation.run(senders, 2)
@@ -225,7 +225,7 @@ def test_a_rate_holds_after_another_one_has_gone():
     assert sum(sender.sent for sender in senders) - before < 1.5 * MB
 
 
-def test_small_messages_count_for_the_rate():
+def test_small_messages_count_toward_the_rate():
     simulation = Simulation(rate=100_000)
     light = [Sender(simulation, CAROL, DAVE) for _ in range(500)]
     total, end = 0, simulation.now + 10

@@ -72,7 +72,7 @@ def test_volumes_add_up(path):
     assert UsageFile(path).load(MAY) == {TOTAL: Volume(15, 15), ALICE: Volume(10, 0), BOB: Volume(0, 5)}
 
 
-def test_a_disk_full_at_the_creation_is_no_lasting_damage(path):
+def test_a_disk_full_at_the_creation_does_no_lasting_damage(path):
     least = f"""
 from offset_common.policy.usage import UsageFile
 import resource, signal

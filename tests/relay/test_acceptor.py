@@ -87,7 +87,7 @@ def test_out_of_descriptors_pauses_and_evicts(harness: Harness, listener: Listen
     close_all(silent)
 
 
-def test_accept_rate(harness: Harness) -> None:
+def test_accept_rate_is_limited(harness: Harness) -> None:
     limited = Listener(harness, rate=3)
     harness.advance(math.ceil(harness.clock()) - harness.clock())
     limited.connect(5)

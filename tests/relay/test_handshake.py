@@ -87,7 +87,7 @@ def test_handshake_proves_the_peer_key(harness: Harness) -> None:
     close_all(caller)
 
 
-def test_handshake_byte_by_byte(harness: Harness) -> None:
+def test_handshake_may_arrive_byte_by_byte(harness: Harness) -> None:
     caller = Caller(harness)
     for _ in range(3):
         for byte in caller.protocol.data_to_send():

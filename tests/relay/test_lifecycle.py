@@ -64,7 +64,7 @@ def test_each_connection_has_exactly_one_end(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("spoken", ["nothing", "half a version", "half a handshake"])
-def test_handshake_deadline(harness: Harness, spoken: str) -> None:
+def test_handshake_ends_at_its_deadline(harness: Harness, spoken: str) -> None:
     caller = Caller(harness)
     if spoken == "half a version":
         caller.sock.send(caller.protocol.data_to_send()[:6])
@@ -78,7 +78,7 @@ def test_handshake_deadline(harness: Harness, spoken: str) -> None:
     caller.sock.close()
 
 
-def test_init_deadline(harness: Harness) -> None:
+def test_wait_for_the_init_ends_at_its_deadline(harness: Harness) -> None:
     peer = harness.admit()
     harness.advance(4.0 - IN_TIME)
     assert peer.state is State.AWAITING_INIT
@@ -96,7 +96,7 @@ def test_init_that_waits_for_its_turn_is_in_time(harness: Harness, monkeypatch: 
     harness.run_until(lambda: peer.state is State.LISTENER)
 
 
-def test_pending_connect_deadline_although_it_sends(harness: Harness) -> None:
+def test_pending_connect_that_sends_still_ends_in_time(harness: Harness) -> None:
     listener = harness.listener()
     near = harness.pending(listener)
     for _ in range(3):
@@ -119,7 +119,7 @@ def test_tunnel_outlives_the_earlier_deadlines(harness: Harness) -> None:
         assert near.receive() == b"back"
 
 
-def test_listener_keepalives_and_idle_deadline() -> None:
+def test_listener_gets_keepalives_until_its_idle_deadline() -> None:
     with running() as harness:
         peer = harness.listener()
         sent = peer.connection.sent

@@ -45,7 +45,7 @@ def test_connect_waits_for_an_expected_listener(harness: Harness) -> None:
     assert near.state is State.PENDING_CONNECT
 
 
-def test_connect_that_comes_back_waits_on_from_its_start(harness: Harness) -> None:
+def test_returned_connect_keeps_its_waiting_time(harness: Harness) -> None:
     rendezvous = harness.relay.rendezvous
     rendezvous.expect_listeners(True)
     near = harness.admit().request(InitRole.CONNECT, bytes(32))

@@ -103,7 +103,7 @@ def test_stopping_is_sent_before_the_drain(start_relay: StartRelay, manager: Man
         assert relay.alive
 
 
-def test_the_event_loop_gives_signs_of_life(start_relay: StartRelay, manager: Manager) -> None:
+def test_the_event_loop_sends_watchdog_messages(start_relay: StartRelay, manager: Manager) -> None:
     start_relay(prefix=manager.prefix(WATCHDOG_USEC=usec(WATCHDOG)))
     manager.wait_for("READY")
     times = []
@@ -114,7 +114,7 @@ def test_the_event_loop_gives_signs_of_life(start_relay: StartRelay, manager: Ma
     assert times[-1] - times[0] > 1.5 * WATCHDOG, "not in each round"
 
 
-def test_a_stuck_loop_gives_no_sign_of_life(tmp_path: Path, manager: Manager) -> None:
+def test_a_stuck_loop_sends_no_watchdog_message(tmp_path: Path, manager: Manager) -> None:
     program = command(write_identity(tmp_path), f"{LOCALHOST}:0")
     prefix = manager.prefix(WATCHDOG_USEC=usec(WATCHDOG))
     relay = LoggedProcess([*prefix, program[0], "-c", STUCK_AT_RELOAD, *program[2:]])
@@ -129,7 +129,7 @@ def test_a_stuck_loop_gives_no_sign_of_life(tmp_path: Path, manager: Manager) ->
         relay.kill()
 
 
-def test_a_stopped_process_gives_no_sign_of_life(start_relay: StartRelay, manager: Manager) -> None:
+def test_a_stopped_process_sends_no_watchdog_message(start_relay: StartRelay, manager: Manager) -> None:
     relay = start_relay(prefix=manager.prefix(WATCHDOG_USEC=usec(WATCHDOG)))
     manager.wait_for("WATCHDOG")
     relay.process.send_signal(signal.SIGSTOP)
@@ -150,7 +150,7 @@ def test_watchdog_is_only_that_of_this_process(variables: dict[str, str]) -> Non
     assert variables == {}
 
 
-def test_no_sign_is_sent_without_a_watchdog(start_relay: StartRelay, manager: Manager) -> None:
+def test_without_a_watchdog_no_message_is_sent_for_it(start_relay: StartRelay, manager: Manager) -> None:
     relay = start_relay(prefix=manager.prefix())
     relay.process.send_signal(signal.SIGHUP)
     manager.wait_for("RELOADING")

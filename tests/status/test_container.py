@@ -44,13 +44,13 @@ def test_health_check_uses_no_proxy(relay: RelayWithStatus) -> None:
     assert health(f"{LOCALHOST}:{relay.status_port}", http_proxy=proxy, no_proxy="").returncode == 0
 
 
-def test_health_check_of_another_server_is_one_line(relay: RelayWithStatus) -> None:
+def test_health_check_reports_another_server_in_one_line(relay: RelayWithStatus) -> None:
     done = health(f"{LOCALHOST}:{relay.port}")
     assert done.returncode == 1
     assert re.fullmatch(r"no answer: [^\n]+\n", done.stderr)
 
 
-def test_health_check_without_an_answer_is_one_line() -> None:
+def test_health_check_reports_a_missing_answer_in_one_line() -> None:
     done = health(f"{LOCALHOST}:{free_port()}")
     assert done.returncode == 1
     assert re.fullmatch(r"no answer: [^\n]+\n", done.stderr)

@@ -33,7 +33,7 @@ def test_prometheus_accepts_the_format(relay: RelayWithStatus) -> None:
     assert samples(reply.text)
 
 
-def test_promtool_has_nothing_to_say(relay: RelayWithStatus) -> None:
+def test_promtool_reports_no_problem(relay: RelayWithStatus) -> None:
     assert run_promtool("check", "metrics", stdin=relay.get("/metrics").text) == ""
 
 

@@ -45,7 +45,7 @@ def test_a_port_alone_is_on_loopback(form: str, tmp_path: Path) -> None:
         relay.kill()
 
 
-def test_an_address_for_others_is_warned_of(tmp_path: Path) -> None:
+def test_an_address_open_to_others_causes_a_warning(tmp_path: Path) -> None:
     relay = RelayWithStatus(tmp_path, status="0.0.0.0:0")
     try:
         assert relay.count_lines(r"warning.*status is open to other machines: address=0\.0\.0\.0:") == 1
@@ -71,7 +71,7 @@ def test_names_of_the_access_file_are_shown(tmp_path: Path) -> None:
         relay.kill()
 
 
-def test_a_port_in_use_is_one_line() -> None:
+def test_a_port_in_use_is_reported_in_one_line() -> None:
     with socket.create_server((LOCALHOST, 0)) as server:
         address = f"{LOCALHOST}:{server.getsockname()[1]}"
         status, lines = run("--status", address)
@@ -83,7 +83,7 @@ def test_a_port_in_use_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("value", ["nonsense", "1.2.3.4.5:80", "127.0.0.1:99999", "99999", "", "http://a:1"])
-def test_an_invalid_address_is_one_line(value: str) -> None:
+def test_an_invalid_address_is_reported_in_one_line(value: str) -> None:
     status, lines = run("--status", value)
     assert status == 2
     assert len(lines) == 1

@@ -57,7 +57,7 @@ def test_text_finds_a_name(harness: Harness, monkeypatch: pytest.MonkeyPatch) ->
     assert row["name"] == "Alice's phone"
 
 
-def test_role_selects(harness: Harness) -> None:
+def test_role_selects_rows(harness: Harness) -> None:
     harness.admit()
     harness.listener()
     assert [row["role"] for row in rows(harness, role="listener")] == ["listener"]

@@ -51,7 +51,7 @@ def used(snapshot: Snapshot) -> dict[str, int]:
     return {use.name: use.used for use in census_of(snapshot).limits}
 
 
-def test_an_empty_relay(harness: Harness) -> None:
+def test_survey_of_an_empty_relay_is_complete(harness: Harness) -> None:
     census = census_of(take(harness))
     assert census.connections == 0
     assert set(census.roles) == {
@@ -195,7 +195,7 @@ def test_health_ends_over_95_percent(connections: int) -> None:
         assert problem == ("" if connections == 19 else "connections: 20 of 20")
 
 
-def test_a_limit_for_one_address_is_no_matter_of_health() -> None:
+def test_a_limit_for_one_address_does_not_affect_health() -> None:
     with running(Limits(connections_per_address=5, handshake_threads=1)) as harness:
         for _ in range(5):
             harness.admit()
@@ -211,7 +211,7 @@ def test_health_ends_with_the_drain() -> None:
     harness.abandon()
 
 
-def test_a_mistake_in_a_survey_ends_no_relay(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_a_survey_does_not_end_the_relay(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> Optional[Counter[str]]:
         raise ZeroDivisionError
 

@@ -28,7 +28,9 @@ def run(url: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     return status, out, err
 
 
-def test_it_shows_what_the_page_shows(relay: RelayWithStatus, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_shows_what_the_page_shows(
+    relay: RelayWithStatus, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
         make_tunnel(caller, callee, callee.listen())
         status, out, err = run(relay.url, capsys)
@@ -85,14 +87,14 @@ def test_watch_reports_the_loss_of_the_relay(tmp_path) -> None:
 @pytest.mark.parametrize(
     "url", ["", "ftp://a", "http://", "http://[", "http://a:b", "http://a:99999", "a b:1", "\n"]
 )
-def test_an_invalid_url_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_url_is_reported_in_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = run(url, capsys)
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
     assert "is not the address of a status page; write http://127.0.0.1:9090" in err
 
 
-def test_a_relay_that_is_away_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_relay_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = run("http://127.0.0.1:1", capsys)
     assert (status, out) == (1, "")
     assert err.startswith("stmgr: no answer from http://127.0.0.1:1: connection refused; check that strelay")
@@ -141,11 +143,13 @@ def server(status: int, body: bytes) -> Iterator[str]:
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"{}", b"null", b"\xff", b"[" * 100_000, b'{"draining": 1}']
 )
-def test_another_answer_is_one_line(body: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unexpected_answer_is_reported_in_one_line(
+    body: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     with server(200, body) as url:
         status, out, err = run(url, capsys)
     assert (status, out) == (1, "")
-    assert err == f"stmgr: the answer of {url} is not the status of a relay\n"
+    assert err == f"stmgr: the answer of {url} is not the status of a relay; give the address of --status\n"
 
 
 def test_an_error_answer_is_shown_without_escapes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +171,9 @@ def test_values_cannot_write_escapes(relay: RelayWithStatus, capsys: pytest.Capt
     assert "\x1b" not in out
 
 
-def test_the_wrong_port_is_one_line(capsys: pytest.CaptureFixture[str], relay: RelayWithStatus) -> None:
+def test_the_wrong_port_is_reported_in_one_line(
+    capsys: pytest.CaptureFixture[str], relay: RelayWithStatus
+) -> None:
     status, _, err = run(f"http://{LOCALHOST}:{relay.port}", capsys)
     assert status == 1
     assert err.count("\n") == 1
