@@ -109,7 +109,7 @@ def algorithm_problem():
 
 def system_problem(name="the relay"):
     # type: (str) -> str
-    """Return what this operating system lacks for a program of that name, or an empty string."""
+    """Return what this operating system lacks for a program with that name, or an empty string."""
     import socket
 
     missing = [name for name in UNIX_MODULES if not _can_import(name)]

@@ -20,7 +20,7 @@ IDENTITY = ["-i", str(FILES / "relay.ident")]
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Give back the signal handlers of this process."""
+    """Restore the signal handlers of this process."""
     before = {number: signal.getsignal(number) for number in HANDLED}
     yield
     for number, handler in before.items():

@@ -28,7 +28,7 @@ __all__ = ["relay"]
 
 
 def start(line: str, directory: Path) -> LoggedProcess:
-    """Run a command of a tutorial, which goes on."""
+    """Start a command of a tutorial that keeps running."""
     return LoggedProcess([sys.executable, *shlex.split(line)[1:]], directory)
 
 

@@ -41,7 +41,9 @@ def main() -> int:
     given = parse_public_address(address) if address else None
     listen = parse_listen_address(laddr) if laddr else None
     if IDENTITY.parent.exists() and not IDENTITY.parent.is_dir():
-        reason = "this is a file; move it away: a directory of this name has the relay's identity and ticket"
+        reason = (
+            "this is a file; move it away: a directory with this name has the relay's identity and ticket"
+        )
         raise FileError(IDENTITY.parent, reason)
     IDENTITY.parent.mkdir(exist_ok=True)
     identity = load_or_create_identity()

@@ -54,7 +54,7 @@ class Server:
         self._handler = handler
         self._allowed = None if allow is None else _key_set(allow)
         self._end_to_end = end_to_end
-        # A place becomes free when the caller's connection is gone, not when its handler returns.
+        # A slot becomes free when the caller's connection has ended, not when its handler returns.
         self._places = threading.BoundedSemaphore(max_callers)
         self._stopping = threading.Event()
         self._lock = threading.Lock()

@@ -224,7 +224,7 @@ class Reach:
             self._backoff.listener_ended(time.monotonic() - self._joined_at)
             if isinstance(error, PeerError) and not isinstance(error, SilenceError):
                 self._end_session(str(error))
-            expire = partial(self._end_session, f"{self._options.peer} did not come back in time")
+            expire = partial(self._end_session, f"{self._options.peer} did not return in time")
             self._expiry = self._loop.call_later(self._options.keep, expire)
         self._failed(error)
 

@@ -244,7 +244,7 @@ class Share:
             keep = self._options.keep
             text = f"{shared.peer} is disconnected; its connections wait for {keep:g} s"
             self._display.event("peer_lost", text, peer=shared.peer, seconds=keep)
-            reason = "the other side did not come back in time"
+            reason = "the other side did not return in time"
             shared.expire(self._loop.call_later(keep, partial(self._end_session, number, reason)))
 
     def _end_session(self, number: tuple[bytes, bytes], reason: str) -> None:

@@ -155,7 +155,7 @@ def read_usage(path: str, month: str = "") -> list[Row]:
         FileError: the file is missing, locked, or of another kind.
     """
     if not Path(path).is_file():
-        raise FileError(path, "there is no file of this name; give that of strelay.py --usage")
+        raise FileError(path, "there is no file with this name; give the one of strelay.py --usage")
     order = "ORDER BY month, key != x'', received + sent DESC, key"
     try:
         with _errors_of(path), contextlib.closing(_connect(Path(path), "ro")) as database:

@@ -36,7 +36,7 @@ def paused_import(name, *rest):
 builtins.__import__ = paused_import
 sys.exit(strelay.main())
 """
-# The system's resolver goes on through signals, as this long computation does.
+# The system's resolver continues despite signals, as this long computation does.
 STUCK_IN_RESOLVER = """
 import hashlib, socket, sys
 def look_up(*_, **__):

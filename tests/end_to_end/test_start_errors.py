@@ -44,7 +44,7 @@ def test_foreign_address_is_reported(tmp_path: Path, address: str) -> None:
 
 @pytest.mark.skipif(
     UNPRIVILEGED_PORTS.exists() and int(UNPRIVILEGED_PORTS.read_text()) <= 1,
-    reason="every port is free for all",
+    reason="every user may use every port here",
 )
 def test_privileged_port_is_reported(tmp_path: Path) -> None:
     status, message = fail_to_start(write_identity(tmp_path), address="127.0.0.1:1", prefix=without_root())

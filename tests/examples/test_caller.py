@@ -1,4 +1,4 @@
-"""examples/caller.py: every reason for which nobody answers."""
+"""examples/caller.py: every reason why nobody answers."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def join_chat(programs: Programs) -> subprocess.Popen[str]:
 
 
 def chat_works(programs: Programs) -> bool:
-    """Join and leave; the room tells a guest that it has come."""
+    """Join and leave; the room tells a guest that it has joined."""
     with join_chat(programs) as guest:
         assert guest.stdout is not None and guest.stdin is not None
         line = next((line for line in guest.stdout if not line.startswith("* ")), "")

@@ -1,4 +1,4 @@
-"""Three hosts are upgraded one after the other, under load: tunnels and listeners go on."""
+"""Three hosts are upgraded one after the other, under load: tunnels and listeners survive."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AWAY = 5.0  # seconds; on an idle machine it is about 0.3, and connects wait for
 
 @pytest.fixture
 def relay(server: DirectoryServer, tmp_path: Path) -> Iterator[FleetProcesses]:
-    """Three hosts that let their tunnels go on."""
+    """Three hosts whose tunnels survive upgrades."""
     fleet = FleetProcesses(tmp_path, server.url, HOSTS, ("--upgrade-drain", "3600"), UpgradingRelay)
     yield fleet
     fleet.kill()

@@ -369,7 +369,7 @@ SHELL = 'import os, sys; os.setsid(); os.open(os.ttyname(0), os.O_RDWR); os.exec
 
 @contextmanager
 def background_share(setting: Setting, then: str) -> Iterator[Terminal]:
-    """Share as a job in the background of a shell, which goes on with a script; yield its terminal."""
+    """Share as a job in the background of a shell, which then runs a script; yield its terminal."""
     words = setting.home.command("share", "9", "--relay", str(setting.ticket_file))
     script = f'"$@" & echo "job=$!;"; {then}'
     terminal = Terminal([sys.executable, "-c", SHELL, "bash", "-mc", script, "bash", *words])

@@ -151,7 +151,7 @@ def test_stdio_ends_when_all_of_its_input_has_arrived(
         command = setting.laptop.command("to", str(setting.code), "--stdio")
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
             assert program.stdin is not None and program.stdout is not None
-            assert program.stdout.read() == b""  # connected: the end of the service has come
+            assert program.stdout.read() == b""  # connected: the end of the service has arrived
             relay.stop(signal.SIGKILL)
             sharing.wait_for_line("is disconnected; its connections wait for ")
             program.stdin.write(b"late")
@@ -199,7 +199,7 @@ def test_keep_option_limits_the_wait_of_an_open_connection(lone_setting: LoneSet
             relay.stop(signal.SIGKILL)
             wait_for_reset(sock)
         for program in setting.programs:
-            program.wait_for_line("^connection 1: cut off: .* did not come back in time")
+            program.wait_for_line("^connection 1: cut off: .* did not return in time")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

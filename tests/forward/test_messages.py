@@ -56,7 +56,7 @@ def test_endless_text_is_refused(read: Callable[[bytes], object]) -> None:
 def test_other_version_is_named() -> None:
     hello = bytearray(Hello(bytes(16), 0, "x").encode())
     hello[1] = 7
-    with pytest.raises(DecodeError, match="version 7 of the messages, .*; update the older one"):
+    with pytest.raises(DecodeError, match=r"version 7 of the messages, .*; update the older one"):
         read_hello(bytes(hello))
 
 

@@ -282,5 +282,5 @@ def test_relay_usage_refuses_other_months(month, path, capsys):
 def test_relay_usage_names_a_missing_file(path, capsys):
     status, _, err = run(capsys, path)
     assert (status, err.count("\n")) == (1, 1)
-    assert "there is no file of this name" in err
+    assert "there is no file with this name" in err
     assert not Path(path).exists()

@@ -279,7 +279,7 @@ def test_tasks_of_many_threads_all_run_once(endless_wait: None) -> None:
 
 def test_task_that_runs_before_its_wake_up_loses_no_later_one(loop: EventLoop) -> None:
     class LoopIsFaster(deque):  # type: ignore[type-arg]
-        """The loop's thread runs the task before the other thread goes on."""
+        """The loop's thread runs the task before the other thread continues."""
 
         def append(self, task: object) -> None:
             super().append(task)

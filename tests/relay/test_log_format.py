@@ -1,4 +1,4 @@
-"""Text and JSON: every line can be parsed, and gives back what was logged."""
+"""Text and JSON: every line can be parsed back into what was logged."""
 
 from __future__ import annotations
 

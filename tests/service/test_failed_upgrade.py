@@ -135,7 +135,7 @@ def test_a_storm_of_upgrades_leaves_one_relay(start_upgrading: StartUpgrading) -
     relay = start_upgrading()
     until = time.monotonic() + PATIENCE
     while relay.count_lines(SERVES) < 2:
-        assert time.monotonic() < until, "no upgrade gets ready"
+        assert time.monotonic() < until, "no new process becomes ready"
         with contextlib.suppress(ProcessLookupError):
             for number in (signal.SIGUSR2, signal.SIGHUP, signal.SIGUSR1):
                 relay.signal(number)

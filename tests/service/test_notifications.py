@@ -22,7 +22,7 @@ from tests.support.process import LoggedProcess, wait_until
 from tests.support.relay_process import LOCALHOST, StartRelay, command, write_identity
 
 WATCHDOG = 0.5  # seconds
-# Blocks the event loop at SIGHUP, while the threads of the relay go on.
+# Blocks the event loop at SIGHUP, while the threads of the relay continue.
 STUCK_AT_RELOAD = """
 import sys, time
 import strelay

@@ -27,7 +27,7 @@ from tests.support.relay_process import LOCALHOST
 
 
 def upgrade_under_load(relay: UpgradingRelay, flows: Sequence[Flow], newcomers: Newcomers) -> None:
-    """Upgrade a relay, and wait until everybody has gone on."""
+    """Upgrade a relay, and wait until all traffic has continued."""
     met, listens = newcomers.met, newcomers.listens
     relay.upgrade()
     received = [max(flow.received) for flow in flows]
@@ -45,7 +45,7 @@ def test_nobody_notices_upgrades_under_load(
         for _ in range(2):
             upgrade_under_load(relay, flows, newcomers)
         old = relay.all_pids[:-1]
-        assert is_running(old[0]), "its tunnels go on"
+        assert is_running(old[0]), "its tunnels continue"
         wait_until(lambda: newcomers.greeted > 100, "connections")
     wait_until(lambda: not any(map(is_running, old)), "the end of the old relays")
     meet(relay.endpoint())

@@ -18,7 +18,7 @@ LAST = b"last"
 
 
 class Tasks:
-    """Tasks in threads that go on until `finish`; their exceptions are faults."""
+    """Tasks in threads that run until `finish`; their exceptions are faults."""
 
     def __init__(self) -> None:
         self._stopping = threading.Event()

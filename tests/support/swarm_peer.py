@@ -237,12 +237,12 @@ class SwarmPeer:
             self.flush()
 
     def stop_reading(self) -> None:
-        """Read nothing from now on."""
+        """Stop reading."""
         self.reads = False
         self.update_interest()
 
     def resume_reading(self) -> None:
-        """Read again."""
+        """Resume reading."""
         self.reads = True
         self.update_interest()
 
