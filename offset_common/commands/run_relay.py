@@ -150,9 +150,10 @@ def serve(
         workers=options.workers,
         policy=policy,
         balancers=options.balancers,
-        make_homes=make_homes,
     )
     try:
+        if make_homes is not None:
+            relay.rendezvous.join_fleet(make_homes(relay))
         with everything_logged(), status(relay) as retire_status:
             control = Control(relay, origin.notifier, origin.sockets, options.drain, retire_status)
             with controlled(control, relay, signals, origin.predecessor):

@@ -1,7 +1,6 @@
 """The other hosts of a relay. The class here knows none; offset_common/fleet has more.
 
-The home of a key is the host where it listens. A relay gets its homes in its constructor, and calls them only
-in the thread of the event loop.
+The home of a key is the host where it listens. A relay calls its homes only in the thread of the event loop.
 """
 
 from __future__ import annotations

@@ -43,7 +43,6 @@ class Rendezvous:
         tunnels: makes tunnels.
         admission: counts connections; those with a role are never evicted.
         policy: may refuse a role.
-        homes: knows which keys listen at other hosts.
     """
 
     def __init__(
@@ -53,18 +52,21 @@ class Rendezvous:
         tunnels: TunnelMaker,
         admission: Admission[SocketConnection],
         policy: Policy,
-        homes: Optional[Homes] = None,
     ) -> None:
         self.registry: Registry[Listener, PendingConnect, SocketConnection] = Registry(limits)
         self.authenticated = 0  # peers that proved their keys here, since the start
         self.joined = 0  # tunnels, since the start
+        self.homes = Homes()
         self._loop = loop
         self._tunnels = tunnels
         self._admission = admission
         self._policy = policy
-        self._homes = homes or Homes()
         self._refused: Sequence[InitRole] = ()  # roles that are now for another process, or for none
         self._claiming: dict[bytes, Listener] = {}  # no connect can find them yet
+
+    def join_fleet(self, homes: Homes) -> None:
+        """Ask `homes` about keys that listen at other hosts; call this before the relay serves."""
+        self.homes = homes
 
     def enter(self, connection: SocketConnection) -> None:
         """Wait for the role of a connection whose peer has just proven its key."""
@@ -193,14 +195,14 @@ class Rendezvous:
             matched = self.registry.listener_of(other) is not None
         else:
             matched = self.registry.has_connect(other, connection.key)
-        return not matched and self._homes.forward(connection, role, other)
+        return not matched and self.homes.forward(connection, role, other)
 
     def _listen(self, connection: SocketConnection) -> None:
         """Make `connection` the listener of its key: the newest one wins."""
         listener = Listener(connection, self._reject, self._listener_ended, self._has_pending)
         connection.change_session(Event.LISTEN, listener)
         key = connection.key
-        must_wait = self._homes.claim(key)
+        must_wait = self.homes.claim(key)
         if must_wait and self.registry.listener_of(key) is None:
             older, self._claiming[key] = self._claiming.get(key), listener
             if older is not None:
@@ -223,7 +225,7 @@ class Rendezvous:
         pending, connect = waiting
         connection, age = pending.connection, self._loop.now - connect.since
         if not connection.closed:
-            connection.call(self._homes.forward_pending, pending, connect.target, age)
+            connection.call(self.homes.forward_pending, pending, connect.target, age)
 
     def _wait(self, pending: PendingConnect, target: bytes, event: Event, age: float) -> None:
         """Let a connect wait for the listener of `target`."""
@@ -262,7 +264,7 @@ class Rendezvous:
             connect_address=ends[0].address.text,
             accept_address=ends[1].address.text,
         )
-        self._homes.before_join(*ends)
+        self.homes.before_join(*ends)
         if any(end.closed for end in ends):  # lost while its host was being told
             for end in ends:
                 end.close(CloseReason.PARTNER_ENDED)
@@ -291,9 +293,9 @@ class Rendezvous:
         key = listener.connection.key
         if self._claiming.get(key) is listener:
             del self._claiming[key]
-            self._homes.release(key)
+            self.homes.release(key)
         elif self.registry.listener_of(key) is listener:
-            self._homes.release(key)
+            self.homes.release(key)
         self._loop.call_for_each(
             self.registry.remove_listener(listener, key),
             lambda pending: pending.connection.close(CloseReason.LISTENER_ENDED),

@@ -20,7 +20,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import Environment, SocketConnection
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.handshake_pool import HandshakePool
-from offset_common.relay.homes import FleetView, Homes
+from offset_common.relay.homes import FleetView
 from offset_common.relay.input_buffer import ReceiveBuffer
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
@@ -60,7 +60,6 @@ class Relay:
         workers: how many processes forward tunnels; with 1, this one does.
         policy: the operator's rules besides the limits.
         balancers: the networks of load balancers that send PROXY headers.
-        make_homes: creates the Homes of a fleet, or None.
 
     Raises:
         ServiceError: the system cannot start that many processes or threads.
@@ -76,7 +75,6 @@ class Relay:
         workers: int = 1,
         policy: Optional[Policy] = None,
         balancers: Optional[NetworkSet] = None,
-        make_homes: Optional[Callable[[Relay], Homes]] = None,
     ) -> None:
         self.identity = identity
         self.ended: Counter[CloseReason] = Counter()
@@ -94,8 +92,7 @@ class Relay:
         self._workers = self._start_workers(workers) if workers > 1 else None
         tunnels: TunnelMaker = self._workers or Tunnels(self._policy.meter)
         self.uncounted_tunnels = Tunnels() if self._policy.meters else tunnels
-        self._homes = Homes() if make_homes is None else make_homes(self)
-        self.rendezvous = Rendezvous(self.loop, limits, tunnels, self.admission, self._policy, self._homes)
+        self.rendezvous = Rendezvous(self.loop, limits, tunnels, self.admission, self._policy)
         self._handshakes = self._start_handshakes()
         self._headers = self._read_headers(balancers) if balancers else None
         accept = self._headers.accept if self._headers is not None else self._accept
@@ -177,7 +174,7 @@ class Relay:
 
     def view_fleet(self) -> Optional[FleetView]:
         """Return the state of the fleet that the relay belongs to, or None."""
-        return self._homes.view()
+        return self.rendezvous.homes.view()
 
     def show_state(self) -> None:
         """Log one line with the current state."""
@@ -189,7 +186,7 @@ class Relay:
         self._stop_accepting()
         for connection in self.admission.all():
             connection.close(CloseReason.SHUTDOWN)
-        self._homes.close()
+        self.rendezvous.homes.close()
         if self._workers is not None:
             self._workers.stop()
         self._policy.close()
@@ -314,7 +311,7 @@ class Relay:
         self._drain_until = until
         self.loop.add_periodic(self._drain, lambda: self.loop.now + DRAIN_CHECK_INTERVAL)
         self._stop_accepting()
-        self._homes.leave()
+        self.rendezvous.homes.leave()
         if self._workers is not None:
             self._workers.stop_restarting()
 
@@ -331,7 +328,7 @@ class Relay:
 
     def _drain(self) -> None:
         assert self._drain_until is not None
-        idle = not len(self.admission) and not self._homes.busy
+        idle = not len(self.admission) and not self.rendezvous.homes.busy
         if idle or self.loop.now >= self._drain_until + FLUSH_TIME:
             self.loop.stop()
         elif self.loop.now >= self._drain_until and not self._drained:
