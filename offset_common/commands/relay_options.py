@@ -161,7 +161,7 @@ def read_limits(arguments: Mapping[str, Any]) -> Limits:
     Raises:
         UsageError: one is not a number, or out of range.
     """
-    connections = connections_for(descriptor_limit())
+    connections = connections_for(descriptor_limit(), fleet=arguments["--fleet"] is not None)
     if arguments["--connections"] != "auto":
         connections = min(read_count("--connections", arguments["--connections"], MAX_COUNT), connections)
     per_address = min(Limits().connections_per_address, connections - connections // 4)

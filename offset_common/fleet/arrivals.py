@@ -116,10 +116,10 @@ class Arrivals:
 
     def accept(self, sock: Any, system_address: SystemAddress) -> None:
         """Accept a new connection."""
-        if self._links.full:
-            sock.close()
-        else:
+        if self._links.make_room():
             self._links.accept(sock, peer_address(system_address, 128), self._authenticated)
+        else:
+            sock.close()
 
     def _authenticated(self, connection: SocketConnection) -> None:
         admit = partial(connection.call, self._admit, connection)

@@ -268,7 +268,7 @@ class Fleet(Homes):
     def _tell(self, event: Replaced) -> None:
         """Tell the host of a replaced listener; otherwise it would notice at its next refresh."""
         host = self.directory.hosts.get(event.host)
-        if host is None or self.links.full:
+        if host is None or not self.links.make_room():
             return
         order = Order(TAKEN, event.key, epoch=event.claim.epoch).encode()
 

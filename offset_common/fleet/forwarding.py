@@ -145,7 +145,7 @@ class Forwarding:
             self._stay()
             return
         self._host = found.host
-        if self._means.links.full:
+        if not self._means.links.make_room():
             self._refuse(CloseReason.LIMIT_TOTAL)
             return
         address = self._peer.connection.address

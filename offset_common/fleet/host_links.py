@@ -19,13 +19,11 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import Environment, SocketConnection
 from offset_common.relay.handshake_pool import HandshakePool
 from offset_common.relay.lifecycle import State
-from offset_common.relay.limits import Limits
+from offset_common.relay.limits import MAX_HOST_LINKS, Limits
 from offset_common.relay.log import log_event
 from offset_common.relay.sessions.closing import finish
 from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.status import Traffic
-
-MAX_LINKS = 8192  # connections with other hosts, besides those of peers
 
 Established = Callable[[SocketConnection], None]
 """Called with a connection once both hosts have proven their keys; its socket is not watched yet."""
@@ -49,6 +47,7 @@ class HostLinks:
         self._limits = limits
         self._pool = HandshakePool(identity, limits.handshake_threads, env.loop.call_soon_threadsafe)
         self._open: dict[SocketConnection, Callable[[str], None]] = {}  # with what to call if they fail
+        self._evictable: dict[SocketConnection, None] = {}  # accepted, their keys not proven; oldest first
         self._dialed: dict[SocketConnection, str] = {}  # with the id of the host
         self._ended_traffic: dict[str, Traffic] = {}
 
@@ -56,10 +55,12 @@ class HostLinks:
         """Return the number of open connections."""
         return len(self._open)
 
-    @property
-    def full(self) -> bool:
-        """Whether there are too many connections for one more."""
-        return len(self._open) >= min(MAX_LINKS, self._limits.connections)
+    def make_room(self) -> bool:
+        """Return whether one more connection may be opened; at the limit, evict one of an unproven key."""
+        most = min(MAX_HOST_LINKS, self._limits.connections)
+        if len(self._open) >= most and self._evictable:
+            next(iter(self._evictable)).close(CloseReason.EVICTED)
+        return len(self._open) < most
 
     def traffic(self) -> dict[str, Traffic]:
         """Return the bytes exchanged with each host, by its id, on connections that this host opened."""
@@ -72,6 +73,7 @@ class HostLinks:
     def accept(self, sock: socket.socket, address: PeerAddress, established: Established) -> None:
         """Start a connection from another host."""
         connection = self._enter(sock, address, _ignore)
+        self._evictable[connection] = None
         connection.call(self._start, connection, established, None, VERSION_FRAME)
 
     def dial(
@@ -137,10 +139,18 @@ class HostLinks:
     ) -> None:
         def finished(connection: SocketConnection) -> None:
             self._open[connection] = _ignore
+            self._evictable.pop(connection, None)
             established(connection)
 
-        connection.start(Handshake(connection, self._pool, _no_eviction, finished, protocol))
+        connection.start(Handshake(connection, self._pool, self._protect, finished, protocol))
         connection.write(first)
+
+    def _protect(self, connection: SocketConnection, in_pool: bool) -> None:
+        """Protect `connection` from eviction while the handshake pool has it, or stop protecting it."""
+        if in_pool:
+            self._evictable.pop(connection, None)
+        elif connection not in self._dialed:
+            self._evictable[connection] = None
 
     def _closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
         failed = self._forget(connection)
@@ -149,6 +159,7 @@ class HostLinks:
                 "host connection failed",
                 logging.WARNING,
                 collapse="HOST_CONNECTION",
+                collapse_by=connection.address.prefix,
                 address=connection.address.text,
                 reason=reason.value,
                 detail=detail or None,
@@ -160,15 +171,13 @@ class HostLinks:
         if host is not None:
             before = self._ended_traffic.get(host, Traffic(0, 0))
             self._ended_traffic[host] = before.plus(connection.received, connection.sent)
+        self._evictable.pop(connection, None)
         return self._open.pop(connection, _ignore)
 
 
-_NORMAL = frozenset({CloseReason.PEER_CLOSED, CloseReason.SHUTDOWN})
+# A host breaks off a connection whose peer has left.
+_NORMAL = frozenset({CloseReason.PEER_CLOSED, CloseReason.CONNECTION_LOST, CloseReason.SHUTDOWN})
 
 
 def _ignore(reason: str) -> None:
     """Ignore the failure of a connection whose session handles it."""
-
-
-def _no_eviction(connection: SocketConnection, in_pool: bool) -> None:
-    """Ignore whether the pool has a connection: connections between hosts are never evicted."""

@@ -16,18 +16,11 @@ from offset_common.relay.addresses import PeerAddress
 from offset_common.wire.messages import InitRole
 from tests.documents import command_lines
 from tests.support.channel import Channel, KeyPair
-from tests.support.fleet import DirectoryServer, FleetProcesses, NewNodeAt
+from tests.support.fleet import DirectoryServer, FleetProcesses, NewNodeAt, fleet_address
 from tests.support.node import assert_joined, assert_listening, at_once
 from tests.support.peer import TIMEOUT, Ended, Peer
 from tests.support.process import wait_until
-from tests.support.relay_log import fields_in
-from tests.support.relay_process import LOCALHOST, NewNode, RelayProcess
-
-
-def fleet_address(host: RelayProcess) -> tuple[str, int]:
-    """Return where a host listens for the others."""
-    address = fields_in(host.wait_for_line("^fleet ready"))["address"]
-    return LOCALHOST, int(address.rpartition(":")[2])
+from tests.support.relay_process import NewNode, RelayProcess
 
 
 def dial_host(host: RelayProcess, keys: KeyPair) -> Peer:

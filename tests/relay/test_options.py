@@ -10,7 +10,7 @@ import strelay
 from offset_common.command_line import parse
 from offset_common.commands import relay_options
 from offset_common.errors import UsageError
-from offset_common.relay.limits import KIB, MIB, Limits
+from offset_common.relay.limits import KIB, MAX_HOST_LINKS, MIB, Limits, connections_for
 
 COUNTS = {
     "--per-key": "connections_per_key",
@@ -55,6 +55,12 @@ def test_reading_options_leaves_the_descriptor_limit() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (500, before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("descriptors", [64, 600, 4096, 20_000, 65_536, 1_000_000])
+def test_fleet_has_descriptors_for_its_forwarded_peers(descriptors: int) -> None:
+    peers, all_connections = connections_for(descriptors, fleet=True), connections_for(descriptors)
+    assert all_connections <= peers + min(MAX_HOST_LINKS, peers) <= all_connections + 1
 
 
 @pytest.mark.parametrize(

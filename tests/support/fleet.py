@@ -17,7 +17,7 @@ import pytest
 from tests.support.node import Endpoint, Node, assert_listening
 from tests.support.peer import Peer
 from tests.support.process import PATIENCE, free_port, wait_until
-from tests.support.relay_log import ConnectionEnd
+from tests.support.relay_log import ConnectionEnd, fields_in
 from tests.support.relay_process import LOCALHOST, RelayProcess, write_identity
 
 SERVERS = [name for name in ("valkey-server", "redis-server") if shutil.which(name)]
@@ -236,6 +236,12 @@ def assert_all_reachable(
     for node, listener in listening:
         for host in fleet.hosts:
             assert_listening(new_node_at().at(host), node, listener)
+
+
+def fleet_address(host: RelayProcess) -> tuple[str, int]:
+    """Return where a host listens for the others."""
+    address = fields_in(host.wait_for_line("^fleet ready"))["address"]
+    return LOCALHOST, int(address.rpartition(":")[2])
 
 
 @contextlib.contextmanager
