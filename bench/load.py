@@ -140,7 +140,7 @@ def _send_to_many(streams: Sequence[Stream]) -> None:
 
 
 class _Arrival:
-    """What has arrived from one stream."""
+    """The part of one stream that has arrived."""
 
     def __init__(self, stream: Stream, verify: bool) -> None:
         self.stream = stream

@@ -23,7 +23,7 @@ from tests.support.process import PATIENCE, ROOT
 from tests.support.relay_process import RelayProcess, write_identity
 
 FILTER = ROOT / "deploy/fail2ban/filter.d/offset-relay.conf"
-# What fail2ban puts in place of its tag, for addresses as the relay writes them.
+# The pattern that fail2ban puts in place of its tag, for addresses as the relay writes them.
 ADDRESS = r"\[?(?P<address>[0-9.]+|[0-9a-f:]+)\]?"
 GARBAGE = b"\xff" * 100
 BANNED = {"127.0.0.2", "127.0.0.3", "127.0.0.4", "::1"}

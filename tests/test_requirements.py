@@ -1,4 +1,4 @@
-"""What the scripts need: each missing part is one line on stderr and exit status 1."""
+"""The requirements of the scripts: each missing part is reported in one line on stderr, with status 1."""
 
 from __future__ import annotations
 

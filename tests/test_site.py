@@ -55,7 +55,7 @@ def is_outside(address: str) -> bool:
 
 
 def has_drawings(page: Any, count: int) -> bool:
-    """Return whether the page has so many diagrams, each drawn, with text in it."""
+    """Return whether the page has this number of diagrams, each drawn, with text in it."""
     script = "return [...document.querySelectorAll('.mermaid')].map("
     script += "each => each.shadowRoot?.querySelector('svg text, svg p'))"
     drawings = page.execute_script(script)

@@ -207,7 +207,7 @@ def _ends(story: Story) -> Iterator[str]:
         yield f"<div><h3>At the {connection}</h3>{lines}</div>"
 
 
-# What the relay sees.
+# The view of the relay.
 
 
 def _journey(story: Story) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The other hosts of a relay. The class here knows none; offset_common/fleet has more.
+"""The other hosts of a relay. The class here knows none; the one in offset_common/fleet does.
 
 The home of a key is the host where it listens. A relay calls its homes only in the thread of the event loop.
 """

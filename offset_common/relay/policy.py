@@ -1,4 +1,4 @@
-"""The operator's policy. The one here allows everything; offset_common/policy has more.
+"""The operator's policy. The one here allows everything; the one in offset_common/policy has rules.
 
 A relay gets its policy in its constructor and calls it at a few points. A policy acts on the relay through
 `Steered`, and only in the thread of the event loop.

@@ -25,7 +25,7 @@ class Traffic(NamedTuple):
     sent: int
 
     def plus(self, received: int, sent: int) -> Traffic:
-        """Return these bytes plus more of each direction."""
+        """Return the traffic with more bytes added in each direction."""
         return Traffic(self.received + received, self.sent + sent)
 
 

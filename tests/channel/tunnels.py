@@ -21,7 +21,7 @@ LARGEST_INPUT = 1024 * 1024
 
 
 class State(NamedTuple):
-    """What must be the same on both paths after the same input."""
+    """The results that must be the same on both paths after the same input."""
 
     payloads: list[bytes]
     error: Optional[tuple[type[PeerError], str]]

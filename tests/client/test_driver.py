@@ -83,7 +83,7 @@ def test_keepalives_go_on_while_nobody_reads(start_relay, monkeypatch, end_to_en
             messages = [b"%d" % number + bytes(400) for number in range(10)]
             for message in messages:
                 connected.send(message)
-            # So many keepalives take longer than the idle timeout.
+            # Sending these keepalives takes longer than the idle timeout.
             sent = "sent end to end" if end_to_end else "sent"
             wait_until(lambda: counts.get(sent, 0) >= 8)
             accepted.send(b"both sides are alive")

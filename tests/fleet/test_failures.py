@@ -1,4 +1,4 @@
-"""What a fleet survives, with real hosts and real servers."""
+"""A fleet survives failures of hosts and of the directory: real hosts, real servers."""
 
 from __future__ import annotations
 

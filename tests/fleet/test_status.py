@@ -1,4 +1,4 @@
-"""What the status of a host shows of its fleet."""
+"""The fleet, as the status of a host shows it."""
 
 from __future__ import annotations
 

@@ -176,8 +176,8 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def wait_for_reset(sock: socket.socket) -> None:
-    """Read until the connection is reset; fail if it ends in order."""
+    """Read until the connection is reset; fail if it ends without a reset."""
     with pytest.raises(ConnectionResetError):
         while sock.recv(65536):
             pass
-        pytest.fail("the connection ended in order")
+        pytest.fail("the connection ended without a reset")

@@ -1,4 +1,4 @@
-"""What strangers, and machines that were let in, cannot do to `stforward share`."""
+"""Attacks on `stforward share` by strangers, and by machines that were let in."""
 
 from __future__ import annotations
 

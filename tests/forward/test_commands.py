@@ -294,7 +294,7 @@ def test_json_events_are_objects(setting: Setting) -> None:
         assert program.lines == []
 
 
-# Who is let in.
+# Allowed and denied keys.
 
 
 def test_unknown_key_is_rejected_with_the_line_to_add(setting: Setting) -> None:

@@ -1,4 +1,4 @@
-"""offset_common/forward/doors.py: a door that cannot accept for a moment."""
+"""offset_common/forward/doors.py: a door that temporarily cannot accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""stforward on a system that allows no more threads for a moment, as in a small container."""
+"""stforward on a system that temporarily allows no more threads, as in a small container."""
 
 from __future__ import annotations
 

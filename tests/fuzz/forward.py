@@ -20,7 +20,7 @@ MAX_SIZE = 8192
 
 
 class Step(enum.IntEnum):
-    """What the near node sends."""
+    """The kinds of frames that the near node sends."""
 
     PLAINTEXT = 0  # encrypted
     USER_DATA = 1  # encrypted, in a ChannelMessage with as much padding

@@ -83,12 +83,12 @@ class Scene:
 
     @property
     def name(self) -> str:
-        """What the bar says."""
+        """The first line of the bar."""
         return str(self.run("return document.getElementById('name').textContent"))
 
     @property
     def path(self) -> str:
-        """What the second line of the bar says."""
+        """The second line of the bar."""
         return str(self.run("return document.getElementById('path').textContent"))
 
 

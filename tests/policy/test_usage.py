@@ -181,7 +181,7 @@ def test_a_missing_directory_is_named(tmp_path):
 
 
 class Reports:
-    """What a writer reports, and what it waits for."""
+    """The reports of a writer, which a test waits for."""
 
     def __init__(self) -> None:
         self.loaded: list[tuple[str, usage.Volumes]] = []

@@ -1,4 +1,4 @@
-"""What a relay tells its service manager, and when."""
+"""The messages of a relay to its service manager, and their times."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Endpoint(NamedTuple):
 
 
 class Node:
-    """An identity that uses a relay; a `with` closes all its connections.
+    """An identity that uses a relay; a `with` block closes all its connections at its end.
 
     Args:
         relay: the relay's address and key.
