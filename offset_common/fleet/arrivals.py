@@ -82,7 +82,7 @@ class HomeRelay(Protocol):
     """The parts of the relay that a forwarded peer passes."""
 
     env: Environment
-    admission: Admission[SocketConnection]
+    admission: Admission
     rendezvous: Rendezvous
 
     def admit_address(self, address: PeerAddress) -> Optional[CloseReason]:
@@ -161,7 +161,7 @@ class Arrivals:
         sock = self._links.hand_over(connection)
         peer = ForwardedConnection(self._relay.env, sock, order.address)
         peer.adopt(protocol, received, order.key)
-        self._relay.admission.enter(peer, order.address.prefix)
+        self._relay.admission.enter(peer)
         log_event(
             "forwarded from a host",
             collapse="FORWARDED_HERE",

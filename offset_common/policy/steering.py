@@ -205,7 +205,7 @@ class Steering(Policy):
                 self._volume.change_quotas(self._options.quotas)
         self._access.change_rules(rules)
         loop = self._relay.loop
-        loop.call_for_each(self._relay.admission.all(), self._access.finish_denied)
+        loop.call_for_each(self._relay.connections(), self._access.finish_denied)
         loop.call_for_each([settings], self._report_reload)  # after all of them
 
     def _report_reload(self, settings: Optional[Settings]) -> None:

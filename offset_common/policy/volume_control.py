@@ -136,7 +136,7 @@ class VolumeControl:
         """End the tunnels whose quota is used up: one pass for all keys, and a few tunnels in each round."""
         assert self._relay is not None
         self._ending = False
-        tunnels = [each for each in self._relay.admission.all() if self._must_end(each)]
+        tunnels = [each for each in self._relay.connections() if self._must_end(each)]
         self._relay.loop.call_for_each(tunnels, self._end_tunnel)
 
     def _must_end(self, connection: SocketConnection) -> bool:

@@ -1,4 +1,6 @@
-"""Admission control: how many connections there may be in total, from one address and with one key.
+"""Admission control: which connections the operator's policy and the limits let in.
+
+There are limits in total, for each address and for each key.
 
 A connection is *unsettled* until it has a role. Only unsettled connections outside the handshake pool are
 evicted. At the total limit, the address with the most of them loses one. At an address limit, that address
@@ -10,31 +12,34 @@ line at another address keeps its place.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Generic, Optional, TypeVar, Union
+from typing import Optional
 
 from offset_common.counts import count_down
+from offset_common.relay.addresses import PeerAddress
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import SocketConnection
 from offset_common.relay.limits import Limits
+from offset_common.relay.policy import Policy
 
-C = TypeVar("C")
 
-
-class _EvictionOrder(Generic[C]):
+class _EvictionOrder:
     """The evictable connections of each address, first added first, and the address with the most."""
 
     def __init__(self) -> None:
-        self._connections: dict[str, dict[C, None]] = {}
+        self._connections: dict[str, dict[SocketConnection, None]] = {}
         self._by_count: dict[int, dict[str, None]] = {}
         self._largest = 0
 
-    def add(self, address: str, connection: C) -> None:
-        """Add a connection as the newest of `address`."""
+    def add(self, connection: SocketConnection) -> None:
+        """Add a connection as the newest of its address."""
+        address = connection.address.prefix
         connections = self._connections.setdefault(address, {})
         connections[connection] = None
         self._move(address, len(connections) - 1, len(connections))
 
-    def discard(self, address: str, connection: C) -> None:
+    def discard(self, connection: SocketConnection) -> None:
         """Remove `connection`, if it is there."""
+        address = connection.address.prefix
         connections = self._connections.get(address, {})
         if connection in connections:
             del connections[connection]
@@ -42,11 +47,11 @@ class _EvictionOrder(Generic[C]):
             if not connections:
                 del self._connections[address]
 
-    def oldest_of(self, address: str) -> Optional[C]:
+    def oldest_of(self, address: str) -> Optional[SocketConnection]:
         """Return the oldest connection of `address`, or None."""
         return next(iter(self._connections.get(address, ())), None)
 
-    def oldest_of_most(self) -> Optional[C]:
+    def oldest_of_most(self) -> Optional[SocketConnection]:
         """Return the oldest connection of the address with the most, or None."""
         return self.oldest_of(next(iter(self._by_count[self._largest]))) if self._largest else None
 
@@ -61,21 +66,23 @@ class _EvictionOrder(Generic[C]):
             self._largest = after  # counts change by one
 
 
-class Admission(Generic[C]):
-    """Counts the connections of a relay, from acceptance to end.
+class Admission:
+    """Lets connections in, and counts them until they end.
 
     Args:
         limits: in total, per address and per key.
+        policy: may refuse an address or a key.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, policy: Policy) -> None:
         self._limits = limits
-        self._connections: dict[C, str] = {}  # with their addresses
+        self._policy = policy
+        self._connections: dict[SocketConnection, None] = {}
         self._of_address: Counter[str] = Counter()
         self._of_key: Counter[bytes] = Counter()
-        self._keys: dict[C, bytes] = {}
-        self._evictable: _EvictionOrder[C] = _EvictionOrder()  # unsettled, and not in the handshake pool
-        self._unauthenticated: set[C] = set()
+        self._keys: dict[SocketConnection, bytes] = {}
+        self._evictable = _EvictionOrder()  # unsettled, and not in the handshake pool
+        self._unauthenticated: set[SocketConnection] = set()
 
     def __len__(self) -> int:
         """Return the number of connections."""
@@ -98,59 +105,73 @@ class Admission(Generic[C]):
         """Return how many authenticated connections each key has."""
         return dict(self._of_key)
 
-    def all(self) -> list[C]:
+    def all(self) -> list[SocketConnection]:
         """Return all connections."""
         return list(self._connections)
 
-    def make_room(self, address: str) -> Union[CloseReason, C, None]:
-        """Return None if a connection may enter, the connection to evict, or the reason for refusal."""
-        if self._of_address[address] >= self._limits.connections_per_address:
-            return self._evictable.oldest_of(address) or CloseReason.LIMIT_ADDRESS
+    def make_room(self, address: PeerAddress) -> Optional[CloseReason]:
+        """Make room for a connection, by evicting another if necessary; return why there is none, or None."""
+        reason = self._policy.refuse_address(address.host)
+        if reason is not None:
+            return reason
+        if self._of_address.get(address.prefix, 0) >= self._limits.connections_per_address:
+            room = _evict(self._evictable.oldest_of(address.prefix))
+            return None if room else CloseReason.LIMIT_ADDRESS
         if (
             len(self._connections) >= self._limits.connections
             or len(self._unauthenticated) >= self._limits.unauthenticated
         ):
-            return self._evictable.oldest_of_most() or CloseReason.LIMIT_TOTAL
+            return None if self.evict() else CloseReason.LIMIT_TOTAL
         return None
 
-    def next_to_evict(self) -> Optional[C]:
-        """Return the next connection to evict, or None."""
-        return self._evictable.oldest_of_most()
+    def evict(self) -> bool:
+        """Evict a connection of the address that has the most; return whether there was one."""
+        return _evict(self._evictable.oldest_of_most())
 
-    def enter(self, connection: C, address: str) -> None:
+    def enter(self, connection: SocketConnection) -> None:
         """Count a new connection, which is not authenticated."""
-        self._connections[connection] = address
-        self._of_address[address] += 1
+        self._connections[connection] = None
+        self._of_address[connection.address.prefix] += 1
         self._unauthenticated.add(connection)
-        self._evictable.add(address, connection)
+        self._evictable.add(connection)
 
-    def protect(self, connection: C, protected: bool) -> None:
+    def protect(self, connection: SocketConnection, protected: bool) -> None:
         """Protect `connection` from eviction while the handshake pool has it, or stop protecting it."""
-        address = self._connections[connection]
         if protected:
-            self._evictable.discard(address, connection)
+            self._evictable.discard(connection)
         else:
-            self._evictable.add(address, connection)
+            self._evictable.add(connection)
 
-    def authenticate(self, connection: C, key: bytes) -> Optional[CloseReason]:
+    def authenticate(self, connection: SocketConnection) -> Optional[CloseReason]:
         """Count a connection whose key is proven; return why it must be closed, or None."""
         self._unauthenticated.discard(connection)
-        if self._of_key[key] >= self._limits.connections_per_key:
+        reason = self._policy.refuse_peer(connection)
+        if reason is not None:
+            return reason
+        key = connection.key
+        if self._of_key.get(key, 0) >= self._limits.connections_per_key:
             return CloseReason.LIMIT_KEY
         self._of_key[key] += 1
         self._keys[connection] = key
         return None
 
-    def settle(self, connection: C) -> None:
+    def settle(self, connection: SocketConnection) -> None:
         """Never evict `connection` from now on: it has a role."""
-        self._evictable.discard(self._connections[connection], connection)
+        self._evictable.discard(connection)
 
-    def leave(self, connection: C) -> None:
+    def leave(self, connection: SocketConnection) -> None:
         """Forget a connection that ended."""
-        address = self._connections.pop(connection)
-        count_down(self._of_address, address)
+        del self._connections[connection]
+        count_down(self._of_address, connection.address.prefix)
         self._unauthenticated.discard(connection)
-        self._evictable.discard(address, connection)
+        self._evictable.discard(connection)
         key = self._keys.pop(connection, None)
         if key is not None:
             count_down(self._of_key, key)
+
+
+def _evict(connection: Optional[SocketConnection]) -> bool:
+    if connection is None:
+        return False
+    connection.close(CloseReason.EVICTED)
+    return True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Callable, Optional, Protocol
 
-from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
@@ -22,7 +21,9 @@ class Steered(Protocol):
     """The parts of a relay that a policy may use."""
 
     loop: EventLoop
-    admission: Admission[SocketConnection]
+
+    def connections(self) -> list[SocketConnection]:
+        """Return all connections."""
 
     def change_limits(self, limits: Limits) -> None:
         """Change the limits that need no restart."""

@@ -41,7 +41,7 @@ class Rendezvous:
         loop: the event loop.
         limits: how much one key may hold.
         tunnels: makes tunnels.
-        admission: counts connections; those with a role are never evicted.
+        admission: may refuse a peer, and never evicts one with a role.
         policy: may refuse a role.
     """
 
@@ -50,7 +50,7 @@ class Rendezvous:
         loop: EventLoop,
         limits: Limits,
         tunnels: TunnelMaker,
-        admission: Admission[SocketConnection],
+        admission: Admission,
         policy: Policy,
     ) -> None:
         self.registry: Registry[Listener, PendingConnect, SocketConnection] = Registry(limits)
@@ -155,8 +155,7 @@ class Rendezvous:
 
     def _may_stay(self, connection: SocketConnection) -> bool:
         """Count a connection whose key is proven, or close it; return whether it may stay."""
-        reason = self._policy.refuse_peer(connection)
-        reason = reason or self._admission.authenticate(connection, connection.key)
+        reason = self._admission.authenticate(connection)
         if reason is not None:
             connection.close(reason)
         return reason is None

@@ -82,10 +82,10 @@ class Relay:
         self.bugs = 0
         self.loop = EventLoop(clock)
         self.buffers = BufferPool(limits.buffers)
-        self.admission: Admission[SocketConnection] = Admission(limits)
         self._limits = limits
         self._log = log
         self._policy = policy or Policy()
+        self.admission = Admission(limits, self._policy)
         self.env = Environment(
             self.loop, self.buffers, ReceiveBuffer(), limits.stall, self._connection_closed, self._report_bug
         )
@@ -143,7 +143,7 @@ class Relay:
         self._stopping = True
         log_event("stopping", drain_seconds=drain)
         self._drain_within(drain)
-        self.loop.call_for_each(self.admission.all(), _close_without_tunnel)
+        self.loop.call_for_each(self.connections(), _close_without_tunnel)
         self.rendezvous.refuse(tuple(InitRole))
 
     def retire(self, drain: float) -> None:
@@ -154,7 +154,7 @@ class Relay:
         log_event("draining", drain_seconds=drain)
         self._drain_within(drain)
         self.rendezvous.refuse((InitRole.LISTEN,))
-        self.loop.call_for_each(self.admission.all(), _close_listener)
+        self.loop.call_for_each(self.connections(), _close_listener)
 
     def reload(self, done: Callable[[], None] = lambda: None) -> None:
         """Read the operator's files again, then call `done`."""
@@ -167,6 +167,10 @@ class Relay:
         self.rendezvous.registry.change_limits(limits)
         for acceptor in self._acceptors:
             acceptor.change_rate(limits.accepts_per_second)
+
+    def connections(self) -> list[SocketConnection]:
+        """Return all connections."""
+        return self.admission.all()
 
     def name_of(self, key: bytes) -> Optional[str]:
         """Return the name that the operator gave a key, or None."""
@@ -184,7 +188,7 @@ class Relay:
         """Close all connections and release every descriptor and thread."""
         self._handshakes.close()
         self._stop_accepting()
-        for connection in self.admission.all():
+        for connection in self.connections():
             connection.close(CloseReason.SHUTDOWN)
         self.rendezvous.homes.close()
         if self._workers is not None:
@@ -231,7 +235,7 @@ class Relay:
             sock.close()
             return
         connection = SocketConnection(self.env, sock, address)
-        self.admission.enter(connection, address.prefix)
+        self.admission.enter(connection)
         session = Handshake(connection, self._handshakes, self.admission.protect, self.rendezvous.enter)
         try:
             connection.start(session)
@@ -241,13 +245,10 @@ class Relay:
 
     def admit_address(self, address: PeerAddress) -> Optional[CloseReason]:
         """Make room for a connection; return None, or log and return why there is no room."""
-        obstacle = self._policy.refuse_address(address.host) or self.admission.make_room(address.prefix)
-        if isinstance(obstacle, CloseReason):
-            self._log_refusal(address, obstacle)
-            return obstacle
-        if obstacle is not None:
-            obstacle.close(CloseReason.EVICTED)
-        return None
+        reason = self.admission.make_room(address)
+        if reason is not None:
+            self._log_refusal(address, reason)
+        return reason
 
     def _header_refused(self, balancer: SystemAddress, detail: str) -> None:
         address = peer_address(balancer, self._limits.ipv6_prefix)
@@ -271,10 +272,7 @@ class Relay:
             collapse="resources",
             error=error.strerror or str(error),
         )
-        oldest = self.admission.next_to_evict()
-        if oldest is not None:
-            oldest.close(CloseReason.EVICTED)
-        return oldest is not None
+        return self.admission.evict()
 
     # The way out.
 
@@ -333,7 +331,7 @@ class Relay:
             self.loop.stop()
         elif self.loop.now >= self._drain_until and not self._drained:
             self._drained = True
-            tunnels = [each for each in self.admission.all() if each.session.state is State.TUNNEL]
+            tunnels = [each for each in self.connections() if each.session.state is State.TUNNEL]
             self.loop.call_for_each(tunnels, lambda each: finish(each, CloseReason.SHUTDOWN))
 
 

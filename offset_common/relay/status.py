@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Protocol
 from offset_common.relay.admission import Admission
 from offset_common.relay.buffer_pool import BufferPool
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.lifecycle import State
 from offset_common.relay.rendezvous import Rendezvous
@@ -34,7 +33,7 @@ class Described(Protocol):
 
     loop: EventLoop
     buffers: BufferPool
-    admission: Admission[SocketConnection]
+    admission: Admission
     rendezvous: Rendezvous
     ended: Counter[CloseReason]
     bugs: int

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, Optional
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offset_common.relay.addresses import peer_address, show_address
+from offset_common.relay.addresses import PeerAddress, peer_address, show_address
 from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.limits import Limits
+from offset_common.relay.policy import Policy
 
 
 @pytest.mark.parametrize(
@@ -43,75 +46,82 @@ STEPS = st.lists(
 )
 
 
-class Life:
-    """The model's record of one connection."""
+KEPT = ("_limits", "_policy", "_evictable")
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.protected = self.settled = False
+
+class Peer:
+    """A connection, with the model's record of it."""
+
+    def __init__(self, address: str, admission: Admission) -> None:
+        self.address = PeerAddress(f"{address}:99", address, address)
         self.key = b""
+        self.protected = self.settled = False
+        self.ended: Optional[CloseReason] = None
+        self._admission: Any = admission
+
+    def close(self, reason: CloseReason) -> None:
+        self.ended = reason
+        self._admission.leave(self)
 
 
 @given(STEPS)
 def test_no_limit_is_exceeded_and_nothing_is_left(steps: list[tuple[str, int]]) -> None:
     limits = Limits(connections=8, connections_per_address=4, connections_per_key=3, unauthenticated=5)
-    admission: Admission[int] = Admission(limits)
-    lives: dict[int, Life] = {}
-    evictable: list[int] = []  # the oldest first
-    for now, (step, number) in enumerate(steps, 1):
-        chosen = list(lives)[number % len(lives)] if lives else None
+    admission: Any = Admission(limits, Policy())
+    peers: list[Peer] = []
+    evictable: list[Peer] = []  # the oldest first
+    for step, number in steps:
         if step == "enter":
-            address = f"1.1.1.{number % 3}"
-            obstacle = admission.make_room(address)
-            own = [each for each in evictable if lives[each].address == address]
-            full = sum(life.address == address for life in lives.values()) >= 4
-            crowded = len(lives) >= 8 or sum(not life.key for life in lives.values()) >= 5
-            if isinstance(obstacle, CloseReason):
+            new = Peer(f"1.1.1.{number % 3}", admission)
+            own = [each for each in evictable if each.address == new.address]
+            full = sum(each.address == new.address for each in peers) >= 4
+            crowded = len(peers) >= 8 or sum(not each.key for each in peers) >= 5
+            reason = admission.make_room(new.address)
+            if reason is not None:
                 assert not (own if full else evictable)
-                assert obstacle is (CloseReason.LIMIT_ADDRESS if full else CloseReason.LIMIT_TOTAL)
+                assert reason is (CloseReason.LIMIT_ADDRESS if full else CloseReason.LIMIT_TOTAL)
                 assert full or crowded
                 continue
-            assert (obstacle is not None) == (full or crowded)
-            if obstacle is not None:
-                mine = [each for each in evictable if lives[each].address == lives[obstacle].address]
-                assert obstacle == mine[0], "the oldest of its address"
-                addresses = [lives[each].address for each in evictable]
+            evicted = [each for each in peers if each.ended]
+            assert len(evicted) == (full or crowded)
+            for each in evicted:
+                assert each.ended is CloseReason.EVICTED
+                mine = [other for other in evictable if other.address == each.address]
+                assert each is mine[0], "the oldest of its address"
+                addresses = [other.address for other in evictable]
                 assert full or len(mine) == max(map(addresses.count, addresses)), "of the address with most"
-                admission.leave(obstacle)
-                del lives[obstacle]
-                evictable.remove(obstacle)
-            admission.enter(now, address)
-            lives[now] = Life(address)
-            evictable.append(now)
-        elif chosen is not None:
-            life = lives[chosen]
-            if step == "protect" and not life.key:
-                admission.protect(chosen, True)
-                life.protected = True
-                evictable = [each for each in evictable if each != chosen]
-            elif step == "unprotect" and life.protected:
-                admission.protect(chosen, False)
-                life.protected = False
-                evictable.append(chosen)
-            elif step == "authenticate" and not life.key and not life.protected:
+                peers.remove(each)
+                evictable.remove(each)
+            admission.enter(new)
+            peers.append(new)
+            evictable.append(new)
+        elif peers:
+            peer = peers[number % len(peers)]
+            if step == "protect" and not peer.key:
+                admission.protect(peer, True)
+                peer.protected = True
+                evictable = [each for each in evictable if each is not peer]
+            elif step == "unprotect" and peer.protected:
+                admission.protect(peer, False)
+                peer.protected = False
+                evictable.append(peer)
+            elif step == "authenticate" and not peer.key and not peer.protected:
                 key = bytes([number % 4 + 1])
-                reason = admission.authenticate(chosen, key)
-                assert (reason is not None) == (sum(each.key == key for each in lives.values()) >= 3)
-                step = "leave" if reason is not None else step
-                life.key = key if reason is None else b""
-            elif step == "settle" and life.key and not life.settled:
-                admission.settle(chosen)
-                life.settled = True
-                evictable.remove(chosen)
+                full = sum(each.key == key for each in peers) >= 3
+                peer.key = key
+                assert (admission.authenticate(peer) is not None) == full
+                step = "leave" if full else step
+            elif step == "settle" and peer.key and not peer.settled:
+                admission.settle(peer)
+                peer.settled = True
+                evictable.remove(peer)
             if step == "leave":
-                admission.leave(chosen)
-                del lives[chosen]
-                evictable = [each for each in evictable if each != chosen]
-        assert admission.all() == list(lives)
-    for connection in list(lives):
-        admission.leave(connection)
-    left = [
-        name for name, value in vars(admission).items() if name not in ("_limits", "_evictable") and value
-    ]
+                admission.leave(peer)
+                peers.remove(peer)
+                evictable = [each for each in evictable if each is not peer]
+        assert admission.all() == peers
+    for peer in peers:
+        admission.leave(peer)
+    left = [name for name, value in vars(admission).items() if name not in KEPT and value]
     assert left == []
     assert not any(vars(admission._evictable).values())

@@ -61,7 +61,7 @@ class Caller(TestPeer):
         self.harness.run_until(lambda: self.connection in evictable(self.harness.relay.admission))
 
 
-def evictable(admission: Admission[SocketConnection]) -> list[SocketConnection]:
+def evictable(admission: Admission) -> list[SocketConnection]:
     """Return the connections that are not in the handshake pool and have no role."""
     return [each for group in admission._evictable._connections.values() for each in group]
 

@@ -357,6 +357,7 @@ def test_wrong_relay_message_ends_one_connection(harness: Harness, role: str) ->
 def test_connection_with_a_role_is_settled(harness: Harness) -> None:
     harness.tunnel()
     harness.pending(harness.listener())
-    assert harness.relay.admission.next_to_evict() is None
+    assert not harness.relay.admission.evict()
     unsettled = harness.admit()
-    assert harness.relay.admission.next_to_evict() is unsettled.connection
+    assert harness.relay.admission.evict()
+    assert harness.reason_of(unsettled.connection) is CloseReason.EVICTED
