@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from offset_common.channel.connection import Connection
 from offset_common.relay import event_loop
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.limits import MIB
@@ -42,7 +43,14 @@ class Front:
         if not self._closed:
             self.loop.run_once()
 
-    def move(self, near: TestPeer, far: TestPeer, near_output: bytes = b"", far_output: bytes = b"") -> None:
+    def move(
+        self,
+        near: TestPeer,
+        far: TestPeer,
+        near_output: bytes = b"",
+        far_output: bytes = b"",
+        number: int = 6,
+    ) -> None:
         """Move a tunnel to the worker, as the front process does; let both peers run the worker's loop.
 
         Args:
@@ -50,9 +58,10 @@ class Front:
             far: the accepting end.
             near_output: bytes that it has not read yet.
             far_output: the same for the other end.
+            number: identifies the connecting end; the next one identifies the other.
         """
         connections = (near.connection, far.connection)
-        ends = [end_of(connection, number) for number, connection in enumerate(connections, 6)]
+        ends = [end_of(connection, number) for number, connection in enumerate(connections, number)]
         ends = [end._replace(output=output) for end, output in zip(ends, (near_output, far_output))]
         datagram = encode_pair(*ends)
         assert datagram is not None
@@ -168,6 +177,31 @@ def test_worker_stops_when_its_front_process_is_gone(front: Front) -> None:
     with contextlib.suppress(BrokenPipeError):  # of a heartbeat
         front.loop.run_once()
     assert front.loop._stopped
+
+
+def test_bug_in_taking_a_pair_ends_that_pair_alone(
+    harness: Harness, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = harness.tunnel()
+    front.move(near, far)
+    lost = harness.tunnel()
+    before = len(descriptors())
+
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "import_state", bug)
+        front.move(*lost, far_output=b"output", number=8)
+        for peer in lost:
+            assert peer.wait_for_end() == []
+    near.send(b"message")
+    assert far.receive() == b"message"
+    harness.run_rounds(3)
+    bug_report, *ends = front.reports()
+    assert "ZeroDivisionError" in bug_report["bug"]
+    assert [(each["ended"], each["reason"]) for each in ends] == [(8, "BUG"), (9, "BUG")]
+    assert len(descriptors()) == before - 2
 
 
 @pytest.mark.parametrize("arrived", [0, 1])

@@ -19,12 +19,12 @@ from typing import Any, Optional
 from offset_common.channel.connection import Connection
 from offset_common.relay.addresses import PeerAddress
 from offset_common.relay.buffer_pool import BufferPool, return_large_blocks
-from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.close_reason import CloseReason, reason_of
 from offset_common.relay.connection import Environment, SocketConnection
 from offset_common.relay.event_loop import READ, EventLoop
 from offset_common.relay.input_buffer import ReceiveBuffer
 from offset_common.relay.sessions.closing import finish
-from offset_common.relay.sessions.tunnel import Meter, Tunnels
+from offset_common.relay.sessions.tunnel import Meter, Tunnel, Tunnels
 from offset_common.relay.signals import HANDLED
 from offset_common.relay.workers.transfer import End, decode_pair, receive_with_sockets
 
@@ -101,14 +101,31 @@ class Worker:
         for connection, end in zip(connections, ends):
             self._connections[end.number] = connection
             self.numbers[connection] = end.number
-            connection.adopt(Connection.import_state(end.state), end.input, end.key)
-            if end.output:  # before an end starts: if it fails, the other one still delivers its output
-                connection.output.append(end.output, self.loop.now)
-        tunnels = self._tunnels.adopt(*connections)
+        try:
+            tunnels = self._restore_pair(connections, ends)
+        except Exception as error:  # it ends only this pair
+            self._drop_pair(connections, error)
+            return
         for connection, tunnel in zip(connections, tunnels):
             connection.start(tunnel)
         for tunnel in tunnels:
             tunnel.start()
+
+    def _restore_pair(self, connections: list[SocketConnection], ends: list[End]) -> tuple[Tunnel, Tunnel]:
+        for connection, end in zip(connections, ends):
+            connection.adopt(Connection.import_state(end.state), end.input, end.key)
+            if end.output:  # before an end starts: if it fails, the other one still delivers its output
+                connection.output.append(end.output, self.loop.now)
+        return self._tunnels.adopt(*connections)
+
+    def _drop_pair(self, connections: list[SocketConnection], error: Exception) -> None:
+        """Close the connections of a pair that could not be restored; they have no session yet."""
+        reason, detail = reason_of(error)
+        if reason is CloseReason.BUG:
+            self._report_bug(connections[0], error)
+        for connection in connections:
+            connection.release()
+            self._connection_closed(connection, reason, detail)
 
     def _refuse_pair(self, ends: list[End], descriptors: list[int]) -> None:
         # This process had no descriptor left; the kernel has closed those that did not arrive.
