@@ -249,7 +249,7 @@ def _find(token: str, options: list[_Option]) -> tuple[str, list[_Option]]:
 
 
 def _mismatch(usage: str, given: list[str], arguments: list[str]) -> str:
-    """Return the first difference between the arguments and the usage line with most of their words."""
+    """Return the first difference between the arguments and the usage line that is most like them."""
     lines = usage.partition(":")[2].strip().splitlines()
     pattern = max(lines, key=lambda line: len({*line.split()} & {*arguments, *given}))
     repeatable = re.findall(r"(--[\w-]+)[^-]*?\.\.\.", pattern)

@@ -36,7 +36,7 @@ class OffsetError(Exception):
 
 
 class OperatorError(OffsetError):
-    """An error that the person at the command line can fix."""
+    """An error that the user of the command line can fix."""
 
     exit_status = 1
 

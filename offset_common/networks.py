@@ -42,7 +42,7 @@ def parse_network(text: str) -> Network:
 
 
 class NetworkSet:
-    """A set of networks: `address in networks`. Thousands of networks take no longer than a few.
+    """A set of networks: `address in networks`. A lookup among thousands takes no longer than among a few.
 
     Args:
         networks: in any order; they may overlap.

@@ -93,7 +93,7 @@ def test_configuration_of_the_package_starts_the_relay(tmp_path: Path) -> None:
     assert words[:2] == ["/usr/bin/strelay", "--config"]
     configuration = tmp_path / "relay.toml"
     text = (ROOT / "debian/relay.toml").read_text("utf-8").replace("0.0.0.0:4567", "127.0.0.1:0")
-    # Every option that it suggests is one.
+    # Turn on every option that its comments suggest: each must exist.
     text = re.sub(r"^# ([a-z-]+ = )", r"\1", text, flags=re.MULTILINE).replace(
         "/etc/offset-relay", str(tmp_path)
     )

@@ -224,7 +224,7 @@ def check_forward(line: str, _directory: Path) -> None:
 
 
 def request_state(line: str, directory: Path) -> None:
-    """Send the signal to a relay from a shell, as `kill` may be no program; expect the state in the log."""
+    """Send the signal to a relay from a shell, where `kill` is built in; expect the state in the log."""
     relay = RelayProcess(directory / "relay/relay.ident")
     try:
         run(f"sh -c '{line.replace('PID', str(relay.process.pid))}'", directory)

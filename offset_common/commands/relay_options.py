@@ -73,7 +73,7 @@ def read_options(arguments: Mapping[str, Any]) -> RelayOptions:
 
 
 def check_options(arguments: Mapping[str, Any], running: Optional[Mapping[str, Any]] = None) -> None:
-    """Check all options, their files and host names, as a start would; open no port and create no file.
+    """Check all options, their files and host names, as at startup; open no port and create no file.
 
     Args:
         arguments: by option name, as docopt returns them.

@@ -79,7 +79,7 @@ class AwaitingOrder(MessageSession):
 
 
 class HomeRelay(Protocol):
-    """The parts of the relay that a forwarded peer passes."""
+    """The parts of the relay that a forwarded peer goes through."""
 
     env: Environment
     admission: Admission

@@ -118,6 +118,6 @@ def read_name(text: Optional[str]) -> str:
     name = socket.gethostname()[:MAX_NAME_SIZE] if text is None else text
     if not name or len(name) > MAX_NAME_SIZE or not all(c.isalnum() or c in "-._" for c in name):
         raise UsageError(
-            f"--fleet-name has 1 to {MAX_NAME_SIZE} letters, digits, '-', '.' and '_', such as relay-1"
+            f"--fleet-name must be 1 to {MAX_NAME_SIZE} letters, digits, '-', '.' and '_', such as relay-1"
         )
     return name

@@ -102,7 +102,7 @@ class Directory:
         path = self.path / name
         temporary = self.path / f".{name}-{secrets.token_hex(8)}"
         try:
-            # Private from the start: a network file system may not let the mode be changed.
+            # Private at creation: a network file system may not let the mode be changed.
             with open(temporary, "x", encoding="utf-8", opener=_private) as file:
                 file.write(content)
                 file.flush()

@@ -109,7 +109,7 @@ class EventLoop:
         start_thread(lambda: self.call_soon_threadsafe(work()), f"offset {name}")
 
     def stop(self) -> None:
-        """Let `run` return."""
+        """Make `run` return."""
         self._stopping = True
 
     def run(self) -> None:

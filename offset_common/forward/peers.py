@@ -20,7 +20,7 @@ from offset_common.identity import decode_key, encode_key
 
 FILE = "peers"
 _HEADING = (
-    "# Which keys may use what this machine shares with stforward, and which not:\n"
+    "# Which keys may use what this machine shares with stforward, and which may not:\n"
     "# allow KEY NAME\n"
     "# deny KEY NAME\n"
 )

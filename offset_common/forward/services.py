@@ -91,7 +91,7 @@ def parse_services(words: Sequence[str]) -> dict[str, Service]:
                 host = f"{word}:22"
                 what = "" if name else f" for a port of the host {text}"
                 raise UsageError(f"{quote(word)} names no port; write it as in ssh=22, or {host}{what}")
-            # Not 127.0.0.1: many servers for development listen on ::1 only.
+            # Not 127.0.0.1: many development servers listen on ::1 only.
             target = parse_address(f"localhost:{text}" if text.isdigit() else text)
         name = name or (str(target.port) if isinstance(target, Address) else clean_name(Path(text).name))
         if name in services:

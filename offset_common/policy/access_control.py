@@ -11,7 +11,7 @@ from offset_common.relay.lifecycle import State
 from offset_common.relay.sessions.closing import finish
 from offset_common.wire.messages import InitRole
 
-# A handshake may be in the pool, and its connection is checked after it; the others are already ending.
+# A connection in its handshake is checked afterwards, as the pool may have it; the others are already ending.
 UNCONCERNED = (State.HANDSHAKE, State.FLUSHING, State.LINGERING, State.CLOSED)
 
 

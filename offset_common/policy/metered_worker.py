@@ -56,7 +56,7 @@ class MeteredWorker(Worker):
     """A worker whose tunnels have meters."""
 
     def begin_metering(self, rate: Optional[float], rate_per_key: Optional[float]) -> None:
-        """Start to apply these rates, and to report what is read."""
+        """Start applying these rates, and reporting what is read."""
         loop = self.loop
         self._rates = Rates(lambda: loop.now, rate, rate_per_key)
         self._counts: dict[int, int] = {}  # bytes by number of the connection, since the last report

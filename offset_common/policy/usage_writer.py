@@ -25,7 +25,7 @@ class UsageWriter:
     Args:
         file: the file.
         loaded: called with a month and its volumes in the file, before the first volumes of that month are
-            added, unless they were read at the start.
+            added, unless they were read at startup.
         failed: called with the reason each time the file cannot be written or read.
 
     Both are called in the thread of the writer.
@@ -44,7 +44,7 @@ class UsageWriter:
         """Start the thread.
 
         Args:
-            known_month: the month that was read at the start; None if the file could not be read.
+            known_month: the month that was read at startup; None if the file could not be read.
         """
         self._known_month = known_month
         start(self._thread)

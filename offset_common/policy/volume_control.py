@@ -65,7 +65,7 @@ class VolumeControl:
                 self._report_failure(str(error))
 
     def attach(self, relay: Steered) -> None:
-        """Start to count."""
+        """Start counting."""
         loop = relay.loop
         events = VolumeEvents(self._warn, self._exceed, self._save, self._report_keys, loop.call_soon)
         counter = VolumeCounter(lambda: loop.now, self._calendar, self._quotas, events)

@@ -1,4 +1,4 @@
-"""Start-time fair queueing: the least used address goes next, and in it the least used connection.
+"""Start-time fair queueing by address, then by connection: the one that has used the least goes next.
 
 An address that keeps a thousand connections busy gets the same share of the processor as an address with
 one. Inside an address, *light* connections (their turns are short and leave no work) get four fifths

@@ -20,8 +20,8 @@ class HostView(NamedTuple):
         name: its name, for people.
         address: where other hosts reach it.
         alive: whether it is in the directory.
-        forwarded_to: connects and accepts that were joined there, since the start.
-        forwarded_from: connects and accepts that came from there, since the start.
+        forwarded_to: connects and accepts that were joined there, since startup.
+        forwarded_from: connects and accepts that came from there, since startup.
         received: bytes that it sent on connections that this host opened.
         sent: bytes sent to it on the same connections.
     """

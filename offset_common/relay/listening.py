@@ -86,8 +86,8 @@ def _listen_on_one(
 ) -> None:
     """Add the listening sockets for one address to `sockets`.
 
-    An address that this host does not have is skipped if the name has another that it has: many hosts without
-    IPv6 have `::1 localhost` in their hosts file.
+    Of a name with several addresses, those that this host does not have are skipped, unless it has none: many
+    hosts without IPv6 have `::1 localhost` in their hosts file.
     """
     port = address.port
     left_out: list[tuple[str, OSError]] = []

@@ -54,8 +54,8 @@ class Rendezvous:
         policy: Policy,
     ) -> None:
         self.registry: Registry[Listener, PendingConnect, SocketConnection] = Registry(limits)
-        self.authenticated = 0  # peers that proved their keys here, since the start
-        self.joined = 0  # tunnels, since the start
+        self.authenticated = 0  # peers that proved their keys here, since startup
+        self.joined = 0  # tunnels, since startup
         self.homes = Homes()
         self._loop = loop
         self._tunnels = tunnels

@@ -1,4 +1,4 @@
-"""The relay's signals, from the first moment of its start to its exit.
+"""The relay's signals, from the moment it is started to its exit.
 
 strelay.py imports this file before it checks the version of Python. So it imports next to nothing, and must
 parse on old Pythons, like offset_common/requirements.py.
@@ -30,7 +30,7 @@ _KEPT_IGNORED = (signal.SIGINT, getattr(signal, "SIGHUP", None))
 class Signals:
     """Keeps signals while the relay starts, and passes them on once it can act on them.
 
-    A signal that stops the relay ends its start, with status 0.
+    A signal that stops the relay ends its startup, with status 0.
     """
 
     def __init__(self):
@@ -79,7 +79,7 @@ class Signals:
         if self._act is not None:
             self._act(number)
             return
-        # Kept even if it ends the start: Python discards exceptions in a few places, such as finalizers.
+        # Kept even if it ends the startup: Python discards exceptions in a few places, such as finalizers.
         self._early.append(number)
         if self._may_exit and number in STOPPING:
             _report("strelay: stopped by %s before it was ready\n" % signal.Signals(number).name)

@@ -40,7 +40,7 @@ class Described(Protocol):
 
 
 def describe(relay: Described) -> dict[str, Any]:
-    """Return the current figures, then totals since the start, as fields for the log."""
+    """Return the current figures, then totals since startup, as fields for the log."""
     connections = relay.admission.all()
     states = Counter(connection.session.state for connection in connections)
     return {

@@ -103,7 +103,7 @@ class WatchedSocket(ReadyEntry):
         return self._bytes_awaited
 
     def await_bytes(self, count: int) -> None:
-        """Let the socket count as readable once `count` bytes have arrived, or the peer has closed."""
+        """Make the socket count as readable once `count` bytes have arrived, or the peer has closed."""
         if count != self._bytes_awaited:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
             self._bytes_awaited = count

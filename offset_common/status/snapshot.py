@@ -70,14 +70,14 @@ class Census(NamedTuple):
     Args:
         roles: connections by role.
         queued: bytes that peers have not read.
-        traffic: bytes since the start, including those of ended connections.
+        traffic: bytes since startup, including those of ended connections.
         limits: all limits, with their use.
         keys: authenticated connections of each key.
         addresses: connections of each IPv4 address or IPv6 prefix.
-        ended: connections that ended or were refused, since the start, by reason.
-        tunnels: tunnels created since the start.
-        handshakes: handshakes completed since the start.
-        bugs: connections that an error in the relay has ended since the start.
+        ended: connections that ended or were refused, since startup, by reason.
+        tunnels: tunnels created since startup.
+        handshakes: handshakes completed since startup.
+        bugs: connections that an error in the relay has ended since startup.
         waiting_for_buffers: connections that are not read until there is memory.
         rows: every connection if they were requested; otherwise empty.
         fleet: the fleet that the relay belongs to, if there is one.

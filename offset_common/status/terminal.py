@@ -150,7 +150,7 @@ def status_lines(
         heading("connections"),
         "  "
         + ", ".join(f"{count:,} {_text(role).replace('_', ' ')}" for role, count in status["roles"].items()),
-        f"  since the start: {totals['connections']:,} connections, {totals['tunnels']:,} tunnels,"
+        f"  since startup: {totals['connections']:,} connections, {totals['tunnels']:,} tunnels,"
         f" {byte_text(totals['received_bytes'])} received, {byte_text(totals['sent_bytes'])} sent",
     ]
     if previous is not None:

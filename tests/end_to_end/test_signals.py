@@ -1,4 +1,4 @@
-"""Signals to strelay.py, from its first moment on."""
+"""Signals to strelay.py, from the moment it is started."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.relay_process import LOCALHOST, StartRelay, command, write_id
 STOPPING = [signal.SIGTERM, signal.SIGINT]
 OTHER = [signal.SIGHUP, signal.SIGUSR1]
 
-# Stops the start of the relay at a module that it imports, or at the identity, until a line comes from stdin.
+# Stops the startup of the relay at a module that it imports, or at the identity, until a line comes from stdin.
 PAUSED_AT_IMPORT = """
 import builtins, select, sys
 import strelay
@@ -50,7 +50,7 @@ sys.exit(strelay.main())
 
 @contextlib.contextmanager
 def starting(directory: Path, program: str) -> Iterator[LoggedProcess]:
-    """Run a relay that pauses in its start."""
+    """Run a relay that pauses during its startup."""
     arguments = command(write_identity(directory), f"{LOCALHOST}:0")[2:]
     process = LoggedProcess([sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE)
     try:
@@ -61,7 +61,7 @@ def starting(directory: Path, program: str) -> Iterator[LoggedProcess]:
 
 
 def go_on(process: LoggedProcess) -> None:
-    """Let a paused start continue."""
+    """Let a paused startup continue."""
     assert process.process.stdin is not None
     process.process.stdin.write(b"\n")
     process.process.stdin.close()

@@ -204,7 +204,7 @@ def test_a_reload_reads_no_identity_that_is_in_use(tmp_path, start_relay):
     path = tmp_path / "relay.toml"
     path.write_text("tunnels = 5\n")
     relay = start_relay("--config", str(path))
-    relay.identity.unlink()  # like a pipe, or a file on a file system that is mounted for the start only
+    relay.identity.unlink()  # like a pipe, or a file on a file system that is mounted during startup only
     relay.process.send_signal(signal.SIGHUP)
     relay.wait_for_line("^reloaded")
     relay.stop_cleanly()

@@ -75,7 +75,7 @@ def test_backlogged_addresses_are_served_equally(
 
 @given(st.lists(COSTS, min_size=5, max_size=80), st.integers(2, 6))
 def test_backlogged_entries_of_an_address_share_it(costs: list[float], count: int) -> None:
-    """Two turns each among the busy entries, and two between them and the light ones that they all were."""
+    """No two entries differ by more than two turns among the busy ones, plus two from when all were light."""
     queue: FairQueue[Entry] = FairQueue()
     entries = [Entry(queue, "a", str(number)) for number in range(count)]
     for entry in entries:

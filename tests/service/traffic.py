@@ -114,7 +114,7 @@ class Newcomers(Tasks):
             task()
 
     def _listen_again(self) -> None:
-        # Not only until the test stops: the last connect would wait for its listener until it is closed.
+        # This continues until the last connect has ended, which would otherwise wait in vain for a listener.
         while not self._connects_ended.is_set():
             self._listen()
 

@@ -79,7 +79,7 @@ class State(NamedTuple):
     """The content of the state line."""
 
     figures: dict[str, int]
-    ended: dict[str, int]  # connections for each reason, since the start
+    ended: dict[str, int]  # connections for each reason, since startup
 
 
 def without_time(line: str) -> str:

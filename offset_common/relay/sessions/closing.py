@@ -21,7 +21,7 @@ def _discard_input(connection: SocketConnection) -> bool:
 
 
 def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
-    """Start to deliver the queued output; the connection closes after that."""
+    """Start delivering the queued output; the connection closes after that."""
     session = Flushing(connection)
     connection.begin_close(reason, session)
     if not connection.output:

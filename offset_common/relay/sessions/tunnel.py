@@ -86,7 +86,7 @@ class Tunnel(ConnectionSession):
         self._partner = partner
 
     def start(self) -> None:
-        """Start to forward, first what was read before."""
+        """Start forwarding, first what was read before."""
         connection = self.connection
         if not connection.closed:
             connection.resume_reading()
