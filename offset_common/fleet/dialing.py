@@ -1,4 +1,4 @@
-"""Connecting to another host over TCP, in the event loop."""
+"""Connect to another host over TCP, in the event loop."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Directory:
 
     def find_host(self, host: str, now: float) -> int:
         """Ask whether a host is alive; return the number of the question, for its `Found`."""
-        if host in self.hosts:  # also while the directory is unreachable
+        if host in self.hosts:  # even while the directory is unreachable
             self._next_question += 1
             self._events.append(Found(self._next_question - 1, self.hosts[host]))
             return self._next_question - 1

@@ -48,7 +48,7 @@ redis.call('SET', KEYS[1], text, 'PX', ARGV[2])
 return text
 """
 
-# The larger epoch wins, in whatever order claims arrive, and however often. An entry that is already there is
+# The larger epoch wins, even if claims arrive in another order or repeatedly. An entry that exists already is
 # only extended, which even a server without free memory allows.
 _CLAIM = """
 local answers = {}

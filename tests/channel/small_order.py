@@ -26,4 +26,4 @@ ED25519_KEYS = [
     for y in (0, 1, _P - 1, _P, _P + 1, *_Y_OF_ORDER_8)
     for sign in (0, _SIGN)
 ]
-"""The 14 encodings of Ed25519 points of small order: y = 0, 1 and -1, also unreduced, and order 8."""
+"""The 14 encodings of Ed25519 points of small order: y = 0, 1 and -1, reduced and unreduced, and order 8."""

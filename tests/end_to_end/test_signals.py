@@ -21,7 +21,7 @@ from tests.support.relay_process import LOCALHOST, StartRelay, command, write_id
 STOPPING = [signal.SIGTERM, signal.SIGINT]
 OTHER = [signal.SIGHUP, signal.SIGUSR1]
 
-# Stops the startup of the relay at a module that it imports, or at the identity, until a line comes from stdin.
+# Pauses the startup of the relay at a module that it imports, or at the identity, until stdin has a line.
 PAUSED_AT_IMPORT = """
 import builtins, select, sys
 import strelay
