@@ -67,7 +67,7 @@ class StatusService:
             ServiceError: the system refuses what the server needs.
         """
         public = [sock for sock in self._sockets if not _is_loopback(sock)]
-        # Not at once: a relay's log begins with the line that it is ready.
+        # Not at once: a relay's log begins with the line "relay ready".
         relay.loop.call_soon(partial(self._announce, public))
         facts = RelayFacts(encode_key(relay.identity.public_key), tuple(relay.addresses), time.time())
         routes = Routes(facts, Snapshots(relay), self._log, name_of, any_host=bool(public))

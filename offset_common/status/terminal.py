@@ -149,7 +149,7 @@ def status_lines(
         "",
         heading("connections"),
         "  "
-        + ", ".join(f"{count:,} {_text(role).replace('_', ' ')}" for role, count in status["roles"].items()),
+        + ", ".join(f"{_text(role).replace('_', ' ')}: {count:,}" for role, count in status["roles"].items()),
         f"  since startup: {totals['connections']:,} connections, {totals['tunnels']:,} tunnels,"
         f" {byte_text(totals['received_bytes'])} received, {byte_text(totals['sent_bytes'])} sent",
     ]

@@ -239,7 +239,7 @@ def test_drain_does_not_list_all_connections_in_each_round(
     harness.tunnel()
     harness.relay.retire(3600.0)
     with monkeypatch.context() as patch:
-        patch.setattr(Admission, "all", None)  # with thousands of connections it would take long
+        patch.setattr(Admission, "all", None)  # with thousands of connections it would take a long time
         harness.run_rounds()
         harness.advance(60.0)
     assert not harness.loop._stopped

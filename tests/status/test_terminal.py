@@ -38,7 +38,7 @@ def test_command_shows_what_the_page_shows(
     assert encode_key(relay.public_key) in out
     limit = relay.status()["limits"][0]["limit"]
     assert f"] 3 of {limit:,} connections\n" in out
-    assert "1 listener, 0 pending connect, 2 tunnel" in out
+    assert "listener: 1, pending connect: 0, tunnel: 2" in out
     assert encode_key(callee.public_key) in out
     assert "rejected by the listener" in out
     assert "relay ready: address=" in out
