@@ -46,24 +46,21 @@ class Account:
         address: counts those of the address.
     """
 
-    __slots__ = ("_address", "_held", "_pool")
+    __slots__ = ("_address", "_excess", "_pool", "held")
 
     def __init__(self, pool: BufferPool, address: _Address) -> None:
         self._pool = pool
         self._address = address
-        self._held = 0  # bytes
-
-    @property
-    def held(self) -> int:
-        """The bytes that the connection holds."""
-        return self._held
+        self.held = 0  # bytes
+        self._excess = 0  # bytes that the rule applies to
 
     def add(self, size: int) -> None:
         """Add `size`, which may be negative. This never fails: see `fits`."""
-        before = self._excess
-        self._held += size
-        change = self._excess - before
+        self.held += size
+        excess = max(0, self.held - FREE_BUFFER_SIZE)
+        change = excess - self._excess
         if change:
+            self._excess = excess
             self._address.held += change
             self._pool.count(change)
 
@@ -74,13 +71,13 @@ class Account:
             size: bytes.
             beside: the account of the connection that sends them to this one, if any.
         """
-        size -= max(0, FREE_BUFFER_SIZE - self._held)
+        size -= max(0, FREE_BUFFER_SIZE - self.held)
         # However small the pool is, one frame at a time must pass.
         return size <= 0 or size <= self._allowed() or not self._others(beside)
 
     def available(self) -> int:
         """Return how many more bytes the rule allows the connection."""
-        return max(0, FREE_BUFFER_SIZE - self._held) + max(0, self._allowed())
+        return max(0, FREE_BUFFER_SIZE - self.held) + max(0, self._allowed())
 
     def _others(self, beside: Optional[Account]) -> int:
         """Return the bytes that all other connections hold."""
@@ -88,11 +85,6 @@ class Account:
         if beside is not None and beside is not self:
             own += beside._excess
         return self._pool.used - own
-
-    @property
-    def _excess(self) -> int:
-        """The bytes that the rule applies to."""
-        return max(0, self._held - FREE_BUFFER_SIZE)
 
     def _allowed(self) -> int:
         # The largest x for which (excess + x) + (address + x) <= limit - (used + x).
@@ -108,16 +100,11 @@ class BufferPool:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._used = 0
+        self.used = 0  # bytes that all connections hold, not counting FREE_BUFFER_SIZE of each
         self._addresses: WeakValueDictionary[str, _Address] = WeakValueDictionary()
         self._waiting: dict[Account, tuple[Account, int, Callable[[], None]]] = {}  # in order of arrival
         self._released = False
         self._next_scan = 0.0
-
-    @property
-    def used(self) -> int:
-        """The bytes that all connections hold, not counting FREE_BUFFER_SIZE of each."""
-        return self._used
 
     @property
     def waiting(self) -> int:
@@ -133,7 +120,7 @@ class BufferPool:
 
     def count(self, change: int) -> None:
         """Add the change of one account."""
-        self._used += change
+        self.used += change
         if change < 0:
             self._released = True
 

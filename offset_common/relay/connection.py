@@ -98,7 +98,7 @@ class SocketConnection(WatchedSocket):
     def start(self, session: ConnectionSession) -> None:
         """Set the first session, and watch the socket."""
         self.session = session
-        self.watch(READ | WRITE if self.output else READ)
+        self.watch(READ | WRITE if self.output.size else READ)
         self.extend_deadline()
 
     def change_session(self, event: Event, session: ConnectionSession, elapsed: float = 0.0) -> None:
@@ -147,13 +147,13 @@ class SocketConnection(WatchedSocket):
                 self._flush()
             if self.reading and (events & READ or self.input.backlog):
                 self.session.on_readable()
-            if self.session.may_poll_coarsely and not self.input and self.poll_coarsely():
+            if self.session.may_poll_coarsely and not self.input.kept and self.poll_coarsely():
                 self._schedule()
         except BlockingIOError:
             pass  # the socket is not ready after all
         except Exception as error:
             self.fail(error)
-        left = not self._read_all or self.input.backlog or self.input.frame_reserved
+        left = not self._read_all or self.input.backlog or self.input.missing > 0
         return left or not self.session.settled
 
     def on_deadline(self) -> None:
@@ -260,7 +260,7 @@ class SocketConnection(WatchedSocket):
     @property
     def output_room(self) -> int:
         """How many more bytes may be queued before the sender must pause."""
-        return min(OUTPUT_HIGH_WATER - len(self.output), self.account.available())
+        return min(OUTPUT_HIGH_WATER - self.output.size, self.account.available())
 
     def call_when_drained(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when the socket is writable and the output at most the low-water mark."""
@@ -272,7 +272,7 @@ class SocketConnection(WatchedSocket):
         if self.closed:
             return
         taken = 0
-        if not self.output:
+        if not self.output.size:
             try:
                 taken = self.sock.send(data, NO_WAIT)
             except BlockingIOError:
@@ -296,17 +296,16 @@ class SocketConnection(WatchedSocket):
 
     def send_pending(self) -> None:
         """Write the frames that the protocol has queued."""
-        data = b"" if self.protocol is None else self.protocol.data_to_send()
-        if data:
-            self.write(data)
+        if self.protocol is not None and self.protocol.outgoing:
+            self.write(self.protocol.data_to_send())
 
     def _flush(self) -> None:
-        if self.output:
+        if self.output.size:
             self.sent += self.output.write_to(self.sock, self.env.loop.now)
-        if not self.output:
+        if not self.output.size:
             self.watch_less(WRITE)
             self.session.on_output_sent()
-        if self._drained is not None and len(self.output) <= OUTPUT_LOW_WATER:
+        if self._drained is not None and self.output.size <= OUTPUT_LOW_WATER:
             callback, self._drained = self._drained, None
             callback()
 
@@ -316,7 +315,7 @@ class SocketConnection(WatchedSocket):
         when = self._deadline
         if self.session.keeps_alive and self.protocol is not None:
             when = min(when, self.protocol.next_deadline())
-        if self.output:
+        if self.output.size:
             when = min(when, self.output.moved_at + self.env.stall)
         if when == math.inf:
             self.env.loop.deadlines.cancel(self)
@@ -332,7 +331,7 @@ class SocketConnection(WatchedSocket):
             return
         if now >= self._deadline:
             self.session.on_deadline()
-        elif self.output and now - self.output.moved_at >= self.env.stall:
+        elif self.output.size and now - self.output.moved_at >= self.env.stall:
             self.close(CloseReason.STALLED)
         elif self.session.keeps_alive and self.protocol is not None:
             # A connection that never gets space for its partial frame ends with the idle timeout.
@@ -353,7 +352,7 @@ class SocketConnection(WatchedSocket):
 
     def take_socket_back(self) -> None:
         """Watch the socket again after `lend_socket`; the state's deadline is unchanged."""
-        self.watch(READ | WRITE if self.output else READ)
+        self.watch(READ | WRITE if self.output.size else READ)
         self._schedule()
 
     def begin_close(self, reason: CloseReason, session: ConnectionSession) -> None:

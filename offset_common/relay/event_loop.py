@@ -213,7 +213,7 @@ class EventLoop:
             self._collect(self._coarse_selector.select(0))
             watched = len(self._coarse_selector.get_map()) > 0
             self._next_coarse_poll = math.floor(self.now) + COARSE_INTERVAL if watched else math.inf
-        if self.turns:
+        if self.turns.waiting:
             # With thousands of ready connections, polling is slow. It should take a fifth of the time, but
             # readiness must be noticed soon. The coarse poll runs once a second, and does not count.
             self._run_turns(max(POLL_INTERVAL, min(4 * polling, LONGEST_POLL_INTERVAL)))
@@ -250,7 +250,7 @@ class EventLoop:
         turns = self.turns
         started = perf_counter()
         end = started + seconds
-        while turns and started < end:
+        while turns.waiting and started < end:
             entry = self._serving = turns.pop()
             self._serve_again = False
             events, entry._events = entry._events, 0
@@ -276,7 +276,7 @@ class EventLoop:
             self._tasks.popleft()()
 
     def _time_to_wait(self) -> float:
-        if self._tasks or self._gradual_tasks or self.turns:
+        if self._tasks or self._gradual_tasks or self.turns.waiting:
             return 0.0
         first = min(self._next_coarse_poll, self.deadlines.next_time())
         for _, next_time in self._periodic:

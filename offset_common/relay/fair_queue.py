@@ -53,17 +53,12 @@ class Flow:
 
 
 class AddressFlow(Flow):
-    """The flow of one address.
+    """The flow of one address."""
 
-    Args:
-        root: the flow of all addresses.
-    """
+    __slots__ = ("__weakref__", "busy", "light")
 
-    __slots__ = ("__weakref__", "busy", "light", "root")
-
-    def __init__(self, root: Flow) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.root = root
         self.light = Flow()
         self.busy = Flow()
 
@@ -75,46 +70,14 @@ class QueueEntry:
         address: the flow of its address, from `FairQueue.address`.
     """
 
-    __slots__ = ("_address", "_flow", "_long", "_queued", "_used")
+    __slots__ = ("_address", "_long", "_used", "light", "queued")
 
     def __init__(self, address: AddressFlow) -> None:
         self._address = address
-        self._flow = address.busy
         self._long = False  # its last turn was long
-        self._queued = False
-        self._used = 0.0  # seconds used, while in the busy flow
-
-    @property
-    def queued(self) -> bool:
-        """Whether it is waiting for a turn."""
-        return self._queued
-
-    @property
-    def light(self) -> bool:
-        """Whether it is light: its turns should stay short."""
-        return self._flow is self._address.light
-
-    def _push(self, sequence: int) -> None:
-        flow = self._flow
-        self._queued = True
-        self._used = max(self._used, flow.virtual_time)
-        heappush(flow.waiting, (self._used, sequence, self))
-        flow.enqueue(self._address)
-        self._address.enqueue(self._address.root)
-
-    def _charge(self, seconds: float, more: bool) -> None:
-        long = seconds > LONG_TURN
-        busy = more or (long and self._long)  # the system may have interrupted a single long turn
-        self._long = long
-        flow = self._flow
-        light = flow is self._address.light
-        flow.charge(seconds / LIGHT_WEIGHT if light else seconds, self._address)
-        self._address.charge(seconds, self._address.root)
-        if busy and not light:
-            self._used += seconds
-        else:
-            self._used = 0.0
-            self._flow = self._address.busy if busy else self._address.light
+        self._used = 0.0  # seconds used, while it is busy
+        self.light = False  # its turns should stay short
+        self.queued = False  # it waits for a turn
 
 
 E = TypeVar("E", bound=QueueEntry)
@@ -130,25 +93,28 @@ class FairQueue(Generic[E]):
     def __init__(self, newest_first: bool = False) -> None:
         self._sequence = itertools.count(step=-1 if newest_first else 1)
         self._root = Flow()
-        self._waiting = 0
+        self.waiting = 0  # entries
         self._addresses: WeakValueDictionary[str, AddressFlow] = WeakValueDictionary()
-
-    def __bool__(self) -> bool:
-        """Return whether an entry is waiting."""
-        return self._waiting > 0
 
     def address(self, name: str) -> AddressFlow:
         """Return the flow of the address `name`, for the entries of its connections."""
         flow = self._addresses.get(name)
         if flow is None:
-            flow = self._addresses[name] = AddressFlow(self._root)
+            flow = self._addresses[name] = AddressFlow()
         return flow
 
     def push(self, entry: E) -> None:
         """Queue `entry` for a turn; if it is already queued, it keeps its place."""
-        if not entry._queued:
-            entry._push(next(self._sequence))
-            self._waiting += 1
+        if entry.queued:
+            return
+        address = entry._address
+        flow = address.light if entry.light else address.busy
+        entry.queued = True
+        entry._used = max(entry._used, flow.virtual_time)
+        heappush(flow.waiting, (entry._used, next(self._sequence), entry))
+        flow.enqueue(address)
+        address.enqueue(self._root)
+        self.waiting += 1
 
     def pop(self) -> E:
         """Remove and return the entry whose turn it is; call `charge` before the next `pop`."""
@@ -156,8 +122,8 @@ class FairQueue(Generic[E]):
         while isinstance(flow, Flow):
             flow.virtual_time, _, flow = heappop(flow.waiting)
         entry: E = flow
-        entry._queued = False
-        self._waiting -= 1
+        entry.queued = False
+        self.waiting -= 1
         return entry
 
     def charge(self, entry: E, seconds: float, more: bool = False) -> None:
@@ -168,4 +134,14 @@ class FairQueue(Generic[E]):
             seconds: the cost.
             more: whether the turn left work.
         """
-        entry._charge(seconds, more)
+        long = seconds > LONG_TURN
+        busy = more or (long and entry._long)  # the system may have interrupted a single long turn
+        entry._long = long
+        address = entry._address
+        if entry.light:
+            address.light.charge(seconds / LIGHT_WEIGHT, address)
+        else:
+            address.busy.charge(seconds, address)
+        address.charge(seconds, self._root)
+        entry._used = entry._used + seconds if busy and not entry.light else 0.0
+        entry.light = not busy

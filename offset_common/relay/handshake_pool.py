@@ -182,7 +182,7 @@ class HandshakePool:
             if self._closing:
                 return
             job = self._next_job()
-            job.run(self._queue.__bool__)
+            job.run(lambda: self._queue.waiting > 0)
             self._call_soon(partial(job.done, job))
             del job  # otherwise an idle thread keeps its last job alive
 

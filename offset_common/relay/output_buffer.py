@@ -17,17 +17,14 @@ class OutputBuffer:
         account: counts the queued bytes.
     """
 
-    __slots__ = ("_account", "_buffer", "_start", "moved_at")
+    __slots__ = ("_account", "_buffer", "_start", "moved_at", "size")
 
     def __init__(self, account: Account) -> None:
         self._account = account
         self._buffer: Optional[bytearray] = None
         self._start = 0  # of the bytes not written yet
+        self.size = 0  # bytes queued
         self.moved_at = 0.0  # seconds: when the socket last accepted output, or when output was first queued
-
-    def __len__(self) -> int:
-        """Return the number of queued bytes."""
-        return 0 if self._buffer is None else len(self._buffer) - self._start
 
     def append(self, data: Buffer, now: float) -> None:
         """Queue `data`."""
@@ -36,7 +33,7 @@ class OutputBuffer:
             self._start = 0
             self.moved_at = now
         self._buffer += data
-        self._account.add(len(data))
+        self._count(len(data))
 
     def write_to(self, sock: socket.socket, now: float) -> int:
         """Write what `sock` accepts without blocking; return the number of bytes.
@@ -50,7 +47,7 @@ class OutputBuffer:
                 taken = sock.send(view[self._start :], socket.MSG_DONTWAIT)
         except BlockingIOError:
             return 0  # the socket is not ready after all
-        self._account.add(-taken)
+        self._count(-taken)
         self._start += taken
         self.moved_at = now
         if self._start == len(self._buffer):
@@ -66,5 +63,9 @@ class OutputBuffer:
 
     def clear(self) -> None:
         """Discard the queued bytes."""
-        self._account.add(-len(self))
+        self._count(-self.size)
         self._buffer = None
+
+    def _count(self, change: int) -> None:
+        self.size += change
+        self._account.add(change)

@@ -141,7 +141,7 @@ class _Walk:
         batch = list(islice(self._left, CONNECTIONS_IN_STEP))
         self._received += sum([connection.received for connection in batch])
         self._sent += sum([connection.sent for connection in batch])
-        self._queued += sum([len(connection.output) for connection in batch])
+        self._queued += sum([connection.output.size for connection in batch])
         self._sessions.update([type(connection.session) for connection in batch])
         if self._with_rows:
             self._rows += [self._row(connection) for connection in batch if not connection.closed]
@@ -155,7 +155,7 @@ class _Walk:
             connection.started_at + self._wall_clock,
             connection.received,
             connection.sent,
-            len(connection.output),
+            connection.output.size,
         )
 
     def result(self) -> Census:

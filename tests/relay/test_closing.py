@@ -43,7 +43,7 @@ def leave_unread(source: TestPeer, sink: TestPeer, messages: list[bytes]) -> Non
     received = source.connection.received + len(data)
     source.write(data)
     source.harness.run_until(lambda: source.connection.received == received)
-    assert len(sink.connection.output) > 0
+    assert sink.connection.output.size > 0
 
 
 def test_half_closed_peer_gets_pending_output(harness: Harness) -> None:
@@ -70,7 +70,7 @@ def ended_tunnel(harness: Harness, size: int) -> tuple[TestPeer, TestPeer]:
     near, far = harness.tunnel()
     near.write(near.encrypt(*[os.urandom(min(size, 50_000))] * max(1, size // 50_000)))
     if size > 300_000:
-        harness.run_until(lambda: len(far.connection.output) > 0)
+        harness.run_until(lambda: far.connection.output.size > 0)
     near.sock.close()
     harness.run_until(lambda: far.state in (State.FLUSHING, State.LINGERING))
     return near, far

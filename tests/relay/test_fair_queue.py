@@ -40,7 +40,7 @@ def test_equal_entries_go_in_the_order_of_arrival() -> None:
     for entry in entries:
         queue.push(entry)
     assert [serve(queue) for _ in entries] == entries
-    assert not queue
+    assert not queue.waiting
 
 
 def test_waiting_entry_keeps_its_one_place() -> None:
@@ -49,7 +49,7 @@ def test_waiting_entry_keeps_its_one_place() -> None:
     for entry in (first, second, first, first):
         queue.push(entry)
     assert [serve(queue), serve(queue)] == [first, second]
-    assert not queue
+    assert not queue.waiting
 
 
 @given(st.lists(st.tuples(COSTS, COSTS), min_size=5, max_size=80), st.integers(1, 5), st.integers(1, 5))

@@ -204,7 +204,7 @@ class FakePending:
 def test_slow_listener_gets_all_announcements_in_order(harness: Harness) -> None:
     listener = harness.listener()
     announced = SlowListener(harness, listener).announce(12_000)
-    output = len(listener.connection.output)
+    output = listener.connection.output.size
     assert HIGH_WATER < output < HIGH_WATER + 1000, "one high-water mark is queued"
     keys = [listener.incoming_key() for _ in announced]
     assert keys == [each.key for each in announced]

@@ -141,10 +141,10 @@ def test_unread_output_is_bounded_and_pauses_the_partner(harness: Harness, size:
     near, far = harness.tunnel()
     messages, data, sent = fill(near, size)
     assert sent < len(data), "the relay still reads from the near peer"
-    waiting = len(far.connection.output)
+    waiting = far.connection.output.size
     assert OUTPUT_LOW_WATER < waiting < OUTPUT_HIGH_WATER + 2 * 300_000
     harness.run_rounds(20)
-    assert len(far.connection.output) == waiting
+    assert far.connection.output.size == waiting
     while sent < len(data):
         sent += near.write_until_paused(data[sent : sent + 100_000])
         far.has_message()
@@ -167,7 +167,7 @@ def test_partner_is_read_again_at_the_low_water_mark(harness: Harness) -> None:
 def test_full_socket_does_not_delay_input(harness: Harness) -> None:
     near, far = harness.tunnel()
     fill(near)
-    assert far.connection.output
+    assert far.connection.output.size
     far.send(b"while its output waits")
     received = far.connection.received
     far.connection.on_turn(READ | WRITE)  # by now, its socket is full again
@@ -205,7 +205,7 @@ def test_peer_that_never_reads_is_closed_as_stalled() -> None:
     with running(Limits(stall=STALL, handshake_threads=1)) as harness:
         near, far = harness.tunnel()
         near.write(near.encrypt(*[os.urandom(50_000)] * 8))
-        harness.run_until(lambda: len(far.connection.output) > 0)
+        harness.run_until(lambda: far.connection.output.size > 0)
         harness.advance(STALL / 2)
         far.send(b"alive")
         assert near.receive() == b"alive"
@@ -223,7 +223,7 @@ def test_slow_reader_is_not_stalled() -> None:
     with running(Limits(stall=STALL, handshake_threads=1)) as harness:
         near, far = harness.tunnel()
         near.write(near.encrypt(*[os.urandom(50_000)] * 12))
-        harness.run_until(lambda: len(far.connection.output) > 0)
+        harness.run_until(lambda: far.connection.output.size > 0)
         for _ in range(3):
             harness.advance(16.0)
             far.sock.recv(200_000)
@@ -291,7 +291,7 @@ def test_whole_frame_passes_without_space_in_the_pool(harness: Harness, full_poo
     message = os.urandom(32 * KIB)
     data = near.encrypt(message)
     near.write(data[:FREE_BUFFER_SIZE])
-    harness.run_until(lambda: len(near.connection.input) == FREE_BUFFER_SIZE)
+    harness.run_until(lambda: near.connection.input.kept == FREE_BUFFER_SIZE)
     harness.run_rounds()
     assert not full_pool.is_waiting(near.connection.account)
     near.write(data[FREE_BUFFER_SIZE:])
@@ -414,7 +414,7 @@ def test_frame_with_space_is_read_in_one_piece(harness: Harness, monkeypatch: py
     message = os.urandom(60_000)
     data = near.encrypt(message)
     near.write(data[:10_000])
-    harness.run_until(lambda: len(near.connection.input) == 10_000)
+    harness.run_until(lambda: near.connection.input.kept == 10_000)
     reads = []
     read = SocketConnection.read
 

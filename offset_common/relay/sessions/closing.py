@@ -24,7 +24,7 @@ def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
     """Start delivering the queued output; the connection closes after that."""
     session = Flushing(connection)
     connection.begin_close(reason, session)
-    if not connection.output:
+    if not connection.output.size:
         session.on_output_sent()
 
 
@@ -61,7 +61,7 @@ class Flushing(_Closing):
         connection = self.connection
         if _discard_input(connection):
             connection.extend_deadline()
-        elif not connection.output:
+        elif not connection.output.size:
             connection.close(CloseReason.PEER_CLOSED)
         else:
             # The peer closed its direction, and cannot prove that it is alive; it may still be reading.

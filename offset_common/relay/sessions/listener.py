@@ -69,7 +69,8 @@ class Listener(MessageSession):
             if connection.closed or not self._unannounced:
                 return
             # If nothing is queued, send one anyway; its completion triggers the next attempt.
-            if connection.output and (len(connection.output) > HIGH_WATER or connection.output_room <= 0):
+            queued = connection.output.size
+            if queued and (queued > HIGH_WATER or connection.output_room <= 0):
                 break
             pending = next(iter(self._unannounced))
             del self._unannounced[pending]

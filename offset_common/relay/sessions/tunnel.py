@@ -126,16 +126,16 @@ class Tunnel(ConnectionSession):
     def _make_room(self, sink: SocketConnection) -> int:
         """Return how many bytes `sink` has room for; if none, pause reading until it has."""
         connection = self.connection
-        if connection.input.frame_reserved:
+        if connection.input.missing:
             return connection.input.missing  # a frame with reserved space is always read to its end
         whole = self._meter is None  # a meter may stop within a frame
-        reserved = not connection.input or connection.reserve_frame(sink, wait=not whole)
+        reserved = not connection.input.kept or connection.reserve_frame(sink, wait=not whole)
         if not reserved and not (whole and self._pass_whole_frame(sink)):
             return 0
         room = max(sink.output_room, connection.input.missing)
         if room > 0:
             return room
-        if sink.output:
+        if sink.output.size:
             connection.pause_reading()
             sink.call_when_drained(connection.resume_reading)
         else:
@@ -150,7 +150,7 @@ class Tunnel(ConnectionSession):
         """
         connection = self.connection
         size = connection.input.frame_size()
-        missing = size - len(connection.input)
+        missing = size - connection.input.kept
         arrived = connection.count_unread() >= missing
         # If it was awaited and has not arrived, the peer has closed, or the buffer is too small for it.
         awaited_in_vain = not arrived and connection.bytes_awaited > 1
@@ -158,7 +158,7 @@ class Tunnel(ConnectionSession):
             connection.reserve_frame(sink)
         elif not arrived:
             connection.await_bytes(missing)
-        elif sink.output or not sink.is_writable():
+        elif sink.output.size or not sink.is_writable():
             connection.pause_reading()
             sink.call_when_drained(connection.resume_reading)
         else:
@@ -192,12 +192,12 @@ class Tunnel(ConnectionSession):
     def _turn_limits(self) -> tuple[int, int]:
         """Return how many frames may be forwarded, and how many bytes read, in this turn."""
         loop = self.connection.env.loop
-        if self.connection.light and loop.turns:
+        if self.connection.light and loop.turns.waiting:
             frames, size = LIGHT_TURN
         else:
             light_lately = loop.now < loop.light_turn_beside(self.connection) + LIGHT_INTERVAL
             frames = FRAMES_BESIDE_LIGHT if light_lately else MOST_FRAMES
-            size = SHARED_TURN if loop.turns else LONE_TURN
+            size = SHARED_TURN if loop.turns.waiting else LONE_TURN
         if self._frame_size >= OWN_BUFFER_FROM:
             return frames, FREE_BUFFER_SIZE  # the start of a frame; the rest is read into its own buffer
         return frames, min(self._frame_size * frames, size)
