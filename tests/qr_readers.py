@@ -65,7 +65,7 @@ def _pixels(picture: Rows) -> bytes:
 
 
 def enlarged(picture: Rows, scale: int = SCALE) -> Rows:
-    """Return the picture with `scale` pixels for each."""
+    """Return the picture, `scale` times as wide and high."""
     return [[dark for dark in row for _ in range(scale)] for row in picture for _ in range(scale)]
 
 

@@ -18,7 +18,7 @@ from tests.support.process import PATIENCE, ROOT, ready_relay
 from tests.support.relay_process import command, write_identity
 
 SOCKET_UNIT = UNIT.with_suffix(".socket")
-EXPOSURE = 20  # tenths, of 100: what `systemd-analyze security` may find at most
+EXPOSURE = 20  # tenths, up to 100: the maximum that `systemd-analyze security` may report
 
 
 def settings(name: str, unit: Path = UNIT) -> list[str]:

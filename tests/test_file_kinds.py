@@ -1,4 +1,4 @@
-"""Files of another kind than the wanted one: the message says what the file is and what to do."""
+"""Files of the wrong kind: the message says what the file is and what to do."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from offset_common.identity import KeyForm, load_identity, save_identity
 from offset_common.tickets import NodeEntry
 from tests.commands import FILES, run_stmgr
 
-# Test 1 of RFC 8032, section 7.1, and the document of ring around it: docs/protocol.md, section 8.
+# Test 1 of RFC 8032, section 7.1, and the parts of a PKCS#8 key around it: docs/protocol.md, section 8.
 SEED = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
 PUBLIC_KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 OTHER_PUBLIC_KEY = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"

@@ -1,4 +1,4 @@
-"""The man pages, completions and pages of the site, made from the help pages, have all that is on these."""
+"""The man pages, completions and pages of the site, made from the help pages, have all of their content."""
 
 from __future__ import annotations
 

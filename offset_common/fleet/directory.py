@@ -124,7 +124,7 @@ class Directory:
         self._requests.answer(number, answers, now)
 
     def fail(self, number: int, reason: str, now: float) -> None:
-        """Handle a request without an answer; it may have been executed, or may still be."""
+        """Handle a request without an answer; it may have been executed, or may be executed later."""
         if not self._requests.forget(number):
             return
         self._requests.forget_all()

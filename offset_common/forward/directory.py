@@ -175,7 +175,7 @@ def _open_to_lock(path: Path) -> int:
     except OSError:
         if not path.exists():
             raise
-        return os.open(path, os.O_RDONLY)  # an identity may be readable only
+        return os.open(path, os.O_RDONLY)  # an identity file may be read-only
 
 
 def _private(name: str, flags: int) -> int:

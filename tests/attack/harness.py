@@ -31,7 +31,7 @@ class Attack:
         self._canary: Optional[Canary] = None
 
     def start_canary(self) -> None:
-        """Start the canary; return when its tunnel exists and its first newcomers were served."""
+        """Start the canary; return when its tunnel exists and its first newcomers have been served."""
         self._canary = Canary(self.relay)
 
     def swarm(self, receive_buffer: Optional[int] = None) -> Swarm:
@@ -40,7 +40,7 @@ class Attack:
         return self._swarms[-1]
 
     def check_canary(self, newcomer_faults: int = 0, slowest: float = SLOWEST_NEWCOMER) -> Report:
-        """End the canary, while the attackers may still be there, and check that others were served.
+        """End the canary, perhaps while the attackers are still connected, and check that others were served.
 
         Args:
             newcomer_faults: how many pairs of newcomers may have failed, but not the last.

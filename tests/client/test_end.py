@@ -1,4 +1,4 @@
-"""How connections end, orderly and otherwise."""
+"""How connections end, in an orderly way or not."""
 
 from __future__ import annotations
 

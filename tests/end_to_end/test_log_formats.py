@@ -41,7 +41,7 @@ FLEET = ("--fleet", "valkey://127.0.0.1:1/0", "--fleet-laddr", "127.0.0.1:0", "-
 
 
 def options(directory: Path, log_format: str) -> list[str]:
-    """Return the command line of a relay that has a cause for many warnings."""
+    """Return the command line of a relay that logs many warnings."""
     (directory / "access.txt").write_text("deny 192.0.2.1\n")
     identity = write_identity(directory)
     identity.chmod(0o640)

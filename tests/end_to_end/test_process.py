@@ -194,12 +194,12 @@ def test_opened_tunnel_has_a_line_with_both_keys(start_relay: StartRelay) -> Non
 def test_relay_serves_without_a_standard_error(tmp_path: Path, closed: str) -> None:
     with without_descriptors(tmp_path, closed) as (pid, endpoint):
         meet(endpoint)
-        # A connection with the number 2 would receive the log.
+        # A connection that got descriptor 2 would receive the log.
         assert not Path(f"/proc/{pid}/fd/2").is_socket()
 
 
 def test_relay_without_options_imports_no_optional_part(start_relay: StartRelay) -> None:
-    """Which parts may import which is in pyproject.toml."""
+    """The rules for imports between parts are in pyproject.toml."""
     program = (
         "import sys, strelay; status = strelay.main(sys.argv[3:]);"
         "print('imported:', *sys.modules, file=sys.stderr); sys.exit(status)"

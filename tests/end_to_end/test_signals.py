@@ -113,7 +113,7 @@ def test_reload_without_files_is_logged(start_relay: StartRelay) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ignored_signal_stays_ignored(tmp_path: Path, number: signal.Signals) -> None:
-    """A shell ignores SIGINT for a background job, nohup ignores SIGHUP."""
+    """A shell starts a background job with SIGINT ignored; nohup starts a program with SIGHUP ignored."""
     shell = f'trap "" {number.name[3:]}; exec "$@"'
     relay = LoggedProcess(["sh", "-c", shell, "sh", *command(write_identity(tmp_path), f"{LOCALHOST}:0")])
     try:

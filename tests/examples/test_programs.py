@@ -178,7 +178,7 @@ def test_absent_receiver_is_reported_once_and_at_the_end(programs: Programs) -> 
 
 
 def imported(script: str) -> ModuleType:
-    """Return an example as a module; the Ctrl-C of the tests stays as it was."""
+    """Return an example as a module, and keep the tests' own handler of Ctrl-C."""
     before = signal.getsignal(signal.SIGINT)
     module = importlib.import_module(f"examples.{script}")
     signal.signal(signal.SIGINT, before)
@@ -238,7 +238,7 @@ def test_help_page_is_the_docstring(script: str) -> None:
 def test_server_ends_quietly_at_ctrl_c(programs: Programs, script: str) -> None:
     process = programs.serve(script)
     shown = list(process.lines)
-    assert process.stop(signal.SIGINT) == -signal.SIGINT  # a shell calls it 130
+    assert process.stop(signal.SIGINT) == -signal.SIGINT  # a shell reports it as 130
     assert process.lines == shown
 
 

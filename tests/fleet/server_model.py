@@ -27,7 +27,7 @@ class ServerModel:
         self._expires: dict[str, float] = {}
 
     def copy(self) -> ServerModel:
-        """Return a replica of the present state; both record the largest claims in one table."""
+        """Return a replica in the current state; both record the largest claims in one table."""
         replica = copy.copy(self)
         replica._values = copy.deepcopy(self._values)
         replica._expires = dict(self._expires)

@@ -117,7 +117,7 @@ class SimulatedFleet:
     """Hosts and a directory.
 
     Args:
-        seed: of everything that is random.
+        seed: the seed of everything that is random.
         hosts: how many.
     """
 
@@ -217,7 +217,7 @@ class SimulatedFleet:
         self.hosts[number].run()
 
     def fail_over(self) -> None:
-        """Replace the server by a replica that is a little behind, and whose clock may differ."""
+        """Replace the server with a replica that is a little behind, and whose clock may differ."""
         self.server = self._replica.copy()
         skew = self.random.choice((0, 0, -3600, 3600))
         self.clock_went_back |= skew < self.server_skew

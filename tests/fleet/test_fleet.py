@@ -166,7 +166,7 @@ def test_relays_own_identity_is_refused(relay: FleetProcesses, server: Directory
 
 @pytest.fixture
 def member(relay: FleetProcesses, server: DirectoryServer) -> KeyPair:
-    """The keys of a host that is in the directory, played by a test."""
+    """The keys of a host in the directory, which the test plays."""
     keys = KeyPair()
     entry = json.dumps({"name": "played", "address": "127.0.0.1:1"})
     prefix = f"offset:{{{encode_key(relay.public_key)}}}"

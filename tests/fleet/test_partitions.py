@@ -100,7 +100,7 @@ def test_host_that_does_not_answer_is_tried_twice(
     relay: FleetProcesses, new_node_at: NewNodeAt, cables: ExitStack
 ) -> None:
     silent = cables.enter_context(socket.create_server((LOCALHOST, 0), backlog=0))
-    for _ in range(2):  # its queue is full then, and the system drops what else comes
+    for _ in range(2):  # then its queue is full, and the system drops further connections
         sock = cables.enter_context(socket.socket())
         sock.setblocking(False)
         sock.connect_ex(silent.getsockname())

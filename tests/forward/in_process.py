@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Record(Display):
-    """Notes the kinds of events."""
+    """Records the kinds of events."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)

@@ -10,12 +10,12 @@ from offset_common.errors import DecodeError
 from offset_common.forward.delivery import ACK_MESSAGES, Delivery
 from offset_common.forward.messages import Kind, encode_stream, kind_of, read_ack
 
-# How many messages are sent, and how many of all that is under way arrives before the tunnel breaks.
+# For each tunnel: how many messages are sent, and how many of those in transit arrive before it breaks.
 ROUNDS = st.lists(st.tuples(st.integers(0, 150), st.integers(0, 400)), min_size=1, max_size=8)
 
 
 class Pair:
-    """Two sides, and what is under way between them."""
+    """Two sides, and the messages in transit between them."""
 
     def __init__(self) -> None:
         self.sides = Delivery(), Delivery()
@@ -30,7 +30,7 @@ class Pair:
         second.attach(self.under_way[1].append, first.received)
 
     def deliver(self, most: int) -> None:
-        """Deliver some of what is under way, one message in each direction in turn."""
+        """Deliver some of the messages in transit, one in each direction in turn."""
         for _ in range(most):
             for side in (0, 1):
                 if self.under_way[side]:
@@ -44,7 +44,7 @@ class Pair:
             self.arrived[side].append(message)
 
     def break_tunnel(self) -> None:
-        """Lose everything that is under way."""
+        """Lose all messages in transit."""
         for side in (0, 1):
             self.under_way[side].clear()
             self.sides[side].detach()

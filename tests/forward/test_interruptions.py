@@ -63,7 +63,7 @@ def test_open_connection_survives_a_relay_restart(lone_setting: LoneSetting, sta
 
 
 def read_exactly_after(sock: socket.socket, size: int) -> bytes:
-    """Read bytes that wait for the next attempts of both sides to reach the relay."""
+    """Read bytes that arrive only after both sides have reached the relay again."""
     sock.settimeout(2 * PATIENCE)
     data = b""
     while len(data) < size:

@@ -11,7 +11,7 @@ from offset_common.forward.streams import Streams
 
 
 class OpenGate:
-    """A session that takes everything."""
+    """A session that accepts everything."""
 
     def __init__(self) -> None:
         self.unwritten = 0

@@ -253,7 +253,7 @@ def check(directory: Path, text: str) -> tuple[int, str, str]:
 
 
 def test_a_check_starts_and_creates_nothing(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as server:  # as of the relay whose options change
+    with socket.create_server(("127.0.0.1", 0)) as server:  # like that of the running relay
         port = server.getsockname()[1]
         text = f"usage = {json.dumps(str(tmp_path / 'u.db'))}\nstatus = 9090\n"
         outcome = check(tmp_path, VALID.replace("4567", str(port)) + text)

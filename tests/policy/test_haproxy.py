@@ -132,7 +132,7 @@ def test_a_balancer_without_header_is_refused(tmp_path: Path, start_relay: Start
 
 
 def test_limits_count_the_real_address(start_relay: StartRelay) -> None:
-    """HAProxy cannot invent clients; a header by hand can."""
+    """HAProxy cannot invent clients; a handmade header can."""
     relay = start_relay("--proxy-protocol", "127.0.0.0/8", "--per-address", "2")
     open_sockets = []
     try:

@@ -1,4 +1,4 @@
-"""PROXY headers: bytes by hand, in any pieces, from balancers that are trusted and others that are not."""
+"""PROXY headers: handmade bytes, in any pieces, from balancers that are trusted and others that are not."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_a_tunnel_that_ends_returns_its_tokens(way):
     with running(policy=policy) as harness:
         near, far = harness.tunnel()
         for _ in range(3):
-            harness.advance(10.0)  # the ends wait no more, and the bucket is full
+            harness.advance(10.0)  # no end waits any more, and the bucket is full
         received = near.connection.received
         near.send(b"a small message")
         assert far.receive() == b"a small message"

@@ -97,7 +97,7 @@ def test_large_messages_pass_at_a_low_rate(start_relay: StartRelay) -> None:
 
 
 def test_workers_share_the_rate(start_relay: StartRelay) -> None:
-    """One tunnel is in one worker, and gets that worker's half."""
+    """One tunnel is in one worker, and gets that worker's half of the rate."""
     relay = start_relay("--rate", "2M", "--workers", "2")
     with tunnel(relay) as ends, bulk(*ends) as received:
         speed(received, 1.0)

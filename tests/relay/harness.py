@@ -202,7 +202,7 @@ class TestPeer:
         identity: its key.
     """
 
-    __test__ = False  # not a class of tests
+    __test__ = False  # not a test class
 
     def __init__(
         self,

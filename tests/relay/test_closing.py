@@ -1,4 +1,4 @@
-"""The end of a tunnel: pending data is delivered, and no peer can keep a connection open for ever."""
+"""The end of a tunnel: pending data is delivered, and no peer can keep a connection open forever."""
 
 from __future__ import annotations
 

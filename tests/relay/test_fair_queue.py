@@ -1,4 +1,4 @@
-"""Fair queueing: the address that has used least goes next, and inside it the entry that has used least."""
+"""Fair queueing: the address that has used the least goes next, and in it the entry that has."""
 
 from __future__ import annotations
 

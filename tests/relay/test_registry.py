@@ -1,4 +1,4 @@
-"""The registry, compared with a simple model in any order of events."""
+"""The registry, compared with a simple model after events in random order."""
 
 from __future__ import annotations
 

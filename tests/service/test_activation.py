@@ -1,4 +1,4 @@
-"""Socket activation: sockets that are there before the relay, and what is wrong with some of them."""
+"""Socket activation: sockets that exist before the relay, and the errors about wrong ones."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Flow(Tasks):
 
 
 class Newcomers(Tasks):
-    """A node that listens for ever, and another one that connects to it again and again.
+    """A node that listens all the time, and another one that connects to it again and again.
 
     Args:
         relay: the relay.

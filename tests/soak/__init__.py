@@ -1,1 +1,1 @@
-"""A soak: 200 simulated nodes use a relay for minutes, and the relay is afterwards as it was before."""
+"""A soak: 200 simulated nodes use a relay for minutes, and afterwards the relay is as it was before."""

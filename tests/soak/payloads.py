@@ -31,7 +31,7 @@ class Payloads:
 
     def __init__(self, seed: int) -> None:
         source = random.Random(f"{seed}/payloads")
-        # Random bytes, zeros, ones and mostly zeros: packing treats each in another way.
+        # Random bytes, zeros, ones and mostly zeros: packing treats each differently.
         parts = [source.randbytes(POOL_SIZE // 2), bytes(POOL_SIZE // 8), b"\xff" * (POOL_SIZE // 8)]
         parts.append(bytes(source.choice((0, 0, 0, 7)) for _ in range(POOL_SIZE // 4)))
         pool = b"".join(parts)

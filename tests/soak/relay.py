@@ -34,7 +34,7 @@ class SoakedRelay:
         self._memory_before = [resident_bytes(pid) for pid in self._pids]
 
     def growth(self) -> int:
-        """Return by how many resident bytes the process has grown that has grown most."""
+        """Return the growth, in resident bytes, of the process that has grown the most."""
         return max(resident_bytes(pid) - before for pid, before in zip(self._pids, self._memory_before))
 
     def faults(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Requests by hand: long, slow, malformed or many, they get one clear answer and disturb nobody."""
+"""Handmade requests: long, slow, malformed or many, they get one clear answer and disturb nobody."""
 
 from __future__ import annotations
 

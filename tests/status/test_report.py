@@ -18,7 +18,7 @@ NAMES: dict[bytes, str] = {}
 
 
 def report(harness: Harness, selection: Selection) -> dict[str, Any]:
-    """Return the report of a relay, as it is after it was sent."""
+    """Return the report of a relay, encoded as JSON and decoded again."""
     results: list[Any] = []
     harness.loop.call_soon(Survey(harness.relay, Detail.ROWS, results.append).start)
     harness.run_until(lambda: bool(results))

@@ -11,7 +11,7 @@ from tests.support.relay_process import LOCALHOST
 
 
 class Cable:
-    """Forwards every connection to another port of this machine, while it is whole.
+    """Forwards every connection to another port of this machine, unless it is cut.
 
     Args:
         target: the port.

@@ -86,7 +86,7 @@ class DirectoryServer:
             return client.execute_command(*words)
 
     def keys(self, kind: str) -> set[str]:
-        """Return the ends of the keys of one kind, such as "listener"."""
+        """Return the last parts of the directory's keys of one kind, such as "listener"."""
         found = self.ask("KEYS", f"offset:*:{kind}:*")
         return {key.decode().rpartition(":")[2] for key in found}
 

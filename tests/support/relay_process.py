@@ -213,7 +213,7 @@ def start_relay(tmp_path: Path) -> Iterator[StartRelay]:
 
 @pytest.fixture
 def new_node(relay: RelayProcess) -> Iterator[NewNode]:
-    """Make nodes of the module's relay."""
+    """Make nodes that use the module's relay."""
     with ExitStack() as nodes:
 
         def make(released: bool = False) -> Node:

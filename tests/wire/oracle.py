@@ -54,7 +54,7 @@ def segment_count(builder: Any) -> int:
 
 
 def read(kind: type[fields.Message], data: bytes) -> fields.Message:
-    """Read a packed message of a kind with the oracle, into our class."""
+    """Read a packed message of a kind with the oracle; return it as our class."""
     reader = getattr(schema, kind.__name__).from_bytes_packed(data)
     message: fields.Message = _READ[kind](reader)
     return message
