@@ -60,7 +60,7 @@ class HeaderReader:
 
     @property
     def longest_rest(self) -> int:
-        """The maximum number of bytes left of a header of version 1."""
+        """The maximum number of bytes that a header of version 1 may still have."""
         return _V1_LONGEST - len(self._data)
 
     def take(self, data: bytes) -> bool:

@@ -49,7 +49,7 @@ class Signals:
 
     def hold(self):
         # type: () -> None
-        """Keep also signals that stop the relay: an exception would leave threads and processes behind."""
+        """Also keep signals that stop the relay: an exception would leave threads and processes behind."""
         self._may_exit = False
 
     def attach(self, act, wake_descriptor):

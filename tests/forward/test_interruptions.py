@@ -261,7 +261,7 @@ def test_connections_that_waited_in_vain_reach_no_service(setting: Setting) -> N
         sock, _ = both.connect()
         with sock:
             assert exchange(sock, b"in time") == b"in time"
-        assert both.display.kinds.count("connection_opened") == 5  # on both sides, the last one
+        assert both.display.kinds.count("connection_opened") == 5  # the last one is counted on both sides
 
 
 def test_delays_grow_while_each_new_tunnel_ends_at_once(

@@ -28,7 +28,7 @@ def inject(*faults: str) -> tuple[str, ...]:
 
 
 def plant(fault: str) -> None:
-    """Change a constant, let a method fail, or add to what a function returns."""
+    """Change a constant, make a method fail, or add to what a function returns."""
     module_name, _, place = fault.partition(":")
     path, sign, value = re.split("([=@+])", place)
     owner: Any = importlib.import_module(module_name)
