@@ -31,7 +31,7 @@ def channels(now: float = 0.0) -> tuple[SecureChannel, SecureChannel]:
 
 
 def take(channel: SecureChannel) -> list[bytes]:
-    """Return, once, the encrypted payloads to send."""
+    """Return the encrypted payloads to send, and forget them."""
     payloads = list(channel.outgoing)
     channel.outgoing.clear()
     return payloads
