@@ -114,7 +114,7 @@ class Directory:
             raise FileError(path, os_error_sentence(error)) from error
 
     def create(self) -> None:
-        """Create the directory, for this user only, if it is missing; raise FileError if it cannot be."""
+        """Create the directory, for this user only, if it is missing; raise FileError if that fails."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except PermissionError as error:
