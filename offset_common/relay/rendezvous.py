@@ -109,7 +109,7 @@ class Rendezvous:
         self._wait(pending, target, Event.FORWARD, age)
 
     def lose(self, key: bytes) -> None:
-        """Close the listener of `key`, which now listens at another host; forward waiting connects."""
+        """Close the listener of `key`, which now listens at another host; forward its pending connects."""
         claiming = self._claiming.pop(key, None)
         if claiming is not None:
             claiming.connection.close(CloseReason.REPLACED)
