@@ -22,52 +22,39 @@ from functools import partial
 from typing import Callable, Optional
 
 from offset_common.channel.connection import Connection
-from offset_common.channel.events import HandshakeCompleted
-from offset_common.errors import PeerError, ServiceError
+from offset_common.errors import ServiceError
 from offset_common.identity import Identity
-from offset_common.relay.fair_queue import FairQueue, QueueEntry
+from offset_common.relay.fair_queue import AddressFlow, FairQueue, QueueEntry
 
 READ_SIZE = 4096  # bytes; both handshake messages of a peer are under 400
 STACK_SIZE = 512 * 1024  # bytes of address space for each thread
 JOB_COST = 1.0  # for the fair queue: every job costs the same
 
 
-class HandshakeJob:
+class HandshakeJob(QueueEntry):
     """One connection on its way through the pool.
 
     Args:
+        address: the flow of its peer's address in the queue.
         sock: the connected socket.
         protocol: the protocol state, which has received a frame and not handled it.
-        address: the prefix of the peer's address, for fair queueing.
         done: called with the job in the event loop, when the handshake is complete, has failed or waits for
             the peer.
     """
 
-    __slots__ = (
-        "address",
-        "done",
-        "ended",
-        "error",
-        "established",
-        "protocol",
-        "received",
-        "sent",
-        "sock",
-    )
+    __slots__ = ("done", "error", "protocol", "received", "sent", "sock")
 
     def __init__(
         self,
+        address: AddressFlow,
         sock: socket.socket,
         protocol: Connection,
-        address: str,
         done: Callable[[HandshakeJob], None],
     ) -> None:
+        super().__init__(address)
         self.sock = sock
-        self.address = address
-        self.done = done
         self.protocol = protocol
-        self.established = False
-        self.ended = False  # the peer closed
+        self.done = done
         self.error: Optional[BaseException] = None
         self.received = 0  # bytes, by `run`
         self.sent = 0
@@ -80,45 +67,25 @@ class HandshakeJob:
         """
         try:
             self._shake_hands(waits)
-        except (PeerError, OSError) as error:
-            # The traceback refers to this job, and would keep it alive until the next garbage collection.
-            error.__traceback__ = error.__context__ = None
-            self.error = error
-        except Exception as error:  # a bug ends this one connection; the event loop reports it
+        except Exception as error:  # the event loop ends the connection for it
             self.error = error
 
     def _shake_hands(self, waits: Callable[[], bool]) -> None:
         protocol = self.protocol
-        while True:
-            event = protocol.next_event(time.monotonic())
+        while not protocol.needs_data():
+            protocol.next_event(time.monotonic())
             data = protocol.data_to_send()
             if data:
                 self.sock.sendall(data)  # the kernel accepts these few hundred bytes at once
                 self.sent += len(data)
-            self.established = isinstance(event, HandshakeCompleted)
-            if self.established:
+            if protocol.established:
                 return
             try:
                 received = self.sock.recv(READ_SIZE, socket.MSG_DONTWAIT if waits() else 0)
             except BlockingIOError:
                 return
-            if not received:
-                self.ended = True
-                return
             self.received += len(received)
-            protocol.receive_data(received)
-            if protocol.needs_data():
-                return
-
-
-class _Queued(QueueEntry):
-    """A job in the fair queue."""
-
-    __slots__ = ("job",)
-
-    def __init__(self, queue: FairQueue[_Queued], job: HandshakeJob) -> None:
-        super().__init__(queue.address(job.address))
-        self.job = job
+            protocol.receive_data(received)  # nothing if the peer has closed; the event loop will see that
 
 
 class HandshakePool:
@@ -138,7 +105,7 @@ class HandshakePool:
     ) -> None:
         self._identity = identity
         self._call_soon = call_soon
-        self._queue: FairQueue[_Queued] = FairQueue(newest_first=True)
+        self._queue: FairQueue[HandshakeJob] = FairQueue(newest_first=True)
         self._lock = threading.Lock()  # for the queue
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each job
         self._closing = False
@@ -162,10 +129,12 @@ class HandshakePool:
         """Return the protocol state of an accepted connection whose version frame has been sent."""
         return Connection(self._identity, now, version_sent=True)
 
-    def submit(self, job: HandshakeJob) -> None:
-        """Queue a job; from now on, a thread owns its socket until the job's `done` is called."""
+    def submit(
+        self, sock: socket.socket, protocol: Connection, address: str, done: Callable[[HandshakeJob], None]
+    ) -> None:
+        """Queue a job by its peer's address prefix; a thread owns the socket until `done` is called."""
         with self._lock:
-            self._queue.push(_Queued(self._queue, job))
+            self._queue.push(HandshakeJob(self._queue.address(address), sock, protocol, done))
         self._tokens.put(None)
 
     def close(self) -> None:
@@ -188,6 +157,6 @@ class HandshakePool:
 
     def _next_job(self) -> HandshakeJob:
         with self._lock:
-            entry = self._queue.pop()
-            self._queue.charge(entry, JOB_COST)
-            return entry.job
+            job = self._queue.pop()
+            self._queue.charge(job, JOB_COST)
+            return job

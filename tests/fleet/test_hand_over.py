@@ -25,13 +25,12 @@ from offset_common.relay.addresses import PeerAddress
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
-from offset_common.relay.handshake_pool import HandshakeJob
 from offset_common.relay.homes import Homes
 from offset_common.relay.sockets import prepare_socket
 from offset_common.wire.messages import InitRole
 from tests.relay.harness import PATIENCE, Harness, TestPeer, running
 from tests.relay.test_bugs import bug
-from tests.relay.test_handshake import Caller
+from tests.relay.test_handshake import Caller, hold_jobs
 
 FORWARDED = b"C" * 32  # the key of a peer that arrived at the other host
 ADDRESS = PeerAddress("192.0.2.7:999", "192.0.2.7", "192.0.2.7")
@@ -195,8 +194,7 @@ def test_bug_in_the_search_for_a_home_ends_that_peer_alone(
 def test_link_is_not_closed_while_a_thread_has_its_socket(
     harness: Harness, host: FleetHost, other: OtherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs: list[HandshakeJob] = []
-    monkeypatch.setattr(host.links._pool, "submit", jobs.append)
+    jobs = hold_jobs(monkeypatch)
     near = arrive(host)
     harness.run_until(lambda: len(host.links) == 1)
     sock, _ = other.server.accept()

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from typing import Optional
+from typing import Callable, Optional
 
 import pytest
 
@@ -16,6 +16,7 @@ from offset_common.identity import Identity
 from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
+from offset_common.relay.fair_queue import FairQueue
 from offset_common.relay.handshake_pool import HandshakeJob, HandshakePool
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
@@ -27,6 +28,7 @@ from tests.relay.harness import Harness, TestPeer
 from tests.support.process import wait_until
 
 THREADS = 2
+Done = Callable[[HandshakeJob], None]
 
 
 class Caller(TestPeer):
@@ -71,6 +73,20 @@ def close_all(*callers: Caller) -> None:
         caller.sock.close()
 
 
+def hold_jobs(monkeypatch: pytest.MonkeyPatch) -> list[HandshakeJob]:
+    """Return the list of all jobs from now on, which no thread takes."""
+    jobs: list[HandshakeJob] = []
+    queue: FairQueue[HandshakeJob] = FairQueue()
+
+    def submit(
+        pool: HandshakePool, sock: socket.socket, protocol: Connection, address: str, done: Done
+    ) -> None:
+        jobs.append(HandshakeJob(queue.address(address), sock, protocol, done))
+
+    monkeypatch.setattr(HandshakePool, "submit", submit)
+    return jobs
+
+
 def stopped_callers(harness: Harness) -> list[Caller]:
     """Return callers that stopped at different points: silent, in the version, in the handshake."""
     silent, cut, halfway = (Caller(harness) for _ in range(3))
@@ -100,8 +116,7 @@ def test_handshake_may_arrive_byte_by_byte(harness: Harness) -> None:
 
 
 def test_partial_frames_stay_in_the_event_loop(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs: list[HandshakeJob] = []
-    monkeypatch.setattr(HandshakePool, "submit", lambda pool, job: jobs.append(job))
+    jobs = hold_jobs(monkeypatch)
     caller = Caller(harness)
     *first, last = VERSION_FRAME
     for byte in first:
@@ -142,8 +157,7 @@ def test_peer_that_closes_halfway_is_forgotten(harness: Harness) -> None:
 def test_drain_leaves_a_socket_to_the_thread_that_has_it(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs: list[HandshakeJob] = []
-    monkeypatch.setattr(HandshakePool, "submit", lambda pool, job: jobs.append(job))
+    jobs = hold_jobs(monkeypatch)
     caller = Caller(harness)
     caller.step()
     harness.run_until(lambda: bool(jobs))
@@ -216,30 +230,35 @@ class Pair:
 
     def __init__(self, address: str, done: list[Pair]) -> None:
         self.address = address
-        ours, self.peer = socket.socketpair()
-        prepare_socket(ours)
+        self.sock, self.peer = socket.socketpair()
+        prepare_socket(self.sock)
         self.returned = threading.Event()
+        self.established = False
         self._done = done
+
+    def submit(self, pool: HandshakePool) -> None:
         protocol = Connection(Identity.generate(), time.monotonic())
-        self.job = HandshakeJob(ours, protocol, address, self._finish)
+        protocol.receive_data(VERSION_FRAME)
+        pool.submit(self.sock, protocol, self.address, self._finish)
 
     def _finish(self, job: HandshakeJob) -> None:
         self._done.append(self)
+        self.established = job.protocol.established
         self.returned.set()
 
     def close(self) -> None:
-        self.job.sock.close()
+        self.sock.close()
         self.peer.close()
 
 
 def test_partial_frame_gives_up_its_thread_at_once() -> None:
     pool = new_pool()
     pair = Pair("1.1.1.1", [])
-    pair.job.sock.settimeout(60.0)  # a wait for the rest of the frame would not end by itself
-    pool.submit(pair.job)
-    pair.peer.sendall(VERSION_FRAME[:-1])
+    pair.sock.settimeout(60.0)  # a wait for the rest of the frame would not end by itself
+    pair.submit(pool)
+    pair.peer.sendall(bytes(7))
     assert pair.returned.wait(30.0)
-    assert not pair.job.established
+    assert not pair.established
     pool.close()
     pair.close()
 
@@ -267,7 +286,7 @@ class HeldPool:
         self.done: list[Pair] = []
         self.pairs = [Pair(address, self.done) for _ in range(count)]
         for pair in self.pairs:
-            self.pool.submit(pair.job)
+            pair.submit(self.pool)
         assert runs.wait(patience)
 
 
@@ -276,7 +295,7 @@ def test_jobs_are_taken_fairly_by_address(monkeypatch: pytest.MonkeyPatch) -> No
     pool, done, pairs = held.pool, held.done, held.pairs
     pairs += [Pair("one", done), Pair("other", done)]
     for pair in pairs[-2:]:
-        pool.submit(pair.job)
+        pair.submit(pool)
     held.go_on.set()
     for pair in pairs:
         assert pair.returned.wait(10.0)

@@ -61,14 +61,10 @@ class Handshake(ConnectionSession):
             self._protocol = self._pool.new_protocol(connection.env.loop.now)
         self._protocol.receive_data(data)
         if not self._protocol.needs_data():
-            self._lend_socket(self._protocol)
-
-    def _lend_socket(self, protocol: Connection) -> None:
-        connection = self.connection
-        job = HandshakeJob(connection.lend_socket(), protocol, connection.address.prefix, self._job_done)
-        self._lent = True
-        self._in_pool(connection, True)
-        self._pool.submit(job)
+            prefix = connection.address.prefix
+            self._pool.submit(connection.lend_socket(), self._protocol, prefix, self._job_done)
+            self._lent = True
+            self._in_pool(connection, True)
 
     def finish(self, reason: CloseReason) -> None:
         """Close the connection; if a pool thread has its socket, as soon as the socket is back."""
@@ -89,9 +85,7 @@ class Handshake(ConnectionSession):
                 connection.close(self._finish_reason)
             elif job.error is not None:
                 connection.fail(job.error)
-            elif job.ended:
-                connection.close(CloseReason.PEER_CLOSED)
-            elif job.established:
+            elif job.protocol.established:
                 connection.adopt(job.protocol, job.protocol.take_received())
                 self._authenticated(connection)
             else:
