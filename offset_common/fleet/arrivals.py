@@ -16,7 +16,7 @@ from offset_common.fleet.events import Found
 from offset_common.fleet.host_links import HostLinks
 from offset_common.fleet.orders import TAKEN, Answer, Order
 from offset_common.identity import encode_key, short_key
-from offset_common.relay.addresses import PeerAddress, SystemAddress, peer_address
+from offset_common.relay.addresses import SystemAddress, peer_address
 from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import Environment, SocketConnection
@@ -84,9 +84,6 @@ class HomeRelay(Protocol):
     env: Environment
     admission: Admission
     rendezvous: Rendezvous
-
-    def admit_address(self, address: PeerAddress) -> Optional[CloseReason]:
-        """Make room for a connection."""
 
 
 class Arrivals:
@@ -188,5 +185,5 @@ class Arrivals:
         elif not registry.has_connect(order.other, order.key):
             not_here = registry.listener_of(order.key) is None
             return Answer(CloseReason.NO_PENDING_CONNECT, not_here=not_here)
-        reason = self._relay.admit_address(order.address)
+        reason = self._relay.admission.make_room(order.address)
         return None if reason is None else Answer(reason)

@@ -34,7 +34,7 @@ from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
 from offset_common.relay.rendezvous import TunnelMaker
 from offset_common.relay.sessions.pending_connect import PendingConnect
-from offset_common.relay.status import Traffic
+from offset_common.relay.totals import Traffic
 from offset_common.wire.messages import InitRole
 
 LOOK_INTERVAL = 0.25  # seconds before connects that wait for expected listeners try other hosts again

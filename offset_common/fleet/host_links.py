@@ -23,7 +23,7 @@ from offset_common.relay.limits import MAX_HOST_LINKS, Limits
 from offset_common.relay.log import log_event
 from offset_common.relay.sessions.closing import finish
 from offset_common.relay.sessions.handshake import Handshake
-from offset_common.relay.status import Traffic
+from offset_common.relay.totals import Traffic
 
 Established = Callable[[SocketConnection], None]
 """Called with a connection once both hosts have proven their keys; its socket is not watched yet."""

@@ -20,6 +20,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.limits import Limits
 from offset_common.relay.policy import Policy
+from offset_common.relay.totals import Totals
 
 
 class _EvictionOrder:
@@ -72,11 +73,13 @@ class Admission:
     Args:
         limits: in total, per address and per key.
         policy: may refuse an address or a key.
+        totals: counts and logs refused connections.
     """
 
-    def __init__(self, limits: Limits, policy: Policy) -> None:
+    def __init__(self, limits: Limits, policy: Policy, totals: Totals) -> None:
         self._limits = limits
         self._policy = policy
+        self._totals = totals
         self._connections: dict[SocketConnection, None] = {}
         self._of_address: Counter[str] = Counter()
         self._of_key: Counter[bytes] = Counter()
@@ -110,23 +113,18 @@ class Admission:
         return list(self._connections)
 
     def make_room(self, address: PeerAddress) -> Optional[CloseReason]:
-        """Make room for a connection, by evicting another if necessary; return why there is none, or None."""
-        reason = self._policy.refuse_address(address.host)
+        """Make room for a connection, by evicting another if necessary; return why it is refused, or None."""
+        reason = self._policy.refuse_address(address.host) or self._take_place(address.prefix)
         if reason is not None:
-            return reason
-        if self._of_address.get(address.prefix, 0) >= self._limits.connections_per_address:
-            room = _evict(self._evictable.oldest_of(address.prefix))
-            return None if room else CloseReason.LIMIT_ADDRESS
-        if (
-            len(self._connections) >= self._limits.connections
-            or len(self._unauthenticated) >= self._limits.unauthenticated
-        ):
-            return None if self.evict() else CloseReason.LIMIT_TOTAL
-        return None
+            self._totals.count_refusal(address, reason)
+        return reason
 
     def evict(self) -> bool:
         """Evict a connection of the address that has the most; return whether there was one."""
-        return _evict(self._evictable.oldest_of_most())
+        oldest = self._evictable.oldest_of_most()
+        if oldest is not None:
+            oldest.close(CloseReason.EVICTED)
+        return oldest is not None
 
     def enter(self, connection: SocketConnection) -> None:
         """Count a new connection, which is not authenticated."""
@@ -142,18 +140,19 @@ class Admission:
         else:
             self._evictable.add(connection)
 
-    def authenticate(self, connection: SocketConnection) -> Optional[CloseReason]:
-        """Count a connection whose key is proven; return why it must be closed, or None."""
+    def authenticate(self, connection: SocketConnection) -> bool:
+        """Count a connection whose key is proven, or close it; return whether it stays."""
         self._unauthenticated.discard(connection)
-        reason = self._policy.refuse_peer(connection)
-        if reason is not None:
-            return reason
         key = connection.key
-        if self._of_key.get(key, 0) >= self._limits.connections_per_key:
-            return CloseReason.LIMIT_KEY
+        reason = self._policy.refuse_peer(connection)
+        if reason is None and self._of_key.get(key, 0) >= self._limits.connections_per_key:
+            reason = CloseReason.LIMIT_KEY
+        if reason is not None:
+            connection.close(reason)
+            return False
         self._of_key[key] += 1
         self._keys[connection] = key
-        return None
+        return True
 
     def settle(self, connection: SocketConnection) -> None:
         """Never evict `connection` from now on: it has a role."""
@@ -169,9 +168,17 @@ class Admission:
         if key is not None:
             count_down(self._of_key, key)
 
-
-def _evict(connection: Optional[SocketConnection]) -> bool:
-    if connection is None:
-        return False
-    connection.close(CloseReason.EVICTED)
-    return True
+    def _take_place(self, address: str) -> Optional[CloseReason]:
+        if self._of_address.get(address, 0) >= self._limits.connections_per_address:
+            oldest, full = self._evictable.oldest_of(address), CloseReason.LIMIT_ADDRESS
+        elif (
+            len(self._connections) >= self._limits.connections
+            or len(self._unauthenticated) >= self._limits.unauthenticated
+        ):
+            oldest, full = self._evictable.oldest_of_most(), CloseReason.LIMIT_TOTAL
+        else:
+            return None
+        if oldest is None:
+            return full
+        oldest.close(CloseReason.EVICTED)
+        return None

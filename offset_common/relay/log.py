@@ -38,6 +38,7 @@ LINES_PER_KIND = 100  # over all addresses, in a window
 MAX_ADDRESSES = 500  # remembered for a kind in a window; others are counted without their address
 MAX_PENDING = 256 * 1024  # bytes
 WRITE_SIZE = 4096  # bytes that a writable pipe takes without blocking (PIPE_BUF)
+RETRY_INTERVAL = 1.0  # seconds before another attempt to write lines that could not be written
 
 
 class EventRecord(logging.LogRecord):
@@ -214,14 +215,16 @@ class RelayLog(logging.Handler):
                     lost, self._lost = self._lost, 0
                     log_event("log lines lost", logging.WARNING, count=lost)
 
-    def next_deadline(self) -> float:
-        """Return when `handle_time` has summaries to write."""
-        return self._repeats.window_end
+    def next_deadline(self, now: float) -> float:
+        """Return when `handle_time` has work: summaries, or lines that could not be written."""
+        return now + RETRY_INTERVAL if self._pending else self._repeats.window_end
 
     def handle_time(self, now: float) -> None:
-        """Log summaries of repeated lines if their window is over."""
+        """Log summaries of repeated lines if their window is over, and write what is queued."""
         if now >= self._repeats.window_end:
             self._repeats.end_window()
+        if self._pending:
+            self.flush()
 
     def close(self) -> None:
         """Write summaries and what can be written without blocking; discard all later records."""

@@ -206,14 +206,14 @@ class ProxyHeaders:
         """Return the number of connections that wait for their header."""
         return len(self._waiting)
 
-    def accept(self, sock: socket.socket, address: SystemAddress) -> None:
+    def accept(self, sock: socket.socket, system_address: SystemAddress) -> None:
         """Take an accepted connection; if it comes from a balancer, read its header first."""
-        if peer_address(address, 128).host not in self._trusted:
-            self._accepted(sock, address)
+        if peer_address(system_address, 128).host not in self._trusted:
+            self._accepted(sock, system_address)
             return
         if len(self._waiting) >= self._max_waiting:
             self.refuse(next(iter(self._waiting)), "too many connections wait for their PROXY header")
-        waiting = _WaitingSocket(self, sock, address)
+        waiting = _WaitingSocket(self, sock, system_address)
         self._waiting[waiting] = None
         self._loop.register(sock, READ, waiting)
         self._loop.deadlines.schedule(waiting, self._loop.now + HEADER_TIMEOUT)

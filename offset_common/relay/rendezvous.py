@@ -71,7 +71,7 @@ class Rendezvous:
     def enter(self, connection: SocketConnection) -> None:
         """Wait for the role of a connection whose peer has just proven its key."""
         self.authenticated += 1
-        if self._may_stay(connection):
+        if self._admission.authenticate(connection):
             connection.change_session(Event.AUTHENTICATE, AwaitingInit(connection, self._take_role))
             connection.take_socket_back()
             # The InitConnection may have arrived right after the handshake.
@@ -87,7 +87,7 @@ class Rendezvous:
             age: seconds since the peer asked.
         """
         connection.start(AwaitingInit(connection, self._take_role))
-        if self._may_stay(connection):
+        if self._admission.authenticate(connection):
             self._take_role(connection, role, other, age)
 
     def expect_listeners(self, expected: bool) -> None:
@@ -153,23 +153,12 @@ class Rendezvous:
         """Forget a closed connection, if it is a tunnel end."""
         self.registry.remove_tunnel_end(connection)
 
-    def _may_stay(self, connection: SocketConnection) -> bool:
-        """Count a connection whose key is proven, or close it; return whether it may stay."""
-        reason = self._admission.authenticate(connection)
-        if reason is not None:
-            connection.close(reason)
-        return reason is None
-
     def _take_role(
         self, connection: SocketConnection, role: InitRole, other: bytes, age: Optional[float] = None
     ) -> None:
         """Give `connection` the role that its peer asks for, unless it is refused.
 
-        Args:
-            connection: its session is AwaitingInit.
-            role: what its peer asks for.
-            other: the key at the other end; empty for a listener.
-            age: seconds since the peer asked another host; None if it asked this one.
+        `age` is the time in seconds since the peer asked another host, or None if it asked this one.
         """
         reason = self._policy.refuse_role(connection, role, other)
         if role in self._refused:

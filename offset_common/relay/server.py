@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
-from collections import Counter
 from typing import Callable, Optional, Protocol
 
-from offset_common.channel.connection import VERSION_FRAME
 from offset_common.errors import ServiceError
-from offset_common.identity import Identity, encode_key, short_key
+from offset_common.identity import Identity, encode_key
 from offset_common.networks import NetworkSet
-from offset_common.relay.acceptor import Acceptor
-from offset_common.relay.addresses import PeerAddress, SystemAddress, peer_address, show_address
 from offset_common.relay.admission import Admission
 from offset_common.relay.buffer_pool import BufferPool
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import Environment, SocketConnection
+from offset_common.relay.entrance import Entrance
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.handshake_pool import HandshakePool
-from offset_common.relay.homes import FleetView
 from offset_common.relay.input_buffer import ReceiveBuffer
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog, log_event
 from offset_common.relay.policy import Policy
-from offset_common.relay.proxy_protocol import ProxyHeaders
 from offset_common.relay.rendezvous import Rendezvous, TunnelMaker
 from offset_common.relay.sessions.closing import finish
-from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.sessions.tunnel import Tunnels
-from offset_common.relay.status import Traffic, describe
+from offset_common.relay.status import describe
+from offset_common.relay.totals import Totals
 from offset_common.wire.messages import InitRole
 
 FLUSH_TIME = 2.0  # seconds for the last output after the drain
@@ -77,45 +71,37 @@ class Relay:
         balancers: Optional[NetworkSet] = None,
     ) -> None:
         self.identity = identity
-        self.ended: Counter[CloseReason] = Counter()
-        self.ended_traffic = Traffic(0, 0)
-        self.bugs = 0
+        self.totals = Totals()
         self.loop = EventLoop(clock)
         self.buffers = BufferPool(limits.buffers)
-        self._limits = limits
+        self.limits = limits
         self._log = log
         self._policy = policy or Policy()
-        self.admission = Admission(limits, self._policy)
+        self.admission = Admission(limits, self._policy, self.totals)
         self.env = Environment(
-            self.loop, self.buffers, ReceiveBuffer(), limits.stall, self._connection_closed, self._report_bug
+            self.loop, self.buffers, ReceiveBuffer(), limits.stall, self._closed, self.totals.count_bug
         )
         self._workers = self._start_workers(workers) if workers > 1 else None
         tunnels: TunnelMaker = self._workers or Tunnels(self._policy.meter)
         self.uncounted_tunnels = Tunnels() if self._policy.meters else tunnels
         self.rendezvous = Rendezvous(self.loop, limits, tunnels, self.admission, self._policy)
-        self._handshakes = self._start_handshakes()
-        self._headers = self._read_headers(balancers) if balancers else None
-        accept = self._headers.accept if self._headers is not None else self._accept
-        self._acceptors = [
-            Acceptor(self.loop, sock, limits.accepts_per_second, accept, self._out_of_resources)
-            for sock in sockets
-        ]
+        pool = self._handshakes = self._start_handshakes()
+        self.entrance = Entrance(
+            self.env, limits, self.admission, self.totals, pool, self.rendezvous.enter, sockets, balancers
+        )
         self._drain_until: Optional[float] = None
         self._stopping = False
         self._drained = False  # the tunnels have been told to finish
         self.loop.add_periodic(lambda: self.buffers.resume_waiting(self.loop.now), self.buffers.next_time)
-        self.loop.add_periodic(self._write_log, self._next_log_time)
+        self.loop.add_periodic(
+            lambda: log.handle_time(self.loop.now), lambda: log.next_deadline(self.loop.now)
+        )
         self._policy.attach(self)
 
     @property
     def addresses(self) -> list[str]:
         """The addresses that the relay listens on, as "host:port"."""
-        return [show_address(each.sock.getsockname()) for each in self._acceptors]
-
-    @property
-    def limits(self) -> Limits:
-        """The limits: in total, per address and per key."""
-        return self._limits
+        return self.entrance.addresses
 
     @property
     def draining(self) -> bool:
@@ -162,11 +148,10 @@ class Relay:
 
     def change_limits(self, limits: Limits) -> None:
         """Change the limits on connections, their rate and what a key may hold; the others need a restart."""
-        self._limits = limits
+        self.limits = limits
         self.admission.change_limits(limits)
         self.rendezvous.registry.change_limits(limits)
-        for acceptor in self._acceptors:
-            acceptor.change_rate(limits.accepts_per_second)
+        self.entrance.change_rate(limits.accepts_per_second)
 
     def connections(self) -> list[SocketConnection]:
         """Return all connections."""
@@ -176,10 +161,6 @@ class Relay:
         """Return the name that the operator gave a key, or None."""
         return self._policy.name_of(key)
 
-    def view_fleet(self) -> Optional[FleetView]:
-        """Return the state of the fleet that the relay belongs to, or None."""
-        return self.rendezvous.homes.view()
-
     def show_state(self) -> None:
         """Log one line with the current state."""
         log_event("relay state", **describe(self))
@@ -187,14 +168,14 @@ class Relay:
     def close(self) -> None:
         """Close all connections and release every descriptor and thread."""
         self._handshakes.close()
-        self._stop_accepting()
+        self.entrance.close()
         for connection in self.connections():
             connection.close(CloseReason.SHUTDOWN)
         self.rendezvous.homes.close()
         if self._workers is not None:
             self._workers.stop()
         self._policy.close()
-        log_event("stopped", connections=sum(self.ended.values()))
+        log_event("stopped", connections=sum(self.totals.ended.values()))
         self._log.close()
         self.loop.close()
 
@@ -203,103 +184,22 @@ class Relay:
         from offset_common.relay.workers.pool import WorkerPool
 
         program = self._policy.worker_program(count)
-        return WorkerPool(self.loop, self._limits, count, Tunnels(self._policy.meter), program)
-
-    def _read_headers(self, balancers: NetworkSet) -> ProxyHeaders:
-        return ProxyHeaders(
-            self.loop, balancers, self._limits.connections, self._accept, self._header_refused
-        )
+        return WorkerPool(self.loop, self.limits, count, Tunnels(self._policy.meter), program)
 
     def _start_handshakes(self) -> HandshakePool:
         try:
             call_soon = self.loop.call_soon_threadsafe
-            return HandshakePool(self.identity, self._limits.handshake_threads, call_soon)
+            return HandshakePool(self.identity, self.limits.handshake_threads, call_soon)
         except ServiceError:
             if self._workers is not None:
                 self._workers.stop()
             raise
 
-    def _stop_accepting(self) -> None:
-        for acceptor in self._acceptors:
-            acceptor.close()
-        self._acceptors.clear()
-        if self._headers is not None:
-            self._headers.close()
-
-    # The way in: accepted, authenticated, then handed to the rendezvous.
-
-    def _accept(self, sock: socket.socket, system_address: SystemAddress) -> None:
-        address = peer_address(system_address, self._limits.ipv6_prefix)
-        reason = self.admit_address(address)
-        if reason is not None:
-            sock.close()
-            return
-        connection = SocketConnection(self.env, sock, address)
-        self.admission.enter(connection)
-        session = Handshake(connection, self._handshakes, self.admission.protect, self.rendezvous.enter)
-        try:
-            connection.start(session)
-            connection.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)
-        except Exception as error:
-            connection.fail(error)
-
-    def admit_address(self, address: PeerAddress) -> Optional[CloseReason]:
-        """Make room for a connection; return None, or log and return why there is no room."""
-        reason = self.admission.make_room(address)
-        if reason is not None:
-            self._log_refusal(address, reason)
-        return reason
-
-    def _header_refused(self, balancer: SystemAddress, detail: str) -> None:
-        address = peer_address(balancer, self._limits.ipv6_prefix)
-        self._log_refusal(address, CloseReason.NO_PROXY_HEADER, detail)
-
-    def _log_refusal(self, address: PeerAddress, reason: CloseReason, detail: Optional[str] = None) -> None:
-        self.ended[reason] += 1
-        log_event(
-            "connection refused",
-            collapse=reason.name,
-            collapse_by=address.prefix,
-            address=address.text,
-            reason=reason.value,
-            detail=detail,
-        )
-
-    def _out_of_resources(self, error: OSError) -> bool:
-        log_event(
-            "cannot accept connections",
-            logging.WARNING,
-            collapse="resources",
-            error=error.strerror or str(error),
-        )
-        return self.admission.evict()
-
-    # The way out.
-
-    def _connection_closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
-        self.ended[reason] += 1
-        self.ended_traffic = self.ended_traffic.plus(connection.received, connection.sent)
+    def _closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
         self.admission.leave(connection)
         self.rendezvous.forget(connection)
         self._policy.forget(connection)
-        log_event(
-            "connection ended",
-            collapse=reason.name,
-            collapse_by=connection.address.prefix,
-            address=connection.address.text,
-            key=short_key(connection.key) if connection.key else "-",
-            name=self.name_of(connection.key),
-            role=connection.session.state.role,
-            reason=reason.value,
-            detail=detail or None,
-            received=connection.received,
-            sent=connection.sent,
-            seconds=round(self.loop.now - connection.started_at, 1),
-        )
-
-    def _report_bug(self, connection: SocketConnection, error: BaseException) -> None:
-        self.bugs += 1
-        log_event("bug", logging.ERROR, collapse="bug", exc_info=error, address=connection.address.text)
+        self.totals.count_end(connection, reason, detail, self.name_of(connection.key))
 
     def _drain_within(self, seconds: float) -> None:
         until = self.loop.now + seconds
@@ -308,21 +208,10 @@ class Relay:
             return
         self._drain_until = until
         self.loop.add_periodic(self._drain, lambda: self.loop.now + DRAIN_CHECK_INTERVAL)
-        self._stop_accepting()
+        self.entrance.close()
         self.rendezvous.homes.leave()
         if self._workers is not None:
             self._workers.stop_restarting()
-
-    # Work in every round of the loop.
-
-    def _write_log(self) -> None:
-        self._log.handle_time(self.loop.now)
-        if self._log.pending:
-            self._log.flush()
-
-    def _next_log_time(self) -> float:
-        # Lines that could not be written are tried again a second later.
-        return self.loop.now + 1.0 if self._log.pending else self._log.next_deadline()
 
     def _drain(self) -> None:
         assert self._drain_until is not None

@@ -5,27 +5,16 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from offset_common.relay.admission import Admission
 from offset_common.relay.buffer_pool import BufferPool
-from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.lifecycle import State
 from offset_common.relay.rendezvous import Rendezvous
+from offset_common.relay.totals import Totals
 
 _DESCRIPTORS = "/proc/self/fd"
-
-
-class Traffic(NamedTuple):
-    """Bytes received from peers and sent to them."""
-
-    received: int
-    sent: int
-
-    def plus(self, received: int, sent: int) -> Traffic:
-        """Return the traffic with more bytes added in each direction."""
-        return Traffic(self.received + received, self.sent + sent)
 
 
 class Described(Protocol):
@@ -35,8 +24,7 @@ class Described(Protocol):
     buffers: BufferPool
     admission: Admission
     rendezvous: Rendezvous
-    ended: Counter[CloseReason]
-    bugs: int
+    totals: Totals
 
 
 def describe(relay: Described) -> dict[str, Any]:
@@ -58,8 +46,8 @@ def describe(relay: Described) -> dict[str, Any]:
         "descriptors": _count_descriptors(),
         "threads": threading.active_count(),
         "completed_handshakes": relay.rendezvous.authenticated,
-        "bugs": relay.bugs,
-        "ended": {reason.value: count for reason, count in relay.ended.most_common()},
+        "bugs": relay.totals.bugs,
+        "ended": {reason.value: count for reason, count in relay.totals.ended.most_common()},
     }
 
 

@@ -8,7 +8,7 @@ from offset_common.relay.addresses import PeerAddress
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.homes import FleetView
 from offset_common.relay.lifecycle import State
-from offset_common.relay.status import Traffic
+from offset_common.relay.totals import Traffic
 
 MAX_HEALTHY_SHARE = 0.95  # of a limit; over that, /healthz reports that the relay is full
 

@@ -14,11 +14,11 @@ from typing import Callable, Optional, Protocol, Union
 
 from offset_common.errors import OffsetError
 from offset_common.relay.connection import ConnectionSession, SocketConnection
-from offset_common.relay.homes import FleetView
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
-from offset_common.relay.status import Described, Traffic
+from offset_common.relay.status import Described
+from offset_common.relay.totals import Traffic
 from offset_common.status.snapshot import ROLES, Census, Health, Row, Snapshot, Use
 
 CONNECTIONS_IN_STEP = 128
@@ -35,8 +35,6 @@ class Detail(enum.IntEnum):
 class Surveyed(Described, Protocol):
     """The parts of a relay that a survey reads."""
 
-    ended_traffic: Traffic
-
     @property
     def limits(self) -> Limits:
         """Return the relay's limits."""
@@ -44,9 +42,6 @@ class Surveyed(Described, Protocol):
     @property
     def draining(self) -> bool:
         """Return whether the relay is about to stop."""
-
-    def view_fleet(self) -> Optional[FleetView]:
-        """Return the fleet that it belongs to, or None."""
 
 
 Result = Union[Snapshot, OffsetError]
@@ -129,9 +124,9 @@ class _Walk:
         self._with_rows = with_rows
         self._rows: list[Row] = []
         self._left = iter(relay.admission.all())
-        self._received, self._sent = relay.ended_traffic
+        self._received, self._sent = relay.totals.traffic
         self._queued = 0
-        self._ended = dict(relay.ended)
+        self._ended = dict(relay.totals.ended)
         # By class, not by state: the hash of an enum is computed in Python.
         self._sessions: Counter[type[ConnectionSession]] = Counter()
         self._wall_clock = time.time() - relay.loop.now  # seconds to add to the loop's time
@@ -176,10 +171,10 @@ class _Walk:
             ended=self._ended,
             tunnels=relay.rendezvous.joined,
             handshakes=relay.rendezvous.authenticated,
-            bugs=relay.bugs,
+            bugs=relay.totals.bugs,
             waiting_for_buffers=relay.buffers.waiting,
             rows=self._rows,
-            fleet=relay.view_fleet(),
+            fleet=relay.rendezvous.homes.view(),
         )
 
 

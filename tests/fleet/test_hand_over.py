@@ -157,7 +157,7 @@ def test_bug_in_a_hand_over_ends_its_link_alone(
         link.authenticate()
         link.hand_over(listener.key)
         assert link.wait_for_end() == []
-    assert harness.relay.bugs == 1
+    assert harness.relay.totals.bugs == 1
     assert harness.pending(listener).key == listener.incoming_key()
 
 
@@ -170,7 +170,7 @@ def test_host_that_is_not_watched_ends_alone(
         host.arrivals.accept(ours, ("127.0.0.1", 5000))
     assert theirs.recv(1) == b""
     theirs.close()
-    assert (len(host.links), harness.relay.bugs) == (0, 1)
+    assert (len(host.links), harness.relay.totals.bugs) == (0, 1)
 
 
 # At the host where the peer arrives.

@@ -61,9 +61,9 @@ class ObservedRelay(Relay):
         self.ends: list[End] = []
         super().__init__(Identity.generate(), [], limits, RelayLog(None), clock, workers, policy)
 
-    def _connection_closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
+    def _closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
         self.ends.append(End(connection, reason, detail))
-        super()._connection_closed(connection, reason, detail)
+        super()._closed(connection, reason, detail)
 
 
 class Harness:
@@ -115,7 +115,7 @@ class Harness:
         ours, theirs = socket.socketpair()
         prepare_socket(ours)
         theirs.setblocking(False)
-        self.relay._accept(ours, address)
+        self.relay.entrance.accept(ours, address)
         return theirs
 
     def admit(self, identity: Optional[Identity] = None, address: str = "127.0.0.1") -> TestPeer:

@@ -50,8 +50,8 @@ class Listener:
             harness.loop,
             self.sock,  # type: ignore[arg-type]
             rate,
-            relay._accept,
-            relay._out_of_resources,
+            relay.entrance.accept,
+            relay.entrance.free_resources,
         )
         self._clients: list[socket.socket] = []
 
@@ -147,5 +147,5 @@ def test_full_relay_refuses_newcomers_with_a_reason() -> None:
         assert sock.recv(100) == b""
         sock.close()
         assert not any(peer.connection.closed for peer in settled)
-        assert harness.relay.ended == {CloseReason.LIMIT_TOTAL: 1}
+        assert harness.relay.totals.ended == {CloseReason.LIMIT_TOTAL: 1}
         assert [line for line in harness.log.lines if "refused" in line and "too many connections" in line]

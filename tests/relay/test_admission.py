@@ -13,6 +13,7 @@ from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.limits import Limits
 from offset_common.relay.policy import Policy
+from offset_common.relay.totals import Totals
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ STEPS = st.lists(
 )
 
 
-KEPT = ("_limits", "_policy", "_evictable")
+KEPT = ("_limits", "_policy", "_totals", "_evictable")
 
 
 class Peer:
@@ -67,7 +68,7 @@ class Peer:
 @given(STEPS)
 def test_no_limit_is_exceeded_and_nothing_is_left(steps: list[tuple[str, int]]) -> None:
     limits = Limits(connections=8, connections_per_address=4, connections_per_key=3, unauthenticated=5)
-    admission: Any = Admission(limits, Policy())
+    admission: Any = Admission(limits, Policy(), Totals())
     peers: list[Peer] = []
     evictable: list[Peer] = []  # the oldest first
     for step, number in steps:
@@ -109,8 +110,11 @@ def test_no_limit_is_exceeded_and_nothing_is_left(steps: list[tuple[str, int]]) 
                 key = bytes([number % 4 + 1])
                 full = sum(each.key == key for each in peers) >= 3
                 peer.key = key
-                assert (admission.authenticate(peer) is not None) == full
-                step = "leave" if full else step
+                assert admission.authenticate(peer) == (not full)
+                if full:
+                    assert peer.ended is CloseReason.LIMIT_KEY
+                    peers.remove(peer)
+                    evictable = [each for each in evictable if each is not peer]
             elif step == "settle" and peer.key and not peer.settled:
                 admission.settle(peer)
                 peer.settled = True

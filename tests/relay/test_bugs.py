@@ -8,13 +8,13 @@ import pytest
 
 from offset_common.channel.connection import Connection
 from offset_common.channel.forwarder import Forwarder
+from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.handshake_pool import HandshakeJob
 from offset_common.relay.homes import Homes
 from offset_common.relay.registry import Registry
-from offset_common.relay.rendezvous import Rendezvous
 from offset_common.relay.session import Session
 from offset_common.relay.sessions.awaiting_init import AwaitingInit
 from offset_common.relay.sessions.tunnel import Tunnel, Tunnels
@@ -72,7 +72,7 @@ def before_the_handshake_pool(harness: Harness, patch: pytest.MonkeyPatch) -> So
 
 
 def after_the_handshake(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
-    patch.setattr(Rendezvous, "enter", bug)
+    patch.setattr(Admission, "authenticate", bug)
     return Caller(harness).authenticate().connection
 
 
@@ -172,7 +172,7 @@ def test_bug_ends_one_connection_and_is_logged(
         connection = break_something(harness, patch)
         reason = harness.reason_of(connection)
     assert reason is CloseReason.BUG
-    assert harness.relay.bugs == 1
+    assert harness.relay.totals.bugs == 1
     (text,) = [line for line in harness.log.lines if line.startswith("error: bug")]
     assert "Traceback" in text
     assert "OurBugError" in text
@@ -225,5 +225,5 @@ def test_memory_error_closes_one_connection_and_is_no_bug(
         patch.setattr(AwaitingInit, "on_message", no_memory)
         peer.send(b"anything")
         assert harness.reason_of(peer.connection) is CloseReason.NO_MEMORY
-    assert harness.relay.bugs == 0
+    assert harness.relay.totals.bugs == 0
     check_others()

@@ -87,7 +87,7 @@ def test_end_lost_before_the_join_ends_the_other_in_order(harness: Harness, lost
     ends = harness.tunnel()
     assert harness.reason_of(ends[lost].connection) is CloseReason.CONNECTION_LOST
     assert harness.reason_of(ends[1 - lost].connection) is CloseReason.PARTNER_ENDED
-    assert harness.relay.bugs == harness.relay.rendezvous.joined == 0
+    assert harness.relay.totals.bugs == harness.relay.rendezvous.joined == 0
 
 
 def test_rejected_connect_is_closed(harness: Harness) -> None:
