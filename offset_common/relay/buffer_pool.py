@@ -79,6 +79,17 @@ class Account:
         """Return how many more bytes the rule allows the connection."""
         return max(0, FREE_BUFFER_SIZE - self.held) + max(0, self._allowed())
 
+    def read_ahead(self, sink: Account) -> int:
+        """Return how many bytes the connection may read without knowing the sizes of the frames in them.
+
+        The read may end within a large frame. So this is 0 if a large frame might not fit as well.
+
+        Args:
+            sink: the account of the connection that the frames will be sent to.
+        """
+        free = min(self.available(), sink.available())
+        return free if free >= self._pool.read_ahead_from else 0
+
     def _others(self, beside: Optional[Account]) -> int:
         """Return the bytes that all other connections hold."""
         own = self._excess
@@ -101,6 +112,7 @@ class BufferPool:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0  # bytes that all connections hold, not counting FREE_BUFFER_SIZE of each
+        self.read_ahead_from = min(_LARGEST, limit // 8)  # bytes that must be free, see `Account.read_ahead`
         self._addresses: WeakValueDictionary[str, _Address] = WeakValueDictionary()
         self._waiting: dict[Account, tuple[Account, int, Callable[[], None]]] = {}  # in order of arrival
         self._released = False

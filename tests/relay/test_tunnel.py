@@ -328,6 +328,43 @@ def test_frame_in_pieces_passes_however_small_the_pool() -> None:
         assert far.messages == [message]
 
 
+def test_beginnings_of_large_messages_do_not_block_each_other() -> None:
+    with running(Limits(buffers=1024 * KIB, handshake_threads=1)) as harness:
+        tunnels = [harness.tunnel() for _ in range(20)]
+        messages = [os.urandom(3000)] * 10 + [os.urandom(800_000)]
+        for near, far in tunnels:
+            send_small_messages(harness, near, far, 1)
+        rest = [near.encrypt(*messages) for near, _ in tunnels]
+
+        def all_received() -> bool:
+            for index, (near, far) in enumerate(tunnels):
+                with contextlib.suppress(BlockingIOError):
+                    rest[index] = rest[index][near.sock.send(rest[index][:80_000]) :]
+                far.has_message()
+            return all(len(far.messages) == len(messages) for _, far in tunnels)
+
+        harness.run_until(all_received)
+        assert all(far.messages == messages for _, far in tunnels)
+
+
+def test_input_of_both_ends_passes_while_the_pool_is_full(harness: Harness) -> None:
+    ends = harness.tunnel("2.2.2.2")
+    for end, far in (ends, ends[::-1]):
+        end.send(bytes(4000))  # the next read is for messages of this size
+        far.receive()
+    messages = [os.urandom(100) for _ in range(200)]
+    for end in ends:
+        end.sock.send(end.encrypt(*messages))
+        end.connection.on_turn(READ)
+        assert end.connection.input.kept > FREE_BUFFER_SIZE, "all messages passed in one turn"
+    pool = harness.relay.buffers
+    other = pool.open_account("3.3.3.3")
+    other.add(2 * pool.limit)
+    for end in ends:
+        assert [end.receive() for _ in messages] == messages
+    other.add(-other.held)
+
+
 @pytest.mark.parametrize("size", [40_000, 300_000])
 def test_partial_frames_without_space_have_a_deadline(size: int) -> None:
     with running(Limits(buffers=1024 * KIB, handshake_threads=1)) as harness:

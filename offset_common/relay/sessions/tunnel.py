@@ -100,11 +100,11 @@ class Tunnel(ConnectionSession):
             room = self._make_room(sink)
             if not room:
                 return
-            direct = connection.input.reads_directly
+            direct, missing = connection.input.reads_directly, connection.input.missing
             frames, size = self._turn_limits()
             # A frame with reserved space is read to its end; of other input, as much as may be kept.
-            bounded = min(size, room, connection.account.available())
-            most = max(FREE_BUFFER_SIZE, connection.input.missing, bounded)
+            bounded = min(size, room, connection.account.read_ahead(sink.account))
+            most = max(FREE_BUFFER_SIZE, missing, bounded)
             if self._meter is None or connection.input.backlog:
                 data = connection.read(most)
             else:
@@ -120,7 +120,7 @@ class Tunnel(ConnectionSession):
                 return
             forwarded = self._forward(data, sink, frames)
             # Loop: more of a new large frame has probably arrived with its length.
-            if forwarded or direct or not connection.input.needs_reservation():
+            if forwarded or missing or connection.input.frame_size() <= FREE_BUFFER_SIZE:
                 return
 
     def _make_room(self, sink: SocketConnection) -> int:
@@ -135,11 +135,10 @@ class Tunnel(ConnectionSession):
         room = max(sink.output_room, connection.input.missing)
         if room > 0:
             return room
-        if sink.output.size:
-            connection.pause_reading()
-            sink.call_when_drained(connection.resume_reading)
-        else:
-            connection.wait_for_space(sink, FREE_BUFFER_SIZE)
+        if not sink.output.size and sink.is_writable():
+            return FREE_BUFFER_SIZE  # the system's buffer takes it
+        connection.pause_reading()
+        sink.call_when_drained(connection.resume_reading)
         return 0
 
     def _pass_whole_frame(self, sink: SocketConnection) -> bool:
@@ -185,6 +184,9 @@ class Tunnel(ConnectionSession):
             connection.send_pending()
         if connection.session is self and not connection.closed:
             connection.keep(data, result.taken, result.more)
+            if connection.input.kept > FREE_BUFFER_SIZE and connection.input.needs_reservation():
+                # It must not wait for space with this much in memory: others might wait for this memory.
+                connection.input.reserve_frame()
             if result.frames:
                 self._frame_size = result.taken // result.frames
         return result.frames
