@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from itertools import takewhile
+from operator import itemgetter
 from typing import Generic, NamedTuple, Optional, TypeVar, Union
 
 from offset_common.counts import count_down
@@ -101,8 +102,14 @@ class Registry(Generic[L, P, T]):
         return (source, target) in self._of_pair
 
     def unattended(self) -> list[P]:
-        """Return the connects that wait for absent listeners, in the order of arrival."""
-        return [each for each, connect in self._connects.items() if connect.target not in self._listeners]
+        """Return the connects that wait for absent listeners: the oldest of each address first."""
+        of_address: Counter[str] = Counter()
+        in_turn: list[tuple[int, P]] = []
+        for each, connect in self._connects.items():
+            if connect.target not in self._listeners:
+                of_address[connect.address] += 1
+                in_turn.append((of_address[connect.address], each))
+        return [each for _, each in sorted(in_turn, key=itemgetter(0))]
 
     def fullest(self) -> Fullest:
         """Return the highest counts of any one key."""

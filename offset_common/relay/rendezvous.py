@@ -125,7 +125,7 @@ class Rendezvous:
         """Forward connects whose listeners are expected here: these may now listen at another host.
 
         Args:
-            most: how many to forward; those that return without success go last the next time.
+            most: how many to forward; addresses take turns, and those that return without success go last.
 
         Returns:
             Whether there are more.

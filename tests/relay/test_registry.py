@@ -62,6 +62,14 @@ def test_unattended_connects_are_taken_in_turn(registry: R, connects: list[tuple
     assert order == "xyzxyz"
 
 
+def test_addresses_take_turns_among_unattended_connects(registry: R) -> None:
+    registry.expect_listeners(True)
+    for pending, address in (("flood 1", HERE), ("flood 2", HERE), ("flood 3", HERE), ("other", THERE)):
+        key = pending.encode().ljust(32)
+        connect(registry, pending, key, key, address)
+    assert registry.unattended() == ["flood 1", "other", "flood 2", "flood 3"]
+
+
 KEYS = st.sampled_from([A, B, C])
 SOURCES = st.tuples(KEYS, st.sampled_from("xyz"), st.integers(0, 9))  # key, address, and when it asked
 LIMITS = Limits(waiting_per_key=3, waiting_per_listener=4, tunnels_per_key=3)
