@@ -39,7 +39,7 @@ More than one core:
 
 Limits for all connections; the log says why a connection was refused or closed:
   --connections N              Connections in total; auto, which is also the maximum, is 80 % of the open
-                               files that the system allows, or less with --fleet [default: auto].
+                               files that the system allows; half of that with --fleet [default: auto].
   --unproven N                 Connections that have not completed the handshake [default: 4096].
   --accepts N                  New connections per second at each address [default: 5000].
   --handshake-threads N        Handshakes computed at the same time [default: 4].

@@ -19,7 +19,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import Environment, SocketConnection
 from offset_common.relay.handshake_pool import HandshakePool
 from offset_common.relay.lifecycle import State
-from offset_common.relay.limits import MAX_HOST_LINKS, Limits
+from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
 from offset_common.relay.sessions.closing import finish
 from offset_common.relay.sessions.handshake import Handshake
@@ -57,10 +57,9 @@ class HostLinks:
 
     def make_room(self) -> bool:
         """Return whether one more connection may be opened; at the limit, evict one of an unproven key."""
-        most = min(MAX_HOST_LINKS, self._limits.connections)
-        if len(self._open) >= most and self._evictable:
+        if len(self._open) >= self._limits.connections and self._evictable:
             next(iter(self._evictable)).close(CloseReason.EVICTED)
-        return len(self._open) < most
+        return len(self._open) < self._limits.connections
 
     def traffic(self) -> dict[str, Traffic]:
         """Return the bytes exchanged with each host, by its id, on connections that this host opened."""

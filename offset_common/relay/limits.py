@@ -17,7 +17,6 @@ EARLY_DATA_SIZE = 64 * KIB  # bytes kept of what a pending connect sends before 
 LINGER_TIMEOUT = 5.0  # seconds for a peer to close its side, once it has received everything
 ACCEPT_PAUSE = 0.25  # seconds without accepting after the system ran out of descriptors or memory
 DESCRIPTORS_KEPT = 24  # for files, the selector and the log
-MAX_HOST_LINKS = 8192  # connections with other hosts of a fleet, besides those of peers
 
 
 class Limits(NamedTuple):
@@ -57,7 +56,7 @@ class Limits(NamedTuple):
 def connections_for(descriptors: int, fleet: bool = False) -> int:
     """Return how many connections a limit of `descriptors` allows: 80 %, leaving DESCRIPTORS_KEPT free.
 
-    In a fleet there may be as many connections with other hosts, up to MAX_HOST_LINKS.
+    In a fleet, half of them are for connections with other hosts: each forwarded peer needs one.
     """
     connections = max(4, min(descriptors * 4 // 5, descriptors - DESCRIPTORS_KEPT))
-    return connections - min(MAX_HOST_LINKS, connections // 2) if fleet else connections
+    return connections // 2 if fleet else connections

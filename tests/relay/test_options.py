@@ -10,7 +10,7 @@ import strelay
 from offset_common.command_line import parse
 from offset_common.commands import relay_options
 from offset_common.errors import UsageError
-from offset_common.relay.limits import KIB, MAX_HOST_LINKS, MIB, Limits, connections_for
+from offset_common.relay.limits import KIB, MIB, Limits
 
 COUNTS = {
     "--per-key": "connections_per_key",
@@ -57,10 +57,8 @@ def test_reading_options_leaves_the_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-@pytest.mark.parametrize("descriptors", [64, 600, 4096, 20_000, 65_536, 1_000_000])
-def test_fleet_has_descriptors_for_its_forwarded_peers(descriptors: int) -> None:
-    peers, all_connections = connections_for(descriptors, fleet=True), connections_for(descriptors)
-    assert all_connections <= peers + min(MAX_HOST_LINKS, peers) <= all_connections + 1
+def test_host_of_a_fleet_keeps_descriptors_for_the_others() -> None:
+    assert read_limits("--fleet", "valkey://10.0.0.9").connections == read_limits().connections // 2
 
 
 @pytest.mark.parametrize(
