@@ -20,7 +20,6 @@ from offset_common.relay.addresses import SystemAddress, peer_address
 from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import Environment, SocketConnection
-from offset_common.relay.event_loop import READ
 from offset_common.relay.lifecycle import Event, State
 from offset_common.relay.log import log_event
 from offset_common.relay.rendezvous import Rendezvous
@@ -131,7 +130,8 @@ class Arrivals:
         ordered = partial(self._ordered, found.host.name)
         connection.change_session(Event.AUTHENTICATE, AwaitingOrder(connection, ordered))
         connection.take_socket_back()
-        connection.env.loop.request_turn(connection, READ)
+        if connection.input.backlog:  # the order has come right behind the handshake
+            connection.env.loop.request_turn(connection)
 
     def _ordered(self, host: str, connection: SocketConnection, order: Order) -> None:
         if order.kind == TAKEN:

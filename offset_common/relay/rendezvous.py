@@ -14,7 +14,7 @@ from offset_common.identity import short_key
 from offset_common.relay.admission import Admission
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
-from offset_common.relay.event_loop import READ, EventLoop
+from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.homes import Homes
 from offset_common.relay.lifecycle import Event
 from offset_common.relay.limits import Limits
@@ -74,8 +74,8 @@ class Rendezvous:
         if self._admission.authenticate(connection):
             connection.change_session(Event.AUTHENTICATE, AwaitingInit(connection, self._take_role))
             connection.take_socket_back()
-            # The InitConnection may have arrived right after the handshake.
-            connection.env.loop.request_turn(connection, READ)
+            if connection.input.backlog:  # the InitConnection has come right behind the handshake
+                self._loop.request_turn(connection)
 
     def enter_forwarded(self, connection: SocketConnection, role: InitRole, other: bytes, age: float) -> None:
         """Give a new connection the role that its peer asked another host for.

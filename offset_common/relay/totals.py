@@ -1,4 +1,4 @@
-"""Counts and logs how connections end: refused, ended, or by a bug. The counts begin with the relay."""
+"""Counts and logs the ends of connections, those that are refused, and bugs."""
 
 from __future__ import annotations
 

@@ -138,6 +138,13 @@ def test_peer_is_taken_over_without_a_free_descriptor(harness: Harness, link: Li
         assert listener.incoming_key() == FORWARDED
 
 
+def test_order_sent_with_the_last_handshake_frame_is_kept(harness: Harness, link: Link) -> None:
+    listener = harness.listener()
+    harness.run_until(link.step)
+    link.hand_over(listener.key)  # in one piece with the last handshake message
+    assert listener.incoming_key() == FORWARDED
+
+
 def test_peer_that_arrives_after_a_stop_is_refused(harness: Harness, link: Link) -> None:
     listener = harness.listener()
     link.authenticate()
