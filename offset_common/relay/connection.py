@@ -244,6 +244,7 @@ class SocketConnection(WatchedSocket):
     def pause_reading(self) -> None:
         """Stop reading. The idle timeout also pauses, unless the connection waits for space."""
         self.watch_less(READ)
+        self.env.buffers.stop_waiting(self.account)  # space must not resume it
 
     def resume_reading(self) -> None:
         """Resume reading."""

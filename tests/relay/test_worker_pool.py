@@ -20,7 +20,7 @@ import pytest
 
 from offset_common.errors import ServiceError
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.event_loop import EACH_IN_ROUND, EventLoop
+from offset_common.relay.event_loop import EACH_IN_ROUND, TASKS_IN_ROUND, EventLoop
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.policy import Policy
@@ -182,6 +182,32 @@ def test_tunnel_goes_to_a_worker_with_its_sockets(front: Front, system: System) 
     assert system.processes[0].pairs == [(number_of(near), number_of(far))]
     assert near.connection.sock.fileno() == -1
     assert near.state is State.TUNNEL
+
+
+def test_tunnel_on_its_way_to_a_worker_is_not_read(front: Front) -> None:
+    harness = front.harness
+    listener = harness.listener()
+    near = harness.pending(listener)
+    assert listener.incoming_key() == near.key
+    pool = harness.relay.buffers
+    neighbour = pool.open_account(near.connection.address.prefix)
+    neighbour.add(pool.limit)
+    near.send(bytes(3000), bytes(3000))
+    harness.run_until(lambda: pool.waiting == 1)
+
+    def release_space() -> None:
+        if near.state is State.TUNNEL:
+            neighbour.add(-neighbour.held)
+
+    far = harness.admit(listener.identity)
+    far.send(InitConnection(InitRole.ACCEPT, near.key).encode())
+    while near.state is not State.TUNNEL:
+        for _ in range(TASKS_IN_ROUND):  # so that the tunnel moves in the next round
+            harness.loop.call_soon(release_space)
+        harness.run_rounds(1)
+    assert not near.connection.reading
+    harness.run_rounds(3)
+    assert worker_of(near) is worker_of(far)
 
 
 def test_report_of_an_end_closes_the_connection(front: Front, system: System) -> None:
