@@ -106,6 +106,21 @@ def test_files_named_in_documents_exist(document: str) -> None:
             assert any((root / name).exists() for root in (ROOT, ROOT / "offset_common")), name
 
 
+def test_tests_named_in_documents_exist() -> None:
+    tests = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    named = {
+        name
+        for document in DOCUMENTS
+        for name in re.findall(r"\b(test_\w+)`", (ROOT / document).read_text("utf-8"))
+    }
+    assert len(named) > 30
+    assert named - tests == set()
+
+
 def test_texts_use_the_vocabulary() -> None:
     assert [str(fault) for fault in faults()] == []
 

@@ -92,7 +92,7 @@ def guarded(start_relay: StartRelay, tmp_path: Path) -> Callable[..., tuple[str,
 
 
 @pytest.mark.parametrize("options", [("--quick", "--line"), ("--trace",), ("--json",)])
-def test_relay_with_an_access_file_is_checked_with_an_allowed_key(
+def test_access_file_lets_the_check_in_with_an_allowed_key(
     guarded: Callable[..., tuple[str, str]], options: tuple[str, ...]
 ) -> None:
     ticket, identity = guarded("listen", "connect")

@@ -82,7 +82,7 @@ def test_only_some_parts_touch_the_outside(path: Path) -> None:
     assert {name for name in outside if part_of(path) not in IMPORTED_ONLY_BY[name]} == set()
 
 
-def test_scripts_import_their_own_parts_and_nothing_imports_them() -> None:
+def test_scripts_import_only_their_own_parts() -> None:
     relay, manager, forward = (
         {name.split(".")[1] for name in imports_in(parse(path)) if name.startswith("offset_common.")}
         for path in SCRIPTS
@@ -92,6 +92,16 @@ def test_scripts_import_their_own_parts_and_nothing_imports_them() -> None:
     assert not forward & {"relay", "channel", "wire"}
     names = {path.stem for path in SCRIPTS}
     assert [name_of(path) for path in FILES if imports_in(parse(path)) & names] == []
+
+
+def test_names_of_tests_are_short() -> None:
+    names = [
+        node.name
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    assert [name for name in names if len(name) >= 60] == []
 
 
 # Ownership: an attribute is assigned, and a private one is used, only where its class is.

@@ -254,7 +254,7 @@ def test_nothing_is_asked_while_the_directory_is_unreachable(hosts: tuple[HostMo
     assert first.directory.take_events() == [Found(1)]
 
 
-def test_absence_is_reported_once_and_ends_with_all_listeners_back(
+def test_absence_is_reported_once_and_listeners_come_back(
     hosts: tuple[HostModel, HostModel],
 ) -> None:
     first, second = hosts

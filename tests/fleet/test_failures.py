@@ -188,7 +188,7 @@ def test_upgrade_in_place_loses_no_tunnel_and_no_host(
     assert_joined(near, far)
 
 
-def test_connect_finds_a_listener_that_comes_back_at_another_host(
+def test_connect_finds_a_listener_that_moved_to_another_host(
     relay: FleetProcesses, new_node_at: NewNodeAt
 ) -> None:
     first, second = relay.hosts

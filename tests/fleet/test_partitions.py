@@ -44,7 +44,7 @@ def cables() -> Iterator[ExitStack]:
 
 
 @pytest.mark.slow
-def test_host_cut_off_from_the_directory_is_alone_until_it_is_back(
+def test_host_without_the_directory_is_alone_until_it_is_back(
     server: DirectoryServer, relay: FleetProcesses, new_node_at: NewNodeAt, cables: ExitStack
 ) -> None:
     cable = Cable(server.port)

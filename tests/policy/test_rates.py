@@ -174,7 +174,7 @@ def test_a_small_message_does_not_wait_behind_bulk(bulk):
 
 
 @pytest.mark.parametrize("bulk", [1, 200, 1000])
-def test_small_messages_do_not_wait_behind_bulk_of_another_address(bulk):
+def test_small_messages_pass_bulk_of_another_address(bulk):
     simulation = Simulation(rate=MB)
     senders = [Sender(simulation, ALICE, BOB) for _ in range(bulk)]
     simulation.run(senders, 1)

@@ -228,7 +228,7 @@ def test_the_writer_survives_a_bug(path, monkeypatch):
     assert file.load(MAY) == {ALICE: Volume(1, 2)}
 
 
-def test_a_file_locked_at_the_start_is_read_before_it_is_written(path):
+def test_a_file_locked_at_the_start_is_read_before_a_write(path):
     file, reports = UsageFile(path), Reports()
     file.add(MAY, {ALICE: Volume(100, 0)})
     writer = UsageWriter(file, reports.on_loaded, reports.failed)
