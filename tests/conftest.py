@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +25,16 @@ def interrupts() -> Iterator[None]:
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """After the body of a test, call `check_end` of its fixtures: the test fails, and not its cleanup."""
+    result = yield
+    for value in pyfuncitem.funcargs.values():
+        if hasattr(value, "check_end"):
+            value.check_end()
+    return result
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -49,7 +49,8 @@ def test_closed_tunnel_ends_with_unsent_messages(silent_relay: Tunnel) -> None:
             silent_relay.send(bytes(500_000), timeout=0.2)
     start = time.monotonic()
     silent_relay.close(timeout=None)
-    assert BOUND / 2 < time.monotonic() - start < BOUND + 5
+    assert time.monotonic() - start > BOUND / 2
+    assert client_threads() == 0
 
 
 def test_closed_listener_ends_within_the_bound() -> None:
@@ -62,9 +63,8 @@ def test_closed_listener_ends_within_the_bound() -> None:
 
 def test_close_returns_after_its_own_timeout(silent_relay: Tunnel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "END_TIMEOUT", PATIENCE)
-    start = time.monotonic()
     silent_relay.close(timeout=0.1)
-    assert time.monotonic() - start < 5
+    assert client_threads() == 1, "it waited for the end of the connection"
     silent_relay.abort()
 
 

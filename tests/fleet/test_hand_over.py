@@ -28,7 +28,7 @@ from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.homes import Homes
 from offset_common.relay.sockets import prepare_socket
 from offset_common.wire.messages import InitRole
-from tests.relay.harness import PATIENCE, Harness, TestPeer, running
+from tests.relay.harness import PATIENCE, Harness, TestPeer
 from tests.relay.test_bugs import bug
 from tests.relay.test_handshake import Caller, hold_jobs
 
@@ -95,8 +95,9 @@ class Link(Caller):
 
 @pytest.fixture
 def harness() -> Iterator[Harness]:
-    with running() as made:
-        yield made
+    made = Harness()
+    yield made
+    made.release()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EACH_IN_ROUND
 from offset_common.relay.sessions.tunnel import Tunnel
 from offset_common.wire.messages import InitRole
-from tests.relay.harness import Harness, running
+from tests.relay.harness import Harness
 
 ALICE, BOB = Identity.generate(), Identity.generate()
 ALICE_KEY, BOB_KEY = encode_key(ALICE.public_key), encode_key(BOB.public_key)
@@ -37,8 +37,9 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def harness(path: Path) -> Iterator[Harness]:
-    with running(policy=Steering(PolicyOptions(access=str(path)))) as made:
-        yield made
+    made = Harness(policy=Steering(PolicyOptions(access=str(path))))
+    yield made
+    made.release()
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_large_messages_pass_at_a_low_rate(start_relay: StartRelay) -> None:
         sender.start()
         assert far.receive() == message
         sender.join()
-        assert time.monotonic() - started == pytest.approx(len(message) / 300_000, rel=0.1)
+        assert time.monotonic() - started > 0.9 * len(message) / 300_000
     relay.stop_cleanly()
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.relay.harness import Harness, running
+from tests.relay.harness import Harness
 
 
 @pytest.fixture
 def harness() -> Iterator[Harness]:
-    """A relay with the usual limits."""
-    with running() as made:
-        yield made
+    """A relay with the usual limits; the test ends with its `check_end` (tests/conftest.py)."""
+    made = Harness()
+    yield made
+    made.release()

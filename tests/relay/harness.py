@@ -173,19 +173,18 @@ class Harness:
         if any(connection.polled_coarsely for connection in self.relay.admission.all()):
             self.advance(1.0)
 
-    def close(self) -> None:
-        """Close everything, and check that nothing is left in the relay."""
+    def check_end(self) -> None:
+        """Close all peers, and check that nothing is left in the relay."""
         for peer in self.peers:
             peer.sock.close()
         self._poll_coarsely()
         self.run_until(lambda: not len(self.relay.admission))
         left = (len(self.relay.rendezvous.registry), self.relay.buffers.used, self.relay.buffers.waiting)
         timed = list(self.loop.deadlines._tick_of)
-        self.abandon()
         assert left == (0, 0, 0), "registry entries, buffered bytes, connections that wait for buffers"
         assert not any(isinstance(each, SocketConnection) for each in timed)
 
-    def abandon(self) -> None:
+    def release(self) -> None:
         """Release all descriptors and threads."""
         self.relay.close()
         LOGGER.removeHandler(self.log)
@@ -323,7 +322,6 @@ def running(
     harness = Harness(limits, workers, policy)
     try:
         yield harness
-    except BaseException:
-        harness.abandon()
-        raise
-    harness.close()
+        harness.check_end()
+    finally:
+        harness.release()

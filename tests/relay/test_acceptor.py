@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import math
 import socket
-from collections.abc import Iterator
-
-import pytest
 
 from offset_common.relay.acceptor import Acceptor
 from offset_common.relay.close_reason import CloseReason
@@ -60,20 +57,15 @@ class Listener:
         self._clients += [socket.create_connection(self.sock.address) for _ in range(count)]
 
     def close(self) -> None:
+        """Close the clients, wait until the relay has noticed it, and close the socket."""
         for client in self._clients:
             client.close()
         self.harness.run_until(lambda: not len(self.harness.relay.admission))
         self._acceptor.close()
 
 
-@pytest.fixture
-def listener(harness: Harness) -> Iterator[Listener]:
-    made = Listener(harness)
-    yield made
-    made.close()
-
-
-def test_out_of_descriptors_pauses_and_evicts(harness: Harness, listener: Listener) -> None:
+def test_out_of_descriptors_pauses_and_evicts(harness: Harness) -> None:
+    listener = Listener(harness)
     silent = Caller(harness)
     listener.sock.refuses = True
     listener.connect(1)
@@ -85,6 +77,7 @@ def test_out_of_descriptors_pauses_and_evicts(harness: Harness, listener: Listen
     harness.advance(0.6)
     harness.run_until(lambda: len(harness.relay.admission) == 1)
     close_all(silent)
+    listener.close()
 
 
 def test_accept_rate_is_limited(harness: Harness) -> None:
@@ -110,13 +103,15 @@ def test_accepting_goes_on_at_the_rate_before_the_next_second(harness: Harness) 
     limited.close()
 
 
-def test_error_of_one_connection_stops_nothing(harness: Harness, listener: Listener) -> None:
+def test_error_of_one_connection_stops_nothing(harness: Harness) -> None:
+    listener = Listener(harness)
     accept = listener.sock.accept
     errors = [OSError(errno.ECONNABORTED, "aborted")]
     listener.sock.accept = lambda: accept() if not errors else (_ for _ in ()).throw(errors.pop())  # type: ignore[method-assign]
     listener.connect(1)
     harness.run_until(lambda: len(harness.relay.admission) == 1)
     assert not [line for line in harness.log.lines if "cannot accept" in line]
+    listener.close()
 
 
 def test_slow_newcomer_keeps_its_place_during_a_flood() -> None:

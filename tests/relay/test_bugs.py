@@ -189,10 +189,11 @@ def test_bug_at_the_end_of_a_tunnel_ends_both_sides(
     def fail_for_near(connection: SocketConnection, *arguments: object) -> None:
         begin_close(connection, *arguments) if connection is far.connection else bug()  # type: ignore[arg-type]
 
-    monkeypatch.setattr(SocketConnection, "begin_close", fail_for_near)
-    near.sock.close()
-    assert harness.reason_of(near.connection) is CloseReason.BUG
-    assert far.wait_for_end() == []
+    with monkeypatch.context() as patch:
+        patch.setattr(SocketConnection, "begin_close", fail_for_near)
+        near.sock.close()
+        assert harness.reason_of(near.connection) is CloseReason.BUG
+        assert far.wait_for_end() == []
     far.sock.close()
     assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
     check_others()

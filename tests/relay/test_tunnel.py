@@ -275,9 +275,9 @@ def test_frame_waits_for_space_and_goes_on() -> None:
         assert pool.waiting == 0
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_pool(harness: Harness) -> Iterator[BufferPool]:
-    """The buffer pool of the harness, which another address has filled."""
+    """Let another address fill the buffer pool, which is yielded, while the block runs."""
     pool = harness.relay.buffers
     other = pool.open_account("3.3.3.3")
     other.add(2 * pool.limit)
@@ -285,35 +285,35 @@ def full_pool(harness: Harness) -> Iterator[BufferPool]:
     other.add(-other.held)
 
 
-def test_whole_frame_passes_without_space_in_the_pool(harness: Harness, full_pool: BufferPool) -> None:
-    before = full_pool.used
-    near, far = harness.tunnel("2.2.2.2")
-    message = os.urandom(32 * KIB)
-    data = near.encrypt(message)
-    near.write(data[:FREE_BUFFER_SIZE])
-    harness.run_until(lambda: near.connection.input.kept == FREE_BUFFER_SIZE)
-    harness.run_rounds()
-    assert not full_pool.is_waiting(near.connection.account)
-    near.write(data[FREE_BUFFER_SIZE:])
-    assert far.receive() == message
-    assert full_pool.used == before
+def test_whole_frame_passes_without_space_in_the_pool(harness: Harness) -> None:
+    with full_pool(harness) as pool:
+        before = pool.used
+        near, far = harness.tunnel("2.2.2.2")
+        message = os.urandom(32 * KIB)
+        data = near.encrypt(message)
+        near.write(data[:FREE_BUFFER_SIZE])
+        harness.run_until(lambda: near.connection.input.kept == FREE_BUFFER_SIZE)
+        harness.run_rounds()
+        assert not pool.is_waiting(near.connection.account)
+        near.write(data[FREE_BUFFER_SIZE:])
+        assert far.receive() == message
+        assert pool.used == before
 
 
-def test_frame_without_space_waits_for_a_peer_that_does_not_read(
-    harness: Harness, full_pool: BufferPool
-) -> None:
-    before = full_pool.used
-    near, far = harness.tunnel("2.2.2.2")
-    messages = [os.urandom(32 * KIB) for _ in range(30)]
-    data = near.encrypt(*messages)
-    sent = near.write_until_paused(data)
-    assert sent < len(data)
-    assert full_pool.used - before <= 32 * KIB, "one message, at most, did not fit into the system's buffer"
-    while sent < len(data):
-        far.has_message()
-        sent += near.write_until_paused(data[sent : sent + 100_000])
-    harness.run_until(lambda: far.has_message() and len(far.messages) == len(messages))
-    assert far.messages == messages
+def test_frame_without_space_waits_for_a_slow_peer(harness: Harness) -> None:
+    with full_pool(harness) as pool:
+        before = pool.used
+        near, far = harness.tunnel("2.2.2.2")
+        messages = [os.urandom(32 * KIB) for _ in range(30)]
+        data = near.encrypt(*messages)
+        sent = near.write_until_paused(data)
+        assert sent < len(data)
+        assert pool.used - before <= 32 * KIB, "one message, at most, did not fit into the system's buffer"
+        while sent < len(data):
+            far.has_message()
+            sent += near.write_until_paused(data[sent : sent + 100_000])
+        harness.run_until(lambda: far.has_message() and len(far.messages) == len(messages))
+        assert far.messages == messages
 
 
 def test_frame_in_pieces_passes_however_small_the_pool() -> None:
@@ -394,7 +394,7 @@ def test_unread_tunnels_of_one_address_leave_room_for_others() -> None:
         assert far.receive() == message
 
 
-def test_partial_frames_to_another_address_leave_room_for_others() -> None:
+def test_partial_frames_to_another_address_leave_others_room() -> None:
     with running(Limits(buffers=1024 * KIB, handshake_threads=1)) as harness:
         tunnels = [harness.tunnel("1.1.1.1", "2.2.2.2") for _ in range(24)]
         for near, far in tunnels:

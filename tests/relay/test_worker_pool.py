@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 import pytest
@@ -29,7 +29,7 @@ from offset_common.relay.workers.handle import RESTART_DELAY, WorkerHandle
 from offset_common.relay.workers.pool import RemoteTunnel, WorkerPool
 from offset_common.relay.workers.transfer import MAX_DATAGRAM, decode_pair, receive_with_sockets
 from offset_common.wire.messages import InitConnection, InitRole
-from tests.relay.harness import Harness, TestPeer, descriptors, running
+from tests.relay.harness import Harness, TestPeer, descriptors
 
 FILLING = b'{"do": "nothing"}'
 STEP = 0.25  # seconds
@@ -105,13 +105,24 @@ class System:
 
 
 class Front:
-    """The front process of a relay with two workers."""
+    """The front process of a relay with two workers.
 
-    def __init__(self, harness: Harness) -> None:
-        self.harness = harness
-        pool = harness.relay.rendezvous._tunnels
+    Args:
+        processes: the workers, if they are fake ones.
+    """
+
+    def __init__(self, processes: Sequence[FakeProcess] = ()) -> None:
+        self._processes = processes
+        self.harness = Harness(Limits(handshake_threads=1), workers=2)
+        pool = self.harness.relay.rendezvous._tunnels
         assert isinstance(pool, WorkerPool)
         self.workers = pool.workers
+
+    def check_end(self) -> None:
+        """End the workers and all peers, and check that nothing is left."""
+        for process in self._processes:
+            process.channel.close()
+        self.harness.check_end()
 
     def tunnel(self) -> tuple[TestPeer, TestPeer]:
         """Return a tunnel that was moved to a worker."""
@@ -151,17 +162,20 @@ def system(monkeypatch: pytest.MonkeyPatch) -> System:
 
 
 @pytest.fixture
-def front(system: System) -> Iterator[Front]:
+def starting(system: System) -> Iterator[Front]:
+    """A front process whose two workers are starting."""
+    made = Front(system.processes)
+    yield made
+    made.harness.release()
+
+
+@pytest.fixture
+def front(starting: Front, system: System) -> Front:
     """A front process whose two workers have started."""
-    with running(Limits(handshake_threads=1), workers=2) as harness:
-        made = Front(harness)
-        for process in system.processes:
-            process.beat()
-        harness.run_rounds(2)
-        yield made
-        for process in system.processes:
-            process.channel.close()
-        harness.run_until(lambda: not any(worker.connections for worker in made.workers))
+    for process in system.processes:
+        process.beat()
+    starting.harness.run_rounds(2)
+    return starting
 
 
 def worker_of(peer: TestPeer) -> WorkerHandle:
@@ -322,13 +336,11 @@ def test_stopped_front_process_blames_no_worker(front: Front, system: System) ->
     assert near.state is State.TUNNEL
 
 
-def test_worker_has_half_a_minute_to_start(system: System) -> None:
-    with running(Limits(handshake_threads=1), workers=2) as harness:
-        front = Front(harness)
-        front.advance(25.0)
-        assert not any(process.killed for process in system.processes)
-        front.advance(25.0)
-        assert all(process.killed for process in system.processes[:2])
+def test_worker_has_half_a_minute_to_start(starting: Front, system: System) -> None:
+    starting.advance(25.0)
+    assert not any(process.killed for process in system.processes)
+    starting.advance(25.0)
+    assert all(process.killed for process in system.processes[:2])
 
 
 def test_dead_worker_ends_its_tunnels_and_is_started_again(front: Front, system: System) -> None:
@@ -431,10 +443,10 @@ def test_channel_takes_the_largest_datagram(front: Front, system: System) -> Non
 @pytest.fixture
 def real() -> Iterator[Front]:
     """A front process whose two real workers have started."""
-    with running(Limits(handshake_threads=1), workers=2) as harness:
-        made = Front(harness)
-        harness.run_until(lambda: all(has_started(worker) for worker in made.workers))
-        yield made
+    made = Front()
+    made.harness.run_until(lambda: all(has_started(worker) for worker in made.workers))
+    yield made
+    made.harness.release()
 
 
 def has_started(worker: WorkerHandle) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
 
 import pytest
 
-from offset_common.status.http_server import LINGER_TIME, MAX_CONNECTIONS, REQUEST_TIME
+from offset_common.status.http_server import MAX_CONNECTIONS, REQUEST_TIME
 from tests.status.relays import LOCALHOST, RelayWithStatus, read_all
 from tests.support.node import meet
+from tests.support.process import wait_until
 
 GOOD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -25,9 +27,8 @@ def status_of(answer: bytes) -> int:
     return int(head.split()[1])
 
 
-@pytest.fixture(autouse=True)
-def _relay_is_unharmed(relay: RelayWithStatus):
-    yield
+def assert_unharmed(relay: RelayWithStatus) -> None:
+    """Check that the relay still answers, and has logged no bug."""
     assert relay.get("/healthz").status == 200
     assert relay.failures == []
 
@@ -80,12 +81,14 @@ def test_a_wrong_request_gets_one_clear_answer(
     assert reason.lower() in body.lower()
     assert body.count(b"\n") == 1
     assert body.decode().strip().isprintable()
+    assert_unharmed(relay)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:9090", "[::1]:9090", "[::1]", "LOCALHOST:1"])
 def test_local_host_names_are_served(host: str, relay: RelayWithStatus) -> None:
     answer = relay.exchange(b"GET /healthz HTTP/1.1\r\nHost: " + host.encode() + b"\r\n\r\n")
     assert status_of(answer) == 200
+    assert_unharmed(relay)
 
 
 def test_head_has_no_body(relay: RelayWithStatus) -> None:
@@ -93,12 +96,14 @@ def test_head_has_no_body(relay: RelayWithStatus) -> None:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200")
     assert body == b""
+    assert_unharmed(relay)
 
 
 def test_a_large_body_does_not_cost_the_answer(relay: RelayWithStatus) -> None:
     with relay.connect() as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000))
         assert status_of(read_all(sock)) == 405
+    assert_unharmed(relay)
 
 
 def test_a_request_in_single_bytes_is_served(relay: RelayWithStatus) -> None:
@@ -107,6 +112,7 @@ def test_a_request_in_single_bytes_is_served(relay: RelayWithStatus) -> None:
         for byte in GOOD:
             sock.sendall(bytes([byte]))
         assert status_of(read_all(sock)) == 200
+    assert_unharmed(relay)
 
 
 @pytest.mark.parametrize("data", [b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
@@ -117,10 +123,12 @@ def test_half_a_request_with_an_end_is_answered(data: bytes, relay: RelayWithSta
         answer = read_all(sock)
     assert status_of(answer) == 400
     assert b"the request ends before its headers do" in answer
+    assert_unharmed(relay)
 
 
 def test_two_requests_at_once_get_one_answer(relay: RelayWithStatus) -> None:
     assert status_of(relay.exchange(GOOD + GOOD)) == 200
+    assert_unharmed(relay)
 
 
 def test_a_slow_request_is_ended_in_time(relay: RelayWithStatus) -> None:
@@ -143,21 +151,22 @@ def test_a_slow_request_is_ended_in_time(relay: RelayWithStatus) -> None:
         finally:
             stop.set()
             dripping.join()
-    assert REQUEST_TIME - 0.5 < time.monotonic() - begin < REQUEST_TIME + LINGER_TIME + 2
+    assert time.monotonic() - begin > REQUEST_TIME - 0.5
+    assert_unharmed(relay)
 
 
 def test_silent_connections_keep_nobody_out(relay: RelayWithStatus) -> None:
     silent = [relay.connect() for _ in range(4 * MAX_CONNECTIONS)]
     try:
-        begin = time.monotonic()
         assert relay.get("/healthz").status == 200
-        assert time.monotonic() - begin < 1
+        assert not select.select(silent[-1:], [], [], 0)[0], "it waited for the ends of others"
         # The oldest made room, and were told so.
         assert status_of(read_all(silent[0])) == 503
         assert relay.descriptors < 60
     finally:
         for sock in silent:
             sock.close()
+    assert_unharmed(relay)
 
 
 def test_clients_that_do_not_read_keep_nobody_out(relay: RelayWithStatus) -> None:
@@ -173,6 +182,7 @@ def test_clients_that_do_not_read_keep_nobody_out(relay: RelayWithStatus) -> Non
     finally:
         for sock in deaf:
             sock.close()
+    assert_unharmed(relay)
 
 
 def test_many_requests_at_once_are_answered(relay: RelayWithStatus) -> None:
@@ -188,6 +198,7 @@ def test_many_requests_at_once_are_answered(relay: RelayWithStatus) -> None:
     for thread in threads:
         thread.join()
     assert answers == [200] * 200
+    assert_unharmed(relay)
 
 
 def test_a_flood_of_requests_disturbs_no_tunnel(relay: RelayWithStatus) -> None:
@@ -209,6 +220,7 @@ def test_a_flood_of_requests_disturbs_no_tunnel(relay: RelayWithStatus) -> None:
         stop.set()
         for thread in threads:
             thread.join()
+    assert_unharmed(relay)
 
 
 def test_requests_write_no_log_lines(relay: RelayWithStatus) -> None:
@@ -217,6 +229,7 @@ def test_requests_write_no_log_lines(relay: RelayWithStatus) -> None:
         relay.exchange(data)
     relay.state()  # what is logged by now has been read after this
     assert relay.lines[before:-1] == []
+    assert_unharmed(relay)
 
 
 def test_clients_that_leave_release_their_descriptors(relay: RelayWithStatus) -> None:
@@ -226,7 +239,5 @@ def test_clients_that_leave_release_their_descriptors(relay: RelayWithStatus) ->
         relay.connect().close()
         with relay.connect() as sock:
             sock.sendall(GOOD)
-    deadline = time.monotonic() + 10
-    while relay.descriptors > before:
-        assert time.monotonic() < deadline, relay.descriptors
-        time.sleep(0.05)
+    wait_until(lambda: relay.descriptors <= before, "the release of all descriptors")
+    assert_unharmed(relay)

@@ -208,7 +208,7 @@ def test_health_ends_with_the_drain() -> None:
     harness.tunnel()
     harness.relay.stop(5.0)
     assert health_problem(take(harness, Detail.HEALTH)) == "the relay is stopping"
-    harness.abandon()
+    harness.release()
 
 
 def test_a_bug_in_a_survey_does_not_end_the_relay(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
