@@ -12,7 +12,24 @@ import threading
 from collections.abc import Sequence
 from typing import Optional
 
+import pytest
+
 from tests.support.process import PATIENCE, wait_until
+
+
+def open_terminal() -> tuple[int, int]:
+    """Return the descriptors of a new terminal: our end, and the end of a program."""
+    try:
+        return pty.openpty()
+    except OSError:
+        pytest.skip("needs terminals: mount /dev/pts")
+
+
+def fork_with_terminal() -> tuple[int, int]:
+    """Fork as `pty.fork` does; return the process id, 0 in the child, and our end of its terminal."""
+    for descriptor in open_terminal():
+        os.close(descriptor)
+    return pty.fork()
 
 
 def run_in_terminal(
@@ -36,7 +53,7 @@ class Terminal:
     def __init__(
         self, command: Sequence[str], columns: int = 200, environment: Optional[dict[str, str]] = None
     ) -> None:
-        self._ours, theirs = pty.openpty()
+        self._ours, theirs = open_terminal()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
         os.close(theirs)

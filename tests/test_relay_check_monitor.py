@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from offset_common.identity import encode_key, load_identity
 from tests.commands import ROOT
 from tests.support.client import fake_server, ticket_for, wait_for_end
 from tests.support.relay_process import RelayProcess, StartRelay, relay, start_relay
+from tests.terminals import fork_with_terminal
 
 __all__ = ["relay", "start_relay"]
 
@@ -168,7 +168,7 @@ def test_options_that_do_not_fit_are_explained(
 
 def run_and_press_ctrl_c(arguments: list[str], wait_for: str, term: str) -> tuple[int, str]:
     """Run a command as the foreground job of a terminal; press Ctrl-C once it shows a text."""
-    pid, terminal = pty.fork()
+    pid, terminal = fork_with_terminal()
     if pid == 0:
         os.environ["TERM"] = term
         os.execv(sys.executable, [sys.executable, *arguments])

@@ -46,7 +46,7 @@ class Service(NamedTuple):
     def connect(self) -> socket.socket:
         """Return a new connection to the server; raise OSError if that fails."""
         if isinstance(self.target, Address):
-            return socket.create_connection(self.target, TARGET_TIMEOUT)
+            return _connect(self.target)
         sock = socket.socket(socket.AF_UNIX)
         try:
             sock.settimeout(TARGET_TIMEOUT)
@@ -74,6 +74,16 @@ class Place(NamedTuple):
 
     service: str
     where: Union[Address, str]
+
+
+def _connect(address: Address) -> socket.socket:
+    if address.host != "localhost":
+        return socket.create_connection(address, TARGET_TIMEOUT)
+    # Its addresses are fixed (section 6.3 of RFC 6761); a system without a hosts file does not know them.
+    try:
+        return socket.create_connection(("::1", address.port), TARGET_TIMEOUT)
+    except OSError:
+        return socket.create_connection((LOCALHOST, address.port), TARGET_TIMEOUT)
 
 
 def parse_services(words: Sequence[str]) -> dict[str, Service]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.channel import KeyPair
+from tests.support.hosts import needs_ipv6, needs_localhost
 from tests.support.node import Endpoint, Node, make_tunnel, meet
 from tests.support.process import PATIENCE, ROOT, free_port, wait_until
 from tests.support.relay_log import Reason, parse_opened
@@ -51,16 +52,7 @@ def without_descriptors(directory: Path, closed: str) -> Iterator[tuple[int, End
 def accepts(port: int) -> bool:
     try:
         socket.create_connection((LOCALHOST, port), 1).close()
-    except ConnectionRefusedError:
-        return False
-    return True
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
+    except ConnectionError:
         return False
     return True
 
@@ -70,8 +62,6 @@ OPTIONAL = re.compile(
     r"|http|multiprocessing|prometheus_client|redis|segno|sqlite3|tomli|tomllib|valkey)(\.|$)"
 )
 """Modules that a relay imports only for an option."""
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6")
 
 
 def test_ready_line_has_address_and_public_key(start_relay: StartRelay, tmp_path: Path) -> None:
@@ -84,6 +74,7 @@ def test_ready_line_has_address_and_public_key(start_relay: StartRelay, tmp_path
     meet(relay.endpoint())
 
 
+@needs_localhost
 def test_relay_listens_on_a_name(start_relay: StartRelay) -> None:
     meet(start_relay(address="localhost:0").endpoint("localhost"))
 

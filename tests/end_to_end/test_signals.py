@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from tests.support.node import Endpoint, Node, meet
 from tests.support.process import PATIENCE, ROOT, LoggedProcess, wait_until
 from tests.support.relay_log import parse_state
 from tests.support.relay_process import LOCALHOST, StartRelay, command, write_identity
+from tests.terminals import fork_with_terminal
 
 STOPPING = [signal.SIGTERM, signal.SIGINT]
 OTHER = [signal.SIGHUP, signal.SIGUSR1]
@@ -129,7 +129,7 @@ def test_ignored_signal_stays_ignored(tmp_path: Path, number: signal.Signals) ->
 
 def test_lost_terminal_does_not_end_the_relay(tmp_path: Path) -> None:
     identity = write_identity(tmp_path)
-    pid, terminal = pty.fork()
+    pid, terminal = fork_with_terminal()
     if pid == 0:
         os.chdir(ROOT)
         os.execv(sys.executable, command(identity, f"{LOCALHOST}:0"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import pytest
 
@@ -121,3 +121,17 @@ def test_unavailable_place_is_explained(tmp_path: Path) -> None:
 def test_invalid_place_is_explained(words: list[str], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         parse_places(words)
+
+
+def test_localhost_needs_no_name_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    look_up = socket.getaddrinfo
+
+    def know_no_names(host: str, *rest: Any) -> Any:
+        if not host.replace(".", "").isdigit() and ":" not in host:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return look_up(host, *rest)
+
+    monkeypatch.setattr(socket, "getaddrinfo", know_no_names)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (service,) = parse_services([str(server.getsockname()[1])]).values()
+        service.connect().close()

@@ -50,8 +50,11 @@ def live_and_end(harness: Harness) -> None:
     harness.ends.clear()
 
 
+def connections() -> list[object]:
+    return [each for each in gc.get_objects() if isinstance(each, (SocketConnection, Connection))]
+
+
 def test_connections_are_freed_when_they_end(harness: Harness, no_search: None) -> None:
     live_and_end(harness)
-    harness.run_rounds(3)
-    left = [each for each in gc.get_objects() if isinstance(each, (SocketConnection, Connection))]
-    assert left == []
+    # A handshake thread may hold its last job a moment longer.
+    harness.run_until(lambda: not connections())

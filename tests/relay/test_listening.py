@@ -15,6 +15,7 @@ from offset_common.errors import OperatorError, ServiceError, UsageError
 from offset_common.relay.listening import listen_on
 from offset_common.relay.log import LOGGER
 from tests.relay.harness import LineRecorder
+from tests.support.hosts import needs_ipv6, needs_localhost
 
 LOCALHOST = Address("127.0.0.1", 0)
 REAL_SOCKET = socket.socket
@@ -134,7 +135,12 @@ def test_address_given_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "hosts", [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("localhost", "127.0.0.1")]
+    "hosts",
+    [
+        ("0.0.0.0", "127.0.0.1"),
+        ("127.0.0.1", "0.0.0.0"),
+        pytest.param(("localhost", "127.0.0.1"), marks=needs_localhost),
+    ],
 )
 def test_overlapping_addresses_are_refused(hosts: tuple[str, str]) -> None:
     with socket.create_server(("", 0)) as sock:
@@ -154,16 +160,7 @@ def test_failure_of_one_address_closes_the_others() -> None:
         assert open_descriptors() == before
 
 
-def has_ipv6() -> bool:
-    try:
-        with REAL_SOCKET(socket.AF_INET6) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6")
+@needs_ipv6
 def test_both_wildcards_share_a_port() -> None:
     with socket.create_server(("", 0)) as sock:
         port = sock.getsockname()[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import pty
 import re
 import socket
 import sys
@@ -31,6 +30,7 @@ from offset_common.relay.log import (
 from offset_common.relay.log_format import format_time
 from tests.relay.harness import descriptors
 from tests.support.relay_log import without_time
+from tests.terminals import open_terminal
 
 TIME_SIZE = len("2026-11-27T13:28:36.123Z ")
 
@@ -265,7 +265,7 @@ def test_unread_socket_blocks_nothing() -> None:
 
 
 def test_unread_terminal_blocks_nothing() -> None:
-    ours, theirs = pty.openpty()
+    ours, theirs = open_terminal()
 
     def unblock() -> None:
         os.set_blocking(theirs, False)
@@ -294,7 +294,7 @@ def test_unread_terminal_blocks_nothing() -> None:
 
 
 def test_closing_returns_the_terminal() -> None:
-    ours, theirs = pty.openpty()
+    ours, theirs = open_terminal()
     before = descriptors()
     log = RelayLog(theirs)
     log_event("only line")
