@@ -124,11 +124,12 @@ class Bucket:
 
     def resume_waiting(self, now: float) -> bool:
         """Resume the ends that may read again, each with its share; return whether any waited."""
+        tokens = math.inf if self.rate is None else self.refill(self.rate, now)
+        if tokens <= 0.0:
+            return self.shared
         count = sum(address.waiting > 0 for address in self._addresses.values())
         self.shared = count > 0
-        tokens = math.inf
-        if self.rate is not None:
-            tokens = max(0.0, self.refill(self.rate, now))
+        if tokens < math.inf:
             count = min(count, math.ceil(tokens / RESUMED_READ))
         share = tokens / count if count else 0.0
         for name in list(self._addresses):
