@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
+from offset_common.channel.connection import Connection
 from offset_common.constants import WAITING_CONNECT_TIMEOUT
 from offset_common.identity import Identity
 from offset_common.relay.close_reason import CloseReason
@@ -15,8 +17,9 @@ from offset_common.relay.homes import Homes
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import EARLY_DATA_SIZE, KIB, Limits
 from offset_common.relay.sessions.listener import HIGH_WATER, Listener
+from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.frames import encode_frame
-from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage
+from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage, RejectConnection
 from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
 
 
@@ -222,6 +225,28 @@ def test_listener_without_space_gets_announcements() -> None:
         neighbour.add(-neighbour.held)
 
 
+def test_turn_of_a_listener_handles_few_messages(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = harness.listener()
+    harness.pending(peer)  # it is not polled coarsely
+    handled: list[int] = []  # messages in each turn
+    on_readable, receive_frame = Listener.on_readable, Connection.receive_frame
+
+    def count_turn(session: Listener) -> None:
+        handled.append(0)
+        on_readable(session)
+
+    def count_message(*arguments: Any) -> object:
+        handled[-1] += 1
+        return receive_frame(*arguments)
+
+    monkeypatch.setattr(Listener, "on_readable", count_turn)
+    monkeypatch.setattr(Connection, "receive_frame", count_message)
+    peer.send(*[RejectConnection(bytes(32)).encode()] * 100)
+    harness.run_until(lambda: sum(handled) == 100)
+    assert handled[0] == 1, "the turn of a light connection"
+    assert max(handled) == 8
+
+
 def test_connects_that_have_gone_are_not_announced(harness: Harness) -> None:
     listener = harness.listener()
     slow = SlowListener(harness, listener)
@@ -289,6 +314,15 @@ def test_pending_connect_is_not_read_beyond_its_space(harness: Harness, size: in
         far.has_message()
     harness.run_until(lambda: far.has_message() and len(far.messages) == len(messages))
     assert far.messages == messages
+
+
+def test_pending_connect_keeps_few_small_messages(harness: Harness) -> None:
+    near = harness.pending(harness.listener())
+    near.write(near.encrypt(*[b""] * 500))
+    harness.run_until(lambda: not near.connection.reading)
+    session = near.connection.session
+    assert isinstance(session, PendingConnect)
+    assert 100 < len(session.take_early_data()) < 150
 
 
 def early_bomb(peer: TestPeer) -> bytes:

@@ -14,9 +14,10 @@ from offset_common.channel.forwarder import Forwarder, ForwardResult
 from offset_common.relay.buffer_pool import BufferPool
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
-from offset_common.relay.event_loop import READ, WRITE
+from offset_common.relay.event_loop import READ, WRITE, EventLoop, ReadyEntry
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, Limits
+from offset_common.relay.sessions import tunnel
 from offset_common.relay.sessions.tunnel import FRAMES_BESIDE_LIGHT
 from offset_common.wire.messages import InitRole
 from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
@@ -64,18 +65,17 @@ def test_tunnels_in_turn_mix_nothing(harness: Harness) -> None:
 
 
 @pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The frames that each turn of a tunnel end forwards."""
-    frames: list[int] = []
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[ForwardResult]:
+    """What each turn of a tunnel end has forwarded."""
+    made: list[ForwardResult] = []
     forward = Forwarder.forward
 
     def record(*args: Any) -> ForwardResult:
-        result = forward(*args)
-        frames.append(result.frames)
-        return result
+        made.append(forward(*args))
+        return made[-1]
 
     monkeypatch.setattr(Forwarder, "forward", record)
-    return frames
+    return made
 
 
 def send_small_messages(harness: Harness, near: TestPeer, far: TestPeer, count: int) -> None:
@@ -85,29 +85,62 @@ def send_small_messages(harness: Harness, near: TestPeer, far: TestPeer, count: 
         far.receive()
 
 
-def test_lone_tunnel_has_long_turns(harness: Harness, turns: list[int]) -> None:
+def most_frames(turns: list[ForwardResult]) -> int:
+    return max(turn.frames for turn in turns)
+
+
+def test_lone_tunnel_has_long_turns(harness: Harness, turns: list[ForwardResult]) -> None:
     near, far = harness.tunnel()
     for end, other in ((near, far), (far, near)):
         send_small_messages(harness, end, other, 1)
     harness.advance(1.0)  # those were light turns
-    send_small_messages(harness, near, far, 200)
-    assert max(turns) > 2 * FRAMES_BESIDE_LIGHT
+    send_small_messages(harness, near, far, 300)
+    assert 2 * FRAMES_BESIDE_LIGHT < most_frames(turns) <= 256
 
 
-def test_small_messages_of_others_shorten_turns(harness: Harness, turns: list[int]) -> None:
+class Rival(ReadyEntry):
+    """A connection that always waits for a turn."""
+
+    def __init__(self, loop: EventLoop) -> None:
+        super().__init__(loop, "2.2.2.2")
+        self._loop = loop
+        self.on_turn(0)
+
+    def on_turn(self, events: int) -> bool:
+        self._loop.request_turn(self)
+        return True
+
+
+def test_turns_are_short_while_another_waits(
+    harness: Harness, turns: list[ForwardResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "SHARED_TURN", 32 * KIB)
+    near, far = harness.tunnel()
+    messages = [os.urandom(4 * KIB)] * 30
+    near.send(messages[0])
+    assert far.receive() == messages[0]
+    turns.clear()
+    Rival(harness.loop)
+    near.write(near.encrypt(*messages))
+    harness.run_until(lambda: far.has_message() and len(far.messages) == len(messages))
+    assert turns[0].frames in (7, 8), "the turn of a light connection"
+    assert 24 * KIB < max(turn.taken for turn in turns[1:]) < 40 * KIB
+
+
+def test_small_messages_of_others_shorten_turns(harness: Harness, turns: list[ForwardResult]) -> None:
     busy, light = harness.tunnel(), harness.tunnel()
     for _ in range(3):
         send_small_messages(harness, *light, 1)
     turns.clear()
     send_small_messages(harness, *busy, 200)
-    assert max(turns) == FRAMES_BESIDE_LIGHT
+    assert most_frames(turns) == FRAMES_BESIDE_LIGHT
     harness.advance(1.0)
     turns.clear()
     send_small_messages(harness, *busy, 200)
-    assert max(turns) > 2 * FRAMES_BESIDE_LIGHT
+    assert most_frames(turns) > 2 * FRAMES_BESIDE_LIGHT
 
 
-def test_turn_ends_however_much_has_come(monkeypatch: pytest.MonkeyPatch, turns: list[int]) -> None:
+def test_turn_ends_however_much_has_come(monkeypatch: pytest.MonkeyPatch, turns: list[ForwardResult]) -> None:
     in_turn: list[int] = []
     on_turn = SocketConnection.on_turn
 
