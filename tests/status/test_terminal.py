@@ -18,7 +18,8 @@ from offset_common.identity import encode_key
 from offset_common.status.terminal import byte_text, duration
 from tests.status.relays import LOCALHOST, RelayWithStatus
 from tests.support.node import Node, make_tunnel
-from tests.support.process import ROOT, LoggedProcess, wait_until
+from tests.support.process import ROOT, wait_until
+from tests.terminals import Terminal
 
 
 def run(url: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -199,10 +200,8 @@ def test_numbers_are_short() -> None:
 
 def test_the_terminal_is_cleared_between_watches(relay: RelayWithStatus) -> None:
     """On a terminal the next status takes the place of the last one."""
-    terminal = LoggedProcess(
-        ["script", "-qec", f"{sys.executable} stmgr.py relay-status {relay.url} --watch", "/dev/stderr"]
-    )
+    terminal = Terminal([sys.executable, str(ROOT / "stmgr.py"), "relay-status", relay.url, "--watch"])
     try:
-        wait_until(lambda: terminal.count_lines(re.escape("\x1b[H\x1b[2J")) > 1, "a second status")
+        wait_until(lambda: terminal.text.count("\x1b[H\x1b[2J") > 1, "a second status")
     finally:
-        terminal.kill()
+        terminal.close()
