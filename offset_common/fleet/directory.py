@@ -26,7 +26,7 @@ from offset_common.fleet.requests import Request, Requests
 
 RETRY_INTERVAL = 1.0  # seconds between attempts while the directory is unreachable
 FIND_TIMEOUT = 2.0  # seconds that a question may take
-MAX_QUESTIONS = 10_000  # under way at the same time
+MAX_QUESTIONS = 10_000  # under way at the same time, even if they are too late
 
 
 class Directory:
@@ -139,7 +139,7 @@ class Directory:
     def _ask(self, now: float) -> int:
         number = self._next_question
         self._next_question += 1
-        if self._present is not False and len(self._questions) < MAX_QUESTIONS:
+        if self._present is not False and len(self._requests) < MAX_QUESTIONS:
             self._questions[number] = now + FIND_TIMEOUT
         else:
             self._events.append(Found(number))

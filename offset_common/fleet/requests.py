@@ -31,6 +31,10 @@ class Requests:
         self._ready: list[Request] = []
         self._answered: dict[int, Answered] = {}
 
+    def __len__(self) -> int:
+        """Return the number of requests that wait for answers."""
+        return len(self._answered)
+
     def add(self, commands: Sequence[Command], answered: Answered) -> None:
         """Queue commands to be sent; `answered` is called unless the request fails."""
         self._ready.append(Request(self._next, commands))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Callable, Optional, Union
 
 from offset_common.fleet.entries import Answer, Command
@@ -16,7 +17,6 @@ from offset_common.fleet.location import Location
 from offset_common.fleet.requests import Request
 from offset_common.threads import start
 
-REQUESTS_TOGETHER = 256
 CLOSE_TIMEOUT = 3.0  # seconds for the last requests
 HIDDEN = "***"
 
@@ -59,7 +59,7 @@ class Store:
         more = True
         while more:
             requests = [self._queue.get()]
-            while len(requests) < REQUESTS_TOGETHER and not self._queue.empty():
+            while not self._queue.empty():
                 requests.append(self._queue.get())
             more = None not in requests
             self._execute([request for request in requests if request is not None])
@@ -74,10 +74,9 @@ class Store:
             for request in requests:
                 self._deliver(request.number, self._reason(error))
             return
+        left = iter(answers)
         for request in requests:
-            count = len(request.commands)
-            self._deliver(request.number, answers[:count])
-            answers = answers[count:]
+            self._deliver(request.number, list(islice(left, len(request.commands))))
 
     def _ask(self, commands: Sequence[Command]) -> list[Answer]:
         if self._client is None:

@@ -8,7 +8,7 @@ import pytest
 
 from offset_common.address import Address
 from offset_common.fleet.claims import BATCH, REFRESH_INTERVAL
-from offset_common.fleet.directory import FIND_TIMEOUT, RETRY_INTERVAL, Directory
+from offset_common.fleet.directory import FIND_TIMEOUT, MAX_QUESTIONS, RETRY_INTERVAL, Directory
 from offset_common.fleet.entries import HOST_TTL, Claim, Entries, Host
 from offset_common.fleet.events import Accepted, Away, Claimed, Event, Found, Lost, Present, Refused, Replaced
 from offset_common.fleet.membership import BEAT_INTERVAL
@@ -366,3 +366,18 @@ def test_damaged_entry_is_no_listener(hosts: tuple[HostModel, HostModel], value:
 )
 def test_damaged_host_is_no_host(value: bytes) -> None:
     assert ENTRIES.host_in("A" * 43, value) is None
+
+
+def test_questions_without_answers_are_bounded(hosts: tuple[HostModel, HostModel]) -> None:
+    first, second = hosts
+    first.listen()
+    for _ in range(MAX_QUESTIONS):
+        second.directory.find_home(KEY, second.server.now)
+    waiting = second.requests()
+    second.server.now += FIND_TIMEOUT
+    second.requests()
+    assert {found.host for found in second.directory.take_events()} == {None}  # type: ignore[union-attr]
+    number = second.directory.find_home(KEY, second.server.now)
+    assert (second.requests(), second.directory.take_events()) == ([], [Found(number)])
+    second.answer(waiting)
+    assert second.find().host is not None
