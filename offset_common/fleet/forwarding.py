@@ -34,16 +34,6 @@ KINDS = {role: kind for kind, role in ROLES.items()}
 UNMATCHED = {InitRole.CONNECT: CloseReason.NO_LISTENER, InitRole.ACCEPT: CloseReason.NO_PENDING_CONNECT}
 
 
-class ForwardedPeer(PendingConnect):
-    """A peer that waits for the home; what it sends is kept meanwhile."""
-
-    __slots__ = ()
-
-    def on_deadline(self) -> None:
-        """Keep waiting: the home closes the connection in time, and a dead home is noticed by its silence."""
-        self.connection.extend_deadline()
-
-
 class AwaitingHome(MessageSession):
     """A connection to the home, before its answer.
 
@@ -98,8 +88,8 @@ class Means(NamedTuple):
     joins: Callable[[SocketConnection, str], None]
 
 
-class Forwarding:
-    """One connect or accept on its way to its home.
+class Forwarding(PendingConnect):
+    """A connect or accept on its way to its home; what its peer sends is kept meanwhile.
 
     Args:
         means: the parts of the host that it uses.
@@ -110,6 +100,19 @@ class Forwarding:
         age: seconds since the peer asked.
     """
 
+    __slots__ = (
+        "_attempts",
+        "_done",
+        "_give_up",
+        "_home",
+        "_host",
+        "_listener",
+        "_means",
+        "_other",
+        "_role",
+        "_since",
+    )
+
     def __init__(
         self,
         means: Means,
@@ -119,24 +122,33 @@ class Forwarding:
         early: Sequence[bytes] = (),
         age: float = 0.0,
     ) -> None:
-        self._loop = connection.env.loop
-        self._since = self._loop.now - age
+        super().__init__(connection, _ignore, early)
+        self._since = connection.env.loop.now - age
         self._means = means
         self._role = role
         self._other = other
         self._listener = other if role is InitRole.CONNECT else connection.key
-        self._peer = ForwardedPeer(connection, self._peer_ended, early)
         self._attempts = 0
         self._host: Optional[Host] = None
         self._home: Optional[SocketConnection] = None
         self._give_up: Callable[[], None] = _nothing
         self._done = False
-        connection.change_session(Event.FORWARD, self._peer)
+        connection.change_session(Event.FORWARD, self)
+
+    def on_deadline(self) -> None:
+        """Keep waiting: the home closes the connection in time, and a dead home is noticed by its silence."""
+        self.connection.extend_deadline()
+
+    def on_closed(self, reason: CloseReason) -> None:
+        """Discard the early data, and give up."""
+        super().on_closed(reason)
+        self._done = True
+        self._abandon_home()
 
     def start(self) -> None:
         """Look for the home."""
         self._attempts += 1
-        self._means.find_home(self._listener, partial(self._peer.connection.call, self._found))
+        self._means.find_home(self._listener, partial(self.connection.call, self._found))
 
     def _found(self, found: Found) -> None:
         if self._done:
@@ -148,16 +160,16 @@ class Forwarding:
         if not self._means.links.make_room():
             self._refuse(CloseReason.LIMIT_TOTAL)
             return
-        address = self._peer.connection.address
-        failed = partial(self._peer.connection.call, self._look_again)
+        address = self.connection.address
+        failed = partial(self.connection.call, self._look_again)
         self._give_up = self._means.links.dial(found.host, address, self._established, failed)
 
     def _established(self, home: SocketConnection) -> None:
         self._home = home
         home.change_session(Event.AUTHENTICATE, AwaitingHome(home, self._answered, self._home_ended))
         home.take_socket_back()
-        peer = self._peer.connection
-        age = self._loop.now - self._since
+        peer = self.connection
+        age = peer.env.loop.now - self._since
         home.send_message(Order(KINDS[self._role], peer.key, self._other, peer.address, age).encode())
 
     def _answered(self, answer: Answer) -> None:
@@ -166,7 +178,6 @@ class Forwarding:
         if answer.reason is None:
             self._join()
         elif answer.not_here:
-            self._abandon_home()
             self._look_again("it does not listen there")
         else:
             self._refuse(answer.reason, answer.detail)
@@ -174,7 +185,7 @@ class Forwarding:
     def _join(self) -> None:
         assert self._home is not None and self._host is not None
         self._done = True
-        peer = self._peer.connection
+        peer = self.connection
         log_event(
             "forwarded to its home",
             collapse="FORWARDED",
@@ -189,14 +200,16 @@ class Forwarding:
         if peer.closed:
             return  # the link to its host broke while that host was told; the home has been given up
         try:
-            self._means.tunnels.make_tunnel(self._peer, self._home)
+            self._means.tunnels.make_tunnel(self, self._home)
         except Exception:
             peer.close(CloseReason.PARTNER_ENDED)
             raise
+        self._give_up = _nothing  # it refers to this object
 
     def _look_again(self, reason: str) -> None:
         if self._done:
             return
+        self._abandon_home()
         if self._attempts < MAX_ATTEMPTS:
             self.start()
         else:
@@ -207,25 +220,26 @@ class Forwarding:
         """Serve the peer on this host: the key listens here, or nowhere."""
         if self._role is InitRole.CONNECT:
             self._done = True
-            self._means.take_back(self._peer, self._other, self._loop.now - self._since)
+            self._means.take_back(self, self._other, self.connection.env.loop.now - self._since)
         else:
             self._refuse(CloseReason.NO_PENDING_CONNECT)
 
     def _refuse(self, reason: CloseReason, detail: str = "") -> None:
-        self._peer.connection.close(reason, detail)
+        self.connection.close(reason, detail)
 
     def _home_ended(self, reason: CloseReason) -> None:
         if not self._done and self._home is not None:
             assert self._host is not None
             self._refuse(CloseReason.LISTENER_ENDED, f"the host {self._host.name}: {reason.value}")
 
-    def _peer_ended(self, pending: PendingConnect) -> None:
-        self._done = True
-        self._give_up()
-
     def _abandon_home(self) -> None:
         self._home = None
-        self._give_up()
+        give_up, self._give_up = self._give_up, _nothing
+        give_up()
+
+
+def _ignore(pending: PendingConnect) -> None:
+    """Ignore the end of a connect that is in no registry."""
 
 
 def _nothing() -> None:

@@ -112,8 +112,7 @@ class HostLinks:
     def hand_over(self, connection: SocketConnection) -> socket.socket:
         """Return the socket of a connection, which from now on belongs to a peer."""
         sock = connection.detach_socket()
-        self._forget(connection)
-        connection.release()
+        connection.close(CloseReason.PEER_CLOSED)
         return sock
 
     def close(self) -> None:

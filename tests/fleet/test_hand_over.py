@@ -30,7 +30,10 @@ from offset_common.relay.sockets import prepare_socket
 from offset_common.wire.messages import InitRole
 from tests.relay.harness import PATIENCE, Harness, TestPeer
 from tests.relay.test_bugs import bug
+from tests.relay.test_garbage import connections, no_search
 from tests.relay.test_handshake import Caller, hold_jobs
+
+__all__ = ["no_search"]
 
 FORWARDED = b"C" * 32  # the key of a peer that arrived at the other host
 ADDRESS = PeerAddress("192.0.2.7:999", "192.0.2.7", "192.0.2.7")
@@ -73,6 +76,19 @@ class FleetHost(Homes):
     def _find(self, key: object, call: Callable[[Found], None]) -> None:
         """Answer in a later round, as a directory does."""
         self.harness.loop.call_soon(partial(call, Found(0, self._other)))
+
+
+class Home(Caller):
+    """The other host's end of a connection that the host under test opens to it."""
+
+    def __init__(self, host: FleetHost, other: OtherHost) -> None:
+        host.harness.run_until(lambda: len(host.links) == 1)
+        sock, _ = other.server.accept()
+        sock.setblocking(False)
+        connection = list(host.links._open)[-1]
+        protocol = Connection(other.identity, host.harness.loop.now)
+        TestPeer.__init__(self, host.harness, connection, sock, protocol, other.identity)
+        host.harness.peers.append(self)
 
 
 class Link(Caller):
@@ -227,3 +243,48 @@ def test_link_that_ended_before_its_peer_is_forgotten(
         harness.run_until(lambda: len(host.links) == 0)
     assert harness.reason_of(near.connection) is CloseReason.NO_LISTENER
     assert len(host.links) == 0
+
+
+# Reference cycles, at both.
+
+
+def wait_until_freed(harness: Harness) -> None:
+    """Wait until no connection is left in memory, once the test has closed all peers."""
+    while harness.peers:
+        harness.peers.pop().sock.close()
+    harness.run_until(lambda: not len(harness.relay.admission))
+    harness.ends.clear()
+    harness.run_until(lambda: not connections())
+
+
+def test_connections_of_a_peer_that_left_are_freed(
+    harness: Harness, host: FleetHost, other: OtherHost, no_search: None
+) -> None:
+    arrive(host)
+    Home(host, other)
+    wait_until_freed(harness)
+
+
+def test_connections_of_a_forwarded_peer_are_freed(
+    harness: Harness, host: FleetHost, other: OtherHost, no_search: None
+) -> None:
+    near, home = arrive(host), Home(host, other)
+    home.authenticate()
+    assert Order.decode(home.receive()).key == near.key
+    home.send(Answer().encode(), b"joined")
+    assert near.receive() == b"joined"
+    near.sock.close()
+    assert home.wait_for_end() == []
+    del near, home
+    wait_until_freed(harness)
+
+
+def test_connections_of_a_peer_that_was_handed_over_are_freed(
+    harness: Harness, host: FleetHost, other: OtherHost, no_search: None
+) -> None:
+    listener, link = harness.listener(), Link(host, other.identity)
+    link.authenticate()
+    link.hand_over(listener.key)
+    assert listener.incoming_key() == FORWARDED
+    del listener, link
+    wait_until_freed(harness)
