@@ -16,6 +16,7 @@ from offset_common.channel.connection import Connection
 from offset_common.channel.events import HandshakeCompleted, MessageReceived
 from offset_common.identity import Identity
 from offset_common.relay.addresses import SystemAddress
+from offset_common.relay.buffer_pool import BufferPool
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
@@ -325,3 +326,13 @@ def running(
         harness.check_end()
     finally:
         harness.release()
+
+
+@contextmanager
+def full_pool(harness: Harness) -> Iterator[BufferPool]:
+    """Let another address fill the buffer pool, which is yielded, while the block runs."""
+    pool = harness.relay.buffers
+    other = pool.open_account("3.3.3.3")
+    other.add(2 * pool.limit)
+    yield pool
+    other.add(-other.held)

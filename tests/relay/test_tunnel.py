@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from offset_common.channel.forwarder import Forwarder, ForwardResult
-from offset_common.relay.buffer_pool import BufferPool
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import READ, WRITE, EventLoop, ReadyEntry
@@ -20,7 +18,7 @@ from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, OUTPUT_HIGH_WATER,
 from offset_common.relay.sessions import tunnel
 from offset_common.relay.sessions.tunnel import FRAMES_BESIDE_LIGHT
 from offset_common.wire.messages import InitRole
-from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
+from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, full_pool, running
 
 MESSAGES = [b"", b"a", os.urandom(3000), bytes(10_000), os.urandom(70_000), os.urandom(300_000), b"end"]
 STALL = 40.0  # seconds
@@ -306,16 +304,6 @@ def test_frame_waits_for_space_and_goes_on() -> None:
         other.add(-other.held)
         assert far.receive() == message
         assert pool.waiting == 0
-
-
-@contextlib.contextmanager
-def full_pool(harness: Harness) -> Iterator[BufferPool]:
-    """Let another address fill the buffer pool, which is yielded, while the block runs."""
-    pool = harness.relay.buffers
-    other = pool.open_account("3.3.3.3")
-    other.add(2 * pool.limit)
-    yield pool
-    other.add(-other.held)
 
 
 def test_whole_frame_passes_without_space_in_the_pool(harness: Harness) -> None:

@@ -11,9 +11,10 @@ from offset_common.channel.events import MessageReceived
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import ConnectionSession
+from offset_common.relay.sessions.whole_frames import frame_has_arrived, take_frame
 from offset_common.wire.frames import frame_end
 
-READ_SIZE = 4 * 1024  # bytes read in one turn
+READ_SIZE = 4 * 1024  # bytes read in one turn, or the rest of a frame with reserved space
 LIGHT_FRAMES, BUSY_FRAMES = 1, 8  # frames handled in a turn of a light connection, and of a busy one
 
 
@@ -33,9 +34,11 @@ class MessageSession(ConnectionSession):
     def on_readable(self) -> None:
         """Read and handle frames."""
         connection = self.connection
-        if not connection.reserve_frame():
-            return
-        data = connection.read(READ_SIZE)
+        if not connection.reserve_frame(wait=False):
+            if not frame_has_arrived(connection):
+                return
+            take_frame(connection)
+        data = connection.read(max(READ_SIZE, connection.input.missing))
         if data is None:
             connection.close(CloseReason.PEER_CLOSED)
             return

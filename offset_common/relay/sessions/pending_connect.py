@@ -50,7 +50,7 @@ class PendingConnect(MessageSession):
         """Read while there is room for early data; the rest waits in the socket buffer."""
         if self._size + max(0, self.connection.input.needs_reservation()) > EARLY_DATA_SIZE:
             self.connection.pause_reading()  # until it is accepted
-        else:
+        elif self.connection.reserve_frame():  # its message is kept, so it needs space even if it is whole
             super().on_readable()
 
     def has_room_for(self, frame_size: int) -> bool:

@@ -20,6 +20,7 @@ from offset_common.relay.lifecycle import Event, State
 from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
 from offset_common.relay.sessions.closing import close_in_order
 from offset_common.relay.sessions.pending_connect import PendingConnect
+from offset_common.relay.sessions.whole_frames import frame_has_arrived, take_frame
 
 FIRST_FRAME_SIZE = 1 * KIB  # bytes, assumed until frames have arrived
 
@@ -128,9 +129,8 @@ class Tunnel(ConnectionSession):
         connection = self.connection
         if connection.input.missing:
             return connection.input.missing  # a frame with reserved space is always read to its end
-        whole = self._meter is None  # a meter may stop within a frame
-        reserved = not connection.input.kept or connection.reserve_frame(sink, wait=not whole)
-        if not reserved and not (whole and self._pass_whole_frame(sink)):
+        fits = not connection.input.kept or connection.reserve_frame(sink, wait=False)
+        if not fits and not self._pass_whole_frame(sink):
             return 0
         room = max(sink.output_room, connection.input.missing)
         if room > 0:
@@ -144,26 +144,24 @@ class Tunnel(ConnectionSession):
     def _pass_whole_frame(self, sink: SocketConnection) -> bool:
         """Return whether the rest of a frame, for which there is no space, passes in this turn; if not, wait.
 
-        Until it passes it stays in the system's buffer. It needs no space if all of it has arrived there and
-        the buffer of `sink` takes it: then it is read and sent in one turn.
+        It needs no space if all of it has arrived, and the system's buffer of `sink` takes it.
         """
         connection = self.connection
         size = connection.input.frame_size()
-        missing = size - connection.input.kept
-        arrived = connection.count_unread() >= missing
-        # If it was awaited and has not arrived, the peer has closed, or the buffer is too small for it.
-        awaited_in_vain = not arrived and connection.bytes_awaited > 1
-        if size >= OWN_BUFFER_FROM or size > sink.send_buffer_size() // 4 or awaited_in_vain:
+        if size > sink.send_buffer_size() // 4:
             connection.reserve_frame(sink)
-        elif not arrived:
-            connection.await_bytes(missing)
-        elif sink.output.size or not sink.is_writable():
-            connection.pause_reading()
-            sink.call_when_drained(connection.resume_reading)
-        else:
-            connection.await_bytes(1)
-            connection.input.reserve_frame()  # only until the end of this turn
-            return True
+        elif frame_has_arrived(connection, sink):
+            needed = max(FREE_BUFFER_SIZE, size - connection.input.kept)
+            if sink.output.size or not sink.is_writable():
+                connection.pause_reading()
+                sink.call_when_drained(connection.resume_reading)
+            elif self._meter is None or (allowed := self._meter.allow(needed)) == needed:
+                take_frame(connection)
+                return True
+            elif allowed:
+                connection.reserve_frame(sink)  # the meter stops within the frame
+            else:
+                connection.pause_reading()
         return False
 
     def _forward(self, data: memoryview, sink: SocketConnection, frames: int) -> int:

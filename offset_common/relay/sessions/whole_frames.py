@@ -1,0 +1,36 @@
+"""Frames that pass without space in the buffer pool.
+
+The rest of such a frame stays in the system's buffer until all of it is there (SO_RCVLOWAT). Then it is read
+and handled in one turn.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.input_buffer import OWN_BUFFER_FROM
+
+
+def frame_has_arrived(connection: SocketConnection, sink: Optional[SocketConnection] = None) -> bool:
+    """Return whether the rest of a partial frame, for which there is no space, has arrived; if not, wait.
+
+    A frame that the system's buffer may not hold waits for space instead, here and at the `sink` that it will
+    be sent to.
+    """
+    size = connection.input.frame_size()
+    missing = size - connection.input.kept
+    if size < OWN_BUFFER_FROM and connection.count_unread() >= missing:
+        return True
+    # If it was awaited and has not arrived, the peer has closed, or the buffer is too small for it.
+    if size >= OWN_BUFFER_FROM or connection.bytes_awaited > 1:
+        connection.reserve_frame(sink)
+    else:
+        connection.await_bytes(missing)
+    return False
+
+
+def take_frame(connection: SocketConnection) -> None:
+    """Let the next read get all of a frame that has arrived; its space counts only until the turn ends."""
+    connection.await_bytes(1)
+    connection.input.reserve_frame()

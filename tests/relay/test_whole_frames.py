@@ -1,0 +1,89 @@
+"""Frames with the padding of released nodes pass without space in the buffer pool, in every role."""
+
+from __future__ import annotations
+
+import os
+
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.lifecycle import State
+from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
+from offset_common.relay.policy import Policy
+from offset_common.wire.frames import encode_frame
+from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage, RejectConnection
+from tests.relay.harness import Harness, TestPeer, full_pool, running
+
+
+class OpenMeter:
+    """Allows everything, and counts."""
+
+    def __init__(self) -> None:
+        self.counted = 0
+
+    def allow(self, most: int) -> int:
+        return most
+
+    def count(self, size: int) -> None:
+        self.counted += size
+
+    def end(self) -> None:
+        pass
+
+
+class Metered(Policy):
+    """Gives every tunnel end the same meter."""
+
+    def __init__(self) -> None:
+        self.shared = OpenMeter()
+
+    def meter(self, source: SocketConnection, sink: SocketConnection) -> OpenMeter:
+        return self.shared
+
+
+def send_padded(peer: TestPeer, message: bytes) -> None:
+    """Send a message with 40,000 bytes of padding, in two pieces."""
+    plaintext = ChannelMessage(os.urandom(40_000), KaMessage(message).encode()).encode()
+    frame = encode_frame(peer.protocol.secure_channel.sending.encrypt(plaintext))
+    peer.write(frame[:FREE_BUFFER_SIZE])
+    peer.harness.run_until(lambda: peer.connection.input.kept == FREE_BUFFER_SIZE)
+    peer.write(frame[FREE_BUFFER_SIZE:])
+
+
+def test_padded_request_passes_without_space(harness: Harness) -> None:
+    with full_pool(harness) as pool:
+        before = pool.used
+        listener = harness.admit()
+        send_padded(listener, InitConnection(InitRole.LISTEN).encode())
+        harness.run_until(lambda: listener.state is State.LISTENER)
+        assert pool.used == before
+
+
+def test_padded_rejection_passes_without_space(harness: Harness) -> None:
+    with full_pool(harness):
+        listener = harness.listener()
+        near = harness.pending(listener)
+        send_padded(listener, RejectConnection(near.key).encode())
+        assert near.wait_for_end() == []
+
+
+def test_padded_early_message_waits_for_space(harness: Harness) -> None:
+    with full_pool(harness) as pool:
+        before = pool.used
+        listener = harness.listener()
+        near = harness.pending(listener)
+        send_padded(near, b"early")
+        harness.run_rounds()
+        assert pool.used == before
+        far = harness.admit(listener.identity).request(InitRole.ACCEPT, near.key)
+        assert far.receive() == b"early"
+
+
+def test_whole_frame_passes_a_meter_that_allows_it() -> None:
+    policy = Metered()
+    with running(policy=policy) as harness, full_pool(harness) as pool:
+        before = pool.used
+        near, far = harness.tunnel()
+        message = os.urandom(32 * KIB)
+        near.send(message)
+        assert far.receive() == message
+        assert policy.shared.counted > len(message)
+        assert pool.used == before
