@@ -18,7 +18,6 @@ from tests.relay.harness import LineRecorder
 from tests.support.hosts import needs_ipv6, needs_localhost
 
 LOCALHOST = Address("127.0.0.1", 0)
-REAL_SOCKET = socket.socket
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import select
+import socket
 from typing import Any
 
 import pytest
@@ -319,6 +321,31 @@ def test_whole_frame_passes_without_space_in_the_pool(harness: Harness) -> None:
         near.write(data[FREE_BUFFER_SIZE:])
         assert far.receive() == message
         assert pool.used == before
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected TCP sockets; pairs of Unix sockets have no SO_RCVLOWAT."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        return server.accept()[0], client
+
+
+def test_part_of_a_frame_without_space_needs_no_turns(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "socketpair", tcp_pair)
+    with full_pool(harness):
+        near, far = harness.tunnel("2.2.2.2")
+        message = os.urandom(32 * KIB)
+        data = near.encrypt(message)
+        near.write(data[: 3 * FREE_BUFFER_SIZE])
+        connection = near.connection
+        harness.run_until(lambda: connection.bytes_awaited > 1)
+        harness.run_rounds()
+        assert connection.count_unread() == 2 * FREE_BUFFER_SIZE
+        assert not select.select([connection.sock], [], [], 0)[0], "it would get turns for nothing"
+        near.write(data[3 * FREE_BUFFER_SIZE :])
+        assert far.receive() == message
 
 
 def test_frame_without_space_waits_for_a_slow_peer(harness: Harness) -> None:
