@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Callable, Optional, Protocol, TypeVar, Union
 
 from offset_common.relay.deadlines import Deadlines
@@ -248,22 +248,22 @@ class EventLoop:
 
     def _run_turns(self, seconds: float) -> None:
         turns = self.turns
-        started = perf_counter()
-        end = started + seconds
-        while turns.waiting and started < end:
+        end = perf_counter() + seconds
+        # What a turn costs is processor time: it must not seem long because other programs or threads ran.
+        used = thread_time()
+        while turns.waiting and perf_counter() < end:
             entry = self._serving = turns.pop()
             self._serve_again = False
             events, entry._events = entry._events, 0
             light = entry.light and events & READ
             more = entry.on_turn(events)
-            ended = perf_counter()
             if light:
                 self._note_light_turn(entry)
             self._serving = None
-            turns.charge(entry, ended - started, more)
+            before, used = used, thread_time()
+            turns.charge(entry, used - before, more)
             if self._serve_again:
                 turns.push(entry)  # after `charge`, which may move it to another flow
-            started = ended
 
     def _note_light_turn(self, entry: ReadyEntry) -> None:
         if id(entry) != self._latest_light:

@@ -135,7 +135,7 @@ class FairQueue(Generic[E]):
             more: whether the turn left work.
         """
         long = seconds > LONG_TURN
-        busy = more or (long and entry._long)  # the system may have interrupted a single long turn
+        busy = more or (long and entry._long)  # a single long turn may be one large message
         entry._long = long
         address = entry._address
         if entry.light:

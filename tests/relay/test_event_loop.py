@@ -6,6 +6,7 @@ import random
 import select
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,6 +22,7 @@ from offset_common.relay.event_loop import (
     EventLoop,
     ReadyEntry,
 )
+from offset_common.relay.fair_queue import LONG_TURN
 
 MILLISECOND = 0.001
 
@@ -36,7 +38,8 @@ class Times:
 @pytest.fixture
 def times(monkeypatch: pytest.MonkeyPatch) -> Times:
     made = Times()
-    monkeypatch.setattr(event_loop, "perf_counter", lambda: made.spent)
+    for clock in ("perf_counter", "thread_time"):
+        monkeypatch.setattr(event_loop, clock, lambda: made.spent)
     return made
 
 
@@ -84,6 +87,19 @@ class Quiet(ReadyEntry):
         self.peer.close()
 
 
+class Interrupted(ReadyEntry):
+    """A connection whose turns take long because the system runs another program meanwhile."""
+
+    def __init__(self, loop: EventLoop, turns: list[Any]) -> None:
+        super().__init__(loop, "quiet")
+        self._turns = turns
+
+    def on_turn(self, events: int) -> bool:
+        self._turns.append(self)
+        time.sleep(5 * LONG_TURN)
+        return False
+
+
 @pytest.mark.parametrize("address", ["quiet", "busy"])
 @pytest.mark.parametrize("cost", [0.1 * MILLISECOND, MILLISECOND, 10 * MILLISECOND])
 def test_quiet_connection_passes_hundreds_of_busy_ones(
@@ -106,6 +122,18 @@ def test_quiet_connection_passes_hundreds_of_busy_ones(
         assert turns.index(quiet) <= 2, "it waited for more than two turns"
     loop.unregister(quiet.sock)
     quiet.close()
+
+
+def test_interrupted_turns_leave_a_connection_light() -> None:
+    loop = EventLoop()
+    turns: list[Any] = []
+    entry = Interrupted(loop, turns)
+    for count in (1, 2, 3):
+        loop.request_turn(entry)
+        loop.run_once()
+        assert len(turns) == count
+    assert entry.light
+    loop.close()
 
 
 @pytest.mark.parametrize(
