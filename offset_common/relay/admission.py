@@ -1,7 +1,5 @@
 """Admission control: which connections the operator's policy and the limits let in.
 
-There are limits in total, for each address and for each key.
-
 A connection is *unsettled* until it has a role. Only unsettled connections outside the handshake pool are
 evicted. At the total limit, the address with the most of them loses one. At an address limit, that address
 does. It loses the one that was accepted, or left the handshake pool, longest ago. If there is none, the new
@@ -114,7 +112,7 @@ class Admission:
 
     def make_room(self, address: PeerAddress) -> Optional[CloseReason]:
         """Make room for a connection, by evicting another if necessary; return why it is refused, or None."""
-        reason = self._policy.refuse_address(address.host) or self._take_place(address.prefix)
+        reason = self._policy.refuse_address(address.host) or self._find_place(address.prefix)
         if reason is not None:
             self._totals.count_refusal(address, reason)
         return reason
@@ -168,7 +166,8 @@ class Admission:
         if key is not None:
             count_down(self._of_key, key)
 
-    def _take_place(self, address: str) -> Optional[CloseReason]:
+    def _find_place(self, address: str) -> Optional[CloseReason]:
+        """Evict a connection if a limit is reached; return that limit if there is none to evict."""
         if self._of_address.get(address, 0) >= self._limits.connections_per_address:
             oldest, full = self._evictable.oldest_of(address), CloseReason.LIMIT_ADDRESS
         elif (
