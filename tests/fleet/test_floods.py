@@ -14,6 +14,7 @@ from tests.support.node import assert_listening
 from tests.support.peer import RESET, TIMEOUT
 from tests.support.process import wait_until
 from tests.support.relay_process import RelayProcess
+from tests.support.swarm import Swarm, count_open
 
 CONNECTIONS = 40
 FAILED = "^warning: host connection failed"
@@ -76,3 +77,22 @@ def test_failures_are_collapsed_by_address(relay: FleetProcesses) -> None:
     break_connections(host, 1, "127.0.0.4")
     host.wait_for_line(f"{FAILED}: address=127.0.0.4:")
     assert host.count_lines(f"{FAILED}: address=127.0.0.3:") == LINES_PER_ADDRESS
+
+
+def test_flood_of_one_address_leaves_room_between_hosts(
+    relay: FleetProcesses, new_node_at: NewNodeAt
+) -> None:
+    first, second = relay.hosts
+    node, other = new_node_at().at(second), new_node_at().at(first)
+    listener, other_listener = node.listen(), other.listen()
+    with (
+        contextlib.closing(Swarm(first.endpoint())) as flood,
+        contextlib.closing(Swarm(second.endpoint())) as there,
+    ):
+        target = there.listen(source="127.0.0.5")
+        held = flood.connect(2 * CONNECTIONS, target.keys.public_key, source="127.0.0.5")
+        assert there.run(lambda: len(target.messages) >= CONNECTIONS // 2, TIMEOUT)
+        assert count_open(held) >= CONNECTIONS // 2
+        assert_listening(new_node_at().at(first), node, listener)
+        assert_listening(new_node_at().at(second), other, other_listener)
+    assert relay.failures == []
