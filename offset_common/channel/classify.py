@@ -261,6 +261,6 @@ def _is_message(user: Packed, length: int) -> bool:
         words = (payload + 7) >> 3
     else:
         return False
-    if len(user) < length:
-        return (words + 5) * WORD_SIZE <= length + _INNER_ALLOWANCE
-    return skip_words(user, at, words) <= length
+    if (words + 5) * WORD_SIZE > length + _INNER_ALLOWANCE:
+        return False
+    return len(user) < length or skip_words(user, at, words) <= length

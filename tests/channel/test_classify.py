@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 import pytest
 
@@ -223,8 +223,8 @@ def user_of_words(payload: int) -> bytes:
     return user + zero_words(3000) + some_words(payload - 3000)
 
 
-def behind_words(padding: int, user: bytes) -> bytes:
-    """Pack a ChannelMessage with `padding` words of padding."""
+def behind_words(padding: int, user: bytes, some_words: Callable[[int], bytes] = some_words) -> bytes:
+    """Pack a ChannelMessage with `padding` words of padding, which `some_words` packs."""
     words = 5 + padding + len(whole_words(user)) // 8
     head = struct_pointer(0, 0, 2) + data_pointer(1, 8 * padding) + struct_pointer(padding, 1, 1)
     tail = pack(discriminant_word(1) + data_pointer(0, len(user)))
@@ -239,6 +239,15 @@ def test_size_limit_is_the_decoders():
     padding = most - 5 - len(whole_words(user)) // 8
     assert check(behind_words(padding, user))
     assert not check(behind_words(padding + 1, user))
+
+
+@pytest.mark.parametrize(("words", "accepted"), [(8000, True), (18_500, False), (60_000, False)])
+def test_zeros_beyond_the_allowance_are_not_accepted(words, accepted):
+    head = struct_pointer(0, 1, 1) + discriminant_word(1) + data_pointer(0, 8 * words)
+    for start in (8, 300):  # the user data is one run, or more
+        user = pack(segment_table(3 + words)) + pack(head) + some_words(start) + zero_words(words - start)
+        assert check(behind_words(0, user)) is accepted
+    assert check(behind_words(words, KaMessage(b"message").encode(), zero_words)) is accepted
 
 
 @pytest.mark.parametrize("claim", [1 << 17, 1 << 28, (1 << 29) - 1])
