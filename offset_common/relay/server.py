@@ -90,7 +90,7 @@ class Relay:
             self.env, limits, self.admission, self.totals, pool, self.rendezvous.enter, sockets, balancers
         )
         self._drain_until: Optional[float] = None
-        self._stopping = False
+        self._served = self._stopping = False
         self._drained = False  # the tunnels have been told to finish
         self.loop.add_periodic(lambda: self.buffers.resume_waiting(self.loop.now), self.buffers.next_time)
         self.loop.add_periodic(
@@ -113,6 +113,7 @@ class Relay:
         key = encode_key(self.identity.public_key)
         log_event("relay ready", address=self.addresses, public_key=key)
         self._log.flush()
+        self._served = True
         try:
             self.loop.run()
         finally:
@@ -175,7 +176,8 @@ class Relay:
         if self._workers is not None:
             self._workers.stop()
         self._policy.close()
-        log_event("stopped", connections=sum(self.totals.ended.values()))
+        if self._served:
+            log_event("stopped", connections=sum(self.totals.ended.values()))
         self._log.close()
         self.loop.close()
 
