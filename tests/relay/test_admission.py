@@ -65,6 +65,16 @@ class Peer:
         self._admission.leave(self)
 
 
+def test_limit_of_handshakes_evicts_the_oldest_of_most() -> None:
+    admission: Any = Admission(Limits(unauthenticated=3), Policy(), Totals())
+    peers = [Peer(address, admission) for address in ("1.1.1.1", "2.2.2.2", "2.2.2.2")]
+    for peer in peers:
+        assert admission.make_room(peer.address) is None
+        admission.enter(peer)
+    assert admission.make_room(Peer("3.3.3.3", admission).address) is None
+    assert [peer.ended for peer in peers] == [None, CloseReason.EVICTED, None]
+
+
 @given(STEPS)
 def test_no_limit_is_exceeded_and_nothing_is_left(steps: list[tuple[str, int]]) -> None:
     limits = Limits(connections=8, connections_per_address=4, connections_per_key=3, unauthenticated=5)

@@ -111,6 +111,28 @@ def test_light_entry_waits_for_two_busy_turns_at_most(
         serve(queue, busy_cost, again=True)
 
 
+def test_two_long_turns_in_a_row_make_an_entry_busy() -> None:
+    queue: FairQueue[Entry] = FairQueue()
+    entry = Entry(queue, "a")
+    for cost, light in ((0.002, True), (0.0001, True), (0.002, True), (0.002, False), (0.0001, True)):
+        queue.push(entry)
+        serve(queue, cost)
+        assert entry.light is light
+
+
+def test_light_entries_get_four_fifths_of_an_address() -> None:
+    queue: FairQueue[Entry] = FairQueue()
+    for number in range(20):
+        queue.push(Entry(queue, "a", "light" if number % 2 else "busy"))
+    used: Counter[str] = Counter()
+    for _ in range(2000):
+        entry = queue.pop()
+        queue.charge(entry, 0.0005, more=entry.name == "busy")
+        queue.push(entry)
+        used[entry.name] += 1
+    assert 0.78 < used["light"] / 2000 < 0.82
+
+
 def test_idling_earns_no_credit() -> None:
     queue: FairQueue[Entry] = FairQueue()
     busy, idle = Entry(queue, "busy"), Entry(queue, "idle")

@@ -388,6 +388,17 @@ def test_wrong_relay_message_ends_one_connection(harness: Harness, role: str) ->
     assert other.state is State.LISTENER
 
 
+def test_connection_without_a_role_is_scheduled_as_busy(harness: Harness) -> None:
+    peer = harness.admit()
+    request = peer.encrypt(InitConnection(InitRole.LISTEN).encode())
+    peer.write(request[:10])
+    harness.run_until(lambda: peer.connection.input.kept == 10)
+    assert not peer.connection.light
+    peer.write(request[10:])
+    harness.run_until(lambda: peer.state is State.LISTENER)
+    assert peer.connection.light
+
+
 def test_connection_with_a_role_is_settled(harness: Harness) -> None:
     harness.tunnel()
     harness.pending(harness.listener())
