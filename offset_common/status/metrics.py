@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -20,17 +19,12 @@ from offset_common.relay.homes import FleetView
 from offset_common.status.report import process_report
 from offset_common.status.snapshot import Census, Snapshot, Use
 
-if TYPE_CHECKING:
-    from prometheus_client.registry import Collector
-else:
-    Collector = object  # a registry accepts any object with collect(); the class is new in version 0.14
-
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 PREFIX = "offset_relay_"
 
 
-class _Once(Collector):
-    """Hands metrics to a registry."""
+class _Once:
+    """Hands metrics to a registry, which accepts any object with `collect`."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = list(metrics)
