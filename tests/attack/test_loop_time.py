@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.attack import ATTACKER
 from tests.attack.harness import Attack
 from tests.support.encoding import channel_message, frame, ka_message
+from tests.support.swarm import DEFAULT_SOURCE, Swarm
 from tests.support.swarm_peer import SwarmPeer
 
 SMALL_KEEPALIVE = channel_message(ka_message(None, released=False), padding=0, released=False)
@@ -20,13 +23,27 @@ def keepalives(peer: SwarmPeer, count: int) -> bytes:
     return b"".join(frame(seal(SMALL_KEEPALIVE)) for _ in range(count))
 
 
+def listeners(swarm: Swarm, source: str) -> list[SwarmPeer]:
+    return swarm.listeners(1000, source)
+
+
+def tunnel_ends(swarm: Swarm, source: str) -> list[SwarmPeer]:
+    return [near for near, _ in swarm.tunnels(1500, source)]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("listeners", "count"), [(1000, 540)])
-def test_keepalives_at_once_delay_no_tunnel(attack: Attack, listeners: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("open_peers", "source"),
+    [(listeners, ATTACKER), (listeners, DEFAULT_SOURCE), (tunnel_ends, ATTACKER)],
+    ids=["listeners", "listeners at the same address", "tunnels"],
+)
+def test_keepalives_at_once_delay_no_tunnel(
+    attack: Attack, open_peers: Callable[[Swarm, str], list[SwarmPeer]], source: str
+) -> None:
     swarm = attack.swarm()
-    peers = swarm.listeners(listeners, ATTACKER)
-    burst = [keepalives(peer, count) for peer in peers]
+    peers = open_peers(swarm, source)
+    burst = [keepalives(peer, 540) for peer in peers]
     for peer, data in zip(peers, burst):
         peer.send_bytes(data)
     assert swarm.run(lambda: not any(peer.unsent_bytes for peer in peers), 60.0)
