@@ -118,6 +118,12 @@ class WatchedSocket(ReadyEntry):
         poller.register(self.sock, select.POLLOUT)
         return bool(poller.poll(0))
 
+    def peer_has_closed(self) -> bool:
+        """Return whether no more input will arrive: the peer has closed, or the connection is lost."""
+        poller = select.poll()
+        poller.register(self.sock, getattr(select, "POLLRDHUP", 0))  # not every system has it
+        return bool(poller.poll(0))
+
     def send_buffer_size(self) -> int:
         """Return the bytes of memory that the system's buffer for output may take."""
         return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)

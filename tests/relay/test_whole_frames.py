@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+
+import pytest
 
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
@@ -87,3 +90,16 @@ def test_whole_frame_passes_a_meter_that_allows_it() -> None:
         assert far.receive() == message
         assert policy.shared.counted > len(message)
         assert pool.used == before
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_peer_that_closes_within_a_frame_ends_at_once(harness: Harness, half: bool) -> None:
+    with full_pool(harness):
+        near, far = harness.tunnel("2.2.2.2")
+        near.write(near.encrypt(os.urandom(32 * KIB))[:FREE_BUFFER_SIZE])
+        harness.run_until(lambda: near.connection.input.kept == FREE_BUFFER_SIZE)
+        if half:
+            near.sock.shutdown(socket.SHUT_WR)
+        else:
+            near.sock.close()
+        assert far.wait_for_end() == []

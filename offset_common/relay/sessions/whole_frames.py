@@ -15,15 +15,20 @@ from offset_common.relay.input_buffer import OWN_BUFFER_FROM
 def frame_has_arrived(connection: SocketConnection, sink: Optional[SocketConnection] = None) -> bool:
     """Return whether the rest of a partial frame, for which there is no space, has arrived; if not, wait.
 
+    It also counts as arrived if the peer has closed, so that the next reads find the end.
+
     A frame that the system's buffer may not hold waits for space instead, here and at the `sink` that it will
     be sent to.
     """
     size = connection.input.frame_size()
     missing = size - connection.input.kept
-    if size < OWN_BUFFER_FROM and connection.count_unread() >= missing:
+    if size >= OWN_BUFFER_FROM:
+        connection.reserve_frame(sink)
+        return False
+    in_vain = connection.bytes_awaited > 1  # something else made the socket readable
+    if connection.count_unread() >= missing or (in_vain and connection.peer_has_closed()):
         return True
-    # If it was awaited and has not arrived, the peer has closed, or the buffer is too small for it.
-    if size >= OWN_BUFFER_FROM or connection.bytes_awaited > 1:
+    if in_vain:
         connection.reserve_frame(sink)
     else:
         connection.await_bytes(missing)
