@@ -75,6 +75,16 @@ def test_limit_of_handshakes_evicts_the_oldest_of_most() -> None:
     assert [peer.ended for peer in peers] == [None, CloseReason.EVICTED, None]
 
 
+def test_limit_of_a_key_refuses_the_new_connection() -> None:
+    admission: Any = Admission(Limits(connections_per_key=1), Policy(), Totals())
+    peers = [Peer(address, admission) for address in ("1.1.1.1", "2.2.2.2")]
+    for peer in peers:
+        admission.enter(peer)
+        peer.key = b"k"
+    assert [admission.authenticate(peer) for peer in peers] == [True, False]
+    assert [peer.ended for peer in peers] == [None, CloseReason.LIMIT_KEY]
+
+
 @given(STEPS)
 def test_no_limit_is_exceeded_and_nothing_is_left(steps: list[tuple[str, int]]) -> None:
     limits = Limits(connections=8, connections_per_address=4, connections_per_key=3, unauthenticated=5)

@@ -290,6 +290,20 @@ class HeldPool:
         assert runs.wait(patience)
 
 
+def test_thread_waits_for_no_peer_while_jobs_are_queued() -> None:
+    sock, peer = socket.socketpair()  # a wait for the peer would not end
+    protocol = Connection(Identity.generate(), time.monotonic())
+    protocol.receive_data(VERSION_FRAME)
+    job = HandshakeJob(FairQueue[HandshakeJob]().address("1.1.1.1"), sock, protocol, lambda _: None)
+    thread = threading.Thread(target=job.run, args=[lambda: True], daemon=True)
+    thread.start()
+    thread.join(30.0)
+    assert not thread.is_alive()
+    assert job.error is None
+    for each in (sock, peer):
+        each.close()
+
+
 def test_jobs_are_taken_fairly_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
     held = HeldPool(monkeypatch, "flood", 50, 10.0)
     pool, done, pairs = held.pool, held.done, held.pairs
@@ -301,6 +315,8 @@ def test_jobs_are_taken_fairly_by_address(monkeypatch: pytest.MonkeyPatch) -> No
         assert pair.returned.wait(10.0)
     order = [pair.address for pair in done]
     assert {"one", "other"} <= set(order[:5])
+    first, *others = (pair for pair in done if pair.address == "flood")
+    assert others == [pair for pair in pairs[-3::-1] if pair is not first], "not the newest first"
     pool.close()
     for pair in pairs:
         pair.close()
