@@ -94,7 +94,7 @@ class InputBuffer:
             content = bytearray(data[start:]) if left else None
             self._release_buffer()
             self._buffer = content
-        self._count(left, missing if self.missing else 0)
+        self._count(left, missing)
 
     def frame_size(self) -> int:
         """Return the size of the partial frame, with its length field; 0 if it is unknown."""

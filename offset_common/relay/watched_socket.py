@@ -114,15 +114,11 @@ class WatchedSocket(ReadyEntry):
 
     def is_writable(self) -> bool:
         """Return whether the system takes more output: at least a third of its buffer is free."""
-        poller = select.poll()
-        poller.register(self.sock, select.POLLOUT)
-        return bool(poller.poll(0))
+        return self._polls(select.POLLOUT)
 
     def peer_has_closed(self) -> bool:
         """Return whether no more input will arrive: the peer has closed, or the connection is lost."""
-        poller = select.poll()
-        poller.register(self.sock, getattr(select, "POLLRDHUP", 0))  # not every system has it
-        return bool(poller.poll(0))
+        return self._polls(getattr(select, "POLLRDHUP", 0))  # not every system has it
 
     def send_buffer_size(self) -> int:
         """Return the bytes of memory that the system's buffer for output may take."""
@@ -142,3 +138,8 @@ class WatchedSocket(ReadyEntry):
             OSError: the connection is lost.
         """
         self.sock.shutdown(socket.SHUT_WR)
+
+    def _polls(self, event: int) -> bool:
+        poller = select.poll()
+        poller.register(self.sock, event)
+        return bool(poller.poll(0))
