@@ -216,7 +216,7 @@ class Rendezvous:
             connection.call(self.homes.forward_pending, pending, connect.target, age)
 
     def _wait(self, pending: PendingConnect, target: bytes, event: Event, age: float) -> None:
-        """Let a connect wait for the listener of `target`."""
+        """Make a connect wait for the listener of `target`."""
         connection = pending.connection
         connection.change_session(event, pending, age)  # a connect waits 32 s in total, wherever it waits
         since = connection.env.loop.now - age

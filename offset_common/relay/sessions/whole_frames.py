@@ -36,6 +36,6 @@ def frame_has_arrived(connection: SocketConnection, sink: Optional[SocketConnect
 
 
 def take_frame(connection: SocketConnection) -> None:
-    """Let the next read get all of a frame that has arrived; its space counts only until the turn ends."""
+    """Reserve space for a frame that has arrived, until the turn ends: the next read gets all of it."""
     connection.await_bytes(1)
     connection.input.reserve_frame()
