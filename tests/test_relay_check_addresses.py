@@ -180,8 +180,9 @@ def test_hosts_of_a_fleet_pass_and_others_are_named(
 
 
 def test_checked_addresses_see_no_reset(both: RelayProcess, check: Check) -> None:
-    check(both, ["127.0.0.1", "127.0.0.2"])
-    wait_until(lambda: len(both.ends()) == 9)
+    status, out = check(both, ["127.0.0.1", "127.0.0.2"])
+    assert status == 0, out
+    wait_until(lambda: len(both.ends()) == 9, "the ninth end")
     assert {end.reason for end in both.ends()} <= {"the peer closed", "the other end of the tunnel ended"}
 
 
