@@ -35,6 +35,7 @@ POLL_INTERVAL = 0.003  # seconds of turns between two polls
 LONGEST_POLL_INTERVAL = 0.01  # seconds of turns after a slow poll
 TASKS_IN_ROUND = 128  # tasks of call_soon; after a flood of handshakes, hundreds wait
 EACH_IN_ROUND = 32  # items of call_for_each, and deadlines: closing thousands at once would take a second
+CROWD = 32  # light connections of an address that wait: a turn of each takes several ms
 COARSE_INTERVAL = 1.0  # seconds; the keepalive's own tick (section 6 of docs/protocol.md)
 SWITCH_INTERVAL = 0.001  # seconds that a handshake thread may keep the interpreter from the loop
 GARBAGE_THRESHOLD = 20_000  # allocations between two searches for reference cycles
@@ -65,6 +66,10 @@ class ReadyEntry(QueueEntry):
 
     def on_turn(self, events: int) -> bool:
         """Handle the events since the last turn; return whether work is left. Must not raise."""
+        raise NotImplementedError
+
+    def has_much_input(self) -> bool:
+        """Return whether more has arrived than a small message. Must not raise."""
         raise NotImplementedError
 
 
@@ -153,6 +158,10 @@ class EventLoop:
         if entry.queued or entry is self._serving:
             entry._events |= events
         else:
+            if entry.light and self.turns.light_waiting(entry) > CROWD and entry.has_much_input():
+                # Thousands that wake up with a lot of input would otherwise have a light turn each, before
+                # the next small message of a light connection.
+                entry.light = False
             entry._events = events
             self.turns.push(entry)
         self._serve_again |= entry is self._serving

@@ -103,6 +103,10 @@ class FairQueue(Generic[E]):
             flow = self._addresses[name] = AddressFlow()
         return flow
 
+    def light_waiting(self, entry: E) -> int:
+        """Return how many light entries of the address of `entry` wait."""
+        return len(entry._address.light.waiting)
+
     def push(self, entry: E) -> None:
         """Queue `entry` for a turn; if it is already queued, it keeps its place."""
         if entry.queued:

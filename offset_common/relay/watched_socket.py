@@ -10,6 +10,8 @@ import termios
 
 from offset_common.relay.event_loop import READ, EventLoop, ReadyEntry
 
+SMALL_INPUT = 512  # bytes: a small message, its padding and what encloses them
+
 _INT_SIZE = 4  # bytes of a C int
 
 NO_WAIT = socket.MSG_DONTWAIT  # the sockets are blocking; sockets.py says why
@@ -111,6 +113,10 @@ class WatchedSocket(ReadyEntry):
     def count_unread(self) -> int:
         """Return how many bytes have arrived that are not read."""
         return int.from_bytes(fcntl.ioctl(self.sock, termios.FIONREAD, bytes(_INT_SIZE)), sys.byteorder)
+
+    def has_much_input(self) -> bool:
+        """Return whether more has arrived than a small message."""
+        return self.reading and self.count_unread() > SMALL_INPUT
 
     def is_writable(self) -> bool:
         """Return whether the system takes more output: at least a third of its buffer is free."""

@@ -35,8 +35,13 @@ def tunnel_ends(swarm: Swarm, source: str) -> list[SwarmPeer]:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("open_peers", "source"),
-    [(listeners, ATTACKER), (listeners, DEFAULT_SOURCE), (tunnel_ends, ATTACKER)],
-    ids=["listeners", "listeners at the same address", "tunnels"],
+    [
+        (listeners, ATTACKER),
+        (listeners, DEFAULT_SOURCE),
+        (tunnel_ends, ATTACKER),
+        (tunnel_ends, DEFAULT_SOURCE),
+    ],
+    ids=["listeners", "listeners at the same address", "tunnels", "tunnels at the same address"],
 )
 def test_keepalives_at_once_delay_no_tunnel(
     attack: Attack, open_peers: Callable[[Swarm, str], list[SwarmPeer]], source: str

@@ -124,6 +124,34 @@ def test_quiet_connection_passes_hundreds_of_busy_ones(
     quiet.close()
 
 
+class Awakened(ReadyEntry):
+    """A connection that was quiet, and may have received a lot."""
+
+    def __init__(self, loop: EventLoop, turns: list[Any], much: bool) -> None:
+        super().__init__(loop, "quiet")
+        self._turns, self._much = turns, much
+
+    def on_turn(self, events: int) -> bool:
+        self._turns.append(self)
+        return False
+
+    def has_much_input(self) -> bool:
+        return self._much
+
+
+def test_small_messages_pass_those_that_wake_up_with_much_input(loop: EventLoop) -> None:
+    turns: list[Any] = []
+    crowd = [Awakened(loop, turns, True) for _ in range(1000)]
+    small = [Awakened(loop, turns, False) for _ in range(10)]
+    for _ in range(2):  # the first turns make them light
+        turns.clear()
+        for entry in (*crowd, *small):
+            loop.request_turn(entry)
+        while len(turns) < len(crowd) + len(small):
+            loop.run_once()
+    assert max(map(turns.index, small)) < 100
+
+
 def test_interrupted_turns_leave_a_connection_light() -> None:
     loop = EventLoop()
     turns: list[Any] = []

@@ -25,11 +25,12 @@ from offset_common.relay.sessions.whole_frames import frame_has_arrived, take_fr
 FIRST_FRAME_SIZE = 1 * KIB  # bytes, assumed until frames have arrived
 
 # Frames and bytes of one turn.
-LIGHT_TURN = (8, LARGE_READ)  # of a light connection while others wait
+LIGHT_TURN = (1, LARGE_READ)  # of a light connection while others wait, of which there may be thousands
 SHARED_TURN = 128 * KIB  # bytes, of a busy connection while others wait
 LONE_TURN = 512 * KIB  # bytes, while no other connection waits
 MOST_FRAMES = 256  # otherwise
 FRAMES_BESIDE_LIGHT = 32  # while small messages of other connections may have to wait for the end of the turn
+FRAMES_READ = 8  # of the average size, at least: the next one may be larger
 LIGHT_INTERVAL = 0.02  # seconds after a light turn in which the next one is likely
 
 
@@ -200,7 +201,7 @@ class Tunnel(ConnectionSession):
             size = SHARED_TURN if loop.turns.waiting else LONE_TURN
         if self._frame_size >= OWN_BUFFER_FROM:
             return frames, FREE_BUFFER_SIZE  # the start of a frame; the rest is read into its own buffer
-        return frames, min(self._frame_size * frames, size)
+        return frames, min(self._frame_size * max(frames, FRAMES_READ), size)
 
     def finish(self, reason: CloseReason) -> None:
         """End the tunnel; both peers still receive their queued output."""
