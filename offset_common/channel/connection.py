@@ -41,11 +41,10 @@ class Connection(KeepaliveChannel):
         expected_peer: the public key that the peer must have; None on the relay's side.
         random_bytes: the source of randomness.
         observer: called with every payload, and with the value of every layer, as they pass; or None.
-        version_sent: whether the caller has already sent `VERSION_FRAME`. Our first message then follows the
-            peer's version, so a relay draws its nonce in a pool thread, not in the event loop.
+        version_sent: whether the caller has already sent `VERSION_FRAME`.
     """
 
-    __slots__ = ("_begins_after_peer", "_frames", "_version_received")
+    __slots__ = ("_frames", "_version_received")
 
     def __init__(
         self,
@@ -56,8 +55,7 @@ class Connection(KeepaliveChannel):
         observer: Optional[Observer] = None,
         version_sent: bool = False,
     ) -> None:
-        super().__init__(identity, now, expected_peer, random_bytes, observer, begin=not version_sent)
-        self._begins_after_peer = version_sent
+        super().__init__(identity, now, expected_peer, random_bytes, observer)
         self._frames = FrameReader(limit=VERSION_SIZE)
         self._version_received = False
         if not version_sent:
@@ -166,8 +164,6 @@ class Connection(KeepaliveChannel):
             self.fail()
             raise VersionError(f"protocol version {version}; only {PROTOCOL_VERSION} is supported")
         self._frames.set_limit(MAX_HANDSHAKE_FRAME_SIZE)
-        if self._begins_after_peer:
-            self.begin()
 
 
 def _not_an_offset_peer(first: bytes) -> VersionError:

@@ -116,13 +116,12 @@ class Handshake:
         self._identity = identity
         self._expected_peer = expected_peer
         self._random_bytes = random_bytes
-        self._rand_nonce = b""  # until it is sent
+        self._rand_nonce = random_bytes(RAND_NONCE_SIZE)
         self._peer_public_key = b""
         self._exchange: Optional[DhExchange] = None
 
     def first_message(self) -> ExchangeRandNonce:
-        """Draw our nonce; return our first message, which is sent at once, without waiting for the peer."""
-        self._rand_nonce = self._random_bytes(RAND_NONCE_SIZE)
+        """Return our first message, which is sent at once, without waiting for the peer."""
         return ExchangeRandNonce(self._rand_nonce, self._identity.public_key, self._expected_peer)
 
     def receive_rand_nonce(self, message: ExchangeRandNonce) -> ExchangeDh:

@@ -48,7 +48,6 @@ class KeepaliveChannel:
         expected_peer: the public key that the peer must have, or None to accept any.
         random_bytes: the source of randomness.
         observer: called with the values of every layer, or None.
-        begin: whether to queue our first message now; if not, call `begin` before anything else.
     """
 
     __slots__ = (
@@ -69,7 +68,6 @@ class KeepaliveChannel:
         expected_peer: Optional[bytes] = None,
         random_bytes: RandomBytes = os.urandom,
         observer: Optional[Observer] = None,
-        begin: bool = True,
     ) -> None:
         self.last_received = now
         self.last_sent = now
@@ -79,12 +77,6 @@ class KeepaliveChannel:
         self._state = ChannelState.RAND_NONCE
         self._handshake: Optional[Handshake] = Handshake(identity, expected_peer, random_bytes)
         self.outgoing: list[bytes] = []  # payloads, in the order to send them
-        if begin:
-            self.begin()
-
-    def begin(self) -> None:
-        """Queue our first message."""
-        assert self._handshake is not None
         first = self._handshake.first_message()
         self._observe("sent", first)
         self.outgoing.append(first.encode())

@@ -98,7 +98,6 @@ def test_recorded_handshake_cannot_be_used_again():
 def test_each_bit_of_an_exchange_dh_counts(field):
     value = getattr(DH, field)
     handshake = Handshake(RELAY, None, Randomness(2))
-    handshake.first_message()
     handshake.receive_rand_nonce(ExchangeRandNonce(bytes(16), NODE.public_key))
     assert isinstance(handshake.receive_dh(DH), ChannelKeys)
     for bit in range(8 * len(value)):
@@ -109,7 +108,6 @@ def test_each_bit_of_an_exchange_dh_counts(field):
 def test_each_bit_of_the_claimed_key_counts():
     for bit in range(256):
         handshake = Handshake(RELAY, None, Randomness(2))
-        handshake.first_message()
         handshake.receive_rand_nonce(ExchangeRandNonce(bytes(16), flip(NODE.public_key, bit)))
         with pytest.raises(HandshakeError):
             handshake.receive_dh(DH)
