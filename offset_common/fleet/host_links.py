@@ -21,7 +21,6 @@ from offset_common.relay.handshake_pool import HandshakePool
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
-from offset_common.relay.sessions.closing import finish
 from offset_common.relay.sessions.handshake import Handshake
 from offset_common.relay.totals import Traffic
 
@@ -105,7 +104,7 @@ class HostLinks:
             for connection in opened:
                 if not connection.closed:
                     self._open[connection] = _ignore
-                    finish(connection, CloseReason.PEER_CLOSED)  # a pool thread may have its socket
+                    connection.finish(CloseReason.PEER_CLOSED)  # a pool thread may have its socket
 
         return give_up
 

@@ -8,7 +8,6 @@ from offset_common.policy.access import AccessRules
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
-from offset_common.relay.sessions.closing import finish
 from offset_common.wire.messages import InitRole
 
 # A connection in its handshake is checked afterwards, as the pool may have it; the others are already ending.
@@ -57,7 +56,7 @@ class AccessControl:
         """Finish a connection if the rules now deny it."""
         if connection.session.state not in UNCONCERNED and self._denies(connection):
             self.finished += 1
-            finish(connection, CloseReason.DENIED)
+            connection.finish(CloseReason.DENIED)
 
     def _denies(self, connection: SocketConnection) -> bool:
         role = self._roles.get(connection)

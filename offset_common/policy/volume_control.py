@@ -24,7 +24,6 @@ from offset_common.relay.deadlines import TICK
 from offset_common.relay.lifecycle import State
 from offset_common.relay.log import log_event
 from offset_common.relay.policy import Steered
-from offset_common.relay.sessions.closing import finish
 
 
 class VolumeControl:
@@ -145,7 +144,7 @@ class VolumeControl:
     def _end_tunnel(self, connection: SocketConnection) -> None:
         reason = self._exceeded(connection.key)
         if reason is not None:  # the quota may have been raised since
-            finish(connection, reason)
+            connection.finish(reason)
 
     def _exceeded(self, key: bytes) -> Optional[CloseReason]:
         """Return which quota of a key is used up, or None."""

@@ -206,13 +206,7 @@ class SocketConnection(WatchedSocket):
         return view[: fill + count]
 
     def keep(self, data: memoryview, start: int, backlog: bool = False) -> None:
-        """Keep the unhandled part of what `read` returned.
-
-        Args:
-            data: what `read` returned.
-            start: where the unhandled part begins.
-            backlog: whether that part may contain whole frames, to be handled in the next turn.
-        """
+        """Keep what `read` returned, from `start` on; a `backlog` of whole frames gets another turn."""
         self.input.keep(data, start, backlog)
         if backlog:
             self.env.loop.request_turn(self)
@@ -355,6 +349,11 @@ class SocketConnection(WatchedSocket):
         """Watch the socket again after `lend_socket`; the state's deadline is unchanged."""
         self.watch(READ | WRITE if self.output.size else READ)
         self._schedule()
+
+    def finish(self, reason: CloseReason) -> None:
+        """End the connection gracefully, as its session does it; an error ends only this connection."""
+        if not self.closed:
+            self.call(self.session.finish, reason)
 
     def begin_close(self, reason: CloseReason, session: ConnectionSession) -> None:
         """Close for `reason` once `session` (sessions/closing.py) has delivered the queued output."""

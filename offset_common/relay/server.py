@@ -22,7 +22,6 @@ from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog, log_event
 from offset_common.relay.policy import Policy
 from offset_common.relay.rendezvous import Rendezvous, TunnelMaker
-from offset_common.relay.sessions.closing import finish
 from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.status import describe
 from offset_common.relay.totals import Totals
@@ -223,14 +222,14 @@ class Relay:
         elif self.loop.now >= self._drain_until and not self._drained:
             self._drained = True
             tunnels = [each for each in self.connections() if each.session.state is State.TUNNEL]
-            self.loop.call_for_each(tunnels, lambda each: finish(each, CloseReason.SHUTDOWN))
+            self.loop.call_for_each(tunnels, lambda each: each.finish(CloseReason.SHUTDOWN))
 
 
 def _close_without_tunnel(connection: SocketConnection) -> None:
     if connection.session.state is not State.TUNNEL:
-        finish(connection, CloseReason.SHUTDOWN)
+        connection.finish(CloseReason.SHUTDOWN)
 
 
 def _close_listener(connection: SocketConnection) -> None:
     if connection.session.state is State.LISTENER:
-        finish(connection, CloseReason.SHUTDOWN)
+        connection.finish(CloseReason.SHUTDOWN)

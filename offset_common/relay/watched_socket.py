@@ -91,13 +91,13 @@ class WatchedSocket(ReadyEntry):
         self.watch(0)
         return socket.socket(fileno=self.sock.detach())
 
-    def discard_input(self, buffer: memoryview) -> bool:
-        """Read once and discard the bytes; return False if the peer closed.
+    def discard_input(self, most: int) -> bool:
+        """Read at most `most` bytes and discard them; return False if the peer has closed.
 
         Raises:
             OSError: the connection is lost, or (BlockingIOError) there is no input.
         """
-        return bool(self.sock.recv_into(buffer, 0, NO_WAIT))
+        return bool(self.sock.recv(most, NO_WAIT))
 
     @property
     def bytes_awaited(self) -> int:

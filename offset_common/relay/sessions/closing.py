@@ -15,23 +15,12 @@ from offset_common.relay.limits import KIB
 DISCARDED_IN_TURN = 64 * KIB  # bytes: a peer that keeps sending must not delay others
 
 
-def _discard_input(connection: SocketConnection) -> bool:
-    """Discard some input; return False if the peer closed."""
-    return connection.discard_input(connection.env.receive_buffer.view[:DISCARDED_IN_TURN])
-
-
 def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
     """Start delivering the queued output; the connection closes after that."""
     session = Flushing(connection)
     connection.begin_close(reason, session)
     if not connection.output.size:
         session.on_output_sent()
-
-
-def finish(connection: SocketConnection, reason: CloseReason) -> None:
-    """Finish a connection through its session; an error ends only this connection."""
-    if not connection.closed:
-        connection.call(connection.session.finish, reason)
 
 
 class _Closing(ConnectionSession):
@@ -59,7 +48,7 @@ class Flushing(_Closing):
     def on_readable(self) -> None:
         """Discard input."""
         connection = self.connection
-        if _discard_input(connection):
+        if connection.discard_input(DISCARDED_IN_TURN):
             connection.extend_deadline()
         elif not connection.output.size:
             connection.close(CloseReason.PEER_CLOSED)
@@ -96,7 +85,7 @@ class Lingering(_Closing):
 
     def on_readable(self) -> None:
         """Discard input until the peer closes."""
-        if not _discard_input(self.connection):
+        if not self.connection.discard_input(DISCARDED_IN_TURN):
             self.connection.close(CloseReason.PEER_CLOSED)
 
     def on_deadline(self) -> None:

@@ -23,7 +23,6 @@ from offset_common.relay.close_reason import CloseReason, reason_of
 from offset_common.relay.connection import Environment, SocketConnection
 from offset_common.relay.event_loop import READ, EventLoop
 from offset_common.relay.input_buffer import ReceiveBuffer
-from offset_common.relay.sessions.closing import finish
 from offset_common.relay.sessions.tunnel import Meter, Tunnel, Tunnels
 from offset_common.relay.signals import HANDLED
 from offset_common.relay.workers.transfer import End, decode_pair, receive_with_sockets
@@ -146,7 +145,7 @@ class Worker:
             return  # it ended while the command was on its way
         reason = CloseReason[command["reason"]]
         if command["do"] == "finish":
-            finish(connection, reason)
+            connection.finish(reason)
         else:
             connection.close(reason)
 
