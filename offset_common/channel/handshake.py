@@ -107,9 +107,9 @@ class Handshake:
         "_exchange",
         "_expected_peer",
         "_identity",
-        "_peer_public_key",
         "_rand_nonce",
         "_random_bytes",
+        "peer_public_key",
     )
 
     def __init__(self, identity: Identity, expected_peer: Optional[bytes], random_bytes: RandomBytes) -> None:
@@ -117,7 +117,7 @@ class Handshake:
         self._expected_peer = expected_peer
         self._random_bytes = random_bytes
         self._rand_nonce = random_bytes(RAND_NONCE_SIZE)
-        self._peer_public_key = b""
+        self.peer_public_key = b""  # as the peer claims; `receive_dh` proves it
         self._exchange: Optional[DhExchange] = None
 
     def first_message(self) -> ExchangeRandNonce:
@@ -140,7 +140,7 @@ class Handshake:
             raise WrongPeerError(
                 "the peer's identity is not the expected one", message.src_public_key, self._expected_peer
             )
-        self._peer_public_key = message.src_public_key
+        self.peer_public_key = message.src_public_key
         self._exchange = exchange = DhExchange(self._random_bytes)
         signed = exchange.public_key + message.rand_nonce + exchange.key_salt
         return ExchangeDh(
@@ -157,11 +157,6 @@ class Handshake:
         if not hmac.compare_digest(message.rand_nonce, self._rand_nonce):
             raise HandshakeError("the peer did not sign our challenge")
         signed = message.dh_public_key + message.rand_nonce + message.key_salt
-        if not verify_signature(self._peer_public_key, message.signature, signed):
+        if not verify_signature(self.peer_public_key, message.signature, signed):
             raise HandshakeError("the peer's signature is wrong")
         return self._exchange.derive_keys(message.dh_public_key, message.key_salt)
-
-    @property
-    def peer_public_key(self) -> bytes:
-        """The key that the peer claims; `receive_dh` proves it."""
-        return self._peer_public_key

@@ -55,10 +55,10 @@ class KeepaliveChannel:
         "_observer",
         "_random_bytes",
         "_secure",
-        "_state",
         "last_received",
         "last_sent",
         "outgoing",
+        "state",
     )
 
     def __init__(
@@ -74,7 +74,7 @@ class KeepaliveChannel:
         self._random_bytes = random_bytes
         self._observer = observer
         self._secure: Optional[SecureChannel] = None
-        self._state = ChannelState.RAND_NONCE
+        self.state = ChannelState.RAND_NONCE
         self._handshake: Optional[Handshake] = Handshake(identity, expected_peer, random_bytes)
         self.outgoing: list[bytes] = []  # payloads, in the order to send them
         first = self._handshake.first_message()
@@ -99,20 +99,15 @@ class KeepaliveChannel:
         channel._random_bytes = random_bytes
         channel._observer = None
         channel._secure = SecureChannel.import_state(state, random_bytes)
-        channel._state = ChannelState.READY
+        channel.state = ChannelState.READY
         channel._handshake = None
         channel.outgoing = channel._secure.outgoing
         return channel
 
     @property
-    def state(self) -> ChannelState:
-        """The message that is expected next from the peer."""
-        return self._state
-
-    @property
     def established(self) -> bool:
         """Whether the handshake is complete and the channel has not failed."""
-        return self._state is ChannelState.READY
+        return self.state is ChannelState.READY
 
     @property
     def secure_channel(self) -> SecureChannel:
@@ -161,7 +156,7 @@ class KeepaliveChannel:
             LocalProtocolError: the channel is not ready, or has failed.
         """
         if not self.established:
-            raise LocalProtocolError(f"cannot send: the channel {self._state.value}")
+            raise LocalProtocolError(f"cannot send: the channel {self.state.value}")
         value = KaMessage(message)
         self._observe("sent", value)
         self.secure_channel.send(value.encode(sparse))
@@ -195,7 +190,7 @@ class KeepaliveChannel:
 
     def fail(self) -> None:
         """Stop receiving and sending, because the peer broke the protocol."""
-        self._state = ChannelState.FAILED
+        self.state = ChannelState.FAILED
 
     def mark_received(self, now: float) -> None:
         """Restart the peer's idle timeout: it sent something, or this side was not reading."""
@@ -206,12 +201,12 @@ class KeepaliveChannel:
         self.last_sent = now
 
     def _receive(self, payload: bytes, now: float) -> Optional[Event]:
-        if self._state is ChannelState.READY:
+        if self.state is ChannelState.READY:
             user = self.secure_channel.receive(payload, now)
             return None if user is None else self._receive_user(user)
-        if self._state is ChannelState.FAILED or self._handshake is None:
+        if self.state is ChannelState.FAILED or self._handshake is None:
             raise LocalProtocolError("the channel has already failed")
-        if self._state is ChannelState.RAND_NONCE:
+        if self.state is ChannelState.RAND_NONCE:
             self._receive_rand_nonce(self._handshake, payload)
             return None
         return self._receive_dh(self._handshake, payload, now)
@@ -222,7 +217,7 @@ class KeepaliveChannel:
         answer = handshake.receive_rand_nonce(message)
         self._observe("sent", answer)
         self.outgoing.append(answer.encode())
-        self._state = ChannelState.DH
+        self.state = ChannelState.DH
 
     def _receive_dh(self, handshake: Handshake, payload: bytes, now: float) -> Event:
         message = ExchangeDh.decode(payload)
@@ -233,7 +228,7 @@ class KeepaliveChannel:
         self._secure = SecureChannel(keys, peer, now, self._random_bytes, self._observer, self.outgoing)
         self._handshake = None
         self.last_sent = now
-        self._state = ChannelState.READY
+        self.state = ChannelState.READY
         return HandshakeCompleted(peer)
 
     def _receive_user(self, user: bytes) -> Optional[Event]:

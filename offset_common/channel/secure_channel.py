@@ -105,9 +105,14 @@ class SecureChannel:
         channel._rekeyed_at = tuple(state["rekeyed_at"])
         return channel
 
-    def send(self, user: bytes, max_padding: int = MAX_PADDING_SENT) -> None:
-        """Encrypt user data with 0 to `max_padding` (at most 255) bytes of padding, into `outgoing`."""
-        self._encrypt(user, max_padding)
+    def send(self, content: Union[bytes, Rekey], max_padding: int = MAX_PADDING_SENT) -> None:
+        """Encrypt user data or a Rekey, with 0 to `max_padding` (at most 255) bytes of padding."""
+        random = self._random_bytes(1 + max_padding)
+        padding = random[1 : 1 + random[0] % (max_padding + 1)]
+        message = ChannelMessage(padding, content)
+        self.outgoing.append(self.sending.encrypt(message.encode()))
+        if self._observer:
+            self._observer("sent", message)
 
     def receive(self, payload: bytes, now: float) -> Optional[bytes]:
         """Decrypt the peer's next message; return its user data, or None for a rekey.
@@ -135,15 +140,7 @@ class SecureChannel:
         self.rekey_at = now + REKEY_INTERVAL
         if self._pending is None:
             self._pending = DhExchange(self._random_bytes)
-            self._encrypt(_rekey_of(self._pending), MAX_PADDING_SENT)
-
-    def _encrypt(self, content: Union[Rekey, bytes], max_padding: int) -> None:
-        random = self._random_bytes(1 + max_padding)
-        padding = random[1 : 1 + random[0] % (max_padding + 1)]
-        message = ChannelMessage(padding, content)
-        self.outgoing.append(self.sending.encrypt(message.encode()))
-        if self._observer:
-            self._observer("sent", message)
+            self.send(_rekey_of(self._pending))
 
     def _decrypt(self, payload: bytes) -> bytes:
         if self.old_receiving is None:
@@ -169,7 +166,7 @@ class SecureChannel:
         except HandshakeError as error:
             raise RekeyError(str(error)) from None
         if self._pending is None:
-            self._encrypt(_rekey_of(exchange), MAX_PADDING_SENT)  # "under the old sending key"
+            self.send(_rekey_of(exchange))  # "under the old sending key"
         self._pending = None
         self.sending = CipherState(keys.sending)
         self.old_receiving = self.receiving

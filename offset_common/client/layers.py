@@ -17,7 +17,7 @@ from typing import Optional
 
 from offset_common.channel.connection import Connection
 from offset_common.channel.events import HandshakeCompleted, MessageReceived
-from offset_common.channel.keepalive import ChannelState, KeepaliveChannel
+from offset_common.channel.keepalive import KeepaliveChannel
 from offset_common.channel.secure_channel import Observer
 from offset_common.errors import PeerError
 
@@ -39,7 +39,7 @@ class Layers:
     @property
     def ready(self) -> bool:
         """Whether messages can be sent; end to end, only once that handshake is complete."""
-        return self._end_to_end is None or self._end_to_end.state is ChannelState.READY
+        return self._end_to_end is None or self._end_to_end.established
 
     @property
     def end_to_end_ready(self) -> bool:
