@@ -175,7 +175,7 @@ class RelayLog(logging.Handler):
         lines_of: Format = format_text,
     ) -> None:
         super().__init__()
-        self._pending = bytearray()
+        self.pending = bytearray()  # lines to be written
         self._lost = 0
         self._lines_of = lines_of
         self._poll = select.poll()
@@ -190,47 +190,42 @@ class RelayLog(logging.Handler):
             self._poll.register(self._descriptor, select.POLLOUT)
             LOGGER.addHandler(self)
 
-    @property
-    def pending(self) -> bool:
-        """Whether lines wait to be written."""
-        return bool(self._pending)
-
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record for `flush`."""
         lines = self._lines_of(record, not self._to_journal)
         if self._to_journal:
             lines = add_priority(lines, record.levelno)
         data = lines.encode("ascii")
-        if len(self._pending) + len(data) > MAX_PENDING:
+        if len(self.pending) + len(data) > MAX_PENDING:
             self._lost += 1
         else:
-            self._pending += data
+            self.pending += data
 
     def flush(self) -> None:
         """Write what can be written without blocking."""
         with contextlib.suppress(OSError):  # a full disk, or a closed pipe: try again next time
-            while self._pending and self._poll.poll(0):
-                del self._pending[: os.write(self._descriptor, self._pending[:WRITE_SIZE])]
-                if self._lost and len(self._pending) < MAX_PENDING // 2:
+            while self.pending and self._poll.poll(0):
+                del self.pending[: os.write(self._descriptor, self.pending[:WRITE_SIZE])]
+                if self._lost and len(self.pending) < MAX_PENDING // 2:
                     lost, self._lost = self._lost, 0
                     log_event("log lines lost", logging.WARNING, count=lost)
 
     def next_deadline(self, now: float) -> float:
         """Return when `handle_time` has work: summaries, or lines that could not be written."""
-        return now + RETRY_INTERVAL if self._pending else self._repeats.window_end
+        return now + RETRY_INTERVAL if self.pending else self._repeats.window_end
 
     def handle_time(self, now: float) -> None:
         """Log summaries of repeated lines if their window is over, and write what is queued."""
         if now >= self._repeats.window_end:
             self._repeats.end_window()
-        if self._pending:
+        if self.pending:
             self.flush()
 
     def close(self) -> None:
         """Write summaries and what can be written without blocking; discard all later records."""
         self._repeats.end_window()
         self.flush()
-        self._pending.clear()
+        self.pending.clear()
         LOGGER.removeHandler(self)
         if self._terminal is not None:
             os.close(self._terminal)

@@ -26,31 +26,26 @@ class WatchedSocket(ReadyEntry):
         prefix: the prefix of the peer's address, for fair queueing.
     """
 
-    __slots__ = ("_bytes_awaited", "_loop", "_polled_coarsely", "_watched", "sock")
+    __slots__ = ("_loop", "_watched", "bytes_awaited", "polled_coarsely", "sock")
 
     def __init__(self, loop: EventLoop, sock: socket.socket, prefix: str) -> None:
         super().__init__(loop, prefix)
         self._loop = loop
         self.sock = sock
-        self._polled_coarsely = False
+        self.polled_coarsely = False  # once a second
+        self.bytes_awaited = 1  # must have arrived before the socket counts as readable
         self._watched = 0
-        self._bytes_awaited = 1
 
     @property
     def reading(self) -> bool:
         """Whether the socket is watched for input."""
         return bool(self._watched & READ)
 
-    @property
-    def polled_coarsely(self) -> bool:
-        """Whether the socket is polled once a second."""
-        return self._polled_coarsely
-
     def watch(self, events: int) -> None:
         """Watch the socket for `events` (0 for none), and end coarse polling."""
-        if self._polled_coarsely:
+        if self.polled_coarsely:
             self._loop.unregister_coarse(self.sock)
-            self._polled_coarsely = False
+            self.polled_coarsely = False
             self._watched = 0
         if events == self._watched:
             return
@@ -72,17 +67,17 @@ class WatchedSocket(ReadyEntry):
 
     def poll_coarsely(self) -> bool:
         """Poll the socket once a second if it is watched only for input; return whether this is a change."""
-        if self._polled_coarsely or self._watched != READ:
+        if self.polled_coarsely or self._watched != READ:
             return False
         self.watch(0)
         self._loop.register_coarse(self.sock, self)
-        self._polled_coarsely = True
+        self.polled_coarsely = True
         self._watched = READ
         return True
 
     def poll_normally(self) -> None:
         """End coarse polling, and handle any input that has arrived."""
-        if self._polled_coarsely:
+        if self.polled_coarsely:
             self.watch(READ)
             self.on_turn(READ)
 
@@ -99,16 +94,11 @@ class WatchedSocket(ReadyEntry):
         """
         return bool(self.sock.recv(most, NO_WAIT))
 
-    @property
-    def bytes_awaited(self) -> int:
-        """The bytes that must have arrived before the socket counts as readable."""
-        return self._bytes_awaited
-
     def await_bytes(self, count: int) -> None:
         """Make the socket count as readable once `count` bytes have arrived, or the peer has closed."""
-        if count != self._bytes_awaited:
+        if count != self.bytes_awaited:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
-            self._bytes_awaited = count
+            self.bytes_awaited = count
 
     def count_unread(self) -> int:
         """Return how many bytes have arrived that are not read."""

@@ -230,7 +230,7 @@ def test_unread_pipe_keeps_the_first_lines(output: Output) -> None:
         log_event(f"{number:06} {'x' * 90}")
         if number % 100 == 0:
             output.log.flush()
-            held = max(held, len(output.log._pending))
+            held = max(held, len(output.log.pending))
     assert MAX_PENDING - 200 < held <= MAX_PENDING
     lines = output.lines()
     lost = [line for line in lines if "log lines lost" in line]
@@ -312,7 +312,7 @@ def test_closed_pipe_raises_nothing() -> None:
     for _ in range(1000):
         log_event("x" * 1000)
         log.flush()
-    assert len(log._pending) <= MAX_PENDING
+    assert len(log.pending) <= MAX_PENDING
     log.close()
     os.close(writer)
 
