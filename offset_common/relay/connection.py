@@ -23,7 +23,8 @@ from offset_common.relay.lifecycle import Event, deadline_of, next_state
 from offset_common.relay.limits import KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
 from offset_common.relay.output_buffer import Buffer, OutputBuffer
 from offset_common.relay.session import Ended, Session
-from offset_common.relay.watched_socket import NO_WAIT, WatchedSocket
+from offset_common.relay.sockets import NO_WAIT
+from offset_common.relay.watched_socket import WatchedSocket
 
 LARGE_READ = 72 * KIB  # bytes: a message of a released node has up to 64 KiB of padding
 

@@ -6,6 +6,7 @@ import socket
 from typing import Optional, Union
 
 from offset_common.relay.buffer_pool import Account
+from offset_common.relay.sockets import NO_WAIT
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -44,7 +45,7 @@ class OutputBuffer:
         assert self._buffer is not None
         try:
             with memoryview(self._buffer) as view:
-                taken = sock.send(view[self._start :], socket.MSG_DONTWAIT)
+                taken = sock.send(view[self._start :], NO_WAIT)
         except BlockingIOError:
             return 0  # the socket is not ready after all
         self._count(-taken)

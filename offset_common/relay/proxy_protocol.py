@@ -18,7 +18,7 @@ from typing import Callable, Optional, Union
 from offset_common.networks import NetworkSet
 from offset_common.relay.addresses import SystemAddress, peer_address
 from offset_common.relay.event_loop import READ, EventLoop
-from offset_common.relay.watched_socket import NO_WAIT
+from offset_common.relay.sockets import NO_WAIT
 
 HEADER_TIMEOUT = 5.0  # seconds: "at least 3 seconds to cover a TCP retransmit" (2)
 MAX_WAITING = 1024  # connections whose header has not arrived

@@ -1,7 +1,7 @@
 """Options of listening and connecting sockets, and the addresses of a host name.
 
-Accepted sockets are blocking, with a timeout in the kernel; the event loop passes MSG_DONTWAIT with each
-call. So a socket moves between the loop and a handshake thread without a system call.
+Accepted sockets are blocking, with a timeout in the kernel; the event loop passes NO_WAIT with each call. So
+a socket moves between the loop and a handshake thread without a system call.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from offset_common.errors import ServiceError
 from offset_common.relay.addresses import SystemAddress
 from offset_common.threads import start_thread
 
+NO_WAIT = socket.MSG_DONTWAIT
 BLOCKING_TIME = 0.02  # seconds that a handshake thread waits for a peer
 RESOLVER_CHECK_INTERVAL = 0.1  # seconds
 
@@ -48,7 +49,7 @@ def set_options(sock: socket.socket, socket_buffer: int) -> None:
     """
     # No message waits for Nagle's algorithm.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    prepare_socket(sock)
+    set_timeouts(sock)
     if socket_buffer:
         # The system doubles the value, for its own bookkeeping.
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
@@ -56,7 +57,7 @@ def set_options(sock: socket.socket, socket_buffer: int) -> None:
     sock.setblocking(False)
 
 
-def prepare_socket(sock: socket.socket) -> None:
+def set_timeouts(sock: socket.socket) -> None:
     """Make blocking calls on `sock` end after `BLOCKING_TIME`; accepted sockets inherit it."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEOUT)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEOUT)

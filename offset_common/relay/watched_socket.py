@@ -9,12 +9,11 @@ import sys
 import termios
 
 from offset_common.relay.event_loop import READ, EventLoop, ReadyEntry
+from offset_common.relay.sockets import NO_WAIT
 
 SMALL_INPUT = 512  # bytes: a small message, its padding and what encloses them
 
 _INT_SIZE = 4  # bytes of a C int
-
-NO_WAIT = socket.MSG_DONTWAIT  # the sockets are blocking; sockets.py says why
 
 
 class WatchedSocket(ReadyEntry):

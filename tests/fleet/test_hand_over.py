@@ -26,7 +26,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.homes import Homes
-from offset_common.relay.sockets import prepare_socket
+from offset_common.relay.sockets import set_timeouts
 from offset_common.wire.messages import InitRole
 from tests.relay.harness import PATIENCE, Harness, TestPeer
 from tests.relay.test_bugs import bug
@@ -96,7 +96,7 @@ class Link(Caller):
 
     def __init__(self, host: FleetHost, identity: Identity) -> None:
         ours, theirs = socket.socketpair()
-        prepare_socket(ours)
+        set_timeouts(ours)
         theirs.setblocking(False)
         host.arrivals.accept(ours, ("127.0.0.1", 5000))
         connection = list(host.links._open)[-1]

@@ -25,7 +25,7 @@ from offset_common.relay.log import LOGGER, RelayLog
 from offset_common.relay.log_format import format_text
 from offset_common.relay.policy import Policy
 from offset_common.relay.server import Relay
-from offset_common.relay.sockets import prepare_socket
+from offset_common.relay.sockets import set_timeouts
 from offset_common.wire.messages import IncomingConnection, InitConnection, InitRole, RejectConnection
 
 PATIENCE = 30.0  # seconds of real time until a test fails
@@ -114,7 +114,7 @@ class Harness:
     def connect_socket(self, address: SystemAddress = ("127.0.0.1", 5000)) -> socket.socket:
         """Make the relay accept a connection from `address`; return the other end of the socket."""
         ours, theirs = socket.socketpair()
-        prepare_socket(ours)
+        set_timeouts(ours)
         theirs.setblocking(False)
         self.relay.entrance.accept(ours, address)
         return theirs

@@ -22,7 +22,7 @@ from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog
 from offset_common.relay.server import Relay
-from offset_common.relay.sockets import prepare_socket
+from offset_common.relay.sockets import set_timeouts
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.harness import Harness, TestPeer
 from tests.support.process import wait_until
@@ -231,7 +231,7 @@ class Pair:
     def __init__(self, address: str, done: list[Pair]) -> None:
         self.address = address
         self.sock, self.peer = socket.socketpair()
-        prepare_socket(self.sock)
+        set_timeouts(self.sock)
         self.returned = threading.Event()
         self.established = False
         self._done = done

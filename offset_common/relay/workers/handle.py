@@ -20,7 +20,8 @@ from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EACH_IN_ROUND, READ, WRITE, EventLoop
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
-from offset_common.relay.workers.process import FRONT_SIGNALS, HEARTBEAT_INTERVAL, MAX_TRACEBACK
+from offset_common.relay.signals import HANDLED
+from offset_common.relay.workers.process import HEARTBEAT_INTERVAL, MAX_TRACEBACK
 from offset_common.relay.workers.transfer import MAX_DATAGRAM, encode_pair, end_of, send_with_sockets
 
 MISSED_HEARTBEATS = 5  # until a worker counts as hung: up to 4.5 s, as each check may be a tick late
@@ -38,7 +39,7 @@ def _signals_blocked() -> Iterator[None]:
 
     Otherwise a Ctrl-C would end a worker that has not set its handlers yet.
     """
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, FRONT_SIGNALS)
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
         yield
     finally:

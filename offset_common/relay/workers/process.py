@@ -30,8 +30,6 @@ from offset_common.relay.workers.transfer import End, decode_pair, receive_with_
 HEARTBEAT_INTERVAL = 0.5  # seconds
 RETRY_INTERVAL = 0.05  # seconds before another attempt to send a report that the front process did not accept
 MAX_TRACEBACK = 8000  # characters
-FRONT_SIGNALS = HANDLED
-"""Signals that a terminal or a supervisor sends to all processes, and that the front process handles."""
 
 
 class Worker:
@@ -179,10 +177,11 @@ class Worker:
 
 def prepare(arguments: list[str]) -> tuple[socket.socket, float, int]:
     """Prepare the process; return the channel, stall limit and buffers that the arguments describe."""
-    # The front process decides when to end, by closing the channel. It blocked these signals until now.
-    for number in FRONT_SIGNALS:
+    # A terminal or a supervisor sends signals to all processes, but the front process decides when to end, by
+    # closing the channel. It blocked these signals until now.
+    for number in HANDLED:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FRONT_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     return_large_blocks()
     return socket.socket(fileno=int(arguments[0])), float(arguments[1]), int(arguments[2])
 
