@@ -191,10 +191,11 @@ class Rendezvous:
         connection.change_session(Event.LISTEN, listener)
         key = connection.key
         must_wait = self.homes.claim(key)
+        older = self._claiming.pop(key, None)
+        if older is not None:
+            older.connection.close(CloseReason.REPLACED)
         if must_wait and self.registry.listener_of(key) is None:
-            older, self._claiming[key] = self._claiming.get(key), listener
-            if older is not None:
-                older.connection.close(CloseReason.REPLACED)
+            self._claiming[key] = listener
         else:
             self._register(listener)
 

@@ -151,6 +151,20 @@ def test_waiting_claims_are_finished_some_in_a_round(
     assert rendezvous.registry.listener_of(newer.key) is not None
 
 
+def test_newest_listener_wins_while_claims_are_finished(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Homes, "claim", lambda homes, key: True)
+    older = harness.listener()
+    newer = harness.admit(older.identity)
+    monkeypatch.undo()  # the directory cannot be reached any more
+    harness.relay.rendezvous.finish_claims()
+    newer.send(InitConnection(InitRole.LISTEN).encode())
+    harness.run_rounds()
+    assert newer.state is State.LISTENER
+    assert harness.reason_of(older.connection) is CloseReason.REPLACED
+
+
 def test_connect_finds_that_its_listener_has_vanished(harness: Harness) -> None:
     listener = harness.listener()
     harness.advance(16.0 + LATE)  # a keepalive was sent: from now on it is polled once a second
