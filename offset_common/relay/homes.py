@@ -1,6 +1,6 @@
 """The other hosts of a relay. The class here knows none; the one in offset_common/fleet does.
 
-The home of a key is the host where it listens. A relay calls its homes only in the thread of the event loop.
+The *home* of a key is the host where it listens. A relay calls its homes only in the event loop.
 """
 
 from __future__ import annotations
@@ -11,50 +11,6 @@ from typing import NamedTuple, Optional
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.messages import InitRole
-
-
-class HostView(NamedTuple):
-    """Another host, as this one sees it.
-
-    Args:
-        name: its name, for people.
-        address: where other hosts reach it.
-        alive: whether it is in the directory.
-        forwarded_to: connects and accepts that were joined there, since startup.
-        forwarded_from: connects and accepts that came from there, since startup.
-        received: bytes that it sent on connections that this host opened.
-        sent: bytes sent to it on the same connections.
-    """
-
-    name: str
-    address: str
-    alive: bool
-    forwarded_to: int
-    forwarded_from: int
-    received: int
-    sent: int
-
-
-class FleetView(NamedTuple):
-    """A fleet, as one host sees it.
-
-    Args:
-        name: the name of this host.
-        address: where the others reach this host.
-        directory: "present", "away" or "refuses entries".
-        listeners: the number of listeners of this host.
-        unclaimed: how many of these the directory may not have.
-        links: open connections with other hosts, besides those of peers.
-        hosts: the other hosts.
-    """
-
-    name: str
-    address: str
-    directory: str
-    listeners: int
-    unclaimed: int
-    links: int
-    hosts: Sequence[HostView]
 
 
 class Homes:
@@ -104,3 +60,47 @@ class Homes:
 
     def close(self) -> None:
         """Stop: the relay has closed all connections."""
+
+
+class FleetView(NamedTuple):
+    """A fleet, as one host sees it, for the status page.
+
+    Args:
+        name: the name of this host.
+        address: where the others reach this host.
+        directory: "present", "away" or "refuses entries".
+        listeners: the number of listeners of this host.
+        unclaimed: how many of these the directory may not have.
+        links: open connections with other hosts, besides those of peers.
+        hosts: the other hosts.
+    """
+
+    name: str
+    address: str
+    directory: str
+    listeners: int
+    unclaimed: int
+    links: int
+    hosts: Sequence[HostView]
+
+
+class HostView(NamedTuple):
+    """Another host, as this one sees it.
+
+    Args:
+        name: its name, for people.
+        address: where other hosts reach it.
+        alive: whether it is in the directory.
+        forwarded_to: connects and accepts that were joined there, since startup.
+        forwarded_from: connects and accepts that came from there, since startup.
+        received: bytes that it sent on connections that this host opened.
+        sent: bytes sent to it on the same connections.
+    """
+
+    name: str
+    address: str
+    alive: bool
+    forwarded_to: int
+    forwarded_from: int
+    received: int
+    sent: int

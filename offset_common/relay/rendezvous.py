@@ -2,6 +2,9 @@
 
 Requests come up from the sessions; the answers go down as new sessions, announcements and closed connections.
 
+In a fleet (homes.py), a new listener *claims* its key before connects find it, and a connect or accept that
+matches nothing here is *forwarded* to the host where its listener is.
+
 Source: section 7 of docs/protocol.md.
 """
 
@@ -77,21 +80,8 @@ class Rendezvous:
             if connection.input.backlog:  # the InitConnection has come right behind the handshake
                 self._loop.request_turn(connection)
 
-    def enter_forwarded(self, connection: SocketConnection, role: InitRole, other: bytes, age: float) -> None:
-        """Give a new connection the role that its peer asked another host for.
-
-        Args:
-            connection: its peer has proven its key to that host.
-            role: to connect or to accept.
-            other: the key at the other end.
-            age: seconds since the peer asked.
-        """
-        connection.start(AwaitingInit(connection, self._take_role))
-        if self._admission.authenticate(connection):
-            self._take_role(connection, role, other, age)
-
     def expect_listeners(self, expected: bool) -> None:
-        """Allow connects to wait for absent listeners, or stop allowing it."""
+        """Allow connects to wait for absent listeners, which return soon after an upgrade; or stop that."""
         self._loop.call_for_each(
             self.registry.expect_listeners(expected),
             lambda pending: pending.connection.close(CloseReason.NO_LISTENER),
@@ -102,56 +92,11 @@ class Rendezvous:
         self._refused = roles
         self.expect_listeners(False)
 
-    def take_back(self, forwarded: PendingConnect, target: bytes, age: float) -> None:
-        """Let a connect wait here instead of forwarding it: its target listens here, or nowhere."""
-        early = forwarded.take_early_data()
-        pending = PendingConnect(forwarded.connection, self._connect_ended, early)
-        self._wait(pending, target, Event.FORWARD, age)
-
-    def lose(self, key: bytes) -> None:
-        """Close the listener of `key`, which now listens at another host; forward its pending connects."""
-        claiming = self._claiming.pop(key, None)
-        if claiming is not None:
-            claiming.connection.close(CloseReason.REPLACED)
-        listener = self.registry.listener_of(key)
-        if listener is None:
-            return
-        waiting = self.registry.take(self.registry.pending_for(key))
-        self.registry.remove_listener(listener, key)
-        self._forward(waiting)
-        listener.connection.close(CloseReason.REPLACED)
-
-    def forward_unattended(self, most: int) -> bool:
-        """Forward connects whose listeners are expected here: these may now listen at another host.
-
-        Args:
-            most: how many to forward; addresses take turns, and those that return without success go last.
-
-        Returns:
-            Whether there are more.
-        """
-        unattended = self.registry.unattended()
-        self._forward(self.registry.take(unattended[:most]))
-        return len(unattended) > most
-
-    def finish_claim(self, key: bytes) -> None:
-        """Register the new listener of `key`, if there is one: its claim has been answered."""
-        listener = self._claiming.pop(key, None)
-        if listener is not None:
-            listener.connection.call(self._register, listener)
-
-    def finish_claims(self) -> None:
-        """Register all new listeners: the directory cannot be reached."""
-        self._loop.call_for_each(list(self._claiming.items()), self._finish_one_claim)
-
-    def _finish_one_claim(self, claim: tuple[bytes, Listener]) -> None:
-        key, listener = claim
-        if self._claiming.get(key) is listener:  # not a newer one, whose claim may still be answered
-            self.finish_claim(key)
-
     def forget(self, connection: SocketConnection) -> None:
         """Forget a closed connection, if it is a tunnel end."""
         self.registry.remove_tunnel_end(connection)
+
+    # Roles.
 
     def _take_role(
         self, connection: SocketConnection, role: InitRole, other: bytes, age: Optional[float] = None
@@ -206,16 +151,6 @@ class Rendezvous:
         # The older listener may have been dead when these were announced to it.
         listener.announce(pending)
 
-    def _forward(self, waiting: Sequence[tuple[PendingConnect, Connect]]) -> None:
-        """Forward connects that have waited here, oldest first, a few in each round."""
-        self._loop.call_for_each(waiting, self._forward_one)
-
-    def _forward_one(self, waiting: tuple[PendingConnect, Connect]) -> None:
-        pending, connect = waiting
-        connection, age = pending.connection, self._loop.now - connect.since
-        if not connection.closed:
-            connection.call(self.homes.forward_pending, pending, connect.target, age)
-
     def _wait(self, pending: PendingConnect, target: bytes, event: Event, age: float) -> None:
         """Make a connect wait for the listener of `target`."""
         connection = pending.connection
@@ -254,7 +189,7 @@ class Rendezvous:
             accept_address=ends[1].address.text,
         )
         self.homes.before_join(*ends)
-        if any(end.closed for end in ends):  # lost while its host was being told
+        if any(end.closed for end in ends):  # `before_join` lost it
             for end in ends:
                 end.close(CloseReason.PARTNER_ENDED)
             return
@@ -300,3 +235,75 @@ class Rendezvous:
         listener = self.registry.listener_of(key)
         if listener is not None:
             listener.withdraw(pending)
+
+    # Other hosts: only offset_common/fleet calls the public methods.
+
+    def enter_forwarded(self, connection: SocketConnection, role: InitRole, other: bytes, age: float) -> None:
+        """Give a new connection the role that its peer asked another host for.
+
+        Args:
+            connection: its peer has proven its key to that host.
+            role: to connect or to accept.
+            other: the key at the other end.
+            age: seconds since the peer asked.
+        """
+        connection.start(AwaitingInit(connection, self._take_role))
+        if self._admission.authenticate(connection):
+            self._take_role(connection, role, other, age)
+
+    def take_back(self, forwarded: PendingConnect, target: bytes, age: float) -> None:
+        """Let a connect wait here instead of forwarding it: its target listens here, or nowhere."""
+        early = forwarded.take_early_data()
+        pending = PendingConnect(forwarded.connection, self._connect_ended, early)
+        self._wait(pending, target, Event.FORWARD, age)
+
+    def lose(self, key: bytes) -> None:
+        """Close the listener of `key`, which now listens at another host; forward its pending connects."""
+        claiming = self._claiming.pop(key, None)
+        if claiming is not None:
+            claiming.connection.close(CloseReason.REPLACED)
+        listener = self.registry.listener_of(key)
+        if listener is None:
+            return
+        waiting = self.registry.take(self.registry.pending_for(key))
+        self.registry.remove_listener(listener, key)
+        self._forward(waiting)
+        listener.connection.close(CloseReason.REPLACED)
+
+    def forward_unattended(self, most: int) -> bool:
+        """Forward connects whose listeners are expected here: these may now listen at another host.
+
+        Args:
+            most: how many to forward; addresses take turns, and those that return without success go last.
+
+        Returns:
+            Whether there are more.
+        """
+        unattended = self.registry.unattended()
+        self._forward(self.registry.take(unattended[:most]))
+        return len(unattended) > most
+
+    def finish_claim(self, key: bytes) -> None:
+        """Register the new listener of `key`, if there is one: its claim has been answered."""
+        listener = self._claiming.pop(key, None)
+        if listener is not None:
+            listener.connection.call(self._register, listener)
+
+    def finish_claims(self) -> None:
+        """Register all new listeners: the directory cannot be reached."""
+        self._loop.call_for_each(list(self._claiming.items()), self._finish_one_claim)
+
+    def _finish_one_claim(self, claim: tuple[bytes, Listener]) -> None:
+        key, listener = claim
+        if self._claiming.get(key) is listener:  # not a newer one, whose claim may still be answered
+            self.finish_claim(key)
+
+    def _forward(self, waiting: Sequence[tuple[PendingConnect, Connect]]) -> None:
+        """Forward connects that have waited here, oldest first, a few in each round."""
+        self._loop.call_for_each(waiting, self._forward_one)
+
+    def _forward_one(self, waiting: tuple[PendingConnect, Connect]) -> None:
+        pending, connect = waiting
+        connection, age = pending.connection, self._loop.now - connect.since
+        if not connection.closed:
+            connection.call(self.homes.forward_pending, pending, connect.target, age)
