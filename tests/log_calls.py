@@ -62,7 +62,7 @@ def _fields(call: ast.Call) -> set[str]:
     names = {keyword.arg for keyword in call.keywords}
     if None in names:
         assert [ast.unparse(keyword.value) for keyword in call.keywords] == ["describe(self)"]
-        names = _keys_returned("relay/status.py", "describe")
+        names = _keys_returned("relay/state_line.py", "describe")
     return {"traceback" if name == "exc_info" else str(name) for name in names} - NO_FIELDS
 
 

@@ -17,7 +17,7 @@ from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
-from offset_common.relay.status import Described
+from offset_common.relay.state_line import Described
 from offset_common.relay.totals import Traffic
 from offset_common.status.snapshot import ROLES, Census, Health, Row, Snapshot, Use
 
