@@ -68,7 +68,10 @@ def format_json(record: logging.LogRecord, with_time: bool = True, more: Mapping
     start = {"time": format_time(record.created), "level": record.levelname.lower()}
     values = {**start, "event": record.getMessage(), **_fields(record), **more}
     # Many programs reject lone surrogates, which file names that are not UTF-8 contain.
-    valid = {name: _whole(value) if isinstance(value, str) else value for name, value in values.items()}
+    valid = {
+        name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        for name, value in values.items()
+    }
     return _to_json(valid) + "\n"
 
 
@@ -102,7 +105,3 @@ def value_text(value: object) -> str:
 
 def _escape(text: str) -> str:
     return _NOT_PRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
-
-
-def _whole(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -23,7 +23,7 @@ from offset_common.relay.log import RelayLog, log_event
 from offset_common.relay.policy import Policy
 from offset_common.relay.rendezvous import Rendezvous, TunnelMaker
 from offset_common.relay.sessions.tunnel import Tunnels
-from offset_common.relay.status import describe
+from offset_common.relay.state_line import describe
 from offset_common.relay.totals import Totals
 from offset_common.wire.messages import InitRole
 
@@ -90,7 +90,7 @@ class Relay:
         )
         self._drain_until: Optional[float] = None
         self._served = self._stopping = False
-        self._drained = False  # the tunnels have been told to finish
+        self._drained = False  # the tunnels are ending
         self.loop.add_periodic(lambda: self.buffers.resume_waiting(self.loop.now), self.buffers.next_time)
         self.loop.add_periodic(
             lambda: log.handle_time(self.loop.now), lambda: log.next_deadline(self.loop.now)

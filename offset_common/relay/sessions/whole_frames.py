@@ -25,10 +25,10 @@ def frame_has_arrived(connection: SocketConnection, sink: Optional[SocketConnect
     if size >= OWN_BUFFER_FROM:
         connection.reserve_frame(sink)
         return False
-    in_vain = connection.bytes_awaited > 1  # something else made the socket readable
-    if connection.count_unread() >= missing or (in_vain and connection.peer_has_closed()):
+    waited = connection.bytes_awaited > 1  # but something else made the socket readable
+    if connection.count_unread() >= missing or (waited and connection.peer_has_closed()):
         return True
-    if in_vain:
+    if waited:
         connection.reserve_frame(sink)
     else:
         connection.await_bytes(missing)

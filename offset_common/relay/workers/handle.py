@@ -96,13 +96,13 @@ class WorkerHandle:
         return True
 
     def finish(self, number: int, reason: CloseReason) -> None:
-        """Tell the process to deliver the queued output of a connection, then close it."""
+        """Make the process deliver the queued output of a connection, then close it."""
         if number in self.connections and number not in self._finishing:
             self._finishing.add(number)
             self._command(number, "finish", reason)
 
     def close(self, number: int, reason: CloseReason) -> None:
-        """Tell the process to close a connection, unless it has already reported the end."""
+        """Make the process close a connection, unless it has already reported the end."""
         if self._forget_connection(number) is not None:
             self._command(number, "close", reason)
 

@@ -51,11 +51,11 @@ class RemoteTunnel(ConnectionSession):
             self._meter.count(size)
 
     def finish(self, reason: CloseReason) -> None:
-        """Tell the worker to deliver the queued output, then close."""
+        """Make the worker deliver the queued output, then close."""
         self._worker.finish(self._number, reason)
 
     def on_closed(self, reason: CloseReason) -> None:
-        """Tell the worker to close its socket, unless the worker reported the end."""
+        """Make the worker close its socket, unless the worker reported the end."""
         self._worker.close(self._number, reason)
 
 
