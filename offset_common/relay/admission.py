@@ -81,9 +81,8 @@ class Admission:
         self._connections: dict[SocketConnection, None] = {}
         self._of_address: Counter[str] = Counter()
         self._of_key: Counter[bytes] = Counter()
-        self._keys: dict[SocketConnection, bytes] = {}
         self._evictable = _EvictionOrder()  # unsettled, and not in the handshake pool
-        self._unauthenticated: set[SocketConnection] = set()
+        self._unauthenticated: set[SocketConnection] = set()  # not counted for a key
 
     def __len__(self) -> int:
         """Return the number of connections."""
@@ -140,16 +139,14 @@ class Admission:
 
     def authenticate(self, connection: SocketConnection) -> bool:
         """Count a connection whose key is proven, or close it; return whether it stays."""
-        self._unauthenticated.discard(connection)
-        key = connection.key
         reason = self._policy.refuse_peer(connection)
-        if reason is None and self._of_key.get(key, 0) >= self._limits.connections_per_key:
+        if reason is None and self._of_key.get(connection.key, 0) >= self._limits.connections_per_key:
             reason = CloseReason.LIMIT_KEY
         if reason is not None:
             connection.close(reason)
             return False
-        self._of_key[key] += 1
-        self._keys[connection] = key
+        self._unauthenticated.remove(connection)
+        self._of_key[connection.key] += 1
         return True
 
     def settle(self, connection: SocketConnection) -> None:
@@ -160,11 +157,11 @@ class Admission:
         """Forget a connection that ended."""
         del self._connections[connection]
         count_down(self._of_address, connection.address.prefix)
-        self._unauthenticated.discard(connection)
         self._evictable.discard(connection)
-        key = self._keys.pop(connection, None)
-        if key is not None:
-            count_down(self._of_key, key)
+        if connection in self._unauthenticated:
+            self._unauthenticated.remove(connection)
+        else:
+            count_down(self._of_key, connection.key)
 
     def _find_place(self, address: str) -> Optional[CloseReason]:
         """Evict a connection if a limit is reached; return that limit if there is none to evict."""
