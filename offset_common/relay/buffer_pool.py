@@ -21,10 +21,9 @@ from weakref import WeakValueDictionary
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
 from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
 
-SPARE_BUFFERS = 3
+LARGEST_FRAME = FRAME_LENGTH_SIZE + MAX_FRAME_SIZE  # bytes
 SCAN_ALL_UP_TO = 64  # waiting connections that are tried after every release ...
 SCAN_INTERVAL = 0.01  # ... and the seconds between two scans over more of them
-_LARGEST = FRAME_LENGTH_SIZE + MAX_FRAME_SIZE
 _LARGE_BLOCK = 128 * KIB  # bytes
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 
@@ -112,7 +111,7 @@ class BufferPool:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0  # bytes that all connections hold, not counting FREE_BUFFER_SIZE of each
-        self.read_ahead_from = min(_LARGEST, limit // 8)  # bytes that must be free, see `Account.read_ahead`
+        self.read_ahead_from = min(LARGEST_FRAME, limit // 8)  # bytes that must be free for `read_ahead`
         self._addresses: WeakValueDictionary[str, _Address] = WeakValueDictionary()
         self._waiting: dict[Account, tuple[Account, int, Callable[[], None]]] = {}  # in order of arrival
         self._released = False
@@ -169,28 +168,6 @@ class BufferPool:
     def next_time(self) -> float:
         """Return when `resume_waiting` has something to do."""
         return self._next_scan if self._waiting and self._released else math.inf
-
-
-class SpareBuffers:
-    """A few buffers for the largest frame, reused: fresh memory of that size costs page faults."""
-
-    def __init__(self) -> None:
-        self._spare: list[bytearray] = []
-        self._made = 0  # of the largest size, in use or spare
-
-    def take(self, size: int) -> bytearray:
-        """Return a buffer of at least `size` bytes."""
-        if self._spare:
-            return self._spare.pop()
-        if self._made == SPARE_BUFFERS:
-            return bytearray(size)
-        self._made += 1
-        return bytearray(_LARGEST)
-
-    def give_back(self, buffer: bytearray) -> None:
-        """Keep `buffer` for reuse, or drop it."""
-        if len(buffer) == _LARGEST and len(self._spare) < SPARE_BUFFERS:
-            self._spare.append(buffer)
 
 
 def return_large_blocks() -> None:

@@ -3,6 +3,9 @@
 Small frames are cut from the receive buffer that all connections share; the unhandled rest is saved, and
 copied to the front of that buffer at the next read. A large frame gets a buffer of its own, into which the
 socket is read directly, up to the frame's end.
+
+A frame over FREE_BUFFER_SIZE is read on once space for all of it is *reserved*: its missing bytes then count,
+too, as if they were kept.
 """
 
 from __future__ import annotations
@@ -11,11 +14,12 @@ from struct import Struct
 from typing import NamedTuple, Optional
 
 from offset_common.constants import FRAME_LENGTH_SIZE
-from offset_common.relay.buffer_pool import Account, SpareBuffers
+from offset_common.relay.buffer_pool import LARGEST_FRAME, Account
 from offset_common.relay.limits import FREE_BUFFER_SIZE
 
 RECEIVE_BUFFER_SIZE = 768 * 1024  # bytes, shared by all connections of a process
 OWN_BUFFER_FROM = 128 * 1024  # bytes; a frame of this size or more gets a buffer of its own
+SPARE_BUFFERS = 3
 
 _LENGTH = Struct(">Q")
 
@@ -35,11 +39,29 @@ class Space(NamedTuple):
 
 
 class ReceiveBuffer:
-    """The memory that the connections of one process read into, one at a time."""
+    """The memory that the connections of one process read into, one at a time, and buffers for large frames.
+
+    A few of these are reused: fresh memory of their size costs page faults.
+    """
 
     def __init__(self) -> None:
         self.view = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
-        self.spare = SpareBuffers()
+        self._spare: list[bytearray] = []
+        self._made = 0  # of the largest size, in use or spare
+
+    def take(self, size: int) -> bytearray:
+        """Return a buffer of at least `size` bytes for a large frame."""
+        if self._spare:
+            return self._spare.pop()
+        if self._made == SPARE_BUFFERS:
+            return bytearray(size)
+        self._made += 1
+        return bytearray(LARGEST_FRAME)
+
+    def give_back(self, buffer: bytearray) -> None:
+        """Keep `buffer` for reuse, or drop it."""
+        if len(buffer) == LARGEST_FRAME and len(self._spare) < SPARE_BUFFERS:
+            self._spare.append(buffer)
 
 
 class InputBuffer:
@@ -109,7 +131,7 @@ class InputBuffer:
         if size >= OWN_BUFFER_FROM and not self.reads_directly:
             assert self._buffer is not None
             partial = self._buffer
-            self._buffer = self._shared.spare.take(size)
+            self._buffer = self._shared.take(size)
             self._buffer[: self.kept] = partial
             self.reads_directly = True
 
@@ -138,7 +160,7 @@ class InputBuffer:
     def _release_buffer(self) -> None:
         if self.reads_directly:
             assert self._buffer is not None
-            self._shared.spare.give_back(self._buffer)
+            self._shared.give_back(self._buffer)
             self.reads_directly = False
         self._buffer = None
 

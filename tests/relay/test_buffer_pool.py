@@ -8,15 +8,7 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offset_common.constants import MAX_FRAME_SIZE
-from offset_common.relay.buffer_pool import (
-    SCAN_ALL_UP_TO,
-    SCAN_INTERVAL,
-    Account,
-    BufferPool,
-    SpareBuffers,
-)
-from offset_common.relay.limits import KIB
+from offset_common.relay.buffer_pool import SCAN_ALL_UP_TO, SCAN_INTERVAL, Account, BufferPool
 
 FREE = 4096  # bytes that each connection may buffer beside the pool
 
@@ -206,16 +198,3 @@ def test_many_waiting_connections_are_scanned_now_and_then() -> None:
     assert pool.next_time() == 10.0 + SCAN_INTERVAL
     pool.resume_waiting(10.0 + SCAN_INTERVAL)
     assert len(waiters.resumed) > first
-
-
-def test_large_buffers_are_used_again_and_few_are_kept() -> None:
-    spare = SpareBuffers()
-    taken = [spare.take(128 * KIB) for _ in range(10)]
-    large = [buffer for buffer in taken if len(buffer) >= MAX_FRAME_SIZE]
-    assert 0 < len(large) < 5
-    assert all(len(buffer) == 128 * KIB for buffer in taken if buffer not in large)
-    for buffer in taken:
-        spare.give_back(buffer)
-    again = [spare.take(MAX_FRAME_SIZE) for _ in range(len(large) + 1)]
-    assert {id(buffer) for buffer in large} == {id(buffer) for buffer in again[: len(large)]}
-    assert len(again[-1]) >= MAX_FRAME_SIZE
