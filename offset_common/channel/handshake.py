@@ -41,11 +41,11 @@ class WrongPeerError(HandshakeError):
 
     Args:
         reason: one clause for the user, without any key.
-        found: 32 bytes, the key that the peer claims and has not proven; empty if unknown.
+        found: 32 bytes, the key that the peer claims and has not proven.
         expected: 32 bytes.
     """
 
-    def __init__(self, reason: str, found: bytes = b"", expected: bytes = b"") -> None:
+    def __init__(self, reason: str, found: bytes, expected: bytes) -> None:
         super().__init__(reason)
         self.found = found
         self.expected = expected

@@ -146,7 +146,7 @@ class Steering(Policy):
         return CloseReason.DENIED if self._access.denies_peer(connection) else None
 
     def refuse_role(
-        self, connection: SocketConnection, role: InitRole, other: bytes = b""
+        self, connection: SocketConnection, role: InitRole, other: bytes
     ) -> Optional[CloseReason]:
         """Return why a connection may not have a role, or None."""
         if not self._access.record_role(connection, role):

@@ -65,7 +65,7 @@ class Policy:
         return None
 
     def refuse_role(
-        self, connection: SocketConnection, role: InitRole, other: bytes = b""
+        self, connection: SocketConnection, role: InitRole, other: bytes
     ) -> Optional[CloseReason]:
         """Return why a connection may not have a role, or None.
 

@@ -202,10 +202,6 @@ class ProxyHeaders:
         self._refused = refused
         self._waiting: dict[_WaitingSocket, None] = {}  # oldest first
 
-    def __len__(self) -> int:
-        """Return the number of connections that wait for their header."""
-        return len(self._waiting)
-
     def accept(self, sock: socket.socket, system_address: SystemAddress) -> None:
         """Take an accepted connection; if it comes from a balancer, read its header first."""
         if peer_address(system_address, 128).host not in self._trusted:

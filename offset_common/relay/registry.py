@@ -41,7 +41,7 @@ class Connect(NamedTuple):
     source: bytes
     target: bytes
     address: str
-    since: float = 0.0
+    since: float
 
 
 class Fullest(NamedTuple):

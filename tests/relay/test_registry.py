@@ -28,7 +28,7 @@ R = Registry[str, str, str]
 def connect(
     registry: R, pending: str, source: bytes, target: bytes, address: str = HERE
 ) -> Union[CloseReason, tuple[Optional[str], Optional[str]]]:
-    return registry.connect(pending, Connect(source, target, address))
+    return registry.connect(pending, Connect(source, target, address, 0.0))
 
 
 @pytest.mark.parametrize("newcomer", [HERE, THERE])
