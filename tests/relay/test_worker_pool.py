@@ -25,8 +25,8 @@ from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.policy import Policy
 from offset_common.relay.sessions.tunnel import Tunnels
-from offset_common.relay.workers.handle import RESTART_DELAY, WorkerHandle
-from offset_common.relay.workers.pool import RemoteTunnel, WorkerPool
+from offset_common.relay.workers.handle import RESTART_DELAY, RemoteTunnel, WorkerHandle
+from offset_common.relay.workers.pool import WorkerPool
 from offset_common.relay.workers.transfer import MAX_DATAGRAM, decode_pair, receive_with_sockets
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.harness import Harness, TestPeer, descriptors

@@ -12,14 +12,16 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from offset_common.errors import LocalProtocolError
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import SocketConnection
+from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.event_loop import EACH_IN_ROUND, READ, WRITE, EventLoop
+from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
+from offset_common.relay.sessions.tunnel import Meter
 from offset_common.relay.signals import HANDLED
 from offset_common.relay.workers.process import HEARTBEAT_INTERVAL, MAX_TRACEBACK
 from offset_common.relay.workers.transfer import MAX_DATAGRAM, encode_pair, end_of, send_with_sockets
@@ -46,30 +48,59 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
+class RemoteTunnel(ConnectionSession):
+    """A tunnel end that a worker process serves; only its traffic counters are left here.
+
+    Args:
+        connection: the connection, whose socket has moved.
+        worker: the process that has it.
+        number: identifies the connection in both processes.
+        meter: counts the bytes that the worker reports, or None.
+    """
+
+    __slots__ = ("_meter", "_number", "_worker")
+
+    state = State.TUNNEL
+    keeps_alive = False
+
+    def __init__(
+        self, connection: SocketConnection, worker: WorkerHandle, number: int, meter: Optional[Meter]
+    ) -> None:
+        super().__init__(connection)
+        self._meter = meter
+        self._worker = worker
+        self._number = number
+
+    def count(self, size: int) -> None:
+        """Count bytes that the worker has read."""
+        if self._meter is not None:
+            self._meter.count(size)
+
+    def finish(self, reason: CloseReason) -> None:
+        """Make the worker deliver the queued output, then close."""
+        self._worker.finish(self._number, reason)
+
+    def on_closed(self, reason: CloseReason) -> None:
+        """Make the worker close its socket, unless the worker reported the end."""
+        self._worker.close(self._number, reason)
+
+
 class WorkerHandle:
     """One worker process, restarted when it dies or hangs.
 
     Args:
         loop: the event loop of the front process.
         limits: the limits of one worker.
-        moved: called with a connection and the number of bytes that the process reports having read.
         program: the module that the process runs, and its arguments.
 
     Raises:
         OSError: the process cannot be started.
     """
 
-    def __init__(
-        self,
-        loop: EventLoop,
-        limits: Limits,
-        moved: Callable[[SocketConnection, int], None],
-        program: Sequence[str],
-    ) -> None:
+    def __init__(self, loop: EventLoop, limits: Limits, program: Sequence[str]) -> None:
         self.connections: dict[int, SocketConnection] = {}
         self._loop = loop
         self._limits = limits
-        self._moved = moved
         self._program = program
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._channel: Optional[socket.socket] = None
@@ -221,8 +252,9 @@ class WorkerHandle:
             log_event("bug in a worker", logging.ERROR, collapse="bug", traceback=report["bug"])
         elif "moved" in report:
             for number, size in report["moved"]:
-                if number in self.connections:
-                    self._moved(self.connections[number], size)
+                session = self.connections[number].session if number in self.connections else None
+                if isinstance(session, RemoteTunnel):
+                    session.count(size)
         elif "ended" in report:
             connection = self._forget_connection(report["ended"])
             if connection is not None:

@@ -9,54 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Optional
 
 from offset_common.errors import ServiceError
-from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import ConnectionSession, SocketConnection
+from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
-from offset_common.relay.lifecycle import Event, State
+from offset_common.relay.lifecycle import Event
 from offset_common.relay.limits import Limits
 from offset_common.relay.sessions.pending_connect import PendingConnect
-from offset_common.relay.sessions.tunnel import Meter, Tunnel, Tunnels
-from offset_common.relay.workers.handle import WorkerHandle
-
-
-class RemoteTunnel(ConnectionSession):
-    """A tunnel end that a worker process serves; only its traffic counters are left here.
-
-    Args:
-        connection: the connection, whose socket has moved.
-        worker: the process that has it.
-        number: identifies the connection in both processes.
-        meter: counts the bytes that the worker reports, or None.
-    """
-
-    __slots__ = ("_meter", "_number", "_worker")
-
-    state = State.TUNNEL
-    keeps_alive = False
-
-    def __init__(
-        self, connection: SocketConnection, worker: WorkerHandle, number: int, meter: Optional[Meter]
-    ) -> None:
-        super().__init__(connection)
-        self._meter = meter
-        self._worker = worker
-        self._number = number
-
-    def count(self, size: int) -> None:
-        """Count bytes that the worker has read."""
-        if self._meter is not None:
-            self._meter.count(size)
-
-    def finish(self, reason: CloseReason) -> None:
-        """Make the worker deliver the queued output, then close."""
-        self._worker.finish(self._number, reason)
-
-    def on_closed(self, reason: CloseReason) -> None:
-        """Make the worker close its socket, unless the worker reported the end."""
-        self._worker.close(self._number, reason)
+from offset_common.relay.sessions.tunnel import Tunnel, Tunnels
+from offset_common.relay.workers.handle import RemoteTunnel, WorkerHandle
 
 
 class WorkerPool:
@@ -83,7 +44,7 @@ class WorkerPool:
         self._next_number = 0
         try:
             for _ in range(count):
-                self.workers.append(WorkerHandle(loop, share, _count_remote, program))
+                self.workers.append(WorkerHandle(loop, share, program))
         except OSError as error:
             self.stop()
             raise ServiceError(
@@ -128,9 +89,3 @@ class WorkerPool:
                 end.leave()
                 connection.release()
                 connection.change_session(Event.MOVE, RemoteTunnel(connection, taker, number, end.meter))
-
-
-def _count_remote(connection: SocketConnection, size: int) -> None:
-    session = connection.session
-    if isinstance(session, RemoteTunnel):
-        session.count(size)
