@@ -45,7 +45,7 @@ IDLE_TIMEOUT = 32.0  # seconds without receiving
 MAX_RELAY_MESSAGE_SIZE = 16 * 1024  # unpacked bytes of a message between node and relay; 80 are needed
 HANDSHAKE_TIMEOUT = 8.0  # seconds from the TCP connection to the end of the handshake
 INIT_TIMEOUT = 4.0  # seconds from the end of the handshake to InitConnection
-WAITING_CONNECT_TIMEOUT = 32.0  # seconds until a pending connect must be accepted
+PENDING_CONNECT_TIMEOUT = 32.0  # seconds until a pending connect must be accepted
 
 # Tickets: section 7.1.
 MAX_ADDRESS_SIZE = 256  # bytes

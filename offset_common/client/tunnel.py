@@ -17,7 +17,7 @@ from offset_common.client.driver import Driver
 from offset_common.client.handle import Handle
 from offset_common.client.layers import Layers, observer_end_to_end
 from offset_common.client.stream import make_file
-from offset_common.constants import HANDSHAKE_TIMEOUT, WAITING_CONNECT_TIMEOUT
+from offset_common.constants import HANDSHAKE_TIMEOUT, PENDING_CONNECT_TIMEOUT
 from offset_common.errors import ConnectError, ConnectionEnded, ConnectRefused, NotAccepted, PeerError
 from offset_common.identity import Identity, encode_key
 from offset_common.tickets import RelayTicket
@@ -100,7 +100,7 @@ def connect(
     *,
     end_to_end: bool = False,
     timeout: float = HANDSHAKE_TIMEOUT,
-    accept_timeout: float = WAITING_CONNECT_TIMEOUT,
+    accept_timeout: float = PENDING_CONNECT_TIMEOUT,
     observer: Optional[Observer] = None,
 ) -> Tunnel:
     """Connect to the node that listens for a key.
@@ -213,7 +213,7 @@ def explain_not_joined(role: InitRole, end_to_end: bool, age: float) -> Connecti
             return ConnectError(Step.CONNECT, start + reason)
         return ConnectionEnded(start + reason)  # an orderly end: a tunnel may have no messages
     # The relay closes a connect without a listener at once, and one that nobody accepts after a fixed time.
-    if age >= WAITING_CONNECT_TIMEOUT - NOT_ACCEPTED_MARGIN:
+    if age >= PENDING_CONNECT_TIMEOUT - NOT_ACCEPTED_MARGIN:
         return NotAccepted(Step.CONNECT, f"{start}it did not accept the connect in time{silent}")
     return ConnectRefused(Step.CONNECT, f"{start}it does not listen here, or rejected the connect{silent}")
 

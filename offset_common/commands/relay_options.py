@@ -175,8 +175,8 @@ def read_limits(arguments: Mapping[str, Any]) -> Limits:
         connections_per_address=per_address,
         connections_per_key=per_key,
         unauthenticated=read_count("--unproven", arguments["--unproven"], MAX_COUNT),
-        waiting_per_key=read_count("--waiting", arguments["--waiting"], MAX_COUNT),
-        waiting_per_listener=read_count("--waiting-for", arguments["--waiting-for"], MAX_COUNT),
+        pending_per_key=read_count("--waiting", arguments["--waiting"], MAX_COUNT),
+        pending_per_listener=read_count("--waiting-for", arguments["--waiting-for"], MAX_COUNT),
         tunnels_per_key=read_count("--tunnels", arguments["--tunnels"], MAX_COUNT),
         buffers=int(read_number("--buffers", arguments["--buffers"], 1, 1 << 20, "MiB") * MIB),
         socket_buffer=int(

@@ -15,7 +15,7 @@ from typing import Callable, NamedTuple, Optional
 
 from offset_common.client import ConnectRefused, Dialing, NotAccepted, dial
 from offset_common.client.backoff import Backoff
-from offset_common.constants import WAITING_CONNECT_TIMEOUT
+from offset_common.constants import PENDING_CONNECT_TIMEOUT
 from offset_common.errors import DecodeError, OffsetError, PeerError, SilenceError
 from offset_common.forward.code import Code
 from offset_common.forward.display import Display
@@ -249,7 +249,7 @@ class Link:
         self._reach = reach
         self._session: Optional[Session] = None
         init = InitConnection(InitRole.CONNECT, key)
-        self.tunnel = ForwardTunnel(loop, dialing, init, WAITING_CONNECT_TIMEOUT + 3, self)
+        self.tunnel = ForwardTunnel(loop, dialing, init, PENDING_CONNECT_TIMEOUT + 3, self)
 
     def on_ready(self) -> None:
         """Send the HELLO."""

@@ -17,7 +17,7 @@ from offset_common.constants import (
     HANDSHAKE_TIMEOUT,
     IDLE_TIMEOUT,
     INIT_TIMEOUT,
-    WAITING_CONNECT_TIMEOUT,
+    PENDING_CONNECT_TIMEOUT,
 )
 from offset_common.errors import LocalProtocolError
 from offset_common.relay.close_reason import CloseReason
@@ -88,7 +88,7 @@ TRANSITIONS = {
 DEADLINES = {
     State.HANDSHAKE: Deadline(HANDSHAKE_TIMEOUT, CloseReason.HANDSHAKE_TIMEOUT),
     State.AWAITING_INIT: Deadline(INIT_TIMEOUT, CloseReason.INIT_TIMEOUT),
-    State.PENDING_CONNECT: Deadline(WAITING_CONNECT_TIMEOUT, CloseReason.NOT_ACCEPTED),
+    State.PENDING_CONNECT: Deadline(PENDING_CONNECT_TIMEOUT, CloseReason.NOT_ACCEPTED),
     # Extended by every byte that the peer sends: these two states send no keepalives.
     State.FLUSHING: Deadline(IDLE_TIMEOUT, CloseReason.IDLE),
     # Extended while the peer's system still acknowledges what was sent.

@@ -27,8 +27,8 @@ class Limits(NamedTuple):
         connections_per_address: connections from each IPv4 address or IPv6 prefix.
         connections_per_key: authenticated connections of each key.
         unauthenticated: connections in total that have not finished the handshake.
-        waiting_per_key: pending connects of each key.
-        waiting_per_listener: pending connects for each listener.
+        pending_per_key: pending connects of each key.
+        pending_per_listener: pending connects for each listener.
         tunnels_per_key: tunnel ends of each key.
         buffers: bytes that all connections together may buffer, besides FREE_BUFFER_SIZE for each.
         socket_buffer: bytes of memory for each kernel buffer of a socket; 0 leaves the size to the system.
@@ -42,8 +42,8 @@ class Limits(NamedTuple):
     connections_per_address: int = 6000
     connections_per_key: int = 2500
     unauthenticated: int = 4096
-    waiting_per_key: int = 256
-    waiting_per_listener: int = 4096
+    pending_per_key: int = 256
+    pending_per_listener: int = 4096
     tunnels_per_key: int = 2048
     buffers: int = 12 * MIB
     socket_buffer: int = 512 * KIB

@@ -136,12 +136,12 @@ class Registry(Generic[L, P, T]):
         listener = self._listeners.get(connect.target)
         if listener is None and not self._expects_listeners:
             return CloseReason.NO_LISTENER
-        if self._of_source[connect.source] >= self._limits.waiting_per_key:
+        if self._of_source[connect.source] >= self._limits.pending_per_key:
             return CloseReason.LIMIT_PENDING
         if self._tunnels_of_key[connect.source] >= self._limits.tunnels_per_key:
             return CloseReason.LIMIT_TUNNELS
         evicted: Optional[P] = None
-        if len(self._of_target.get(connect.target, ())) >= self._limits.waiting_per_listener:
+        if len(self._of_target.get(connect.target, ())) >= self._limits.pending_per_listener:
             evicted = self._newest_of_most(connect)
             if evicted is None:
                 return CloseReason.LIMIT_PENDING

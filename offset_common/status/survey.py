@@ -191,11 +191,11 @@ def _single_limits(relay: Surveyed, keys: dict[bytes, int], addresses: dict[str,
         ),
         Use("key_connections", "connections of one key", most_of_key, limits.connections_per_key),
         Use("key_tunnels", "tunnels of one key", fullest.tunnels, limits.tunnels_per_key),
-        Use("key_pending", "pending connects of one key", fullest.pending, limits.waiting_per_key),
+        Use("key_pending", "pending connects of one key", fullest.pending, limits.pending_per_key),
         Use(
             "listener_pending",
             "pending connects for one listener",
             fullest.pending_for,
-            limits.waiting_per_listener,
+            limits.pending_per_listener,
         ),
     )

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from offset_common.client import ConnectRefused, NotAccepted, Step, accept, connect, tunnel
-from offset_common.constants import WAITING_CONNECT_TIMEOUT
+from offset_common.constants import PENDING_CONNECT_TIMEOUT
 from offset_common.errors import ConnectionEnded
 from offset_common.identity import Identity
 from tests.support.client import (
@@ -98,7 +98,7 @@ def test_connect_to_nobody_is_reported(relay, end_to_end):
 
 @both_ways
 def test_connect_that_the_relay_ends_late_is_not_accepted(monkeypatch, end_to_end):
-    monkeypatch.setattr(tunnel, "NOT_ACCEPTED_MARGIN", WAITING_CONNECT_TIMEOUT - 0.2)
+    monkeypatch.setattr(tunnel, "NOT_ACCEPTED_MARGIN", PENDING_CONNECT_TIMEOUT - 0.2)
     late = threading.Event()
     with fake_relay(lambda _: late.wait(0.4)) as ticket, refused(NotAccepted, Step.CONNECT, "did not accept"):
         nobody = Identity.generate().public_key

@@ -15,8 +15,8 @@ from offset_common.relay.limits import KIB, MIB, Limits
 COUNTS = {
     "--per-key": "connections_per_key",
     "--unproven": "unauthenticated",
-    "--waiting": "waiting_per_key",
-    "--waiting-for": "waiting_per_listener",
+    "--waiting": "pending_per_key",
+    "--waiting-for": "pending_per_listener",
     "--tunnels": "tunnels_per_key",
     "--stall": "stall",
     "--accepts": "accepts_per_second",

@@ -19,7 +19,7 @@ HERE, THERE = "1.1.1.1", "2.2.2.2"
 
 @pytest.fixture
 def registry() -> Registry[str, str, str]:
-    return Registry(Limits(waiting_per_key=2, waiting_per_listener=3, tunnels_per_key=2))
+    return Registry(Limits(pending_per_key=2, pending_per_listener=3, tunnels_per_key=2))
 
 
 R = Registry[str, str, str]
@@ -72,7 +72,7 @@ def test_addresses_take_turns_among_unattended_connects(registry: R) -> None:
 
 KEYS = st.sampled_from([A, B, C])
 SOURCES = st.tuples(KEYS, st.sampled_from("xyz"), st.integers(0, 9))  # key, address, and when it asked
-LIMITS = Limits(waiting_per_key=3, waiting_per_listener=4, tunnels_per_key=3)
+LIMITS = Limits(pending_per_key=3, pending_per_listener=4, tunnels_per_key=3)
 
 
 Waiting = tuple[int, bytes, bytes, str, float]

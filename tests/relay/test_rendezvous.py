@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from offset_common.channel.connection import Connection
-from offset_common.constants import WAITING_CONNECT_TIMEOUT
+from offset_common.constants import PENDING_CONNECT_TIMEOUT
 from offset_common.identity import Identity
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
@@ -56,7 +56,7 @@ def test_returned_connect_keeps_its_waiting_time(harness: Harness) -> None:
     near.send_sign_of_life()
     ((pending, connect),) = rendezvous.registry.take(rendezvous.registry.unattended())
     rendezvous.take_back(pending, connect.target, harness.clock() - connect.since)
-    harness.advance(WAITING_CONNECT_TIMEOUT - 20.0 - IN_TIME)
+    harness.advance(PENDING_CONNECT_TIMEOUT - 20.0 - IN_TIME)
     assert near.state is State.PENDING_CONNECT
     harness.advance(IN_TIME + LATE)
     assert harness.reason_of(near.connection) is CloseReason.NOT_ACCEPTED
@@ -176,7 +176,7 @@ def test_connect_finds_that_its_listener_has_vanished(harness: Harness) -> None:
 
 
 def test_full_listener_evicts_the_newest_of_most() -> None:
-    with running(Limits(waiting_per_listener=4, handshake_threads=1)) as harness:
+    with running(Limits(pending_per_listener=4, handshake_threads=1)) as harness:
         listener = harness.listener(address="9.9.9.9")
         flood = [harness.pending(listener, "1.1.1.1") for _ in range(4)]
         refused = harness.pending(listener, "1.1.1.1")
