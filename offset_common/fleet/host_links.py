@@ -21,7 +21,7 @@ from offset_common.relay.handshake_pool import HandshakePool
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
-from offset_common.relay.sessions.handshake import Handshake
+from offset_common.relay.sessions.awaiting_handshake import AwaitingHandshake
 from offset_common.relay.totals import Traffic
 
 Established = Callable[[SocketConnection], None]
@@ -139,7 +139,7 @@ class HostLinks:
             self._evictable.pop(connection, None)
             established(connection)
 
-        connection.start(Handshake(connection, self._pool, self._protect, finished, protocol))
+        connection.start(AwaitingHandshake(connection, self._pool, self._protect, finished, protocol))
         connection.write(first)
 
     def _protect(self, connection: SocketConnection, in_pool: bool) -> None:

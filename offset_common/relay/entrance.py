@@ -1,6 +1,6 @@
 """The way into the relay: sockets are accepted, and become connections in their handshake, or are refused.
 
-acceptor.py --> proxy_protocol.py, only for load balancers --> Entrance.accept --> sessions/handshake.py
+acceptor.py --> proxy_protocol.py, only for load balancers --> Entrance.accept --> AwaitingHandshake
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from offset_common.relay.handshake_pool import HandshakePool
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
 from offset_common.relay.proxy_protocol import ProxyHeaders
-from offset_common.relay.sessions.handshake import Handshake
+from offset_common.relay.sessions.awaiting_handshake import AwaitingHandshake
 from offset_common.relay.totals import Totals
 
 
@@ -90,7 +90,8 @@ class Entrance:
             return
         connection = SocketConnection(self._env, sock, address)
         self._admission.enter(connection)
-        session = Handshake(connection, self._handshakes, self._admission.protect, self._authenticated)
+        protect = self._admission.protect
+        session = AwaitingHandshake(connection, self._handshakes, protect, self._authenticated)
         try:
             connection.start(session)
             connection.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)

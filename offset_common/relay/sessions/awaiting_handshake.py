@@ -17,7 +17,7 @@ from offset_common.relay.handshake_pool import READ_SIZE, HandshakeJob, Handshak
 from offset_common.relay.lifecycle import State
 
 
-class Handshake(ConnectionSession):
+class AwaitingHandshake(ConnectionSession):
     """The state of a handshake between its jobs in the pool.
 
     Args:
