@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 LONG_TURN = 0.001  # seconds
 LIGHT_WEIGHT = 4  # the share of light connections as a multiple of that of busy ones
 
-_sequence = itertools.count()  # equal start tags are served in the order of arrival
+_flow_sequence = itertools.count()  # of flows with equal start tags, the first to arrive goes first
 
 
 class Flow:
@@ -42,7 +42,7 @@ class Flow:
         if not self.queued:
             self.queued = True
             self.used = max(self.used, parent.virtual_time)
-            heappush(parent.waiting, (self.used, next(_sequence), self))
+            heappush(parent.waiting, (self.used, next(_flow_sequence), self))
 
     def charge(self, seconds: float, parent: Flow) -> None:
         """Count the cost of a turn, and requeue if a child is waiting."""

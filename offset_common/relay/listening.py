@@ -86,8 +86,8 @@ def _listen_on_one(
 ) -> None:
     """Add the listening sockets for one address to `sockets`.
 
-    Of a name with several addresses, those that this host does not have are skipped, unless it has none: many
-    hosts without IPv6 have `::1 localhost` in their hosts file.
+    If a name has several addresses, those that this host does not have are skipped, unless it has none of
+    them: many hosts without IPv6 have `::1 localhost` in their hosts file.
     """
     port = address.port
     left_out: list[tuple[str, OSError]] = []

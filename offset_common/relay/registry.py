@@ -76,7 +76,7 @@ class Registry(Generic[L, P, T]):
         return len(self._listeners) + len(self._connects) + len(self._tunnel_ends)
 
     def change_limits(self, limits: Limits) -> None:
-        """Change the limits. Ids over a new limit stay."""
+        """Change the limits. Listeners, connects and tunnel ends over a new limit stay."""
         self._limits = limits
 
     def listener_of(self, key: bytes) -> Optional[L]:

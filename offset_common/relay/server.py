@@ -82,6 +82,7 @@ class Relay:
         )
         self._workers = self._start_workers(workers) if workers > 1 else None
         tunnels: TunnelMaker = self._workers or Tunnels(self._policy.meter)
+        # For peers that are forwarded to another host, which counts what they send.
         self.uncounted_tunnels = Tunnels() if self._policy.meters else tunnels
         self.rendezvous = Rendezvous(self.loop, limits, tunnels, self.admission, self._policy)
         pool = self._handshakes = self._start_handshakes()

@@ -162,7 +162,7 @@ class WorkerHandle:
         if self._channel is None:
             self._start_again()
             return
-        # Counted in calls, not in seconds: a relay that was suspended blames no worker.
+        # Counted in calls, not in seconds: otherwise a relay that was suspended would kill its workers.
         self._missed += 1
         if self._missed > self._missed_allowed:
             self._died(hangs=True)

@@ -83,7 +83,7 @@ class Worker:
                 self.loop.stop()
                 return
             if datagram.startswith(b"{"):
-                self._obey(json.loads(datagram))
+                self._run_command(json.loads(datagram))
             else:
                 self._take_pair(decode_pair(datagram), descriptors)
 
@@ -137,7 +137,7 @@ class Worker:
                 sent=0,
             )
 
-    def _obey(self, command: dict[str, Any]) -> None:
+    def _run_command(self, command: dict[str, Any]) -> None:
         connection = self._connections.get(command["number"])
         if connection is None:
             return  # it ended while the command was on its way
