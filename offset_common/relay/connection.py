@@ -19,7 +19,7 @@ from offset_common.relay.buffer_pool import BufferPool
 from offset_common.relay.close_reason import CloseReason, reason_of
 from offset_common.relay.event_loop import COARSE_INTERVAL, READ, WRITE, EventLoop
 from offset_common.relay.input_buffer import RECEIVE_BUFFER_SIZE, InputBuffer, ReceiveBuffer
-from offset_common.relay.lifecycle import Event, deadline_of, next_state
+from offset_common.relay.lifecycle import DEADLINES, Event, next_state
 from offset_common.relay.limits import KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
 from offset_common.relay.output_buffer import Buffer, OutputBuffer
 from offset_common.relay.session import Ended, Session
@@ -132,7 +132,7 @@ class SocketConnection(WatchedSocket):
 
     def extend_deadline(self, elapsed: float = 0.0) -> None:
         """Restart the state's deadline; `elapsed` seconds of it have already passed."""
-        deadline = deadline_of(self.session.state)
+        deadline = DEADLINES.get(self.session.state)
         self._deadline = math.inf if deadline is None else self.env.loop.now + deadline.seconds - elapsed
         self._schedule()
 

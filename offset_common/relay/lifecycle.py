@@ -11,7 +11,7 @@ Source: sections 4, 6 and 7 of docs/protocol.md.
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from offset_common.constants import (
     HANDSHAKE_TIMEOUT,
@@ -107,8 +107,3 @@ def next_state(state: State, event: Event) -> State:
         return TRANSITIONS[state][event]
     except KeyError:
         raise LocalProtocolError(f"{event.name} is not allowed in {state.name}") from None
-
-
-def deadline_of(state: State) -> Optional[Deadline]:
-    """Return how long a connection may stay in `state`, or None for any time."""
-    return DEADLINES.get(state)

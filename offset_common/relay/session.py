@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Generic, Protocol, TypeVar
 
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.lifecycle import State, deadline_of
+from offset_common.relay.lifecycle import DEADLINES, State
 
 
 class Closable(Protocol):
@@ -41,9 +41,7 @@ class Session(Generic[C]):
 
     def on_deadline(self) -> None:
         """Close the connection: the state's deadline has expired."""
-        deadline = deadline_of(self.state)
-        assert deadline is not None
-        self.connection.close(deadline.reason)
+        self.connection.close(DEADLINES[self.state].reason)
 
     def finish(self, reason: CloseReason) -> None:
         """End the connection gracefully. By default, that is at once."""
