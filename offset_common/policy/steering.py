@@ -21,7 +21,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
-from offset_common.relay.policy import Policy, Steered
+from offset_common.relay.policy import Policy, PolicyRelay
 from offset_common.relay.sessions.tunnel import Meter
 from offset_common.threads import start_thread
 from offset_common.wire.messages import InitRole
@@ -92,7 +92,7 @@ class Steering(Policy):
         self._options = options
         self._reread = reread
         self._access = AccessControl(_load_rules(options))
-        self._relay: Optional[Steered] = None
+        self._relay: Optional[PolicyRelay] = None
         self._rates: Optional[Rates] = None
         self._volume: Optional[VolumeControl] = None
         # With a configuration file, a reload may ask for rates and quotas later.
@@ -108,7 +108,7 @@ class Steering(Policy):
         """Whether there are rates, volumes or quotas, or a reload may ask for them."""
         return self._options.has_rates or self._volume is not None
 
-    def attach(self, relay: Steered) -> None:
+    def attach(self, relay: PolicyRelay) -> None:
         """Start: the relay is about to serve."""
         self._relay = relay
         if self._options.has_rates or self._reread is not None:

@@ -23,7 +23,7 @@ from offset_common.relay.connection import SocketConnection
 from offset_common.relay.deadlines import TICK
 from offset_common.relay.lifecycle import State
 from offset_common.relay.log import log_event
-from offset_common.relay.policy import Steered
+from offset_common.relay.policy import PolicyRelay
 
 
 class VolumeControl:
@@ -53,7 +53,7 @@ class VolumeControl:
         self._file = None if path is None else UsageFile(path)
         self._start_month = month_of(calendar())
         self._saved: Optional[Volumes] = None
-        self._relay: Optional[Steered] = None
+        self._relay: Optional[PolicyRelay] = None
         self._counter: Optional[VolumeCounter] = None
         self._writer: Optional[UsageWriter] = None
         self._ending = False  # tunnels are about to be ended
@@ -63,7 +63,7 @@ class VolumeControl:
             except UsageBusyError as error:
                 self._report_failure(str(error))
 
-    def attach(self, relay: Steered) -> None:
+    def attach(self, relay: PolicyRelay) -> None:
         """Start counting."""
         loop = relay.loop
         events = VolumeEvents(self._warn, self._exceed, self._save, self._report_keys, loop.call_soon)

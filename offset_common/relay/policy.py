@@ -1,7 +1,7 @@
 """The operator's policy. The one here allows everything; the one in offset_common/policy has rules.
 
 A relay gets its policy in its constructor and calls it at a few points. A policy acts on the relay through
-`Steered`, and only in the thread of the event loop.
+`PolicyRelay`, and only in the thread of the event loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from offset_common.relay.sessions.tunnel import Meter
 from offset_common.wire.messages import InitRole
 
 
-class Steered(Protocol):
+class PolicyRelay(Protocol):
     """The parts of a relay that a policy may use."""
 
     loop: EventLoop
@@ -37,7 +37,7 @@ class Policy:
         """Whether `meter` ever returns a meter, in this process or in its workers."""
         return False
 
-    def attach(self, relay: Steered) -> None:
+    def attach(self, relay: PolicyRelay) -> None:
         """Start: the relay is about to serve."""
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from offset_common.relay.totals import Totals
 _DESCRIPTORS = "/proc/self/fd"
 
 
-class Described(Protocol):
+class DescribedRelay(Protocol):
     """The parts of a relay that its state describes."""
 
     loop: EventLoop
@@ -27,7 +27,7 @@ class Described(Protocol):
     totals: Totals
 
 
-def describe(relay: Described) -> dict[str, Any]:
+def describe(relay: DescribedRelay) -> dict[str, Any]:
     """Return the current figures, then totals since startup, as fields for the log."""
     connections = relay.admission.all()
     states = Counter(connection.session.state for connection in connections)

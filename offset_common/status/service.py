@@ -19,12 +19,12 @@ from offset_common.status.recent_log import RecentLog
 from offset_common.status.report import NameOf, RelayFacts
 from offset_common.status.routes import Routes
 from offset_common.status.snapshots import Snapshots
-from offset_common.status.survey import Surveyed
+from offset_common.status.survey import SurveyedRelay
 
 LOOPBACK = "127.0.0.1"
 
 
-class Served(Surveyed, Protocol):
+class ServedRelay(SurveyedRelay, Protocol):
     """The parts of a relay that its status shows."""
 
     identity: Identity
@@ -56,7 +56,7 @@ class StatusService:
         self._log = RecentLog()
         self._server: Optional[HttpServer] = None
 
-    def start(self, relay: Served, name_of: NameOf = lambda key: "") -> None:
+    def start(self, relay: ServedRelay, name_of: NameOf = lambda key: "") -> None:
         """Serve the status of a relay.
 
         Args:

@@ -8,7 +8,7 @@ from typing import Optional
 
 from offset_common.errors import OffsetError
 from offset_common.status.snapshot import Snapshot
-from offset_common.status.survey import Detail, Result, Survey, Surveyed
+from offset_common.status.survey import Detail, Result, Survey, SurveyedRelay
 
 MAX_AGE = 1.0  # seconds for which a snapshot, or the lack of one, is the answer to all requests
 PATIENCE = 3.0  # seconds that the event loop may take: a supervisor waits longer for /healthz
@@ -25,7 +25,7 @@ class Snapshots:
         relay: the relay.
     """
 
-    def __init__(self, relay: Surveyed) -> None:
+    def __init__(self, relay: SurveyedRelay) -> None:
         self._relay = relay
         self._last: dict[Detail, tuple[float, Result]] = {}  # with the time of each answer
 

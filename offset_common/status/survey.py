@@ -17,7 +17,7 @@ from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
-from offset_common.relay.state_line import Described
+from offset_common.relay.state_line import DescribedRelay
 from offset_common.relay.totals import Traffic
 from offset_common.status.snapshot import ROLES, Census, Health, Row, Snapshot, Use
 
@@ -32,7 +32,7 @@ class Detail(enum.IntEnum):
     ROWS = 3
 
 
-class Surveyed(Described, Protocol):
+class SurveyedRelay(DescribedRelay, Protocol):
     """The parts of a relay that a survey reads."""
 
     @property
@@ -56,7 +56,7 @@ class Survey:
         done: called once with the snapshot, or with the reason why there is none.
     """
 
-    def __init__(self, relay: Surveyed, detail: Detail, done: Callable[[Result], None]) -> None:
+    def __init__(self, relay: SurveyedRelay, detail: Detail, done: Callable[[Result], None]) -> None:
         self._relay = relay
         self._detail = detail
         self._done = done
@@ -95,7 +95,7 @@ class Survey:
         self._done(Snapshot(time.time(), self._loop_delay, health, census))
 
 
-def common_limits(relay: Surveyed) -> tuple[Use, ...]:
+def common_limits(relay: SurveyedRelay) -> tuple[Use, ...]:
     """Return the use of the limits for all connections together, which need no walk."""
     limits, admission = relay.limits, relay.admission
     return (
@@ -119,7 +119,7 @@ class _Walk:
     never decreases from one walk to the next.
     """
 
-    def __init__(self, relay: Surveyed, with_rows: bool) -> None:
+    def __init__(self, relay: SurveyedRelay, with_rows: bool) -> None:
         self._relay = relay
         self._with_rows = with_rows
         self._rows: list[Row] = []
@@ -178,7 +178,9 @@ class _Walk:
         )
 
 
-def _single_limits(relay: Surveyed, keys: dict[bytes, int], addresses: dict[str, int]) -> tuple[Use, ...]:
+def _single_limits(
+    relay: SurveyedRelay, keys: dict[bytes, int], addresses: dict[str, int]
+) -> tuple[Use, ...]:
     """Return the limits for one address, key or listener, each with the highest use."""
     limits, fullest = relay.limits, relay.rendezvous.registry.fullest()
     most_of_address, most_of_key = max(addresses.values(), default=0), max(keys.values(), default=0)
