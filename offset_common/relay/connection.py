@@ -212,23 +212,6 @@ class SocketConnection(WatchedSocket):
         if backlog:
             self.env.loop.request_turn(self)
 
-    def reserve_frame(self, sink: Optional[SocketConnection] = None, wait: bool = True) -> bool:
-        """Reserve space for the rest of a partial frame, here and at the `sink` that it will be sent to.
-
-        Return False if there is none; with `wait`, reading pauses until there is.
-        """
-        size = self.input.needs_reservation()
-        if not size:
-            return True
-        for each in (self,) if sink is None else (self, sink):
-            if not each.account.fits(size, self.account):
-                if wait:
-                    self.wait_for_space(each, size)
-                return False
-        self.await_bytes(1)
-        self.input.reserve_frame()
-        return True
-
     def wait_for_space(self, holder: SocketConnection, size: int) -> None:
         """Pause reading until there is space for `size` bytes in the account of `holder`."""
         self.pause_reading()

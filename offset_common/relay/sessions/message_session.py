@@ -11,7 +11,7 @@ from offset_common.channel.events import MessageReceived
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import ConnectionSession
-from offset_common.relay.sessions.whole_frames import frame_has_arrived, take_frame
+from offset_common.relay.sessions.partial_frames import reserve_rest, rest_has_arrived, take_rest
 from offset_common.wire.frames import frame_end
 
 READ_SIZE = 4 * 1024  # bytes read in one turn, or the rest of a frame with reserved space
@@ -34,10 +34,10 @@ class MessageSession(ConnectionSession):
     def on_readable(self) -> None:
         """Read and handle frames."""
         connection = self.connection
-        if not connection.reserve_frame(wait=False):
-            if not frame_has_arrived(connection):
+        if not reserve_rest(connection):
+            if not rest_has_arrived(connection):
                 return
-            take_frame(connection)
+            take_rest(connection)
         data = connection.read(max(READ_SIZE, connection.input.missing))
         if data is None:
             connection.close(CloseReason.PEER_CLOSED)

@@ -15,6 +15,7 @@ from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import EARLY_DATA_SIZE
 from offset_common.relay.sessions.message_session import MessageSession
+from offset_common.relay.sessions.partial_frames import reserve_rest, wait_for_space
 from offset_common.wire.messages import max_payload_size
 
 MESSAGE_OVERHEAD = 512  # bytes added for each early message: sending it later takes 10 us
@@ -48,10 +49,13 @@ class PendingConnect(MessageSession):
 
     def on_readable(self) -> None:
         """Read while there is room for early data; the rest waits in the socket buffer."""
-        if self._size + max(0, self.connection.input.needs_reservation()) > EARLY_DATA_SIZE:
-            self.connection.pause_reading()  # until it is accepted
-        elif self.connection.reserve_frame():  # its message is kept, so it needs space even if it is whole
+        connection = self.connection
+        if self._size + connection.input.needs_reservation() > EARLY_DATA_SIZE:
+            connection.pause_reading()  # until it is accepted
+        elif reserve_rest(connection):
             super().on_readable()
+        else:
+            wait_for_space(connection)  # even if all of it has arrived: its message will be kept
 
     def has_room_for(self, frame_size: int) -> bool:
         """Return whether a frame may be decoded: a small one may unpack to many times its size."""

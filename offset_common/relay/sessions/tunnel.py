@@ -19,8 +19,13 @@ from offset_common.relay.input_buffer import OWN_BUFFER_FROM, RECEIVE_BUFFER_SIZ
 from offset_common.relay.lifecycle import Event, State
 from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
 from offset_common.relay.sessions.closing import close_in_order
+from offset_common.relay.sessions.partial_frames import (
+    reserve_rest,
+    rest_has_arrived,
+    take_rest,
+    wait_for_space,
+)
 from offset_common.relay.sessions.pending_connect import PendingConnect
-from offset_common.relay.sessions.whole_frames import frame_has_arrived, take_frame
 
 FIRST_FRAME_SIZE = 1 * KIB  # bytes, assumed until frames have arrived
 
@@ -130,8 +135,8 @@ class Tunnel(ConnectionSession):
         connection = self.connection
         if connection.input.missing:
             return connection.input.missing  # a frame with reserved space is always read to its end
-        fits = not connection.input.kept or connection.reserve_frame(sink, wait=False)
-        if not fits and not self._pass_whole_frame(sink):
+        fits = not connection.input.kept or reserve_rest(connection, sink)
+        if not fits and not self._pass_without_space(sink):
             return 0
         room = max(sink.output_room, connection.input.missing)
         if room > 0:
@@ -142,7 +147,7 @@ class Tunnel(ConnectionSession):
         sink.call_when_drained(connection.resume_reading)
         return 0
 
-    def _pass_whole_frame(self, sink: SocketConnection) -> bool:
+    def _pass_without_space(self, sink: SocketConnection) -> bool:
         """Return whether the rest of a frame, for which there is no space, passes in this turn; if not, wait.
 
         It needs no space if all of it has arrived, and the system's buffer of `sink` takes it.
@@ -150,17 +155,17 @@ class Tunnel(ConnectionSession):
         connection = self.connection
         size = connection.input.frame_size()
         if size > sink.send_buffer_size() // 4:
-            connection.reserve_frame(sink)
-        elif frame_has_arrived(connection, sink):
+            wait_for_space(connection, sink)
+        elif rest_has_arrived(connection, sink):
             needed = max(FREE_BUFFER_SIZE, size - connection.input.kept)
             if sink.output.size or not sink.is_writable():
                 connection.pause_reading()
                 sink.call_when_drained(connection.resume_reading)
             elif self._meter is None or (allowed := self._meter.allow(needed)) == needed:
-                take_frame(connection)
+                take_rest(connection)
                 return True
             elif allowed:
-                connection.reserve_frame(sink)  # the meter stops within the frame
+                wait_for_space(connection, sink)  # the meter stops within the frame
             else:
                 connection.pause_reading()
         return False

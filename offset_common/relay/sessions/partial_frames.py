@@ -1,0 +1,76 @@
+"""Whether the rest of a partial frame may be read.
+
+    the rest of a frame ...                     is read
+    ------------------------------------------  ---------------------------------------------------------
+    of up to 4 KiB (FREE_BUFFER_SIZE)           at once
+    for which the buffer pool has space         at once, to its end: `reserve_rest` has reserved the space
+    without space, of less than 128 KiB         in one turn, when all of it is in the system's buffer
+    without space, otherwise                    when the pool has space: `wait_for_space`
+
+In the third case the connection sets SO_RCVLOWAT, so that its socket counts as readable only then.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from offset_common.relay.connection import SocketConnection
+from offset_common.relay.input_buffer import OWN_BUFFER_FROM
+
+
+def reserve_rest(connection: SocketConnection, sink: Optional[SocketConnection] = None) -> bool:
+    """Reserve space for the rest of a partial frame; return False if there is none.
+
+    Args:
+        connection: it has received the start of the frame.
+        sink: the connection that the frame will be sent to, which needs the space too; or None.
+    """
+    size = connection.input.needs_reservation()
+    if size:
+        if _without_space(connection, sink, size) is not None:
+            return False
+        take_rest(connection)
+    return True
+
+
+def wait_for_space(connection: SocketConnection, sink: Optional[SocketConnection] = None) -> None:
+    """Pause reading until there is space for the rest, here and at the `sink`; call it if there is none."""
+    size = connection.input.needs_reservation()
+    holder = _without_space(connection, sink, size)
+    assert holder is not None
+    connection.wait_for_space(holder, size)
+
+
+def rest_has_arrived(connection: SocketConnection, sink: Optional[SocketConnection] = None) -> bool:
+    """Return whether the rest, for which there is no space, has arrived; if not, wait for it, or for space.
+
+    It also counts as arrived if the peer has closed, so that the next reads find the end.
+    """
+    missing = connection.input.needs_reservation()
+    if connection.input.frame_size() >= OWN_BUFFER_FROM:
+        wait_for_space(connection, sink)
+        return False
+    waited = connection.bytes_awaited > 1  # but something else made the socket readable
+    if connection.count_unread() >= missing or (waited and connection.peer_has_closed()):
+        return True
+    if waited:
+        wait_for_space(connection, sink)
+    else:
+        connection.await_bytes(missing)
+    return False
+
+
+def take_rest(connection: SocketConnection) -> None:
+    """Reserve space without asking the pool: the next read gets as much of the rest as has arrived."""
+    connection.await_bytes(1)
+    connection.input.reserve_frame()
+
+
+def _without_space(
+    connection: SocketConnection, sink: Optional[SocketConnection], size: int
+) -> Optional[SocketConnection]:
+    """Return the one of both whose account has no space for `size` bytes, or None."""
+    for each in (connection, sink):
+        if each is not None and not each.account.fits(size, connection.account):
+            return each
+    return None
