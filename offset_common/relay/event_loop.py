@@ -77,22 +77,6 @@ Watcher = Union[Handler, ReadyEntry]
 T = TypeVar("T")
 
 
-class _WakeUp:
-    """The reading end of the wake-up socketpair."""
-
-    def __init__(self, loop: EventLoop, sock: socket.socket) -> None:
-        self._loop = loop
-        self._sock = sock
-
-    def on_ready(self, events: int) -> None:
-        try:
-            self._sock.recv(4096)
-        except BlockingIOError:
-            pass
-        # Reset the flag after recv. Otherwise a byte sent in between is lost while the flag stays set.
-        self._loop.wake_up_received()
-
-
 class EventLoop:
     """Waits for sockets and deadlines, and calls their owners.
 
@@ -120,7 +104,7 @@ class EventLoop:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
-        self.register(self._wake_reader, READ, _WakeUp(self, self._wake_reader))
+        self.register(self._wake_reader, READ, self)
 
     @property
     def wake_descriptor(self) -> int:
@@ -192,8 +176,13 @@ class EventLoop:
         except OSError:
             pass  # the socket is already full of wake-ups, or the loop is closed
 
-    def wake_up_received(self) -> None:
-        """Let the next task of another thread send a byte again."""
+    def on_ready(self, events: int) -> None:
+        """Receive a wake-up."""
+        try:
+            self._wake_reader.recv(4096)
+        except BlockingIOError:
+            pass
+        # Reset the flag after recv. Otherwise a byte sent in between is lost while the flag stays set.
         self._wake_up_sent = False
 
     def stop(self) -> None:
