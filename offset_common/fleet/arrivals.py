@@ -131,7 +131,7 @@ class Arrivals:
         connection.change_session(Event.AUTHENTICATE, AwaitingOrder(connection, ordered))
         connection.take_socket_back()
         if connection.input.backlog:  # the order has come right behind the handshake
-            connection.env.loop.request_turn(connection)
+            connection.loop.request_turn(connection)
 
     def _ordered(self, host: str, connection: SocketConnection, order: Order) -> None:
         if order.kind == TAKEN:
@@ -141,7 +141,7 @@ class Arrivals:
             connection.pause_reading()
             # Not at once: the unhandled input is stored only after this message is handled.
             task = partial(connection.call, self._hand_over, host, connection, order)
-            connection.env.loop.call_soon(task)
+            connection.loop.call_soon(task)
 
     def _hand_over(self, host: str, connection: SocketConnection, order: Order) -> None:
         """Turn a connection from another host into the connection of its peer."""

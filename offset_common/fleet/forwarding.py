@@ -123,7 +123,7 @@ class Forwarding(PendingConnect):
         age: float = 0.0,
     ) -> None:
         super().__init__(connection, _ignore, early)
-        self._since = connection.env.loop.now - age
+        self._since = connection.loop.now - age
         self._means = means
         self._role = role
         self._other = other
@@ -169,7 +169,7 @@ class Forwarding(PendingConnect):
         home.change_session(Event.AUTHENTICATE, AwaitingHome(home, self._answered, self._home_ended))
         home.take_socket_back()
         peer = self.connection
-        age = peer.env.loop.now - self._since
+        age = peer.loop.now - self._since
         home.send_message(Order(KINDS[self._role], peer.key, self._other, peer.address, age).encode())
 
     def _answered(self, answer: Answer) -> None:
@@ -220,7 +220,7 @@ class Forwarding(PendingConnect):
         """Serve the peer on this host: the key listens here, or nowhere."""
         if self._role is InitRole.CONNECT:
             self._done = True
-            self._means.take_back(self, self._other, self.connection.env.loop.now - self._since)
+            self._means.take_back(self, self._other, self.connection.loop.now - self._since)
         else:
             self._refuse(CloseReason.NO_PENDING_CONNECT)
 

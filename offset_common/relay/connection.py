@@ -89,7 +89,7 @@ class SocketConnection(WatchedSocket):
         self.session: ConnectionSession = ENDED
         self.received = 0  # bytes
         self.sent = 0
-        self.started_at = env.loop.now
+        self.started_at = self.loop.now
         self.closed = False
         self._deadline = math.inf  # of the state
         self._drained: Optional[Callable[[], None]] = None
@@ -133,7 +133,7 @@ class SocketConnection(WatchedSocket):
     def extend_deadline(self, elapsed: float = 0.0) -> None:
         """Restart the state's deadline; `elapsed` seconds of it have already passed."""
         deadline = DEADLINES.get(self.session.state)
-        self._deadline = math.inf if deadline is None else self.env.loop.now + deadline.seconds - elapsed
+        self._deadline = math.inf if deadline is None else self.loop.now + deadline.seconds - elapsed
         self._schedule()
 
     def cancel_deadline(self) -> None:
@@ -169,16 +169,6 @@ class SocketConnection(WatchedSocket):
         except Exception as error:
             self.fail(error)
 
-    def fail(self, error: BaseException) -> None:
-        """End the connection because of an exception: the peer's fault, the network's, or a bug."""
-        if not self.closed:
-            reason, detail = reason_of(error)
-            if reason is CloseReason.BUG:
-                self.env.report_bug(self, error)
-            self.close(reason, detail)
-        # The traceback refers to this connection, and would keep it alive until the next garbage collection.
-        error.__traceback__ = error.__context__ = None
-
     # Reading.
 
     def read(self, most: int = RECEIVE_BUFFER_SIZE, metered: bool = False) -> Optional[memoryview]:
@@ -210,13 +200,13 @@ class SocketConnection(WatchedSocket):
         """Keep what `read` returned, from `start` on; a `backlog` of whole frames gets another turn."""
         self.input.keep(data, start, backlog)
         if backlog:
-            self.env.loop.request_turn(self)
+            self.loop.request_turn(self)
 
     def wait_for_space(self, holder: SocketConnection, size: int) -> None:
         """Pause reading until there is space for `size` bytes in the account of `holder`."""
         self.pause_reading()
         if self.protocol is not None:
-            self.protocol.mark_received(self.env.loop.now)
+            self.protocol.mark_received(self.loop.now)
         self.env.buffers.wait(self.account, holder.account, size, self.resume_reading)
 
     def pause_reading(self) -> None:
@@ -230,9 +220,9 @@ class SocketConnection(WatchedSocket):
             return
         self.env.buffers.stop_waiting(self.account)
         self.watch_more(READ)
-        self.env.loop.request_turn(self, READ)
+        self.loop.request_turn(self, READ)
         if self.protocol is not None:
-            self.protocol.mark_received(self.env.loop.now)
+            self.protocol.mark_received(self.loop.now)
 
     # Writing.
 
@@ -264,13 +254,13 @@ class SocketConnection(WatchedSocket):
                 return
             self.watch_more(WRITE)
             data = memoryview(data)[taken:]
-        self.output.append(data, self.env.loop.now)
+        self.output.append(data, self.loop.now)
         self._schedule()
 
     def send_message(self, message: bytes) -> None:
         """Send one message to the peer."""
         assert self.protocol is not None
-        self.protocol.send(message, self.env.loop.now)
+        self.protocol.send(message, self.loop.now)
         self.send_pending()
 
     def send_pending(self) -> None:
@@ -280,7 +270,7 @@ class SocketConnection(WatchedSocket):
 
     def _flush(self) -> None:
         if self.output.size:
-            self.sent += self.output.write_to(self.sock, self.env.loop.now)
+            self.sent += self.output.write_to(self.sock, self.loop.now)
         if not self.output.size:
             self.watch_less(WRITE)
             self.session.on_output_sent()
@@ -297,16 +287,16 @@ class SocketConnection(WatchedSocket):
         if self.output.size:
             when = min(when, self.output.moved_at + self.env.stall)
         if when == math.inf:
-            self.env.loop.deadlines.cancel(self)
+            self.loop.deadlines.cancel(self)
         else:
             if self.polled_coarsely:
                 when = math.ceil(when / COARSE_INTERVAL) * COARSE_INTERVAL
-            self.env.loop.deadlines.schedule(self, when)
+            self.loop.deadlines.schedule(self, when)
 
     def _check_time(self) -> None:
-        now = self.env.loop.now
+        now = self.loop.now
         if now >= self._deadline and self.queued and not self.session.settled:
-            self.env.loop.deadlines.schedule(self, now)  # the peer was in time, but the relay is late
+            self.loop.deadlines.schedule(self, now)  # the peer was in time, but the relay is late
             return
         if now >= self._deadline:
             self.session.on_deadline()
@@ -321,18 +311,26 @@ class SocketConnection(WatchedSocket):
         if not self.closed:
             self._schedule()
 
-    # The end.
+    # Lending the socket.
 
     def lend_socket(self) -> socket.socket:
         """Hand the socket to another thread; the loop ignores it until `take_socket_back`."""
         self.watch(0)
-        self.env.loop.deadlines.cancel(self)
+        self.loop.deadlines.cancel(self)
         return self.sock
 
     def take_socket_back(self) -> None:
         """Watch the socket again after `lend_socket`; the state's deadline is unchanged."""
         self.watch(READ | WRITE if self.output.size else READ)
         self._schedule()
+
+    # The end.
+    #
+    #     finish       gracefully, as the session does it: a tunnel end first sends its queued output
+    #     begin_close  what `finish` of a tunnel end begins with
+    #     close        now
+    #     fail         now, because of an exception
+    #     release      only the socket and the memory: by `close`, or because a worker process has taken over
 
     def finish(self, reason: CloseReason) -> None:
         """End the connection gracefully, as its session does it; an error ends only this connection."""
@@ -366,10 +364,20 @@ class SocketConnection(WatchedSocket):
         self.session.on_closed(reason)
         self.session = ENDED
 
+    def fail(self, error: BaseException) -> None:
+        """End the connection because of an exception: the peer's fault, the network's, or a bug."""
+        if not self.closed:
+            reason, detail = reason_of(error)
+            if reason is CloseReason.BUG:
+                self.env.report_bug(self, error)
+            self.close(reason, detail)
+        # The traceback refers to this connection, and would keep it alive until the next garbage collection.
+        error.__traceback__ = error.__context__ = None
+
     def release(self) -> None:
         """Close the socket and release all memory; only the traffic counters stay."""
         self.watch(0)
-        self.env.loop.deadlines.cancel(self)
+        self.loop.deadlines.cancel(self)
         self.env.buffers.stop_waiting(self.account)
         self.input.clear()
         self.output.clear()

@@ -155,7 +155,7 @@ class Rendezvous:
         """Make a connect wait for the listener of `target`."""
         connection = pending.connection
         connection.change_session(event, pending, age)  # a connect waits 32 s in total, wherever it waits
-        since = connection.env.loop.now - age
+        since = connection.loop.now - age
         connect = Connect(connection.key, target, connection.address.prefix, since)
         decision = self.registry.connect(pending, connect)
         if isinstance(decision, CloseReason):

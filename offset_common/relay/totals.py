@@ -62,7 +62,7 @@ class Totals:
             detail=detail or None,
             received=connection.received,
             sent=connection.sent,
-            seconds=round(connection.env.loop.now - connection.started_at, 1),
+            seconds=round(connection.loop.now - connection.started_at, 1),
         )
 
     def count_bug(self, connection: SocketConnection, error: BaseException) -> None:

@@ -25,11 +25,11 @@ class WatchedSocket(ReadyEntry):
         prefix: the prefix of the peer's address, for fair queueing.
     """
 
-    __slots__ = ("_loop", "_watched", "bytes_awaited", "polled_coarsely", "sock")
+    __slots__ = ("_watched", "bytes_awaited", "loop", "polled_coarsely", "sock")
 
     def __init__(self, loop: EventLoop, sock: socket.socket, prefix: str) -> None:
         super().__init__(loop, prefix)
-        self._loop = loop
+        self.loop = loop
         self.sock = sock
         self.polled_coarsely = False  # once a second
         self.bytes_awaited = 1  # must have arrived before the socket counts as readable
@@ -43,17 +43,17 @@ class WatchedSocket(ReadyEntry):
     def watch(self, events: int) -> None:
         """Watch the socket for `events` (0 for none), and end coarse polling."""
         if self.polled_coarsely:
-            self._loop.unregister_coarse(self.sock)
+            self.loop.unregister_coarse(self.sock)
             self.polled_coarsely = False
             self._watched = 0
         if events == self._watched:
             return
         if not self._watched:
-            self._loop.register(self.sock, events, self)
+            self.loop.register(self.sock, events, self)
         elif not events:
-            self._loop.unregister(self.sock)
+            self.loop.unregister(self.sock)
         else:
-            self._loop.modify(self.sock, events, self)
+            self.loop.modify(self.sock, events, self)
         self._watched = events
 
     def watch_more(self, event: int) -> None:
@@ -69,7 +69,7 @@ class WatchedSocket(ReadyEntry):
         if self.polled_coarsely or self._watched != READ:
             return False
         self.watch(0)
-        self._loop.register_coarse(self.sock, self)
+        self.loop.register_coarse(self.sock, self)
         self.polled_coarsely = True
         self._watched = READ
         return True

@@ -58,7 +58,7 @@ class AwaitingHandshake(ConnectionSession):
             connection.close(CloseReason.PEER_CLOSED)
             return
         if self._protocol is None:
-            self._protocol = self._pool.new_protocol(connection.env.loop.now)
+            self._protocol = self._pool.new_protocol(connection.loop.now)
         self._protocol.receive_data(data)
         if not self._protocol.needs_data():
             prefix = connection.address.prefix

@@ -15,8 +15,8 @@ from offset_common.relay.limits import KIB
 DISCARDED_IN_TURN = 64 * KIB  # bytes: a peer that keeps sending must not delay others
 
 
-def close_in_order(connection: SocketConnection, reason: CloseReason) -> None:
-    """Start delivering the queued output; the connection closes after that."""
+def close_after_flush(connection: SocketConnection, reason: CloseReason) -> None:
+    """Start sending the queued output; the connection closes after that."""
     session = Flushing(connection)
     connection.begin_close(reason, session)
     if not connection.output.size:
@@ -81,7 +81,7 @@ class Lingering(_Closing):
 
     def __init__(self, connection: SocketConnection) -> None:
         super().__init__(connection)
-        self._since = connection.env.loop.now
+        self._since = connection.loop.now
 
     def on_readable(self) -> None:
         """Discard input until the peer closes."""
@@ -90,8 +90,9 @@ class Lingering(_Closing):
 
     def on_deadline(self) -> None:
         """Close, unless the peer's system is still acknowledging data."""
-        env = self.connection.env
-        if env.loop.now - self._since < env.stall and self.connection.has_unacknowledged_data():
-            self.connection.extend_deadline()
+        connection = self.connection
+        late = connection.loop.now - self._since >= connection.env.stall
+        if not late and connection.has_unacknowledged_data():
+            connection.extend_deadline()
         else:
             super().on_deadline()

@@ -55,7 +55,7 @@ class MessageSession(ConnectionSession):
     def _handle_frames(self, data: memoryview) -> tuple[int, bool]:
         """Handle some frames; return where the rest begins, and whether it may contain whole frames."""
         connection = self.connection
-        protocol, now = connection.protocol, connection.env.loop.now
+        protocol, now = connection.protocol, connection.loop.now
         assert protocol is not None
         start = 0
         for _ in range(LIGHT_FRAMES if connection.light else BUSY_FRAMES):

@@ -18,7 +18,7 @@ from offset_common.relay.event_loop import READ
 from offset_common.relay.input_buffer import OWN_BUFFER_FROM, RECEIVE_BUFFER_SIZE
 from offset_common.relay.lifecycle import Event, State
 from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
-from offset_common.relay.sessions.closing import close_in_order
+from offset_common.relay.sessions.closing import close_after_flush
 from offset_common.relay.sessions.partial_frames import (
     reserve_rest,
     rest_has_arrived,
@@ -97,7 +97,7 @@ class Tunnel(ConnectionSession):
         connection = self.connection
         if not connection.closed:
             connection.resume_reading()
-            connection.env.loop.request_turn(connection, READ)
+            connection.loop.request_turn(connection, READ)
 
     def on_readable(self) -> None:
         """Read and forward."""
@@ -176,9 +176,7 @@ class Tunnel(ConnectionSession):
         source_protocol, sink_protocol = connection.protocol, sink.protocol
         if source_protocol is None or sink_protocol is None:
             raise LocalProtocolError("a tunnel end without protocol state")
-        result = self._forwarder.forward(
-            source_protocol, sink_protocol, data, connection.env.loop.now, frames
-        )
+        result = self._forwarder.forward(source_protocol, sink_protocol, data, connection.loop.now, frames)
         if result.output:
             # "What it had sent is still delivered", even if the next frame breaks the protocol.
             sink.write(result.output)
@@ -197,7 +195,7 @@ class Tunnel(ConnectionSession):
 
     def _turn_limits(self) -> tuple[int, int]:
         """Return how many frames may be forwarded, and how many bytes read, in this turn."""
-        loop = self.connection.env.loop
+        loop = self.connection.loop
         if self.connection.light and loop.turns.waiting:
             frames, size = LIGHT_TURN
         else:
@@ -212,7 +210,7 @@ class Tunnel(ConnectionSession):
         """End the tunnel; both peers still receive their queued output."""
         partner = self._separate()
         try:
-            close_in_order(self.connection, reason)
+            close_after_flush(self.connection, reason)
         finally:
             if partner is not None:
                 partner.partner_ended()
@@ -220,7 +218,7 @@ class Tunnel(ConnectionSession):
     def partner_ended(self) -> None:
         """End this side of the tunnel: the other end is gone."""
         if self._separate() is not None:
-            close_in_order(self.connection, CloseReason.PARTNER_ENDED)
+            close_after_flush(self.connection, CloseReason.PARTNER_ENDED)
 
     def leave(self) -> None:
         """Separate this end from its partner: a worker process now has both."""
@@ -264,7 +262,7 @@ class Tunnels:
         acceptor.change_session(Event.ACCEPT, accept)
         assert acceptor.protocol is not None
         for message in early:
-            acceptor.protocol.send(message, acceptor.env.loop.now)
+            acceptor.protocol.send(message, acceptor.loop.now)
         acceptor.send_pending()
         return connect, accept
 
