@@ -21,7 +21,7 @@ from offset_common.identity import short_key
 from offset_common.tickets import RelayTicket
 from tests.support.node import Endpoint, Node
 from tests.support.peer import Peer
-from tests.support.process import ROOT, LoggedProcess
+from tests.support.process import ROOT, LoggedProcess, wait_until
 from tests.support.relay_log import ConnectionEnd, State, is_failure, parse_end, parse_ready, parse_state
 
 LOCALHOST = "127.0.0.1"
@@ -108,6 +108,10 @@ class RelayProcess(LoggedProcess):
 
         self.wait_for(lambda _: found(), f"the end of port {peer.port} with key {key}")
         return found()[0]
+
+    def wait_until_empty(self) -> None:
+        """Wait until no connection is left; the lines about their ends are then in the log."""
+        wait_until(lambda: self.state().figures["connections"] == 0, "the end of all connections")
 
     @property
     def failures(self) -> list[str]:
