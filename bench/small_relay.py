@@ -33,13 +33,14 @@ from bench.tunnels import relay_series
 from offset_common import __version__
 from offset_common.address import Address
 from offset_common.channel.connection import Connection
-from offset_common.client import OffsetError, Tunnel, connect, listen
+from offset_common.client import Deadline, Incoming, Listener, OffsetError, Tunnel, connect, listen
 from offset_common.command_line import did_you_mean, parse, run
 from offset_common.commands.descriptors import raise_descriptor_limit
 from offset_common.constants import KEEPALIVE_INTERVAL, MAX_PADDING_SENT
 from offset_common.errors import UsageError
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
+from offset_common.tools.pair_check import wait_for_incoming
 from offset_common.wire.messages import InitConnection, InitRole
 
 SMALL, REAL = "examples/small_relay.py", "strelay.py"
@@ -116,8 +117,8 @@ def measure_slow_reader(script: str, options: Options) -> Figures:
         ticket, callee = RelayTicket(relay.public_key, Address("127.0.0.1", relay.port)), Identity.generate()
         arrived = 0
         with listen(ticket, callee) as listener:
-            near = connect(ticket, Identity.generate(), callee.public_key)
-            with near, listener.receive(TIMEOUT).accept() as far, contextlib.suppress(OffsetError):
+            near, incoming = _connect(listener)
+            with near, incoming.accept() as far, contextlib.suppress(OffsetError):
                 sender = threading.Thread(target=_send_all, args=(near,), daemon=True)
                 sender.start()
                 time.sleep(PAUSE)
@@ -177,6 +178,18 @@ def compare(arguments: dict[str, Any]) -> None:
         small, real = (STEPS[name](script, options) for script in (SMALL, REAL))
         for label, figure in small.items():
             print(f"{name:<14}{label:<32}{figure:>14}{real[label]:>14}", flush=True)
+
+
+def _connect(listener: Listener) -> tuple[Tunnel, Incoming]:
+    """Connect to a listener; the relay may handle a connect before the listen, and close it."""
+    deadline = Deadline(TIMEOUT)
+    while deadline.left():
+        near = connect(listener.relay, Identity.generate(), listener.identity.public_key)
+        incoming = wait_for_incoming(listener, near, deadline)
+        if incoming is not None:
+            return near, incoming
+        near.close()
+    raise UsageError("the relay never announced a connect")
 
 
 def _count(options: Options) -> tuple[int, int]:

@@ -13,27 +13,31 @@ from typing import Optional
 import pytest
 
 from offset_common.address import Address
-from offset_common.client import Listener, Step, Tunnel, connect, listen
+from offset_common.client import Deadline, Listener, Step, Tunnel, connect, listen
 from offset_common.errors import ConnectError
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
+from offset_common.tools.pair_check import wait_for_incoming
 from tests.support.channel import Channel, KeyPair
 from tests.support.peer import Peer
 from tests.support.process import PATIENCE
 from tests.support.relay_process import LOCALHOST, RelayProcess
 
 NUMBER_SIZE = 6  # bytes of the number at the start of a large message
-ANNOUNCEMENT = 0.2  # seconds for the relay to announce a connect to a registered listener
 both_ways = pytest.mark.parametrize("end_to_end", [False, True], ids=["plain", "end to end"])
 
 
 def start_listening(relay: RelayProcess, identity: Identity) -> Listener:
     """Listen, and return once the relay announces connects."""
     listener = listen(relay.ticket, identity)
-    while True:
-        with connect_to(relay, identity), contextlib.suppress(TimeoutError):
-            listener.receive(ANNOUNCEMENT).reject()
-            return listener
+    deadline = Deadline(PATIENCE)
+    while deadline.left():
+        with connect_to(relay, identity) as probe:
+            incoming = wait_for_incoming(listener, probe, deadline)
+            if incoming is not None:
+                incoming.reject()
+                return listener
+    raise AssertionError("the relay never announced a connect to the listener")
 
 
 def connect_to(relay: RelayProcess, node: Identity) -> Tunnel:
