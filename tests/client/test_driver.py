@@ -53,7 +53,7 @@ def test_messages_before_a_broken_one_are_received():
 
 
 def test_silent_relay_ends_the_connection(monkeypatch):
-    monkeypatch.setattr(keepalive, "IDLE_TIMEOUT", 0.2)
+    monkeypatch.setattr(keepalive, "IDLE_TIMEOUT", 1.0)
     with fake_relay(lambda relay: wait_for_end(relay.sock)) as ticket, pytest.raises(SilenceError):
         listen(ticket, Identity.generate()).receive(PATIENCE)
 

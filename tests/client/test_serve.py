@@ -156,7 +156,7 @@ def test_only_allowed_keys_are_accepted(relay: RelayProcess, start_server: Start
         relay.ticket, lambda tunnel: called.append(tunnel.peer_public_key), allow=[friend.public_key]
     )
     with running.call(friend):
-        pass
+        wait_until(lambda: called, "the call of the handler")
     with pytest.raises(ConnectRefused):
         connect(relay.ticket, Identity.generate(), running.identity.public_key, end_to_end=True)
     assert called == [friend.public_key]

@@ -223,7 +223,7 @@ def test_start_raises_the_limit_of_descriptors(start_relay: StartRelay) -> None:
 def test_all_descriptors_and_threads_are_released(start_relay: StartRelay) -> None:
     relay = start_relay()
     meet(relay.endpoint())
-    relay.wait_for_end(role="tunnel", count=2)
+    relay.wait_until_empty()
     before = (relay.descriptors, relay.threads)
     for _ in range(3):
         threads = [threading.Thread(target=meet, args=(relay.endpoint(),)) for _ in range(5)]
