@@ -13,11 +13,16 @@ import pytest
 
 import stmgr
 from offset_common.address import Address
+from offset_common.client import Deadline, find_addresses
 from offset_common.identity import Identity, save_identity
 from offset_common.tickets import RelayTicket
 from offset_common.tools import address_check
 from offset_common.tools.failures import Cause
+from tests.support.channel import Channel, KeyPair
+from tests.support.client import fake_server
 from tests.support.fleet import DirectoryServer
+from tests.support.peer import Peer
+from tests.support.process import PATIENCE
 from tests.support.relay_log import Reason
 from tests.support.relay_process import RelayProcess, StartRelay, start_relay, write_identity
 
@@ -186,6 +191,23 @@ def test_checked_addresses_see_no_reset(both: RelayProcess, check: Check) -> Non
     # 2 to check the addresses, 3 to pass messages, 2 for each of 2 pairs; more if a connect is retried.
     assert len(both.ends()) >= 9
     assert both.ends(reason=Reason.CONNECTION_LOST) == []
+
+
+def test_relay_that_never_stops_sending_works() -> None:
+    keys = KeyPair()
+
+    def send_on(sock: socket.socket) -> None:
+        Peer(sock, Channel(keys)).handshake()
+        long = Deadline(20.0)
+        with contextlib.suppress(OSError):  # the check closes the connection
+            while long.left():
+                sock.sendall(bytes(1000))
+
+    with fake_server(send_on) as server:
+        ticket = RelayTicket(keys.public_key, server.address)
+        found = find_addresses(ticket.address, Deadline(PATIENCE))
+        (result,) = address_check.check_addresses(ticket, found, timeout=5.0)
+    assert result.works
 
 
 def test_silent_program_at_an_address_is_named(start_relay: StartRelay, check: Check) -> None:

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Optional, Union
 
 from offset_common.address import Address
@@ -188,6 +188,20 @@ def _open(address: SocketAddress, timeout: float) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def close_socket(sock: socket.socket, timeout: float) -> None:
+    """Close a connection once the relay has closed its side, or after the timeout in seconds.
+
+    Input is read and discarded until then: closing a socket that has unread input resets the connection.
+    """
+    deadline = Deadline(timeout)
+    with sock, suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+        while left := deadline.left():
+            sock.settimeout(left)
+            if not sock.recv(READ_SIZE):
+                return
 
 
 class Dialing:

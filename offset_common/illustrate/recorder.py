@@ -22,7 +22,7 @@ from typing import Callable, Optional
 from offset_common.channel.events import HandshakeCompleted, MessageReceived
 from offset_common.channel.keepalive import KeepaliveChannel
 from offset_common.client import ConnectionLost, Deadline, Dialing, find_addresses, open_socket
-from offset_common.client.dialing import READ_SIZE
+from offset_common.client.dialing import READ_SIZE, close_socket
 from offset_common.constants import KEEPALIVE_INTERVAL, KEY_SALT_SIZE, PRIVATE_KEY_SIZE, RAND_NONCE_SIZE
 from offset_common.errors import OffsetError, OperatorError, PeerError
 from offset_common.identity import Identity
@@ -156,11 +156,7 @@ class _Link:
 
     def close(self) -> None:
         """Close the connection once the relay has closed its side, or after CLOSE_TIMEOUT."""
-        with contextlib.suppress(OSError), self._dialing.sock as sock:
-            sock.shutdown(socket.SHUT_WR)
-            sock.settimeout(CLOSE_TIMEOUT)
-            while sock.recv(READ_SIZE):
-                pass
+        close_socket(self._dialing.sock, CLOSE_TIMEOUT)
 
     def _forward(self) -> None:
         assert self._end_to_end is not None

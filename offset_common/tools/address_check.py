@@ -6,7 +6,6 @@ So a relay works only if all addresses of its name work.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from functools import partial
 from typing import NamedTuple, Optional
 
 from offset_common.address import Address
-from offset_common.client.dialing import Deadline, SocketAddress, dial_found
+from offset_common.client.dialing import Deadline, SocketAddress, close_socket, dial_found
 from offset_common.errors import ConnectError
 from offset_common.identity import Identity
 from offset_common.threads import start_thread
@@ -23,7 +22,6 @@ from offset_common.tools.failures import Cause, Failure, explain
 
 MAX_ADDRESSES = 16  # checked at the same time; further addresses of a name are not checked
 CLOSE_TIMEOUT = 1.0  # seconds to wait until the relay closes a connection
-JOIN_MARGIN = 1.0  # seconds
 
 
 class AddressResult(NamedTuple):
@@ -67,9 +65,8 @@ def check_addresses(
 
     # Daemon threads, so that Ctrl-C does not wait for them.
     threads = [start_thread(partial(check, each), "offset address check") for each in addresses]
-    deadline = Deadline(timeout + CLOSE_TIMEOUT + JOIN_MARGIN)
     for thread in threads:
-        thread.join(deadline.left())
+        thread.join()
     return [results[each] for each in addresses]
 
 
@@ -115,8 +112,4 @@ def _has_route(address: SocketAddress) -> bool:
 def _shake_hands(ticket: RelayTicket, address: SocketAddress, timeout: float) -> None:
     """Complete the handshake, and close the connection in an orderly way."""
     dialing = dial_found(ticket, Identity.generate(), [address], Deadline(timeout))
-    with dialing.sock as sock, contextlib.suppress(OSError):
-        sock.settimeout(CLOSE_TIMEOUT)
-        sock.shutdown(socket.SHUT_WR)
-        while sock.recv(4096):
-            pass
+    close_socket(dialing.sock, CLOSE_TIMEOUT)
