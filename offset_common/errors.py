@@ -72,6 +72,10 @@ class LocalProtocolError(OffsetError):
 class PeerError(OffsetError):
     """The peer broke the protocol. Only its own connection is closed."""
 
+    def name_layer(self, layer: str) -> None:
+        """Prefix the text with the name of the layer on which this happened."""
+        self.args = (f"{layer}: {self}",)
+
 
 class FrameError(PeerError):
     """A frame is over the size limit, or in the 4-byte form of a peer older than 0.1.3."""

@@ -135,7 +135,8 @@ def _naming_the_layer() -> Iterator[None]:
     try:
         yield
     except PeerError as error:
-        raise type(error)(f"end to end: {error}") from error
+        error.name_layer("end to end")
+        raise
 
 
 def observer_end_to_end(observer: Optional[Observer]) -> Optional[Observer]:
