@@ -155,9 +155,9 @@ class Fleet(Homes):
         Forwarding(self._means, connection, role, other).start()
         return True
 
-    def forward_pending(self, pending: PendingConnect, target: bytes, age: float) -> None:
+    def forward_pending(self, pending: PendingConnect, target: bytes) -> None:
         """Forward a connect that has waited here, with its early data."""
-        early = pending.take_early_data()
+        early, age = pending.take_early_data(), self._loop.now - pending.since
         Forwarding(self._means, pending.connection, InitRole.CONNECT, target, early, age).start()
 
     def before_join(self, connect: SocketConnection, accept: SocketConnection) -> None:
@@ -251,8 +251,8 @@ class Fleet(Homes):
         if found is not None:
             self._names[host] = found
 
-    def _take_back(self, pending: PendingConnect, target: bytes, age: float) -> None:
-        self._relay.rendezvous.take_back(pending, target, age)
+    def _take_back(self, pending: PendingConnect, target: bytes) -> None:
+        self._relay.rendezvous.take_back(pending, target)
         self._look_at = min(self._look_at, self._loop.now + LOOK_INTERVAL)
 
     def _look_again(self) -> None:

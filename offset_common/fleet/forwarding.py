@@ -83,7 +83,7 @@ class Means(NamedTuple):
 
     find_home: Callable[[bytes, Callable[[Found], None]], None]
     links: HostLinks
-    take_back: Callable[[PendingConnect, bytes, float], None]
+    take_back: Callable[[PendingConnect, bytes], None]
     tunnels: TunnelMaker
     joins: Callable[[SocketConnection, str], None]
 
@@ -110,7 +110,6 @@ class Forwarding(PendingConnect):
         "_means",
         "_other",
         "_role",
-        "_since",
     )
 
     def __init__(
@@ -122,8 +121,7 @@ class Forwarding(PendingConnect):
         early: Sequence[bytes] = (),
         age: float = 0.0,
     ) -> None:
-        super().__init__(connection, _ignore, early)
-        self._since = connection.loop.now - age
+        super().__init__(connection, _ignore, early, age)
         self._means = means
         self._role = role
         self._other = other
@@ -169,7 +167,7 @@ class Forwarding(PendingConnect):
         home.change_session(Event.AUTHENTICATE, AwaitingHome(home, self._answered, self._home_ended))
         home.take_socket_back()
         peer = self.connection
-        age = peer.loop.now - self._since
+        age = peer.loop.now - self.since
         home.send_message(Order(KINDS[self._role], peer.key, self._other, peer.address, age).encode())
 
     def _answered(self, answer: Answer) -> None:
@@ -220,7 +218,7 @@ class Forwarding(PendingConnect):
         """Serve the peer on this host: the key listens here, or nowhere."""
         if self._role is InitRole.CONNECT:
             self._done = True
-            self._means.take_back(self, self._other, self.connection.loop.now - self._since)
+            self._means.take_back(self, self._other)
         else:
             self._refuse(CloseReason.NO_PENDING_CONNECT)
 

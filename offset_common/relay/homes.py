@@ -42,13 +42,12 @@ class Homes:
         """
         return False
 
-    def forward_pending(self, pending: PendingConnect, target: bytes, age: float) -> None:
+    def forward_pending(self, pending: PendingConnect, target: bytes) -> None:
         """Take over a connect that has waited here for `target`, which may listen at another host now.
 
         Args:
             pending: the connect.
             target: the key that it connects to.
-            age: seconds since its peer asked.
         """
         raise NotImplementedError
 

@@ -3,7 +3,7 @@
 The registry stores listeners, pending connects and tunnel ends as hashable ids of any type.
 
     listen(K)     the newest listener of K replaces an older one, and takes over its pending connects
-    connect(K)    the connect waits for K's listener; or it is refused
+    connect(K)    the connect waits for K's listener, present or not; or it is refused
     accept(C)     the oldest connect from C to the accepting key is taken; or there is none
     reject(C)     likewise
 
@@ -69,7 +69,6 @@ class Registry(Generic[L, P, T]):
         self._of_source: Counter[bytes] = Counter()
         self._tunnel_ends: dict[T, bytes] = {}
         self._tunnels_of_key: Counter[bytes] = Counter()
-        self._expects_listeners = False
 
     def __len__(self) -> int:
         """Return the number of listeners, pending connects and tunnel ends."""
@@ -119,23 +118,12 @@ class Registry(Generic[L, P, T]):
             max(map(len, self._of_target.values()), default=0),
         )
 
-    def expect_listeners(self, expected: bool) -> list[P]:
-        """Allow connects to wait for absent listeners, or stop allowing it; return connects that must end."""
-        self._expects_listeners = expected
-        pending = [] if expected else self.unattended()
-        for each in pending:
-            self.remove_connect(each)
-        return pending
-
     def connect(self, pending: P, connect: Connect) -> Union[CloseReason, tuple[Optional[L], Optional[P]]]:
-        """Let `pending` wait; return its listener and the connect to evict, or why it is refused.
+        """Let `pending` wait; return its listener, or None, and the connect to evict; or why it is refused.
 
-        The listener is None while it is expected but absent. If too many connects wait for one listener, the
+        If too many connects wait for one listener, the
         newest of the address with the most is evicted; if that is the new one, it is refused.
         """
-        listener = self._listeners.get(connect.target)
-        if listener is None and not self._expects_listeners:
-            return CloseReason.NO_LISTENER
         if self._of_source[connect.source] >= self._limits.pending_per_key:
             return CloseReason.LIMIT_PENDING
         if self._tunnels_of_key[connect.source] >= self._limits.tunnels_per_key:
@@ -154,7 +142,7 @@ class Registry(Generic[L, P, T]):
             of_pair[each] = of_pair.pop(each)
         self._of_target.setdefault(connect.target, {})[pending] = None
         self._of_source[connect.source] += 1
-        return listener, evicted
+        return self._listeners.get(connect.target), evicted
 
     def accept(self, key: bytes, source: bytes) -> Union[CloseReason, P]:
         """Remove and return the oldest connect from `source` to `key`, or return why there is no tunnel."""

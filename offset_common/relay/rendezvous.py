@@ -29,6 +29,13 @@ from offset_common.relay.sessions.listener import Listener
 from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.messages import InitRole
 
+LISTENER_GRACE = 0.1
+"""Seconds that a connect waits for an absent listener.
+
+A peer that learns of a listener may connect at once, and its handshake may be computed before that of the
+listener is.
+"""
+
 
 class TunnelMaker(Protocol):
     """Makes tunnels, in this process or in another one."""
@@ -64,6 +71,7 @@ class Rendezvous:
         self._tunnels = tunnels
         self._admission = admission
         self._policy = policy
+        self._listeners_return = False
         self._refused: Sequence[InitRole] = ()  # roles that are now for another process, or for none
         self._claiming: dict[bytes, Listener] = {}  # no connect can find them yet
 
@@ -82,10 +90,12 @@ class Rendezvous:
 
     def expect_listeners(self, expected: bool) -> None:
         """Allow connects to wait for absent listeners, which return soon after an upgrade; or stop that."""
-        self._loop.call_for_each(
-            self.registry.expect_listeners(expected),
-            lambda pending: pending.connection.close(CloseReason.NO_LISTENER),
-        )
+        self._listeners_return = expected
+        if not expected:
+            self._loop.call_for_each(
+                self.registry.take(self.registry.unattended()),
+                lambda taken: taken[0].connection.close(CloseReason.NO_LISTENER),
+            )
 
     def refuse(self, roles: Sequence[InitRole]) -> None:
         """Refuse these roles, and close connects that wait for absent listeners: the relay is draining."""
@@ -118,7 +128,7 @@ class Rendezvous:
         if age is None and self._forward_to_home(connection, role, other):
             return
         if role is InitRole.CONNECT:
-            self._wait(PendingConnect(connection, self._connect_ended), other, Event.CONNECT, age or 0.0)
+            self._wait(PendingConnect(connection, self._connect_ended, age=age or 0.0), other, Event.CONNECT)
         else:
             self._join(connection, other)
 
@@ -148,15 +158,17 @@ class Rendezvous:
         replaced, pending = self.registry.listen(listener, listener.connection.key)
         if replaced is not None:
             replaced.connection.close(CloseReason.REPLACED)
+        for each in pending:
+            each.listener_came()
         # The older listener may have been dead when these were announced to it.
         listener.announce(pending)
 
-    def _wait(self, pending: PendingConnect, target: bytes, event: Event, age: float) -> None:
+    def _wait(self, pending: PendingConnect, target: bytes, event: Event) -> None:
         """Make a connect wait for the listener of `target`."""
         connection = pending.connection
-        connection.change_session(event, pending, age)  # a connect waits 32 s in total, wherever it waits
-        since = connection.loop.now - age
-        connect = Connect(connection.key, target, connection.address.prefix, since)
+        # A connect waits 32 s in total, wherever it waits.
+        connection.change_session(event, pending, self._loop.now - pending.since)
+        connect = Connect(connection.key, target, connection.address.prefix, pending.since)
         decision = self.registry.connect(pending, connect)
         if isinstance(decision, CloseReason):
             connection.close(decision)
@@ -168,6 +180,8 @@ class Rendezvous:
             evicted.connection.close(CloseReason.LIMIT_PENDING)
         if listener is not None:
             listener.announce([pending])
+        elif not self._listeners_return:
+            pending.await_listener(LISTENER_GRACE)
 
     def _join(self, connection: SocketConnection, source: bytes) -> None:
         """Join `connection` with the oldest pending connect from `source` to its key."""
@@ -251,11 +265,12 @@ class Rendezvous:
         if self._admission.authenticate(connection):
             self._take_role(connection, role, other, age)
 
-    def take_back(self, forwarded: PendingConnect, target: bytes, age: float) -> None:
+    def take_back(self, forwarded: PendingConnect, target: bytes) -> None:
         """Let a connect wait here instead of forwarding it: its target listens here, or nowhere."""
         early = forwarded.take_early_data()
-        pending = PendingConnect(forwarded.connection, self._connect_ended, early)
-        self._wait(pending, target, Event.FORWARD, age)
+        age = self._loop.now - forwarded.since
+        pending = PendingConnect(forwarded.connection, self._connect_ended, early, age)
+        self._wait(pending, target, Event.FORWARD)
 
     def lose(self, key: bytes) -> None:
         """Close the listener of `key`, which now listens at another host; forward its pending connects."""
@@ -304,6 +319,5 @@ class Rendezvous:
 
     def _forward_one(self, waiting: tuple[PendingConnect, Connect]) -> None:
         pending, connect = waiting
-        connection, age = pending.connection, self._loop.now - connect.since
-        if not connection.closed:
-            connection.call(self.homes.forward_pending, pending, connect.target, age)
+        if not pending.connection.closed:
+            pending.connection.call(self.homes.forward_pending, pending, connect.target)

@@ -29,7 +29,7 @@ def live_and_end(harness: Harness) -> None:
     assert listener.incoming_key() == waiting.key
     waiting.send(os.urandom(20_000))
     unsettled = harness.admit()
-    refused = harness.admit().request(InitRole.CONNECT, bytes(32))
+    refused = harness.admit().request(InitRole.ACCEPT, bytes(32))
     near, far = harness.tunnel()
     near.send(os.urandom(300_000), b"end")
     assert len(far.receive()) == 300_000

@@ -12,10 +12,12 @@ from offset_common.constants import PENDING_CONNECT_TIMEOUT
 from offset_common.identity import Identity
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
+from offset_common.relay.deadlines import TICK
 from offset_common.relay.event_loop import EACH_IN_ROUND
 from offset_common.relay.homes import Homes
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import EARLY_DATA_SIZE, KIB, Limits
+from offset_common.relay.rendezvous import LISTENER_GRACE
 from offset_common.relay.sessions.listener import HIGH_WATER, Listener
 from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.frames import encode_frame
@@ -32,8 +34,24 @@ def test_connect_is_announced_to_its_listener(harness: Harness) -> None:
 
 def test_connect_without_listener_is_closed(harness: Harness) -> None:
     peer = harness.admit().request(InitRole.CONNECT, bytes(32))
+    harness.run_until(lambda: peer.state is State.PENDING_CONNECT)
+    harness.advance(LISTENER_GRACE + TICK)
     assert harness.reason_of(peer.connection) is CloseReason.NO_LISTENER
     assert peer.wait_for_end() == []
+
+
+def test_connect_may_come_just_before_its_listener(harness: Harness) -> None:
+    owner = Identity.generate()
+    near = harness.admit().request(InitRole.CONNECT, owner.public_key)
+    near.send(b"early")
+    harness.run_until(lambda: near.state is State.PENDING_CONNECT)
+    harness.advance(LISTENER_GRACE / 2)
+    listener = harness.listener(owner)
+    assert listener.incoming_key() == near.key
+    harness.advance(PENDING_CONNECT_TIMEOUT - LISTENER_GRACE / 2 - IN_TIME)
+    assert near.state is State.PENDING_CONNECT
+    harness.advance(IN_TIME + LATE)
+    assert harness.reason_of(near.connection) is CloseReason.NOT_ACCEPTED
 
 
 def test_connect_waits_for_an_expected_listener(harness: Harness) -> None:
@@ -55,7 +73,7 @@ def test_returned_connect_keeps_its_waiting_time(harness: Harness) -> None:
     harness.advance(20.0)
     near.send_sign_of_life()
     ((pending, connect),) = rendezvous.registry.take(rendezvous.registry.unattended())
-    rendezvous.take_back(pending, connect.target, harness.clock() - connect.since)
+    rendezvous.take_back(pending, connect.target)
     harness.advance(PENDING_CONNECT_TIMEOUT - 20.0 - IN_TIME)
     assert near.state is State.PENDING_CONNECT
     harness.advance(IN_TIME + LATE)

@@ -131,7 +131,7 @@ class Newcomers(Tasks):
             self.listens += 1
             while not self._connects_ended.is_set():
                 try:
-                    key = listener.next_incoming()
+                    key = listener.incoming()
                 except socket.timeout:
                     listener.send_keepalive()
                     continue

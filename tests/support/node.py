@@ -12,7 +12,7 @@ from typing import NamedTuple, Optional
 
 from offset_common.wire.messages import InitRole
 from tests.support.channel import Channel, KeyPair
-from tests.support.peer import TIMEOUT, Address, Peer
+from tests.support.peer import TIMEOUT, Address, Peer, announced_key
 
 
 class Endpoint(NamedTuple):
@@ -78,7 +78,10 @@ class Node:
                 ready, _, _ = select.select([probe.sock, listener.sock], [], [], wait)
                 assert ready or not wait, "the relay neither announces a connect nor closes it"
                 if listener.sock in ready or listener.has_unread_bytes:
-                    key = listener.next_incoming()
+                    message = listener.receive_any()
+                    if message is None:
+                        continue  # it was a keepAlive
+                    key = announced_key(message)
                     if key == prober.public_key:
                         listener.reject(key)
                         assert probe.messages_until_end() == []

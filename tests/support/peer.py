@@ -207,11 +207,7 @@ class Peer:
 
     def incoming(self) -> bytes:
         """Return the key of the next connect that is announced to this listener."""
-        return self._announced.popleft() if self._announced else self.next_incoming()
-
-    def next_incoming(self) -> bytes:
-        """Return the key of the next IncomingConnection from the socket."""
-        return bytes(decode(IncomingConnection, self.receive()).public_key)
+        return self._announced.popleft() if self._announced else announced_key(self.receive())
 
     def reject(self, key: bytes) -> None:
         """Reject a pending connect."""
@@ -220,3 +216,8 @@ class Peer:
     def keep_announced(self, key: bytes) -> None:
         """Return `key` from a later `incoming`."""
         self._announced.append(key)
+
+
+def announced_key(message: bytes) -> bytes:
+    """Return the key in an IncomingConnection."""
+    return bytes(decode(IncomingConnection, message).public_key)

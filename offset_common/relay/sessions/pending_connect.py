@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Callable
 
+from offset_common.constants import PENDING_CONNECT_TIMEOUT
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
@@ -28,9 +29,10 @@ class PendingConnect(MessageSession):
         connection: the connection.
         ended: called when the connect ends before it is accepted.
         early: the messages that its peer has already sent.
+        age: seconds since its peer asked.
     """
 
-    __slots__ = ("_early", "_ended", "_size")
+    __slots__ = ("_attended", "_early", "_ended", "_size", "since")
 
     state = State.PENDING_CONNECT
 
@@ -39,13 +41,38 @@ class PendingConnect(MessageSession):
         connection: SocketConnection,
         ended: Callable[[PendingConnect], None],
         early: Sequence[bytes] = (),
+        age: float = 0.0,
     ) -> None:
         super().__init__(connection)
+        self.since = connection.loop.now - age  # seconds
+        self._attended = True  # its listener is there, or has more time to come
         self._ended = ended
         self._early: list[bytes] = []
         self._size = 0  # bytes counted for early data
         for message in early:
             self.on_message(message)
+
+    def await_listener(self, seconds: float) -> None:
+        """Close the connection if its listener does not come within some time since its peer asked."""
+        self._attended = False
+        left = seconds - (self.connection.loop.now - self.since)
+        if left > 0.0:
+            self.connection.extend_deadline(PENDING_CONNECT_TIMEOUT - left)
+        else:
+            self.on_deadline()
+
+    def listener_came(self) -> None:
+        """Wait until the listener accepts."""
+        if not self._attended:
+            self._attended = True
+            self.connection.extend_deadline(self.connection.loop.now - self.since)
+
+    def on_deadline(self) -> None:
+        """Close the connection: it has no listener, or is not accepted."""
+        if self._attended:
+            super().on_deadline()
+        else:
+            self.connection.close(CloseReason.NO_LISTENER)
 
     def on_readable(self) -> None:
         """Read while there is room for early data; the rest waits in the socket buffer."""
