@@ -29,11 +29,11 @@ from offset_common.relay.sessions.listener import Listener
 from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.messages import InitRole
 
-LISTENER_GRACE = 0.1
-"""Seconds that a connect waits for an absent listener.
+REORDER_TIME = 0.1
+"""Seconds in which peers may get their roles in another order than the one in which they connected.
 
-A peer that learns of a listener may connect at once, and its handshake may be computed before that of the
-listener is.
+Handshakes are computed at the same time. So a connect may come before the listener that its peer has just
+learned of, and a listener before an older one of its key.
 """
 
 
@@ -145,6 +145,10 @@ class Rendezvous:
         listener = Listener(connection, self._reject, self._listener_ended, self._has_pending)
         connection.change_session(Event.LISTEN, listener)
         key = connection.key
+        other = self._claiming.get(key) or self.registry.listener_of(key)
+        if other is not None and other.is_newer_than(listener, REORDER_TIME):
+            connection.close(CloseReason.REPLACED)
+            return
         must_wait = self.homes.claim(key)
         older = self._claiming.pop(key, None)
         if older is not None:
@@ -181,7 +185,7 @@ class Rendezvous:
         if listener is not None:
             listener.announce([pending])
         elif not self._listeners_return:
-            pending.await_listener(LISTENER_GRACE)
+            pending.await_listener(REORDER_TIME)
 
     def _join(self, connection: SocketConnection, source: bytes) -> None:
         """Join `connection` with the oldest pending connect from `source` to its key."""

@@ -17,7 +17,7 @@ from offset_common.relay.deadlines import TICK
 from offset_common.relay.event_loop import EACH_IN_ROUND
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
-from offset_common.relay.rendezvous import LISTENER_GRACE
+from offset_common.relay.rendezvous import REORDER_TIME
 from offset_common.relay.sessions.closing import DISCARDED_IN_TURN
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
@@ -268,7 +268,7 @@ def test_retired_relay_leaves_only_listeners_to_another_process(harness: Harness
     assert harness.reason_of(listener.connection) is CloseReason.SHUTDOWN
     arriving.request(InitRole.CONNECT, bytes(32))
     harness.run_until(lambda: arriving.state is State.PENDING_CONNECT)
-    harness.advance(LISTENER_GRACE + TICK)
+    harness.advance(REORDER_TIME + TICK)
     assert harness.reason_of(arriving.connection) is CloseReason.NO_LISTENER
     near.send(b"still here")
     assert far.receive() == b"still here"

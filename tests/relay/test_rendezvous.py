@@ -17,7 +17,7 @@ from offset_common.relay.event_loop import EACH_IN_ROUND
 from offset_common.relay.homes import Homes
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import EARLY_DATA_SIZE, KIB, Limits
-from offset_common.relay.rendezvous import LISTENER_GRACE
+from offset_common.relay.rendezvous import REORDER_TIME
 from offset_common.relay.sessions.listener import HIGH_WATER, Listener
 from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.frames import encode_frame
@@ -35,7 +35,7 @@ def test_connect_is_announced_to_its_listener(harness: Harness) -> None:
 def test_connect_without_listener_is_closed(harness: Harness) -> None:
     peer = harness.admit().request(InitRole.CONNECT, bytes(32))
     harness.run_until(lambda: peer.state is State.PENDING_CONNECT)
-    harness.advance(LISTENER_GRACE + TICK)
+    harness.advance(REORDER_TIME + TICK)
     assert harness.reason_of(peer.connection) is CloseReason.NO_LISTENER
     assert peer.wait_for_end() == []
 
@@ -45,10 +45,10 @@ def test_connect_may_come_just_before_its_listener(harness: Harness) -> None:
     near = harness.admit().request(InitRole.CONNECT, owner.public_key)
     near.send(b"early")
     harness.run_until(lambda: near.state is State.PENDING_CONNECT)
-    harness.advance(LISTENER_GRACE / 2)
+    harness.advance(REORDER_TIME / 2)
     listener = harness.listener(owner)
     assert listener.incoming_key() == near.key
-    harness.advance(PENDING_CONNECT_TIMEOUT - LISTENER_GRACE / 2 - IN_TIME)
+    harness.advance(PENDING_CONNECT_TIMEOUT - REORDER_TIME / 2 - IN_TIME)
     assert near.state is State.PENDING_CONNECT
     harness.advance(IN_TIME + LATE)
     assert harness.reason_of(near.connection) is CloseReason.NOT_ACCEPTED
@@ -128,6 +128,23 @@ def test_newest_listener_wins_at_once(harness: Harness) -> None:
     assert newer.incoming_key() == near.key
     newer.reject(near.key)
     assert harness.reason_of(near.connection) is CloseReason.REJECTED
+
+
+@pytest.mark.parametrize(("pause", "wins"), [(0.0, "newer"), (REORDER_TIME + 0.01, "older")])
+def test_listener_that_connected_first_may_come_last(harness: Harness, pause: float, wins: str) -> None:
+    peers = {"older": harness.admit()}
+    harness.advance(0.001)
+    peers["newer"] = harness.admit(peers["older"].identity)
+    peers["newer"].request(InitRole.LISTEN)
+    harness.run_until(lambda: peers["newer"].state is State.LISTENER)
+    harness.advance(pause)
+    peers["older"].request(InitRole.LISTEN)
+    winner = peers.pop(wins)
+    (loser,) = peers.values()
+    assert harness.reason_of(loser.connection) is CloseReason.REPLACED
+    assert winner.state is State.LISTENER
+    near = harness.pending(winner)
+    assert winner.incoming_key() == near.key
 
 
 def test_end_of_a_listener_closes_its_pending_connects(harness: Harness) -> None:

@@ -32,7 +32,7 @@ class Listener(MessageSession):
         has_pending: returns whether a connect waits for the listener.
     """
 
-    __slots__ = ("_ended", "_has_pending", "_reject", "_unannounced")
+    __slots__ = ("_ended", "_has_pending", "_reject", "_since", "_unannounced")
 
     state = State.LISTENER
 
@@ -47,11 +47,17 @@ class Listener(MessageSession):
         self._reject = reject
         self._ended = ended
         self._has_pending = has_pending
+        self._since = connection.loop.now
         self._unannounced: dict[PendingConnect, None] = {}  # in the order of arrival
 
     def on_message(self, message: bytes) -> None:
         """Reject a pending connect, the only request that a listener may make."""
         self._reject(self, RejectConnection.decode(message).public_key)
+
+    def is_newer_than(self, other: Listener, reordered: float) -> bool:
+        """Return whether `other` connected first, and took its role at most `reordered` seconds later."""
+        later = self.connection.started_at > other.connection.started_at
+        return later and other._since - self._since <= reordered
 
     def announce(self, pending: Iterable[PendingConnect]) -> None:
         """Announce connects to the peer, now or when there is room."""
