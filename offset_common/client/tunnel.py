@@ -212,7 +212,7 @@ def explain_not_joined(role: InitRole, end_to_end: bool, age: float) -> Connecti
         if end_to_end:
             return ConnectError(Step.CONNECT, start + reason)
         return ConnectionEnded(start + reason)  # an orderly end: a tunnel may have no messages
-    # The relay closes a connect without a listener at once, and one that nobody accepts after a fixed time.
+    # The relay soon closes a connect without a listener, and one that nobody accepts after a fixed time.
     if age >= PENDING_CONNECT_TIMEOUT - NOT_ACCEPTED_MARGIN:
         return NotAccepted(Step.CONNECT, f"{start}it did not accept the connect in time{silent}")
     return ConnectRefused(Step.CONNECT, f"{start}it does not listen here, or rejected the connect{silent}")
