@@ -20,11 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from offset_common.client import Deadline, Listener, connect, listen  # noqa: E402
+from offset_common.client import connect, listen  # noqa: E402
 from offset_common.constants import MAX_MESSAGE_SIZE  # noqa: E402
-from offset_common.identity import Identity, load_identity  # noqa: E402
+from offset_common.identity import load_identity  # noqa: E402
 from offset_common.tickets import RelayTicket  # noqa: E402
-from offset_common.tools.pair_check import wait_for_incoming  # noqa: E402
 
 FILES = ROOT / "tests" / "vectors" / "files"
 PACKAGES = Path("/usr/lib/python3/dist-packages")  # Debian's own packages, and nothing else
@@ -120,25 +119,12 @@ def running_relay(directory: Path) -> Iterator[RelayTicket]:
             watchdog.cancel()
 
 
-def wait_until_known(listener: Listener) -> None:
-    """Wait until the relay announces connects to a listener: it may handle a connect before the listen."""
-    deadline = Deadline(PATIENCE)
-    while deadline.left():
-        with connect(listener.relay, Identity.generate(), listener.identity.public_key) as probe:
-            incoming = wait_for_incoming(listener, probe, deadline)
-            if incoming is not None:
-                incoming.reject()
-                return
-    check(False, "the relay announces connects to a listener")
-
-
 def check_tunnel(ticket: RelayTicket, directory: Path, end_to_end: bool) -> None:
     """Check that messages pass a tunnel and come back, unchanged and in order."""
     messages = [b"", b"hello", bytes(range(256)) * 256, bytes(MAX_MESSAGE_SIZE // 2)]
     listener_identity = load_identity(directory / "listener.ident")
     caller_identity = load_identity(directory / "caller.ident")
     with listen(ticket, listener_identity) as listener:
-        wait_until_known(listener)
 
         def echo() -> None:
             with listener.receive(PATIENCE).accept(end_to_end=end_to_end) as tunnel:

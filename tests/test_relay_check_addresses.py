@@ -23,7 +23,6 @@ from tests.support.client import fake_server
 from tests.support.fleet import DirectoryServer
 from tests.support.peer import Peer
 from tests.support.process import PATIENCE
-from tests.support.relay_log import Reason
 from tests.support.relay_process import RelayProcess, StartRelay, start_relay, write_identity
 
 __all__ = ["start_relay"]
@@ -188,9 +187,8 @@ def test_checked_addresses_see_no_reset(both: RelayProcess, check: Check) -> Non
     status, out = check(both, ["127.0.0.1", "127.0.0.2"])
     assert status == 0, out
     both.wait_until_empty()
-    # 2 to check the addresses, 3 to pass messages, 2 for each of 2 pairs; more if a connect is retried.
-    assert len(both.ends()) >= 9
-    assert both.ends(reason=Reason.CONNECTION_LOST) == []
+    assert len(both.ends()) == 9  # 2 to check the addresses, 3 to pass messages, 2 for each of 2 pairs
+    assert {end.reason for end in both.ends()} <= {"the peer closed", "the other end of the tunnel ended"}
 
 
 def test_relay_that_never_stops_sending_works() -> None:

@@ -21,7 +21,6 @@ class Reason:
     """Regular expressions for the reasons of ended connections."""
 
     ADDRESS_LIMIT = "connections from that address"
-    CONNECTION_LOST = "connection was lost"
     EVICTED = "evicted at a limit"
     HANDSHAKE_FAILED = "handshake failed"
     HANDSHAKE_TIMEOUT = "no handshake in time"
