@@ -4,8 +4,8 @@ Small frames are cut from the receive buffer that all connections share; the unh
 copied to the front of that buffer at the next read. A large frame gets a buffer of its own, into which the
 socket is read directly, up to the frame's end.
 
-A frame over FREE_BUFFER_SIZE is read on once space for all of it is *reserved*: its missing bytes then count,
-too, as if they were kept.
+More of a frame over FREE_BUFFER_SIZE is read once space for all of it is *reserved*: its missing bytes then
+count as if they were kept.
 """
 
 from __future__ import annotations

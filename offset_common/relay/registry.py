@@ -121,8 +121,8 @@ class Registry(Generic[L, P, T]):
     def connect(self, pending: P, connect: Connect) -> Union[CloseReason, tuple[Optional[L], Optional[P]]]:
         """Let `pending` wait; return its listener, or None, and the connect to evict; or why it is refused.
 
-        If too many connects wait for one listener, the
-        newest of the address with the most is evicted; if that is the new one, it is refused.
+        If too many connects wait for one listener, the newest of the address with the most is evicted; if
+        that is the new one, it is refused.
         """
         if self._of_source[connect.source] >= self._limits.pending_per_key:
             return CloseReason.LIMIT_PENDING

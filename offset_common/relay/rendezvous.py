@@ -30,9 +30,9 @@ from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.messages import InitRole
 
 REORDER_TIME = 0.1
-"""Seconds in which peers may get their roles in another order than the one in which they connected.
+"""Seconds within which peers may get their roles in another order than the one in which they connected.
 
-Handshakes are computed at the same time. So a connect may come before the listener that its peer has just
+Handshakes are computed at the same time, so a connect may come before the listener that its peer has just
 learned of, and a listener before an older one of its key.
 """
 

@@ -11,7 +11,7 @@ import termios
 from offset_common.relay.event_loop import READ, EventLoop, ReadyEntry
 from offset_common.relay.sockets import NO_WAIT
 
-SMALL_INPUT = 512  # bytes: a small message, its padding and what encloses them
+SMALL_INPUT = 512  # bytes: a frame with a small message and its padding
 
 _INT_SIZE = 4  # bytes of a C int
 

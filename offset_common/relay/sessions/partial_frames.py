@@ -34,7 +34,7 @@ def reserve_rest(connection: SocketConnection, sink: Optional[SocketConnection] 
 
 
 def wait_for_space(connection: SocketConnection, sink: Optional[SocketConnection] = None) -> None:
-    """Pause reading until there is space for the rest, here and at the `sink`; call it if there is none."""
+    """Pause reading until there is space for the rest, here and at the `sink`. Now there must be none."""
     size = connection.input.needs_reservation()
     holder = _without_space(connection, sink, size)
     assert holder is not None
@@ -69,7 +69,7 @@ def take_rest(connection: SocketConnection) -> None:
 def _without_space(
     connection: SocketConnection, sink: Optional[SocketConnection], size: int
 ) -> Optional[SocketConnection]:
-    """Return the one of both whose account has no space for `size` bytes, or None."""
+    """Return the connection whose account has no space for `size` more bytes, or None if both have."""
     for each in (connection, sink):
         if each is not None and not each.account.fits(size, connection.account):
             return each

@@ -53,7 +53,7 @@ class PendingConnect(MessageSession):
             self.on_message(message)
 
     def await_listener(self, seconds: float) -> None:
-        """Close the connection if its listener does not come within some time since its peer asked."""
+        """Close the connection unless its listener comes within `seconds` of its peer's request."""
         self._attended = False
         left = seconds - (self.connection.loop.now - self.since)
         if left > 0.0:

@@ -252,9 +252,9 @@ class WorkerHandle:
             log_event("bug in a worker", logging.ERROR, collapse="bug", traceback=report["bug"])
         elif "moved" in report:
             for number, size in report["moved"]:
-                session = self.connections[number].session if number in self.connections else None
-                if isinstance(session, RemoteTunnel):
-                    session.count(size)
+                connection = self.connections.get(number)
+                if connection is not None and isinstance(connection.session, RemoteTunnel):
+                    connection.session.count(size)
         elif "ended" in report:
             connection = self._forget_connection(report["ended"])
             if connection is not None:
