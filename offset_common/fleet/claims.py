@@ -19,7 +19,7 @@ from itertools import chain, islice
 from typing import Callable
 
 from offset_common.fleet.entries import Answer, Claim, Entries, read_claim
-from offset_common.fleet.events import Claimed, Event, Lost, Replaced
+from offset_common.fleet.events import Claimed, FleetEvent, Lost, Replaced
 from offset_common.fleet.requests import Requests
 
 BATCH = 256  # listeners in one command
@@ -51,7 +51,7 @@ class _Listener:
         """Note that the directory has this listener, and no older one."""
         self.earlier = ()
 
-    def report_claim(self, report: Callable[[Event], None]) -> None:
+    def report_claim(self, report: Callable[[FleetEvent], None]) -> None:
         """Report the claim once, even if the directory refused it."""
         if not self.claimed:
             self.claimed = True
@@ -74,7 +74,7 @@ class Claims:
         entries: Entries,
         host: str,
         requests: Requests,
-        report: Callable[[Event], None],
+        report: Callable[[FleetEvent], None],
         refused: Callable[[str], None],
     ) -> None:
         self._entries = entries

@@ -20,7 +20,7 @@ from typing import Optional
 
 from offset_common.fleet.claims import Claims
 from offset_common.fleet.entries import Answer, Claim, Entries, Host, read_claim
-from offset_common.fleet.events import Accepted, Away, Event, Found, Present, Refused
+from offset_common.fleet.events import Accepted, Away, FleetEvent, Found, Present, Refused
 from offset_common.fleet.membership import Membership
 from offset_common.fleet.requests import Request, Requests
 
@@ -41,7 +41,7 @@ class Directory:
         self._entries = Entries(relay_key)
         self._own = own
         self._requests = Requests()
-        self._events: list[Event] = []
+        self._events: list[FleetEvent] = []
         self._membership = Membership(self._entries, own, self._requests, self._alive, self._stored)
         self.claims = Claims(self._entries, own.id, self._requests, self._events.append, self._stored)
         self._present: Optional[bool] = None  # until the first answer
@@ -68,7 +68,7 @@ class Directory:
         """Return the requests to send now."""
         return self._requests.take()
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[FleetEvent]:
         """Return the events since the last call."""
         events = list(self._events)
         self._events.clear()

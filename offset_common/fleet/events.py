@@ -67,4 +67,4 @@ class Accepted(NamedTuple):
     """The directory stores entries again."""
 
 
-Event = Union[Claimed, Lost, Replaced, Found, Away, Present, Refused, Accepted]
+FleetEvent = Union[Claimed, Lost, Replaced, Found, Away, Present, Refused, Accepted]

@@ -17,7 +17,17 @@ from offset_common.address import Address
 from offset_common.fleet.arrivals import Arrivals, ForwardedConnection, HomeRelay
 from offset_common.fleet.directory import Directory
 from offset_common.fleet.entries import Claim, Entries, Host
-from offset_common.fleet.events import Accepted, Away, Claimed, Event, Found, Lost, Present, Refused, Replaced
+from offset_common.fleet.events import (
+    Accepted,
+    Away,
+    Claimed,
+    FleetEvent,
+    Found,
+    Lost,
+    Present,
+    Refused,
+    Replaced,
+)
 from offset_common.fleet.forwarding import AwaitingHome, Forwarding, Means
 from offset_common.fleet.host_links import HostLinks
 from offset_common.fleet.location import Location
@@ -29,7 +39,7 @@ from offset_common.relay.addresses import PeerAddress
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.homes import FleetView, Homes, HostView
-from offset_common.relay.lifecycle import Event as LifecycleEvent
+from offset_common.relay.lifecycle import Event
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
 from offset_common.relay.rendezvous import TunnelMaker
@@ -213,7 +223,7 @@ class Fleet(Homes):
         for event in self.directory.take_events():
             self._handle(event)
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: FleetEvent) -> None:
         if isinstance(event, Found):
             self._waiting.pop(event.number)(event)
         elif isinstance(event, Claimed):
@@ -225,7 +235,7 @@ class Fleet(Homes):
         else:
             self._log(event)
 
-    def _log(self, event: Event) -> None:
+    def _log(self, event: FleetEvent) -> None:
         if isinstance(event, Away):
             self._relay.rendezvous.finish_claims()
             log_event("directory away", logging.WARNING, reason=event.reason)
@@ -274,7 +284,7 @@ class Fleet(Homes):
 
         def established(connection: SocketConnection) -> None:
             session = AwaitingHome(connection, lambda answer: None, lambda reason: None)
-            connection.change_session(LifecycleEvent.AUTHENTICATE, session)
+            connection.change_session(Event.AUTHENTICATE, session)
             connection.take_socket_back()
             connection.send_message(order)
 

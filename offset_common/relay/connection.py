@@ -60,9 +60,9 @@ class SocketConnection(WatchedSocket):
 
     __slots__ = (
         "_deadline",
-        "_drained",
         "_end_reason",
         "_read_all",
+        "_when_writable",
         "account",
         "address",
         "closed",
@@ -92,7 +92,7 @@ class SocketConnection(WatchedSocket):
         self.started_at = self.loop.now
         self.closed = False
         self._deadline = math.inf  # of the state
-        self._drained: Optional[Callable[[], None]] = None
+        self._when_writable: Optional[Callable[[], None]] = None
         self._end_reason: Optional[CloseReason] = None  # set when the connection begins to close
         self._read_all = True  # the last read emptied the socket
 
@@ -231,9 +231,9 @@ class SocketConnection(WatchedSocket):
         """How many more bytes may be queued before the sender must pause."""
         return min(OUTPUT_HIGH_WATER - self.output.size, self.account.available())
 
-    def call_when_drained(self, callback: Callable[[], None]) -> None:
+    def call_when_writable(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when the socket is writable and the output at most the low-water mark."""
-        self._drained = callback
+        self._when_writable = callback
         self.watch_more(WRITE)
 
     def write(self, data: Buffer) -> None:
@@ -274,8 +274,8 @@ class SocketConnection(WatchedSocket):
         if not self.output.size:
             self.watch_less(WRITE)
             self.session.on_output_sent()
-        if self._drained is not None and self.output.size <= OUTPUT_LOW_WATER:
-            callback, self._drained = self._drained, None
+        if self._when_writable is not None and self.output.size <= OUTPUT_LOW_WATER:
+            callback, self._when_writable = self._when_writable, None
             callback()
 
     # Time.
@@ -340,7 +340,7 @@ class SocketConnection(WatchedSocket):
     def begin_close(self, reason: CloseReason, session: ConnectionSession) -> None:
         """Close for `reason` once `session` (sessions/closing.py) has delivered the queued output."""
         self._end_reason = reason
-        self._drained = None
+        self._when_writable = None
         self.env.buffers.stop_waiting(self.account)
         self.input.clear()
         self.await_bytes(1)
@@ -381,7 +381,7 @@ class SocketConnection(WatchedSocket):
         self.env.buffers.stop_waiting(self.account)
         self.input.clear()
         self.output.clear()
-        self._drained = None
+        self._when_writable = None
         self.sock.close()
         self.protocol = None
 

@@ -91,7 +91,7 @@ class Relay:
         )
         self._drain_until: Optional[float] = None
         self._served = self._stopping = False
-        self._drained = False  # the tunnels are ending
+        self._tunnels_ending = False
         self.loop.add_periodic(lambda: self.buffers.resume_waiting(self.loop.now), self.buffers.next_time)
         self.loop.add_periodic(
             lambda: log.handle_time(self.loop.now), lambda: log.next_deadline(self.loop.now)
@@ -220,8 +220,8 @@ class Relay:
         idle = not len(self.admission) and not self.rendezvous.homes.busy
         if idle or self.loop.now >= self._drain_until + FLUSH_TIME:
             self.loop.stop()
-        elif self.loop.now >= self._drain_until and not self._drained:
-            self._drained = True
+        elif self.loop.now >= self._drain_until and not self._tunnels_ending:
+            self._tunnels_ending = True
             tunnels = [each for each in self.connections() if each.session.state is State.TUNNEL]
             self.loop.call_for_each(tunnels, lambda each: each.finish(CloseReason.SHUTDOWN))
 

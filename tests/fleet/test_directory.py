@@ -10,7 +10,17 @@ from offset_common.address import Address
 from offset_common.fleet.claims import BATCH, REFRESH_INTERVAL
 from offset_common.fleet.directory import FIND_TIMEOUT, MAX_QUESTIONS, RETRY_INTERVAL, Directory
 from offset_common.fleet.entries import HOST_TTL, Claim, Entries, Host
-from offset_common.fleet.events import Accepted, Away, Claimed, Event, Found, Lost, Present, Refused, Replaced
+from offset_common.fleet.events import (
+    Accepted,
+    Away,
+    Claimed,
+    FleetEvent,
+    Found,
+    Lost,
+    Present,
+    Refused,
+    Replaced,
+)
 from offset_common.fleet.membership import BEAT_INTERVAL
 from offset_common.fleet.requests import Request
 from offset_common.identity import encode_key
@@ -33,7 +43,7 @@ class HostModel:
         self.server = server
         self.id = encode_key(letter * 32)
         self.directory = Directory(RELAY, Host(self.id, letter.decode(), Address("127.0.0.1", 4568)))
-        self.events: list[Event] = []
+        self.events: list[FleetEvent] = []
 
     def requests(self) -> list[Request]:
         """Return what the host sends now."""
@@ -50,7 +60,7 @@ class HostModel:
         for request in requests:
             self.directory.fail(request.number, "no answer", self.server.now)
 
-    def run(self) -> list[Event]:
+    def run(self) -> list[FleetEvent]:
         """Exchange requests and answers until the host waits; return what it reports."""
         requests = self.requests()
         while requests:
@@ -60,12 +70,12 @@ class HostModel:
         self.events += events
         return events
 
-    def wait(self, seconds: float) -> list[Event]:
+    def wait(self, seconds: float) -> list[FleetEvent]:
         """Advance the clock, and run."""
         self.server.now += seconds
         return self.run()
 
-    def listen(self, key: bytes = KEY) -> list[Event]:
+    def listen(self, key: bytes = KEY) -> list[FleetEvent]:
         """Listen, and run."""
         self.directory.claims.listen(key)
         return self.run()

@@ -81,7 +81,7 @@ class Listener(MessageSession):
             pending = next(iter(self._unannounced))
             del self._unannounced[pending]
             connection.send_message(IncomingConnection(pending.connection.key).encode())
-        connection.call_when_drained(self._send_announcements)
+        connection.call_when_writable(self._send_announcements)
 
     @property
     def may_poll_coarsely(self) -> bool:  # type: ignore[override]

@@ -144,7 +144,7 @@ class Tunnel(ConnectionSession):
         if not sink.output.size and sink.is_writable():
             return FREE_BUFFER_SIZE  # the system's buffer takes it
         connection.pause_reading()
-        sink.call_when_drained(connection.resume_reading)
+        sink.call_when_writable(connection.resume_reading)
         return 0
 
     def _pass_without_space(self, sink: SocketConnection) -> bool:
@@ -160,7 +160,7 @@ class Tunnel(ConnectionSession):
             needed = max(FREE_BUFFER_SIZE, size - connection.input.kept)
             if sink.output.size or not sink.is_writable():
                 connection.pause_reading()
-                sink.call_when_drained(connection.resume_reading)
+                sink.call_when_writable(connection.resume_reading)
             elif self._meter is None or (allowed := self._meter.allow(needed)) == needed:
                 take_rest(connection)
                 return True
