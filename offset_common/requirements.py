@@ -76,8 +76,8 @@ def package_problem():
             reason = " ".join(str(error).split()) or type(error).__name__
             what = "is missing" if missing else "cannot be imported (%s)" % reason
             return (
-                "the package %s %s; install it in a virtual environment (%s), or as Debian's package (%s)"
-                % (name, what, PIP, APT)
+                "the package %s %s; %sinstall it in a virtual environment (%s), or as Debian's package (%s)"
+                % (name, what, _made_python(), PIP, APT)
             )
     version = getattr(sys.modules["docopt"], "__version__", "")
     if version.startswith(UNFIT_DOCOPT):
@@ -159,6 +159,16 @@ ALGORITHMS = (
     ("ChaCha20-Poly1305", _try_chacha20_poly1305),
     ("SHA-512/256", _try_sha512_256),
 )
+
+
+def _made_python():
+    # type: () -> str
+    """Return the advice to use the Python that `make run` made in this clone, or an empty string."""
+    from pathlib import Path
+
+    environment = Path(__file__).resolve().parent.parent / ".venv"
+    made = environment / "bin/python"
+    return "run this program with %s, or " % made if made.exists() and Path(sys.prefix) != environment else ""
 
 
 def _can_import(name):

@@ -31,8 +31,9 @@ INSTALL_COMMANDS = re.findall(r"^((?:mkdir|cp) .*/(?:opt|etc)/.*)$", _INSTALL, r
 """Commands that install the files of the service."""
 TUTORIAL_COMMANDS = re.findall(r"^(\.venv/bin/python .*)$", _TUTORIAL, re.MULTILINE)
 """Commands of the first tutorial, beside `make run`."""
+_PROGRAMS_PAGE = (ROOT / "docs/programs.md").read_text("utf-8")
 PROGRAM_COMMANDS = re.findall(
-    r"^    (mkdir inbox|python3 examples/.*)$", (ROOT / "docs/programs.md").read_text("utf-8"), re.MULTILINE
+    r"^    (mkdir inbox|\.venv/bin/python examples/.*)$", _PROGRAMS_PAGE, re.MULTILINE
 )
 """Commands that run the programs to copy."""
 FAIL2BAN_COMMANDS = re.findall(

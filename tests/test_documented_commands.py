@@ -109,7 +109,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     UsageFile(str(directory / "usage.db")).load("2026-11")
     save_identity(Identity.generate(), directory / "relay/relay.ident")
     relay = RelayProcess(directory / "relay/relay.ident")
-    make_files(directory, relay.ticket, "check")
+    make_files(directory, relay.ticket, "check", "listener")
     try:
         yield directory
     finally:
@@ -151,7 +151,7 @@ def start_relay(line: str, directory: Path) -> None:
 
 def start_small_relay(line: str, directory: Path) -> None:
     """Run the small relay on a free port until it is ready."""
-    words = shlex.split(line.replace("127.0.0.1:4567", "127.0.0.1:0"))
+    words = shlex.split(line.replace("0.0.0.0:4567", "127.0.0.1:0"))
     with subprocess.Popen(
         [sys.executable, *words[1:]], cwd=directory, env=environment(), stderr=subprocess.PIPE, text=True
     ) as process:
@@ -249,7 +249,7 @@ KINDS: dict[str, Callable[[str, Path], None]] = {
     # Not `python`: Debian has no such command.
     rf"{PYTHON} (?:stmgr\.py|examples/read_the_protocol\.py) .*": run_script,
     rf"{PYTHON} strelay\.py .*": start_relay,
-    r"python3 examples/small_relay\.py .*": start_small_relay,
+    r"\.venv/bin/python examples/small_relay\.py .*": start_small_relay,
     r"\.venv/bin/python -m bench .*": check_bench,
     r"\.venv/bin/python -m bench\.fleet": check_help,
     r"\.venv/bin/python -m bench\.small_relay": check_comparison,

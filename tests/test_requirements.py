@@ -91,6 +91,18 @@ def test_every_command_checks_the_requirements(line, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("stmgr: the package docopt is missing; install it ")
 
 
+def test_the_python_of_make_run_is_named_if_there_is_one(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "docopt", None)
+    monkeypatch.setattr(requirements, "__file__", str(tmp_path / "offset_common/requirements.py"))
+    python = tmp_path / ".venv/bin/python"
+    assert str(python) not in requirements.package_problem()
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert f"; run this program with {python}, or install it " in requirements.package_problem()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert str(python) not in requirements.package_problem()
+
+
 def test_a_broken_package_is_reported_with_its_error(monkeypatch, capsys):
     import stmgr
 
