@@ -33,7 +33,7 @@ and 2 if the command line is invalid.
 
 For example, for a relay:
   stmgr.py gen-ident --output relay.ident
-  stmgr.py relay-ticket --idfile relay.ident --address relay.example.com:1337 --output relay.relay
+  stmgr.py relay-ticket --idfile relay.ident --address relay.example.com:4567 --output relay.relay
   stmgr.py relay-check relay.relay
   stmgr.py show relay.relay --qr
 """

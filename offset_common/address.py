@@ -161,9 +161,9 @@ def _check_characters(text: str) -> None:
 def _split_brackets(text: str) -> tuple[str, str]:
     host, bracket, rest = text[1:].partition("]")
     if not bracket:
-        raise _Invalid("has a '[' but no ']'; write it as in [2001:db8::1]:1337")
+        raise _Invalid("has a '[' but no ']'; write it as in [2001:db8::1]:4567")
     if not rest:
-        raise _Invalid("has no port; write it as in [2001:db8::1]:1337")
+        raise _Invalid("has no port; write it as in [2001:db8::1]:4567")
     if not rest.startswith(":"):
         raise _Invalid("must have ':' and a port after the ']'")
     return host, rest[1:]
@@ -185,21 +185,21 @@ def _split_bare_ipv6(text: str) -> Optional[Address]:
 def _split_name(text: str) -> tuple[str, str]:
     if text.count(":") > 1:
         try:
-            example = str(_split_bare_ipv6(text) or "[2001:db8::1]:1337")
+            example = str(_split_bare_ipv6(text) or "[2001:db8::1]:4567")
         except _Invalid:
-            example = "[2001:db8::1]:1337"
+            example = "[2001:db8::1]:4567"
         raise _Invalid(f"has more than one ':'; put an IPv6 address in brackets, as in {example}")
     host, colon, port = text.partition(":")
     if not colon:
         raise _Invalid(f"has no port; write it as in {text}:4567")
     if not host:
-        raise _Invalid("has no host before the ':'; write it as in relay.example.com:1337")
+        raise _Invalid("has no host before the ':'; write it as in relay.example.com:4567")
     return host, port
 
 
 def _parse_port(text: str, lowest: int = 1) -> int:
     if not text:
-        raise _Invalid("has no port after the ':'; write it as in relay.example.com:1337")
+        raise _Invalid("has no port after the ':'; write it as in relay.example.com:4567")
     if not re.fullmatch(r"[0-9]+", text):
         raise _Invalid(f"has the port {text!r}, which is not a number")
     if text.startswith("0") and text != "0":

@@ -262,7 +262,8 @@ def _mismatch(usage: str, given: list[str], arguments: list[str]) -> str:
     others = [word for word in arguments if word not in words]
     missing += re.findall(r"<[\w-]+>", required)[len(others) :]
     if missing:
-        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        *others, last = missing
+        return f"{', '.join(others)} and {last} are missing" if others else f"{last} is missing"
     stray = others[len(re.findall(r"<[\w-]+>", pattern)) :]
     if stray:
         return f"unexpected argument {stray[0]!r}"

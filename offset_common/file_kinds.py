@@ -62,7 +62,7 @@ def advice_for(wanted: FileKind, found: FileKind) -> str:
 
 
 def kind_of_text(text: str) -> Optional[str]:
-    """Identify a text that is not JSON; return what it is and what to do, or None if it is unknown."""
+    """Return what a text that is not JSON is and what to do, or None if it looks like damaged JSON."""
     found = set(re.findall(r"^[ \t]*(private_key|public_key|address|permissions)[ \t]*=", text, re.MULTILINE))
     found |= set(re.findall(r"^[ \t]*\[(permissions)\]", text, re.MULTILINE))
     if "private_key" in found:
@@ -79,7 +79,7 @@ def kind_of_text(text: str) -> Optional[str]:
     for beginning, sentence in _TEXTS:
         if start.startswith(beginning):
             return sentence
-    return None
+    return None if start.startswith(("{", "[")) else "the file is not an Offset file; check its name"
 
 
 def kind_of_bytes(content: bytes) -> Optional[str]:

@@ -70,7 +70,7 @@ INVALID = [
     ("::1:1337", "put an IPv6 address in brackets"),
     ("2001:db8::1", "put an IPv6 address in brackets"),
     ("host:80:90", "more than one ':'"),
-    ("[::1]", "has no port; write it as in [2001:db8::1]:1337"),
+    ("[::1]", "has no port; write it as in [2001:db8::1]:4567"),
     ("[::1", "has a '[' but no ']'"),
     ("[::1]1337", "after the ']'"),
     ("[::1]:", "has no port after the ':'"),

@@ -98,6 +98,11 @@ def test_a_repeatable_option_may_be_repeated():
         parse(page, ["--allow", "a", "--allow", "b"], "1")
 
 
+def test_three_missing_arguments_are_listed():
+    with pytest.raises(CommandLineError, match=r"^<file>, <name> and <place> are missing$"):
+        parse("Usage: send.py <file> <name> <place>\n", [], "1", options_first=True)
+
+
 def test_arguments_are_compared_with_their_own_usage_line():
     page = "Usage:\n  chat.py room <ticket>\n  chat.py join <ticket> <name>\n"
     with pytest.raises(CommandLineError, match="<name> is missing"):

@@ -15,7 +15,7 @@ from offset_common.fields import Fields
     [
         ("", "the file is empty"),
         (" \n", "the file is empty"),
-        ("hello", "not valid JSON"),
+        ("hello", "not an Offset file; check its name"),
         ("{", "not valid JSON"),
         ("{} {}", "not valid JSON"),
         ("{'a': 1}", "not valid JSON"),

@@ -181,7 +181,12 @@ ADVICE = "copy the file again, or make a new one"
 INVALID_FILES = {
     "missing": (None, "there is no file with this name; check the name and the directory"),
     "binary": (b"\x00\xff", "the file is binary, not an Offset file; check its name"),
-    "no JSON": (b"hello", f"not valid JSON: Expecting value: line 1 column 1 (char 0); {ADVICE}"),
+    "no JSON": (b"hello", "the file is not an Offset file; check its name"),
+    "damaged JSON": (
+        b"{",
+        "not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1);"
+        f" {ADVICE}",
+    ),
     "huge": (b" " * 10**6, "the file is over 65536 bytes, too large for an Offset file; check its name"),
     "no key": (b"{}", f'the field "privateKey" is missing; {ADVICE}'),
     "a number": (b'{"privateKey": 1}', f'"privateKey" is a number, not a string; {ADVICE}'),

@@ -107,6 +107,15 @@ def test_a_check_resolves_names(option, capsys):
     assert sentence.startswith(f"strelay: {option}: the name nobody.invalid does not resolve (")
 
 
+@pytest.mark.parametrize("laddr", ["127.0.0.1:9090", "0.0.0.0:9090", "[::]:9090"])
+def test_status_needs_a_port_of_its_own(laddr, capsys):
+    status, sentence = fail(*IDENTITY, "-l", laddr, "--status", "9090", "--check", capsys=capsys)
+    assert (status, sentence) == (
+        2,
+        "strelay: --status: the port 9090 is that of --laddr; choose another port",
+    )
+
+
 def test_a_ticket_is_no_identity(capsys):
     line = ["-i", str(FILES / "relay.relay"), "-l", "127.0.0.1:0"]
     status, sentence = fail(*line, capsys=capsys)

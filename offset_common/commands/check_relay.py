@@ -32,7 +32,7 @@ def relay_check(values: dict[str, Any]) -> int:
       --line             Print one line at the end, for a monitor: it starts with OK or FAILED.
       --watch SECONDS    Check again every SECONDS (1 to 86400) until Ctrl-C, as with --quick. Each check
                          prints one line, or one line of JSON. The exit status is that of the last check.
-      --timeout SECONDS  The time limit of each step.  [default: 8]
+      --timeout SECONDS  The time limit of each step [default: 8].
 
     If the relay's name has several addresses, each of them must work, and nodes must meet through every pair
     of them: one listens at the first, the other connects at the second.

@@ -64,8 +64,8 @@ def relay_ticket(values: Values) -> None:
 
     Options:
       -i FILE, --idfile FILE             The identity file of the relay.
-      -a HOST:PORT, --address HOST:PORT  The relay's public address: relay.example.com:1337,
-                                         192.0.2.1:1337 or [2001:db8::1]:1337.
+      -a HOST:PORT, --address HOST:PORT  The relay's public address: relay.example.com:4567,
+                                         192.0.2.1:4567 or [2001:db8::1]:4567.
       -o FILE, --output FILE             The ticket to create (.relay).
       --qr                               Show the ticket as a QR code for the mobile app.
       --qr-output PICTURE                Save the QR code as a .png or .svg file.
@@ -83,8 +83,8 @@ def index_ticket(values: Values) -> None:
 
     Options:
       -i FILE, --idfile FILE             The identity file of the index server.
-      -a HOST:PORT, --address HOST:PORT  The server's public address: index.example.com:1337,
-                                         192.0.2.1:1337 or [2001:db8::1]:1337.
+      -a HOST:PORT, --address HOST:PORT  The server's public address: index.example.com:4567,
+                                         192.0.2.1:4567 or [2001:db8::1]:4567.
       -o FILE, --output FILE             The ticket to create (.index).
     """
     _address_ticket(IndexTicket, values).save(values["--output"])
@@ -98,8 +98,8 @@ def node_ticket(values: Values) -> None:
 
     Options:
       -i FILE, --idfile FILE             The identity file of the node.
-      -a HOST:PORT, --address HOST:PORT  The node's address for apps: node.example.com:1337,
-                                         192.0.2.1:1337 or [2001:db8::1]:1337.
+      -a HOST:PORT, --address HOST:PORT  The node's address for apps: node.example.com:4567,
+                                         192.0.2.1:4567 or [2001:db8::1]:4567.
       -o FILE, --output FILE             The ticket to create (.ticket).
     """
     _address_ticket(NodeTicket, values).save(values["--output"])
@@ -142,8 +142,8 @@ def node_entry(values: Values) -> None:
     Options:
       -n FILE, --nodeid FILE             The identity file of the node.
       -p FILE, --appid FILE              The identity file of the app.
-      -a HOST:PORT, --address HOST:PORT  The node's address for the app: node.example.com:1337,
-                                         192.0.2.1:1337 or [2001:db8::1]:1337.
+      -a HOST:PORT, --address HOST:PORT  The node's address for the app: node.example.com:4567,
+                                         192.0.2.1:4567 or [2001:db8::1]:4567.
       -o FILE, --output FILE             The node entry to create (.rcard).
       --pkcs8                            Write the key in the form that programs up to release 0.1.10 read.
     """

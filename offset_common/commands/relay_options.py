@@ -15,7 +15,7 @@ from offset_common.identity import load_identity
 from offset_common.networks import NetworkSet, parse_network
 from offset_common.option_values import naming, read_choice, read_count, read_number
 from offset_common.relay.limits import KIB, MIB, Limits, connections_for
-from offset_common.relay.listening import check_duplicates
+from offset_common.relay.listening import check_duplicates, overlap
 from offset_common.relay.log_format import FORMATS, Format
 from offset_common.relay.sockets import resolve
 from offset_common.service.control import Drain
@@ -61,9 +61,12 @@ def read_options(arguments: Mapping[str, Any]) -> RelayOptions:
     with naming("--laddr"):
         addresses = [parse_listen_address(text) for text in arguments["--laddr"]]
         check_duplicates(addresses)
+    status = read_status(arguments["--status"])
+    if status is not None and status.port and any(overlap(status, address) for address in addresses):
+        raise UsageError(f"--status: the port {status.port} is that of --laddr; choose another port")
     return RelayOptions(
         addresses,
-        read_status(arguments["--status"]),
+        status,
         read_limits(arguments),
         read_drain(arguments),
         read_workers(arguments),

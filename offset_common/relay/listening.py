@@ -145,13 +145,14 @@ def _what_to_do(
     if error.errno in _NOT_HERE and _lacks_ipv6(sockaddr[0]):
         return f"IPv6 is off on this host; use an IPv4 address, such as 0.0.0.0:{address.port}"
     if error.errno == errno.EADDRINUSE:
-        own = [name for name in (sock.getsockname() for sock in sockets) if _overlap(name, sockaddr)]
+        own = [name for name in (sock.getsockname() for sock in sockets) if overlap(name, sockaddr)]
         if own:
             return f"{show_address(own[0])}, which is also given, includes it; give only one of them"
     return listen_error_sentence(error, address.port)
 
 
-def _overlap(one: SystemAddress, other: SystemAddress) -> bool:
+def overlap(one: SystemAddress, other: SystemAddress) -> bool:
+    """Return whether a host cannot listen on both addresses at once."""
     return one[1] == other[1] and (one[0] == other[0] or not _WILDCARDS.isdisjoint((one[0], other[0])))
 
 
