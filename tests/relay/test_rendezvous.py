@@ -274,7 +274,7 @@ def test_listener_without_space_gets_announcements() -> None:
         neighbour.add(-neighbour.held)
 
 
-def test_turn_of_a_listener_handles_few_messages(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turn_of_a_listener_handles_one_message(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     peer = harness.listener()
     harness.pending(peer)  # it is not polled coarsely
     handled: list[int] = []  # messages in each turn
@@ -292,8 +292,7 @@ def test_turn_of_a_listener_handles_few_messages(harness: Harness, monkeypatch: 
     monkeypatch.setattr(Connection, "receive_frame", count_message)
     peer.send(*[RejectConnection(bytes(32)).encode()] * 100)
     harness.run_until(lambda: sum(handled) == 100)
-    assert handled[0] == 1, "the turn of a light connection"
-    assert max(handled) == 8
+    assert max(handled) == 1
 
 
 def test_connects_that_have_gone_are_not_announced(harness: Harness) -> None:

@@ -1,11 +1,9 @@
-"""The slow path of the relay: it cuts, decrypts, decodes and handles frames one by one.
+"""The slow path of the relay: it cuts, decrypts, decodes and handles one frame in a turn.
 
 Tunnels have a fast path of their own (tunnel.py).
 """
 
 from __future__ import annotations
-
-from typing import Optional
 
 from offset_common.channel.events import MessageReceived
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
@@ -15,7 +13,6 @@ from offset_common.relay.sessions.partial_frames import reserve_rest, rest_has_a
 from offset_common.wire.frames import frame_end
 
 READ_SIZE = 4 * 1024  # bytes read in one turn, or the rest of a frame with reserved space
-LIGHT_FRAMES, BUSY_FRAMES = 1, 8  # frames handled in a turn of a light connection, and of a busy one
 
 
 class MessageSession(ConnectionSession):
@@ -32,7 +29,7 @@ class MessageSession(ConnectionSession):
         return True
 
     def on_readable(self) -> None:
-        """Read and handle frames."""
+        """Read, and handle one frame."""
         connection = self.connection
         if not reserve_rest(connection):
             if not rest_has_arrived(connection):
@@ -42,39 +39,29 @@ class MessageSession(ConnectionSession):
         if data is None:
             connection.close(CloseReason.PEER_CLOSED)
             return
-        if _whole_frame_end(data, 0) is None:
+        end = _first_frame_end(data)
+        if not end:
             connection.keep(data, 0)
-            return
-        data = memoryview(bytes(data))  # a message may make another connection read into the shared buffer
-        start, backlog = self._handle_frames(data)
-        if not connection.closed:
+        elif not self.has_room_for(end):
+            connection.keep(data, 0, backlog=True)
+        else:
+            frame = bytes(data[FRAME_LENGTH_SIZE:end])
+            # First of all: a message may make another connection read into the shared buffer.
+            connection.keep(data, end, backlog=end < len(data))
+            self._handle(frame)
             connection.send_pending()
-        if not connection.closed:
-            connection.keep(data, start, backlog)
 
-    def _handle_frames(self, data: memoryview) -> tuple[int, bool]:
-        """Handle some frames; return where the rest begins, and whether it may contain whole frames."""
+    def _handle(self, frame: bytes) -> None:
         connection = self.connection
-        protocol, now = connection.protocol, connection.loop.now
-        assert protocol is not None
-        start = 0
-        for _ in range(LIGHT_FRAMES if connection.light else BUSY_FRAMES):
-            end = _whole_frame_end(data, start)
-            if end is None:
-                return start, False
-            if not self.has_room_for(end - start):
-                return start, True
-            event = protocol.receive_frame(bytes(data[start + FRAME_LENGTH_SIZE : end]), now)
-            start = end
-            if isinstance(event, MessageReceived):
-                self.on_message(event.data)
-                if connection.closed or connection.session is not self:
-                    break
-        return start, start < len(data)
+        assert connection.protocol is not None
+        event = connection.protocol.receive_frame(frame, connection.loop.now)
+        if isinstance(event, MessageReceived):
+            self.on_message(event.data)
 
 
-def _whole_frame_end(data: memoryview, start: int) -> Optional[int]:
-    if len(data) - start < FRAME_LENGTH_SIZE:
-        return None
-    end = frame_end(data, start, MAX_FRAME_SIZE)
-    return end if end <= len(data) else None
+def _first_frame_end(data: memoryview) -> int:
+    """Return where the first frame ends, or 0 if it is not whole."""
+    if len(data) < FRAME_LENGTH_SIZE:
+        return 0
+    end = frame_end(data, 0, MAX_FRAME_SIZE)
+    return end if end <= len(data) else 0
