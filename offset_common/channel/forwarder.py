@@ -11,7 +11,6 @@ A test checks that both paths deliver the same payloads on every kind of input.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from struct import Struct
@@ -227,9 +226,5 @@ class _PaddingSource:
         size = self._drawn[at]
         padding = self._drawn[at + 1 : at + 1 + size]
         words = 3 + (size + WORD_SIZE - 1) // WORD_SIZE + content.words
-        return b"".join((_packed_table(words), packed_start(size), pack_literal(padding), content.packed))
-
-
-@functools.lru_cache(maxsize=512)
-def _packed_table(words: int) -> bytes:
-    return pack_word(segment_table(words))
+        table = pack_word(segment_table(words))
+        return b"".join((table, packed_start(size), pack_literal(padding), content.packed))

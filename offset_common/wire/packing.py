@@ -7,6 +7,7 @@ further words, which follow unpacked.
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from typing import Union
@@ -74,6 +75,7 @@ def pack(words: bytes) -> bytes:
     return bytes(packed)
 
 
+@functools.lru_cache(maxsize=1024)  # most messages have the same few pointers
 def pack_word(word: bytes) -> bytes:
     """Pack one word that has zero and nonzero bytes, such as a pointer or a segment table."""
     flags = int.from_bytes(word.translate(_NONZERO_TO_ONE), "little")
