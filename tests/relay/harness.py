@@ -180,6 +180,8 @@ class Harness:
             peer.sock.close()
         self._poll_coarsely()
         self.run_until(lambda: not len(self.relay.admission))
+        ended = [end.connection for end in self.ends]
+        assert len(ended) == len(set(ended)), "a connection has more than one end"
         left = (len(self.relay.rendezvous.registry), self.relay.buffers.used, self.relay.buffers.waiting)
         timed = list(self.loop.deadlines._tick_of)
         assert left == (0, 0, 0), "registry entries, buffered bytes, connections that wait for buffers"

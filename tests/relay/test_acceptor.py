@@ -10,7 +10,7 @@ from offset_common.relay.acceptor import Acceptor
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.limits import Limits
 from tests.relay.harness import Harness, running
-from tests.relay.test_handshake import Caller, close_all
+from tests.relay.test_handshake import Caller
 
 
 class Listening:
@@ -76,7 +76,7 @@ def test_out_of_descriptors_pauses_and_evicts(harness: Harness) -> None:
     listener.sock.refuses = False
     harness.advance(0.6)
     harness.run_until(lambda: len(harness.relay.admission) == 1)
-    close_all(silent)
+    silent.sock.close()
     listener.close()
 
 
@@ -119,12 +119,12 @@ def test_slow_newcomer_keeps_its_place_during_a_flood() -> None:
         slow = Caller(harness, "2.2.2.2")
         slow.step()
         slow.wait_until_returned()
-        flood = [Caller(harness, "1.1.1.1") for _ in range(100)]
+        for _ in range(100):
+            Caller(harness, "1.1.1.1")
         assert not slow.connection.closed
         assert {end.reason for end in harness.ends} == {CloseReason.EVICTED}
         assert len(harness.relay.admission) == 20
         slow.authenticate()
-        close_all(slow, *flood)
 
 
 def test_connections_of_one_key_are_limited() -> None:

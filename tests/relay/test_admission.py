@@ -43,6 +43,7 @@ STEPS = st.lists(
         st.sampled_from(["enter", "enter", "protect", "unprotect", "authenticate", "settle", "leave"]),
         st.integers(0, 30),
     ),
+    min_size=40,
     max_size=80,
 )
 
@@ -65,29 +66,9 @@ class Peer:
         self._admission.leave(self)
 
 
-def test_limit_of_handshakes_evicts_the_oldest_of_most() -> None:
-    admission: Any = Admission(Limits(unauthenticated=3), Policy(), Totals())
-    peers = [Peer(address, admission) for address in ("1.1.1.1", "2.2.2.2", "2.2.2.2")]
-    for peer in peers:
-        assert admission.make_room(peer.address) is None
-        admission.enter(peer)
-    assert admission.make_room(Peer("3.3.3.3", admission).address) is None
-    assert [peer.ended for peer in peers] == [None, CloseReason.EVICTED, None]
-
-
-def test_limit_of_a_key_refuses_the_new_connection() -> None:
-    admission: Any = Admission(Limits(connections_per_key=1), Policy(), Totals())
-    peers = [Peer(address, admission) for address in ("1.1.1.1", "2.2.2.2")]
-    for peer in peers:
-        admission.enter(peer)
-        peer.key = b"k"
-    assert [admission.authenticate(peer) for peer in peers] == [True, False]
-    assert [peer.ended for peer in peers] == [None, CloseReason.LIMIT_KEY]
-
-
 @given(STEPS)
 def test_no_limit_is_exceeded_and_nothing_is_left(steps: list[tuple[str, int]]) -> None:
-    limits = Limits(connections=8, connections_per_address=4, connections_per_key=3, unauthenticated=5)
+    limits = Limits(connections=8, connections_per_address=4, connections_per_key=2, unauthenticated=5)
     admission: Any = Admission(limits, Policy(), Totals())
     peers: list[Peer] = []
     evictable: list[Peer] = []  # the oldest first
@@ -127,8 +108,8 @@ def test_no_limit_is_exceeded_and_nothing_is_left(steps: list[tuple[str, int]]) 
                 peer.protected = False
                 evictable.append(peer)
             elif step == "authenticate" and not peer.key and not peer.protected:
-                key = bytes([number % 4 + 1])
-                full = sum(each.key == key for each in peers) >= 3
+                key = bytes([number % 2 + 1])
+                full = sum(each.key == key for each in peers) >= 2
                 peer.key = key
                 assert admission.authenticate(peer) == (not full)
                 if full:

@@ -87,19 +87,6 @@ class Quiet(ReadyEntry):
         self.peer.close()
 
 
-class Interrupted(ReadyEntry):
-    """A connection whose turns take long because the system runs another program meanwhile."""
-
-    def __init__(self, loop: EventLoop, turns: list[Any]) -> None:
-        super().__init__(loop, "quiet")
-        self._turns = turns
-
-    def on_turn(self, events: int) -> bool:
-        self._turns.append(self)
-        time.sleep(5 * LONG_TURN)
-        return False
-
-
 @pytest.mark.parametrize("address", ["quiet", "busy"])
 @pytest.mark.parametrize("cost", [0.1 * MILLISECOND, MILLISECOND, 10 * MILLISECOND])
 def test_quiet_connection_passes_hundreds_of_busy_ones(
@@ -139,6 +126,14 @@ class Awakened(ReadyEntry):
         return self._much
 
 
+class Interrupted(Awakened):
+    """A connection whose turns take long because the system runs another program meanwhile."""
+
+    def on_turn(self, events: int) -> bool:
+        time.sleep(5 * LONG_TURN)
+        return super().on_turn(events)
+
+
 def test_small_messages_pass_those_that_wake_up_with_much_input(loop: EventLoop) -> None:
     turns: list[Any] = []
     crowd = [Awakened(loop, turns, True) for _ in range(1000)]
@@ -155,7 +150,7 @@ def test_small_messages_pass_those_that_wake_up_with_much_input(loop: EventLoop)
 def test_interrupted_turns_leave_a_connection_light() -> None:
     loop = EventLoop()
     turns: list[Any] = []
-    entry = Interrupted(loop, turns)
+    entry = Interrupted(loop, turns, False)
     for count in (1, 2, 3):
         loop.request_turn(entry)
         loop.run_once()
@@ -227,6 +222,16 @@ def endless_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_loop, "LONGEST_WAIT", 3600.0)
 
 
+def slow_poll(times: Times, seconds: float) -> Callable[[float], list[Any]]:
+    """Return a poll that takes some seconds and finds nothing."""
+
+    def poll(timeout: float) -> list[Any]:
+        times.spent += seconds
+        return []
+
+    return poll
+
+
 def test_coarse_poll_does_not_lengthen_the_turns(
     loop: EventLoop, times: Times, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,12 +239,7 @@ def test_coarse_poll_does_not_lengthen_the_turns(
     loop.request_turn(Busy(loop, times, turns, "busy", MILLISECOND))
     quiet = Quiet(loop, turns, "a")
     loop.register_coarse(quiet.sock, quiet)
-
-    def poll(timeout: float) -> list[Any]:
-        times.spent += 0.02
-        return []
-
-    monkeypatch.setattr(loop._coarse_selector, "select", poll)
+    monkeypatch.setattr(loop._coarse_selector, "select", slow_poll(times, 0.02))
     times.now += 1.0
     loop.run_once()
     assert 3 <= len(turns) <= 4
@@ -258,12 +258,7 @@ def test_turns_after_a_slow_poll_are_bounded(
 ) -> None:
     turns: list[Any] = []
     loop.request_turn(Busy(loop, times, turns, "busy", MILLISECOND))
-
-    def poll(timeout: float) -> list[Any]:
-        times.spent += polling
-        return []
-
-    monkeypatch.setattr(loop._selector, "select", poll)
+    monkeypatch.setattr(loop._selector, "select", slow_poll(times, polling))
     loop.run_once()
     assert least <= len(turns) <= most
 

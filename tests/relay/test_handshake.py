@@ -23,11 +23,9 @@ from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog
 from offset_common.relay.server import Relay
 from offset_common.relay.sockets import set_timeouts
-from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.harness import Harness, TestPeer
-from tests.support.process import wait_until
+from tests.support.process import PATIENCE, wait_until
 
-THREADS = 2
 Done = Callable[[HandshakeJob], None]
 
 
@@ -42,6 +40,7 @@ class Caller(TestPeer):
         connection: SocketConnection = harness.relay.admission.all()[-1]
         protocol = Connection(identity, harness.loop.now, harness.identity.public_key)
         super().__init__(harness, connection, sock, protocol, identity)
+        harness.peers.append(self)
 
     def step(self) -> bool:
         """Send and receive once; return whether the relay has proven its key."""
@@ -66,11 +65,6 @@ class Caller(TestPeer):
 def evictable(admission: Admission) -> list[SocketConnection]:
     """Return the connections that are not in the handshake pool and have no role."""
     return [each for group in admission._evictable._connections.values() for each in group]
-
-
-def close_all(*callers: Caller) -> None:
-    for caller in callers:
-        caller.sock.close()
 
 
 def hold_jobs(monkeypatch: pytest.MonkeyPatch) -> list[HandshakeJob]:
@@ -100,7 +94,6 @@ def test_handshake_proves_the_peer_key(harness: Harness) -> None:
     assert caller.connection.session.state is State.AWAITING_INIT
     assert caller.connection.key == caller.identity.public_key
     assert harness.relay.rendezvous.authenticated == 1
-    close_all(caller)
 
 
 def test_handshake_may_arrive_byte_by_byte(harness: Harness) -> None:
@@ -112,7 +105,6 @@ def test_handshake_may_arrive_byte_by_byte(harness: Harness) -> None:
         harness.run_rounds(10)
         caller.step()
     harness.run_until(lambda: bool(caller.connection.key))
-    close_all(caller)
 
 
 def test_partial_frames_stay_in_the_event_loop(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,16 +119,6 @@ def test_partial_frames_stay_in_the_event_loop(harness: Harness, monkeypatch: py
     caller.sock.send(bytes([last]))
     harness.run_until(lambda: bool(jobs))
     jobs[0].done(jobs[0])
-    close_all(caller)
-
-
-def test_silent_peers_hold_no_thread(harness: Harness) -> None:
-    callers = [caller for _ in range(5 * THREADS) for caller in stopped_callers(harness)]
-    for caller in callers:
-        caller.wait_until_returned()
-    last = Caller(harness).authenticate()
-    assert not any(caller.connection.closed for caller in callers)
-    close_all(*callers, last)
 
 
 def test_peer_that_stops_halfway_may_go_on_later(harness: Harness) -> None:
@@ -145,11 +127,11 @@ def test_peer_that_stops_halfway_may_go_on_later(harness: Harness) -> None:
     caller.wait_until_returned()
     harness.advance(4.0)
     caller.authenticate()
-    close_all(caller)
 
 
 def test_peer_that_closes_halfway_is_forgotten(harness: Harness) -> None:
-    close_all(*stopped_callers(harness))
+    for caller in stopped_callers(harness):
+        caller.sock.close()
     harness.run_until(lambda: len(harness.ends) == 3)
     assert {end.reason for end in harness.ends} <= {CloseReason.PEER_CLOSED, CloseReason.CONNECTION_LOST}
 
@@ -166,15 +148,6 @@ def test_drain_leaves_a_socket_to_the_thread_that_has_it(
     assert jobs[0].sock.fileno() >= 0
     jobs[0].done(jobs[0])
     assert harness.reason_of(caller.connection) is CloseReason.SHUTDOWN
-    caller.sock.close()
-
-
-def test_init_sent_with_the_last_handshake_frame_is_kept(harness: Harness) -> None:
-    caller = Caller(harness)
-    harness.run_until(caller.step)
-    caller.send(InitConnection(InitRole.LISTEN).encode())  # in one piece with the last handshake message
-    harness.run_until(lambda: len(harness.relay.rendezvous.registry) == 1)
-    close_all(caller)
 
 
 def test_traffic_of_the_handshake_is_counted(harness: Harness) -> None:
@@ -183,7 +156,6 @@ def test_traffic_of_the_handshake_is_counted(harness: Harness) -> None:
     caller.sock.send(bytes(sent))
     harness.reason_of(caller.connection)
     assert (caller.connection.received, caller.connection.sent) == (sent, len(VERSION_FRAME))
-    close_all(caller)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +174,6 @@ def test_other_input_ends_with_its_reason(harness: Harness, data: bytes, reason:
     caller = Caller(harness)
     caller.sock.send(data) if data else caller.sock.shutdown(socket.SHUT_WR)
     assert harness.reason_of(caller.connection) is reason
-    close_all(caller)
 
 
 class Forger(Identity):
@@ -217,7 +188,6 @@ def test_forged_signature_fails_the_handshake(harness: Harness) -> None:
     harness.run_until(caller.step)
     caller.step()
     assert harness.reason_of(caller.connection) is CloseReason.HANDSHAKE_FAILED
-    close_all(caller)
 
 
 def new_pool(threads: int = 1) -> HandshakePool:
@@ -254,10 +224,10 @@ class Pair:
 def test_partial_frame_gives_up_its_thread_at_once() -> None:
     pool = new_pool()
     pair = Pair("1.1.1.1", [])
-    pair.sock.settimeout(60.0)  # a wait for the rest of the frame would not end by itself
+    pair.sock.settimeout(2 * PATIENCE)  # a wait for the rest of the frame would not end by itself
     pair.submit(pool)
     pair.peer.sendall(bytes(7))
-    assert pair.returned.wait(30.0)
+    assert pair.returned.wait(PATIENCE)
     assert not pair.established
     pool.close()
     pair.close()
@@ -270,16 +240,15 @@ class HeldPool:
         monkeypatch: replaces `HandshakeJob.run`.
         address: the address of the jobs.
         count: the number of jobs.
-        patience: seconds to wait for each step.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, address: str, count: int, patience: float) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, address: str, count: int) -> None:
         self.go_on = threading.Event()
         runs = threading.Event()
 
         def run(job: HandshakeJob, *_: object) -> None:
             runs.set()
-            assert self.go_on.wait(patience)
+            assert self.go_on.wait(PATIENCE)
 
         monkeypatch.setattr(HandshakeJob, "run", run)
         self.pool = new_pool()
@@ -287,7 +256,7 @@ class HeldPool:
         self.pairs = [Pair(address, self.done) for _ in range(count)]
         for pair in self.pairs:
             pair.submit(self.pool)
-        assert runs.wait(patience)
+        assert runs.wait(PATIENCE)
 
 
 def test_thread_waits_for_no_peer_while_jobs_are_queued() -> None:
@@ -297,7 +266,7 @@ def test_thread_waits_for_no_peer_while_jobs_are_queued() -> None:
     job = HandshakeJob(FairQueue[HandshakeJob]().address("1.1.1.1"), sock, protocol, lambda _: None)
     thread = threading.Thread(target=job.run, args=[lambda: True], daemon=True)
     thread.start()
-    thread.join(30.0)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert job.error is None
     for each in (sock, peer):
@@ -305,14 +274,14 @@ def test_thread_waits_for_no_peer_while_jobs_are_queued() -> None:
 
 
 def test_jobs_are_taken_fairly_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = HeldPool(monkeypatch, "flood", 50, 10.0)
+    held = HeldPool(monkeypatch, "flood", 50)
     pool, done, pairs = held.pool, held.done, held.pairs
     pairs += [Pair("one", done), Pair("other", done)]
     for pair in pairs[-2:]:
         pair.submit(pool)
     held.go_on.set()
     for pair in pairs:
-        assert pair.returned.wait(10.0)
+        assert pair.returned.wait(PATIENCE)
     order = [pair.address for pair in done]
     assert {"one", "other"} <= set(order[:5])
     first, *others = (pair for pair in done if pair.address == "flood")
@@ -323,15 +292,15 @@ def test_jobs_are_taken_fairly_by_address(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_closing_the_pool_drops_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = HeldPool(monkeypatch, "1.1.1.1", 10, 60.0)
+    held = HeldPool(monkeypatch, "1.1.1.1", 10)
     pool = held.pool
     close = threading.Thread(target=pool.close)
     close.start()
     wait_until(lambda: pool._closing)
     held.go_on.set()
-    close.join(60.0)
+    close.join(PATIENCE)
     for thread in pool._threads:
-        thread.join(60.0)
+        thread.join(PATIENCE)
     assert len(held.done) == 1
     for pair in held.pairs:
         pair.close()

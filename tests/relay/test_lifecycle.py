@@ -13,7 +13,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.lifecycle import DEADLINES, TRANSITIONS, Event, State, next_state
 from offset_common.wire.messages import InitConnection, InitRole
-from tests.relay.harness import IN_TIME, LATE, Harness, running
+from tests.relay.harness import IN_TIME, LATE, Harness
 from tests.relay.test_handshake import Caller
 
 FORBIDDEN = [
@@ -50,19 +50,6 @@ def test_session_of_another_state_is_a_bug(harness: Harness) -> None:
     assert peer.state is State.LISTENER
 
 
-def test_each_connection_has_exactly_one_end(harness: Harness) -> None:
-    near, far = harness.tunnel()
-    listener = harness.listener()
-    harness.pending(listener)
-    harness.relay.stop(0.0)
-    for peer in (near, far):
-        assert peer.wait_for_end() == []
-        peer.sock.close()
-    harness.run_until(lambda: not len(harness.relay.admission))
-    ended = [end.connection for end in harness.ends]
-    assert len(ended) == len(set(ended)) == len(harness.peers)
-
-
 @pytest.mark.parametrize("spoken", ["nothing", "half a version", "half a handshake"])
 def test_handshake_ends_at_its_deadline(harness: Harness, spoken: str) -> None:
     caller = Caller(harness)
@@ -75,7 +62,6 @@ def test_handshake_ends_at_its_deadline(harness: Harness, spoken: str) -> None:
     assert not harness.ends
     harness.advance(IN_TIME + LATE)
     assert harness.reason_of(caller.connection) is CloseReason.HANDSHAKE_TIMEOUT
-    caller.sock.close()
 
 
 def test_wait_for_the_init_ends_at_its_deadline(harness: Harness) -> None:
@@ -119,15 +105,14 @@ def test_tunnel_outlives_the_earlier_deadlines(harness: Harness) -> None:
         assert near.receive() == b"back"
 
 
-def test_listener_gets_keepalives_until_its_idle_deadline() -> None:
-    with running() as harness:
-        peer = harness.listener()
-        sent = peer.connection.sent
-        harness.advance(16.0 - IN_TIME)
-        assert peer.connection.sent == sent
-        harness.advance(IN_TIME + LATE)
-        assert peer.connection.sent > sent
-        harness.advance(16.0 - LATE - IN_TIME)
-        assert peer.state is State.LISTENER
-        harness.advance(IN_TIME + LATE)
-        assert harness.reason_of(peer.connection) is CloseReason.IDLE
+def test_listener_gets_keepalives_until_its_idle_deadline(harness: Harness) -> None:
+    peer = harness.listener()
+    sent = peer.connection.sent
+    harness.advance(16.0 - IN_TIME)
+    assert peer.connection.sent == sent
+    harness.advance(IN_TIME + LATE)
+    assert peer.connection.sent > sent
+    harness.advance(16.0 - LATE - IN_TIME)
+    assert peer.state is State.LISTENER
+    harness.advance(IN_TIME + LATE)
+    assert harness.reason_of(peer.connection) is CloseReason.IDLE

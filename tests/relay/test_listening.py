@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from offset_common.address import Address
 from offset_common.errors import OperatorError, ServiceError, UsageError
 from offset_common.relay.listening import listen_on
 from offset_common.relay.log import LOGGER
-from tests.relay.harness import LineRecorder
+from tests.relay.harness import LineRecorder, descriptors
 from tests.support.hosts import needs_ipv6, needs_localhost
 
 LOCALHOST = Address("127.0.0.1", 0)
@@ -148,15 +147,11 @@ def test_overlapping_addresses_are_refused(hosts: tuple[str, str]) -> None:
     assert "is also given" in message and "another program" not in message
 
 
-def open_descriptors() -> list[str]:
-    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
-
-
 def test_failure_of_one_address_closes_the_others() -> None:
     with socket.create_server(("127.0.0.2", 0)) as taken:
-        before = open_descriptors()
+        before = descriptors()
         fail(LOCALHOST, Address("127.0.0.2", taken.getsockname()[1]))
-        assert open_descriptors() == before
+        assert descriptors() == before
 
 
 @needs_ipv6

@@ -9,7 +9,6 @@ import pytest
 import strelay
 from offset_common.command_line import parse
 from offset_common.commands import relay_options
-from offset_common.errors import UsageError
 from offset_common.relay.limits import KIB, MIB, Limits
 
 COUNTS = {
@@ -59,11 +58,3 @@ def test_reading_options_leaves_the_descriptor_limit() -> None:
 
 def test_host_of_a_fleet_keeps_descriptors_for_the_others() -> None:
     assert read_limits("--fleet", "valkey://10.0.0.9").connections == read_limits().connections // 2
-
-
-@pytest.mark.parametrize(
-    "option", [*COUNTS, "--per-address", "--buffers", "--connections", "--socket-buffer"]
-)
-def test_value_that_is_not_a_number_is_refused(option: str) -> None:
-    with pytest.raises(UsageError, match=option):
-        read_limits(option, "many")

@@ -178,16 +178,18 @@ def front(starting: Front, system: System) -> Front:
     return starting
 
 
-def worker_of(peer: TestPeer) -> WorkerHandle:
+def remote_session(peer: TestPeer) -> RemoteTunnel:
     session = peer.connection.session
     assert isinstance(session, RemoteTunnel)
-    return session._worker
+    return session
+
+
+def worker_of(peer: TestPeer) -> WorkerHandle:
+    return remote_session(peer)._worker
 
 
 def number_of(peer: TestPeer) -> int:
-    session = peer.connection.session
-    assert isinstance(session, RemoteTunnel)
-    return session._number
+    return remote_session(peer)._number
 
 
 def test_tunnel_goes_to_a_worker_with_its_sockets(front: Front, system: System) -> None:

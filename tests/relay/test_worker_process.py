@@ -152,15 +152,15 @@ def test_key_that_another_host_verified_moves_along(harness: Harness, front: Fro
     assert [connection.key for connection in front.worker.numbers] == [b"F" * 32, far.key]
 
 
+def bug(*_: object) -> None:
+    raise ZeroDivisionError
+
+
 def test_bug_is_reported_with_its_traceback(
     harness: Harness, front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     near, far = harness.tunnel()
     front.move(near, far)
-
-    def bug(*_: object) -> None:
-        raise ZeroDivisionError
-
     with monkeypatch.context() as patch:
         patch.setattr(Tunnel, "on_readable", bug)
         near.send(b"anything")
@@ -186,10 +186,6 @@ def test_bug_in_taking_a_pair_ends_that_pair_alone(
     front.move(near, far)
     lost = harness.tunnel()
     before = len(descriptors())
-
-    def bug(*_: object) -> None:
-        raise ZeroDivisionError
-
     with monkeypatch.context() as patch:
         patch.setattr(Connection, "import_state", bug)
         front.move(*lost, far_output=b"output", number=8)
