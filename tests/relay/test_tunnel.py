@@ -119,6 +119,7 @@ def test_turns_are_short_while_another_waits(
     near.send(messages[0])
     assert far.receive() == messages[0]
     turns.clear()
+    harness.advance(1.0)  # no other light connection had input just before
     Rival(harness.loop)
     near.write(near.encrypt(*messages))
     harness.run_until(lambda: far.has_message() and len(far.messages) == len(messages))
