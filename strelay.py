@@ -57,7 +57,7 @@ Limits for one key:
   --per-key N                  Connections; auto is 2500, but at most half of --per-address [default: auto].
   --waiting N                  Pending connects from one key [default: 256].
   --waiting-for N              Pending connects for one listener [default: 4096].
-  --tunnels N                  Tunnels [default: 2048].
+  --tunnels N                  Tunnels and pending connects [default: 2048].
 
 Behind a load balancer (docs/operations.md):
   --proxy-protocol NETWORK     Connections from NETWORK, as ADDRESS/PREFIX, begin with a PROXY header (version

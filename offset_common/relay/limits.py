@@ -29,7 +29,7 @@ class Limits(NamedTuple):
         unauthenticated: connections in total that have not finished the handshake.
         pending_per_key: pending connects of each key.
         pending_per_listener: pending connects for each listener.
-        tunnels_per_key: tunnel ends of each key.
+        tunnels_per_key: tunnel ends and pending connects of each key.
         buffers: bytes that all connections together may buffer, besides FREE_BUFFER_SIZE for each.
         socket_buffer: bytes of memory for each kernel buffer of a socket; 0 leaves the size to the system.
         stall: seconds that a peer may leave its output unread.

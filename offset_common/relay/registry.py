@@ -126,7 +126,7 @@ class Registry(Generic[L, P, T]):
         """
         if self._of_source[connect.source] >= self._limits.pending_per_key:
             return CloseReason.LIMIT_PENDING
-        if self._tunnels_of_key[connect.source] >= self._limits.tunnels_per_key:
+        if self._has_all_tunnels(connect.source):
             return CloseReason.LIMIT_TUNNELS
         evicted: Optional[P] = None
         if len(self._of_target.get(connect.target, ())) >= self._limits.pending_per_listener:
@@ -149,7 +149,7 @@ class Registry(Generic[L, P, T]):
         pending = self._oldest(source, key)
         if pending is None:
             return CloseReason.NO_PENDING_CONNECT
-        if self._tunnels_of_key[key] >= self._limits.tunnels_per_key:
+        if self._has_all_tunnels(key):
             return CloseReason.LIMIT_TUNNELS
         self.remove_connect(pending)
         return pending
@@ -198,6 +198,10 @@ class Registry(Generic[L, P, T]):
         key = self._tunnel_ends.pop(end, None)
         if key is not None:
             count_down(self._tunnels_of_key, key)
+
+    def _has_all_tunnels(self, key: bytes) -> bool:
+        """Return whether `key` may have no more tunnels, if all its pending connects are accepted."""
+        return self._tunnels_of_key[key] + self._of_source[key] >= self._limits.tunnels_per_key
 
     def _oldest(self, source: bytes, target: bytes) -> Optional[P]:
         return next(iter(self._of_pair.get((source, target), ())), None)

@@ -29,6 +29,18 @@ def connect(registry: R, pending: str, source: bytes, target: bytes, address: st
     registry.connect(pending, Connect(source, target, address, 0.0))
 
 
+def test_connects_at_once_respect_the_tunnel_limit(registry: R) -> None:
+    registry.change_limits(Limits(tunnels_per_key=2))
+    registry.listen("listener", A)
+    for number in range(4):
+        connect(registry, f"connect {number}", B, A)
+    tunnels = 0
+    while registry.accept(A, B) in ("connect 0", "connect 1", "connect 2", "connect 3"):
+        tunnels += 1
+        registry.add_tunnel_end(f"end {tunnels}", B)
+    assert tunnels == 2
+
+
 @pytest.mark.parametrize(
     "connects",
     [[(A, A), (B, B), (C, C)], [(B, A), (C, A), (C, B)]],
@@ -88,6 +100,9 @@ class RegistryModel(RuleBasedStateMachine):
     def tunnels(self, key: bytes) -> int:
         return sum(its_key == key for _, its_key in self.ends)
 
+    def pending(self, key: bytes) -> int:
+        return sum(each[1] == key for each in self.waiting)
+
     @initialize()
     def listen_with_all_keys(self) -> None:
         for key in (A, B, C):
@@ -109,9 +124,9 @@ class RegistryModel(RuleBasedStateMachine):
     def connect(self, source: bytes, target: bytes, address: str, since: int) -> None:
         new = self.new_id()
         decision = self.registry.connect(new, Connect(source, target, address, since))
-        if sum(each[1] == source for each in self.waiting) >= 3:
+        if self.pending(source) >= 3:
             assert decision is CloseReason.LIMIT_PENDING
-        elif self.tunnels(source) >= 3:
+        elif self.tunnels(source) + self.pending(source) >= 3:
             assert decision is CloseReason.LIMIT_TUNNELS
         elif len(self.to(target)) < 4:
             assert decision == (self.listener(target), None)
@@ -142,7 +157,7 @@ class RegistryModel(RuleBasedStateMachine):
         decision = self.registry.accept(key, source)
         if not self.pair(source, key):
             assert decision is CloseReason.NO_PENDING_CONNECT
-        elif self.tunnels(key) >= 3:
+        elif self.tunnels(key) + self.pending(key) >= 3:
             assert decision is CloseReason.LIMIT_TUNNELS
         else:
             pending = self.pair(source, key)[0]
