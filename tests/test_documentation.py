@@ -53,7 +53,6 @@ def test_commands_by_hand_start_a_relay(clone: Path) -> None:
 
 def test_documented_programs_exchange_messages(relay: RelayProcess, clone: Path) -> None:
     listener, caller = blocks("programs.md", "python")
-    assert len(listener.splitlines()) == 13
     key = make_files(clone, relay.ticket, "listener", "caller")["listener"]
     with subprocess.Popen(
         [sys.executable, "-c", listener], cwd=clone, env=environment(), stderr=subprocess.PIPE, text=True
