@@ -12,7 +12,7 @@ from html import escape
 from importlib import resources
 from itertools import groupby
 
-from offset_common.constants import FRAME_LENGTH_SIZE, NONCE_SIZE, TAG_SIZE
+from offset_common.constants import FRAME_LENGTH_SIZE, KEEPALIVE_INTERVAL, NONCE_SIZE, TAG_SIZE
 from offset_common.identity import encode_key
 from offset_common.illustrate.computations import Side, handshake_steps
 from offset_common.illustrate.markup import Names, layers_html, message_html, program_html, step_html
@@ -29,7 +29,7 @@ _PHASES = {
 }
 _ANNOUNCED = "The relay announces the connect"
 _TUNNEL = "The tunnel: one node receives what the other sends"
-_KEEPALIVE = "After 16 seconds without another message, on any connection"
+_KEEPALIVE = f"After {KEEPALIVE_INTERVAL:.0f} seconds without another message, on any connection"
 _DIAGRAM_NAMES = {
     "InitConnection listen": "listen",
     "InitConnection connect": "connect",

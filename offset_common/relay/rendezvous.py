@@ -170,7 +170,7 @@ class Rendezvous:
     def _wait(self, pending: PendingConnect, target: bytes, event: Event) -> None:
         """Make a connect wait for the listener of `target`."""
         connection = pending.connection
-        # A connect waits 32 s in total, wherever it waits.
+        # A connect waits PENDING_CONNECT_TIMEOUT in total, at whichever hosts.
         connection.change_session(event, pending, self._loop.now - pending.since)
         connect = Connect(connection.key, target, connection.address.prefix, pending.since)
         decision = self.registry.connect(pending, connect)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from offset_common.constants import KEEPALIVE_INTERVAL
 from offset_common.tools.frame_assembler import RECEIVED, SENT
 
 
@@ -41,7 +42,9 @@ _BY_NAME = {
         "The relay announces a connect to the listener, with the verified key of the node that connects.", "7"
     ),
     "RejectConnection": Meaning("The listener rejects the connect from this key.", "7"),
-    "keepAlive": Meaning("Keeps the connection open after 16 s without another message.", "6"),
+    "keepAlive": Meaning(
+        f"Keeps the connection open after {KEEPALIVE_INTERVAL:.0f} s without another message.", "6"
+    ),
     "Rekey": Meaning("One half of a new key exchange; a channel changes its keys every hour.", "5.1"),
     "unreadable": Meaning(
         "Not a valid message, or not encrypted under the channel's key; the connection is closed.", "3"
