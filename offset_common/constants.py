@@ -38,7 +38,7 @@ MAX_REKEYS_IN_WINDOW = 4  # rekeys that a peer may start within REKEY_WINDOW
 REKEY_WINDOW = 60.0  # seconds
 
 # Keepalive: section 6.
-KEEPALIVE_INTERVAL = 16.0  # seconds without sending
+KEEPALIVE_INTERVAL = 16.0  # seconds without sending; released peers close after IDLE_TIMEOUT, too
 IDLE_TIMEOUT = 32.0  # seconds without receiving
 
 # Relay: section 7.1.

@@ -9,7 +9,7 @@ from offset_common.wire.frames import OldPeerError
 
 
 class CloseReason(enum.Enum):
-    """Why a connection ended, in the words of its log line."""
+    """Why a connection ended, in the words of its log line. docs/logs.md has a row for each."""
 
     PEER_CLOSED = "the peer closed"
     CONNECTION_LOST = "the connection was lost"

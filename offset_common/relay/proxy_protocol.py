@@ -31,7 +31,7 @@ _V1_LONGEST = 107  # bytes: "the worst case" with CRLF (2.1)
 _V1_LINE = re.compile(rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) ([0-9]{1,5}) ([0-9]{1,5})\r\n")
 _V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?\r\n")
 _V2_FIXED = Struct("!12sBBH")  # signature, version and command, family and protocol, bytes that follow
-_V2_MAX_REST = 4096  # bytes of addresses and extensions; client certificates do not belong here
+_V2_MAX_REST = 4096  # bytes of addresses and TLVs; client certificates do not belong here
 _V2_LOCAL, _V2_PROXY = 0x20, 0x21
 _V2_UNSPECIFIED = 0x00
 _V2_ADDRESS_SIZES = {0x11: 4, 0x21: 16}  # TCP over IPv4, TCP over IPv6
@@ -125,6 +125,7 @@ class HeaderReader:
             raise HeaderError(f"the PROXY header has the family and protocol 0x{family:02x}, not TCP over IP")
         if rest < 2 * size + 4:
             raise HeaderError(f"the PROXY header has {rest} bytes, too few for its addresses")
+        # The TLVs behind the two addresses and ports are ignored (2.2).
         at = _V2_FIXED.size
         host = ipaddress.ip_address(self._data[at : at + size])
         port = int.from_bytes(self._data[at + 2 * size : at + 2 * size + 2], "big")

@@ -130,7 +130,7 @@ class Relay:
         self._stopping = True
         log_event("stopping", drain_seconds=drain)
         self._drain_within(drain)
-        self.loop.call_for_each(self.connections(), _close_without_tunnel)
+        self.loop.call_for_each(self.connections(), _close_unless_tunnel)
         self.rendezvous.refuse(tuple(InitRole))
 
     def retire(self, drain: float) -> None:
@@ -141,7 +141,7 @@ class Relay:
         log_event("draining", drain_seconds=drain)
         self._drain_within(drain)
         self.rendezvous.refuse((InitRole.LISTEN,))
-        self.loop.call_for_each(self.connections(), _close_listener)
+        self.loop.call_for_each(self.connections(), _close_if_listener)
 
     def reload(self, done: Callable[[], None] = lambda: None) -> None:
         """Read the operator's files again, then call `done`."""
@@ -226,11 +226,11 @@ class Relay:
             self.loop.call_for_each(tunnels, lambda each: each.finish(CloseReason.SHUTDOWN))
 
 
-def _close_without_tunnel(connection: SocketConnection) -> None:
+def _close_unless_tunnel(connection: SocketConnection) -> None:
     if connection.session.state is not State.TUNNEL:
         connection.finish(CloseReason.SHUTDOWN)
 
 
-def _close_listener(connection: SocketConnection) -> None:
+def _close_if_listener(connection: SocketConnection) -> None:
     if connection.session.state is State.LISTENER:
         connection.finish(CloseReason.SHUTDOWN)
