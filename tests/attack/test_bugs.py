@@ -9,12 +9,10 @@ from tests.support.fault_injection import inject
 EXIT_SOFTWARE = 70
 
 
-LOOP = "offset_common.relay.deadlines:Deadlines.take_expired"
-"""A method that the event loop calls for no connection in particular."""
-
-
 def test_failing_event_loop_ends_the_process(start_attack: StartAttack) -> None:
-    attack = start_attack(prefix=inject(f"{LOOP}@5"), canary=False)
+    # The event loop calls this method for no connection in particular.
+    fault = "offset_common.relay.deadlines:Deadlines.take_expired@5"
+    attack = start_attack(prefix=inject(fault), canary=False)
     swarm = attack.swarm()
     swarm.dial(5)
     for peer in swarm.peers:

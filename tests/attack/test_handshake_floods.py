@@ -20,9 +20,7 @@ SECONDS = 10.0
 MAX_P99 = 0.2  # seconds, of round trips beside a flood
 SLOW_STEP = 0.95  # seconds of each round trip of a bystander on a slow line
 FLOOD = 200  # silent connections opened at a time, again and again
-UNPROVEN = (
-    500  # connections that the relay keeps: fewer than are opened within one step of the slow handshake
-)
+UNPROVEN = 500  # connections that the relay keeps: fewer than are opened in one step of the slow handshake
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from tests.support.channel import KeyPair
 from tests.support.hosts import needs_ipv6, needs_localhost
 from tests.support.node import Endpoint, Node, make_tunnel, meet
 from tests.support.process import PATIENCE, ROOT, free_port, wait_until
-from tests.support.relay_log import Reason, parse_opened
+from tests.support.relay_log import Reason, fields_in
 from tests.support.relay_process import LOCALHOST, StartRelay, command, write_identity
 
 
@@ -137,7 +137,8 @@ def test_drain_ends_early(start_relay: StartRelay, end: str) -> None:
             near.close()
         assert far.messages_until_end() == []
         far.close()
-        assert relay.process.wait(PATIENCE) == 0
+        assert relay.wait() == 0
+    assert relay.ends(reason=Reason.IDLE) == [], "the tunnel ended by itself"
 
 
 def test_each_connection_ends_with_one_line(start_relay: StartRelay) -> None:
@@ -172,13 +173,12 @@ def test_opened_tunnel_has_a_line_with_both_keys(start_relay: StartRelay) -> Non
     relay = start_relay()
     with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
         near, far = make_tunnel(caller, callee, callee.listen())
-        opened = parse_opened(relay.wait_for_line("^tunnel opened"))
-    assert opened is not None
+        opened = fields_in(relay.wait_for_line("^tunnel opened: "))
     assert relay.count_lines("^tunnel opened") == 1
     keys = [base64.urlsafe_b64encode(node.public_key).decode()[:8] for node in (caller, callee)]
-    assert [opened.connect_key, opened.accept_key] == keys
-    assert opened.connect_address == f"{LOCALHOST}:{near.port}"
-    assert opened.accept_address == f"{LOCALHOST}:{far.port}"
+    assert [opened["connect_key"], opened["accept_key"]] == keys
+    assert opened["connect_address"] == f"{LOCALHOST}:{near.port}"
+    assert opened["accept_address"] == f"{LOCALHOST}:{far.port}"
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])

@@ -35,13 +35,6 @@ def test_taken_port_is_reported(relay: RelayProcess, tmp_path: Path) -> None:
     assert message.startswith(f"strelay: --laddr: cannot listen on {address}: ")
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1:4567", "no-such-host.invalid:4567"])
-def test_foreign_address_is_reported(tmp_path: Path, address: str) -> None:
-    status, message = fail_to_start(write_identity(tmp_path), address=address)
-    assert (status, message.count("\n")) == (1, 1)
-    assert address.partition(":")[0] in message
-
-
 @pytest.mark.skipif(
     UNPRIVILEGED_PORTS.exists() and int(UNPRIVILEGED_PORTS.read_text()) <= 1,
     reason="every user may use every port here",
@@ -85,16 +78,6 @@ def test_unreadable_identity_is_reported(tmp_path: Path) -> None:
     identity = write_identity(tmp_path)
     identity.chmod(0)
     status, message = fail_to_start(identity, prefix=without_root())
-    assert (status, message.count("\n")) == (1, 1)
-    assert str(identity) in message
-
-
-@pytest.mark.parametrize("content", [None, b"", b"{", b'{"privateKey": "short"}', b"\xff\xfe", b"[]"])
-def test_invalid_identity_is_reported(tmp_path: Path, content: bytes) -> None:
-    identity = tmp_path / "relay.ident"
-    if content is not None:
-        identity.write_bytes(content)
-    status, message = fail_to_start(identity)
     assert (status, message.count("\n")) == (1, 1)
     assert str(identity) in message
 

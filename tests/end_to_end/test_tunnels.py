@@ -125,8 +125,3 @@ def test_slow_reader_holds_up_its_sender_not_the_memory(relay: RelayProcess, end
             assert relay.memory - before < MAX_MEMORY
         assert pushing.result(TIMEOUT) == digest.digest()
     assert_joined(near, far)
-
-
-def test_relay_logged_no_bug(relay: RelayProcess, new_node: NewNode) -> None:
-    new_node().open()
-    assert relay.failures == []

@@ -9,7 +9,6 @@ from typing import NamedTuple, Optional
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ")
 READY = re.compile(r"^relay ready: address=(?P<addresses>\S+) public_key=(?P<key>[\w-]{43})(?: host=\S+)?$")
 STATE = re.compile(r"^relay state: (?P<fields>.*)$")
-OPENED = re.compile(r"^tunnel opened: (?P<fields>.*)$")
 ENDED = re.compile(r"^connection ended: (?P<fields>.*)$")
 FAILURE = re.compile(r"Traceback|^error: ")
 FIELD = re.compile(r'(\w+)=("[^"]*"|\S*)')
@@ -49,15 +48,6 @@ class Ready(NamedTuple):
     public_key: str  # base64url
 
 
-class TunnelOpened(NamedTuple):
-    """The content of the line about the opening of a tunnel."""
-
-    connect_key: str
-    accept_key: str
-    connect_address: str
-    accept_address: str
-
-
 class ConnectionEnd(NamedTuple):
     """The content of the line about the end of a connection."""
 
@@ -94,15 +84,6 @@ def parse_ready(line: str) -> Optional[Ready]:
     return Ready(found["addresses"].split(","), found["key"]) if found else None
 
 
-def parse_opened(line: str) -> Optional[TunnelOpened]:
-    """Return what a line says if it is about a tunnel that opened."""
-    found = OPENED.match(without_time(line))
-    if not found:
-        return None
-    fields = fields_in(found["fields"])
-    return TunnelOpened(*(fields[name] for name in TunnelOpened._fields))
-
-
 def parse_end(line: str) -> Optional[ConnectionEnd]:
     """Return what a line says if it is about the end of a connection."""
     found = ENDED.match(without_time(line))
@@ -127,7 +108,8 @@ def parse_state(line: str) -> Optional[State]:
         return None
     fields = fields_in(found["fields"])
     fields.pop("host", None)
-    ended = _counts(fields.pop("ended", ""), ": ", ", ")
+    counts = (part.rpartition(": ") for part in fields.pop("ended", "").split(", ") if part)
+    ended = {reason: int(count) for reason, _, count in counts}
     return State({name: int(value) for name, value in fields.items()}, ended)
 
 
@@ -150,8 +132,3 @@ def parse_text(line: str) -> dict[str, str]:
     pairs = DOCUMENTED_FIELD.findall(fields)
     values = {name: json.loads(value) if value[0] == '"' else value for name, value in pairs}
     return {"level": found["level"] or "info", "event": found["event"], **values}
-
-
-def _counts(text: str, sign: str, separator: str) -> dict[str, int]:
-    pairs = (part.rpartition(sign) for part in text.split(separator) if part)
-    return {name: int(count) for name, _, count in pairs}

@@ -190,6 +190,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     process = RelayProcess(write_identity(tmp_path_factory.mktemp("relay")), options=options, script=script)
     yield process
     process.kill()
+    assert process.failures == [], "a bug was logged"
 
 
 BOTH_RELAYS = ("strelay.py", "examples/small_relay.py")
