@@ -6,10 +6,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.homes import FleetView, HostView
+from offset_common.status.survey import Detail, Survey
+from tests.commands import ROOT
+from tests.relay.harness import Harness
 from tests.status.promtool import run_promtool
 from tests.status.relays import RelayWithStatus
 from tests.support.node import Node, make_tunnel
@@ -54,6 +59,25 @@ def test_counters_end_in_total_and_units_are_base_units(relay: RelayWithStatus) 
         assert re.fullmatch(r"(offset_relay|process)_[a-z_]+", family.name)
         assert not re.search(r"_(ms|milliseconds|kib|mib|kilobytes|percent)(_|$)", family.name)
         assert all(sample.name.endswith("_total") == (family.type == "counter") for sample in family.samples)
+
+
+def test_all_metrics_are_documented(harness: Harness) -> None:
+    survey: list[Any] = []
+    harness.loop.call_soon(Survey(harness.relay, Detail.CENSUS, survey.append).start)
+    harness.run_until(lambda: bool(survey))
+    (snapshot,) = survey
+    other = HostView(
+        "other", "192.0.2.1:4568", alive=True, forwarded_to=1, forwarded_from=1, received=1, sent=1
+    )
+    from offset_common.status.metrics import encode_metrics  # needs prometheus-client
+
+    fleet = FleetView("this", "192.0.2.2:4568", "present", 1, 0, 1, [other])
+    text = encode_metrics(snapshot, snapshot.census._replace(fleet=fleet), 0.0).decode()
+    names = {
+        re.sub(r"^offset_relay_(used|limit)_.*", r"offset_relay_\1_NAME", name) for name, _ in samples(text)
+    }
+    page = (ROOT / "docs/status.md").read_text("utf-8")
+    assert names == set(re.findall(r"`((?:offset_relay|process)_\w+)", page))
 
 
 def test_traffic_is_counted(relay: RelayWithStatus) -> None:

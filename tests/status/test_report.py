@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.status.report import RelayFacts, Selection, status_report
 from offset_common.status.snapshot import Snapshot
 from offset_common.status.survey import Detail, Survey
+from tests.commands import ROOT
 from tests.relay.harness import Harness
 
 NAMES: dict[bytes, str] = {}
@@ -32,6 +34,14 @@ def report(harness: Harness, selection: Selection) -> dict[str, Any]:
 def rows(harness: Harness, **selection: Any) -> list[dict[str, Any]]:
     """Return the rows of a selection."""
     return list(report(harness, Selection(**selection))["list"]["rows"])
+
+
+def test_all_fields_are_documented(harness: Harness) -> None:
+    section = (ROOT / "docs/status.md").read_text("utf-8").split("\n## ")[2]
+    table = dict(re.findall(r"^\| (`.+?) \| (.+) \|$", section, re.MULTILINE))
+    made = report(harness, Selection())
+    assert {name for names in table for name in re.findall(r"`(\w+)`", names)} == {*made, "fleet"}
+    assert set(re.findall(r"`(\w+)`", table["`totals`"])) == {*made["totals"]}
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7"])
