@@ -10,6 +10,7 @@ import pytest
 from offset_common.channel.connection import Connection
 from offset_common.constants import PENDING_CONNECT_TIMEOUT
 from offset_common.identity import Identity
+from offset_common.relay import event_loop
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.deadlines import TICK
@@ -23,6 +24,7 @@ from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage, RejectConnection
 from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
+from tests.support.process import PATIENCE
 
 
 def test_connect_without_listener_is_closed(harness: Harness) -> None:
@@ -146,6 +148,7 @@ def test_waiting_claims_are_finished_some_in_a_round(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Homes, "claim", lambda homes, key: True)
+    monkeypatch.setattr(event_loop, "POLL_INTERVAL", PATIENCE)  # every waiting turn runs in its round
     listeners = [harness.listener() for _ in range(2 * EACH_IN_ROUND + 1)]
     rendezvous = harness.relay.rendezvous
     newer = harness.admit(listeners[-1].identity)
