@@ -29,10 +29,16 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Any
 
 
 class OffsetError(Exception):
     """The base class of every exception that this project raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default, a copy is made from the text alone, and some subclasses need other arguments. A process
+        # pool that cannot unpickle an exception hangs or breaks.
+        return _restore, (type(self), self.args), vars(self)
 
 
 class OperatorError(OffsetError):
@@ -145,6 +151,11 @@ class NotAccepted(ConnectError):
 
 class ConnectionLost(ConnectionEnded):
     """A connection ended early: messages sent or received last may be missing."""
+
+
+def _restore(kind: type[OffsetError], args: tuple[Any, ...]) -> OffsetError:
+    """Return an exception with these `args`, without calling its constructor."""
+    return kind.__new__(kind, *args)
 
 
 def quote(text: str) -> str:
