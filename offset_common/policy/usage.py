@@ -159,6 +159,8 @@ def read_usage(path: str, month: str = "") -> list[Row]:
     order = "ORDER BY month, key != x'', received + sent DESC, key"
     try:
         with _errors_of(path), contextlib.closing(_connect(Path(path), "ro")) as database:
+            if _is_empty(database):  # the disk was full when a relay made the file
+                return []
             _check_kind(path, database)
             query = f"SELECT month, key, received, sent FROM usage WHERE ? IN ('', month) {order}"
             return _rows(path, database.execute(query, [month]))

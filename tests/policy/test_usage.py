@@ -112,6 +112,11 @@ def test_another_kind_of_file_is_refused_and_kept(content, tmp_path):
     assert path.read_bytes() == content
 
 
+def test_an_empty_file_has_no_rows(path):
+    Path(path).touch()
+    assert read_usage(path) == []
+
+
 def test_a_database_of_another_program_is_refused(path):
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE others (x)")
