@@ -63,7 +63,7 @@ def parse_public_address(text: str) -> Address:
         text: host:port, at most 256 bytes.
 
     Raises:
-        UsageError: the address is invalid, only usable for listening, or has '_' in its name.
+        UsageError: the address is invalid, only usable for listening or on one link, or has '_' in its name.
     """
     address = parse_address(text)
     with _explaining(text):
@@ -71,6 +71,8 @@ def parse_public_address(text: str) -> Address:
             raise _Invalid(
                 "has '_' in its host name, which not every resolver accepts; use letters, digits and '-'"
             )
+        if _is_link_local(address.host):
+            raise _Invalid("is valid on one link only (fe80::/10); give another address of that machine")
     return address
 
 
@@ -108,7 +110,13 @@ def parse_listen_address(text: str) -> Address:
             raise _Invalid(f"has '*' in its host name; {_wildcards(text[2:])}")
         if text.startswith(":") and text.count(":") == 1:
             raise _Invalid("has no host; write 0.0.0.0 or [::] before the port to listen on every interface")
-        return _parse(text, lowest_port=0)
+        address = _parse(text, lowest_port=0)
+        if _is_link_local(address.host) and "%" not in address.host:
+            raise _Invalid(
+                "is valid on one link only; add the interface of this link, as in"
+                f" [{address.host}%eth0]:{address.port}"
+            )
+    return address
 
 
 def _wildcards(port: str) -> str:
@@ -128,9 +136,13 @@ def _check_reachable(address: Address) -> None:
     if address.port == 0:
         raise _Invalid(f"has port 0; use a port from 1 to {MAX_PORT}")
     if "%" in address.host:
-        raise _Invalid("has an IPv6 zone, which is valid on one machine only; remove the '%' and the zone")
+        raise _Invalid("has an IPv6 zone, which is valid on one machine only; give an address without a '%'")
     if address.host == "0.0.0.0" or (":" in address.host and IPv6Address(address.host).is_unspecified):
         raise _Invalid("can only be used for listening; give an address that peers can connect to")
+
+
+def _is_link_local(host: str) -> bool:
+    return ":" in host and IPv6Address(host).is_link_local
 
 
 def _parse(text: str, lowest_port: int = 1) -> Address:

@@ -144,6 +144,14 @@ def test_a_ticket_rejects_addresses_for_listening(text, reason):
     assert reason in str(caught.value)
 
 
+def test_a_link_local_address_is_refused_where_it_cannot_work():
+    with pytest.raises(UsageError, match="valid on one link only .*another address"):
+        parse_public_address("[fe80::1]:4567")
+    with pytest.raises(UsageError, match=r"add the interface of this link, as in \[fe80::1%eth0\]:4567"):
+        parse_listen_address("[fe80::1]:4567")
+    assert parse_ticket_address("[fe80::1]:4567") == Address("fe80::1", 4567)
+
+
 def test_a_missing_listen_host_is_explained():
     with pytest.raises(UsageError, match=r"write 0\.0\.0\.0 or \[::\] before the port"):
         parse_listen_address(":http")
