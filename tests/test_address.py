@@ -145,7 +145,7 @@ def test_a_ticket_rejects_addresses_for_listening(text, reason):
 
 
 def test_a_link_local_address_is_refused_where_it_cannot_work():
-    with pytest.raises(UsageError, match="valid on one link only .*another address"):
+    with pytest.raises(UsageError, match=r"valid on one link only .*another address"):
         parse_public_address("[fe80::1]:4567")
     with pytest.raises(UsageError, match=r"add the interface of this link, as in \[fe80::1%eth0\]:4567"):
         parse_listen_address("[fe80::1]:4567")

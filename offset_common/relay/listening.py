@@ -147,7 +147,7 @@ def _what_to_do(
     if error.errno == errno.EADDRINUSE:
         own = [name for name in (sock.getsockname() for sock in sockets) if overlap(name, sockaddr)]
         if own:
-            return f"{show_address(own[0])}, which is also given, includes it; give only one of them"
+            return f"this program already listens on {show_address(own[0])}; give only one of the two"
     return listen_error_sentence(error, address.port)
 
 
