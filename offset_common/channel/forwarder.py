@@ -89,6 +89,7 @@ class Forwarder:
         data: memoryview,
         now: float,
         max_frames: int = sys.maxsize,
+        max_slow_frame: int = sys.maxsize,
     ) -> ForwardResult:
         """Re-encrypt the messages that `source` received for the peer of `sink`.
 
@@ -100,6 +101,8 @@ class Forwarder:
             data: frames that `source` received; the last one may be incomplete.
             now: seconds.
             max_frames: the maximum number of frames in the batch, at least 1.
+            max_slow_frame: the maximum size in bytes of a frame on the slow path; the batch stops before a
+                larger one.
         """
         taken = filled = frames = 0
         slow_seconds = 0.0
@@ -116,7 +119,12 @@ class Forwarder:
                 end = frame_end(data, taken, MAX_FRAME_SIZE)
                 if end > len(data):
                     break
-                if frames >= max_frames or filled > MAX_OUTPUT or slow_seconds > MAX_SLOW_SECONDS:
+                if (
+                    frames >= max_frames
+                    or filled > MAX_OUTPUT
+                    or slow_seconds > MAX_SLOW_SECONDS
+                    or end - taken > max_slow_frame
+                ):
                     more = True
                     break
                 started = self._clock()

@@ -27,6 +27,7 @@ from offset_common.relay.sockets import NO_WAIT
 from offset_common.relay.watched_socket import WatchedSocket
 
 LARGE_READ = 72 * KIB  # bytes: a message of a released node has up to 64 KiB of padding
+LIGHT_FRAME = 1 * KIB  # bytes; unpacking a larger frame may take milliseconds
 
 
 class Environment(NamedTuple):
@@ -125,6 +126,11 @@ class SocketConnection(WatchedSocket):
         self.key = key or protocol.peer_public_key
         self.input.put(received)
 
+    @property
+    def must_be_quick(self) -> bool:
+        """Whether the turn must be short: thousands of other light connections may wait."""
+        return self.light and self.loop.turns.waiting > 0
+
     def add_traffic(self, received: int, sent: int) -> None:
         """Count bytes that another thread or process moved."""
         self.received += received
@@ -154,7 +160,7 @@ class SocketConnection(WatchedSocket):
             pass  # the socket is not ready after all
         except Exception as error:
             self.fail(error)
-        left = not self._read_all or self.input.backlog or self.input.missing > 0
+        left = not self._read_all or self.input.backlog or self.input.missing > 0 or self.bytes_awaited > 1
         return left or not self.session.settled
 
     def on_deadline(self) -> None:

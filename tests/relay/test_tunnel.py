@@ -16,10 +16,18 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import READ, WRITE, EventLoop, ReadyEntry
 from offset_common.relay.lifecycle import State
-from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, Limits
+from offset_common.relay.limits import (
+    FREE_BUFFER_SIZE,
+    KIB,
+    OUTPUT_HIGH_WATER,
+    OUTPUT_LOW_WATER,
+    Limits,
+)
 from offset_common.relay.sessions import tunnel
 from offset_common.relay.sessions.tunnel import FRAMES_BESIDE_LIGHT
-from offset_common.wire.messages import InitRole
+from offset_common.wire.frames import encode_frame
+from offset_common.wire.messages import ChannelMessage, InitRole, KaMessage
+from offset_common.wire.packing import WORD_SIZE, pack, unpack
 from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, full_pool, running
 
 MESSAGES = [b"", b"a", os.urandom(3000), bytes(10_000), os.urandom(70_000), os.urandom(300_000), b"end"]
@@ -138,6 +146,56 @@ def test_small_messages_of_others_shorten_turns(harness: Harness, turns: list[Fo
     turns.clear()
     send_small_messages(harness, *busy, 200)
     assert most_frames(turns) > 2 * FRAMES_BESIDE_LIGHT
+
+
+def expensive_keepalive() -> bytes:
+    """Return a packed keepAlive that takes about a millisecond to unpack: each word of padding is a run."""
+    message = ChannelMessage(b"\1\0" * 16_000, KaMessage(None).encode()).encode()
+    table, start = unpack(message, 0, WORD_SIZE)
+    words, _ = unpack(message, start, WORD_SIZE * int.from_bytes(table[4:], "little"))
+    return pack(bytes(table)) + pack(bytes(words))
+
+
+def test_light_turns_unpack_no_large_frame(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    tunnels = [harness.tunnel() for _ in range(20)]
+    for near, far in tunnels:
+        for _ in range(2):
+            send_small_messages(harness, near, far, 1)
+    unpacked: list[bytes] = []
+    forward_slow = Forwarder._forward_slow
+
+    def record(forwarder: Forwarder, source: Any, sink: Any, payload: bytes, *rest: Any) -> int:
+        unpacked.append(payload)
+        return forward_slow(forwarder, source, sink, payload, *rest)
+
+    monkeypatch.setattr(Forwarder, "_forward_slow", record)
+    harness.run_rounds()
+    large, (near, far) = tunnels[:-1], tunnels[-1]
+    keepalive = expensive_keepalive()
+    for source, _ in large:
+        source.write(encode_frame(source.protocol.secure_channel.sending.encrypt(keepalive)))
+    near.send(b"small")
+    assert far.receive() == b"small"
+    assert len(unpacked) < len(large) // 2, "a small message waits until large ones are unpacked"
+    harness.run_until(lambda: len(unpacked) == len(large))
+
+
+def test_light_listener_has_another_turn_for_a_large_frame(harness: Harness) -> None:
+    listener = harness.listener()
+    for padding in (0, 100):
+        listener.write(keepalive_frame(listener, padding))
+        harness.advance(1.0)
+    assert listener.connection.light
+    Rival(harness.loop)
+    listener.write(keepalive_frame(listener, 2000))
+    assert listener.connection.on_turn(READ)
+    assert listener.connection.input.kept > 2000
+    harness.run_until(lambda: not listener.connection.input.kept)
+
+
+def keepalive_frame(peer: TestPeer, padding: int) -> bytes:
+    message = ChannelMessage(os.urandom(padding), KaMessage(None).encode())
+    return encode_frame(peer.protocol.secure_channel.sending.encrypt(message.encode()))
 
 
 def test_turn_ends_however_much_has_come(monkeypatch: pytest.MonkeyPatch, turns: list[ForwardResult]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from offset_common.channel.events import MessageReceived
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import ConnectionSession
+from offset_common.relay.connection import LIGHT_FRAME, ConnectionSession
 from offset_common.relay.sessions.partial_frames import reserve_rest, rest_has_arrived, take_rest
 from offset_common.wire.frames import frame_end
 
@@ -42,7 +42,7 @@ class MessageSession(ConnectionSession):
         end = _first_frame_end(data)
         if not end:
             connection.keep(data, 0)
-        elif not self.has_room_for(end):
+        elif (connection.must_be_quick and end > LIGHT_FRAME) or not self.has_room_for(end):
             connection.keep(data, 0, backlog=True)
         else:
             frame = bytes(data[FRAME_LENGTH_SIZE:end])

@@ -50,13 +50,12 @@ def rest_has_arrived(connection: SocketConnection, sink: Optional[SocketConnecti
     if connection.input.frame_size() >= OWN_BUFFER_FROM:
         wait_for_space(connection, sink)
         return False
-    waited = connection.bytes_awaited > 1  # but something else made the socket readable
-    if connection.count_unread() >= missing or (waited and connection.peer_has_closed()):
+    if connection.bytes_awaited == 1:
+        connection.await_bytes(missing)  # even if they are there: the connection counts as busy meanwhile
+        return False
+    if connection.count_unread() >= missing or connection.peer_has_closed():
         return True
-    if waited:
-        wait_for_space(connection, sink)
-    else:
-        connection.await_bytes(missing)
+    wait_for_space(connection, sink)  # something else made the socket readable
     return False
 
 

@@ -7,13 +7,14 @@ Source: section 7 of docs/protocol.md.
 
 from __future__ import annotations
 
+import sys
 from time import perf_counter
 from typing import Callable, Optional, Protocol
 
 from offset_common.channel.forwarder import Forwarder
 from offset_common.errors import LocalProtocolError
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import LARGE_READ, ConnectionSession, SocketConnection
+from offset_common.relay.connection import LARGE_READ, LIGHT_FRAME, ConnectionSession, SocketConnection
 from offset_common.relay.event_loop import READ
 from offset_common.relay.input_buffer import OWN_BUFFER_FROM, RECEIVE_BUFFER_SIZE
 from offset_common.relay.lifecycle import Event, State
@@ -176,7 +177,10 @@ class Tunnel(ConnectionSession):
         source_protocol, sink_protocol = connection.protocol, sink.protocol
         if source_protocol is None or sink_protocol is None:
             raise LocalProtocolError("a tunnel end without protocol state")
-        result = self._forwarder.forward(source_protocol, sink_protocol, data, connection.loop.now, frames)
+        slow_frame = LIGHT_FRAME if connection.must_be_quick else sys.maxsize
+        result = self._forwarder.forward(
+            source_protocol, sink_protocol, data, connection.loop.now, frames, slow_frame
+        )
         if result.output:
             # "What it had sent is still delivered", even if the next frame breaks the protocol.
             sink.write(result.output)
@@ -196,7 +200,7 @@ class Tunnel(ConnectionSession):
     def _turn_limits(self) -> tuple[int, int]:
         """Return how many frames may be forwarded, and how many bytes read, in this turn."""
         loop = self.connection.loop
-        if self.connection.light and loop.turns.waiting:
+        if self.connection.must_be_quick:
             frames, size = LIGHT_TURN
         else:
             light_lately = loop.now < loop.light_turn_beside(self.connection) + LIGHT_INTERVAL
