@@ -78,6 +78,13 @@ class Account:
         """Return how many more bytes the rule allows the connection."""
         return max(0, FREE_BUFFER_SIZE - self.held) + max(0, self._allowed())
 
+    def may_exceed(self) -> bool:
+        """Return whether a frame may pass without space, although some of it may have to be kept after all.
+
+        Otherwise such frames could fill the memory of a host whose kernel is short of it.
+        """
+        return self._address.held <= self._pool.most_exceeded
+
     def read_ahead(self, sink: Account) -> int:
         """Return how many bytes the connection may read without knowing the sizes of the frames in them.
 
@@ -112,6 +119,8 @@ class BufferPool:
         self.limit = limit
         self.used = 0  # bytes that all connections hold, not counting FREE_BUFFER_SIZE of each
         self.read_ahead_from = min(LARGEST_FRAME, limit // 8)  # bytes that must be free for `read_ahead`
+        # Bytes of an address, up to which its frames pass without space. The rule alone never allows more.
+        self.most_exceeded = max(limit // 2, LARGEST_FRAME)
         self._addresses: WeakValueDictionary[str, _Address] = WeakValueDictionary()
         self._waiting: dict[Account, tuple[Account, int, Callable[[], None]]] = {}  # in order of arrival
         self._released = False

@@ -19,6 +19,7 @@ from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import (
     FREE_BUFFER_SIZE,
     KIB,
+    MIB,
     OUTPUT_HIGH_WATER,
     OUTPUT_LOW_WATER,
     Limits,
@@ -413,6 +414,21 @@ def test_frame_without_space_waits_for_a_slow_peer(harness: Harness) -> None:
             far.has_message()
             sent += near.write_until_paused(data[sent : sent + 100_000])
         assert [far.receive() for _ in messages] == messages
+
+
+def test_system_that_takes_less_than_promised_fills_no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a kernel does that is short of memory.
+    monkeypatch.setattr(SocketConnection, "is_writable", lambda _: True)
+    monkeypatch.setattr(SocketConnection, "send_buffer_size", lambda _: 1 << 20)
+    with running(Limits(buffers=4 * MIB, handshake_threads=1)) as harness:
+        tunnels = [harness.tunnel() for _ in range(100)]
+        message = os.urandom(50_000)
+        for near, far in tunnels:
+            far.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
+            near.write_until_paused(near.encrypt(message))
+        assert 1 * MIB < harness.relay.buffers.used < 2 * MIB + 2 * len(message)
+        for _, far in tunnels:
+            assert far.receive() == message
 
 
 def test_frame_in_pieces_passes_however_small_the_pool() -> None:

@@ -151,11 +151,12 @@ class Tunnel(ConnectionSession):
     def _pass_without_space(self, sink: SocketConnection) -> bool:
         """Return whether the rest of a frame, for which there is no space, passes in this turn; if not, wait.
 
-        It needs no space if all of it has arrived, and the system's buffer of `sink` takes it.
+        It needs no space if all of it has arrived, and the system's buffer of `sink` takes it. The system may
+        take less than it promised, if it is short of memory.
         """
         connection = self.connection
         size = connection.input.frame_size()
-        if size > sink.send_buffer_size() // 4:
+        if size > sink.send_buffer_size() // 4 or not sink.account.may_exceed():
             wait_for_space(connection, sink)
         elif rest_has_arrived(connection, sink):
             needed = max(FREE_BUFFER_SIZE, size - connection.input.kept)
