@@ -332,14 +332,14 @@ class SocketConnection(WatchedSocket):
 
     # The end.
     #
-    #     finish       gracefully, as the session does it: a tunnel end first sends its queued output
+    #     finish       as the session does it: now, or once a tunnel end has sent its queued output
     #     begin_close  what `finish` of a tunnel end begins with
     #     close        now
     #     fail         now, because of an exception
     #     release      only the socket and the memory: by `close`, or because a worker process has taken over
 
     def finish(self, reason: CloseReason) -> None:
-        """End the connection gracefully, as its session does it; an error ends only this connection."""
+        """End the connection as its session does it; an error ends only this connection."""
         if not self.closed:
             self.call(self.session.finish, reason)
 

@@ -44,7 +44,7 @@ class Session(Generic[C]):
         self.connection.close(DEADLINES[self.state].reason)
 
     def finish(self, reason: CloseReason) -> None:
-        """End the connection gracefully. By default, that is at once."""
+        """Close the connection now. A session with something left to do overrides this."""
         self.connection.close(reason)
 
     def on_output_sent(self) -> None:
