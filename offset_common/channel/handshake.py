@@ -133,7 +133,9 @@ class Handshake:
         """
         if message.src_public_key == self._identity.public_key:
             # Someone who crosses two connections could make us authenticate to ourselves.
-            raise HandshakeError("the peer presents our own public key")
+            raise HandshakeError(
+                "both sides present the same identity; give each program an identity file of its own"
+            )
         if int.from_bytes(message.src_public_key, "little") & _MAX_Y in _SMALL_ORDER_Y:
             raise HandshakeError("the peer's public key is of small order")
         if self._expected_peer is not None and message.src_public_key != self._expected_peer:

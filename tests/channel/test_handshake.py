@@ -134,7 +134,7 @@ def test_small_order_identity_is_refused(key):
 @pytest.mark.parametrize("expected", [None, RELAY.public_key], ids=["relay", "client"])
 def test_our_own_key_is_refused(expected):
     handshake = Handshake(RELAY, expected, Randomness(2))
-    with pytest.raises(HandshakeError, match="our own public key"):
+    with pytest.raises(HandshakeError, match="same identity; give each program"):
         handshake.receive_rand_nonce(ExchangeRandNonce(bytes(16), RELAY.public_key))
 
 
