@@ -25,21 +25,19 @@ from offset_common.relay.limits import LINGER_TIMEOUT
 
 
 class State(enum.Enum):
-    """The state of a connection; the value is its name in logs."""
+    """The state of a connection; `role` is its name in the log and the status."""
 
     HANDSHAKE = "handshake"  # the peer's key is not proven yet
-    AWAITING_INIT = "awaiting init"  # its key is proven, its role is not known
+    AWAITING_INIT = "awaiting_init"  # its key is proven, its role is not known
     LISTENER = "listener"
-    PENDING_CONNECT = "pending connect"
+    PENDING_CONNECT = "pending_connect"
     TUNNEL = "tunnel"
     FLUSHING = "flushing"  # sends what is queued for the peer, discards what the peer sends
     LINGERING = "lingering"  # our side is closed, the peer's is not
     CLOSED = "closed"
 
-    @property
-    def role(self) -> str:
-        """The role of a connection in this state, for the log."""
-        return State.TUNNEL.value if self in (State.FLUSHING, State.LINGERING) else self.value
+    def __init__(self, name: str) -> None:
+        self.role = "closing" if name in ("flushing", "lingering") else name
 
 
 class Event(enum.Enum):

@@ -50,6 +50,7 @@ class Totals:
         """Count a connection that has ended; `name` is what the operator calls its key."""
         self.ended[reason] += 1
         self.traffic = self.traffic.plus(connection.received, connection.sent)
+        role = connection.session.state.role
         log_event(
             "connection ended",
             collapse=reason.name,
@@ -57,7 +58,7 @@ class Totals:
             address=connection.address.text,
             key=short_key(connection.key) if connection.key else "-",
             name=name,
-            role=connection.session.state.role,
+            role="tunnel" if role == "closing" else role,  # only tunnels close gracefully
             reason=reason.value,
             detail=detail or None,
             received=connection.received,

@@ -14,13 +14,11 @@ from typing import Any, Callable, NamedTuple, Optional, TypeVar
 from offset_common import __version__
 from offset_common.identity import encode_key
 from offset_common.status.recent_log import Line
-from offset_common.status.snapshot import ROLES, Census, Row, Snapshot
+from offset_common.status.snapshot import Census, Row, Snapshot
 
 MAX_ROWS = 1000
 SHOWN_OWNERS = 10
 COLUMNS = ("key", "address", "role", "since", "received", "sent", "queued")
-SORT_KEYS: dict[str, Callable[[Row], Any]] = {name: itemgetter(number) for number, name in enumerate(COLUMNS)}
-SORT_KEYS["role"] = lambda row: ROLES[row[2]]
 
 K = TypeVar("K", bytes, str)
 
@@ -34,8 +32,8 @@ class Selection(NamedTuple):
     Args:
         most: the maximum number of connections.
         text: what the key, name or address must contain.
-        role: a value of ROLES, or an empty string for any.
-        sort: a key of SORT_KEYS.
+        role: one of ROLES, or an empty string for any.
+        sort: one of COLUMNS.
         descending: list the largest first.
     """
 
@@ -147,21 +145,20 @@ def _largest(
 
 
 def _list_report(rows: list[Row], selection: Selection, name_of: NameOf) -> dict[str, Any]:
-    states = {state for state, role in ROLES.items() if selection.role in ("", role)}
     text = selection.text.lower()
     matching = rows
     if selection.role:
-        matching = [row for row in matching if row[2] in states]
+        matching = [row for row in matching if row[2] == selection.role]
     if text:
         matching = [row for row in matching if _contains(row, text, name_of)]
     choose = nlargest if selection.descending else nsmallest
-    chosen = choose(selection.most, matching, key=SORT_KEYS[selection.sort])
+    chosen = choose(selection.most, matching, key=itemgetter(COLUMNS.index(selection.sort)))
     return {"matching": len(matching), "rows": [_row_report(row, name_of) for row in chosen]}
 
 
 def _row_report(row: Row, name_of: NameOf) -> dict[str, Any]:
-    key, address, state, *numbers = row
-    shown = (encode_key(key) if key else "", address.text, ROLES[state], *numbers)
+    key, address, *others = row
+    shown = (encode_key(key) if key else "", address.text, *others)
     return {**dict(zip(COLUMNS, shown)), "name": name_of(key) if key else ""}
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from offset_common.status.recent_log import RecentLog
 from offset_common.status.report import (
+    COLUMNS,
     MAX_ROWS,
-    SORT_KEYS,
     NameOf,
     RelayFacts,
     Selection,
@@ -133,10 +133,10 @@ def read_selection(query: dict[str, str]) -> Selection:
         problem = f"list must be a whole number up to {MAX_ROWS}"
     elif len(text) > MAX_TEXT:
         problem = f"text must have at most {MAX_TEXT} characters"
-    elif role and role not in ROLES.values():
-        problem = f"role must be one of {', '.join(dict.fromkeys(ROLES.values()))}"
-    elif sort not in SORT_KEYS:
-        problem = f"sort must be one of {', '.join(SORT_KEYS)}"
+    elif role and role not in ROLES:
+        problem = f"role must be one of {', '.join(ROLES)}"
+    elif sort not in COLUMNS:
+        problem = f"sort must be one of {', '.join(COLUMNS)}"
     elif order not in ("asc", "desc"):
         problem = "order must be asc or desc"
     if problem:

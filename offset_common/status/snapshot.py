@@ -12,16 +12,7 @@ from offset_common.relay.totals import Traffic
 
 MAX_HEALTHY_SHARE = 0.95  # of a limit; over that, /healthz reports that the relay is full
 
-ROLES = {
-    State.HANDSHAKE: "handshake",
-    State.AWAITING_INIT: "awaiting_init",
-    State.LISTENER: "listener",
-    State.PENDING_CONNECT: "pending_connect",
-    State.TUNNEL: "tunnel",
-    State.FLUSHING: "closing",
-    State.LINGERING: "closing",
-}
-"""The name of a connection's state in metrics and on the page."""
+ROLES = tuple(dict.fromkeys(state.role for state in State if state is not State.CLOSED))
 
 
 class Use(NamedTuple):
@@ -49,8 +40,8 @@ class Use(NamedTuple):
         return self.used > self.limit * MAX_HEALTHY_SHARE
 
 
-Row = tuple[bytes, PeerAddress, State, float, int, int, int]
-"""One connection: the peer's key (empty until it is proven), its address, the state, when it was accepted
+Row = tuple[bytes, PeerAddress, str, float, int, int, int]
+"""One connection: the peer's key (empty until it is proven), its address, its role, when it was accepted
 (seconds of the system's clock), bytes received, bytes sent, and bytes that the peer has not read.
 
 A plain tuple: there may be ten thousand, and most are never looked at.

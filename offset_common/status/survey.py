@@ -13,8 +13,7 @@ from itertools import islice
 from typing import Callable, Optional, Protocol, Union
 
 from offset_common.errors import OffsetError
-from offset_common.relay.connection import ConnectionSession, SocketConnection
-from offset_common.relay.lifecycle import State
+from offset_common.relay.connection import SocketConnection
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
 from offset_common.relay.state_line import DescribedRelay
@@ -127,8 +126,7 @@ class _Walk:
         self._received, self._sent = relay.totals.traffic
         self._queued = 0
         self._ended = dict(relay.totals.ended)
-        # By class, not by state: the hash of an enum is computed in Python.
-        self._sessions: Counter[type[ConnectionSession]] = Counter()
+        self._roles: Counter[str] = Counter()
         self._wall_clock = time.time() - relay.loop.now  # seconds to add to the loop's time
 
     def step(self) -> bool:
@@ -137,7 +135,7 @@ class _Walk:
         self._received += sum([connection.received for connection in batch])
         self._sent += sum([connection.sent for connection in batch])
         self._queued += sum([connection.output.size for connection in batch])
-        self._sessions.update([type(connection.session) for connection in batch])
+        self._roles.update([connection.session.state.role for connection in batch])
         if self._with_rows:
             self._rows += [self._row(connection) for connection in batch if not connection.closed]
         return len(batch) == CONNECTIONS_IN_STEP
@@ -146,7 +144,7 @@ class _Walk:
         return (
             connection.key,
             connection.address,
-            connection.session.state,
+            connection.session.state.role,
             connection.started_at + self._wall_clock,
             connection.received,
             connection.sent,
@@ -156,13 +154,9 @@ class _Walk:
     def result(self) -> Census:
         """Return what the walk found."""
         relay = self._relay
-        roles = dict.fromkeys(ROLES.values(), 0)
-        for session, count in self._sessions.items():
-            if session.state is not State.CLOSED:
-                roles[ROLES[session.state]] += count
         keys, addresses = relay.admission.by_key(), relay.admission.by_address()
         return Census(
-            roles=roles,
+            roles={role: self._roles[role] for role in ROLES},
             queued=self._queued,
             traffic=Traffic(self._received, self._sent),
             limits=(*common_limits(relay), *_single_limits(relay, keys, addresses)),

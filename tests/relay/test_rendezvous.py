@@ -375,12 +375,12 @@ def peer_in_role(harness: Harness, listener: TestPeer, role: str) -> TestPeer:
     """Return a peer whose connection has the role."""
     if role == "tunnel":
         return harness.tunnel()[0]
-    if role == "pending connect":
+    if role == "pending_connect":
         return harness.pending(listener)
     return listener if role == "listener" else harness.admit()
 
 
-@pytest.mark.parametrize("role", ["awaiting init", "listener", "pending connect", "tunnel"])
+@pytest.mark.parametrize("role", ["awaiting_init", "listener", "pending_connect", "tunnel"])
 @pytest.mark.parametrize("fault", ["not encrypted", "no message", "no frame", "frame over the limit"])
 def test_protocol_error_ends_one_connection(harness: Harness, role: str, fault: str) -> None:
     near, far = harness.tunnel()
@@ -402,9 +402,9 @@ def test_protocol_error_ends_one_connection(harness: Harness, role: str, fault: 
     assert far.receive() == b"still here"
 
 
-@pytest.mark.parametrize("role", ["awaiting init", "listener"])
+@pytest.mark.parametrize("role", ["awaiting_init", "listener"])
 def test_wrong_relay_message_ends_one_connection(harness: Harness, role: str) -> None:
-    peer = harness.admit() if role == "awaiting init" else harness.listener()
+    peer = harness.admit() if role == "awaiting_init" else harness.listener()
     other = harness.listener()
     peer.send(b"\xff" * 20)
     assert harness.reason_of(peer.connection) is CloseReason.PROTOCOL_ERROR
