@@ -194,10 +194,11 @@ def test_a_read_only_file_system_is_explained(tmp_path, monkeypatch):
     assert str(caught.value) == f"{tmp_path / 'a'}: {REASONS[errno.EROFS]}"
 
 
-def test_a_directory_without_write_access_is_explained(tmp_path, monkeypatch):
+@pytest.mark.parametrize("work", [read_file, lambda path: write_new_file(path, "x", private=False)])
+def test_a_missing_permission_is_explained(work, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", failing(errno.EACCES))
     with pytest.raises(FileError) as caught:
-        write_new_file(tmp_path / "a", "x", private=False)
+        work(tmp_path / "a")
     assert caught.value.reason == f"permission denied; you own {tmp_path}; allow it with chmod u+rwX"
 
 

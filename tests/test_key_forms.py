@@ -50,10 +50,6 @@ def write_entry(directory: Path, key: str) -> Path:
     return path
 
 
-def test_the_old_form_has_114_characters():
-    assert len(PKCS8_TEXT) == 114
-
-
 @each_form
 def test_an_identity_is_read_in_either_form(form, tmp_path):
     identity = load_identity(write_identity(tmp_path, TEXTS[form]))

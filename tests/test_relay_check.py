@@ -30,6 +30,7 @@ from offset_common.wire.messages import InitConnection, InitRole
 from tests.commands import ROOT, run_script
 from tests.support.channel import KeyPair
 from tests.support.client import client_threads, play_relay, ticket_for, wait_for_end
+from tests.support.hosts import unanswered_port
 from tests.support.process import PATIENCE, free_port, wait_until
 from tests.support.relay_process import LOCALHOST, relay, start_relay
 from tests.terminals import run_in_terminal
@@ -198,14 +199,8 @@ def test_a_connection_that_is_reset_at_once_is_reported(check, monkeypatch):
 
 
 def test_a_port_that_does_not_answer_is_reported(check):
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(socket.create_server((LOCALHOST, 0), backlog=0))
-        address = server.getsockname()
-        with contextlib.suppress(socket.timeout):
-            for _ in range(50):  # fill the accept queue; then the system does not answer
-                stack.enter_context(socket.create_connection(address, timeout=0.2))
-            pytest.skip("this system answers even when the accept queue is full")
-        failure_of(check, ticket_for(address[1]), "TCP connection", Cause.NO_ANSWER, "--timeout", "0.2")
+    with unanswered_port() as port:
+        failure_of(check, ticket_for(port), "TCP connection", Cause.NO_ANSWER, "--timeout", "0.2")
 
 
 def test_a_name_that_does_not_resolve_is_reported(check, monkeypatch):

@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from offset_common.tools.failures import Cause
 from tests.support.channel import Channel, KeyPair
 from tests.support.client import fake_server
 from tests.support.fleet import DirectoryServer
+from tests.support.hosts import unanswered_port
 from tests.support.peer import Peer
 from tests.support.process import PATIENCE
 from tests.support.relay_process import RelayProcess, StartRelay, start_relay, write_identity
@@ -79,18 +80,6 @@ def test_address_where_nothing_listens_is_named(start_relay: StartRelay, check: 
     assert "what happened: the relay works at 127.0.0.1, but no TCP connection to 127.0.0.2" in out
     assert f"remove that address from the name {NAME}" in out
     assert "message back" in out, "the address that works is still checked to the end"
-
-
-@contextlib.contextmanager
-def unanswered_port(host: str, port: int) -> Iterator[None]:
-    """Make a port ignore new connections, as a firewall that drops packets does."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(socket.create_server((host, port), backlog=0))
-        with contextlib.suppress(socket.timeout):
-            for _ in range(50):  # fill the accept queue
-                stack.enter_context(socket.create_connection((host, port), timeout=0.2))
-            pytest.skip("this system answers even when the accept queue is full")
-        yield
 
 
 def test_addresses_that_drop_packets_cost_one_timeout(start_relay: StartRelay, check: Check) -> None:

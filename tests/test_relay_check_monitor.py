@@ -157,6 +157,7 @@ def test_watch_prints_one_json_object_a_line(ticket_file: str) -> None:
         ("--watch 5 --trace", "--trace and --watch cannot be used together; choose one"),
         ("--watch 0", "--watch must be a number of seconds from 1 to 86400, not '0'"),
         ("--watch soon", "--watch must be a number of seconds from 1 to 86400, not 'soon'"),
+        ("--timeout 8s", "--timeout must be a number of seconds from 0.1 to 3600, not '8s'; for 8s write 8"),
     ],
 )
 def test_options_that_do_not_fit_are_explained(

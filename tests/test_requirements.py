@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import stmgr
 from offset_common import requirements
 from offset_common.commands.manage_files import COMMANDS
 from tests.commands import ROOT
@@ -82,8 +83,6 @@ def test_a_missing_part_is_reported_in_one_line_with_status_1(name, script):
 
 @pytest.mark.parametrize("line", LINES, ids=" ".join)
 def test_every_command_checks_the_requirements(line, monkeypatch, capsys):
-    import stmgr
-
     monkeypatch.setitem(sys.modules, "docopt", None)
     with pytest.raises(SystemExit) as caught:
         stmgr.main(line)
@@ -104,8 +103,6 @@ def test_the_python_of_make_run_is_named_if_there_is_one(monkeypatch, tmp_path):
 
 
 def test_a_broken_package_is_reported_with_its_error(monkeypatch, capsys):
-    import stmgr
-
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
     with pytest.raises(SystemExit):
         stmgr.main(["--help"])
@@ -142,8 +139,6 @@ def test_a_warning_of_an_old_docopt_is_not_shown(tmp_path):
 
 @pytest.mark.parametrize("version", ["0.6.3", "0.7.2", "0.8.1"])
 def test_a_docopt_that_finds_no_options_is_named(version, monkeypatch, capsys):
-    import stmgr
-
     monkeypatch.setattr("docopt.__version__", version)
     with pytest.raises(SystemExit) as caught:
         stmgr.main(["--help"])

@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable
 
 import pytest
 
@@ -18,53 +17,39 @@ from offset_common.command_line import as_started
 from offset_common.commands.manage_files import COMMANDS, VERSION
 from offset_common.identity import load_identity
 from tests.commands import FILES, ROOT, run_stmgr
+from tests.minimal_tunnel import RECORDED
 
 RELAY = str(FILES / "relay.ident")
 APP = str(FILES / "app.ident")
 
-# The output file, and the command that creates it. A single letter stands for an option.
-RECORDED = {
-    "relay.relay": ["relay-ticket", "i", RELAY, "a", "relay.example.com:1337"],
-    "index.index": ["index-ticket", "i", RELAY, "a", "[2001:db8::1]:1337"],
-    "node.ticket": ["node-ticket", "i", RELAY, "a", "127.0.0.1:8900"],
-    "app.ticket": ["app-ticket", "i", APP, "--pseller", "--pbuyer"],
-    "node.rcard": ["node-entry", "n", RELAY, "p", APP, "a", "127.0.0.1:8900"],
-    "node.db": ["init-node-db", "i", RELAY],
-}
-ALL = {**RECORDED, "my.ident": ["gen-ident"]}
-LONG = {"i": "idfile", "a": "address", "n": "nodeid", "p": "appid", "o": "output"}
-FORMS: dict[str, Callable[[str, str], list[str]]] = {
-    "short": lambda letter, value: [f"-{letter}", value],
-    "joined short": lambda letter, value: [f"-{letter}{value}"],
-    "short with =": lambda letter, value: [f"-{letter}={value}"],
-    "long": lambda letter, value: [f"--{LONG[letter]}", value],
-    "long with =": lambda letter, value: [f"--{LONG[letter]}={value}"],
-    "abbreviated": lambda letter, value: [f"--{LONG[letter][:2]}", value],
-}
+ALL = {**RECORDED, "my.ident": "gen-ident"}
+LONG = {"-i": "--idfile", "-a": "--address", "-n": "--nodeid", "-p": "--appid", "-o": "--output"}
 each_command = pytest.mark.parametrize("name", ALL)
 
 
-def command(name: str, output: object, form: str = "long") -> list[str]:
+@pytest.fixture(autouse=True)
+def among_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run commands in the directory of the original's files."""
+    monkeypatch.chdir(FILES)
+
+
+def command(name: str, output: object) -> list[str]:
     """Return the command line that creates a file."""
-    words = iter([*ALL[name], "o", str(output)])
-    line = [next(words)]
-    for word in words:
-        line += FORMS[form](word, next(words)) if word in LONG else [word]
-    return line
+    return [*ALL[name].split(), "-o", str(output)]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("names", [{}, LONG], ids=["short options", "long options"])
 @pytest.mark.parametrize("name", RECORDED)
-def test_commands_create_the_files_of_the_original(name, form, tmp_path, capsys):
-    assert run_stmgr(capsys, *command(name, tmp_path / name, form)) == (0, "", "")
+def test_commands_create_the_files_of_the_original(name, names, tmp_path, capsys):
+    line = [names.get(word, word) for word in command(name, tmp_path / name)]
+    assert run_stmgr(capsys, *line) == (0, "", "")
     assert (tmp_path / name).read_bytes() == (FILES / name).read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_gen_ident_creates_a_new_identity_each_time(form, tmp_path, capsys):
+def test_gen_ident_creates_a_new_identity_each_time(tmp_path, capsys):
     for name in ("a", "b"):
-        assert run_stmgr(capsys, *command("my.ident", tmp_path / name, form)) == (0, "", "")
+        assert run_stmgr(capsys, *command("my.ident", tmp_path / name)) == (0, "", "")
     assert load_identity(tmp_path / "a").public_key != load_identity(tmp_path / "b").public_key
     assert (tmp_path / "a").stat().st_size == (FILES / "relay.ident").stat().st_size
 
@@ -132,15 +117,9 @@ def test_the_version_is_shown(line, capsys):
         ("gen-iden -o x", "unknown command 'gen-iden'; did you mean gen-ident?"),
         ("hlep", "unknown command 'hlep'; did you mean help?"),
         ("help zzz", "unknown command 'zzz'"),
-        ("--verison", "unknown option --verison; did you mean --version?"),
         ("-o x gen-ident", "unknown option -o"),
-        ("gen-ident", "--output is missing"),
-        ("gen-ident -o x y", "unexpected argument 'y'"),
-        ("gen-ident --ouput x", "unknown option --ouput; did you mean --output?"),
         ("relay-ticket -i x", "--address and --output are missing"),
-        ("app-ticket -i x -o y --pbuyer=1", "--pbuyer must not have an argument"),
         ("show", "<file> is missing"),
-        ("show a --qr-output", "--qr-output requires argument"),
         ("relay-check a b", "unexpected argument 'b'"),
     ],
 )
@@ -160,34 +139,15 @@ def test_without_a_known_command_all_are_listed(line, capsys):
         assert re.search(rf"^  {name} +[A-Z].*\.$", err, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("relay-check a --json --trace", "--trace and --json cannot be used together; choose one"),
-        *(
-            (
-                f"relay-check a --timeout {value}",
-                f"--timeout must be a number of seconds from 0.1 to 3600, not '{value}'{hint}",
-            )
-            for value, hint in (("x", ""), ("nan", ""), ("0", ""), ("8s", "; for 8s write 8"))
-        ),
-    ],
-)
-def test_a_wrong_option_value_is_explained(line, reason, capsys):
-    assert run_stmgr(capsys, *line.split()) == (2, "", f"stmgr: {reason}\n")
-
-
 ADVICE = "copy the file again, or make a new one"
 INVALID_FILES = {
     "missing": (None, "there is no file with this name; check the name and the directory"),
-    "binary": (b"\x00\xff", "the file is binary, not an Offset file; check its name"),
     "no JSON": (b"hello", "the file is not an Offset file; check its name"),
     "damaged JSON": (
         b"{",
         "not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1);"
         f" {ADVICE}",
     ),
-    "huge": (b" " * 10**6, "the file is over 65536 bytes, too large for an Offset file; check its name"),
     "no key": (b"{}", f'the field "privateKey" is missing; {ADVICE}'),
     "a number": (b'{"privateKey": 1}', f'"privateKey" is a number, not a string; {ADVICE}'),
     "a short key": (b'{"privateKey": "AAAA"}', '"privateKey" has 4 characters; a 32-byte key has 43'),
@@ -222,21 +182,10 @@ def test_an_invalid_identity_file_is_explained(line, kind, tmp_path, capsys):
     assert not (tmp_path / "output").exists()
 
 
-@pytest.mark.parametrize("line", [["relay-check", "--json"], ["show"]])
-def test_an_invalid_ticket_file_is_explained(line, tmp_path, capsys):
-    path = tmp_path / "a.relay"
-    path.write_text('{"address": "h:1"}')
-    assert run_stmgr(capsys, *line, path) == (
-        1,
-        "",
-        f'stmgr: {path}: the field "publicKey" is missing; {ADVICE}\n',
-    )
-
-
 @pytest.mark.parametrize("name", ["relay.relay", "index.index", "node.ticket", "node.rcard"])
 def test_an_address_for_new_tickets_is_required(name, tmp_path, capsys):
     line = command(name, tmp_path / name)
-    line[line.index("--address") + 1] = "my_relay.example:80"
+    line[line.index("-a") + 1] = "my_relay.example:80"
     status, out, err = run_stmgr(capsys, *line)
     assert (status, out) == (2, "")
     assert err.startswith("stmgr: --address: the address 'my_relay.example:80' has '_' in its host name")
@@ -333,16 +282,3 @@ def test_an_interrupt_ends_the_process_with_status_130(tmp_path):
         assert output == (b"", b"")
     assert process.returncode == 130
     assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root has all permissions")
-def test_a_missing_permission_is_explained(tmp_path, capsys):
-    locked = tmp_path / "a.ident"
-    locked.write_bytes((FILES / "app.ident").read_bytes())
-    locked.chmod(0)
-    tmp_path.chmod(0o500)
-    for identity, path in ((str(locked), locked), (APP, tmp_path / "x")):
-        err = run_stmgr(capsys, "app-ticket", "-i", identity, "-o", tmp_path / "x").err
-        assert err.startswith(
-            f"stmgr: {path}: permission denied; you own {path if path == locked else tmp_path}; "
-        )

@@ -88,21 +88,23 @@ def test_every_option_with_a_value_is_found() -> None:
     assert "--check" not in VALUED
 
 
+def check(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Check a command line with a value that is refused, and what it needs besides; return as `fail` does."""
+    given = {"--laddr": "127.0.0.1:0"} | (FLEET if option.startswith("--fleet") else {}) | {option: value}
+    words = [word for pair in given.items() for word in pair]
+    return fail(*IDENTITY, *words, "--check", capsys=capsys)
+
+
 @pytest.mark.parametrize("option", sorted({*VALUED} - {*FILES_GIVEN}))
 def test_an_error_has_the_name_of_its_option(option, capsys):
-    given = {"--laddr": "127.0.0.1:0"} | (FLEET if option.startswith("--fleet") else {}) | {option: "?!"}
-    words = [word for pair in given.items() for word in pair]
-    status, sentence = fail(*IDENTITY, *words, "--check", capsys=capsys)
+    status, sentence = check(option, "?!", capsys)
     assert status == 2
     assert re.match(f"strelay: {option}(:| must be| has) ", sentence)
 
 
 @pytest.mark.parametrize("option", ["--laddr", "--status", "--fleet-laddr", "--fleet-address"])
 def test_a_check_resolves_names(option, capsys):
-    given = {"--laddr": "127.0.0.1:0"} | (FLEET if option.startswith("--fleet") else {})
-    given[option] = "nobody.invalid:1"
-    words = [word for pair in given.items() for word in pair]
-    status, sentence = fail(*IDENTITY, *words, "--check", capsys=capsys)
+    status, sentence = check(option, "nobody.invalid:1", capsys)
     assert status == 1
     assert sentence.startswith(f"strelay: {option}: the name nobody.invalid does not resolve (")
 

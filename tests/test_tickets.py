@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,12 +90,15 @@ ALL_FIELDS = [
 ]
 
 
+def recorded_values(name: str, path: tuple[str, ...]) -> tuple[dict[str, object], dict[str, object]]:
+    """Return the values of a file, and the object among them that has the field at `path`."""
+    values = json.loads((FILES / name).read_text())
+    return values, functools.reduce(dict.__getitem__, path[:-1], values)
+
+
 @pytest.mark.parametrize(("name", "path"), ALL_FIELDS)
 def test_a_missing_field_is_named(name, path):
-    values = json.loads((FILES / name).read_text())
-    holder = values
-    for key in path[:-1]:
-        holder = holder[key]
+    values, holder = recorded_values(name, path)
     del holder[path[-1]]
     with pytest.raises(FileError) as caught:
         read(type(RECORDED[name]), values)
@@ -116,10 +120,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("name", "path"), ALL_FIELDS)
 def test_a_value_of_another_type_is_named(name, path):
-    values = json.loads((FILES / name).read_text())
-    holder = values
-    for key in path[:-1]:
-        holder = holder[key]
+    values, holder = recorded_values(name, path)
     right = type(holder[path[-1]])
     for what, wrong in WRONG.items():
         if type(wrong) is right:

@@ -241,24 +241,26 @@ def test_a_terminal_gets_colour_unless_no_color_is_set(environment):
     assert conversation_of(re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()) == CONVERSATION
 
 
+def trace_in_terminal(ticket: Path, columns: int) -> tuple[int, str]:
+    """Run a check with a trace on a terminal; return its status and the text, which must fit."""
+    command = [sys.executable, ROOT / "stmgr.py", "relay-check", ticket, "--trace"]
+    status, shown = run_in_terminal(command, columns=columns)
+    text = re.sub(r"\x1b\[[0-9;]*[mK]", "", shown).replace("\r", "")
+    assert [line for line in text.splitlines() if len(line) > columns] == []
+    return status, text
+
+
 @pytest.mark.parametrize("columns", [40, 60, 80, 100])
 def test_a_trace_fits_the_terminal(columns, ticket_file):
-    command = [sys.executable, ROOT / "stmgr.py", "relay-check", ticket_file, "--trace"]
-    status, shown = run_in_terminal(command, columns=columns)
-    lines = re.sub(r"\x1b\[[0-9;]*[mK]", "", shown).replace("\r", "").splitlines()
+    status, text = trace_in_terminal(ticket_file, columns)
     assert status == 0
-    assert [line for line in lines if len(line) > columns] == []
-    assert shown.count("ExchangeDh") > 6
+    assert text.count("ExchangeDh") > 6
 
 
 def test_a_failed_trace_fits_the_terminal(tmp_path):
     path = tmp_path / "a.relay"
     RelayTicket(bytes(32), Address("127.0.0.1", 1)).save(path)
-    command = [sys.executable, ROOT / "stmgr.py", "relay-check", path, "--trace"]
-    status, shown = run_in_terminal(command, columns=60)
-    lines = re.sub(r"\x1b\[[0-9;]*[mK]", "", shown).replace("\r", "").splitlines()
-    assert status == 1
-    assert [line for line in lines if len(line) > 60] == []
+    assert trace_in_terminal(path, 60)[0] == 1
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 108])

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from offset_common.wire.capnp import data_pointer, discriminant_word, segment_table, struct_pointer
-from offset_common.wire.packing import pack
 from tests.attack import ATTACKER
 from tests.attack.harness import Attack
 from tests.support.relay_log import Reason
+from tests.wire.layout import channel_message
 
 
 @pytest.mark.slow
@@ -22,8 +21,7 @@ from tests.support.relay_log import Reason
     ids=["slow words", "single bytes", "zero runs"],
 )
 def test_expensive_packing_ends_its_connection(attack: Attack, words: int, body: bytes) -> None:
-    head = struct_pointer(0, 0, 2) + bytes(8) + struct_pointer(0, 1, 1) + discriminant_word(1)
-    bomb = pack(segment_table(5 + words)) + pack(head + data_pointer(0, 8 * words)) + body
+    bomb = channel_message(body, words)
     swarm = attack.swarm()
     ends = [near for near, _ in swarm.tunnels(40, ATTACKER)]
     for end in ends:

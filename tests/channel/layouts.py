@@ -43,14 +43,6 @@ def as_unknown(payload: bytes, padding: bytes) -> bytes:
 ENCODERS = [as_released, as_own]
 
 
-def one_zero(size: int) -> bytes:
-    return b"\x01\x02\x03\x00\x05\x06\x07\x08" * (size // 8 + 1)
-
-
-def two_zeros(size: int) -> bytes:
-    return b"\x01\x02\x00\x04\x05\x00\x07\x08" * (size // 8 + 1)
-
-
 def mixed(size: int) -> bytes:
     chance = random.Random(size)
     return bytes(chance.choice((0, 0, 0, 1, 255)) for _ in range(size))
@@ -60,8 +52,8 @@ FILLINGS: dict[str, Callable[[int], bytes]] = {
     "random": lambda size: random.Random(size).randbytes(size),
     "zeros": bytes,
     "ones": lambda size: b"\xff" * size,
-    "one zero a word": lambda size: one_zero(size)[:size],
-    "two zeros a word": lambda size: two_zeros(size)[:size],
+    "one zero a word": lambda size: (b"\x01\x02\x03\x00\x05\x06\x07\x08" * (size // 8 + 1))[:size],
+    "two zeros a word": lambda size: (b"\x01\x02\x00\x04\x05\x00\x07\x08" * (size // 8 + 1))[:size],
     "zeros mostly": mixed,
 }
 

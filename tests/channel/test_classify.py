@@ -27,6 +27,7 @@ from tests.channel.layouts import (
     as_released_user,
     as_unknown,
     distorted_message,
+    ka_message,
     mixed,
     mutate,
     whole_words,
@@ -217,10 +218,7 @@ def some_words(count: int) -> bytes:
 
 def user_of_words(payload: int) -> bytes:
     """Pack a KaMessage with `payload` words, some of them zero, so that it fits a ChannelMessage."""
-    user = pack(segment_table(3 + payload)) + pack(
-        struct_pointer(0, 1, 1) + discriminant_word(1) + data_pointer(0, 8 * payload)
-    )
-    return user + zero_words(3000) + some_words(payload - 3000)
+    return ka_message(payload, zero_words(3000) + some_words(payload - 3000))
 
 
 def behind_words(padding: int, user: bytes, some_words: Callable[[int], bytes] = some_words) -> bytes:
@@ -243,9 +241,8 @@ def test_size_limit_is_the_decoders():
 
 @pytest.mark.parametrize(("words", "accepted"), [(8000, True), (18_500, False), (60_000, False)])
 def test_zeros_beyond_the_allowance_are_not_accepted(words, accepted):
-    head = struct_pointer(0, 1, 1) + discriminant_word(1) + data_pointer(0, 8 * words)
     for start in (8, 300):  # the user data is one run, or more
-        user = pack(segment_table(3 + words)) + pack(head) + some_words(start) + zero_words(words - start)
+        user = ka_message(words, some_words(start) + zero_words(words - start))
         assert check(behind_words(0, user)) is accepted
     assert check(behind_words(words, KaMessage(b"message").encode(), zero_words)) is accepted
 

@@ -42,11 +42,6 @@ STREAM, EVENTS = recorded_stream()
 CUTS = st.lists(st.integers(0, len(STREAM)), max_size=30).map(sorted)
 
 
-def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
-    """Split the stream at these positions."""
-    return [stream[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(stream)])]
-
-
 # Splitting.
 
 
@@ -54,7 +49,9 @@ def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
 @given(CUTS, st.binary(max_size=7))
 def test_split_stream_gives_the_same_events_and_the_rest(cuts, trailing):
     server = relay()
-    events = [event for piece in pieces(STREAM + trailing, cuts) for event in receive(server, piece)]
+    stream, events = STREAM + trailing, []
+    for begin, end in zip([0, *cuts], [*cuts, len(stream)]):
+        events += receive(server, stream[begin:end])
     assert events == EVENTS
     assert server.received_size == len(trailing)
     assert server.take_received() == trailing
@@ -72,12 +69,6 @@ def test_version_is_sent_first_unless_already_sent():
     rest = Connection(NODE, 0.0, None, Randomness(1), version_sent=True).data_to_send()
     assert everything == VERSION_FRAME + rest
     assert bytes.fromhex("00000000 00000004 00000000") == VERSION_FRAME
-
-
-def test_data_to_send_returns_each_byte_once():
-    client = node()
-    assert client.data_to_send()
-    assert client.data_to_send() == b""
 
 
 # Damage.

@@ -158,10 +158,11 @@ def test_any_payload_of_64_kib_passes(filling, encode):
 
 
 @pytest.mark.parametrize("encode", [as_unknown, *ENCODERS])
-def test_largest_payload_fits_a_frame(encode):
+@pytest.mark.parametrize("padding_size", [0, 65_535])
+def test_largest_payload_fits_a_frame(encode, padding_size):
     payload = random.Random(3).randbytes(MAX_MESSAGE_SIZE)
     tunnel = Tunnel()
-    tunnel.feed_fast(tunnel.frame(encode(payload, b"")))
+    tunnel.feed_fast(tunnel.frame(encode(payload, payload[:padding_size])))
     assert tunnel.payloads == [payload]
     assert tunnel.frame_sizes[0] <= MAX_FRAME_SIZE
 

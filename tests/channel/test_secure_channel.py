@@ -227,9 +227,6 @@ def test_rekeys_at_any_time_lose_or_reorder_nothing(actions):
     assert may_rekey(one.channel) and may_rekey(other.channel)
 
 
-# Encrypted messages.
-
-
 # Padding.
 
 

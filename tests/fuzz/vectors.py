@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from offset_common.wire.messages import ChannelMessage
-from tests.channel.recorded import FOLDER, HANDSHAKE_FRAMES, Recording, load
+from tests.channel.recorded import HANDSHAKE_FRAMES, Recording, load
 
 NAMES = ("handshake", "channel", "rekey")
 DIRECTIONS = ("sent", "received")
@@ -48,8 +48,3 @@ def role_messages() -> list[bytes]:
     """Return the messages in the KaMessages, such as those of section 7 of docs/protocol.md."""
     found = [message for recording in _recordings() for message in recording.messages]
     return [message for message in found if len(message) <= LARGEST_SEED]
-
-
-def files() -> list[bytes]:
-    """The content of each file that the original tools wrote."""
-    return [path.read_bytes() for path in sorted((FOLDER / "files").iterdir())]

@@ -57,6 +57,12 @@ def packed(*segments: bytes) -> bytes:
     return pack(table) + b"".join(map(pack, segments))
 
 
+def channel_message(packed_user: bytes, words: int) -> bytes:
+    """Pack a ChannelMessage around `words` packed words of its user data."""
+    root = near(STRUCT, 0, sections(0, 2)) + word(0) + near(STRUCT, 0, sections(1, 1)) + word(1)
+    return pack(word(0, 5 + words)) + pack(root + near(LIST, 0, elements(8 * words))) + packed_user
+
+
 def scatter(one_segment: bytes, places: Iterable[Place]) -> list[bytes]:
     """Distribute the objects of a one-segment message over several segments.
 
