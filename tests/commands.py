@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import pytest
 
@@ -30,14 +30,22 @@ def run_stmgr(capsys: pytest.CaptureFixture[str], *words: object) -> Outcome:
     return Outcome(status, *capsys.readouterr())
 
 
-def run_script(script: str, *words: object, **environment: str) -> Outcome:
-    """Run a script of the project as a program, with additional environment variables."""
+def run_python(
+    *words: object, directory: Optional[Path] = None, environment: Optional[dict[str, str]] = None
+) -> Outcome:
+    """Run the Python of the tests with some arguments and additional environment variables."""
     done = subprocess.run(
-        [sys.executable, ROOT / script, *map(str, words)],
-        env={**os.environ, **environment},
+        [sys.executable, *map(str, words)],
+        cwd=directory,
+        env={**os.environ, **(environment or {})},
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=90,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def run_script(script: str, *words: object, **environment: str) -> Outcome:
+    """Run a script of the project as a program, with additional environment variables."""
+    return run_python(ROOT / script, *words, environment=environment)

@@ -17,6 +17,7 @@ import pytest
 from offset_common.identity import encode_key
 from offset_common.relay.log_format import format_time
 from tests.documents import FAIL2BAN_COMMANDS
+from tests.support.client import wait_for_end
 from tests.support.encoding import VERSION_FRAME
 from tests.support.node import Node, make_tunnel
 from tests.support.process import PATIENCE, ROOT
@@ -32,14 +33,9 @@ BANNED = {"127.0.0.2", "127.0.0.3", "127.0.0.4", "::1"}
 def disturb(relay: RelayProcess, source: str, data: bytes) -> None:
     """Connect from an address, send something, and wait for the end."""
     relay_host = "::1" if ":" in source else "127.0.0.1"
-    sock = socket.create_connection((relay_host, relay.port), PATIENCE, source_address=(source, 0))
-    with sock:
+    with socket.create_connection((relay_host, relay.port), PATIENCE, source_address=(source, 0)) as sock:
         sock.sendall(data)
-        try:
-            while sock.recv(1000):
-                pass
-        except ConnectionError:
-            pass
+        wait_for_end(sock)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 from offset_common.address import Address, parse_listen_address
 from offset_common.errors import UsageError
 from offset_common.tickets import RelayTicket
+from tests.commands import run_python
 from tests.documents import environment, make_clone
 from tests.support.process import PATIENCE, ROOT, free_port, ready_relay
 from tools.run import address_to_reach, next_steps
@@ -77,16 +78,9 @@ def test_reach_is_explained_truthfully(ticket: Address, listen: Address, expecte
 def test_file_in_the_place_of_the_directory_is_explained(tmp_path: Path) -> None:
     clone = make_clone(tmp_path)
     (clone / "relay").touch()
-    done = subprocess.run(
-        [sys.executable, "tools/run.py"],
-        cwd=clone,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("make run: relay: this is a file; move it away")
+    status, out, err = run_python("tools/run.py", directory=clone, environment=environment())
+    assert (status, out) == (1, "")
+    assert err.startswith("make run: relay: this is a file; move it away")
 
 
 @pytest.mark.parametrize("variable", ["ADDRESS=relay", "LADDR=4567"])

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import ast
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.commands import FILES, ROOT
+from tests.commands import FILES, ROOT, Outcome, run_python
 from tests.support.relay_process import start_relay
 
 __all__ = ["start_relay"]
@@ -46,23 +45,14 @@ for module, name in ((socket, "SOCK_SEQPACKET"), (os, "sched_getaffinity")):
         delattr(module, name)
 """
 RUN_SCRIPT = "\nimport runpy\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
-PATIENCE = 90.0  # seconds
 
 
-def run_code(code: str, *line: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, line)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+def run_code(code: str, *line: object) -> Outcome:
+    return run_python("-c", code, *line, directory=ROOT)
 
 
-def run_on(system: str, script: str, *line: object) -> tuple[int, str, str]:
-    done = run_code(system + RUN_SCRIPT, script, *line)
-    return done.returncode, done.stdout, done.stderr
+def run_on(system: str, script: str, *line: object) -> Outcome:
+    return run_code(system + RUN_SCRIPT, script, *line)
 
 
 def test_stmgr_works_without_unix_modules(tmp_path):
@@ -109,8 +99,7 @@ with listen(ticket, ours) as listener:
 
 def test_clients_work_without_unix_modules(tmp_path, start_relay):
     start_relay().ticket.save(tmp_path / "a.relay")
-    done = run_code(WINDOWS + CLIENTS, tmp_path / "a.relay")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "olleh\n", "")
+    assert run_code(WINDOWS + CLIENTS, tmp_path / "a.relay") == (0, "olleh\n", "")
 
 
 @pytest.mark.parametrize("options", [[], ["--workers", "1"], ["--workers", "auto"]])
@@ -118,8 +107,7 @@ def test_one_process_works_without_linux_features(options, tmp_path, start_relay
     drop_interpreter = "\nsys.argv.pop(1)"  # the command line of the relay begins with it
     relay = start_relay(*options, prefix=[sys.executable, "-c", MAC + drop_interpreter + RUN_SCRIPT])
     relay.ticket.save(tmp_path / "a.relay")
-    done = run_code(MAC + CLIENTS, tmp_path / "a.relay")
-    assert (done.stdout, done.stderr) == ("olleh\n", "")
+    assert run_code(MAC + CLIENTS, tmp_path / "a.relay") == (0, "olleh\n", "")
     relay.stop_cleanly()
 
 
@@ -155,8 +143,8 @@ from offset_common.status.routes import Routes
 answer = Routes(None, None, None, None, any_host=True)._page
 print(__import__("offset_common").__file__, len(PAGE.read_text("utf-8")) > 1000, len(answer.body) > 1000)
 """
-    done = run_code(code, tmp_path / "offset.zip")
-    assert done.stdout == f"{tmp_path}/offset.zip/offset_common/__init__.py True True\n", done.stderr
+    found = f"{tmp_path}/offset.zip/offset_common/__init__.py True True\n"
+    assert run_code(code, tmp_path / "offset.zip") == (0, found, "")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -8,7 +8,6 @@ import re
 import select
 import socket
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from offset_common.tools import measurements, relay_check
 from offset_common.tools.failures import Cause
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import InitConnection, InitRole
-from tests.commands import ROOT, run_script
+from tests.commands import ROOT, run_python, run_script
 from tests.support.channel import KeyPair
 from tests.support.client import client_threads, play_relay, ticket_for, wait_for_end
 from tests.support.hosts import unanswered_port
@@ -326,11 +325,5 @@ def test_other_commands_do_not_import_the_client(tmp_path):
         " print([name for name in sys.modules if name.startswith(('offset_common.client', 'segno'))]);"
         " sys.exit(status)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "gen-ident", "-o", str(tmp_path / "a")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "[]\n"
+    line = ["-c", program, "gen-ident", "-o", tmp_path / "a"]
+    assert run_python(*line, directory=ROOT) == (0, "[]\n", "")

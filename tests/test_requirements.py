@@ -14,7 +14,7 @@ import pytest
 import stmgr
 from offset_common import requirements
 from offset_common.commands.manage_files import COMMANDS
-from tests.commands import ROOT
+from tests.commands import ROOT, Outcome, run_python
 
 SCRIPTS = ["stmgr.py", "stforward.py", "strelay.py"]
 LINES = [["--help"], ["-V"], [], ["help"], *([name, "--help"] for name in COMMANDS), ["gen-ident", "-o", "x"]]
@@ -55,18 +55,9 @@ def refuse(module, name, method=None):
 RUN = "\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')"
 
 
-def run_without(part: str, script: str, *line: str) -> tuple[int, str, str]:
+def run_without(part: str, script: str, *line: str) -> Outcome:
     """Run a script in a process that lacks a part."""
-    code = PRELUDE + part + RUN
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT / script), *line],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+    return run_python("-c", PRELUDE + part + RUN, ROOT / script, *line, directory=ROOT)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -150,16 +141,9 @@ def test_a_docopt_that_finds_no_options_is_named(version, monkeypatch, capsys):
 
 def refusal_of_help(option: str, script: Path, directory: Path) -> str:
     """Run `script --help` with an option of Python; return the one line with which it refuses."""
-    done = subprocess.run(
-        [sys.executable, option, "-B", script, "--help"],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    return done.stderr
+    status, out, err = run_python(option, "-B", script, "--help", directory=directory)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    return err
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

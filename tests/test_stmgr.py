@@ -16,7 +16,7 @@ import stmgr
 from offset_common.command_line import as_started
 from offset_common.commands.manage_files import COMMANDS, VERSION
 from offset_common.identity import load_identity
-from tests.commands import FILES, ROOT, run_stmgr
+from tests.commands import FILES, ROOT, run_python, run_stmgr
 from tests.minimal_tunnel import RECORDED
 
 RELAY = str(FILES / "relay.ident")
@@ -212,10 +212,8 @@ def test_the_script_runs_in_any_directory(tmp_path):
 @pytest.mark.parametrize("line", [["--help"], ["relay-ticket", "--help"], []], ids=" ".join)
 def test_pages_have_the_name_that_started_the_program(line, name, tmp_path):
     (tmp_path / name).symlink_to(ROOT / "stmgr.py")
-    done = subprocess.run(
-        [sys.executable, tmp_path / name, *line], capture_output=True, text=True, check=False
-    )
-    page = done.stdout + done.stderr
+    _, out, err = run_python(tmp_path / name, *line)
+    page = out + err
     assert re.search(rf"\nUsage:\n  {re.escape(name)} ", page)
     assert set(re.findall(r"\b(?:offset-files|stmgr|strelay)(?:\.py)?(?= [a-z-])", page)) <= {name, "stmgr"}
     assert ("stmgr.py" in page) is (name == "stmgr.py")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +11,7 @@ import pytest
 import strelay
 from offset_common import __version__
 from offset_common.relay.signals import HANDLED
-from tests.commands import FILES, ROOT, run_script
+from tests.commands import FILES, ROOT, run_python, run_script
 
 IDENTITY = ["-i", str(FILES / "relay.ident")]
 
@@ -44,8 +42,7 @@ def test_the_version_has_the_name_of_the_program(option, capsys):
 @pytest.mark.parametrize("name", ["strelay", "strelay.py", "my-relay"])
 def test_the_help_has_the_name_that_started_it(name, tmp_path):
     (tmp_path / name).symlink_to(ROOT / "strelay.py")
-    line = [sys.executable, tmp_path / name, "--help"]
-    page = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    page = run_python(tmp_path / name, "--help").out
     assert f"\nUsage:\n  {name} --idfile FILE" in page
     assert re.findall(r"\bstmgr\S* gen-ident", page) == [
         "stmgr.py gen-ident" if name == "strelay.py" else "stmgr gen-ident"

@@ -21,7 +21,7 @@ from tests.wire.layout import channel_message
     ids=["slow words", "single bytes", "zero runs"],
 )
 def test_expensive_packing_ends_its_connection(attack: Attack, words: int, body: bytes) -> None:
-    bomb = channel_message(body, words)
+    bomb = channel_message(body, 8 * words)
     swarm = attack.swarm()
     ends = [near for near, _ in swarm.tunnels(40, ATTACKER)]
     for end in ends:

@@ -8,7 +8,7 @@ from typing import Callable
 from offset_common.wire.capnp import data_pointer, discriminant_word, segment_table, struct_pointer
 from offset_common.wire.messages import ChannelMessage, KaMessage
 from offset_common.wire.packing import pack, pack_literal
-from tests.wire import oracle
+from tests.wire import layout, oracle
 
 FIRST_SEGMENT_WORDS = 1024  # of the released nodes' message builder
 
@@ -71,16 +71,8 @@ def ka_message(words: int, packed: bytes) -> bytes:
 
 def channel_message(padding: bytes, user: bytes) -> bytes:
     """Pack a ChannelMessage in one segment, zeros packed away in padding and user data."""
-    filled = whole_words(padding) + discriminant_word(1) + data_pointer(0, len(user)) + whole_words(user)
-    count = len(whole_words(padding)) // 8
-    head = struct_pointer(0, 0, 2) + data_pointer(1, len(padding)) + struct_pointer(count, 1, 1)
-    return (
-        pack(segment_table((len(head) + len(filled)) // 8))
-        + pack(head)
-        + pack(filled[: 8 * count])
-        + pack(filled[8 * count : 8 * count + 16])
-        + pack(filled[8 * count + 16 :])
-    )
+    packed_padding, packed_user = (pack(whole_words(each)) for each in (padding, user))
+    return layout.channel_message(packed_user, len(user), packed_padding, len(padding))
 
 
 # Messages built word by word, some with wrong numbers in their structure, packed in unusual ways.

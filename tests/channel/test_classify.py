@@ -33,7 +33,7 @@ from tests.channel.layouts import (
     whole_words,
     zero_words,
 )
-from tests.wire import oracle
+from tests.wire import layout, oracle
 
 
 class Meaning(NamedTuple):
@@ -223,10 +223,7 @@ def user_of_words(payload: int) -> bytes:
 
 def behind_words(padding: int, user: bytes, some_words: Callable[[int], bytes] = some_words) -> bytes:
     """Pack a ChannelMessage with `padding` words of padding, which `some_words` packs."""
-    words = 5 + padding + len(whole_words(user)) // 8
-    head = struct_pointer(0, 0, 2) + data_pointer(1, 8 * padding) + struct_pointer(padding, 1, 1)
-    tail = pack(discriminant_word(1) + data_pointer(0, len(user)))
-    return pack(segment_table(words)) + pack(head) + some_words(padding) + tail + pack_literal(user)
+    return layout.channel_message(pack_literal(user), len(user), some_words(padding), 8 * padding)
 
 
 def test_size_limit_is_the_decoders():

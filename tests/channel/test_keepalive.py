@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 
 from offset_common.channel.connection import Connection
-from offset_common.channel.events import HandshakeCompleted, MessageReceived
-from offset_common.channel.keepalive import ChannelState, KeepaliveChannel
 from offset_common.constants import MAX_KEEPALIVE_PADDING_SENT
 from offset_common.errors import SilenceError
 from offset_common.wire.messages import KaMessage
@@ -163,20 +161,3 @@ def test_keepalive_is_padded_with_at_most_127_bytes(first):
     )
     assert len(keepalive.rand_padding) == first % 128 <= MAX_KEEPALIVE_PADDING_SENT
     assert len(message.rand_padding) == first
-
-
-def test_two_nodes_share_a_channel_through_their_tunnel():
-    one = KeepaliveChannel(NODE, START, RELAY.public_key, Randomness(1))
-    other = KeepaliveChannel(RELAY, START, NODE.public_key, Randomness(2))
-    assert one.state is ChannelState.RAND_NONCE
-    events = []
-    while one.outgoing or other.outgoing:
-        for sender, receiver in ((one, other), (other, one)):
-            payloads, sender.outgoing[:] = list(sender.outgoing), []
-            events += [receiver.receive_payload(payload, START) for payload in payloads]
-    assert [event for event in events if event] == [
-        HandshakeCompleted(RELAY.public_key),
-        HandshakeCompleted(NODE.public_key),
-    ]
-    one.send(b"end to end", START)
-    assert other.receive_payload(one.outgoing.pop(), START) == MessageReceived(b"end to end")

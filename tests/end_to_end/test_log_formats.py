@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from typing import Any, Optional
 import pytest
 
 from tests.log_calls import OF_EVERY_LINE, documented_events
+from tests.support.client import wait_for_end
 from tests.support.fleet import LIBRARIES
 from tests.support.node import Endpoint, Node, make_tunnel
 from tests.support.process import LoggedProcess, wait_until
@@ -66,9 +66,7 @@ def lines_of_a_life(
             for _ in range(15):
                 with socket.create_connection(endpoint.address) as sock:
                     sock.sendall(b'GET /"\n<0>error: forged\r\n\r\n')
-                    with contextlib.suppress(ConnectionError):
-                        while sock.recv(100):
-                            pass
+                    wait_for_end(sock)
             relay.wait_for_line("HTTP request", 10)
             for child in relay.children:
                 os.kill(child, signal.SIGKILL)

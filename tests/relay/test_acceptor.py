@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import socket
 
 from offset_common.relay.acceptor import Acceptor
@@ -78,17 +77,6 @@ def test_out_of_descriptors_pauses_and_evicts(harness: Harness) -> None:
     harness.run_until(lambda: len(harness.relay.admission) == 1)
     silent.sock.close()
     listener.close()
-
-
-def test_accept_rate_is_limited(harness: Harness) -> None:
-    limited = Listener(harness, rate=3)
-    harness.advance(math.ceil(harness.clock()) - harness.clock())
-    limited.connect(5)
-    harness.run_rounds(20)
-    assert len(harness.relay.admission) == 3
-    harness.advance(1.5)
-    harness.run_until(lambda: len(harness.relay.admission) == 5)
-    limited.close()
 
 
 def test_accepting_goes_on_at_the_rate_before_the_next_second(harness: Harness) -> None:

@@ -57,10 +57,13 @@ def packed(*segments: bytes) -> bytes:
     return pack(table) + b"".join(map(pack, segments))
 
 
-def channel_message(packed_user: bytes, words: int) -> bytes:
-    """Pack a ChannelMessage around `words` packed words of its user data."""
-    root = near(STRUCT, 0, sections(0, 2)) + word(0) + near(STRUCT, 0, sections(1, 1)) + word(1)
-    return pack(word(0, 5 + words)) + pack(root + near(LIST, 0, elements(8 * words))) + packed_user
+def channel_message(user: bytes, size: int, padding: bytes = b"", padding_size: int = 0) -> bytes:
+    """Pack a ChannelMessage in one segment around packed user data of `size` bytes, and packed padding."""
+    words, padding_words = -(-size // 8), -(-padding_size // 8)
+    root = near(STRUCT, 0, sections(0, 2)) + near(LIST, 1, elements(padding_size))
+    content = word(1) + near(LIST, 0, elements(size))
+    head = pack(root + near(STRUCT, padding_words, sections(1, 1)))
+    return pack(word(0, 5 + padding_words + words)) + head + padding + pack(content) + user
 
 
 def scatter(one_segment: bytes, places: Iterable[Place]) -> list[bytes]:

@@ -46,13 +46,6 @@ def packed(message: fields.Message, slack: Optional[Sequence[int]] = None) -> by
     return written
 
 
-def segment_count(builder: Any) -> int:
-    """Count the segments of a message that the oracle built."""
-    count = int.from_bytes(builder.to_bytes()[:4], "little") + 1
-    builder.clear_write_flag()  # otherwise it warns when the message is written again
-    return count
-
-
 def read(kind: type[fields.Message], data: bytes) -> fields.Message:
     """Read a packed message of a kind with the oracle; return it as our class."""
     reader = getattr(schema, kind.__name__).from_bytes_packed(data)

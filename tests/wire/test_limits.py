@@ -79,7 +79,7 @@ EXPENSIVE = {
 
 KINDS = [
     (KaMessage, lambda packed, words: ka_message(words, packed), 1),
-    (ChannelMessage, channel_message, 2),
+    (ChannelMessage, lambda packed, words: channel_message(packed, 8 * words), 2),
 ]
 
 

@@ -104,16 +104,6 @@ def message_stream(message: Message) -> bytes:
     return written
 
 
-@pytest.mark.parametrize("first_segment", [1, 2, 3, 5, 1024])
-@pytest.mark.parametrize("padding", [0, 1, 255, 8000, 65_535])
-def test_padding_of_the_original_reads_in_any_segments(first_segment, padding):
-    message = ChannelMessage(bytes(i * i % 251 for i in range(padding)), b"user data")
-    slack = [first_segment - 1, first_segment // 2]
-    built = oracle.build(message, slack)
-    assert first_segment == 1024 or oracle.segment_count(built) > 1
-    assert ChannelMessage.decode(built.to_bytes_packed()) == message
-
-
 @pytest.mark.parametrize(
     ("kind", "root", "known"),
     [
