@@ -84,8 +84,7 @@ def _connections(census: Census) -> Iterator[Metric]:
     traffic.add_metric(["received"], census.traffic.received)
     traffic.add_metric(["sent"], census.traffic.sent)
     yield traffic
-    total = census.connections + sum(census.ended.values())
-    yield _counter("connection_attempts", "Connections accepted or refused.", total)
+    yield _counter("connection_attempts", "Connections accepted or refused.", census.attempts)
     yield _counter("handshakes", "Handshakes completed.", census.handshakes)
     yield _counter("tunnels", "Tunnels created.", census.tunnels)
     yield _counter("bugs", "Errors in the relay that ended a connection.", census.bugs)

@@ -90,7 +90,7 @@ def status_report(
         "queued_bytes": census.queued,
         "waiting_for_buffers": census.waiting_for_buffers,
         "totals": {
-            "connections": census.connections + sum(census.ended.values()),
+            "connections": census.attempts,
             "handshakes": census.handshakes,
             "tunnels": census.tunnels,
             "received_bytes": census.traffic.received,

@@ -65,6 +65,7 @@ class Census(NamedTuple):
         limits: all limits, with their use.
         keys: authenticated connections of each key.
         addresses: connections of each IPv4 address or IPv6 prefix.
+        attempts: connections accepted or refused since startup.
         ended: connections that ended or were refused, since startup, by reason.
         tunnels: tunnels created since startup.
         handshakes: handshakes completed since startup.
@@ -80,6 +81,7 @@ class Census(NamedTuple):
     limits: tuple[Use, ...]
     keys: dict[bytes, int]
     addresses: dict[str, int]
+    attempts: int
     ended: dict[CloseReason, int]
     tunnels: int
     handshakes: int

@@ -113,19 +113,21 @@ def common_limits(relay: SurveyedRelay) -> tuple[Use, ...]:
 class _Walk:
     """Looks at every connection that was open at the beginning.
 
-    Totals stay correct if connections end meanwhile: the bytes of ended connections are read at the
-    beginning, and every other connection adds its own once, whether it has ended since or not. So a total
-    never decreases from one walk to the next.
+    Totals stay correct if connections end meanwhile: what is known of ended connections is read at the
+    beginning, and every other connection counts once, whether it has ended since or not. So a total never
+    decreases from one walk to the next.
     """
 
     def __init__(self, relay: SurveyedRelay, with_rows: bool) -> None:
         self._relay = relay
         self._with_rows = with_rows
         self._rows: list[Row] = []
-        self._left = iter(relay.admission.all())
+        connections = relay.admission.all()
+        self._left = iter(connections)
         self._received, self._sent = relay.totals.traffic
         self._queued = 0
         self._ended = dict(relay.totals.ended)
+        self._attempts = len(connections) + sum(self._ended.values())
         self._roles: Counter[str] = Counter()
         self._wall_clock = time.time() - relay.loop.now  # seconds to add to the loop's time
 
@@ -162,6 +164,7 @@ class _Walk:
             limits=(*common_limits(relay), *_single_limits(relay, keys, addresses)),
             keys=keys,
             addresses=addresses,
+            attempts=self._attempts,
             ended=self._ended,
             tunnels=relay.rendezvous.joined,
             handshakes=relay.rendezvous.authenticated,

@@ -172,6 +172,7 @@ def test_totals_never_go_back_while_connections_end(rounds: int, harness: Harnes
     during = census_of(walk.finish())
     after = census_of(take(harness))
     assert during.traffic == after.traffic == (received, sent)
+    assert during.attempts == after.attempts == 6
     assert after.connections == 3
     assert 3 <= during.connections <= 6
 
