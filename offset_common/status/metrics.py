@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.homes import FleetView
 from offset_common.status.report import process_report
-from offset_common.status.snapshot import Census, Snapshot, Use
+from offset_common.status.survey import Snapshot, Use
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 PREFIX = "offset_relay_"
@@ -34,18 +34,17 @@ class _Once:
         return self._metrics
 
 
-def encode_metrics(snapshot: Snapshot, census: Census, started_at: float) -> bytes:
+def encode_metrics(snapshot: Snapshot, started_at: float) -> bytes:
     """Return the text of all metrics.
 
     Args:
         snapshot: the state.
-        census: the part of the snapshot about connections.
         started_at: seconds of the system's clock.
     """
     registry = CollectorRegistry(auto_describe=False)
-    metrics = [*_relay(snapshot), *_connections(census), *_limits(census.limits), *_process(started_at)]
-    if census.fleet is not None:
-        metrics += _fleet(census.fleet)
+    metrics = [*_relay(snapshot), *_limits(snapshot.limits), *_process(started_at)]
+    if snapshot.fleet is not None:
+        metrics += _fleet(snapshot.fleet)
     registry.register(_Once(metrics))
     return generate_latest(registry)
 
@@ -59,40 +58,37 @@ def _counter(name: str, text: str, value: float) -> Metric:
 
 
 def _relay(snapshot: Snapshot) -> Iterator[Metric]:
-    yield _gauge("draining", "Whether the relay is stopping (1) or not (0).", int(snapshot.health.draining))
+    yield _gauge("draining", "Whether the relay is stopping (1) or not (0).", int(snapshot.draining))
     yield _gauge(
         "loop_delay_seconds",
         "Time that the event loop took to start this snapshot.",
         snapshot.loop_delay,
     )
-
-
-def _connections(census: Census) -> Iterator[Metric]:
     roles = GaugeMetricFamily(PREFIX + "connections", "Connections by role.", labels=["role"])
-    for role, count in census.roles.items():
+    for role, count in snapshot.roles.items():
         roles.add_metric([role], count)
     yield roles
     ended = CounterMetricFamily(
         PREFIX + "connections_ended", "Connections that ended or were refused, by reason.", labels=["reason"]
     )
     for reason in CloseReason:
-        ended.add_metric([reason.name.lower()], census.ended.get(reason, 0))
+        ended.add_metric([reason.name.lower()], snapshot.ended.get(reason, 0))
     yield ended
     traffic = CounterMetricFamily(
         PREFIX + "traffic_bytes", "Bytes received from peers and sent to them.", labels=["direction"]
     )
-    traffic.add_metric(["received"], census.traffic.received)
-    traffic.add_metric(["sent"], census.traffic.sent)
+    traffic.add_metric(["received"], snapshot.traffic.received)
+    traffic.add_metric(["sent"], snapshot.traffic.sent)
     yield traffic
-    yield _counter("connection_attempts", "Connections accepted or refused.", census.attempts)
-    yield _counter("handshakes", "Handshakes completed.", census.handshakes)
-    yield _counter("tunnels", "Tunnels created.", census.tunnels)
-    yield _counter("bugs", "Errors in the relay that ended a connection.", census.bugs)
-    yield _gauge("queued_bytes", "Bytes that peers have not read yet.", census.queued)
+    yield _counter("connection_attempts", "Connections accepted or refused.", snapshot.attempts)
+    yield _counter("handshakes", "Handshakes completed.", snapshot.handshakes)
+    yield _counter("tunnels", "Tunnels created.", snapshot.tunnels)
+    yield _counter("bugs", "Errors in the relay that ended a connection.", snapshot.bugs)
+    yield _gauge("queued_bytes", "Bytes that peers have not read yet.", snapshot.queued)
     yield _gauge(
         "waiting_for_buffers",
         "Connections that are not read until there is memory.",
-        census.waiting_for_buffers,
+        snapshot.waiting_for_buffers,
     )
 
 

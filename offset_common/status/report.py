@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from heapq import nlargest, nsmallest
 from operator import itemgetter
 from typing import Any, Callable, NamedTuple, Optional, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, Callable, NamedTuple, Optional, TypeVar
 from offset_common import __version__
 from offset_common.identity import encode_key
 from offset_common.status.recent_log import Line
-from offset_common.status.snapshot import Census, Row, Snapshot
+from offset_common.status.survey import Row, Snapshot
 
 MAX_ROWS = 1000
 SHOWN_OWNERS = 10
@@ -61,7 +62,6 @@ class RelayFacts(NamedTuple):
 def status_report(
     facts: RelayFacts,
     snapshot: Snapshot,
-    census: Census,
     log: list[Line],
     name_of: NameOf,
     selection: Optional[Selection],
@@ -71,51 +71,51 @@ def status_report(
     Args:
         facts: the facts that do not change.
         snapshot: the state.
-        census: the part of the snapshot about connections.
         log: the latest lines.
         name_of: returns the name of a key.
         selection: the connections to list; None for none.
     """
+    rows, fleet = snapshot.rows, snapshot.fleet
     report: dict[str, Any] = {
         "version": __version__,
         "public_key": facts.public_key,
         "addresses": facts.addresses,
         "started": round(facts.started_at, 3),
         "time": round(snapshot.taken_at, 3),
-        "draining": snapshot.health.draining,
+        "draining": snapshot.draining,
         "loop_delay_seconds": round(snapshot.loop_delay, 6),
-        "limits": [use._asdict() for use in census.limits],
-        "connections": census.connections,
-        "roles": census.roles,
-        "queued_bytes": census.queued,
-        "waiting_for_buffers": census.waiting_for_buffers,
+        "limits": [use._asdict() for use in snapshot.limits],
+        "connections": snapshot.connections,
+        "roles": snapshot.roles,
+        "queued_bytes": snapshot.queued,
+        "waiting_for_buffers": snapshot.waiting_for_buffers,
         "totals": {
-            "connections": census.attempts,
-            "handshakes": census.handshakes,
-            "tunnels": census.tunnels,
-            "received_bytes": census.traffic.received,
-            "sent_bytes": census.traffic.sent,
-            "bugs": census.bugs,
+            "connections": snapshot.attempts,
+            "handshakes": snapshot.handshakes,
+            "tunnels": snapshot.tunnels,
+            "received_bytes": snapshot.traffic.received,
+            "sent_bytes": snapshot.traffic.sent,
+            "bugs": snapshot.bugs,
         },
         "keys": [
             {"key": encode_key(key), "name": name_of(key), "connections": count, **traffic}
-            for key, count, traffic in _largest(census.keys, census.rows, lambda row: row[0])
+            for key, count, traffic in _largest(snapshot.keys, rows, lambda row: row[0])
         ],
         "addresses_in_use": [
             {"address": address, "connections": count, **traffic}
-            for address, count, traffic in _largest(census.addresses, census.rows, lambda row: row[1].prefix)
+            for address, count, traffic in _largest(snapshot.addresses, rows, lambda row: row[1].prefix)
         ],
         "ended": [
             {"reason": reason.name.lower(), "text": reason.value, "count": count}
-            for reason, count in sorted(census.ended.items(), key=lambda item: -item[1])
+            for reason, count in sorted(snapshot.ended.items(), key=lambda item: -item[1])
         ],
         "log": [line._asdict() for line in log],
         "process": process_report(),
     }
-    if census.fleet is not None:
-        report["fleet"] = {**census.fleet._asdict(), "hosts": [each._asdict() for each in census.fleet.hosts]}
+    if fleet is not None:
+        report["fleet"] = {**fleet._asdict(), "hosts": [each._asdict() for each in fleet.hosts]}
     if selection is not None:
-        report["list"] = _list_report(census.rows, selection, name_of)
+        report["list"] = _list_report(rows, selection, name_of)
     return report
 
 
@@ -131,7 +131,7 @@ def process_report() -> dict[str, float]:
 
 
 def _largest(
-    counts: dict[K, int], rows: list[Row], owner: Callable[[Row], K]
+    counts: Mapping[K, int], rows: Sequence[Row], owner: Callable[[Row], K]
 ) -> list[tuple[K, int, dict[str, int]]]:
     """Return the owners with the most connections, and the traffic of each in the rows."""
     largest = nlargest(SHOWN_OWNERS, counts.items(), key=itemgetter(1))
@@ -144,7 +144,7 @@ def _largest(
     return [(key, count, traffic[key]) for key, count in largest]
 
 
-def _list_report(rows: list[Row], selection: Selection, name_of: NameOf) -> dict[str, Any]:
+def _list_report(rows: Sequence[Row], selection: Selection, name_of: NameOf) -> dict[str, Any]:
     text = selection.text.lower()
     matching = rows
     if selection.role:

@@ -22,13 +22,13 @@ from offset_common.status.report import (
     status_report,
 )
 from offset_common.status.request import Answer, Request, RequestError, sentence
-from offset_common.status.snapshot import ROLES, Snapshot
 from offset_common.status.snapshots import NoSnapshotError, Snapshots
-from offset_common.status.survey import Detail
+from offset_common.status.survey import ROLES, Detail, Snapshot
 
 JSON = "application/json"
 PAGE = resources.files("offset_common.status").joinpath("page.html")  # works in a zip file too
 MAX_TEXT = 100  # characters to search connections for
+MAX_HEALTHY_SHARE = 0.95  # of a limit; over that, /healthz reports that the relay is full
 NEEDS_CLIENT = (
     "metrics need the package prometheus-client; install it in the virtual environment of the relay"
     " (.venv/bin/pip install prometheus-client), or as Debian's package"
@@ -83,11 +83,8 @@ class Routes:
 
     def _status(self, request: Request) -> Answer:
         selection = read_selection(request.query) if "list" in request.query else None
-        snapshot = self._snapshots.get(Detail.CENSUS if selection is None else Detail.ROWS)
-        assert snapshot.census is not None
-        report = status_report(
-            self._facts, snapshot, snapshot.census, self._log.lines(), self._name_of, selection
-        )
+        snapshot = self._snapshots.get(Detail.SUMS if selection is None else Detail.ROWS)
+        report = status_report(self._facts, snapshot, self._log.lines(), self._name_of, selection)
         return _json_answer(HTTPStatus.OK, report)
 
     def _metrics(self, request: Request) -> Answer:
@@ -96,9 +93,8 @@ class Routes:
             from offset_common.status.metrics import CONTENT_TYPE, encode_metrics
         except ImportError:
             return sentence(HTTPStatus.NOT_IMPLEMENTED, NEEDS_CLIENT)
-        snapshot = self._snapshots.get(Detail.CENSUS)
-        assert snapshot.census is not None
-        body = encode_metrics(snapshot, snapshot.census, self._facts.started_at)
+        snapshot = self._snapshots.get(Detail.SUMS)
+        body = encode_metrics(snapshot, self._facts.started_at)
         return Answer(HTTPStatus.OK, CONTENT_TYPE, body)
 
     def _health(self, request: Request) -> Answer:
@@ -107,16 +103,16 @@ class Routes:
         report: dict[str, Any] = {
             "healthy": not problem,
             "problem": problem,
-            "limits": [use._asdict() for use in snapshot.health.limits],
+            "limits": [use._asdict() for use in snapshot.limits if use.for_all],
         }
         return _json_answer(HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK, report)
 
 
 def health_problem(snapshot: Snapshot) -> str:
     """Return why a relay should not get more clients, or an empty string."""
-    if snapshot.health.draining:
+    if snapshot.draining:
         return "the relay is stopping"
-    full = [use for use in snapshot.health.limits if use.exhausted]
+    full = [use for use in snapshot.limits if use.for_all and use.used > use.limit * MAX_HEALTHY_SHARE]
     return "; ".join(f"{use.title}: {use.used} of {use.limit}" for use in full)
 
 

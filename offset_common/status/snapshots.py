@@ -7,8 +7,7 @@ import time
 from typing import Optional
 
 from offset_common.errors import OffsetError
-from offset_common.status.snapshot import Snapshot
-from offset_common.status.survey import Detail, Result, Survey, SurveyedRelay
+from offset_common.status.survey import Detail, Result, Snapshot, Survey, SurveyedRelay
 
 MAX_AGE = 1.0  # seconds for which a snapshot, or the lack of one, is the answer to all requests
 PATIENCE = 3.0  # seconds that the event loop may take: a supervisor waits longer for /healthz
@@ -50,7 +49,7 @@ class Snapshots:
     def _ask(self, detail: Detail) -> Result:
         # One queue for each request, so that a late answer is not mistaken for that of the next request.
         answers: queue.SimpleQueue[Result] = queue.SimpleQueue()
-        self._relay.loop.call_soon_threadsafe(Survey(self._relay, detail, answers.put).start)
+        self._relay.loop.call_soon_threadsafe(Survey(self._relay, detail, answers.put).step)
         result: Result
         try:
             result = answers.get(timeout=PATIENCE)

@@ -1,6 +1,7 @@
 """Make snapshots inside the event loop: a few connections in each round, so that no peer has to wait.
 
-A walk over all connections is cut into steps of about 0.1 ms; the loop serves its sockets between them.
+A walk over all connections is cut into steps of about 0.1 ms; the loop serves its sockets between them. The
+result is plain values, which any thread may read.
 """
 
 from __future__ import annotations
@@ -9,26 +10,106 @@ import enum
 import logging
 import time
 from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
 from itertools import islice
-from typing import Callable, Optional, Protocol, Union
+from typing import Callable, NamedTuple, Optional, Protocol, Union
 
 from offset_common.errors import OffsetError
+from offset_common.relay.addresses import PeerAddress
+from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
+from offset_common.relay.homes import FleetView
+from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
 from offset_common.relay.state_line import DescribedRelay
 from offset_common.relay.totals import Traffic
-from offset_common.status.snapshot import ROLES, Census, Health, Row, Snapshot, Use
 
 CONNECTIONS_IN_STEP = 128
+ROLES = tuple(dict.fromkeys(state.role for state in State if state is not State.CLOSED))
+
+
+class Use(NamedTuple):
+    """How much of one limit is used.
+
+    Args:
+        name: the limit's name, for programs.
+        title: the limit's name, for people.
+        used: how much is in use; if the limit is for one address or key, the highest of any.
+        limit: the limit.
+        unit: "bytes", or an empty string for a number of things.
+        for_all: whether it is a limit for all connections together, which affects the health.
+    """
+
+    name: str
+    title: str
+    used: int
+    limit: int
+    unit: str = ""
+    for_all: bool = False
+
+
+Row = tuple[bytes, PeerAddress, str, float, int, int, int]
+"""One connection: the peer's key (empty until it is proven), its address, its role, when it was accepted
+(seconds of the system's clock), bytes received, bytes sent, and bytes that the peer has not read.
+
+A plain tuple: there may be ten thousand, and most are never looked at.
+"""
 
 
 class Detail(enum.IntEnum):
     """How much to find out; each level includes the previous one."""
 
-    HEALTH = 1
-    CENSUS = 2
+    HEALTH = 1  # what needs no walk over the connections
+    SUMS = 2
     ROWS = 3
+
+
+class Snapshot(NamedTuple):
+    """The state of a relay. At Detail.HEALTH, the fields from `roles` on are empty.
+
+    Args:
+        taken_at: seconds of the system's clock.
+        loop_delay: seconds that the event loop took to start it.
+        draining: whether the relay is about to stop.
+        limits: the limits with their use; at Detail.HEALTH only those for all connections together.
+        roles: connections by role.
+        queued: bytes that peers have not read.
+        traffic: bytes since startup, including those of ended connections.
+        keys: authenticated connections of each key.
+        addresses: connections of each IPv4 address or IPv6 prefix.
+        attempts: connections accepted or refused since startup.
+        ended: connections that ended or were refused, since startup, by reason.
+        tunnels: tunnels created since startup.
+        handshakes: handshakes completed since startup.
+        bugs: connections that an error in the relay has ended since startup.
+        waiting_for_buffers: connections that are not read until there is memory.
+        rows: every connection, at Detail.ROWS.
+        fleet: the fleet that the relay belongs to, if there is one.
+    """
+
+    taken_at: float
+    loop_delay: float
+    draining: bool
+    limits: tuple[Use, ...]
+    roles: Mapping[str, int] = {}
+    queued: int = 0
+    traffic: Traffic = Traffic(0, 0)
+    keys: Mapping[bytes, int] = {}
+    addresses: Mapping[str, int] = {}
+    attempts: int = 0
+    ended: Mapping[CloseReason, int] = {}
+    tunnels: int = 0
+    handshakes: int = 0
+    bugs: int = 0
+    waiting_for_buffers: int = 0
+    rows: Sequence[Row] = ()
+    fleet: Optional[FleetView] = None
+
+    @property
+    def connections(self) -> int:
+        """The number of connections."""
+        return sum(self.roles.values())
 
 
 class SurveyedRelay(DescribedRelay, Protocol):
@@ -56,45 +137,83 @@ class Survey:
     """
 
     def __init__(self, relay: SurveyedRelay, detail: Detail, done: Callable[[Result], None]) -> None:
-        self._relay = relay
-        self._detail = detail
+        self._loop = relay.loop
+        self._walk = _walk(relay, detail, time.monotonic())
         self._done = done
-        self._requested_at = time.monotonic()
-        self._loop_delay = 0.0
-        self._walk: Optional[_Walk] = None
 
-    def start(self) -> None:
-        """Start; call this in the loop's thread."""
-        self._loop_delay = time.monotonic() - self._requested_at
+    def step(self) -> None:
+        """Do a part of it; the loop continues in its next round."""
         try:
-            if self._detail is Detail.HEALTH:
-                self._finish(None)
-            else:
-                self._walk = _Walk(self._relay, self._detail is Detail.ROWS)
-                self._step()
+            next(self._walk)
+        except StopIteration as end:
+            self._done(end.value)
         except Exception as error:
-            self._fail(error)
-
-    def _step(self) -> None:
-        assert self._walk is not None
-        try:
-            if self._walk.step():
-                self._relay.loop.call_soon(self._step)
-            else:
-                self._finish(self._walk.result())
-        except Exception as error:
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        log_event("status failed", logging.ERROR, collapse="status", exc_info=error)
-        self._done(OffsetError("the status cannot be read; the log says why"))
-
-    def _finish(self, census: Optional[Census]) -> None:
-        health = Health(self._relay.draining, common_limits(self._relay))
-        self._done(Snapshot(time.time(), self._loop_delay, health, census))
+            log_event("status failed", logging.ERROR, collapse="status", exc_info=error)
+            self._done(OffsetError("the status cannot be read; the log says why"))
+        else:
+            self._loop.call_soon(self.step)
 
 
-def common_limits(relay: SurveyedRelay) -> tuple[Use, ...]:
+def _walk(relay: SurveyedRelay, detail: Detail, requested_at: float) -> Generator[None, None, Snapshot]:
+    """Look at every connection that is open now, and return the snapshot; each step does a part of it.
+
+    Totals stay correct if connections end meanwhile: what is known of ended connections is read at the
+    beginning, and every other connection counts once, whether it has ended since or not. So a total never
+    decreases from one walk to the next.
+    """
+    loop_delay = time.monotonic() - requested_at
+    if detail is Detail.HEALTH:
+        return Snapshot(time.time(), loop_delay, relay.draining, _common_limits(relay))
+    connections = relay.admission.all()
+    (received, sent), queued = relay.totals.traffic, 0
+    ended = dict(relay.totals.ended)
+    roles: Counter[str] = Counter()
+    rows: list[Row] = []
+    clock = time.time() - relay.loop.now  # seconds to add to the loop's time
+    left = iter(connections)
+    while batch := list(islice(left, CONNECTIONS_IN_STEP)):
+        received += sum([each.received for each in batch])
+        sent += sum([each.sent for each in batch])
+        queued += sum([each.output.size for each in batch])
+        roles.update([each.session.state.role for each in batch])
+        if detail is Detail.ROWS:
+            rows += [_row(each, clock) for each in batch if not each.closed]
+        yield
+    keys, addresses = relay.admission.by_key(), relay.admission.by_address()
+    return Snapshot(
+        taken_at=time.time(),
+        loop_delay=loop_delay,
+        draining=relay.draining,
+        limits=(*_common_limits(relay), *_single_limits(relay, keys, addresses)),
+        roles={role: roles[role] for role in ROLES},
+        queued=queued,
+        traffic=Traffic(received, sent),
+        keys=keys,
+        addresses=addresses,
+        attempts=len(connections) + sum(ended.values()),
+        ended=ended,
+        tunnels=relay.rendezvous.joined,
+        handshakes=relay.rendezvous.authenticated,
+        bugs=relay.totals.bugs,
+        waiting_for_buffers=relay.buffers.waiting,
+        rows=rows,
+        fleet=relay.rendezvous.homes.view(),
+    )
+
+
+def _row(connection: SocketConnection, clock: float) -> Row:
+    return (
+        connection.key,
+        connection.address,
+        connection.session.state.role,
+        connection.started_at + clock,
+        connection.received,
+        connection.sent,
+        connection.output.size,
+    )
+
+
+def _common_limits(relay: SurveyedRelay) -> tuple[Use, ...]:
     """Return the use of the limits for all connections together, which need no walk."""
     limits, admission = relay.limits, relay.admission
     return (
@@ -108,71 +227,6 @@ def common_limits(relay: SurveyedRelay) -> tuple[Use, ...]:
         ),
         Use("buffers", "buffers", relay.buffers.used, limits.buffers, "bytes", for_all=True),
     )
-
-
-class _Walk:
-    """Looks at every connection that was open at the beginning.
-
-    Totals stay correct if connections end meanwhile: what is known of ended connections is read at the
-    beginning, and every other connection counts once, whether it has ended since or not. So a total never
-    decreases from one walk to the next.
-    """
-
-    def __init__(self, relay: SurveyedRelay, with_rows: bool) -> None:
-        self._relay = relay
-        self._with_rows = with_rows
-        self._rows: list[Row] = []
-        connections = relay.admission.all()
-        self._left = iter(connections)
-        self._received, self._sent = relay.totals.traffic
-        self._queued = 0
-        self._ended = dict(relay.totals.ended)
-        self._attempts = len(connections) + sum(self._ended.values())
-        self._roles: Counter[str] = Counter()
-        self._wall_clock = time.time() - relay.loop.now  # seconds to add to the loop's time
-
-    def step(self) -> bool:
-        """Look at some connections; return whether there are more."""
-        batch = list(islice(self._left, CONNECTIONS_IN_STEP))
-        self._received += sum([connection.received for connection in batch])
-        self._sent += sum([connection.sent for connection in batch])
-        self._queued += sum([connection.output.size for connection in batch])
-        self._roles.update([connection.session.state.role for connection in batch])
-        if self._with_rows:
-            self._rows += [self._row(connection) for connection in batch if not connection.closed]
-        return len(batch) == CONNECTIONS_IN_STEP
-
-    def _row(self, connection: SocketConnection) -> Row:
-        return (
-            connection.key,
-            connection.address,
-            connection.session.state.role,
-            connection.started_at + self._wall_clock,
-            connection.received,
-            connection.sent,
-            connection.output.size,
-        )
-
-    def result(self) -> Census:
-        """Return what the walk found."""
-        relay = self._relay
-        keys, addresses = relay.admission.by_key(), relay.admission.by_address()
-        return Census(
-            roles={role: self._roles[role] for role in ROLES},
-            queued=self._queued,
-            traffic=Traffic(self._received, self._sent),
-            limits=(*common_limits(relay), *_single_limits(relay, keys, addresses)),
-            keys=keys,
-            addresses=addresses,
-            attempts=self._attempts,
-            ended=self._ended,
-            tunnels=relay.rendezvous.joined,
-            handshakes=relay.rendezvous.authenticated,
-            bugs=relay.totals.bugs,
-            waiting_for_buffers=relay.buffers.waiting,
-            rows=self._rows,
-            fleet=relay.rendezvous.homes.view(),
-        )
 
 
 def _single_limits(

@@ -63,7 +63,7 @@ def test_counters_end_in_total_and_units_are_base_units(relay: RelayWithStatus) 
 
 def test_all_metrics_are_documented(harness: Harness) -> None:
     survey: list[Any] = []
-    harness.loop.call_soon(Survey(harness.relay, Detail.CENSUS, survey.append).start)
+    harness.loop.call_soon(Survey(harness.relay, Detail.SUMS, survey.append).step)
     harness.run_until(lambda: bool(survey))
     (snapshot,) = survey
     other = HostView(
@@ -72,7 +72,7 @@ def test_all_metrics_are_documented(harness: Harness) -> None:
     from offset_common.status.metrics import encode_metrics  # needs prometheus-client
 
     fleet = FleetView("this", "192.0.2.2:4568", "present", 1, 0, 1, [other])
-    text = encode_metrics(snapshot, snapshot.census._replace(fleet=fleet), 0.0).decode()
+    text = encode_metrics(snapshot._replace(fleet=fleet), 0.0).decode()
     names = {
         re.sub(r"^offset_relay_(used|limit)_.*", r"offset_relay_\1_NAME", name) for name, _ in samples(text)
     }

@@ -11,8 +11,7 @@ import pytest
 from offset_common.identity import Identity, decode_key, encode_key
 from offset_common.relay.close_reason import CloseReason
 from offset_common.status.report import RelayFacts, Selection, status_report
-from offset_common.status.snapshot import Snapshot
-from offset_common.status.survey import Detail, Survey
+from offset_common.status.survey import Detail, Snapshot, Survey
 from tests.commands import ROOT
 from tests.relay.harness import Harness
 
@@ -22,12 +21,12 @@ NAMES: dict[bytes, str] = {}
 def report(harness: Harness, selection: Selection) -> dict[str, Any]:
     """Return the report of a relay, encoded as JSON and decoded again."""
     results: list[Any] = []
-    harness.loop.call_soon(Survey(harness.relay, Detail.ROWS, results.append).start)
+    harness.loop.call_soon(Survey(harness.relay, Detail.ROWS, results.append).step)
     harness.run_until(lambda: bool(results))
     (snapshot,) = results
-    assert isinstance(snapshot, Snapshot) and snapshot.census is not None
+    assert isinstance(snapshot, Snapshot)
     facts = RelayFacts("the key", ("127.0.0.1:1",), 0.0)
-    made = status_report(facts, snapshot, snapshot.census, [], lambda key: NAMES.get(key, ""), selection)
+    made = status_report(facts, snapshot, [], lambda key: NAMES.get(key, ""), selection)
     return dict(json.loads(json.dumps(made)))
 
 

@@ -52,30 +52,30 @@ def count_calls(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> list[Calla
 
 def test_a_second_request_gets_the_same_snapshot(harness: Harness, count_calls: list[object]) -> None:
     with ServedRelay(harness) as served:
-        first = served.snapshots.get(Detail.CENSUS)
-        assert served.snapshots.get(Detail.CENSUS) is first
+        first = served.snapshots.get(Detail.SUMS)
+        assert served.snapshots.get(Detail.SUMS) is first
         assert len(count_calls) == 1
 
 
 def test_more_detail_answers_less(harness: Harness, count_calls: list[object]) -> None:
     with ServedRelay(harness) as served:
         rows = served.snapshots.get(Detail.ROWS)
-        assert served.snapshots.get(Detail.CENSUS) is rows
+        assert served.snapshots.get(Detail.SUMS) is rows
         assert served.snapshots.get(Detail.HEALTH) is rows
         assert len(count_calls) == 1
 
 
 def test_less_detail_does_not_answer_more(harness: Harness) -> None:
     with ServedRelay(harness) as served:
-        assert served.snapshots.get(Detail.HEALTH).census is None
-        assert served.snapshots.get(Detail.CENSUS).census is not None
+        assert served.snapshots.get(Detail.HEALTH).roles == {}
+        assert served.snapshots.get(Detail.SUMS).roles != {}
 
 
 def test_an_old_snapshot_is_replaced(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     with ServedRelay(harness) as served:
-        first = served.snapshots.get(Detail.CENSUS)
+        first = served.snapshots.get(Detail.SUMS)
         monkeypatch.setattr(snapshots, "MAX_AGE", 0.0)
-        assert served.snapshots.get(Detail.CENSUS) is not first
+        assert served.snapshots.get(Detail.SUMS) is not first
 
 
 def test_a_stuck_loop_is_reported_once_a_second(
