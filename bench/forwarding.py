@@ -38,7 +38,7 @@ from offset_common.channel.cipher import CipherState
 from offset_common.command_line import parse, run
 from offset_common.errors import OperatorError
 from offset_common.forward.code import Code
-from offset_common.forward.directory import IDENTITY, Directory
+from offset_common.forward.config_directory import IDENTITY, ConfigDirectory
 from offset_common.identity import Identity, encode_key, save_identity
 from offset_common.option_values import read_count
 from offset_common.tickets import RelayTicket
@@ -242,7 +242,7 @@ def stforward(target: int, delay: float = 0.0) -> Iterator[Way]:
         ticket.save(Path(name) / "relay.relay")
         home, laptop = Identity.generate(), Identity.generate()
         for side, identity in (("home", home), ("laptop", laptop)):
-            directory = Directory(Path(name) / side / "offset")
+            directory = ConfigDirectory(Path(name) / side / "offset")
             directory.create()
             save_identity(identity, directory.path / IDENTITY)
         script = [sys.executable, str(ROOT / "stforward.py")]

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from offset_common.errors import UsageError, quote
 from offset_common.forward.code import Code
-from offset_common.forward.directory import IDENTITY, Directory
+from offset_common.forward.config_directory import IDENTITY, ConfigDirectory
 from offset_common.forward.known_codes import KnownCodes
 from offset_common.forward.messages import MAX_NAME, clean_name, is_name
 from offset_common.identity import Identity, load_identity
@@ -31,12 +31,12 @@ def read_machine(arguments: dict[str, Any], known: KnownCodes) -> tuple[Code, st
     return code, known.name_of(code) or name or "the other machine"
 
 
-def identity_path(arguments: dict[str, Any], directory: Directory) -> Path:
+def identity_path(arguments: dict[str, Any], directory: ConfigDirectory) -> Path:
     """Return the name of the identity file."""
     return Path(arguments["--idfile"] or directory.path / IDENTITY)
 
 
-def read_identity(arguments: dict[str, Any], directory: Directory) -> Identity:
+def read_identity(arguments: dict[str, Any], directory: ConfigDirectory) -> Identity:
     """Return this machine's identity; raise FileError if it cannot be read or made."""
     return load_identity(arguments["--idfile"]) if arguments["--idfile"] else directory.identity()
 

@@ -18,7 +18,7 @@ from offset_common.commands.forward_arguments import (
 )
 from offset_common.errors import OperatorError, ServiceError, UsageError
 from offset_common.forward.code import Code
-from offset_common.forward.directory import Directory
+from offset_common.forward.config_directory import ConfigDirectory
 from offset_common.forward.display import Display
 from offset_common.forward.doors import Door, Forwarding
 from offset_common.forward.event_loop import EventLoop
@@ -37,7 +37,7 @@ def connect(arguments: dict[str, Any]) -> int:
     stdio = arguments["--stdio"]
     places, service = read_places(arguments["<where>"], stdio)
     most = read_count("--max", arguments["--max"], MAX_CONNECTIONS)
-    directory = Directory.of_user()
+    directory = ConfigDirectory.of_user()
     known = KnownCodes(directory)
     code, peer = read_machine(arguments, known)
     if stdio and arguments["--json"]:
@@ -173,7 +173,7 @@ class Ending:
 
 def list_services(arguments: dict[str, Any]) -> int:
     """Print the services that a machine shares."""
-    directory = Directory.of_user()
+    directory = ConfigDirectory.of_user()
     known = KnownCodes(directory)
     code, peer = read_machine(arguments, known)
     display = Display(arguments["--json"], quiet=True)
@@ -201,7 +201,7 @@ def list_services(arguments: dict[str, Any]) -> int:
 def make_reach(
     arguments: dict[str, Any],
     loop: EventLoop,
-    directory: Directory,
+    directory: ConfigDirectory,
     code: Code,
     peer: str,
     display: Display,

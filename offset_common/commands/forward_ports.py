@@ -27,7 +27,7 @@ from offset_common.commands.forward_arguments import (
 from offset_common.commands.forward_connect import connect, list_services
 from offset_common.constants import PUBLIC_KEY_SIZE
 from offset_common.forward.code import Code
-from offset_common.forward.directory import Directory, only_share
+from offset_common.forward.config_directory import ConfigDirectory, only_share
 from offset_common.forward.display import Display
 from offset_common.forward.known_codes import KnownCodes
 from offset_common.forward.peers import Peers
@@ -86,7 +86,7 @@ def usage_for(page: str, words: Sequence[str]) -> str:
 def execute(arguments: dict[str, Any]) -> int:
     """Run the command; return the exit status."""
     if arguments.get("key"):
-        print(encode_key(read_identity(arguments, Directory.of_user()).public_key))
+        print(encode_key(read_identity(arguments, ConfigDirectory.of_user()).public_key))
         return 0
     raise_descriptor_limit()
     if arguments.get("share"):
@@ -103,7 +103,7 @@ def share(arguments: dict[str, Any]) -> int:
         allowed = frozenset(decode_key(key, PUBLIC_KEY_SIZE) for key in arguments["--allow"])
     most = read_count("--max", arguments["--max"], MAX_CONNECTIONS)
     options = Options(read_name(arguments), allowed, arguments["--allow-any"], most, read_keep(arguments))
-    directory = Directory.of_user()
+    directory = ConfigDirectory.of_user()
     ticket = RelayTicket.load(arguments["--relay"]) if arguments["--relay"] else directory.relay()
     identity = read_identity(arguments, directory)
     refuse_identity_of_relay(identity, ticket)
@@ -140,7 +140,7 @@ def show_code(code: Code, services: dict[str, Service], display: Display, qr: bo
 
 def list_known(arguments: dict[str, Any]) -> int:
     """Print the machines and keys that are remembered."""
-    directory = Directory.of_user()
+    directory = ConfigDirectory.of_user()
     display = Display(arguments["--json"])
     for name, code in KnownCodes(directory).load().items():
         text = f"reach {name}, {encode_key(code.public_key)} through {code.relay.address}"

@@ -8,8 +8,8 @@
         tunnel.py           one tunnel in the event loop
     messages.py             the messages between the two sides, as bytes
     targets.py, doors.py    connections to the shared services, and where they appear
-    code.py, peers.py, known_codes.py, directory.py, services.py    arguments and files
-    event_loop.py, display.py, approval.py                          the process
+    code.py, peers.py, known_codes.py, config_directory.py, services.py    arguments and files
+    event_loop.py, display.py, approval.py                                 the process
 
 One thread runs the event loop and everything in it. Other threads connect to the relay and to the shared
 services, and ask the user; they report to the loop with `call_soon_threadsafe`.

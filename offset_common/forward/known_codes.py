@@ -10,7 +10,7 @@ from __future__ import annotations
 from offset_common.command_line import did_you_mean
 from offset_common.errors import FileError, UsageError, quote
 from offset_common.forward.code import Code, looks_like_code, parse_code
-from offset_common.forward.directory import Directory
+from offset_common.forward.config_directory import ConfigDirectory
 from offset_common.forward.messages import is_name
 
 FILE = "codes"
@@ -24,7 +24,7 @@ class KnownCodes:
         directory: the directory that contains it.
     """
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: ConfigDirectory) -> None:
         self._directory = directory
 
     def load(self) -> dict[str, Code]:

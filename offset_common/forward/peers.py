@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional
 
 from offset_common.constants import PUBLIC_KEY_SIZE
 from offset_common.errors import FileError, UsageError
-from offset_common.forward.directory import Directory
+from offset_common.forward.config_directory import ConfigDirectory
 from offset_common.forward.messages import is_name
 from offset_common.identity import decode_key, encode_key
 
@@ -57,7 +57,7 @@ class Peers:
         directory: the directory that contains it.
     """
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: ConfigDirectory) -> None:
         self._directory = directory
         self.path = directory.path / FILE
 

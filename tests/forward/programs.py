@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from offset_common.forward.code import Code
-from offset_common.forward.directory import IDENTITY, Directory
+from offset_common.forward.config_directory import IDENTITY, ConfigDirectory
 from offset_common.forward.peers import Peers, Rule
 from offset_common.identity import Identity, encode_key, save_identity
 from tests.support.process import ROOT, LoggedProcess
@@ -33,7 +33,7 @@ class Machine:
 
     def __init__(self, path: Path) -> None:
         self.config = path
-        self.directory = Directory(path / "offset")
+        self.directory = ConfigDirectory(path / "offset")
         self.directory.create()
         self.identity = Identity.generate()
         save_identity(self.identity, self.directory.path / IDENTITY)

@@ -1,4 +1,4 @@
-"""The directory in which stforward keeps what it needs next time: ~/.config/offset.
+"""The configuration directory, in which stforward keeps what it needs next time: ~/.config/offset.
 
     stforward.ident   this machine's private key, created at the first use
     relay.relay       the ticket of the relay that `share` used last
@@ -29,7 +29,7 @@ RELAY = "relay.relay"
 MAX_SIZE = 1024 * 1024  # bytes of a file
 
 
-class Directory:
+class ConfigDirectory:
     """The directory. It is created when something is first written.
 
     Args:
@@ -40,7 +40,7 @@ class Directory:
         self.path = path
 
     @classmethod
-    def of_user(cls) -> Directory:
+    def of_user(cls) -> ConfigDirectory:
         """Return the directory of the user who runs this process.
 
         Raises:
