@@ -49,7 +49,7 @@ from tests.support.relay_process import RelayProcess
 PATIENCE = 120.0  # seconds for each command
 
 STATUS_URL = "http://127.0.0.1:9090"
-STATUS_TESTS = "tests/status/test_terminal.py"
+STATUS_TESTS = "tests/status/test_relay_status.py"
 PAGES_TESTS = "tests/test_operators_pages.py"
 FORWARD = "tests/forward/test_documentation.py"
 ELSEWHERE = {

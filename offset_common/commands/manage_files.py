@@ -227,7 +227,7 @@ def relay_status(values: Values) -> None:
       --watch  Refresh every 2 seconds, and show current rates.
     """
     # Imported here because no other command needs it.
-    from offset_common.status.terminal import show_status
+    from offset_common.status.relay_status import show_status
 
     show_status(values["<url>"], values["--watch"])
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from offset_common.status.terminal import status_lines
+from offset_common.status.relay_status import status_lines
 from tests.support.fleet import DirectoryServer, FleetProcesses, NewNodeAt
 from tests.support.node import make_tunnel
 from tests.support.process import PATIENCE, wait_until
