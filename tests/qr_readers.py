@@ -64,9 +64,9 @@ def _pixels(picture: Rows) -> bytes:
     return bytes(0 if dark else 255 for row in picture for dark in row)
 
 
-def enlarged(picture: Rows, scale: int = SCALE) -> Rows:
-    """Return the picture, `scale` times as wide and high."""
-    return [[dark for dark in row for _ in range(scale)] for row in picture for _ in range(scale)]
+def enlarged(picture: Rows) -> Rows:
+    """Return the picture with `SCALE` pixels for one, in both directions."""
+    return [[dark for dark in row for _ in range(SCALE)] for row in picture for _ in range(SCALE)]
 
 
 def picture_of_blocks(text: str, ink_is_dark: bool) -> Rows:

@@ -38,9 +38,9 @@ def node(now: float = 0.0, observer: Optional[Observer] = None) -> Connection:
     return Connection(NODE, now, RELAY.public_key, Randomness(1), observer)
 
 
-def relay(now: float = 0.0, observer: Optional[Observer] = None) -> Connection:
+def relay(now: float = 0.0) -> Connection:
     """Return the relay."""
-    return Connection(RELAY, now, None, Randomness(2), observer)
+    return Connection(RELAY, now, None, Randomness(2))
 
 
 def receive(connection: Connection, data: bytes, now: float = 0.0) -> list[Event]:
@@ -74,7 +74,7 @@ def established(now: float = 0.0) -> tuple[Connection, Connection]:
     return client, server
 
 
-def frame_from(peer: Connection, message: bytes = b"message") -> bytes:
+def frame_from(peer: Connection) -> bytes:
     """Return the frame of one message from an established peer."""
-    peer.send(message, 0.0)
+    peer.send(b"message", 0.0)
     return peer.data_to_send()

@@ -69,11 +69,11 @@ def random_plaintext(chance: random.Random) -> bytes:
     return chance.choice((*ENCODERS, *ENCODERS, as_unknown))(payload, padding)
 
 
-def mixed_script(seed: int, steps: int = 25) -> Script:
+def mixed_script(seed: int) -> Script:
     chance = random.Random(seed)
     script = Script()
     rekeyed = False
-    for _ in range(steps):
+    for _ in range(25):
         step = chance.randrange(12)
         if step == 0:
             script.send(oracle.packed(ChannelMessage(b"padding", KaMessage(None).encode())))

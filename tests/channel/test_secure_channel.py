@@ -23,10 +23,10 @@ KEY_OF_OTHER = b"\x22" * 32
 PEER = bytes(32)
 
 
-def channels(now: float = 0.0) -> tuple[SecureChannel, SecureChannel]:
+def channels() -> tuple[SecureChannel, SecureChannel]:
     """Return both sides of a channel."""
-    one = SecureChannel(ChannelKeys(KEY_OF_ONE, KEY_OF_OTHER), PEER, now, Randomness(1))
-    other = SecureChannel(ChannelKeys(KEY_OF_OTHER, KEY_OF_ONE), PEER, now, Randomness(2))
+    one = SecureChannel(ChannelKeys(KEY_OF_ONE, KEY_OF_OTHER), PEER, 0.0, Randomness(1))
+    other = SecureChannel(ChannelKeys(KEY_OF_OTHER, KEY_OF_ONE), PEER, 0.0, Randomness(2))
     return one, other
 
 

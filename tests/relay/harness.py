@@ -318,11 +318,9 @@ def descriptors() -> list[str]:
 
 
 @contextmanager
-def running(
-    limits: Optional[Limits] = None, workers: int = 1, policy: Optional[Policy] = None
-) -> Iterator[Harness]:
+def running(limits: Optional[Limits] = None, policy: Optional[Policy] = None) -> Iterator[Harness]:
     """Run a relay; check at the end that no connection is left."""
-    harness = Harness(limits, workers, policy)
+    harness = Harness(limits, policy=policy)
     try:
         yield harness
         harness.check_end()

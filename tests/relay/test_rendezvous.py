@@ -211,9 +211,9 @@ class SlowListener:
         self.session = peer.connection.session
         assert isinstance(self.session, Listener)
 
-    def announce(self, count: int, start: int = 0) -> list[FakePending]:
+    def announce(self, count: int) -> list[FakePending]:
         """Announce connects; return them."""
-        pending = [FakePending(number.to_bytes(32, "big")) for number in range(start, start + count)]
+        pending = [FakePending(number.to_bytes(32, "big")) for number in range(count)]
         for number, each in enumerate(pending):
             self.session.announce([each])  # type: ignore[attr-defined]
             if number % 200 == 0:

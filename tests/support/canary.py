@@ -37,7 +37,6 @@ class Report(NamedTuple):
     tunnel_fault: str
     newcomers: list[float]
     newcomer_faults: list[str]
-    last_newcomer_failed: bool
     memory: int  # most resident bytes of the relay
 
     @property
@@ -160,16 +159,13 @@ def main() -> None:
     seconds: list[float] = []
     faults: list[str] = []
 
-    def time_newcomers() -> bool:
+    def time_newcomers() -> None:
         start = time.monotonic()
         try:
             serve_newcomers(relay)
         except Exception as error:
             faults.append(f"after {time.monotonic() - start:.2f} s: {error!r}")
-            return False
-        finally:
-            seconds.append(time.monotonic() - start)
-        return True
+        seconds.append(time.monotonic() - start)
 
     tunnel = _Tunnel(relay, int(pid))
     tunnel.start()
@@ -177,9 +173,9 @@ def main() -> None:
     write({"ready": True})
     while not select.select([sys.stdin], [], [], NEWCOMER_PAUSE)[0]:
         time_newcomers()
-    last_worked = time_newcomers()
+    time_newcomers()
     tunnel.stop()
-    report = Report(tunnel.round_trips, tunnel.fault, seconds, faults, not last_worked, tunnel.memory)
+    report = Report(tunnel.round_trips, tunnel.fault, seconds, faults, tunnel.memory)
     write(report._asdict())
     os._exit(0)
 

@@ -118,7 +118,6 @@ class Channel:
         self.established = False
         self.peer_key = b""
         self.keepalives = 0  # received
-        self.rekeys = 0  # received
         self.outgoing: list[bytes] = []  # payloads that must be sent now
         self._keys = keys
         self._nonce = os.urandom(16)
@@ -191,12 +190,9 @@ class Channel:
 
     def seal(self, message: Optional[bytes], padding: Optional[int] = None) -> bytes:
         """Return the payload of one message, or of a keepAlive for None."""
-        return self.seal_user(ka_message(message, self.released), padding)
-
-    def seal_user(self, user: bytes, padding: Optional[int] = None) -> bytes:
-        """Return the payload of any bytes of the layer above."""
         if padding is None:
             padding = random.randint(0, MAX_RELEASED_PADDING if self.released else 255)
+        user = ka_message(message, self.released)
         return self.sending.seal(channel_message(user, padding, self.released))
 
     def open(self, payload: bytes) -> Union[Rekey, bytes]:
@@ -245,7 +241,6 @@ class Channel:
 
     def take_rekey(self, rekey: Rekey) -> None:
         """Switch to new keys; the answer, if one is needed, is put into `outgoing`."""
-        self.rekeys += 1
         exchange = self._pending
         if exchange is None:
             exchange = _Exchange()

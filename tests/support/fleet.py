@@ -8,7 +8,7 @@ import importlib.util
 import random
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -40,18 +40,11 @@ class DirectoryServer:
         directory: its working directory.
         program: its name.
         options: more of its command line.
-        port: its port.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        program: Optional[str] = None,
-        options: Sequence[str] = (),
-        port: Optional[int] = None,
-    ) -> None:
+    def __init__(self, directory: Path, program: Optional[str] = None, options: Sequence[str] = ()) -> None:
         self.program = program or needs_server()
-        self.port = port or free_port()
+        self.port = free_port()
         self.url = f"valkey://{LOCALHOST}:{self.port}/0"
         self._directory = directory
         self._options = options
@@ -242,17 +235,3 @@ def fleet_address(host: RelayProcess) -> tuple[str, int]:
     """Return where a host listens for the others."""
     address = fields_in(host.wait_for_line("^fleet ready"))["address"]
     return LOCALHOST, int(address.rpartition(":")[2])
-
-
-@contextlib.contextmanager
-def running_fleet(directory: Path, count: int = 3, options: Sequence[str] = ()) -> Iterator[FleetProcesses]:
-    """Run a directory and a fleet on it."""
-    server = DirectoryServer(directory)
-    try:
-        fleet = FleetProcesses(directory, server.url, count, options)
-        try:
-            yield fleet
-        finally:
-            fleet.kill()
-    finally:
-        server.kill()

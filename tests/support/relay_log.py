@@ -22,22 +22,15 @@ class Reason:
     ADDRESS_LIMIT = "connections from that address"
     EVICTED = "evicted at a limit"
     HANDSHAKE_FAILED = "handshake failed"
-    HANDSHAKE_TIMEOUT = "no handshake in time"
     IDLE = "nothing received for too long"
-    INIT_TIMEOUT = "no InitConnection in time"
     NORMAL = (
         "the peer closed|connection was lost|other end of the tunnel ended|nothing received for too long"
         "|no listener|no connect from that key|rejected|listener ended|a newer listener|not accepted"
     )
-    NOT_OFFSET = "not an Offset peer"
-    OLD_PEER = "peer older than 0.1.3"
     PARTNER_ENDED = "other end of the tunnel ended"
     PEER_CLOSED = "the peer closed"
     PROTOCOL_ERROR = "the peer broke the protocol"
-    REKEYS = "rekeys within"
-    REPLACED = "replaced by a newer listener"
     SERVER_FULL = "connections in all"
-    STALLED = "did not read for too long"
     WORKER_ENDED = "worker process ended"
 
 

@@ -45,20 +45,14 @@ class SwarmPeer:
         self.messages: list[bytes] = []
         self.on_proven: Optional[Callable[[SwarmPeer], object]] = None
         self._supply: Optional[Supply] = None
-        self._change: Callable[[bytes], bytes] = bytes
         self._out: deque[memoryview] = deque()
         self._received = bytearray()
         self._half_close = False
 
     # Sending.
 
-    def start_handshake(self, change: Callable[[bytes], bytes] = bytes) -> None:
-        """Send the version and the first message; answer received messages from now on.
-
-        Args:
-            change: changes each frame of the handshake before it is sent.
-        """
-        self._change = change
+    def start_handshake(self) -> None:
+        """Send the version and the first message; answer received messages from now on."""
         self.channel = Channel(self.keys, self._relay_key)
         self.channel.start()
         self.send_outgoing()
@@ -91,7 +85,7 @@ class SwarmPeer:
         if self.channel is not None and self.channel.outgoing:
             payloads, self.channel.outgoing = self.channel.outgoing, []
             for payload in payloads:
-                self.send_bytes(frame(payload) if self.proven else self._change(frame(payload)))
+                self.send_frame(payload)
 
     def init(self, role: InitRole, key: Optional[bytes] = None) -> SwarmPeer:
         """Send the InitConnection."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -59,12 +60,21 @@ def set_words(inner: Any, value: bytes) -> None:
         setattr(inner, f"x{start // 8}", int.from_bytes(value[start : start + 8], "big"))
 
 
-def _get_words(fixed: Any, size: int) -> bytes:
-    return b"".join(getattr(fixed.inner, f"x{i}").to_bytes(8, "big") for i in range(size // 8))
+def _get_words(fixed: Any) -> bytes:
+    return b"".join(getattr(fixed.inner, name).to_bytes(8, "big") for name in fixed.inner.schema.fieldnames)
 
 
 def _set_fixed(builder: Any, field: str, value: bytes) -> None:
     set_words(builder.init(field).init("inner"), value)
+
+
+def _fill_all_fixed(builder: Any, message: fields.Message) -> None:
+    for name, value in vars(message).items():
+        _set_fixed(builder, re.sub("_(.)", lambda found: found[1].upper(), name), value)
+
+
+def _read_all_fixed(reader: Any) -> list[bytes]:
+    return [_get_words(getattr(reader, name)) for name in reader.schema.fieldnames]
 
 
 def _fill_exchange_rand_nonce(builder: Any, message: messages.ExchangeRandNonce) -> None:
@@ -79,25 +89,9 @@ def _fill_exchange_rand_nonce(builder: Any, message: messages.ExchangeRandNonce)
 def _read_exchange_rand_nonce(reader: Any) -> messages.ExchangeRandNonce:
     union = reader.optDestPublicKey
     return messages.ExchangeRandNonce(
-        _get_words(reader.randNonce, 16),
-        _get_words(reader.srcPublicKey, 32),
-        None if union.which() == "empty" else _get_words(union.publicKey, 32),
-    )
-
-
-def _fill_exchange_dh(builder: Any, message: messages.ExchangeDh) -> None:
-    _set_fixed(builder, "dhPublicKey", message.dh_public_key)
-    _set_fixed(builder, "randNonce", message.rand_nonce)
-    _set_fixed(builder, "keySalt", message.key_salt)
-    _set_fixed(builder, "signature", message.signature)
-
-
-def _read_exchange_dh(reader: Any) -> messages.ExchangeDh:
-    return messages.ExchangeDh(
-        _get_words(reader.dhPublicKey, 32),
-        _get_words(reader.randNonce, 16),
-        _get_words(reader.keySalt, 32),
-        _get_words(reader.signature, 64),
+        _get_words(reader.randNonce),
+        _get_words(reader.srcPublicKey),
+        None if union.which() == "empty" else _get_words(union.publicKey),
     )
 
 
@@ -105,9 +99,7 @@ def _fill_channel_message(builder: Any, message: messages.ChannelMessage) -> Non
     builder.randPadding = message.rand_padding
     content = builder.init("content")
     if isinstance(message.content, messages.Rekey):
-        rekey = content.init("rekey")
-        _set_fixed(rekey, "dhPublicKey", message.content.dh_public_key)
-        _set_fixed(rekey, "keySalt", message.content.key_salt)
+        _fill_all_fixed(content.init("rekey"), message.content)
     else:
         content.user = message.content
 
@@ -115,9 +107,7 @@ def _fill_channel_message(builder: Any, message: messages.ChannelMessage) -> Non
 def _read_channel_message(reader: Any) -> messages.ChannelMessage:
     if reader.content.which() == "user":
         return messages.ChannelMessage(reader.randPadding, reader.content.user)
-    rekey = reader.content.rekey
-    content = messages.Rekey(_get_words(rekey.dhPublicKey, 32), _get_words(rekey.keySalt, 32))
-    return messages.ChannelMessage(reader.randPadding, content)
+    return messages.ChannelMessage(reader.randPadding, messages.Rekey(*_read_all_fixed(reader.content.rekey)))
 
 
 def _fill_ka_message(builder: Any, message: messages.KaMessage) -> None:
@@ -143,28 +133,24 @@ def _read_init_connection(reader: Any) -> messages.InitConnection:
     role = messages.InitRole[which.upper()]
     if role is messages.InitRole.LISTEN:
         return messages.InitConnection(role)
-    return messages.InitConnection(role, _get_words(getattr(reader, which), 32))
-
-
-def _fill_public_key(builder: Any, message: Any) -> None:
-    _set_fixed(builder, "publicKey", message.public_key)
+    return messages.InitConnection(role, _get_words(getattr(reader, which)))
 
 
 _FILL: dict[type[fields.Message], Callable[[Any, Any], None]] = {
     messages.ExchangeRandNonce: _fill_exchange_rand_nonce,
-    messages.ExchangeDh: _fill_exchange_dh,
+    messages.ExchangeDh: _fill_all_fixed,
     messages.ChannelMessage: _fill_channel_message,
     messages.KaMessage: _fill_ka_message,
     messages.InitConnection: _fill_init_connection,
-    messages.RejectConnection: _fill_public_key,
-    messages.IncomingConnection: _fill_public_key,
+    messages.RejectConnection: _fill_all_fixed,
+    messages.IncomingConnection: _fill_all_fixed,
 }
 _READ: dict[type[fields.Message], Callable[[Any], fields.Message]] = {
     messages.ExchangeRandNonce: _read_exchange_rand_nonce,
-    messages.ExchangeDh: _read_exchange_dh,
+    messages.ExchangeDh: lambda reader: messages.ExchangeDh(*_read_all_fixed(reader)),
     messages.ChannelMessage: _read_channel_message,
     messages.KaMessage: _read_ka_message,
     messages.InitConnection: _read_init_connection,
-    messages.RejectConnection: lambda reader: messages.RejectConnection(_get_words(reader.publicKey, 32)),
-    messages.IncomingConnection: lambda reader: messages.IncomingConnection(_get_words(reader.publicKey, 32)),
+    messages.RejectConnection: lambda reader: messages.RejectConnection(*_read_all_fixed(reader)),
+    messages.IncomingConnection: lambda reader: messages.IncomingConnection(*_read_all_fixed(reader)),
 }
