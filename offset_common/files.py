@@ -10,7 +10,8 @@ import os
 import secrets
 import select
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Union
 
@@ -38,17 +39,8 @@ def read_file(path: AnyPath, limit: int = MAX_FILE_SIZE) -> str:
         FileError: the file cannot be read, is over `limit` bytes or is not UTF-8.
     """
     name = _file_name(path)
-    try:
-        if Path(name).is_dir():
-            raise IsADirectoryError
-        with _open_to_read(name) as file:
-            content = _read_bounded(file, limit)
-    except IsADirectoryError as error:
-        raise FileError(name, "this is a directory; give the name of a file in it") from error
-    except FileNotFoundError as error:
-        raise FileError(name, "there is no file with this name; check the name and the directory") from error
-    except (OSError, ValueError) as error:
-        raise FileError(name, _reason(name, error)) from error
+    with open_file(name) as file:
+        content = _read_bounded(file, limit)
     other_kind = kind_of_bytes(content)
     if other_kind is not None:
         raise FileError(name, other_kind)
@@ -60,6 +52,27 @@ def read_file(path: AnyPath, limit: int = MAX_FILE_SIZE) -> str:
     except UnicodeDecodeError as error:
         reason = f"not UTF-8 text (byte {error.start}); save it as UTF-8 in the editor"
         raise FileError(name, reason) from error
+
+
+@contextmanager
+def open_file(path: AnyPath) -> Iterator[Any]:
+    """Open a file to read bytes from it, unbuffered.
+
+    Raises:
+        FileError: the file cannot be read, also while it is open.
+    """
+    name = _file_name(path)
+    try:
+        if Path(name).is_dir():
+            raise IsADirectoryError
+        with _open_to_read(name) as file:
+            yield file
+    except IsADirectoryError as error:
+        raise FileError(name, "this is a directory; give the name of a file in it") from error
+    except FileNotFoundError as error:
+        raise FileError(name, "there is no file with this name; check the name and the directory") from error
+    except (OSError, ValueError) as error:
+        raise FileError(name, _reason(name, error)) from error
 
 
 def _open_to_read(name: str) -> Any:

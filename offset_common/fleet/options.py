@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 from offset_common.address import Address, parse_address, parse_listen_address
-from offset_common.errors import UsageError
+from offset_common.errors import FileError, UsageError
+from offset_common.files import open_file
 from offset_common.fleet.entries import MAX_NAME_SIZE
 from offset_common.fleet.fleet import FleetOptions
 from offset_common.fleet.location import FILE_MARK, Location, has_password, read_location
@@ -74,6 +76,7 @@ def read_fleet(arguments: Mapping[str, Any]) -> FleetArguments:
     """
     with naming("--fleet"):
         location = read_location(arguments["--fleet"])
+    check_tls_files(location)
     if arguments["--fleet-laddr"] is None:
         raise UsageError("--fleet needs --fleet-laddr IP:PORT, the address that the other hosts connect to")
     with naming("--fleet-laddr"):
@@ -87,6 +90,31 @@ def read_fleet(arguments: Mapping[str, Any]) -> FleetArguments:
     with naming("--fleet-address"):
         public = None if text is None else parse_address(text)
     return FleetArguments(location, listen, public, read_name(arguments["--fleet-name"]))
+
+
+def check_tls_files(location: Location) -> None:
+    """Check the files for TLS; the client library would name neither the file nor the problem.
+
+    Raises:
+        FileError: one cannot be read, or has something else in it.
+    """
+    ca, cert, key = (location.options.get(name) for name in ("ca", "cert", "key"))
+    for path in (ca, cert, key):
+        if path is not None:
+            with open_file(path):
+                pass
+    context = ssl.create_default_context()
+    if ca is not None:
+        try:
+            context.load_verify_locations(ca)
+        except ssl.SSLError:
+            raise FileError(ca, "this has no certificates in PEM format; check its name") from None
+    if cert is not None:
+        try:
+            context.load_cert_chain(cert, key, password="")  # without one, it would ask on the terminal
+        except ssl.SSLError:
+            reason = "this certificate and its key are of no use; give both in PEM format, without a password"
+            raise FileError(cert, reason) from None
 
 
 def open_fleet(

@@ -70,6 +70,26 @@ def test_problem_is_reported_in_one_line_with_status_1(
     assert status == 1 and sentence in error
 
 
+@pytest.mark.parametrize("check", [(), ("--check",)], ids=["start", "check"])
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ("ca=nowhere", "nowhere: there is no file with this name"),
+        ("ca=text", "text: this has no certificates in PEM format"),
+        ("cert=text", "text: this certificate and its key are of no use"),
+        ("cert=text&key=nowhere", "nowhere: there is no file with this name"),
+    ],
+)
+def test_problem_of_a_tls_file_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: str, sentence: str, check: tuple[str, ...]
+) -> None:
+    (tmp_path / "text").write_text("no certificate")
+    monkeypatch.chdir(tmp_path)
+    location = f"valkeys://127.0.0.1:1/0?{parameters}"
+    status, error = fail(tmp_path, "--fleet", location, *LISTEN, *check)
+    assert status == 1 and sentence in error
+
+
 @pytest.mark.parametrize("secret", ["", ":secret@"])
 def test_file_with_a_password_must_be_private(tmp_path: Path, secret: str) -> None:
     path = tmp_path / "fleet"
