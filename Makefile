@@ -12,6 +12,8 @@ PIP_RETRIES ?= 2
 export PIP_RETRIES
 # A user's configuration of pip may have `user = true`, which pip refuses in an environment.
 export PIP_USER := 0
+# An environment stops working when its Python is upgraded to another version, or the clone is moved.
+BROKEN := $(shell test ! -e $(VENV)/run.stamp || $(VENV)/bin/strelay --version >/dev/null 2>&1 || echo broken)
 # `make test`: SLOW=1 runs the slow tests as well; PYTEST_ARGUMENTS are passed to pytest.
 SLOW ?=
 PYTEST_ARGUMENTS ?=
@@ -35,7 +37,7 @@ SECONDS ?= 600
 SEED ?=
 WORKERS ?= 1
 
-.PHONY: help run test check format docs illustrated test-minimal test-pythons bench publish clean soak fuzz attack deb test-deb image test-image
+.PHONY: help run test check format docs illustrated test-minimal test-pythons bench publish clean soak fuzz attack deb test-deb image test-image broken
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,7 +47,7 @@ help: ## list the targets
 run: ## run a relay, and create its identity and ticket if they are missing; ADDRESS=HOST:PORT is where nodes reach it
 	@$(PYTHON) tools/check_addresses.py
 	@mkdir -p $(VENV); \
-	test -e $(VENV)/run.stamp || echo "creating an environment in $(VENV) (takes a minute, only once)"; \
+	test -e $(VENV)/run.stamp -a -z "$(BROKEN)" || echo "creating an environment in $(VENV) (takes a minute, only once)"; \
 	if $(MAKE) --no-print-directory $(VENV)/run.stamp >$(VENV)/log 2>&1; then \
 		python=$(VENV)/bin/python; \
 	elif $(PYTHON) -c 'import cryptography, docopt' 2>/dev/null; then \
@@ -113,11 +115,12 @@ clean: ## remove environments and everything built, but not relay/ with its iden
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Debian's python3 has venv, but not the ensurepip that venv needs.
-$(VENV)/run.stamp: pyproject.toml
+$(VENV)/run.stamp: pyproject.toml $(BROKEN)
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "cannot create an environment: $(PYTHON) cannot import venv and ensurepip" >&2; \
 		echo "on Debian or Ubuntu: apt-get install python3-venv; or give another Python, as in PYTHON=python3.12" >&2; \
 		exit 1; }
+	@$(if $(BROKEN),rm -rf $(VENV)/bin $(VENV)/lib)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --quiet 'pip>=21.3'
 	$(VENV)/bin/python -m pip install --quiet --quiet --editable '.[qr,metrics]'

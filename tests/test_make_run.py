@@ -120,6 +120,23 @@ def test_missing_venv_says_what_to_install(tmp_path: Path, target: str) -> None:
     assert not (tmp_path / "venv/bin").exists()
 
 
+def test_environment_whose_python_has_gone_is_made_again(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin/python").symlink_to(tmp_path / "python-of-an-old-release")
+    (venv / "run.stamp").touch()
+    # Without an index, it is not finished.
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), "check", f"PYTHON={sys.executable}", f"VENV={venv}"],
+        env={**environment(), "PIP_NO_INDEX": "1"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert "No matching distribution" in done.stderr
+    assert (venv / "bin/python").exists()
+
+
 def test_user_installs_of_pip_are_turned_off(tmp_path: Path) -> None:
     # Without an index, the environment is not finished; pip checks this option first.
     variables = {"PIP_USER": "1", "PIP_NO_INDEX": "1"}
