@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import select
 import socket
@@ -98,6 +99,11 @@ class WatchedSocket(ReadyEntry):
         if count != self.bytes_awaited:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
             self.bytes_awaited = count
+
+    def limit_unsent(self, count: int) -> None:
+        """Let the system keep at most about `count` bytes of output that it has not sent yet."""
+        with contextlib.suppress(AttributeError, OSError):  # a system, or a kind of socket, that cannot do it
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, count)
 
     def count_unread(self) -> int:
         """Return how many bytes have arrived that are not read."""

@@ -46,6 +46,21 @@ def test_one_address_leaves_room_for_pending_connects(attack: Attack) -> None:
 
 
 @pytest.mark.slow
+def test_address_with_many_connects_delays_no_announcement(attack: Attack) -> None:
+    swarm, attackers = attack.swarm(receive_buffer=4096), attack.swarm()
+    listener = swarm.listen()
+    listener.stop_reading()
+    attackers.connect(3000, listener.keys.public_key, [KeyPair() for _ in range(KEYS)], ATTACKER)
+    (caller,) = attackers.connect(1, listener.keys.public_key, source=BYSTANDER)
+    listener.resume_reading()
+    assert swarm.run(lambda: len(listener.messages) == 3001, 30.0)
+    before = announced(listener).index(caller.keys.public_key)
+    print(f"\n  {before} of 3,000 announcements came first")
+    assert before < 1000
+    attack.check()
+
+
+@pytest.mark.slow
 def test_slow_listener_survives_connects_that_come_and_go(start_attack: StartAttack) -> None:
     attack = start_attack("--socket-buffer", "16")
     swarm, attackers = attack.swarm(receive_buffer=4096), attack.swarm()

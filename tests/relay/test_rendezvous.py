@@ -11,6 +11,7 @@ from offset_common.channel.connection import Connection
 from offset_common.constants import PENDING_CONNECT_TIMEOUT
 from offset_common.identity import Identity
 from offset_common.relay import event_loop
+from offset_common.relay.addresses import PeerAddress
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.deadlines import TICK
@@ -211,9 +212,9 @@ class SlowListener:
         self.session = peer.connection.session
         assert isinstance(self.session, Listener)
 
-    def announce(self, count: int) -> list[FakePending]:
-        """Announce connects; return them."""
-        pending = [FakePending(number.to_bytes(32, "big")) for number in range(count)]
+    def announce(self, count: int, start: int = 0, address: str = "1.1.1.1") -> list[FakePending]:
+        """Announce connects of an address; return them."""
+        pending = [FakePending(number.to_bytes(32, "big"), address) for number in range(start, start + count)]
         for number, each in enumerate(pending):
             self.session.announce([each])  # type: ignore[attr-defined]
             if number % 200 == 0:
@@ -224,9 +225,10 @@ class SlowListener:
 class FakePending:
     """The part of a pending connect that an announcement needs."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, address: str) -> None:
         self.key = key
         self.connection = self
+        self.address = PeerAddress(f"{address}:5000", address)
 
 
 def test_slow_listener_gets_all_announcements_in_order(harness: Harness) -> None:
@@ -237,6 +239,18 @@ def test_slow_listener_gets_all_announcements_in_order(harness: Harness) -> None
     keys = [listener.incoming_key() for _ in announced]
     assert keys == [each.key for each in announced]
     assert listener.state is State.LISTENER
+
+
+def test_addresses_take_turns_in_announcements(harness: Harness) -> None:
+    listener = harness.listener()
+    slow = SlowListener(harness, listener)
+    flood = slow.announce(12_000)
+    waiting = len(slow.session._unannounced["1.1.1.1"])  # type: ignore[attr-defined]
+    others = slow.announce(2, 12_000, "2.2.2.2") + slow.announce(1, 12_002, "3.3.3.3")
+    keys = [listener.incoming_key() for _ in range(len(flood) + len(others))]
+    assert [keys.index(each.key) - (len(flood) - waiting) for each in others] == [1, 4, 2]
+    assert [key for key in keys if key < others[0].key] == [each.key for each in flood]
+    assert not slow.session._unannounced  # type: ignore[attr-defined]
 
 
 def test_listener_without_space_gets_announcements() -> None:
@@ -275,7 +289,7 @@ def test_connects_that_have_gone_are_not_announced(harness: Harness) -> None:
     listener = harness.listener()
     slow = SlowListener(harness, listener)
     announced = slow.announce(12_000)
-    queued = 12_000 - len(slow.session._unannounced)  # type: ignore[attr-defined]
+    queued = 12_000 - len(slow.session._unannounced["1.1.1.1"])  # type: ignore[attr-defined]
     for each in announced[-5000:]:
         slow.session.withdraw(each)  # type: ignore[attr-defined]
     keys = [listener.incoming_key() for _ in range(7000)]

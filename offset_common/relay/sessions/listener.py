@@ -22,8 +22,9 @@ HIGH_WATER = 32 * 1024  # bytes of announcements that may be queued for a slow p
 class Listener(MessageSession):
     """Announces pending connects to the peer, and handles its rejections.
 
-    At most one high-water mark of announcements is queued for a slow peer. The others are sent when there is
-    room, and only for connects that are still pending.
+    At most one high-water mark of announcements is queued here for a slow peer, and another one in the
+    kernel. The others are sent when there is room, and only for connects that are still pending. Addresses
+    take turns, so that one with thousands of connects does not delay those of others.
 
     Args:
         connection: the connection.
@@ -48,7 +49,9 @@ class Listener(MessageSession):
         self._ended = ended
         self._has_pending = has_pending
         self._since = connection.loop.now
-        self._unannounced: dict[PendingConnect, None] = {}  # in the order of arrival
+        # By address, those of one address in the order of arrival; the address whose turn it is comes first.
+        self._unannounced: dict[str, dict[PendingConnect, None]] = {}
+        connection.limit_unsent(HIGH_WATER)
 
     def on_message(self, message: bytes) -> None:
         """Reject a pending connect, the only request that a listener may make."""
@@ -61,13 +64,18 @@ class Listener(MessageSession):
 
     def announce(self, pending: Iterable[PendingConnect]) -> None:
         """Announce connects to the peer, now or when there is room."""
-        self._unannounced.update(dict.fromkeys(pending))
+        for each in pending:
+            self._unannounced.setdefault(each.connection.address.prefix, {})[each] = None
         self.connection.poll_normally()  # if the peer has closed, this closes its pending connects
         self._send_announcements()
 
     def withdraw(self, pending: PendingConnect) -> None:
         """Drop `pending` from the connects to announce."""
-        self._unannounced.pop(pending, None)
+        address = pending.connection.address.prefix
+        of_address = self._unannounced.get(address, {})
+        of_address.pop(pending, None)
+        if not of_address:
+            self._unannounced.pop(address, None)
 
     def _send_announcements(self) -> None:
         connection = self.connection
@@ -78,10 +86,18 @@ class Listener(MessageSession):
             queued = connection.output.size
             if queued and (queued > HIGH_WATER or connection.output_room <= 0):
                 break
-            pending = next(iter(self._unannounced))
-            del self._unannounced[pending]
+            pending = self._take_next()
             connection.send_message(IncomingConnection(pending.connection.key).encode())
         connection.call_when_writable(self._send_announcements)
+
+    def _take_next(self) -> PendingConnect:
+        address = next(iter(self._unannounced))
+        of_address = self._unannounced.pop(address)
+        pending = next(iter(of_address))
+        del of_address[pending]
+        if of_address:
+            self._unannounced[address] = of_address  # the last, now
+        return pending
 
     @property
     def may_poll_coarsely(self) -> bool:  # type: ignore[override]
