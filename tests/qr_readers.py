@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
-import struct
 import subprocess
-import zlib
 from pathlib import Path
 
 import pytest
@@ -76,33 +74,6 @@ def picture_of_blocks(text: str, ink_is_dark: bool) -> Rows:
     for line in text.split("\n"):
         rows.append([(character in upper) is ink_is_dark for character in line])
         rows.append([(character in lower) is ink_is_dark for character in line])
-    return rows
-
-
-def picture_of_png(content: bytes) -> Rows:
-    """Return the picture of a PNG with one bit a pixel and simple filters."""
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    at, packed = 8, b""
-    width = height = 0
-    while at < len(content):
-        length, kind = struct.unpack_from(">I4s", content, at)
-        data = content[at + 8 : at + 8 + length]
-        if kind == b"IHDR":
-            width, height, depth, colour = struct.unpack_from(">IIBB", data)
-            assert (depth, colour) == (1, 0), "one bit of grey"
-        elif kind == b"IDAT":
-            packed += data
-        at += 12 + length
-    stride = 1 + (width + 7) // 8
-    lines = zlib.decompress(packed)
-    rows: Rows = []
-    line = bytes(stride - 1)
-    for top in range(0, height * stride, stride):
-        kind_of_filter, filtered = lines[top], lines[top + 1 : top + stride]
-        assert kind_of_filter in (0, 2), "none, or the difference to the line above"
-        line = bytes((new + kind_of_filter // 2 * old) % 256 for new, old in zip(filtered, line))
-        bits = "".join(f"{byte:08b}" for byte in line)
-        rows.append([bit == "0" for bit in bits[:width]])
     return rows
 
 

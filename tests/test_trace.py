@@ -19,10 +19,6 @@ from offset_common.tools.meanings import meaning_of
 from offset_common.tools.relay_check import RelayCheck
 from offset_common.tools.trace import TraceWatcher, frame_lines
 from offset_common.wire.frames import encode_frame
-from offset_common.wire.messages import (
-    ExchangeRandNonce,
-    IncomingConnection,
-)
 from tests.commands import ROOT, run_script
 from tests.support.process import PATIENCE
 from tests.support.relay_process import RelayProcess, relay
@@ -128,31 +124,6 @@ def test_the_parts_of_a_frame_contain_all_its_bytes(seen):
     for frame in seen:
         outermost = dissect(frame)[0]
         assert b"".join(part.data for part in outermost.parts) == encode_frame(frame.payload)
-
-
-def test_tunnel_messages_are_encrypted_again_by_the_relay(seen):
-    passed = [frame for frame in seen if frame.name == "tunnel message"]
-    there, came, back, arrived = passed
-    # Without the ChannelMessage, because the relay may change its padding.
-    assert there.layers[1:] == came.layers[1:]
-    assert back.layers[1:] == arrived.layers[1:]
-    assert there.payload != came.payload
-    assert [frame.payload[:12] for frame in (there, came)] == [b"\1" + bytes(11), bytes(12)]
-
-
-def test_frames_contain_the_keys_of_nodes_and_ticket(seen, relay):
-    first = {
-        (frame.connection, frame.direction): frame.layers[0] for frame in seen if frame.name == OPENING[1]
-    }
-    sent = {name: message for (name, direction), message in first.items() if direction == SENT}
-    for message in sent.values():
-        assert isinstance(message, ExchangeRandNonce)
-        assert message.opt_dest_public_key == relay.ticket.public_key
-    incoming = next(frame.layers[-1] for frame in seen if frame.name == "IncomingConnection")
-    assert isinstance(incoming, IncomingConnection)
-    assert isinstance(sent["connector"], ExchangeRandNonce)
-    assert incoming.public_key == sent["connector"].src_public_key
-    assert sent["listener"].src_public_key == sent["acceptor"].src_public_key
 
 
 def test_a_failed_check_shows_the_frames_before_it(relay):

@@ -20,16 +20,6 @@ def announced(listener: SwarmPeer) -> list[bytes]:
     return [decode(IncomingConnection, message).public_key for message in listener.messages]
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
-def test_all_connects_of_a_moment_are_announced(attack: Attack, count: int) -> None:
-    swarm = attack.swarm()
-    listener = swarm.listen()
-    callers = swarm.connect(count, listener.keys.public_key)
-    assert swarm.run(lambda: len(listener.messages) >= count)
-    assert sorted(announced(listener)) == sorted(caller.keys.public_key for caller in callers)
-    attack.check()
-
-
 @pytest.mark.slow
 def test_one_address_leaves_room_for_pending_connects(attack: Attack) -> None:
     swarm = attack.swarm()
