@@ -9,7 +9,6 @@ import pytest
 
 from tests.commands import FILES, run_stmgr
 
-IDENTITY = (FILES / "relay.ident").read_bytes()
 TICKET = (FILES / "relay.relay").read_bytes()
 KEY = json.loads(TICKET)["publicKey"]
 
@@ -98,14 +97,6 @@ def test_a_swapped_file_is_named(line, name, reason, tmp_path, monkeypatch, caps
     assert f"{name}: the file is {reason}" in err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("content", [IDENTITY, TICKET])
-def test_a_byte_order_mark_is_ignored(content, tmp_path, capsys):
-    (tmp_path / "a").write_bytes(b"\xef\xbb\xbf" + content)
-    status, out, err = run_stmgr(capsys, "show", tmp_path / "a")
-    assert (status, err) == (0, "")
-    assert KEY in out
 
 
 def test_the_key_of_a_toml_identity_can_be_moved_to_json(tmp_path, capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from offset_common.identity import KeyForm, load_identity, save_identity
+from offset_common.identity import KeyForm, load_identity
 from offset_common.tickets import NodeEntry
 from tests.commands import FILES, run_stmgr
 
@@ -58,24 +58,11 @@ def test_an_identity_is_read_in_either_form(form, tmp_path):
 
 
 @each_form
-def test_an_identity_is_written_in_either_form(form, tmp_path):
-    save_identity(load_identity(write_identity(tmp_path, PKCS8_TEXT)), tmp_path / "new", form)
-    assert json.loads((tmp_path / "new").read_text()) == {"privateKey": TEXTS[form]}
-
-
-@each_form
 def test_a_node_entry_keeps_the_form_of_its_key(form, tmp_path):
     path = write_entry(tmp_path, TEXTS[form])
     entry = NodeEntry.load(path)
     assert entry.app_private_key.hex() == SEED
     assert entry.to_json() == path.read_text()
-
-
-@each_form
-def test_tickets_are_the_same_for_both_forms(form, tmp_path, capsys):
-    path = write_identity(tmp_path, TEXTS[form])
-    run_stmgr(capsys, "relay-ticket", "-i", path, "-a", "h:1", "-o", tmp_path / "a.relay")
-    assert json.loads((tmp_path / "a.relay").read_text())["publicKey"] == text_of(PUBLIC_KEY)
 
 
 @each_form

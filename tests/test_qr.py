@@ -134,13 +134,6 @@ def test_an_existing_picture_is_not_overwritten(name, tmp_path, monkeypatch, cap
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.svg"])
-def test_a_missing_picture_directory_is_explained(name, tmp_path, capsys):
-    path = tmp_path / "none" / name
-    status, _, err = run_stmgr(capsys, "show", TICKET, "--qr-output", path)
-    assert (status, err) == (1, f"stmgr: {path}: the directory '{path.parent}' is missing; create it first\n")
-
-
 def test_an_encoding_without_block_characters_is_reported():
     status, _, err = run_script("stmgr.py", "show", TICKET, "--qr", PYTHONIOENCODING="ascii")
     assert status == 1

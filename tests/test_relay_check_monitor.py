@@ -124,11 +124,6 @@ def test_identity_of_the_relay_itself_is_refused(
     assert "--idfile is the identity of the relay itself; create one" in capsys.readouterr().err
 
 
-def test_page_of_every_byte_takes_no_identity(capsys: pytest.CaptureFixture[str]) -> None:
-    assert stmgr.main(["relay-check", "a.relay", "--idfile", "a.ident", "--illustrate", "a.html"]) == 2
-    assert "--idfile and --illustrate cannot be used together" in capsys.readouterr().err
-
-
 def test_status_of_watch_is_that_of_the_last_check(start_relay: StartRelay, tmp_path: Path) -> None:
     own = start_relay()
     path = tmp_path / "a.relay"
@@ -155,6 +150,7 @@ def test_watch_prints_one_json_object_a_line(ticket_file: str) -> None:
         ("--trace --json", "--trace and --json cannot be used together; choose one"),
         ("--json --line", "--json and --line cannot be used together; choose one"),
         ("--watch 5 --trace", "--trace and --watch cannot be used together; choose one"),
+        ("--idfile b --illustrate c", "--idfile and --illustrate cannot be used together; choose one"),
         ("--watch 0", "--watch must be a number of seconds from 1 to 86400, not '0'"),
         ("--watch soon", "--watch must be a number of seconds from 1 to 86400, not 'soon'"),
         ("--timeout 8s", "--timeout must be a number of seconds from 0.1 to 3600, not '8s'; for 8s write 8"),
