@@ -64,7 +64,7 @@ class KnownCodes:
         return next((name for name, known in self.load().items() if known == code), "")
 
     def add(self, code: Code, wanted: str) -> str:
-        """Remember a code, unless it is known; return its name.
+        """Remember a code under a name; return the name. A code may have several.
 
         Args:
             code: another machine's code.
@@ -75,10 +75,9 @@ class KnownCodes:
         """
         with self._directory.changing(FILE):
             known = self.load()
-            name = self.name_of(code)
-            if not name:
-                names = [wanted, *(f"{wanted[:28]}-{number}" for number in range(2, len(known) + 3))]
-                name = next(each for each in names if each not in known)
+            names = [wanted, *(f"{wanted[:28]}-{number}" for number in range(2, len(known) + 3))]
+            name = next(each for each in names if known.get(each, code) == code)
+            if name not in known:
                 before = self._directory.read(FILE) or _HEADING
                 if not before.endswith("\n"):
                     before += "\n"

@@ -160,9 +160,16 @@ def test_invalid_line_of_peers_is_named(directory: ConfigDirectory, line: str, r
 def test_names_of_codes_are_unique(directory: ConfigDirectory) -> None:
     known = KnownCodes(directory)
     assert [known.add(code, "home") for code in CODES[:3]] == ["home", "home-2", "home-3"]
-    assert known.add(CODES[1], "other") == "home-2"
+    assert known.add(CODES[1], "home") == "home-2"
     assert known.find("home-3") == CODES[2]
     assert known.find(str(CODES[9])) == CODES[9]
+
+
+def test_code_may_have_several_names(directory: ConfigDirectory) -> None:
+    known = KnownCodes(directory)
+    assert [known.add(CODES[0], name) for name in ("home", "other", "other")] == ["home", "other", "other"]
+    assert known.find("home") == known.find("other") == CODES[0]
+    assert len(known.load()) == 2
 
 
 def test_unknown_name_suggests_a_known_one(directory: ConfigDirectory) -> None:
