@@ -120,11 +120,24 @@ def test_missing_venv_says_what_to_install(tmp_path: Path, target: str) -> None:
     assert not (tmp_path / "venv/bin").exists()
 
 
-def test_environment_whose_python_has_gone_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["run", "check"])
+def test_python_that_cannot_run_the_programs_is_named(tmp_path: Path, target: str) -> None:
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), target, f"PYTHON={sys.executable}", f"VENV={tmp_path / 'venv'}"],
+        env={**environment(), "PYTHONOPTIMIZE": "2"},  # python_problem reports this like an old version
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.stderr.startswith("with -OO or PYTHONOPTIMIZE=2, ")
+    assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize("python", ["/python-of-an-old-release", "/bin/false"], ids=["gone", "unfit"])
+def test_environment_with_another_python_is_made_again(tmp_path: Path, python: str) -> None:
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
-    (venv / "bin/python").symlink_to(tmp_path / "python-of-an-old-release")
-    (venv / "run.stamp").touch()
+    (venv / "bin/python").symlink_to(python)
     # Without an index, it is not finished.
     done = subprocess.run(
         ["make", "-C", str(ROOT), "check", f"PYTHON={sys.executable}", f"VENV={venv}"],
