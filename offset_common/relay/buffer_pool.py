@@ -151,7 +151,7 @@ class BufferPool:
             waiter: the account of the connection that waits; it waits for one thing at a time.
             account: its own, or that of the connection that it sends to.
             size: bytes.
-            resume: called by `resume_waiting`; it takes the space before the next connection is tried.
+            resume: called by `resume_waiting`; the connection takes the space in its next turn.
         """
         self._waiting[waiter] = (account, size, resume)
 
@@ -167,12 +167,18 @@ class BufferPool:
         """Resume connections that now have space, in the order of arrival; called once a round."""
         if not self._waiting or not self._released or now < self._next_scan:
             return
-        self._released = False
         if len(self._waiting) > SCAN_ALL_UP_TO:
             self._next_scan = now + SCAN_INTERVAL
+        resumed: list[tuple[Account, int]] = []
         for waiter, (account, size, resume) in list(self._waiting.items()):
             if account.fits(size, waiter) and self._waiting.pop(waiter, None) is not None:
+                # Until the scan ends: otherwise all that wait would be resumed for the space of one.
+                account.add(size)
+                resumed.append((account, size))
                 resume()
+        for account, size in resumed:
+            account.add(-size)
+        self._released = bool(resumed)  # scan again: one of them may not take its space
 
     def next_time(self) -> float:
         """Return when `resume_waiting` has something to do."""

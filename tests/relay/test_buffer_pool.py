@@ -133,31 +133,43 @@ class Waiters:
         for number, size in enumerate(sizes):
             account = self.accounts[number]
             assert not account.fits(FREE + size)
-            self.pool.wait(account, account, FREE + size, lambda n=number, s=size: self._take(n, s))  # type: ignore[misc]
+            self.pool.wait(account, account, FREE + size, lambda n=number: self.resumed.append(n))  # type: ignore[misc]
+        self._sizes = sizes
 
-    def _take(self, number: int, size: int) -> None:
-        self.resumed.append(number)
-        self.accounts[number].add(FREE + size)
+    def resume(self, now: float = 0.0, take: bool = True) -> list[int]:
+        """Return which connections a scan resumes; afterwards they take their space, as in their turns."""
+        before = len(self.resumed)
+        self.pool.resume_waiting(now)
+        new = self.resumed[before:]
+        for number in new:
+            self.accounts[number].add(FREE + self._sizes[number] if take else 0)
+        return new
 
 
 def test_waiting_connections_resume_in_the_order_of_arrival() -> None:
     waiters = Waiters([20_000, 20_000, 20_000])
-    pool = waiters.pool
-    pool.resume_waiting(0.0)
-    assert waiters.resumed == []
-    for freed, resumed in ((60_000, [0]), (20_000, [0, 1]), (20_000, [0, 1, 2])):
+    assert waiters.resume() == []
+    for freed, resumed in ((60_000, [0]), (20_000, [1]), (20_000, [2])):
         waiters.holder.add(-freed)
-        pool.resume_waiting(0.0)
-        assert waiters.resumed == resumed
-    assert pool.waiting == 0
+        assert waiters.resume() == resumed
+    assert waiters.pool.waiting == 0
 
 
 def test_resumed_connections_use_up_the_free_space() -> None:
     waiters = Waiters([20_000] * 5)
     waiters.holder.add(-100_000 + 10_000)
-    waiters.pool.resume_waiting(0.0)
-    assert waiters.resumed == [0, 1]  # the third would hold 20,000 + 20,000 of 30,000
+    assert waiters.resume() == [0, 1]  # the third would hold 20,000 + 20,000 of 30,000
+    assert waiters.resume() == []
     assert waiters.pool.waiting == 3
+    assert waiters.pool.next_time() == math.inf
+
+
+def test_next_connection_resumes_if_one_leaves_its_space() -> None:
+    waiters = Waiters([20_000] * 5)
+    waiters.holder.add(-100_000 + 10_000)
+    assert waiters.resume(take=False) == [0, 1]
+    assert waiters.pool.next_time() < math.inf
+    assert waiters.resume() == [2, 3]
 
 
 def test_connection_that_stopped_waiting_is_not_resumed() -> None:
@@ -165,8 +177,7 @@ def test_connection_that_stopped_waiting_is_not_resumed() -> None:
     waiters.pool.stop_waiting(waiters.accounts[0])
     waiters.pool.stop_waiting(waiters.accounts[0])
     waiters.holder.add(-waiters.holder.held)
-    waiters.pool.resume_waiting(0.0)
-    assert waiters.resumed == [1]
+    assert waiters.resume() == [1]
 
 
 def test_connection_may_wait_for_the_space_of_another() -> None:
@@ -190,11 +201,8 @@ def test_many_waiting_connections_are_scanned_now_and_then() -> None:
     assert pool.next_time() == math.inf
     waiters.holder.add(-4000)
     assert pool.next_time() < math.inf
-    pool.resume_waiting(10.0)
-    first = len(waiters.resumed)
+    assert waiters.resume(10.0)
     waiters.holder.add(-10_000)
-    pool.resume_waiting(10.0 + SCAN_INTERVAL / 2)
-    assert len(waiters.resumed) == first
+    assert not waiters.resume(10.0 + SCAN_INTERVAL / 2)
     assert pool.next_time() == 10.0 + SCAN_INTERVAL
-    pool.resume_waiting(10.0 + SCAN_INTERVAL)
-    assert len(waiters.resumed) > first
+    assert waiters.resume(10.0 + SCAN_INTERVAL)
