@@ -26,6 +26,7 @@ from offset_common.commands.forward_arguments import (
 )
 from offset_common.commands.forward_connect import connect, list_services
 from offset_common.constants import PUBLIC_KEY_SIZE
+from offset_common.errors import FileError
 from offset_common.forward.code import Code
 from offset_common.forward.config_directory import ConfigDirectory, only_share
 from offset_common.forward.display import Display
@@ -113,7 +114,10 @@ def share(arguments: dict[str, Any]) -> int:
     display = Display(arguments["--json"])
     with only_share(identity_path(arguments, directory)):
         if arguments["--relay"]:
-            directory.remember_relay(ticket)
+            try:
+                directory.remember_relay(ticket)
+            except FileError as error:
+                display.problem("not_remembered", f"the relay is not remembered: {error}")
         code = Code(ticket, identity.public_key)
         show_code(code, services, display, arguments["--qr"])
         with running_loop(display) as loop:

@@ -119,11 +119,10 @@ class ConfigDirectory:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except PermissionError as error:
             raise FileError(self.path, f"permission denied; {refusal(self.path)}") from error
-        except (FileExistsError, FileNotFoundError) as error:
-            reason = "no directory can be created here; check the path, or set XDG_CONFIG_HOME to a directory"
-            raise FileError(self.path, reason) from error
         except OSError as error:
-            raise FileError(self.path, os_error_sentence(error)) from error
+            advice = "check the path, or set XDG_CONFIG_HOME to a directory"
+            reason = f"no directory can be created here ({error.strerror}); {advice}"
+            raise FileError(self.path, reason) from error
 
     @contextmanager
     def changing(self, name: str) -> Iterator[None]:

@@ -18,7 +18,7 @@ import pytest
 import stforward
 from offset_common.forward.code import Code, parse_code
 from offset_common.forward.peers import Peer, Peers, Rule
-from offset_common.identity import Identity, encode_key
+from offset_common.identity import Identity, encode_key, save_identity
 from offset_common.tickets import RelayTicket
 from tests.forward.programs import (
     PATIENCE,
@@ -115,6 +115,16 @@ def test_share_prints_the_line_to_run_elsewhere(setting: Setting) -> None:
     setting.programs[-1].wait_for_line("^waiting for connections$")
     found = re.fullmatch(r"stforward to (\S+) ssh=2222 web=8080\n", output.read_text())
     assert found and parse_code(found[1]) == setting.code
+
+
+def test_share_works_where_nothing_can_be_remembered(setting: Setting) -> None:
+    identity = setting.path / "share.ident"
+    save_identity(Identity.generate(), identity)
+    setting.home.config = Path("/dev/null")
+    arguments = ["--relay", str(setting.ticket_file), "--allow-any", "--idfile", str(identity)]
+    program = setting.start(setting.home, "share", "22", *arguments)
+    program.wait_for_line("^the relay is not remembered: /dev/null/offset: .*XDG_CONFIG_HOME")
+    program.wait_for_line("^waiting for connections$")
 
 
 def test_relay_and_code_are_remembered(setting: Setting) -> None:
