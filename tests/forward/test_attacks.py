@@ -11,6 +11,7 @@ import pytest
 
 from offset_common.client import ConnectError, Tunnel, connect, listen
 from offset_common.errors import ConnectionEnded, ConnectRefused, OffsetError
+from offset_common.forward.approval import MAX_WAITING
 from offset_common.forward.messages import (
     Hello,
     Kind,
@@ -18,11 +19,12 @@ from offset_common.forward.messages import (
     encode_credit,
     encode_stream,
     kind_of,
-    read_refused,
     read_stream_text,
     read_welcome,
 )
+from offset_common.forward.peers import Peers, Rule
 from offset_common.forward.places import TUNNELS_PER_KEY
+from offset_common.forward.services import MAX_SERVICES
 from offset_common.forward.streams import WINDOW
 from offset_common.identity import Identity
 from tests.forward.programs import PATIENCE, Setting, echo, exchange, reach, server, wait_for_reset
@@ -34,18 +36,26 @@ from tests.terminals import Terminal
 
 
 class Victim:
-    """A share with an echo server, and the laptop beside the attackers."""
+    """A share with an echo server, and the laptop beside an attacker: an allowed machine may turn hostile.
 
-    def __init__(self, setting: Setting, target: int) -> None:
+    Args:
+        setting: their files and their relay.
+        target: the port of the echo server.
+        services: the names under which it is shared.
+    """
+
+    def __init__(self, setting: Setting, target: int, *services: str) -> None:
         self.setting = setting
+        self.services = services
         self.attacker = Identity.generate()
-        self.sharing = setting.share(f"echo={target}", "--max", "500", "--keep", "5")
-        self.program, self.port = setting.reach("echo=0")
+        shared = [f"{name}={target}" for name in services]
+        self.sharing = setting.share(*shared, "--max", "500", "--keep", "5")
+        _, self.port = setting.reach(f"{services[0]}=0")
+        self.let_in(self.attacker, "attacker")
 
-    def let_attacker_in(self) -> None:
-        """Allow the attacker's key: an allowed machine may turn hostile."""
-        with (self.setting.home.directory.path / "peers").open("a") as file:
-            file.write(f"allow {Setting.text_of(self.attacker)} attacker\n")
+    def let_in(self, identity: Identity, name: str) -> None:
+        """Allow a key."""
+        Peers(self.setting.home.directory).add(Rule.ALLOW, identity.public_key, name)
 
     def connect(self, identity: Identity) -> Tunnel:
         """Return a tunnel to the victim."""
@@ -56,7 +66,7 @@ class Victim:
         """Return a tunnel of the attacker after the HELLO and WELCOME."""
         tunnel = self.connect(self.attacker)
         tunnel.send(Hello(os.urandom(16), 0, "attacker").encode())
-        assert read_welcome(tunnel.receive(PATIENCE)).services == ("echo",)
+        assert read_welcome(tunnel.receive(PATIENCE)).services == self.services
         return tunnel
 
     def assert_unharmed(self) -> None:
@@ -64,18 +74,11 @@ class Victim:
         with reach(self.port) as sock:
             assert exchange(sock, b"still here") == b"still here"
 
-    @property
-    def pid(self) -> int:
-        """The process of `share`."""
-        return self.sharing.pid
-
 
 @pytest.fixture
 def victim(setting: Setting) -> Iterator[Victim]:
     with server(echo) as target:
-        victim = Victim(setting, target)
-        victim.let_attacker_in()
-        yield victim
+        yield Victim(setting, target, "echo")
 
 
 def expect_end(tunnel: Tunnel) -> None:
@@ -175,16 +178,23 @@ def test_broken_messages_end_the_session_and_no_other(victim: Victim) -> None:
     victim.assert_unharmed()
 
 
-def test_peer_that_never_reads_costs_bounded_memory(victim: Victim) -> None:
-    before = resident_bytes(victim.pid)
-    tunnel = victim.join()
-    # Each OPEN is answered with a RESET, which is never read. They pile up until the share ends the session.
-    with contextlib.suppress(ConnectionEnded, TimeoutError):
+def test_peer_that_never_reads_costs_bounded_memory(setting: Setting) -> None:
+    # Each OPEN is answered with a RESET that names all services; they pile up in the share.
+    names = [f"{number:032}" for number in range(MAX_SERVICES)]
+    failed = "^the tunnel of attacker failed: the other side sends without reading the answers$"
+    with server(echo) as target:
+        victim = Victim(setting, target, *names)
+        before = resident_bytes(victim.sharing.pid)
+        tunnel = victim.join()
         for number in range(1, 1_000_000):
-            tunnel.send(encode_stream(Kind.OPEN, number, "no such service"), timeout=2)
-    assert resident_bytes(victim.pid) - before < 120_000_000
-    victim.assert_unharmed()
-    tunnel.abort()
+            if victim.sharing.count_lines(failed):
+                break
+            with contextlib.suppress(ConnectionEnded, TimeoutError):
+                tunnel.send(encode_stream(Kind.OPEN, number, "no such service"), timeout=1)
+        assert resident_bytes(victim.sharing.pid) - before < 120_000_000
+        victim.sharing.wait_for_line(failed)
+        victim.assert_unharmed()
+        tunnel.abort()
 
 
 def test_stolen_session_number_is_worth_nothing(victim: Victim) -> None:
@@ -194,8 +204,7 @@ def test_stolen_session_number_is_worth_nothing(victim: Victim) -> None:
         first.receive(PATIENCE)
         first.send(OPEN)
         other = Identity.generate()
-        with (victim.setting.home.directory.path / "peers").open("a") as file:
-            file.write(f"allow {Setting.text_of(other)} other\n")
+        victim.let_in(other, "other")
         with victim.connect(other) as second:
             second.send(Hello(number, 0, "").encode())
             assert not read_welcome(second.receive(PATIENCE)).resumed
@@ -204,37 +213,34 @@ def test_stolen_session_number_is_worth_nothing(victim: Victim) -> None:
 
 
 def test_strangers_cannot_flood_the_terminal_with_questions(setting: Setting) -> None:
-    terminal = Terminal(setting.home.command("share", "9", "--relay", str(setting.ticket_file)))
-    try:
+    count, ended = 12, []
+    share = setting.home.command("share", "9", "--relay", str(setting.ticket_file))
+    with ThreadPoolExecutor(count) as pool, contextlib.closing(Terminal(share)) as terminal:
         terminal.wait_for("waiting for connections")
         key = setting.home.identity.public_key
 
-        def stranger(_: int) -> str:
-            try:
-                with connect(setting.ticket, Identity.generate(), key, end_to_end=True) as tunnel:
-                    tunnel.send(Hello(os.urandom(16), 0, "\x1b[31mroot\n").encode())
-                    while True:
-                        message = tunnel.receive(2)
-                        if kind_of(message) is Kind.REFUSED:
-                            return read_refused(message)
-            except TimeoutError:
-                return "waits"
-            except ConnectError:
-                return "rejected"
+        def call() -> None:
+            with (
+                contextlib.suppress(OffsetError),
+                connect(setting.ticket, Identity.generate(), key, end_to_end=True) as tunnel,
+            ):
+                tunnel.send(Hello(os.urandom(16), 0, "\x1b[31mroot\n").encode())
+                while kind_of(tunnel.receive(PATIENCE)) is not Kind.REFUSED:
+                    pass
+            ended.append(True)
 
-        with ThreadPoolExecutor(12) as pool:
-            outcomes = list(pool.map(stranger, range(12)))
-        assert outcomes.count("waits") <= 5
+        for _ in range(count):
+            pool.submit(call)
+        wait_until(lambda: len(ended) >= count - MAX_WAITING - 1, "the end of those that may not wait")
+        terminal.wait_for("let in? y/N")
         assert terminal.text.count("let in? y/N") == 1
         assert "root" not in terminal.text.replace("31mroot", "")
-    finally:
-        terminal.close()
 
 
 def test_share_without_the_key_of_the_code_gets_nothing(setting: Setting) -> None:
     # A dishonest relay could connect any node; the other side proves the code's key, end to end.
     with listen(setting.ticket, setting.home.identity) as listener:
-        program = setting.to("0", "--wait", "5")
+        program = setting.to("0", "--wait", "1")
         port = int(program.wait_for_line("^listening on ").split()[-1])
         with reach(port) as sock:
             sock.sendall(b"secret")
