@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support.fault_injection import inject
-from tests.support.fleet import DirectoryServer, FleetProcesses, NewNodeAt, NodeAt, RoamingNode
+from tests.support.fleet import EVERY_LINE, DirectoryServer, FleetProcesses, NewNodeAt, NodeAt, RoamingNode
 from tests.support.relay_process import NewNode
 
 
@@ -22,10 +22,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DirectoryServer
 
 @pytest.fixture(scope="module")
 def relay(server: DirectoryServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetProcesses]:
-    """Three hosts in place of one relay. They log every line, because the tests share the log's limits."""
-    log = "offset_common.relay.log"
-    prefix = inject(f"{log}:LINES_PER_ADDRESS=1000000", f"{log}:LINES_PER_KIND=1000000")
-    fleet = FleetProcesses(tmp_path_factory.mktemp("fleet"), server.url, prefix=prefix)
+    """Three hosts in place of one relay."""
+    fleet = FleetProcesses(tmp_path_factory.mktemp("fleet"), server.url, prefix=inject(*EVERY_LINE))
     yield fleet
     fleet.kill()
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from offset_common.fleet.entries import Entries
-from offset_common.fleet.membership import BEAT_INTERVAL
+from tests.support.fault_injection import inject
 from tests.support.fleet import (
+    QUICK_BEATS,
     DirectoryServer,
     FleetProcesses,
     NewNodeAt,
@@ -26,11 +27,12 @@ from tests.support.relay_process import LOCALHOST
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[DirectoryServer]]:
     """A cluster of three servers, which name each other's addresses or only their ports."""
     options = ("--cluster-enabled", "yes", "--cluster-preferred-endpoint-type", request.param)
+    hasty = ("--cluster-node-timeout", "1000")  # a new cluster waits for as long before it serves
     with ExitStack() as started:
         servers = []
         for number in range(3):
             (tmp_path / str(number)).mkdir()
-            servers.append(DirectoryServer(tmp_path / str(number), options=options))
+            servers.append(DirectoryServer(tmp_path / str(number), options=(*options, *hasty)))
             started.callback(servers[-1].kill)
         for number, server in enumerate(servers):
             server.ask("CLUSTER", "ADDSLOTSRANGE", 5462 * number, min(5462 * number + 5461, 16383))
@@ -40,6 +42,8 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Dir
             return all(b"cluster_state:ok" in server.ask("CLUSTER", "INFO") for server in servers)
 
         wait_until(is_complete, "a cluster")
+        for server in servers:
+            server.ask("CONFIG", "SET", "cluster-node-timeout", 15_000)
         yield servers
 
 
@@ -60,7 +64,8 @@ def move_slot(servers: list[DirectoryServer], slot: int) -> Iterator[None]:
 @pytest.fixture
 def relay(cluster: list[DirectoryServer], tmp_path: Path) -> Iterator[FleetProcesses]:
     """Two hosts; the first server of the cluster is enough to find the others."""
-    fleet = FleetProcesses(tmp_path, f"valkey+cluster://{LOCALHOST}:{cluster[0].port}", 2)
+    url = f"valkey+cluster://{LOCALHOST}:{cluster[0].port}"
+    fleet = FleetProcesses(tmp_path, url, 2, prefix=inject(*QUICK_BEATS))
     yield fleet
     fleet.kill()
 
@@ -77,7 +82,7 @@ def test_fleet_uses_one_slot_and_follows_it(
             assert_all_reachable(relay, new_node_at, [*listening, *listeners_at(relay, new_node_at)])
             for _, listener in listening:
                 listener.send_keepalive()
-        time.sleep(BEAT_INTERVAL)
+        time.sleep(1)  # two heartbeats
     assert_all_reachable(relay, new_node_at, listening)
     assert [line for line in relay.lines if line.startswith("warning: directory")] == []
     assert relay.failures == []

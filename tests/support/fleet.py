@@ -25,6 +25,19 @@ SERVERS = [name for name in ("valkey-server", "redis-server") if shutil.which(na
 LIBRARIES = [name for name in ("valkey", "redis") if importlib.util.find_spec(name)]
 """The client libraries that this Python has."""
 
+AWAY, PRESENT = "^warning: directory away", "^directory present"
+"""Log lines of a host that loses the directory, and that finds it."""
+
+QUICK_BEATS = ("offset_common.fleet.membership:BEAT_INTERVAL=0.5",)
+"""Changes for `inject`: heartbeats come five times as often."""
+EVERY_LINE = tuple(f"offset_common.relay.log:LINES_PER_{unit}=1000000" for unit in ("ADDRESS", "KIND"))
+"""Changes for `inject`: the log has no limits, which tests would reach together."""
+
+
+def entry_expires_after(seconds: int) -> str:
+    """Return a change for `inject`: the entry of a host lives shorter."""
+    return f"offset_common.fleet.entries:HOST_TTL={seconds * 1000}"
+
 
 def needs_server() -> str:
     """Return the program of a server, and skip the test where there is none."""
@@ -151,7 +164,7 @@ class FleetProcesses:
     def wait_until_complete(self) -> None:
         """Wait until each host has found the directory."""
         for host in self.hosts:
-            host.wait_for_line("^directory present")
+            host.wait_for_line(PRESENT)
 
     @property
     def public_key(self) -> bytes:
