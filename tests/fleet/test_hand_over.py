@@ -186,7 +186,7 @@ def test_bug_in_a_hand_over_ends_its_link_alone(
 
 
 def test_host_that_is_not_watched_ends_alone(
-    harness: Harness, host: FleetHost, other: OtherHost, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, host: FleetHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(EventLoop, "register", bug)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,11 @@ from typing import Any
 import pytest
 
 from offset_common.status.relay_status import status_lines
-from tests.support.fleet import DirectoryServer, FleetProcesses, NewNodeAt
+from tests.status.relays import get
+from tests.support.fault_injection import inject
+from tests.support.fleet import AWAY, QUICK_BEATS, DirectoryServer, FleetProcesses, NewNodeAt
 from tests.support.node import make_tunnel
-from tests.support.process import PATIENCE, wait_until
+from tests.support.process import wait_until
 from tests.support.relay_process import LOCALHOST, RelayProcess
 
 
@@ -25,19 +25,9 @@ def relay(server: DirectoryServer, tmp_path: Path) -> Iterator[FleetProcesses]:
     fleet.kill()
 
 
-def get(host: RelayProcess, path: str) -> str:
-    """Return what the status server of a host answers."""
-    connection = http.client.HTTPConnection(LOCALHOST, host.status_port, timeout=PATIENCE)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().read().decode()
-    finally:
-        connection.close()
-
-
 def fleet_of(host: RelayProcess) -> Any:
     """Return the fleet as a host shows it."""
-    return json.loads(get(host, "/status.json"))["fleet"]
+    return get(host, "/status.json").json["fleet"]
 
 
 def test_status_shows_hosts_homes_and_traffic(relay: FleetProcesses, new_node_at: NewNodeAt) -> None:
@@ -53,20 +43,21 @@ def test_status_shows_hosts_homes_and_traffic(relay: FleetProcesses, new_node_at
     assert at_home["hosts"][0]["forwarded_from"] >= 1 and at_home["hosts"][0]["alive"]
     (other,) = elsewhere["hosts"]
     assert other["name"] == "host-0" and other["forwarded_to"] >= 1 and other["sent"] > 50_000
-    metrics = get(arriving, "/metrics")
+    metrics = get(arriving, "/metrics").text
     assert 'offset_relay_fleet_forwarded_total{direction="to",host="host-0"}' in metrics
     assert "offset_relay_fleet_directory_present 1.0" in metrics
     assert "offset_relay_fleet_hosts 2.0" in metrics
-    lines = "\n".join(status_lines(json.loads(get(arriving, "/status.json?list=1")), colour=False))
+    lines = "\n".join(status_lines(get(arriving, "/status.json?list=1").json, colour=False))
     assert "this host: host-1" in lines and "host-0 at 127.0.0.1" in lines
 
 
 def test_status_shows_that_the_directory_is_away(tmp_path: Path) -> None:
     server = DirectoryServer(tmp_path)
-    fleet = FleetProcesses(tmp_path, server.url, 1, ("--status", f"{LOCALHOST}:0"))
+    options = ("--status", f"{LOCALHOST}:0")
+    fleet = FleetProcesses(tmp_path, server.url, 1, options, prefix=inject(*QUICK_BEATS))
     try:
         server.kill()
-        fleet.hosts[0].wait_for_line("directory away")
+        fleet.hosts[0].wait_for_line(AWAY)
         assert fleet_of(fleet.hosts[0])["directory"] == "away"
     finally:
         fleet.kill()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
+import contextlib
 import json
 import socket
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.support.process import PATIENCE
-from tests.support.relay_process import RelayProcess, write_identity
-
-LOCALHOST = "127.0.0.1"
+from tests.support.process import PATIENCE, LoggedProcess
+from tests.support.relay_process import LOCALHOST, RelayProcess, write_identity
 
 
 class Reply(NamedTuple):
@@ -32,6 +31,14 @@ class Reply(NamedTuple):
         return json.loads(self.body)
 
 
+def get(relay: LoggedProcess, path: str, **headers: str) -> Reply:
+    """Return what the status server of a relay answers to a request."""
+    with contextlib.closing(HTTPConnection(LOCALHOST, relay.status_port, timeout=PATIENCE)) as connection:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        return Reply(response.status, dict(response.getheaders()), response.read())
+
+
 class RelayWithStatus(RelayProcess):
     """A relay process with --status.
 
@@ -45,15 +52,9 @@ class RelayWithStatus(RelayProcess):
         super().__init__(write_identity(directory), options=["--status", status, *options])
         self.url = f"http://{LOCALHOST}:{self.status_port}"
 
-    def get(self, path: str, method: str = "GET", **headers: str) -> Reply:
+    def get(self, path: str, **headers: str) -> Reply:
         """Return the answer to a request."""
-        connection = http.client.HTTPConnection(LOCALHOST, self.status_port, timeout=PATIENCE)
-        try:
-            connection.request(method, path, headers=headers)
-            response = connection.getresponse()
-            return Reply(response.status, dict(response.getheaders()), response.read())
-        finally:
-            connection.close()
+        return get(self, path, **headers)
 
     def status(self, query: str = "") -> Any:
         """Return /status.json."""

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.status.promtool import run_promtool
-from tests.status.relays import LOCALHOST, RelayWithStatus
+from tests.status.relays import RelayWithStatus
 from tests.support.process import PATIENCE, ROOT, free_port
+from tests.support.relay_process import LOCALHOST
 
 
 def health(status: str, **variables: str) -> subprocess.CompletedProcess[str]:

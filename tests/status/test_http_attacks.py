@@ -10,9 +10,10 @@ import time
 import pytest
 
 from offset_common.status.http_server import MAX_CONNECTIONS, REQUEST_TIME
-from tests.status.relays import LOCALHOST, RelayWithStatus, read_all
+from tests.status.relays import RelayWithStatus, read_all
 from tests.support.node import meet
 from tests.support.process import wait_until
+from tests.support.relay_process import LOCALHOST
 
 GOOD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

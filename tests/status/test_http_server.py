@@ -10,8 +10,9 @@ from typing import Any
 
 from offset_common.status.http_server import HttpServer
 from offset_common.status.request import sentence
-from tests.status.relays import LOCALHOST, read_all
+from tests.status.relays import read_all
 from tests.support.process import PATIENCE
+from tests.support.relay_process import LOCALHOST
 
 
 class FullSocket(socket.socket):

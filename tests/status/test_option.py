@@ -12,9 +12,10 @@ import pytest
 
 from offset_common.identity import encode_key
 from tests.commands import FILES
-from tests.status.relays import LOCALHOST, RelayWithStatus
+from tests.status.relays import RelayWithStatus
 from tests.support.node import Node
 from tests.support.process import ROOT, free_port, wait_until
+from tests.support.relay_process import LOCALHOST
 
 IDENTITY = str(FILES / "relay.ident")
 

@@ -16,9 +16,10 @@ import pytest
 import stmgr
 from offset_common.identity import encode_key
 from offset_common.status.relay_status import byte_text, duration
-from tests.status.relays import LOCALHOST, RelayWithStatus
+from tests.status.relays import RelayWithStatus
 from tests.support.node import Node, make_tunnel
 from tests.support.process import ROOT, wait_until
+from tests.support.relay_process import LOCALHOST
 from tests.terminals import Terminal
 
 
