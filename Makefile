@@ -12,11 +12,12 @@ PIP_RETRIES ?= 2
 export PIP_RETRIES
 # A user's configuration of pip may have `user = true`, which pip refuses in an environment.
 export PIP_USER := 0
-# An environment is unfinished after an error. It stops working when its Python is upgraded to another version, or
-# the clone is moved.
-BROKEN := $(shell test ! -e $(VENV)/bin || $(VENV)/bin/strelay --version >/dev/null 2>&1 || echo broken)
-# Fails with one line if PYTHON is too old.
-CHECK_PYTHON = PYTHONPATH=. $(PYTHON) -c 'import sys; from offset_common.requirements import python_problem; sys.exit(python_problem() or None)'
+# Fails with one line if a Python is too old.
+check_python = PYTHONPATH=. $(1) -c 'import sys; from offset_common.requirements import python_problem; sys.exit(python_problem() or None)'
+# An environment stops working when its Python is upgraded to another version, or the clone is moved. An unfinished
+# one may have a Python that is too old.
+BROKEN := $(shell { if test -e $(VENV)/run.stamp; then $(VENV)/bin/strelay --version; \
+	elif test -e $(VENV)/bin; then $(call check_python,$(VENV)/bin/python); fi; } >/dev/null 2>&1 || echo broken)
 # `make test`: SLOW=1 runs the slow tests as well; PYTEST_ARGUMENTS are passed to pytest.
 SLOW ?=
 PYTEST_ARGUMENTS ?=
@@ -48,7 +49,7 @@ help: ## list the targets
 		|| sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1  \2/p' Makefile
 
 run: ## run a relay, and create its identity and ticket if they are missing; ADDRESS=HOST:PORT is where nodes reach it
-	@$(CHECK_PYTHON)
+	@$(call check_python,$(PYTHON))
 	@$(PYTHON) tools/check_addresses.py
 	@mkdir -p $(VENV); \
 	test -e $(VENV)/run.stamp -a -z "$(BROKEN)" || echo "creating an environment in $(VENV) (takes a minute, only once)"; \
@@ -120,7 +121,7 @@ clean: ## remove environments and everything built, but not relay/ with its iden
 
 # Debian's python3 has venv, but not the ensurepip that venv needs.
 $(VENV)/run.stamp: pyproject.toml $(BROKEN)
-	@$(CHECK_PYTHON)
+	@$(call check_python,$(PYTHON))
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "cannot create an environment: $(PYTHON) cannot import venv and ensurepip" >&2; \
 		echo "on Debian or Ubuntu: apt-get install python3-venv; or give another Python, as in PYTHON=python3.12" >&2; \

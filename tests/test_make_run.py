@@ -133,36 +133,38 @@ def test_python_that_cannot_run_the_programs_is_named(tmp_path: Path, target: st
     assert not (tmp_path / "venv").exists()
 
 
-@pytest.mark.parametrize("python", ["/python-of-an-old-release", "/bin/false"], ids=["gone", "unfit"])
-def test_environment_with_another_python_is_made_again(tmp_path: Path, python: str) -> None:
-    venv = tmp_path / "venv"
-    (venv / "bin").mkdir(parents=True)
-    (venv / "bin/python").symlink_to(python)
-    # Without an index, it is not finished.
+def make_without_index(venv: Path, **variables: str) -> str:
+    """Begin to create an environment, which cannot be finished without an index; return the errors."""
     done = subprocess.run(
         ["make", "-C", str(ROOT), "check", f"PYTHON={sys.executable}", f"VENV={venv}"],
-        env={**environment(), "PIP_NO_INDEX": "1"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert "No matching distribution" in done.stderr
-    assert (venv / "bin/python").exists()
-
-
-def test_user_installs_of_pip_are_turned_off(tmp_path: Path) -> None:
-    # Without an index, the environment is not finished; pip checks this option first.
-    variables = {"PIP_USER": "1", "PIP_NO_INDEX": "1"}
-    done = subprocess.run(
-        ["make", "-C", str(ROOT), "check", f"PYTHON={sys.executable}", f"VENV={tmp_path / 'venv'}"],
-        env={**environment(), **variables},
+        env={**environment(), "PIP_NO_INDEX": "1", **variables},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
     )
     assert done.returncode != 0
-    assert "--user" not in done.stderr
-    assert "No matching distribution" in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("python", ["/python-of-an-old-release", "/bin/false"], ids=["gone", "unfit"])
+def test_environment_with_another_python_is_made_again(tmp_path: Path, python: str) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(python)
+    assert "No matching distribution" in make_without_index(tmp_path)
+    assert (tmp_path / "bin/python").exists()
+
+
+def test_environment_that_a_user_made_is_kept(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True, timeout=PATIENCE)
+    (tmp_path / "bin/program").touch()
+    assert "No matching distribution" in make_without_index(tmp_path)
+    assert (tmp_path / "bin/program").exists()
+
+
+def test_user_installs_of_pip_are_turned_off(tmp_path: Path) -> None:
+    errors = make_without_index(tmp_path / "venv", PIP_USER="1")
+    assert "--user" not in errors  # pip checks this option first
+    assert "No matching distribution" in errors
 
 
 def test_missing_packages_say_what_to_install(tmp_path: Path) -> None:
