@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import select
+import selectors
 import socket
 import threading
 import time
@@ -243,6 +244,26 @@ def test_coarse_poll_does_not_lengthen_the_turns(
     times.now += 1.0
     loop.run_once()
     assert 3 <= len(turns) <= 4
+    loop.unregister_coarse(quiet.sock)
+    quiet.close()
+
+
+def test_coarse_poll_hands_out_some_connections_in_each_round(
+    loop: EventLoop, times: Times, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[Any] = []
+    quiet = Quiet(loop, turns, "a")
+    loop.register_coarse(quiet.sock, quiet)
+    crowd = [Awakened(loop, turns, False) for _ in range(1000)]
+    ready = [(selectors.SelectorKey(quiet.sock, quiet.sock.fileno(), READ, each), READ) for each in crowd]
+    monkeypatch.setattr(loop._coarse_selector, "select", lambda timeout: ready)
+    given: list[int] = []
+    times.now += 1.0
+    while len(turns) < len(crowd):
+        before = len(turns) + loop.turns.waiting
+        loop.run_once()
+        given.append(len(turns) + loop.turns.waiting - before)
+    assert max(given) < len(crowd) / 2
     loop.unregister_coarse(quiet.sock)
     quiet.close()
 
