@@ -84,6 +84,7 @@ def test_accepting_goes_on_at_the_rate_before_the_next_second(harness: Harness) 
     limited.connect(80)
     harness.run_rounds(20)
     assert len(harness.relay.admission) == 40
+    assert limited.sock.fileno() not in harness.loop._selector.get_map(), "it would keep the loop busy"
     harness.advance(0.5)
     harness.run_until(lambda: len(harness.relay.admission) == 60)
     harness.advance(0.5)
