@@ -39,10 +39,10 @@ def test_one_address_leaves_room_for_pending_connects(attack: Attack) -> None:
 def test_address_with_many_connects_delays_no_announcement(attack: Attack) -> None:
     swarm, attackers = attack.swarm(receive_buffer=4096), attack.swarm()
     listener = swarm.listen()
-    listener.stop_reading()
+    listener.set_reading(False)
     attackers.connect(3000, listener.keys.public_key, [KeyPair() for _ in range(KEYS)], ATTACKER)
     (caller,) = attackers.connect(1, listener.keys.public_key, source=BYSTANDER)
-    listener.resume_reading()
+    listener.set_reading(True)
     assert swarm.run(lambda: len(listener.messages) == 3001, 30.0)
     before = announced(listener).index(caller.keys.public_key)
     print(f"\n  {before} of 3,000 announcements came first")
@@ -55,14 +55,14 @@ def test_slow_listener_survives_connects_that_come_and_go(start_attack: StartAtt
     attack = start_attack("--socket-buffer", "16")
     swarm, attackers = attack.swarm(receive_buffer=4096), attack.swarm()
     listener = swarm.listen()
-    listener.stop_reading()
+    listener.set_reading(False)
     rounds, connects = 20, 200
     for _ in range(rounds):
         attackers.connect(connects, listener.keys.public_key, source=ATTACKER)
         attackers.leave()
         listener.send(None)
     assert not listener.ended
-    listener.resume_reading()
+    listener.set_reading(True)
     (caller,) = swarm.connect(1, listener.keys.public_key, source=BYSTANDER)
     assert swarm.run(lambda: caller.keys.public_key in announced(listener))
     print(f"\n  {len(listener.messages)} of {rounds * connects} announcements were sent")

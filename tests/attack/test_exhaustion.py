@@ -49,7 +49,7 @@ def test_missing_memory_ends_connections_or_the_process(start_attack: StartAttac
     key = swarm.listen().keys.public_key
     with short_of_memory(attack.relay, left):
         for near, far in pairs:
-            far.stop_reading()
+            far.set_reading(False)
             near.push(1 << 19, 100)
         swarm.run_for(1.5)
         for peer in [] if not attack.relay.alive else swarm.dial(400):

@@ -23,7 +23,7 @@ def push_unread(
     """Make tunnels whose acceptors don't read, and push messages of `total` bytes into them."""
     pairs = swarm.tunnels(count, source)
     for near, far in pairs:
-        far.stop_reading()
+        far.set_reading(False)
         near.push(size, total // size // count + 1)
     return pairs
 
@@ -70,7 +70,7 @@ def test_kernel_buffers_of_a_tunnel_are_bounded(attack: Attack) -> None:
     swarm = attack.swarm()
     pairs = push_unread(swarm, 100, 64 * KIB, ATTACKER)
     for near, far in pairs:
-        near.stop_reading()
+        near.set_reading(False)
         far.push(64 * KIB, 100)
     swarm.run_for(5.0)
     per_tunnel = kernel_memory(attack.relay.port) / len(pairs)

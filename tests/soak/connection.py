@@ -80,8 +80,7 @@ class Connection(SwarmPeer):
     def stall(self, stalled: bool) -> None:
         """Stop reading, or read again."""
         self.last_heard = self.simulation.now
-        self.reads = not stalled
-        self.update_interest()
+        self.set_reading(not stalled)
 
     def finish(self) -> None:
         """Send all queued data, then half-close, and read until the relay closes."""

@@ -230,14 +230,9 @@ class SwarmPeer:
         if mask & selectors.EVENT_WRITE and not self.ended:
             self.flush()
 
-    def stop_reading(self) -> None:
-        """Stop reading."""
-        self.reads = False
-        self.update_interest()
-
-    def resume_reading(self) -> None:
-        """Resume reading."""
-        self.reads = True
+    def set_reading(self, reads: bool) -> None:
+        """Stop reading, or read again."""
+        self.reads = reads
         self.update_interest()
 
     def close(self) -> None:
