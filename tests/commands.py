@@ -1,8 +1,9 @@
-"""Run stmgr, in this process or as a program of its own."""
+"""Run the programs, in this process or as programs of their own."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import NamedTuple, Optional
 import pytest
 
 import stmgr
+import strelay
+from offset_common.relay.signals import HANDLED
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ROOT / "tests" / "vectors" / "files"  # made by the original stmgr
@@ -27,6 +30,17 @@ class Outcome(NamedTuple):
 def run_stmgr(capsys: pytest.CaptureFixture[str], *words: object) -> Outcome:
     """Run a stmgr command in this process."""
     status = stmgr.main([str(word) for word in words])
+    return Outcome(status, *capsys.readouterr())
+
+
+def run_strelay(capsys: pytest.CaptureFixture[str], *words: object) -> Outcome:
+    """Run strelay in this process with options that it refuses; restore the signal handlers."""
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    try:
+        status = strelay.main([str(word) for word in words])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return Outcome(status, *capsys.readouterr())
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.process import PATIENCE, ROOT, LoggedProcess
+from tests.commands import ROOT, run_python, run_script
+from tests.support.process import LoggedProcess
 from tests.support.relay_process import command, write_identity
 
 FLEET = ("--fleet", "valkey://127.0.0.1:1/0")
@@ -17,15 +16,9 @@ LISTEN = ("--fleet-laddr", "127.0.0.1:0")
 
 def fail(directory: Path, *options: str) -> tuple[int, str]:
     """Run a relay that must not start; return its status and error."""
-    done = subprocess.run(
-        command(write_identity(directory), "127.0.0.1:0", *options),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stderr
+    done = run_script("strelay.py", "-i", write_identity(directory), "-l", "127.0.0.1:0", *options)
+    assert done.err.count("\n") == 1, done.err
+    return done.status, done.err
 
 
 @pytest.mark.parametrize(
@@ -110,14 +103,7 @@ def test_missing_library_says_what_to_install(tmp_path: Path, missing: str) -> N
         "import strelay; sys.exit(strelay.main())"
     )
     arguments = command(write_identity(tmp_path), "127.0.0.1:0", *FLEET, *LISTEN)[2:]
-    done = subprocess.run(
-        [sys.executable, "-c", hidden, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "pip install valkey" in done.stderr and "apt-get install python3-redis" in done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
+    done = run_python("-c", hidden, *arguments, directory=ROOT)
+    assert done.status == 2
+    assert "pip install valkey" in done.err and "apt-get install python3-redis" in done.err
+    assert done.err.count("\n") == 1, done.err

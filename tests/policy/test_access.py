@@ -14,11 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import stmgr
-import strelay
 from offset_common.errors import FileError
 from offset_common.identity import Identity, encode_key
 from offset_common.policy.access import AccessRules, load_access
-from tests.commands import FILES, ROOT
+from tests.commands import FILES, ROOT, run_strelay
 
 ALICE, BOB, EVE = (Identity.generate().public_key for _ in range(3))
 KEYS = {"ALICE": encode_key(ALICE), "BOB": encode_key(BOB), "EVE": encode_key(EVE)}
@@ -161,9 +160,9 @@ def test_access_check_reports_a_mistake(tmp_path, capsys):
 
 def test_a_relay_does_not_start_with_a_mistake(tmp_path, capsys):
     path = write(tmp_path / "access.txt", "nonsense")
-    line = ["-i", str(FILES / "relay.ident"), "-l", "127.0.0.1:0", "--access", str(path)]
-    assert strelay.main(line) == 1
-    assert f"strelay: {path}: line 1: unknown word 'nonsense'" in capsys.readouterr().err
+    done = run_strelay(capsys, "-i", FILES / "relay.ident", "-l", "127.0.0.1:0", "--access", path)
+    assert done.status == 1
+    assert f"strelay: {path}: line 1: unknown word 'nonsense'" in done.err
 
 
 def test_sighup_reads_the_file_again(tmp_path, start_relay):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from offset_common.networks import NetworkSet, parse_network
 from offset_common.relay.addresses import SystemAddress
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.proxy_protocol import HEADER_TIMEOUT, HeaderError, HeaderReader, ProxyHeaders
+from tests.support.process import PATIENCE
+from tests.support.relay_log import Reason
+from tests.support.relay_process import LOCALHOST, StartRelay
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 BALANCER = ("10.0.0.1", 4000)
@@ -207,3 +211,19 @@ def test_any_bytes_are_refused_or_understood(data, start):
                 return
     except HeaderError as error:
         assert str(error)
+
+
+def test_limits_count_the_address_in_the_header(start_relay: StartRelay) -> None:
+    relay = start_relay("--proxy-protocol", "127.0.0.0/8", "--per-address", "2")
+    with contextlib.ExitStack() as opened:
+
+        def connect(client: str) -> socket.socket:
+            address = (LOCALHOST, relay.port)
+            sock = opened.enter_context(socket.create_connection(address, timeout=PATIENCE))
+            sock.sendall(f"PROXY TCP4 {client} 127.0.0.1 5000 443\r\n".encode())
+            return sock
+
+        for client in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.2"):
+            assert connect(client).recv(8) == bytes(7) + b"\4"  # the start of the relay's version
+        connect("192.0.2.1")
+        assert relay.wait_for_end(reason=Reason.EVICTED).address == "192.0.2.1:5000"

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from offset_common.identity import encode_key
-from tests.commands import FILES
+from tests.commands import FILES, run_strelay
 from tests.status.relays import RelayWithStatus
 from tests.support.node import Node
-from tests.support.process import ROOT, free_port, wait_until
+from tests.support.process import free_port, wait_until
 from tests.support.relay_process import LOCALHOST
 
-IDENTITY = str(FILES / "relay.ident")
 
-
-def run(*options: str) -> tuple[int, list[str]]:
+def run(capsys: pytest.CaptureFixture[str], status: str) -> tuple[int, list[str]]:
     """Run a relay that cannot start; return the exit status and the lines on standard error."""
-    done = subprocess.run(
-        [sys.executable, "strelay.py", "-i", IDENTITY, "-l", f"{LOCALHOST}:0", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout == ""
-    return done.returncode, done.stderr.splitlines()
+    done = run_strelay(capsys, "-i", FILES / "relay.ident", "-l", f"{LOCALHOST}:0", "--status", status)
+    assert done.out == ""
+    return done.status, done.err.splitlines()
 
 
 @pytest.mark.parametrize("form", ["{}", ":{}"])
@@ -72,10 +61,10 @@ def test_names_of_the_access_file_are_shown(tmp_path: Path) -> None:
         relay.kill()
 
 
-def test_a_port_in_use_is_reported_in_one_line() -> None:
+def test_a_port_in_use_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server((LOCALHOST, 0)) as server:
         address = f"{LOCALHOST}:{server.getsockname()[1]}"
-        status, lines = run("--status", address)
+        status, lines = run(capsys, address)
     assert status == 1
     assert lines == [
         f"strelay: --status: cannot listen on {address}: another program has this port; stop it, or choose"
@@ -84,8 +73,8 @@ def test_a_port_in_use_is_reported_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("value", ["nonsense", "1.2.3.4.5:80", "127.0.0.1:99999", "99999", "", "http://a:1"])
-def test_an_invalid_address_is_reported_in_one_line(value: str) -> None:
-    status, lines = run("--status", value)
+def test_an_invalid_address_is_reported_in_one_line(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, lines = run(capsys, value)
     assert status == 2
     assert len(lines) == 1
     assert lines[0].startswith("strelay: --status")
