@@ -24,18 +24,12 @@ from offset_common.client import (
     serve,
 )
 from offset_common.constants import HANDSHAKE_TIMEOUT
-from tests.support.client import client_threads, fill
+from tests.support.client import client_threads, echo, fill
 from tests.support.node import Node
 from tests.support.process import PATIENCE, wait_until
 from tests.support.relay_process import RelayProcess, StartRelay
 
 SHORT = 0.3  # seconds
-
-
-def echo(tunnel: Tunnel) -> None:
-    """Return every message."""
-    for message in tunnel:
-        tunnel.send(message)
 
 
 class Running:

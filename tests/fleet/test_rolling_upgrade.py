@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -10,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from offset_common.client import Tunnel, connect
-from offset_common.client.server import Server
+from offset_common.client import connect
 from offset_common.errors import OffsetError
 from offset_common.identity import Identity
 from tests.service.relays import UpgradingRelay, is_running
 from tests.service.traffic import Flow, Tasks
+from tests.support.client import echoing
 from tests.support.fleet import DirectoryServer, FleetProcesses, NodeAt
 from tests.support.process import PATIENCE, wait_until
 from tests.support.relay_process import RelayProcess
@@ -83,29 +82,13 @@ def make_flows(hosts: Sequence[RelayProcess], started: ExitStack) -> list[Flow]:
     return flows
 
 
-def serve_echo(host: RelayProcess, started: ExitStack) -> bytes:
-    """Start a node of the package that listens at a host and answers with what it gets; return its key."""
-    identity = Identity.generate()
-    server = Server(host.ticket, identity, _echo, allow=None, end_to_end=False)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    started.callback(thread.join, PATIENCE)
-    started.callback(server.stop)
-    return identity.public_key
-
-
-def _echo(tunnel: Tunnel) -> None:
-    for message in tunnel:
-        tunnel.send(message)
-
-
 @pytest.mark.slow
 def test_rolling_upgrade_under_load(
     relay: FleetProcesses, record_property: Callable[[str, object], None]
 ) -> None:
     with ExitStack() as started:
         flows = make_flows(relay.hosts, started)
-        keys = [serve_echo(host, started) for host in relay.hosts]
+        keys = [started.enter_context(echoing(host.ticket, end_to_end=False)) for host in relay.hosts]
         callers = [[Caller(host, key) for host in relay.hosts] for key in keys]
         everyone = [caller for each in callers for caller in each]
 

@@ -76,9 +76,3 @@ class Manager:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     sock.sendto(b"X=1", self.address)
-
-    def forget(self) -> None:
-        """Drop what has arrived."""
-        with contextlib.suppress(socket.timeout):
-            while True:
-                self.next(0.001)

@@ -20,6 +20,7 @@ import pytest
 from offset_common.errors import UsageError
 from offset_common.identity import Identity, save_identity
 from offset_common.service.activation import take_passed_sockets
+from tests.commands import run_python
 from tests.service.conftest import StartUpgrading
 from tests.service.relays import ends, open_files
 from tests.support.node import Endpoint, Node, meet
@@ -239,11 +240,5 @@ def test_the_variables_are_gone_after_the_start() -> None:
     )
     given = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "LISTEN_PID": "1"}
     given |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "x", "LISTEN_PIDFDID": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, **given},
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    assert not set(json.loads(done.stdout)) & set(given)
+    done = run_python("-c", program, directory=ROOT, environment=given)
+    assert not set(json.loads(done.out)) & set(given)

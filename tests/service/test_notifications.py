@@ -129,17 +129,6 @@ def test_a_stuck_loop_sends_no_watchdog_message(tmp_path: Path, manager: Manager
         relay.kill()
 
 
-def test_a_stopped_process_sends_no_watchdog_message(start_relay: StartRelay, manager: Manager) -> None:
-    relay = start_relay(prefix=manager.prefix(WATCHDOG_USEC=usec(WATCHDOG)))
-    manager.wait_for("WATCHDOG")
-    relay.process.send_signal(signal.SIGSTOP)
-    manager.forget()
-    with pytest.raises(socket.timeout):
-        manager.wait_for("WATCHDOG", seconds=2 * WATCHDOG)
-    relay.process.send_signal(signal.SIGCONT)
-    manager.wait_for("WATCHDOG")
-
-
 @pytest.mark.parametrize(
     "variables",
     [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "200000", "WATCHDOG_PID": "1"}],

@@ -6,21 +6,20 @@ import os
 import signal
 import socket
 import sqlite3
-import threading
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from offset_common.client import Tunnel, connect
-from offset_common.client.server import Server
+from offset_common.client import connect
 from offset_common.identity import Identity
 from offset_common.policy.usage import read_usage
 from offset_common.wire.messages import InitRole
 from tests.service.conftest import StartUpgrading
 from tests.service.relays import SERVES, STARTS, UpgradingRelay, ends, is_running, open_files
 from tests.service.traffic import Flow, Newcomers, traffic
+from tests.support.client import echoing
 from tests.support.node import Node, assert_joined, assert_listening, make_tunnel, meet
 from tests.support.process import PATIENCE, wait_until
 from tests.support.relay_process import LOCALHOST
@@ -99,29 +98,17 @@ def test_connect_waits_for_the_return_of_its_listener(start_upgrading: StartUpgr
 def test_a_caller_waits_until_the_node_is_back(start_upgrading: StartUpgrading) -> None:
     """The package's own node: it connects again by itself, and callers need not try again."""
     relay = start_upgrading("--upgrade-drain", "3600")
-    node = Identity.generate()
-    server = Server(relay.ticket, node, _echo, allow=None)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
+    with echoing(relay.ticket) as node:
         wait_until(lambda: relay.state().figures["listeners"] == 1, "a listener")
-        with connect(relay.ticket, Identity.generate(), node.public_key, end_to_end=True) as stays:
+        with connect(relay.ticket, Identity.generate(), node, end_to_end=True) as stays:
             stays.send(b"before")
             assert stays.receive(PATIENCE) == b"before"
             relay.upgrade()
-            with connect(relay.ticket, Identity.generate(), node.public_key, end_to_end=True) as tunnel:
+            with connect(relay.ticket, Identity.generate(), node, end_to_end=True) as tunnel:
                 tunnel.send(b"hello")
                 assert tunnel.receive(PATIENCE) == b"hello"
             stays.send(b"after")
             assert stays.receive(PATIENCE) == b"after"
-    finally:
-        server.stop()
-        thread.join(PATIENCE)
-
-
-def _echo(tunnel: Tunnel) -> None:
-    for message in tunnel:
-        tunnel.send(message)
 
 
 def test_upgrade_drain_bounds_the_life_of_tunnels(start_upgrading: StartUpgrading) -> None:
@@ -263,12 +250,12 @@ def test_nothing_of_the_old_process_is_inherited(start_upgrading: StartUpgrading
 
 
 @pytest.mark.slow
-def test_twenty_upgrades_leave_nothing_behind(start_upgrading: StartUpgrading) -> None:
+def test_ten_upgrades_leave_nothing_behind(start_upgrading: StartUpgrading) -> None:
     relay = start_upgrading("--workers", "2")
     with ends(relay.upgrade()):
         wait_until(lambda: len(relay.workers) == 2, "two workers")
     before, memory = (relay.descriptors, relay.threads), relay.memory
-    for _ in range(20):
+    for _ in range(10):
         with ends(relay.upgrade()):
             meet(relay.endpoint())
         wait_until(lambda: (relay.descriptors, relay.threads) == before, "as many descriptors as before")

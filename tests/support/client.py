@@ -13,7 +13,7 @@ from typing import Optional
 import pytest
 
 from offset_common.address import Address
-from offset_common.client import Deadline, Listener, Step, Tunnel, connect, listen
+from offset_common.client import Deadline, Listener, Server, Step, Tunnel, connect, listen
 from offset_common.errors import ConnectError
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
@@ -58,6 +58,26 @@ def tunnel_pair(relay: RelayProcess, end_to_end: bool = False) -> Iterator[tuple
             accepted.send(b"joined")
             assert connected.receive(PATIENCE) == b"joined"
             yield connected, accepted
+
+
+def echo(tunnel: Tunnel) -> None:
+    """Return every message."""
+    for message in tunnel:
+        tunnel.send(message)
+
+
+@contextlib.contextmanager
+def echoing(ticket: RelayTicket, end_to_end: bool = True) -> Iterator[bytes]:
+    """Run a node that listens, and returns every message; yield its key."""
+    identity = Identity.generate()
+    server = Server(ticket, identity, echo, allow=None, end_to_end=end_to_end)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        yield identity.public_key
+    finally:
+        server.stop()
+        thread.join(PATIENCE)
 
 
 def send_all(tunnel: Tunnel, messages: Iterable[bytes]) -> None:
