@@ -83,14 +83,6 @@ def test_volume_of_another_user_is_explained(mode: int, with_identity: bool, nam
         assert "chown -R 10001 DIRECTORY" in done.stderr
 
 
-def test_prometheus_may_ask_the_relay_by_name(tmp_path: Path) -> None:
-    process = RelayWithStatus(tmp_path, status="0.0.0.0:0")
-    try:
-        assert process.get("/healthz", Host=f"relay:{process.status_port}").status == 200
-    finally:
-        process.kill()
-
-
 def test_files_that_compose_mounts_exist() -> None:
     mounted = re.findall(r"^ +- \./(\S+?):/", (ROOT / "compose.yaml").read_text("utf-8"), re.MULTILINE)
     assert len(mounted) >= 4

@@ -5,9 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 
+import pytest
+
+from offset_common.status import http_server
 from offset_common.status.http_server import HttpServer
 from offset_common.status.request import sentence
 from tests.status.relays import read_all
@@ -27,22 +34,52 @@ class FullSocket(socket.socket):
         return super().accept()
 
 
-def test_descriptors_that_run_out_at_two_sockets_stop_no_status():
+@contextmanager
+def serving(*listeners: socket.socket) -> Iterator[None]:
+    """Answer every request at some sockets with "fine"."""
+    server = HttpServer(list(listeners), lambda request: sentence(HTTPStatus.OK, "fine"))
+    for each in listeners:
+        each.setblocking(False)
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()
+
+
+def test_descriptors_that_run_out_at_two_sockets_stop_no_status() -> None:
     listeners, clients = [], []
     for _ in range(2):
         listener = FullSocket()
         listener.bind((LOCALHOST, 0))
         listener.listen()
-        listener.setblocking(False)
         listeners.append(listener)
         client = socket.create_connection(listener.getsockname(), PATIENCE)
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
         clients.append(client)
-    server = HttpServer(list(listeners), lambda request: sentence(HTTPStatus.OK, "fine"))
-    server.start()
-    try:
+    with serving(*listeners):
         for client in clients:
             with client:
                 assert read_all(client).endswith(b"fine\n")
-    finally:
-        server.stop()
+
+
+def test_a_slow_request_is_ended_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "REQUEST_TIME", 0.5)
+    listener, stop = socket.create_server((LOCALHOST, 0)), threading.Event()
+    with serving(listener), socket.create_connection(listener.getsockname(), PATIENCE) as sock:
+
+        def send_slowly() -> None:
+            sock.sendall(b"GET / HTTP/1.1\r\n")
+            with suppress(OSError):
+                while not stop.wait(0.05):
+                    sock.sendall(b"A: b\r\n")
+
+        sending = threading.Thread(target=send_slowly)
+        begin = time.monotonic()
+        sending.start()
+        try:
+            assert read_all(sock).startswith(b"HTTP/1.1 408 ")
+            assert time.monotonic() - begin > 0.4
+        finally:
+            stop.set()
+            sending.join()

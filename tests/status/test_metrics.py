@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.homes import FleetView, HostView
 from offset_common.status.survey import Detail, Survey
-from tests.commands import ROOT
+from tests.commands import ROOT, run_python
 from tests.relay.harness import Harness
 from tests.status.promtool import run_promtool
 from tests.status.relays import RelayWithStatus
@@ -103,20 +101,11 @@ def test_old_releases_of_the_package_will_do() -> None:
         "one.register(_Once([_gauge('one', 'A number.', 1)]))\n"
         "print(one.get_sample_value('offset_relay_one'))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        check=True,
-    )
-    assert float(done.stdout) == 1
+    assert float(run_python("-c", program, directory=ROOT).out) == 1
 
 
 def test_without_the_package_the_answer_says_what_to_install(tmp_path: Path) -> None:
-    hidden = tmp_path / "without"
-    hidden.mkdir()
-    (hidden / "prometheus_client.py").write_text("raise ImportError('not installed')\n")
+    (tmp_path / "prometheus_client.py").write_text("raise ImportError('not installed')\n")
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from offset_common.status.request import Request\n"
@@ -125,14 +114,8 @@ def test_without_the_package_the_answer_says_what_to_install(tmp_path: Path) -> 
         "answer = routes.respond(Request('GET', '/metrics', {}))\n"
         "print(answer.status.value, answer.body.decode(), end='')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(hidden)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        check=True,
-    )
-    assert done.stdout.startswith("501 metrics need the package prometheus-client")
-    assert "pip install prometheus-client" in done.stdout
-    assert "apt-get install python3-prometheus-client" in done.stdout
-    assert done.stdout.count("\n") == 1
+    out = run_python("-c", program, tmp_path, directory=ROOT).out
+    assert out.startswith("501 metrics need the package prometheus-client")
+    assert "pip install prometheus-client" in out
+    assert "apt-get install python3-prometheus-client" in out
+    assert out.count("\n") == 1

@@ -190,13 +190,17 @@ def test_nothing_is_loaded_from_elsewhere(scene: Scene) -> None:
     assert {name.split("?")[0] for name in names} <= {f"{scene.relay.url}/status.json", "data:,"}
 
 
-def test_a_relay_that_is_gone_is_reported(tmp_path: Path) -> None:
-    with browser(tmp_path / "profile") as page:
-        relay = RelayWithStatus(tmp_path)
-        try:
-            page.get(relay.url + "/")
-            state = page.find_element("id", "state")
-            wait_until(lambda: state.text == "running", "the state")
-        finally:
-            relay.kill()
+def test_a_relay_that_is_gone_is_reported(scene: Scene, tmp_path: Path) -> None:
+    page, first = scene.page, scene.page.current_window_handle
+    page.switch_to.new_window("tab")
+    relay = RelayWithStatus(tmp_path)
+    try:
+        page.get(relay.url + "/")
+        state = page.find_element("id", "state")
+        wait_until(lambda: state.text == "running", "the state")
+        relay.kill()
         wait_until(lambda: state.text.startswith("no answer"), "the loss of the relay")
+    finally:
+        relay.kill()
+        page.close()
+        page.switch_to.window(first)

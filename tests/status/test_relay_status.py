@@ -133,7 +133,7 @@ def server(status: int, body: bytes) -> Iterator[str]:
             pass
 
     with HTTPServer((LOCALHOST, 0), Handler) as served:
-        thread = threading.Thread(target=served.serve_forever)
+        thread = threading.Thread(target=served.serve_forever, args=[0.01])
         thread.start()
         try:
             yield f"http://{LOCALHOST}:{served.server_port}"
