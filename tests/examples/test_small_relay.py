@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from offset_common.identity import Identity, save_identity
+from tests.commands import run_script
 from tests.support.node import Node, assert_listening
 from tests.support.process import ROOT
 from tests.support.relay_process import RelayProcess, write_identity
@@ -23,13 +24,6 @@ def small_relay(tmp_path: Path) -> Iterator[RelayProcess]:
     process = RelayProcess(write_identity(tmp_path), script=SCRIPT)
     yield process
     process.kill()
-
-
-def start(directory: Path, identity: str, address: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / SCRIPT), "--idfile", identity, "--laddr", address],
-        cwd=directory, capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
 
 
 def test_small_relay_has_at_most_150_lines() -> None:
@@ -52,9 +46,9 @@ def test_a_wrong_start_is_reported_in_a_line(
     with socket.create_server(("127.0.0.1", 0)) as other:
         if address == "in use":
             address = f"127.0.0.1:{other.getsockname()[1]}"
-        done = start(tmp_path, identity, address)
-    assert (done.returncode, done.stdout) == (status, "")
-    (line,) = done.stderr.splitlines()
+        done = run_script(SCRIPT, "--idfile", tmp_path / identity, "--laddr", address)
+    assert (done.status, done.out) == (status, "")
+    (line,) = done.err.splitlines()
     assert line.startswith("small_relay: ") and words in line
 
 
