@@ -18,7 +18,8 @@ from offset_common.forward.reach import Reach, ReachOptions
 from offset_common.forward.services import Service
 from offset_common.forward.share import Options, Share
 from offset_common.forward.traffic import Traffic
-from tests.forward.programs import PATIENCE, Setting
+from tests.forward.programs import Setting
+from tests.support.process import PATIENCE
 from tests.support.relay_process import LOCALHOST
 
 T = TypeVar("T")

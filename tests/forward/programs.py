@@ -17,11 +17,10 @@ from offset_common.forward.code import Code
 from offset_common.forward.config_directory import IDENTITY, ConfigDirectory
 from offset_common.forward.peers import Peers, Rule
 from offset_common.identity import Identity, encode_key, save_identity
-from tests.support.process import ROOT, LoggedProcess
+from tests.support.process import PATIENCE, ROOT, LoggedProcess
 from tests.support.relay_process import LOCALHOST, RelayProcess
 
 STFORWARD = str(ROOT / "stforward.py")
-PATIENCE = 60.0  # seconds to wait for something that must arrive
 
 
 class Machine:
@@ -61,11 +60,6 @@ class Setting:
         self.home, self.laptop = Machine(directory / "home"), Machine(directory / "laptop")
         self.code = Code(self.ticket, self.home.identity.public_key)
         self.programs: list[LoggedProcess] = []
-
-    @staticmethod
-    def text_of(identity: Identity) -> str:
-        """Return the public key of an identity as text."""
-        return encode_key(identity.public_key)
 
     def let_in(self, machine: Machine, name: str = "laptop") -> None:
         """Allow the key of a machine at home."""

@@ -26,10 +26,10 @@ from offset_common.forward.places import TUNNELS_PER_KEY, UNKNOWN_TUNNELS
 from offset_common.forward.services import MAX_SERVICES
 from offset_common.forward.streams import WINDOW
 from offset_common.identity import Identity
-from tests.forward.programs import PATIENCE, Setting, echo, exchange, reach, server, wait_for_reset
+from tests.forward.programs import Setting, echo, exchange, reach, server, wait_for_reset
 from tests.support.channel import KeyPair
 from tests.support.client import InnerPeer
-from tests.support.process import wait_until
+from tests.support.process import PATIENCE, wait_until
 from tests.support.relay_process import resident_bytes
 from tests.terminals import Terminal
 

@@ -20,18 +20,8 @@ from offset_common.forward.code import Code, parse_code
 from offset_common.forward.peers import Peer, Peers, Rule
 from offset_common.identity import Identity, encode_key, save_identity
 from offset_common.tickets import RelayTicket
-from tests.forward.programs import (
-    PATIENCE,
-    Machine,
-    Setting,
-    echo,
-    exchange,
-    port_of,
-    reach,
-    read_all,
-    server,
-)
-from tests.support.process import LoggedProcess, wait_until
+from tests.forward.programs import Machine, Setting, echo, exchange, port_of, reach, read_all, server
+from tests.support.process import PATIENCE, LoggedProcess, wait_until
 from tests.support.relay_process import LOCALHOST
 from tests.terminals import Terminal
 
@@ -71,7 +61,7 @@ KEY = encode_key(bytes(32))
         (("share", "ssh"), 2, "'ssh' names no port"),
         (("to", "home"), 2, "no port is given; give one to listen on"),
         (("to", "home", "2222"), 2, "no machine is known as 'home'; give the code that"),
-        (("to", "home", "2222", "--stdio"), 2, "--stdio connects one service" ),
+        (("to", "home", "ssh", "2222", "--stdio"), 2, "--stdio connects one service"),
         (("to", "of1abc", "2222"), 2, "no machine is known as 'of1abc'"),
         (("to", "of1" + "A" * 80, "2222"), 2, "the code is incomplete or mistyped; copy it again"),
         (("to", "home", "--as", "a b", "2222"), 2, "--as must be up to 32 letters"),
@@ -83,8 +73,6 @@ KEY = encode_key(bytes(32))
 def test_usage_errors_are_reported_in_one_line(
     run, arguments: tuple[str, ...], status: int, line: str
 ) -> None:
-    if "--stdio" in arguments and "to" in arguments:
-        arguments = (*arguments[:2], "ssh", *arguments[2:])
     done = run(*arguments)
     assert done.status == status
     assert done.stderr.splitlines()[0].startswith(f"stforward: {line}"), done.stderr
@@ -209,7 +197,7 @@ def test_list_reports_a_full_disk(setting: Setting) -> None:
 
 
 def test_stdio_passes_bytes_and_both_ends(setting: Setting) -> None:
-    with server(lambda sock: sock.sendall(b"".join(iter(lambda: sock.recv(65536), b""))[::-1])) as target:
+    with server(lambda sock: sock.sendall(read_all(sock)[::-1])) as target:
         setting.share(f"reverse={target}")
         content = os.urandom(300_000)
         done = setting.laptop.run("to", str(setting.code), "reverse", "--stdio", input=content)

@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from tests.forward.programs import PATIENCE, Setting, echo, exchange, port_of, reach, server
-from tests.support.process import ROOT
+from tests.forward.programs import Setting, echo, exchange, port_of, reach, server
+from tests.support.process import PATIENCE, ROOT
 from tests.support.relay_process import LOCALHOST
 
 PAGE = (ROOT / "docs" / "forwarding.md").read_text("utf-8")

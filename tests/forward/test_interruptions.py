@@ -20,15 +20,16 @@ from offset_common.forward import reach as connecting
 from offset_common.forward.messages import Welcome
 from tests.forward.in_process import BothSides
 from tests.forward.programs import (
-    PATIENCE,
     Setting,
     echo,
     exchange,
     reach,
     read_all,
+    read_exactly,
     server,
     wait_for_reset,
 )
+from tests.support.process import PATIENCE
 from tests.support.relay_process import LOCALHOST, RelayProcess, StartRelay
 
 
@@ -58,17 +59,8 @@ def test_open_connection_survives_a_relay_restart(lone_setting: LoneSetting, sta
         setting.programs[1].wait_for_line("^not connected: .*; trying again$")
         sock.sendall(b"during")
         restart(relay, start_relay)
-        assert read_exactly_after(sock, 6) == b"during"
+        assert read_exactly(sock, 6) == b"during"
         assert exchange(sock, b"after") == b"after"
-
-
-def read_exactly_after(sock: socket.socket, size: int) -> bytes:
-    """Read bytes that arrive only after both sides have reached the relay again."""
-    sock.settimeout(2 * PATIENCE)
-    data = b""
-    while len(data) < size:
-        data += sock.recv(size - len(data))
-    return data
 
 
 def test_no_byte_is_lost_or_doubled_by_an_interruption(
@@ -157,7 +149,7 @@ def test_stdio_ends_when_all_of_its_input_has_arrived(
             program.stdin.write(b"late")
             program.stdin.close()
             with pytest.raises(subprocess.TimeoutExpired):
-                program.wait(2)
+                program.wait(1)
             restart(relay, start_relay)
             assert program.wait(2 * PATIENCE) == 0
             sharing.wait_for_line("^connection 1: ended")
@@ -245,7 +237,7 @@ def test_connection_during_a_restart_of_share_waits_for_it(setting: Setting) -> 
         with reach(port) as sock:
             sock.sendall(b"waits")
             setting.share(str(target))
-            assert read_exactly_after(sock, 5) == b"waits"
+            assert read_exactly(sock, 5) == b"waits"
 
 
 def test_connections_that_waited_in_vain_reach_no_service(setting: Setting) -> None:

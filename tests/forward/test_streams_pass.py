@@ -14,7 +14,6 @@ import pytest
 
 from offset_common.forward.local import LINGER_RESET
 from tests.forward.programs import (
-    PATIENCE,
     Setting,
     echo,
     exchange,
@@ -25,6 +24,7 @@ from tests.forward.programs import (
     serving,
     wait_for_reset,
 )
+from tests.support.process import PATIENCE
 from tests.support.relay_process import LOCALHOST
 
 

@@ -17,7 +17,8 @@ from offset_common.forward.shared_session import SharedSession
 from offset_common.forward.traffic import Traffic
 from offset_common.threads import start_thread
 from tests.forward.in_process import BothSides
-from tests.forward.programs import PATIENCE, Setting, echo, exchange, server
+from tests.forward.programs import Setting, echo, exchange, server
+from tests.support.process import PATIENCE
 
 
 @pytest.fixture
