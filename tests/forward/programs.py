@@ -70,9 +70,14 @@ class Setting:
         self.programs.append(LoggedProcess(machine.command(*arguments)))
         return self.programs[-1]
 
+    def share_command(self, *arguments: str) -> list[str]:
+        """Return the command line that shares something at home."""
+        return self.home.command("share", "--relay", str(self.ticket_file), *arguments)
+
     def start_share(self, *arguments: str) -> LoggedProcess:
         """Share something at home."""
-        return self.start(self.home, "share", "--relay", str(self.ticket_file), *arguments)
+        self.programs.append(LoggedProcess(self.share_command(*arguments)))
+        return self.programs[-1]
 
     def share(self, *arguments: str) -> LoggedProcess:
         """Share something at home, with the laptop; return once it listens at the relay."""

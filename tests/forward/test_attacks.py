@@ -213,7 +213,7 @@ def test_stolen_session_number_is_worth_nothing(victim: Victim) -> None:
 
 def test_strangers_cannot_flood_the_terminal_with_questions(setting: Setting) -> None:
     count, ended = 12, []
-    share = setting.home.command("share", "9", "--relay", str(setting.ticket_file))
+    share = setting.share_command("9")
     with ThreadPoolExecutor(count) as pool, contextlib.closing(Terminal(share)) as terminal:
         terminal.wait_for("waiting for connections")
         key = setting.home.identity.public_key

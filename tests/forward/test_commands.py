@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +12,11 @@ import pytest
 
 import stforward
 from offset_common.forward.code import Code, parse_code
-from offset_common.forward.peers import Peer, Peers, Rule
 from offset_common.identity import Identity, encode_key, save_identity
 from offset_common.tickets import RelayTicket
-from tests.forward.programs import Machine, Setting, echo, exchange, port_of, reach, read_all, server
+from tests.forward.programs import Setting, echo, exchange, port_of, reach, server
 from tests.support.process import PATIENCE, LoggedProcess, wait_until
 from tests.support.relay_process import LOCALHOST
-from tests.terminals import Terminal
 
 
 class Outcome(NamedTuple):
@@ -96,9 +89,7 @@ def test_key_makes_an_identity_at_the_first_use(run, tmp_path: Path) -> None:
 
 def test_share_prints_the_line_to_run_elsewhere(setting: Setting) -> None:
     output = setting.path / "output"
-    command = " ".join(
-        setting.home.command("share", "ssh=22", "web=8080", "--relay", str(setting.ticket_file))
-    )
+    command = " ".join(setting.share_command("ssh=22", "web=8080"))
     setting.programs.append(LoggedProcess(["sh", "-c", f"exec {command} >{output}"]))
     setting.programs[-1].wait_for_line("^waiting for connections$")
     found = re.fullmatch(r"stforward to (\S+) ssh=2222 web=8080\n", output.read_text())
@@ -196,80 +187,6 @@ def test_list_reports_a_full_disk(setting: Setting) -> None:
     assert (done.returncode, done.stderr) == (1, line)
 
 
-def test_stdio_passes_bytes_and_both_ends(setting: Setting) -> None:
-    with server(lambda sock: sock.sendall(read_all(sock)[::-1])) as target:
-        setting.share(f"reverse={target}")
-        content = os.urandom(300_000)
-        done = setting.laptop.run("to", str(setting.code), "reverse", "--stdio", input=content)
-    assert (done.returncode, done.stdout, done.stderr) == (0, content[::-1], b"")
-
-
-def test_stdio_waits_for_non_blocking_input(setting: Setting) -> None:
-    with server(lambda sock: sock.sendall(read_all(sock))) as target:
-        setting.share(f"back={target}")
-        inner, outer = os.pipe()
-        os.set_blocking(inner, False)  # as a program that shares it may do
-        command = setting.laptop.command("to", str(setting.code), "back", "--stdio")
-        with subprocess.Popen(command, stdin=inner, stdout=subprocess.PIPE) as program:
-            os.close(inner)
-            setting.programs[0].wait_for_line("^connection 1: back for laptop$")
-            os.write(outer, b"late")
-            os.close(outer)
-            assert program.stdout is not None and program.stdout.read() == b"late"
-            assert program.wait(PATIENCE) == 0
-
-
-@pytest.mark.parametrize(
-    ("redirection", "line"),
-    [
-        ("0>/dev/null", b"stforward: cannot read standard input: bad file descriptor\n"),
-        (
-            "</dev/null >/dev/full",
-            b"stforward: cannot write standard output: the disk is full; free some space and try again\n",
-        ),
-    ],
-)
-def test_stdio_reports_a_failed_stream(setting: Setting, redirection: str, line: bytes) -> None:
-    with server(lambda sock: sock.sendall(b"answer")) as target:
-        setting.share(f"back={target}")
-        command = setting.laptop.command("to", str(setting.code), "back", "--stdio")
-        done = subprocess.run(
-            ["sh", "-c", f'exec "$@" {redirection}', "sh", *command],
-            stderr=subprocess.PIPE,
-            timeout=2 * PATIENCE,
-            check=False,
-        )
-    assert (done.returncode, done.stderr) == (1, line)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stdio_ends_quietly_after_a_signal(setting: Setting, number: signal.Signals) -> None:
-    with server(echo) as target:
-        setting.share(f"echo={target}")
-        command = setting.laptop.command("to", str(setting.code), "echo", "--stdio")
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as program:
-            assert program.stdin is not None and program.stdout is not None and program.stderr is not None
-            program.stdin.write(b"ping")
-            program.stdin.flush()
-            assert program.stdout.read(4) == b"ping"
-            program.send_signal(number)
-            assert (program.wait(PATIENCE), program.stderr.read()) == (130, b"")
-
-
-def test_stdio_fails_with_one_line(setting: Setting) -> None:
-    setting.share("ssh=9")
-    done = setting.laptop.run("to", str(setting.code), "web", "--stdio")
-    assert done.returncode == 1
-    assert done.stderr == b"stforward: no service is called 'web'; name one of: ssh\n"
-    stranger = Machine(setting.path / "stranger")
-    done = stranger.run("to", str(setting.code), "--stdio", "--wait", "1")
-    assert done.returncode == 1
-    assert (
-        f"the other machine is not there, or does not let this key in: {stranger.key}" in done.stderr.decode()
-    )
-
-
 def test_json_events_are_objects(setting: Setting) -> None:
     output = setting.path / "output"
     with server(echo) as target:
@@ -292,115 +209,8 @@ def test_json_events_are_objects(setting: Setting) -> None:
         assert program.lines == []
 
 
-# Allowed and denied keys.
-
-
-def test_unknown_key_is_rejected_with_the_line_to_add(setting: Setting) -> None:
-    sharing = setting.start_share("9")
-    sharing.wait_for_line("^waiting for connections$")
-    program = setting.to("0")
-    line = sharing.wait_for_line(
-        f"^rejected {setting.laptop.key}: this key is unknown; to let it in, add the line "
-    )
-    program.wait_for_line(f"^not connected: .* does not let this key in: {setting.laptop.key}; trying again$")
-    found = re.search("add the line '(.*)' to (.*)$", line)
-    assert found
-    Path(found[2]).write_text(found[1] + "\n")
-    program.wait_for_line("^connected to ")
-
-
-@pytest.mark.parametrize("option", ["--allow", "--allow-any"])
-def test_option_lets_a_key_in(setting: Setting, option: str) -> None:
-    options = (option, setting.laptop.key) if option == "--allow" else (option,)
-    setting.start_share("9", *options)
-    setting.to("0").wait_for_line("^connected to ")
-    assert not (setting.home.directory.path / "peers").exists()
-
-
-def test_allow_lets_in_no_other_key(setting: Setting) -> None:
-    sharing = setting.start_share("9", "--allow", encode_key(Identity.generate().public_key))
-    setting.to("0")
-    sharing.wait_for_line(f"^rejected {setting.laptop.key}: this key is unknown")
-
-
-def test_denied_key_is_rejected(setting: Setting) -> None:
-    Peers(setting.home.directory).add(Rule.DENY, setting.laptop.identity.public_key, "")
-    sharing = setting.start_share("9")
-    setting.to("0")
-    sharing.wait_for_line(f"^rejected {setting.laptop.key}: .*peers denies it$")
-
-
-def test_damaged_list_of_peers_lets_nobody_in(setting: Setting) -> None:
-    sharing = setting.share("9")
-    (setting.home.directory.path / "peers").write_text(f"allow {setting.laptop.key}\nallwo x\n")
-    setting.to("0")
-    sharing.wait_for_line(
-        f"^rejected {setting.laptop.key}: .*peers: line 2: it begins with 'allwo'; write allow or"
-    )
-
-
-@pytest.mark.parametrize("answer", ["y", "n", ""])
-def test_user_is_asked_once(setting: Setting, answer: str) -> None:
-    terminal = Terminal(setting.home.command("share", "9", "--relay", str(setting.ticket_file)))
-    try:
-        terminal.wait_for("waiting for connections")
-        program = setting.to("0", "--name", "my-laptop")
-        terminal.wait_for(f"my-laptop, key {setting.laptop.key}: let in? y/N")
-        program.wait_for_line(f"^waiting until the other machine lets this key in: {setting.laptop.key}$")
-        terminal.type(answer + "\n")
-        if answer == "y":
-            program.wait_for_line("^connected to ")
-        else:
-            assert program.wait() == 1
-            program.wait_for_line("does not let this machine in: the user there said no$")
-        rule = Rule.ALLOW if answer == "y" else Rule.DENY
-        terminal.wait_for(f"remembered as '{rule.value}' in ")
-        expected = [Peer(rule, setting.laptop.identity.public_key, "my-laptop")]
-        assert Peers(setting.home.directory).load() == expected
-    finally:
-        terminal.close()
-
-
-# Makes the terminal of this process the one at which a shell controls its jobs.
-SHELL = 'import os, sys; os.setsid(); os.open(os.ttyname(0), os.O_RDWR); os.execvp("bash", sys.argv[1:])'
-
-
-@contextmanager
-def background_share(setting: Setting, then: str) -> Iterator[Terminal]:
-    """Share as a job in the background of a shell, which then runs a script; yield its terminal."""
-    words = setting.home.command("share", "9", "--relay", str(setting.ticket_file))
-    script = f'"$@" & echo "job=$!;"; {then}'
-    terminal = Terminal([sys.executable, "-c", SHELL, "bash", "-mc", script, "bash", *words])
-    try:
-        terminal.wait_for("waiting for connections")
-        yield terminal
-    finally:
-        for job in re.findall(r"job=(\d+);", terminal.text):
-            with suppress(ProcessLookupError):
-                os.kill(int(job), signal.SIGKILL)
-        terminal.close()
-
-
-def test_share_in_the_background_asks_nobody(setting: Setting) -> None:
-    with background_share(setting, "read line") as terminal:
-        program = setting.to("0")
-        terminal.wait_for(f"rejected {setting.laptop.key}: this key is unknown; to let it in, ")
-        Peers(setting.home.directory).add(Rule.ALLOW, setting.laptop.identity.public_key, "laptop")
-        program.wait_for_line("^connected to ")
-
-
-def test_question_waits_while_share_is_in_the_background(setting: Setting) -> None:
-    with background_share(setting, "fg; read line; bg; read line; fg") as terminal:
-        program = setting.to("0", "--name", "my-laptop")
-        terminal.wait_for("let in? y/N")
-        terminal.type("\x1a")  # Ctrl-Z stops the job
-        terminal.wait_for("Stopped")
-        terminal.type("this goes to the shell\nand this\ny\n")
-        program.wait_for_line("^connected to ")
-
-
 def test_share_runs_without_standard_output(setting: Setting) -> None:
-    words = setting.home.command("share", "22", "--relay", str(setting.ticket_file))
+    words = setting.share_command("22")
     program = LoggedProcess(["sh", "-c", 'exec "$@" >&-', "sh", *words])
     setting.programs.append(program)
     program.wait_for_line("^waiting for connections$")
