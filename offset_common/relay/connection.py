@@ -333,7 +333,7 @@ class SocketConnection(WatchedSocket):
     # The end.
     #
     #     finish       as the session does it: now, or once a tunnel end has sent its queued output
-    #     begin_close  what `finish` of a tunnel end begins with
+    #     begin_close  once the queued output is sent: the `finish` of a tunnel end
     #     close        now
     #     fail         now, because of an exception
     #     release      only the socket and the memory: by `close`, or because a worker process has taken over
@@ -344,7 +344,7 @@ class SocketConnection(WatchedSocket):
             self.call(self.session.finish, reason)
 
     def begin_close(self, reason: CloseReason, session: ConnectionSession) -> None:
-        """Close for `reason` once `session` (sessions/closing.py) has delivered the queued output."""
+        """Close for `reason` once `session` (sessions/closing.py) has sent the queued output."""
         self._end_reason = reason
         self._when_writable = None
         self.env.buffers.stop_waiting(self.account)
@@ -354,6 +354,8 @@ class SocketConnection(WatchedSocket):
         # the peer may lose the last output.
         self.watch_more(READ)
         self.change_session(Event.FINISH, session)
+        if not self.output.size:
+            session.on_output_sent()
 
     def close(self, reason: CloseReason, detail: str = "") -> None:
         """End the connection now."""

@@ -14,6 +14,8 @@ import pytest
 from offset_common.channel.connection import Connection
 from offset_common.relay import event_loop
 from offset_common.relay.close_reason import CloseReason
+from offset_common.relay.connection import ConnectionSession
+from offset_common.relay.lifecycle import Event, State
 from offset_common.relay.limits import MIB
 from offset_common.relay.sessions.tunnel import Tunnel
 from offset_common.relay.workers.process import Worker
@@ -26,6 +28,15 @@ from offset_common.relay.workers.transfer import (
     send_with_sockets,
 )
 from tests.relay.harness import Harness, TestPeer, descriptors
+
+
+class Moved(ConnectionSession):
+    """A tunnel end that the worker has, as the front process sees it."""
+
+    __slots__ = ()
+
+    state = State.TUNNEL
+    keeps_alive = False
 
 
 class Front:
@@ -67,8 +78,8 @@ class Front:
         assert datagram is not None
         send_with_sockets(self.channel, datagram, [each.sock.fileno() for each in connections])
         for connection in connections:
-            assert isinstance(connection.session, Tunnel)
-            connection.session.leave()
+            connection.release()
+            connection.change_session(Event.MOVE, Moved(connection))
             connection.close(CloseReason.WORKER_ENDED)
         near.harness.loop.add_periodic(self.run_round, lambda: math.inf)
 

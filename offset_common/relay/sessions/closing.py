@@ -15,14 +15,6 @@ from offset_common.relay.limits import KIB
 DISCARDED_IN_TURN = 64 * KIB  # bytes: a peer that keeps sending must not delay others
 
 
-def close_after_flush(connection: SocketConnection, reason: CloseReason) -> None:
-    """Start sending the queued output; the connection closes after that."""
-    session = Flushing(connection)
-    connection.begin_close(reason, session)
-    if not connection.output.size:
-        session.on_output_sent()
-
-
 class _Closing(ConnectionSession):
     """The base of both sessions: the connection is already closing gracefully."""
 

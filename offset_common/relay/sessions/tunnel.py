@@ -19,7 +19,7 @@ from offset_common.relay.event_loop import READ
 from offset_common.relay.input_buffer import OWN_BUFFER_FROM, RECEIVE_BUFFER_SIZE
 from offset_common.relay.lifecycle import Event, State
 from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
-from offset_common.relay.sessions.closing import close_after_flush
+from offset_common.relay.sessions.closing import Flushing
 from offset_common.relay.sessions.partial_frames import (
     reserve_rest,
     rest_has_arrived,
@@ -67,31 +67,32 @@ class Tunnel(ConnectionSession):
 
     Args:
         connection: the connection.
+        sink: the connection at the other end.
         forwarder: re-encrypts frames, with buffers that all tunnels share.
         meter: the meter of this end, if it has one.
     """
 
-    __slots__ = ("_forwarder", "_frame_size", "_meter", "_partner")
+    __slots__ = ("_forwarder", "_frame_size", "_meter", "_sink")
 
     state = State.TUNNEL
 
     def __init__(
-        self, connection: SocketConnection, forwarder: Forwarder, meter: Optional[Meter] = None
+        self,
+        connection: SocketConnection,
+        sink: SocketConnection,
+        forwarder: Forwarder,
+        meter: Optional[Meter],
     ) -> None:
         super().__init__(connection)
         self._forwarder = forwarder
         self._meter = meter
-        self._partner: Optional[Tunnel] = None
+        self._sink: Optional[SocketConnection] = sink  # None once one end has ended
         self._frame_size = FIRST_FRAME_SIZE  # bytes, the average of the last turn
 
     @property
     def meter(self) -> Optional[Meter]:
         """The meter of this end, or None."""
         return self._meter
-
-    def set_partner(self, partner: Tunnel) -> None:
-        """Make `partner` the other end."""
-        self._partner = partner
 
     def start(self) -> None:
         """Start forwarding, first what was read before."""
@@ -103,8 +104,8 @@ class Tunnel(ConnectionSession):
     def on_readable(self) -> None:
         """Read and forward."""
         connection = self.connection
-        while self._partner is not None:
-            sink = self._partner.connection
+        while self._sink is not None:
+            sink = self._sink
             room = self._make_room(sink)
             if not room:
                 return
@@ -213,34 +214,25 @@ class Tunnel(ConnectionSession):
 
     def finish(self, reason: CloseReason) -> None:
         """End the tunnel; both peers still receive their queued output."""
-        partner = self._separate()
-        try:
-            close_after_flush(self.connection, reason)
-        finally:
-            if partner is not None:
-                partner.partner_ended()
-
-    def partner_ended(self) -> None:
-        """End this side of the tunnel: the other end is gone."""
-        if self._separate() is not None:
-            close_after_flush(self.connection, CloseReason.PARTNER_ENDED)
-
-    def leave(self) -> None:
-        """Separate this end from its partner: a worker process now has both."""
-        self._partner = None
+        sink = self._separate()
+        if sink is not None:
+            try:
+                self.connection.begin_close(reason, Flushing(self.connection))
+            finally:
+                sink.finish(CloseReason.PARTNER_ENDED)
 
     def on_closed(self, reason: CloseReason) -> None:
         """End the other side too."""
-        partner = self._separate()
-        if partner is not None:
-            partner.partner_ended()
+        sink = self._separate()
+        if sink is not None:
+            sink.finish(CloseReason.PARTNER_ENDED)
 
-    def _separate(self) -> Optional[Tunnel]:
-        """Separate this end from its partner, and return the partner; this end stops reading."""
-        partner, self._partner = self._partner, None
-        if partner is not None and self._meter is not None:
+    def _separate(self) -> Optional[SocketConnection]:
+        """Stop reading, and forget the other end; return it if it does not know that this end has ended."""
+        sink, self._sink = self._sink, None
+        if sink is not None and self._meter is not None:
             self._meter.end()
-        return partner
+        return sink
 
 
 class Tunnels:
@@ -273,10 +265,7 @@ class Tunnels:
 
     def adopt(self, connect: SocketConnection, accept: SocketConnection) -> tuple[Tunnel, Tunnel]:
         """Make the two ends of a tunnel; `start` must follow."""
-        ends = (
-            Tunnel(connect, self._forwarder, self._make_meter(connect, accept)),
-            Tunnel(accept, self._forwarder, self._make_meter(accept, connect)),
+        return (
+            Tunnel(connect, accept, self._forwarder, self._make_meter(connect, accept)),
+            Tunnel(accept, connect, self._forwarder, self._make_meter(accept, connect)),
         )
-        ends[0].set_partner(ends[1])
-        ends[1].set_partner(ends[0])
-        return ends

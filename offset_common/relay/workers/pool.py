@@ -86,6 +86,5 @@ class WorkerPool:
             if taker is None:
                 end.start()
             else:
-                end.leave()
                 connection.release()
                 connection.change_session(Event.MOVE, RemoteTunnel(connection, taker, number, end.meter))
