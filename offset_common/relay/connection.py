@@ -18,7 +18,7 @@ from offset_common.relay.addresses import PeerAddress
 from offset_common.relay.buffer_pool import BufferPool
 from offset_common.relay.close_reason import CloseReason, reason_of
 from offset_common.relay.event_loop import COARSE_INTERVAL, READ, WRITE, EventLoop
-from offset_common.relay.input_buffer import RECEIVE_BUFFER_SIZE, InputBuffer, ReceiveBuffer
+from offset_common.relay.input_buffer import InputBuffer, ReceiveBuffer
 from offset_common.relay.lifecycle import DEADLINES, Event, next_state
 from offset_common.relay.limits import KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
 from offset_common.relay.output_buffer import Buffer, OutputBuffer
@@ -177,18 +177,18 @@ class SocketConnection(WatchedSocket):
 
     # Reading.
 
-    def read(self, most: int = RECEIVE_BUFFER_SIZE, metered: bool = False) -> Optional[memoryview]:
+    def read(self, most: int) -> Optional[memoryview]:
         """Read once; return all unhandled bytes, or None if the peer has closed.
 
         The bytes are valid until any connection reads again. `keep` stores those that are left.
 
         Args:
-            most: the maximum number of bytes; a large frame may exceed it unless `metered`.
+            most: the maximum number of bytes.
 
         Raises:
             OSError: the connection is lost.
         """
-        view, fill, end = self.input.space(most, metered)
+        view, fill, end = self.input.space(most)
         if self.input.backlog:
             return view[:fill]
         try:

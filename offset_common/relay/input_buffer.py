@@ -72,7 +72,7 @@ class InputBuffer:
         shared: the process's receive buffer.
     """
 
-    __slots__ = ("_account", "_buffer", "_shared", "backlog", "kept", "missing", "reads_directly")
+    __slots__ = ("_account", "_buffer", "_reads_directly", "_shared", "backlog", "kept", "missing")
 
     def __init__(self, account: Account, shared: ReceiveBuffer) -> None:
         self._account = account
@@ -81,19 +81,13 @@ class InputBuffer:
         self.kept = 0  # bytes
         self.missing = 0  # bytes that a partial frame with reserved space lacks; otherwise 0
         self.backlog = False  # whole frames may be kept, to be handled before more is read
-        self.reads_directly = False  # the rest of a large frame is read into its own buffer
+        self._reads_directly = False  # the rest of a large frame is read into its own buffer
 
-    def space(self, most: int, metered: bool = False) -> Space:
-        """Return where to read to; `keep` then stores what is not handled.
-
-        Args:
-            most: the maximum number of bytes to read.
-            metered: whether `most` also limits a large frame in its own buffer, otherwise read to its end.
-        """
-        if self.reads_directly:
+    def space(self, most: int) -> Space:
+        """Return where to read at most `most` bytes to; `keep` then stores what is not handled."""
+        if self._reads_directly:
             assert self._buffer is not None
-            rest = min(self.missing, most) if metered else self.missing
-            return Space(memoryview(self._buffer), self.kept, self.kept + rest)
+            return Space(memoryview(self._buffer), self.kept, self.kept + min(self.missing, most))
         view = self._shared.view
         if self._buffer is not None:
             view[: self.kept] = self._buffer
@@ -112,7 +106,7 @@ class InputBuffer:
         if not left and self._buffer is None:
             return
         missing = 0 if start else max(0, self.kept + self.missing - left)  # if it is still the same frame
-        if start or not self.reads_directly:
+        if start or not self._reads_directly:
             content = bytearray(data[start:]) if left else None
             self._release_buffer()
             self._buffer = content
@@ -128,12 +122,12 @@ class InputBuffer:
         """Reserve space for the whole partial frame, and give a large one its own buffer."""
         size = self.frame_size()
         self._count(self.kept, size - self.kept)
-        if size >= OWN_BUFFER_FROM and not self.reads_directly:
+        if size >= OWN_BUFFER_FROM and not self._reads_directly:
             assert self._buffer is not None
             partial = self._buffer
             self._buffer = self._shared.take(size)
             self._buffer[: self.kept] = partial
-            self.reads_directly = True
+            self._reads_directly = True
 
     def needs_reservation(self) -> int:
         """Return how many bytes must be free before more of the partial frame is read; 0 for a small one."""
@@ -158,10 +152,10 @@ class InputBuffer:
         self._count(0)
 
     def _release_buffer(self) -> None:
-        if self.reads_directly:
+        if self._reads_directly:
             assert self._buffer is not None
             self._shared.give_back(self._buffer)
-            self.reads_directly = False
+            self._reads_directly = False
         self._buffer = None
 
     def _count(self, kept: int, missing: int = 0) -> None:

@@ -109,20 +109,19 @@ class Tunnel(ConnectionSession):
             room = self._make_room(sink)
             if not room:
                 return
-            direct, missing = connection.input.reads_directly, connection.input.missing
+            missing = connection.input.missing
             frames, size = self._turn_limits()
             # A frame with reserved space is read to its end; of other input, as much as may be kept.
             bounded = min(size, room, connection.account.read_ahead(sink.account))
             most = max(FREE_BUFFER_SIZE, missing, bounded)
-            if self._meter is None or connection.input.backlog:
-                data = connection.read(most)
-            else:
-                allowed = self._meter.allow(RECEIVE_BUFFER_SIZE if direct else most)
-                if not allowed:
+            if self._meter is not None and not connection.input.backlog:
+                most = self._meter.allow(most)
+                if not most:
                     connection.pause_reading()
                     return
-                before = connection.received
-                data = connection.read(allowed, metered=True)
+            before = connection.received
+            data = connection.read(most)
+            if self._meter is not None:
                 self._meter.count(connection.received - before)
             if data is None:
                 self.finish(CloseReason.PEER_CLOSED)
