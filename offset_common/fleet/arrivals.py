@@ -130,8 +130,6 @@ class Arrivals:
         ordered = partial(self._ordered, found.host.name)
         connection.change_session(Event.AUTHENTICATE, AwaitingOrder(connection, ordered))
         connection.take_socket_back()
-        if connection.input.backlog:  # the order has come right behind the handshake
-            connection.loop.request_turn(connection)
 
     def _ordered(self, host: str, connection: SocketConnection, order: Order) -> None:
         if order.kind == TAKEN:
@@ -169,10 +167,7 @@ class Arrivals:
             address=order.address.text,
             other_host=host,
         )
-        try:
-            self._relay.rendezvous.enter_forwarded(peer, order.role, order.other, order.age)
-        except Exception as error:
-            peer.fail(error)
+        peer.call(self._relay.rendezvous.enter_forwarded, peer, order.role, order.other, order.age)
 
     def _obstacle(self, order: Order) -> Optional[Answer]:
         """Return the answer if nothing here matches or there is no room; None to admit the peer."""

@@ -329,6 +329,8 @@ class SocketConnection(WatchedSocket):
         """Watch the socket again after `lend_socket`; the state's deadline is unchanged."""
         self.watch(READ | WRITE if self.output.size else READ)
         self._schedule()
+        if self.input.backlog:  # the next message has come right behind the handshake
+            self.loop.request_turn(self)
 
     # The end.
     #

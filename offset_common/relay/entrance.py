@@ -92,11 +92,8 @@ class Entrance:
         self._admission.enter(connection)
         protect = self._admission.protect
         session = AwaitingHandshake(connection, self._handshakes, protect, self._authenticated)
-        try:
-            connection.start(session)
-            connection.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)
-        except Exception as error:
-            connection.fail(error)
+        connection.call(connection.start, session)
+        connection.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)
 
     def free_resources(self, error: OSError) -> bool:
         """Evict a connection: the system has no descriptor or memory. Return whether there was one."""

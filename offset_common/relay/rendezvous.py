@@ -85,8 +85,6 @@ class Rendezvous:
         if self._admission.authenticate(connection):
             connection.change_session(Event.AUTHENTICATE, AwaitingInit(connection, self._take_role))
             connection.take_socket_back()
-            if connection.input.backlog:  # the InitConnection has come right behind the handshake
-                self._loop.request_turn(connection)
 
     def expect_listeners(self, expected: bool) -> None:
         """Allow connects to wait for absent listeners, which return soon after an upgrade; or stop that."""

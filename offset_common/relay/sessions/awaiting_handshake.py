@@ -8,6 +8,7 @@ Source: section 4 of docs/protocol.md.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Callable, Optional
 
 from offset_common.channel.connection import Connection
@@ -62,7 +63,8 @@ class AwaitingHandshake(ConnectionSession):
         self._protocol.receive_data(data)
         if not self._protocol.needs_data():
             prefix = connection.address.prefix
-            self._pool.submit(connection.lend_socket(), self._protocol, prefix, self._job_done)
+            done = partial(connection.call, self._job_done)
+            self._pool.submit(connection.lend_socket(), self._protocol, prefix, done)
             self._lent = True
             self._in_pool(connection, True)
 
@@ -80,15 +82,12 @@ class AwaitingHandshake(ConnectionSession):
             return
         self._lent = False
         self._in_pool(connection, False)
-        try:
-            if self._finish_reason is not None:
-                connection.close(self._finish_reason)
-            elif job.error is not None:
-                connection.fail(job.error)
-            elif job.protocol.established:
-                connection.adopt(job.protocol, job.protocol.take_received())
-                self._authenticated(connection)
-            else:
-                connection.take_socket_back()
-        except Exception as error:
-            connection.fail(error)
+        if self._finish_reason is not None:
+            connection.close(self._finish_reason)
+        elif job.error is not None:
+            connection.fail(job.error)
+        elif job.protocol.established:
+            connection.adopt(job.protocol, job.protocol.take_received())
+            self._authenticated(connection)
+        else:
+            connection.take_socket_back()

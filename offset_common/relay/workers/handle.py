@@ -105,7 +105,6 @@ class WorkerHandle:
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._channel: Optional[socket.socket] = None
         self._unsent: deque[bytes] = deque()  # commands
-        self._finishing: set[int] = set()
         self._missed = 0  # heartbeats
         self._missed_allowed = MISSED_HEARTBEATS_AT_START
         self._restarts = True
@@ -128,13 +127,12 @@ class WorkerHandle:
 
     def finish(self, number: int, reason: CloseReason) -> None:
         """Make the process deliver the queued output of a connection, then close it."""
-        if number in self.connections and number not in self._finishing:
-            self._finishing.add(number)
+        if number in self.connections:
             self._command(number, "finish", reason)
 
     def close(self, number: int, reason: CloseReason) -> None:
         """Make the process close a connection, unless it has already reported the end."""
-        if self._forget_connection(number) is not None:
+        if self.connections.pop(number, None) is not None:
             self._command(number, "close", reason)
 
     def on_ready(self, events: int) -> None:
@@ -256,7 +254,7 @@ class WorkerHandle:
                 if connection is not None and isinstance(connection.session, RemoteTunnel):
                     connection.session.count(size)
         elif "ended" in report:
-            connection = self._forget_connection(report["ended"])
+            connection = self.connections.pop(report["ended"], None)
             if connection is not None:
                 connection.add_traffic(report["received"], report["sent"])
                 connection.close(CloseReason[report["reason"]], report["detail"])
@@ -275,7 +273,6 @@ class WorkerHandle:
             traceback=traceback or None,
         )
         connections, self.connections = list(self.connections.values()), {}
-        self._finishing.clear()
         self._loop.call_for_each(connections, lambda each: each.close(CloseReason.WORKER_ENDED))
         self._loop.deadlines.schedule(self, self._loop.now + RESTART_DELAY)
 
@@ -292,10 +289,6 @@ class WorkerHandle:
                 error=error.strerror or str(error),
             )
             self._loop.deadlines.schedule(self, self._loop.now + RESTART_DELAY)
-
-    def _forget_connection(self, number: int) -> Optional[SocketConnection]:
-        self._finishing.discard(number)
-        return self.connections.pop(number, None)
 
     def _close_channel(self) -> None:
         self._unsent.clear()
