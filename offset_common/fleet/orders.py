@@ -87,7 +87,10 @@ class Order(NamedTuple):
                 raise DecodeError("an address that is not text")
             text, prefix, host = address
             ip_address(host)
-            age = min(max(0.0, float(fields["age"])), MAX_AGE)
+            age = fields["age"]
+            if not isinstance(age, (int, float)) or isinstance(age, bool):
+                raise DecodeError("an age that is not a number")
+            age = min(max(0.0, float(age)), MAX_AGE)
             return cls(kind, key, decode_key(fields["other"], KEY_SIZE), PeerAddress(text, prefix, host), age)
         except (KeyError, TypeError, ValueError, OverflowError, UsageError):
             raise DecodeError("an incomplete order") from None
