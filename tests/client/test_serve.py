@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
@@ -49,7 +50,7 @@ class Running:
             with contextlib.suppress(ConnectError):
                 key = self.identity.public_key
                 return connect(self.ticket, caller or Identity.generate(), key, end_to_end=end_to_end)
-            threading.Event().wait(0.02)
+            time.sleep(0.02)
         raise AssertionError("the server cannot be reached")
 
     def answers(self, message: bytes) -> bool:

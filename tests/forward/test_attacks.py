@@ -93,6 +93,7 @@ def test_unknown_keys_are_rejected_and_collapsed_in_the_log(victim: Victim) -> N
             with pytest.raises(ConnectRefused):
                 future.result()
     victim.assert_unharmed()
+    victim.sharing.wait_for_line("^rejected ", 10)
     assert victim.sharing.count_lines("^rejected ") == 10
 
 

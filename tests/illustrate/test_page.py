@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from offset_common.illustrate.page import render
 from offset_common.illustrate.story import Story
 from tests.status.browser import PHONE, WIDE, browser, emulate
 
@@ -93,9 +92,9 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory, story: Story) -> Iterator[Scene]:
+def window(tmp_path_factory: pytest.TempPathFactory, page: str) -> Iterator[Scene]:
     directory = tmp_path_factory.mktemp("page")
-    (directory / "page.html").write_text(render(story), "utf-8")
+    (directory / "page.html").write_text(page, "utf-8")
     with browser(directory / "profile") as driver:
         yield Scene(driver, directory / "page.html")
 

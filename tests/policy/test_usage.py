@@ -9,8 +9,6 @@ import errno
 import io
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +28,8 @@ from offset_common.policy.usage import (
     read_usage,
 )
 from offset_common.policy.usage_writer import UsageWriter
-from tests.commands import ROOT
+from tests.commands import ROOT, run_python
+from tests.support.process import PATIENCE
 
 ALICE, BOB = b"\x01" * 32, b"\xff" * 32
 MAY = "2026-05"
@@ -80,8 +79,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 UsageFile({path!r}).load("{MAY}")
 """
-    failed = subprocess.run([sys.executable, "-c", least], cwd=ROOT, capture_output=True, text=True)
-    assert "UsageBusyError" in failed.stderr
+    assert "UsageBusyError" in run_python("-c", least, directory=ROOT).err
     assert UsageFile(path).load(MAY) == {}
 
 
@@ -202,7 +200,7 @@ class Reports:
         self.event.set()
 
     def wait(self) -> None:
-        assert self.event.wait(10)
+        assert self.event.wait(PATIENCE)
         self.event.clear()
 
 
