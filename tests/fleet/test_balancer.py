@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,11 +11,11 @@ import pytest
 
 from tests.documents import ROOT
 from tests.support.fleet import DirectoryServer, FleetProcesses
+from tests.support.haproxy import haproxy, needs_haproxy
 from tests.support.node import Endpoint, Node, assert_listening
-from tests.support.process import free_port, wait_until
+from tests.support.process import wait_until
 from tests.support.relay_process import LOCALHOST
 
-HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 DEPLOY = ROOT / "deploy" / "fleet"
 
 
@@ -30,24 +28,18 @@ def relay(server: DirectoryServer, tmp_path: Path) -> Iterator[FleetProcesses]:
     fleet.kill()
 
 
-@pytest.mark.skipif(HAPROXY is None, reason="needs Debian's haproxy")
+@needs_haproxy
 def test_nodes_meet_behind_the_documented_balancer(relay: FleetProcesses, tmp_path: Path) -> None:
-    port = free_port()
-    text = (DEPLOY / "haproxy.cfg").read_text("utf-8").replace("bind :4567", f"bind {LOCALHOST}:{port}")
+    text = (DEPLOY / "haproxy.cfg").read_text("utf-8")
     for name, host in zip(("one", "two", "three"), relay.hosts):
         server = f"server {name} {LOCALHOST}:{host.port} check port {host.status_port}"
         text, count = re.subn(rf"server {name} {name}:4567", server, text)
         assert count == 1
-    file = tmp_path / "haproxy.cfg"
-    file.write_text(text)
-    balancer = subprocess.Popen([str(HAPROXY), "-db", "-q", "-f", str(file)])
-    with ExitStack() as started:
-        started.callback(balancer.wait)
-        started.callback(balancer.kill)
+    with haproxy(tmp_path, text) as port, ExitStack() as nodes:
         endpoint = Endpoint((LOCALHOST, port), relay.public_key)
 
         def node() -> Node:
-            return started.enter_context(Node(endpoint))
+            return nodes.enter_context(Node(endpoint))
 
         def is_up() -> bool:
             try:
