@@ -139,12 +139,11 @@ class SocketConnection(WatchedSocket):
     def extend_deadline(self, elapsed: float = 0.0) -> None:
         """Restart the state's deadline; `elapsed` seconds of it have already passed."""
         deadline = DEADLINES.get(self.session.state)
-        self._deadline = math.inf if deadline is None else self.loop.now + deadline.seconds - elapsed
-        self._schedule()
+        self.set_deadline(math.inf if deadline is None else deadline.seconds - elapsed)
 
-    def cancel_deadline(self) -> None:
-        """Remove the state's deadline."""
-        self._deadline = math.inf
+    def set_deadline(self, seconds: float) -> None:
+        """Call the session's `on_deadline` in `seconds`, which may be infinite."""
+        self._deadline = self.loop.now + seconds
         self._schedule()
 
     def on_turn(self, events: int) -> bool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from itertools import takewhile
 from operator import itemgetter
 from typing import Generic, NamedTuple, Optional, TypeVar, Union
 
@@ -63,7 +62,7 @@ class Registry(Generic[L, P, T]):
         self._limits = limits
         self._listeners: dict[bytes, L] = {}
         self._connects: dict[P, Connect] = {}
-        # The ids of a dict are in the order of arrival; those of a pair are in the order of `since`.
+        # The ids of a dict are in the order of arrival.
         self._of_pair: dict[Pair, dict[P, None]] = {}
         self._of_target: dict[bytes, dict[P, None]] = {}
         self._of_source: Counter[bytes] = Counter()
@@ -135,11 +134,7 @@ class Registry(Generic[L, P, T]):
                 return CloseReason.LIMIT_PENDING
             self.remove_connect(evicted)
         self._connects[pending] = connect
-        of_pair = self._of_pair.setdefault((connect.source, connect.target), {})
-        younger = list(takewhile(lambda each: self._connects[each].since > connect.since, reversed(of_pair)))
-        of_pair[pending] = None
-        for each in reversed(younger):
-            of_pair[each] = of_pair.pop(each)
+        self._of_pair.setdefault((connect.source, connect.target), {})[pending] = None
         self._of_target.setdefault(connect.target, {})[pending] = None
         self._of_source[connect.source] += 1
         return self._listeners.get(connect.target), evicted
@@ -204,7 +199,8 @@ class Registry(Generic[L, P, T]):
         return self._tunnels_of_key[key] + self._of_source[key] >= self._limits.tunnels_per_key
 
     def _oldest(self, source: bytes, target: bytes) -> Optional[P]:
-        return next(iter(self._of_pair.get((source, target), ())), None)
+        of_pair = self._of_pair.get((source, target), ())
+        return min(of_pair, key=lambda each: self._connects[each].since, default=None)
 
     def _newest_of_most(self, new: Connect) -> Optional[P]:
         """Return the newest connect of the address with the most for a listener; None if that is `new`."""

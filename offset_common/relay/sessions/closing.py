@@ -7,6 +7,8 @@ Source: section 7 of docs/protocol.md.
 
 from __future__ import annotations
 
+import math
+
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.lifecycle import Event, State
@@ -48,7 +50,7 @@ class Flushing(_Closing):
             # The peer closed its direction, and cannot prove that it is alive; it may still be reading.
             self._peer_ended = True
             connection.pause_reading()
-            connection.cancel_deadline()
+            connection.set_deadline(math.inf)
 
     def on_output_sent(self) -> None:
         """Close the sending direction, and wait until the peer closes the other."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Callable
 
-from offset_common.constants import PENDING_CONNECT_TIMEOUT
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
@@ -55,11 +54,7 @@ class PendingConnect(MessageSession):
     def await_listener(self, seconds: float) -> None:
         """Close the connection unless its listener comes within `seconds` of its peer's request."""
         self._attended = False
-        left = seconds - (self.connection.loop.now - self.since)
-        if left > 0.0:
-            self.connection.extend_deadline(PENDING_CONNECT_TIMEOUT - left)
-        else:
-            self.on_deadline()
+        self.connection.set_deadline(seconds - (self.connection.loop.now - self.since))
 
     def listener_came(self) -> None:
         """Wait until the listener accepts."""
