@@ -48,15 +48,11 @@ class MessageSession(ConnectionSession):
             frame = bytes(data[FRAME_LENGTH_SIZE:end])
             # First of all: a message may make another connection read into the shared buffer.
             connection.keep(data, end, backlog=end < len(data))
-            self._handle(frame)
+            assert connection.protocol is not None
+            event = connection.protocol.receive_frame(frame, connection.loop.now)
+            if isinstance(event, MessageReceived):
+                self.on_message(event.data)
             connection.send_pending()
-
-    def _handle(self, frame: bytes) -> None:
-        connection = self.connection
-        assert connection.protocol is not None
-        event = connection.protocol.receive_frame(frame, connection.loop.now)
-        if isinstance(event, MessageReceived):
-            self.on_message(event.data)
 
 
 def _first_frame_end(data: memoryview) -> int:

@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Callable, Optional, Protocol
 
 from offset_common.channel.forwarder import Forwarder
-from offset_common.errors import LocalProtocolError
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import LARGE_READ, LIGHT_FRAME, ConnectionSession, SocketConnection
 from offset_common.relay.event_loop import READ
@@ -106,20 +105,15 @@ class Tunnel(ConnectionSession):
         connection = self.connection
         while self._sink is not None:
             sink = self._sink
-            room = self._make_room(sink)
-            if not room:
-                return
-            missing = connection.input.missing
             frames, size = self._turn_limits()
-            # A frame with reserved space is read to its end; of other input, as much as may be kept.
-            bounded = min(size, room, connection.account.read_ahead(sink.account))
-            most = max(FREE_BUFFER_SIZE, missing, bounded)
-            if self._meter is not None and not connection.input.backlog:
+            most = self._make_room(sink, size)
+            if most and self._meter is not None and not connection.input.backlog:
                 most = self._meter.allow(most)
                 if not most:
                     connection.pause_reading()
-                    return
-            before = connection.received
+            if not most:
+                return
+            missing, before = connection.input.missing, connection.received
             data = connection.read(most)
             if self._meter is not None:
                 self._meter.count(connection.received - before)
@@ -131,22 +125,28 @@ class Tunnel(ConnectionSession):
             if forwarded or missing or connection.input.frame_size() <= FREE_BUFFER_SIZE:
                 return
 
-    def _make_room(self, sink: SocketConnection) -> int:
-        """Return how many bytes `sink` has room for; if none, pause reading until it has."""
+    def _make_room(self, sink: SocketConnection, size: int) -> int:
+        """Return how many bytes may be read, about `size` at most; if none, pause until `sink` has room."""
         connection = self.connection
-        if connection.input.missing:
-            return connection.input.missing  # a frame with reserved space is always read to its end
         fits = not connection.input.kept or reserve_rest(connection, sink)
         if not fits and not self._pass_without_space(sink):
             return 0
-        room = max(sink.output_room, connection.input.missing)
-        if room > 0:
-            return room
+        if connection.input.missing:
+            # A frame with reserved space is always read to its end.
+            return max(FREE_BUFFER_SIZE, connection.input.missing)
+        room = sink.output_room
+        if room <= 0 and not self._has_kernel_room(sink):
+            return 0
+        # As much as may be kept.
+        return max(FREE_BUFFER_SIZE, min(size, room, connection.account.read_ahead(sink.account)))
+
+    def _has_kernel_room(self, sink: SocketConnection) -> bool:
+        """Return whether the system takes more output for `sink` at once; if not, pause until it does."""
         if not sink.output.size and sink.is_writable():
-            return FREE_BUFFER_SIZE  # the system's buffer takes it
-        connection.pause_reading()
-        sink.call_when_writable(connection.resume_reading)
-        return 0
+            return True
+        self.connection.pause_reading()
+        sink.call_when_writable(self.connection.resume_reading)
+        return False
 
     def _pass_without_space(self, sink: SocketConnection) -> bool:
         """Return whether the rest of a frame, for which there is no space, passes in this turn; if not, wait.
@@ -158,15 +158,13 @@ class Tunnel(ConnectionSession):
         size = connection.input.frame_size()
         if size > sink.send_buffer_size() // 4 or not sink.account.may_exceed():
             wait_for_space(connection, sink)
-        elif rest_has_arrived(connection, sink):
+        elif rest_has_arrived(connection, sink) and self._has_kernel_room(sink):
             needed = max(FREE_BUFFER_SIZE, size - connection.input.kept)
-            if sink.output.size or not sink.is_writable():
-                connection.pause_reading()
-                sink.call_when_writable(connection.resume_reading)
-            elif self._meter is None or (allowed := self._meter.allow(needed)) == needed:
+            allowed = needed if self._meter is None else self._meter.allow(needed)
+            if allowed == needed:
                 take_rest(connection)
                 return True
-            elif allowed:
+            if allowed:
                 wait_for_space(connection, sink)  # the meter stops within the frame
             else:
                 connection.pause_reading()
@@ -175,27 +173,24 @@ class Tunnel(ConnectionSession):
     def _forward(self, data: memoryview, sink: SocketConnection, frames: int) -> int:
         """Forward at most `frames` whole frames; return how many there were."""
         connection = self.connection
-        source_protocol, sink_protocol = connection.protocol, sink.protocol
-        if source_protocol is None or sink_protocol is None:
-            raise LocalProtocolError("a tunnel end without protocol state")
+        assert connection.protocol is not None and sink.protocol is not None
         slow_frame = LIGHT_FRAME if connection.must_be_quick else sys.maxsize
         result = self._forwarder.forward(
-            source_protocol, sink_protocol, data, connection.loop.now, frames, slow_frame
+            connection.protocol, sink.protocol, data, connection.loop.now, frames, slow_frame
         )
         if result.output:
             # "What it had sent is still delivered", even if the next frame breaks the protocol.
             sink.write(result.output)
         if result.error is not None:
             raise result.error
-        if connection.session is self and not connection.closed:
-            connection.send_pending()
-        if connection.session is self and not connection.closed:
+        if connection.session is self:  # writing may have ended the tunnel
             connection.keep(data, result.taken, result.more)
             if connection.input.kept > FREE_BUFFER_SIZE and connection.input.needs_reservation():
                 # It must not wait for space with this much in memory: others might wait for this memory.
                 connection.input.reserve_frame()
             if result.frames:
                 self._frame_size = result.taken // result.frames
+            connection.send_pending()
         return result.frames
 
     def _turn_limits(self) -> tuple[int, int]:

@@ -76,7 +76,7 @@ class WorkerPool:
     def _move(self, connect: Tunnel, accept: Tunnel) -> None:
         ends = (connect, accept)
         connections = (connect.connection, accept.connection)
-        if any(end.connection.session is not end or end.connection.closed for end in ends):
+        if any(end.connection.session is not end for end in ends):
             return  # one of them ended, and the other with it
         numbers = (self._next_number, self._next_number + 1)
         self._next_number += 2
