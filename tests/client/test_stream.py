@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
+from array import array
 from collections.abc import Iterable
 from typing import Optional
 
@@ -61,10 +62,10 @@ def test_large_write_becomes_messages_of_legal_size() -> None:
 
 
 def test_write_takes_any_buffer() -> None:
-    tunnel = Recorder()
-    TunnelStream(tunnel).write(memoryview(b"aXbXcX")[::2].tobytes())
-    TunnelStream(tunnel).write(bytearray(b"d"))
-    assert tunnel.sent == [b"abc", b"d"]
+    tunnel, numbers = Recorder(), array("H", [1, 2])
+    stream = TunnelStream(tunnel)
+    assert [stream.write(bytearray(b"abc")), stream.write(numbers)] == [3, 4]
+    assert tunnel.sent == [b"abc", numbers.tobytes()]
 
 
 def test_buffered_file_sends_when_it_is_flushed() -> None:
