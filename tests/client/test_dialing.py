@@ -24,12 +24,7 @@ from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ExchangeRandNonce, KaMessage
-from tests.support.client import (
-    fake_server,
-    refused,
-    ticket_for,
-    wait_for_end,
-)
+from tests.support.client import fake_server, refused, ticket_for, wait_for_end
 from tests.support.process import PATIENCE, free_port, wait_until
 from tests.support.relay_process import LOCALHOST
 

@@ -9,13 +9,7 @@ from offset_common.client import ConnectError, NotAccepted, Step, connect
 from offset_common.identity import Identity
 from offset_common.wire.messages import KaMessage, Rekey
 from tests.support.channel import KeyPair
-from tests.support.client import (
-    InnerPeer,
-    both_ways,
-    connect_to,
-    refused,
-    start_listening,
-)
+from tests.support.client import InnerPeer, both_ways, connect_to, refused, start_listening
 from tests.support.fault_injection import inject
 from tests.support.process import PATIENCE
 

@@ -8,9 +8,7 @@ import pytest
 
 from offset_common.errors import ConnectionLost
 from offset_common.identity import Identity
-from tests.support.client import (
-    start_listening,
-)
+from tests.support.client import start_listening
 from tests.support.process import PATIENCE
 
 

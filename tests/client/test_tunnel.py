@@ -9,13 +9,7 @@ import pytest
 
 from offset_common.constants import MAX_MESSAGE_SIZE
 from offset_common.errors import LocalProtocolError
-from tests.support.client import (
-    NUMBER_SIZE,
-    both_ways,
-    fill,
-    send_all,
-    tunnel_pair,
-)
+from tests.support.client import NUMBER_SIZE, both_ways, fill, send_all, tunnel_pair
 from tests.support.process import PATIENCE
 
 

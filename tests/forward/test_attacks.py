@@ -80,13 +80,6 @@ def victim(setting: Setting) -> Iterator[Victim]:
         yield Victim(setting, target, "echo")
 
 
-def expect_end(tunnel: Tunnel) -> None:
-    """Read until the tunnel ends."""
-    with pytest.raises(OffsetError):
-        while True:
-            tunnel.receive(PATIENCE)
-
-
 def test_unknown_keys_are_rejected_and_collapsed_in_the_log(victim: Victim) -> None:
     with ThreadPoolExecutor(8) as pool:
         for future in [pool.submit(victim.connect, Identity.generate()) for _ in range(40)]:
@@ -172,7 +165,9 @@ def test_broken_messages_end_the_session_and_no_other(victim: Victim) -> None:
             with contextlib.suppress(ConnectionEnded):
                 for message in messages or [b"GET / HTTP/1.1\r\n\r\n" + bytes(50)]:
                     tunnel.send(message)
-            expect_end(tunnel)
+            with pytest.raises(OffsetError):
+                while True:
+                    tunnel.receive(PATIENCE)
     victim.sharing.wait_for_line("^the tunnel of attacker failed: ")
     assert victim.sharing.count_lines("Traceback") == 0
     victim.assert_unharmed()

@@ -19,14 +19,7 @@ import stmgr
 from offset_common.errors import FileError
 from offset_common.identity import encode_key
 from offset_common.policy import usage
-from offset_common.policy.usage import (
-    TOTAL,
-    UsageBusyError,
-    UsageFile,
-    Volume,
-    month_of,
-    read_usage,
-)
+from offset_common.policy.usage import TOTAL, UsageBusyError, UsageFile, Volume, month_of, read_usage
 from offset_common.policy.usage_writer import UsageWriter
 from tests.commands import ROOT, run_python
 from tests.support.process import PATIENCE

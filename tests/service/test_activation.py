@@ -13,7 +13,6 @@ import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Optional
 
 import pytest
 
@@ -193,17 +192,16 @@ def test_an_upgrade_keeps_passed_sockets(start_upgrading: StartUpgrading) -> Non
         meet(relay.endpoint())
 
 
-def systemd_socket_activate() -> Optional[str]:
-    return shutil.which("systemd-socket-activate")
+SOCKET_ACTIVATE = shutil.which("systemd-socket-activate")
 
 
-@pytest.mark.skipif(systemd_socket_activate() is None, reason="needs systemd-socket-activate")
+@pytest.mark.skipif(SOCKET_ACTIVATE is None, reason="needs systemd-socket-activate")
 def test_systemd_itself_starts_the_relay(tmp_path: Path) -> None:
     port = free_port()
     identity = Identity.generate()
     save_identity(identity, tmp_path / "relay.ident")
     program = [sys.executable, str(ROOT / "strelay.py"), "-i", str(tmp_path / "relay.ident")]
-    activate = [str(systemd_socket_activate()), "-l", f"{LOCALHOST}:{port}", "--fdname=relay"]
+    activate = [str(SOCKET_ACTIVATE), "-l", f"{LOCALHOST}:{port}", "--fdname=relay"]
     relay = LoggedProcess([*activate, *program])
     try:
         relay.wait_for_line("Listening on")
