@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import IO
 
 import pytest
 
@@ -57,33 +59,45 @@ def test_short_forms_of_the_url_work(
     assert run(form.format(host=LOCALHOST, port=relay.status_port), capsys)[0] == 0
 
 
-def test_watch_shows_rates(relay: RelayWithStatus) -> None:
-    command = [sys.executable, "-u", "stmgr.py", "relay-status", relay.url, "--watch"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watching:
+# Runs stmgr, which then asks ten times a second.
+IMPATIENT = (
+    "import sys, stmgr; from offset_common.status import relay_status; relay_status.WATCH_INTERVAL = 0.1; "
+    "sys.exit(stmgr.main())"
+)
+
+
+def watch_command(relay: RelayWithStatus) -> list[str]:
+    """Return the command line that watches a relay."""
+    return [sys.executable, "-u", "-c", IMPATIENT, "relay-status", relay.url, "--watch"]
+
+
+@contextmanager
+def watched_lines(relay: RelayWithStatus) -> Iterator[IO[str]]:
+    """Watch a relay in the block; yield the output."""
+    with subprocess.Popen(watch_command(relay), cwd=ROOT, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         try:
-            for line in watching.stdout:
-                if re.match(r"  now: .*/s received, .*/s sent, \d+\.\d new tunnels/s$", line):
-                    break
-            else:
-                pytest.fail("no rates")
+            yield watching.stdout
+            assert watching.poll() is None
         finally:
             watching.kill()
+
+
+def test_watch_shows_rates(relay: RelayWithStatus) -> None:
+    rates = re.compile(r"  now: .*/s received, .*/s sent, \d+\.\d new tunnels/s$")
+    with watched_lines(relay) as lines:
+        assert any(map(rates.match, lines))
 
 
 def test_watch_reports_the_loss_of_the_relay(tmp_path) -> None:
     relay = RelayWithStatus(tmp_path)
-    command = [sys.executable, "-u", "stmgr.py", "relay-status", relay.url, "--watch"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watching:
-        assert watching.stdout is not None
-        try:
-            assert watching.stdout.readline().startswith("relay ")
+    try:
+        with watched_lines(relay) as lines:
+            assert lines.readline().startswith("relay ")
             relay.kill()
-            assert any(line.startswith(f"no answer from {relay.url}: ") for line in watching.stdout)
-            assert watching.poll() is None
-        finally:
-            watching.kill()
-            relay.kill()
+            assert any(line.startswith(f"no answer from {relay.url}: ") for line in lines)
+    finally:
+        relay.kill()
 
 
 @pytest.mark.parametrize(
@@ -201,7 +215,7 @@ def test_numbers_are_short() -> None:
 
 def test_the_terminal_is_cleared_between_watches(relay: RelayWithStatus) -> None:
     """On a terminal the next status takes the place of the last one."""
-    terminal = Terminal([sys.executable, str(ROOT / "stmgr.py"), "relay-status", relay.url, "--watch"])
+    terminal = Terminal(watch_command(relay), environment={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         wait_until(lambda: terminal.text.count("\x1b[H\x1b[2J") > 1, "a second status")
     finally:
