@@ -9,7 +9,7 @@ from typing import Optional
 from offset_common.policy.rates import EndRate, Rates
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
-from offset_common.relay.sessions.tunnel import Meter
+from offset_common.relay.sessions.tunnel import Meter, Tunnels
 from offset_common.relay.workers.process import Worker, prepare
 
 REPORT_INTERVAL = 1.0  # seconds
@@ -59,13 +59,13 @@ class MeteredWorker(Worker):
         """Start applying these rates, and reporting what is read."""
         loop = self.loop
         self._rates = Rates(lambda: loop.now, rate, rate_per_key)
+        self._tunnels = Tunnels(self._meter)
         self._counts: dict[int, int] = {}  # bytes by number of the connection, since the last report
         self._next_report_of_counts = loop.now + REPORT_INTERVAL
         loop.add_periodic(self._rates.resume_waiting, self._rates.next_time)
         loop.add_periodic(self._report_counts, lambda: self._next_report_of_counts)
 
-    def meter(self, source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
-        """Return the meter of a tunnel end."""
+    def _meter(self, source: SocketConnection, sink: SocketConnection) -> Meter:
         rate = self._rates.end(source.address.prefix, source.key, sink.key, source.resume_reading)
         return _EndMeter(self._counts, self.numbers[source], rate)
 

@@ -191,7 +191,9 @@ class Rendezvous:
         if isinstance(pending, CloseReason):
             connection.close(pending)
             return
-        self._withdraw(pending, connection.key)
+        listener = self.registry.listener_of(connection.key)
+        if listener is not None:
+            listener.withdraw(pending)
         ends = (pending.connection, connection)
         for end in ends:
             self.registry.add_tunnel_end(end, end.key)
@@ -218,10 +220,9 @@ class Rendezvous:
 
     def _reject(self, listener: Listener, source: bytes) -> None:
         """Close the oldest connect from `source` that waits for `listener`."""
-        key = listener.connection.key
-        pending = self.registry.reject(key, source)
+        pending = self.registry.reject(listener.connection.key, source)
         if pending is not None:
-            self._withdraw(pending, key)
+            listener.withdraw(pending)
             pending.connection.close(CloseReason.REJECTED)
 
     def _has_pending(self, listener: Listener) -> bool:
@@ -244,11 +245,6 @@ class Rendezvous:
     def _connect_ended(self, pending: PendingConnect) -> None:
         """Forget `pending`."""
         listener = self.registry.remove_connect(pending)
-        if listener is not None:
-            listener.withdraw(pending)
-
-    def _withdraw(self, pending: PendingConnect, key: bytes) -> None:
-        listener = self.registry.listener_of(key)
         if listener is not None:
             listener.withdraw(pending)
 

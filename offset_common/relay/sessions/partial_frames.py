@@ -5,7 +5,7 @@
     of up to 4 KiB (FREE_BUFFER_SIZE)           at once
     for which the buffer pool has space         at once, to its end: `reserve_rest` has reserved the space
     without space, of less than 128 KiB         in one turn, when all of it is in the system's buffer
-    without space, otherwise                    when the pool has space: `wait_for_space`
+    without space, otherwise                    when the pool has space: `pause_until_space`
 
 In the third case the connection sets SO_RCVLOWAT, so that its socket counts as readable only then.
 """
@@ -33,7 +33,7 @@ def reserve_rest(connection: SocketConnection, sink: Optional[SocketConnection] 
     return True
 
 
-def wait_for_space(connection: SocketConnection, sink: Optional[SocketConnection] = None) -> None:
+def pause_until_space(connection: SocketConnection, sink: Optional[SocketConnection] = None) -> None:
     """Pause reading until there is space for the rest, here and at the `sink`. Now there must be none."""
     size = connection.input.needs_reservation()
     holder = _without_space(connection, sink, size)
@@ -48,14 +48,14 @@ def rest_has_arrived(connection: SocketConnection, sink: Optional[SocketConnecti
     """
     missing = connection.input.needs_reservation()
     if connection.input.frame_size() >= OWN_BUFFER_FROM:
-        wait_for_space(connection, sink)
+        pause_until_space(connection, sink)
         return False
     if connection.bytes_awaited == 1:
         connection.await_bytes(missing)  # even if they are there: the connection counts as busy meanwhile
         return False
     if connection.count_unread() >= missing or connection.peer_has_closed():
         return True
-    wait_for_space(connection, sink)  # something else made the socket readable
+    pause_until_space(connection, sink)  # something else made the socket readable
     return False
 
 

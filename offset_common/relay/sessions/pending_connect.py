@@ -15,7 +15,7 @@ from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import EARLY_DATA_SIZE
 from offset_common.relay.sessions.message_session import MessageSession
-from offset_common.relay.sessions.partial_frames import reserve_rest, wait_for_space
+from offset_common.relay.sessions.partial_frames import pause_until_space, reserve_rest
 from offset_common.wire.messages import max_payload_size
 
 MESSAGE_OVERHEAD = 512  # bytes added for each early message: sending it later takes 10 us
@@ -77,7 +77,7 @@ class PendingConnect(MessageSession):
         elif reserve_rest(connection):
             super().on_readable()
         else:
-            wait_for_space(connection)  # even if all of it has arrived: its message will be kept
+            pause_until_space(connection)  # even if all of it has arrived: its message will be kept
 
     def has_room_for(self, frame_size: int) -> bool:
         """Return whether a frame may be decoded: a small one may unpack to many times its size."""

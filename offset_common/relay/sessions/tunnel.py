@@ -20,10 +20,10 @@ from offset_common.relay.lifecycle import Event, State
 from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
 from offset_common.relay.sessions.closing import Flushing
 from offset_common.relay.sessions.partial_frames import (
+    pause_until_space,
     reserve_rest,
     rest_has_arrived,
     take_rest,
-    wait_for_space,
 )
 from offset_common.relay.sessions.pending_connect import PendingConnect
 
@@ -157,7 +157,7 @@ class Tunnel(ConnectionSession):
         connection = self.connection
         size = connection.input.frame_size()
         if size > sink.send_buffer_size() // 4 or not sink.account.may_exceed():
-            wait_for_space(connection, sink)
+            pause_until_space(connection, sink)
         elif rest_has_arrived(connection, sink) and self._has_kernel_room(sink):
             needed = max(FREE_BUFFER_SIZE, size - connection.input.kept)
             allowed = needed if self._meter is None else self._meter.allow(needed)
@@ -165,7 +165,7 @@ class Tunnel(ConnectionSession):
                 take_rest(connection)
                 return True
             if allowed:
-                wait_for_space(connection, sink)  # the meter stops within the frame
+                pause_until_space(connection, sink)  # the meter stops within the frame
             else:
                 connection.pause_reading()
         return False

@@ -14,7 +14,7 @@ import socket
 import sys
 import traceback
 from collections import deque
-from typing import Any, Optional
+from typing import Any
 
 from offset_common.channel.connection import Connection
 from offset_common.relay.addresses import PeerAddress
@@ -23,7 +23,7 @@ from offset_common.relay.close_reason import CloseReason, reason_of
 from offset_common.relay.connection import Environment, SocketConnection
 from offset_common.relay.event_loop import READ, EventLoop
 from offset_common.relay.input_buffer import ReceiveBuffer
-from offset_common.relay.sessions.tunnel import Meter, Tunnel, Tunnels
+from offset_common.relay.sessions.tunnel import Tunnel, Tunnels
 from offset_common.relay.signals import HANDLED
 from offset_common.relay.workers.transfer import End, decode_pair, receive_with_sockets
 
@@ -48,7 +48,7 @@ class Worker:
         self._env = Environment(
             self.loop, pool, ReceiveBuffer(), stall, self._connection_closed, self._report_bug
         )
-        self._tunnels = Tunnels(self.meter)
+        self._tunnels = Tunnels()
         self._connections: dict[int, SocketConnection] = {}
         self.numbers: dict[SocketConnection, int] = {}
         self._reports: deque[bytes] = deque()
@@ -61,10 +61,6 @@ class Worker:
     def run(self) -> None:
         """Serve until the front process is gone."""
         self.loop.run()
-
-    def meter(self, source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
-        """Return None: only a worker with a policy has meters for tunnel ends."""
-        return None
 
     def report(self, **values: Any) -> None:
         """Send a report to the front process soon."""
@@ -129,13 +125,7 @@ class Worker:
         for descriptor in descriptors:
             os.close(descriptor)
         for end in ends:
-            self.report(
-                ended=end.number,
-                reason=CloseReason.CONNECTION_LOST.name,
-                detail="the worker has no descriptor left",
-                received=0,
-                sent=0,
-            )
+            self._report_end(end.number, CloseReason.CONNECTION_LOST, "the worker has no descriptor left")
 
     def _run_command(self, command: dict[str, Any]) -> None:
         connection = self._connections.get(command["number"])
@@ -150,13 +140,12 @@ class Worker:
     def _connection_closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
         number = self.numbers.pop(connection)
         del self._connections[number]
-        self.report(
-            ended=number,
-            reason=reason.name,
-            detail=detail,
-            received=connection.received,
-            sent=connection.sent,
-        )
+        self._report_end(number, reason, detail, connection.received, connection.sent)
+
+    def _report_end(
+        self, number: int, reason: CloseReason, detail: str, received: int = 0, sent: int = 0
+    ) -> None:
+        self.report(ended=number, reason=reason.name, detail=detail, received=received, sent=sent)
 
     def _report_bug(self, connection: SocketConnection, error: BaseException) -> None:
         lines = traceback.format_exception(type(error), error, error.__traceback__)
