@@ -164,7 +164,8 @@ def open_socket(address: Address, found: Sequence[SocketAddress], deadline: Dead
     Raises:
         RelayUnreachable: no address accepts the connection in time.
     """
-    reason = "it has no address"
+    late = f"no answer within {deadline.seconds:g} s"
+    reason = late if found else "it has no address"
     for index, each in enumerate(found):
         share = deadline.left() / (len(found) - index)
         if share <= 0:
@@ -172,7 +173,7 @@ def open_socket(address: Address, found: Sequence[SocketAddress], deadline: Dead
         try:
             return _open(each, share)
         except socket.timeout:
-            reason = f"no answer within {deadline.seconds:g} s"
+            reason = late
         except OSError as error:
             reason = error.strerror or str(error)
     raise RelayUnreachable(Step.TCP, f"no TCP connection to {address}: {reason}")

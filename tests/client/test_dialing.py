@@ -77,6 +77,13 @@ def test_closed_port_is_reported():
         dial(ticket_for(port), Identity.generate())
 
 
+def test_relay_found_too_late_is_reported_as_silent():
+    address = Address(LOCALHOST, free_port())
+    found = find_addresses(address, Deadline(PATIENCE))
+    with refused(RelayUnreachable, Step.TCP, "no answer within 0 s"):
+        open_socket(address, found, Deadline(0))
+
+
 def test_second_address_is_tried(relay):
     refused = find_addresses(Address(LOCALHOST, free_port()), Deadline(PATIENCE))
     found = refused + find_addresses(relay.ticket.address, Deadline(PATIENCE))
@@ -105,8 +112,15 @@ def test_other_servers_are_reported_by_step(said, kind, step, sentence):
         sock.sendall(said)
         wait_for_end(sock)
 
+    def time_for(each: Step) -> Deadline:
+        return Deadline(0.2 if each is step and "0.2 s" in sentence else PATIENCE)
+
     with fake_server(serve) as ticket, refused(kind, step, sentence):
-        dial(ticket, Identity.generate(), timeout=0.2 if "0.2 s" in sentence else PATIENCE)
+        found = find_addresses(ticket.address, time_for(Step.NAME))
+        sock = open_socket(ticket.address, found, time_for(Step.TCP))
+        dialing = Dialing(sock, ticket, Identity.generate(), None)
+        dialing.exchange_versions(time_for(Step.VERSION))
+        dialing.complete_handshake(time_for(Step.HANDSHAKE))
 
 
 def test_relay_that_hangs_up_is_reported():
