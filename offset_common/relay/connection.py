@@ -300,11 +300,11 @@ class SocketConnection(WatchedSocket):
 
     def _check_time(self) -> None:
         now = self.loop.now
-        if now >= self._deadline and self.queued and not self.session.settled:
-            self.loop.deadlines.schedule(self, now)  # the peer was in time, but the relay is late
-            return
         if now >= self._deadline:
-            self.session.on_deadline()
+            if self.queued and not self.session.settled:
+                self.set_deadline(0.0)  # the peer was in time, but the relay is late: again at the next tick
+            else:
+                self.session.on_deadline()
         elif self.output.size and now - self.output.moved_at >= self.env.stall:
             self.close(CloseReason.STALLED)
         elif self.session.keeps_alive and self.protocol is not None:

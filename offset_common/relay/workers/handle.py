@@ -102,7 +102,7 @@ class WorkerHandle:
         self._loop = loop
         self._limits = limits
         self._program = program
-        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._process: subprocess.Popen[bytes]
         self._channel: Optional[socket.socket] = None
         self._unsent: deque[bytes] = deque()  # commands
         self._missed = 0  # heartbeats
@@ -178,17 +178,16 @@ class WorkerHandle:
 
     def wait_for_end(self) -> None:
         """Wait for the process to end after `disconnect`."""
-        if self._process is not None:
-            _, traceback = self._wait(END_TIMEOUT)
-            if traceback:
-                log_event("bug in a worker", logging.ERROR, collapse="bug", traceback=traceback)
+        _, traceback = self._wait(END_TIMEOUT)
+        if traceback:
+            log_event("bug in a worker", logging.ERROR, collapse="bug", traceback=traceback)
 
     def _wait(self, timeout: float) -> tuple[Optional[int], str]:
         """Wait for the process to end, or kill it after `timeout`; return its status and its output.
 
         A process that the system cannot end now, because it waits for a disk, is left alone.
         """
-        assert self._process is not None and self._process.stderr is not None
+        assert self._process.stderr is not None
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -261,9 +260,7 @@ class WorkerHandle:
 
     def _died(self, hangs: bool) -> None:
         self._close_channel()
-        if hangs and self._process is not None:
-            self._process.kill()
-        status, traceback = self._wait(EXIT_TIMEOUT)
+        status, traceback = self._wait(0.0 if hangs else EXIT_TIMEOUT)
         log_event(
             "worker hangs" if hangs else "worker ended",
             logging.WARNING,
