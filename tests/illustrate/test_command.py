@@ -13,7 +13,7 @@ import pytest
 from offset_common.address import Address
 from offset_common.illustrate import recorder
 from offset_common.illustrate.recorder import Recorder, RecordingFailed
-from offset_common.illustrate.recording import load_recording
+from offset_common.illustrate.recording import Recording, load_recording
 from offset_common.illustrate.story import tell
 from offset_common.tickets import RelayTicket
 from offset_common.wire.frames import encode_frame
@@ -50,8 +50,13 @@ def test_the_example_runs_a_relay_of_its_own(tmp_path: Path) -> None:
 
 
 def test_an_unwritable_page_is_reported_in_one_line(
-    ticket: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ticket: Path,
+    recording: Recording,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(Recorder, "run", lambda recorder: recording)
     for page, words in (
         (ticket, "already exists"),
         (tmp_path / "none" / "page.html", "create it first"),
