@@ -34,7 +34,7 @@ def run_stmgr(capsys: pytest.CaptureFixture[str], *words: object) -> Outcome:
 
 
 def run_strelay(capsys: pytest.CaptureFixture[str], *words: object) -> Outcome:
-    """Run strelay in this process with options that it refuses; restore the signal handlers."""
+    """Run strelay in this process with options that start no relay; restore the signal handlers."""
     before = {number: signal.getsignal(number) for number in HANDLED}
     try:
         status = strelay.main([str(word) for word in words])

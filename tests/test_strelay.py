@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Iterator
 
 import pytest
 
 import strelay
 from offset_common import __version__
-from offset_common.relay.signals import HANDLED
-from tests.commands import FILES, ROOT, run_python, run_script
+from tests.commands import FILES, ROOT, run_python, run_script, run_strelay
 
 IDENTITY = ["-i", str(FILES / "relay.ident")]
 
 
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """Restore the signal handlers of this process."""
-    before = {number: signal.getsignal(number) for number in HANDLED}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 def fail(*line: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """Run strelay with arguments that it refuses; return the exit status and the first line on stderr."""
-    status = strelay.main([*line])
-    out, err = capsys.readouterr()
+    status, out, err = run_strelay(capsys, *line)
     assert out == ""
     return status, err.splitlines()[0]
 
 
 @pytest.mark.parametrize("option", ["-V", "--version"])
 def test_the_version_has_the_name_of_the_program(option, capsys):
-    assert strelay.main([option]) == 0
-    assert capsys.readouterr() == (f"strelay {__version__}\n", "")
+    assert run_strelay(capsys, option) == (0, f"strelay {__version__}\n", "")
 
 
 @pytest.mark.parametrize("name", ["strelay", "strelay.py", "my-relay"])
