@@ -11,8 +11,8 @@ from typing import Callable
 
 from offset_common.relay.addresses import SystemAddress
 from offset_common.relay.event_loop import READ, EventLoop
-from offset_common.relay.limits import ACCEPT_PAUSE
 
+ACCEPT_PAUSE = 0.25  # seconds without accepting after the system ran out of descriptors or memory
 ACCEPTS_IN_ROUND = 32  # new connections accepted before the established ones get their turns
 
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

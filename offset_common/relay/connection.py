@@ -20,14 +20,14 @@ from offset_common.relay.close_reason import CloseReason, reason_of
 from offset_common.relay.event_loop import COARSE_INTERVAL, READ, WRITE, EventLoop
 from offset_common.relay.input_buffer import InputBuffer, ReceiveBuffer
 from offset_common.relay.lifecycle import DEADLINES, Event, next_state
-from offset_common.relay.limits import KIB, OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER
+from offset_common.relay.limits import KIB, LARGE_READ
 from offset_common.relay.output_buffer import Buffer, OutputBuffer
 from offset_common.relay.session import Ended, Session
 from offset_common.relay.sockets import NO_WAIT
 from offset_common.relay.watched_socket import WatchedSocket
 
-LARGE_READ = 72 * KIB  # bytes: a message of a released node has up to 64 KiB of padding
-LIGHT_FRAME = 1 * KIB  # bytes; unpacking a larger frame may take milliseconds
+OUTPUT_HIGH_WATER = 512 * KIB  # bytes of unread output at which the other end of a tunnel is paused
+OUTPUT_LOW_WATER = 128 * KIB  # bytes of unread output at which it is resumed
 
 
 class Environment(NamedTuple):

@@ -21,7 +21,8 @@ from offset_common.constants import (
 )
 from offset_common.errors import LocalProtocolError
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.limits import LINGER_TIMEOUT
+
+LINGER_TIMEOUT = 5.0  # seconds for a peer to close its side, once it has received everything
 
 
 class State(enum.Enum):

@@ -11,11 +11,8 @@ KIB = 1024
 MIB = 1024 * KIB
 
 FREE_BUFFER_SIZE = 4 * KIB  # bytes that each connection may buffer, however little is free
-OUTPUT_HIGH_WATER = 512 * KIB  # bytes of unread output at which the other end of a tunnel is paused
-OUTPUT_LOW_WATER = 128 * KIB  # bytes of unread output at which it is resumed
-EARLY_DATA_SIZE = 64 * KIB  # bytes kept of what a pending connect sends before it is accepted
-LINGER_TIMEOUT = 5.0  # seconds for a peer to close its side, once it has received everything
-ACCEPT_PAUSE = 0.25  # seconds without accepting after the system ran out of descriptors or memory
+LARGE_READ = 72 * KIB  # bytes: a message of a released node has up to 64 KiB of padding
+LIGHT_FRAME = 1 * KIB  # bytes; unpacking a larger frame may take milliseconds
 DESCRIPTORS_KEPT = 24  # for files, the selector and the log
 
 

@@ -18,10 +18,10 @@ from offset_common.relay.deadlines import TICK
 from offset_common.relay.event_loop import EACH_IN_ROUND
 from offset_common.relay.homes import Homes
 from offset_common.relay.lifecycle import State
-from offset_common.relay.limits import EARLY_DATA_SIZE, KIB, Limits
+from offset_common.relay.limits import KIB, Limits
 from offset_common.relay.rendezvous import REORDER_TIME
 from offset_common.relay.sessions.listener import HIGH_WATER, Listener
-from offset_common.relay.sessions.pending_connect import PendingConnect
+from offset_common.relay.sessions.pending_connect import EARLY_DATA_SIZE, PendingConnect
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage, RejectConnection
 from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running

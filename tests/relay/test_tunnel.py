@@ -13,17 +13,10 @@ import pytest
 
 from offset_common.channel.forwarder import Forwarder, ForwardResult
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import SocketConnection
+from offset_common.relay.connection import OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, SocketConnection
 from offset_common.relay.event_loop import READ, WRITE, EventLoop, ReadyEntry
 from offset_common.relay.lifecycle import State
-from offset_common.relay.limits import (
-    FREE_BUFFER_SIZE,
-    KIB,
-    MIB,
-    OUTPUT_HIGH_WATER,
-    OUTPUT_LOW_WATER,
-    Limits,
-)
+from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, MIB, Limits
 from offset_common.relay.sessions import tunnel
 from offset_common.relay.sessions.tunnel import FRAMES_BESIDE_LIGHT
 from offset_common.wire.frames import encode_frame

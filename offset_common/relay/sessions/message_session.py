@@ -8,11 +8,12 @@ from __future__ import annotations
 from offset_common.channel.events import MessageReceived
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import LIGHT_FRAME, ConnectionSession
+from offset_common.relay.connection import ConnectionSession
+from offset_common.relay.limits import KIB, LIGHT_FRAME
 from offset_common.relay.sessions.partial_frames import reserve_rest, rest_has_arrived, take_rest
 from offset_common.wire.frames import frame_end
 
-READ_SIZE = 4 * 1024  # bytes read in one turn, or the rest of a frame with reserved space
+READ_SIZE = 4 * KIB  # bytes read in one turn, or the rest of a frame with reserved space
 
 
 class MessageSession(ConnectionSession):

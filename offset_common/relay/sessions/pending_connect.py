@@ -13,11 +13,12 @@ from typing import Callable
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
-from offset_common.relay.limits import EARLY_DATA_SIZE
+from offset_common.relay.limits import KIB
 from offset_common.relay.sessions.message_session import MessageSession
 from offset_common.relay.sessions.partial_frames import pause_until_space, reserve_rest
 from offset_common.wire.messages import max_payload_size
 
+EARLY_DATA_SIZE = 64 * KIB  # bytes kept of what the peer sends before the connect is accepted
 MESSAGE_OVERHEAD = 512  # bytes added for each early message: sending it later takes 10 us
 
 

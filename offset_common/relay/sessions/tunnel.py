@@ -13,11 +13,11 @@ from typing import Callable, Optional, Protocol
 
 from offset_common.channel.forwarder import Forwarder
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import LARGE_READ, LIGHT_FRAME, ConnectionSession, SocketConnection
+from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.event_loop import READ
 from offset_common.relay.input_buffer import OWN_BUFFER_FROM, RECEIVE_BUFFER_SIZE
 from offset_common.relay.lifecycle import Event, State
-from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
+from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, LARGE_READ, LIGHT_FRAME
 from offset_common.relay.sessions.closing import Flushing
 from offset_common.relay.sessions.partial_frames import (
     pause_until_space,
