@@ -141,16 +141,15 @@ class EventLoop:
 
     def request_turn(self, entry: ReadyEntry, events: int = 0) -> None:
         """Queue `entry` for a turn in which it handles `events`."""
-        if entry.queued or entry is self._serving:
-            entry._events |= events
-        else:
+        entry._events |= events
+        if entry is self._serving:
+            self._serve_again = True
+        elif not entry.queued:
             if entry.light and self.turns.light_waiting(entry) > CROWD and entry.has_much_input():
                 # Thousands that wake up with a lot of input would otherwise have a light turn each, before
                 # the next small message of a light connection.
                 entry.light = False
-            entry._events = events
             self.turns.push(entry)
-        self._serve_again |= entry is self._serving
 
     def light_turn_beside(self, entry: ReadyEntry) -> float:
         """Return when a light connection other than `entry` last had input, in seconds."""
