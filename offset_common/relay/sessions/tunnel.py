@@ -131,14 +131,11 @@ class Tunnel(ConnectionSession):
         fits = not connection.input.kept or reserve_rest(connection, sink)
         if not fits and not self._pass_without_space(sink):
             return 0
-        if connection.input.missing:
-            # A frame with reserved space is always read to its end.
-            return max(FREE_BUFFER_SIZE, connection.input.missing)
-        room = sink.output_room
-        if room <= 0 and not self._has_kernel_room(sink):
+        missing, room = connection.input.missing, sink.output_room
+        if room <= 0 and not missing and not self._has_kernel_room(sink):
             return 0
-        # As much as may be kept.
-        return max(FREE_BUFFER_SIZE, min(size, room, connection.account.read_ahead(sink.account)))
+        # A frame with reserved space is read to its end; of other input, as much as may be kept.
+        return max(FREE_BUFFER_SIZE, missing, min(size, room, connection.account.read_ahead(sink.account)))
 
     def _has_kernel_room(self, sink: SocketConnection) -> bool:
         """Return whether the system takes more output for `sink` at once; if not, pause until it does."""
