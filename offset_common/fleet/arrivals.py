@@ -136,15 +136,10 @@ class Arrivals:
             self._taken(order.key, Claim(order.epoch, encode_key(connection.key)))
             connection.close(CloseReason.PEER_CLOSED)
         else:
-            connection.pause_reading()
-            # Not at once: the unhandled input is stored only after this message is handled.
-            task = partial(connection.call, self._hand_over, host, connection, order)
-            connection.loop.call_soon(task)
+            self._hand_over(host, connection, order)
 
     def _hand_over(self, host: str, connection: SocketConnection, order: Order) -> None:
         """Turn a connection from another host into the connection of its peer."""
-        if connection.closed:
-            return
         assert order.address is not None and connection.protocol is not None
         answer = self._obstacle(order)
         if answer is not None:

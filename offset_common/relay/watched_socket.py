@@ -76,10 +76,9 @@ class WatchedSocket(ReadyEntry):
         return True
 
     def poll_normally(self) -> None:
-        """End coarse polling, and handle any input that has arrived."""
+        """End coarse polling."""
         if self.polled_coarsely:
             self.watch(READ)
-            self.on_turn(READ)
 
     def detach_socket(self) -> socket.socket:
         """Return the socket, which now belongs to the caller; its descriptor stays the same."""

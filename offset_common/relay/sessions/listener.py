@@ -66,7 +66,7 @@ class Listener(MessageSession):
         """Announce connects to the peer, now or when there is room."""
         for each in pending:
             self._unannounced.setdefault(each.connection.address.prefix, {})[each] = None
-        self.connection.poll_normally()  # if the peer has closed, this closes its pending connects
+        self.connection.poll_normally()  # if the peer has closed, its pending connects are closed soon
         self._send_announcements()
 
     def withdraw(self, pending: PendingConnect) -> None:

@@ -47,7 +47,7 @@ class MessageSession(ConnectionSession):
             connection.keep(data, 0, backlog=True)
         else:
             frame = bytes(data[FRAME_LENGTH_SIZE:end])
-            # First of all: a message may make another connection read into the shared buffer.
+            # First of all: a message may hand the connection, with its input, to another part of the relay.
             connection.keep(data, end, backlog=end < len(data))
             assert connection.protocol is not None
             event = connection.protocol.receive_frame(frame, connection.loop.now)

@@ -8,7 +8,6 @@ process forwards it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from offset_common.errors import ServiceError
 from offset_common.relay.connection import SocketConnection
@@ -37,7 +36,6 @@ class WorkerPool:
     def __init__(
         self, loop: EventLoop, limits: Limits, count: int, local: Tunnels, program: Sequence[str]
     ) -> None:
-        self._loop = loop
         self._local = local
         share = limits._replace(buffers=max(1, limits.buffers // count))
         self.workers: list[WorkerHandle] = []
@@ -54,12 +52,7 @@ class WorkerPool:
 
     def make_tunnel(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
         """Make a worker forward between a pending connect and its acceptor, the early data first."""
-        ends = self._local.prepare(pending, acceptor)
-        for end in ends:
-            if end.connection.session is end:
-                end.connection.pause_reading()
-        # Not at once: the acceptor's unhandled input is stored only after this message is handled.
-        self._loop.call_soon(partial(acceptor.call, self._move, *ends))
+        acceptor.call(self._move, *self._local.prepare(pending, acceptor))
 
     def stop_restarting(self) -> None:
         """Restart no more workers: the relay is about to stop."""
