@@ -237,7 +237,7 @@ def test_sentinel_names_a_new_server(tmp_path: Path) -> None:
         file = tmp_path / "sentinel.conf"
         file.write_text(
             f"port {port}\nbind {LOCALHOST}\nsentinel monitor main {LOCALHOST} {old.port} 1\n"
-            "sentinel down-after-milliseconds main 500\n"
+            "sentinel down-after-milliseconds main 1000\n"
         )
         sentinel = subprocess.Popen([program, str(file), "--sentinel"], stdout=subprocess.DEVNULL)
         started.callback(sentinel.kill)
