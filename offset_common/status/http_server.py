@@ -29,7 +29,7 @@ from offset_common.threads import start
 MAX_CONNECTIONS = 16
 REQUEST_TIME = 5.0  # seconds from the connection to the end of the request's head
 ANSWER_TIME = 10.0  # seconds for the client to receive the answer
-LINGER_TIME = 1.0  # seconds for the client to close after that
+LINGER_TIME = 1.0  # seconds for the client to close after that, or after it sent more
 STOP_TIME = 1.0  # seconds for the thread to end
 ACCEPTS_IN_ROUND = 8
 ACCEPT_PAUSE = 0.25  # seconds without accepting after the system ran out of descriptors
@@ -243,12 +243,14 @@ class _Client:
         self.deadline = time.monotonic() + LINGER_TIME
 
     def discard(self) -> bool:
-        """Drop what the client sends; return whether it has closed.
+        """Drop what the client sends, and give it more time; return whether it has closed.
 
         Raises:
             OSError: the connection is lost, or (BlockingIOError) there is nothing to read.
         """
-        return not self.sock.recv(READ_SIZE)
+        data = self.sock.recv(READ_SIZE)
+        self.deadline = time.monotonic() + LINGER_TIME
+        return not data
 
 
 def _respond_safely(respond: Respond, request: Request) -> Answer:

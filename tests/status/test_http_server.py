@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from offset_common.status import http_server
-from offset_common.status.http_server import HttpServer
+from offset_common.status.http_server import LINGER_TIME, HttpServer
 from offset_common.status.request import sentence
 from tests.status.relays import read_all
 from tests.support.process import PATIENCE
@@ -61,6 +61,16 @@ def test_descriptors_that_run_out_at_two_sockets_stop_no_status() -> None:
         for client in clients:
             with client:
                 assert read_all(client).endswith(b"fine\n")
+
+
+def test_a_body_that_takes_long_does_not_cost_the_answer() -> None:
+    listener = socket.create_server((LOCALHOST, 0))
+    with serving(listener), socket.create_connection(listener.getsockname(), PATIENCE) as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: 6000\r\n\r\n")
+        for _ in range(6):
+            time.sleep(LINGER_TIME / 4)
+            sock.sendall(bytes(1000))
+        assert read_all(sock).startswith(b"HTTP/1.1 ")
 
 
 def test_a_slow_request_is_ended_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
