@@ -40,7 +40,7 @@ More than one core:
 Limits for all connections; the log says why a connection was refused or closed:
   --connections N              Connections in total; auto, which is also the maximum, is 80 % of the open
                                files that the system allows; half of that with --fleet [default: auto].
-  --unproven N                 Connections that have not completed the handshake [default: 4096].
+  --unproven N                 Connections whose peer has not completed the handshake [default: 4096].
   --accepts N                  New connections per second at each address of --laddr [default: 5000].
   --handshake-threads N        Handshakes computed at the same time [default: 4].
   --buffers MIB                Memory for slow readers and large messages, in MiB [default: 12].

@@ -1,10 +1,13 @@
 """Admission control: which connections the operator's policy and the limits let in.
 
 A connection is *unsettled* until it has a role. Only unsettled connections outside the handshake pool are
-evicted. At the total limit, the address with the most of them loses one. At an address limit, that address
-does. It loses the one that was accepted, or left the handshake pool, longest ago. If there is none, the new
-connection is refused. So an address that floods the relay evicts its own connections, and a peer on a slow
-line at another address keeps its place.
+evicted. At the limit for all or for handshakes, the address with the most of them loses one. At an address
+limit, that address does. It loses the one that was accepted, or left the handshake pool, longest ago. If
+there is none, the new connection is refused. So an address that floods the relay evicts its own connections,
+and a peer on a slow line at another address keeps its place.
+
+Handshakes in the pool do not count for their limit. Otherwise one address could fill it with connections that
+cannot be evicted, and keep all others out.
 """
 
 from __future__ import annotations
@@ -83,6 +86,7 @@ class Admission:
         self._of_key: Counter[bytes] = Counter()
         self._evictable = _EvictionOrder()  # unsettled, and not in the handshake pool
         self._unauthenticated: set[SocketConnection] = set()  # not counted for a key
+        self._in_pool: set[SocketConnection] = set()  # those of them that the handshake pool has
 
     def __len__(self) -> int:
         """Return the number of connections."""
@@ -94,8 +98,8 @@ class Admission:
 
     @property
     def unauthenticated(self) -> int:
-        """The number of connections that have not finished the handshake."""
-        return len(self._unauthenticated)
+        """The number of connections that count for the limit of handshakes."""
+        return len(self._unauthenticated) - len(self._in_pool)
 
     def by_address(self) -> dict[str, int]:
         """Return how many connections each address has."""
@@ -134,7 +138,9 @@ class Admission:
         """Protect `connection` from eviction while the handshake pool has it, or stop protecting it."""
         if protected:
             self._evictable.discard(connection)
+            self._in_pool.add(connection)
         else:
+            self._in_pool.discard(connection)
             self._evictable.add(connection)
 
     def authenticate(self, connection: SocketConnection) -> bool:
@@ -158,6 +164,7 @@ class Admission:
         del self._connections[connection]
         count_down(self._of_address, connection.address.prefix)
         self._evictable.discard(connection)
+        self._in_pool.discard(connection)
         if connection in self._unauthenticated:
             self._unauthenticated.remove(connection)
         else:
@@ -169,7 +176,7 @@ class Admission:
             oldest, full = self._evictable.oldest_of(address), CloseReason.LIMIT_ADDRESS
         elif (
             len(self._connections) >= self._limits.connections
-            or len(self._unauthenticated) >= self._limits.unauthenticated
+            or self.unauthenticated >= self._limits.unauthenticated
         ):
             oldest, full = self._evictable.oldest_of_most(), CloseReason.LIMIT_TOTAL
         else:

@@ -23,7 +23,7 @@ class Limits(NamedTuple):
         connections: connections in total.
         connections_per_address: connections from each IPv4 address or IPv6 prefix.
         connections_per_key: authenticated connections of each key.
-        unauthenticated: connections in total that have not finished the handshake.
+        unauthenticated: connections in total whose peers have not sent all of their handshake.
         pending_per_key: pending connects of each key.
         pending_per_listener: pending connects for each listener.
         tunnels_per_key: tunnel ends and pending connects of each key.

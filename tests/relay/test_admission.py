@@ -77,7 +77,8 @@ def test_no_limit_is_exceeded_and_nothing_is_left(steps: list[tuple[str, int]]) 
             new = Peer(f"1.1.1.{number % 3}", admission)
             own = [each for each in evictable if each.address == new.address]
             full = sum(each.address == new.address for each in peers) >= 4
-            crowded = len(peers) >= 8 or sum(not each.key for each in peers) >= 5
+            unproven = sum(not each.key and not each.protected for each in peers)
+            crowded = len(peers) >= 8 or unproven >= 5
             reason = admission.make_room(new.address)
             if reason is not None:
                 assert not (own if full else evictable)
@@ -130,3 +131,15 @@ def test_no_limit_is_exceeded_and_nothing_is_left(steps: list[tuple[str, int]]) 
     left = [name for name, value in vars(admission).items() if name not in KEPT and value]
     assert left == []
     assert not any(vars(admission._evictable).values())
+
+
+def test_handshakes_in_the_pool_keep_no_newcomer_out() -> None:
+    admission: Any = Admission(Limits(unauthenticated=2), Policy(), Totals())
+    for _ in range(3):
+        flooding = Peer("1.1.1.1", admission)
+        assert admission.make_room(flooding.address) is None
+        admission.enter(flooding)
+        admission.protect(flooding, True)
+    newcomer = Peer("1.1.1.2", admission)
+    assert admission.make_room(newcomer.address) is None
+    assert flooding.ended is None
