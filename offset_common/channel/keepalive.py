@@ -169,13 +169,17 @@ class KeepaliveChannel:
             return idle_at
         return min(idle_at, self.last_sent + KEEPALIVE_INTERVAL, self._secure.rekey_at)
 
+    def is_silent(self, now: float) -> bool:
+        """Return whether nothing was received for 32 s."""
+        return now - self.last_received >= IDLE_TIMEOUT
+
     def handle_time(self, now: float) -> None:
         """Send a keepAlive and start a rekey if it is time for them.
 
         Raises:
             SilenceError: nothing was received for 32 s.
         """
-        if now - self.last_received >= IDLE_TIMEOUT:
+        if self.is_silent(now):
             self.fail()
             raise SilenceError(f"nothing received for {IDLE_TIMEOUT:.0f} s")
         if not self.established:

@@ -311,6 +311,9 @@ class SocketConnection(WatchedSocket):
             # A connection that never gets space for its partial frame ends with the idle timeout.
             if not self.reading and not self.env.buffers.is_waiting(self.account):
                 self.protocol.mark_received(now)
+            if self.protocol.is_silent(now) and not self.input.kept and self.is_readable():
+                self.loop.deadlines.schedule(self, now)  # as above; but the rest of a frame must not be late
+                return
             self.protocol.handle_time(now)
             self.send_pending()
         if not self.closed:
@@ -331,12 +334,10 @@ class SocketConnection(WatchedSocket):
         if self.input.backlog:  # the next message has come right behind the handshake
             self.loop.request_turn(self)
 
-    # The end.
-    #
+    # The end:
     #     finish       as the session does it: now, or once a tunnel end has sent its queued output
     #     begin_close  once the queued output is sent: the `finish` of a tunnel end
-    #     close        now
-    #     fail         now, because of an exception
+    #     close, fail  now; `fail` because of an exception
     #     release      only the socket and the memory: by `close`, or because a worker process has taken over
 
     def finish(self, reason: CloseReason) -> None:

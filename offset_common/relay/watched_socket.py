@@ -112,6 +112,10 @@ class WatchedSocket(ReadyEntry):
         """Return whether more has arrived than a small message."""
         return self.reading and self.count_unread() > SMALL_INPUT
 
+    def is_readable(self) -> bool:
+        """Return whether input has arrived that the loop will read."""
+        return self.reading and self._polls(select.POLLIN)
+
     def is_writable(self) -> bool:
         """Return whether the system takes more output: at least a third of its buffer is free."""
         return self._polls(select.POLLOUT)
