@@ -78,7 +78,7 @@ def test_every_command_checks_the_requirements(line, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         stmgr.main(line)
     assert caught.value.code == 1
-    assert capsys.readouterr().err.startswith("stmgr: the package docopt is missing; install it ")
+    assert capsys.readouterr().err.startswith("stmgr: the package docopt is missing; ")
 
 
 def test_the_python_of_make_run_is_named_if_there_is_one(monkeypatch, tmp_path):

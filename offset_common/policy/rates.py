@@ -271,7 +271,7 @@ class EndRate:
 
     def count(self, size: int) -> None:
         """Count bytes that were read."""
-        self._taken -= size
+        self._taken = max(0, self._taken - size)  # without a rate, nothing was taken
         if self._scarce:
             self._scarce = False
             self._pay(-self._taken)
@@ -308,7 +308,7 @@ class EndRate:
             self._scarce |= bucket.shared
             allowed = min(allowed, max(own, SMALLEST_READ))
         if allowed == math.inf:
-            self._taken = most
+            self._taken = 0
             return most
         self._pay(int(min(allowed, MOST_TAKEN)))
         return min(most, self._taken)

@@ -245,6 +245,15 @@ def test_an_idle_relay_has_nothing_to_do():
     assert simulation.rates.next_time() == float("inf")
 
 
+def test_a_new_rate_holds_from_the_next_read_on():
+    simulation = Simulation()
+    end = simulation.rates.end("a", ALICE, BOB, lambda: None)
+    assert end.allow(MB) == MB
+    end.count(100)  # there was no more
+    simulation.rates.change(rate=MB, rate_per_key=None)
+    assert end.allow(MB) < 1000
+
+
 def test_a_changed_rate_holds_for_tunnels_that_exist():
     simulation = Simulation(rate=MB)
     sender = Sender(simulation, ALICE, BOB)
