@@ -253,7 +253,7 @@ class EventLoop:
         end = perf_counter() + seconds
         # What a turn costs is processor time: it must not seem long because other programs or threads ran.
         used = thread_time()
-        while turns.waiting and perf_counter() < end:
+        while turns.waiting:
             entry = self._serving = turns.pop()
             self._serve_again = False
             events, entry._events = entry._events, 0
@@ -266,6 +266,8 @@ class EventLoop:
             turns.charge(entry, used - before, more)
             if self._serve_again:
                 turns.push(entry)  # after `charge`, which may move it to another flow
+            if perf_counter() >= end:
+                break
 
     def _note_light_turn(self, entry: ReadyEntry) -> None:
         if id(entry) != self._latest_light:
