@@ -113,7 +113,7 @@ def check_tls_files(location: Location) -> None:
         try:
             context.load_cert_chain(cert, key, password="")  # without one, it would ask on the terminal
         except ssl.SSLError:
-            reason = "this certificate and its key are of no use; give both in PEM format, without a password"
+            reason = "this certificate cannot be used with its key; give both as PEM, without a password"
             raise FileError(cert, reason) from None
 
 

@@ -6,8 +6,8 @@ limit, that address does. It loses the one that was accepted, or left the handsh
 there is none, the new connection is refused. So an address that floods the relay evicts its own connections,
 and a peer on a slow line at another address keeps its place.
 
-Handshakes in the pool do not count for their limit. Otherwise one address could fill it with connections that
-cannot be evicted, and keep all others out.
+Handshakes in the pool do not count toward their limit. Otherwise one address could fill it with
+connections that cannot be evicted, and keep all others out.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Admission:
 
     @property
     def unauthenticated(self) -> int:
-        """The number of connections that count for the limit of handshakes."""
+        """The number of connections that count toward the limit of handshakes."""
         return len(self._unauthenticated) - len(self._in_pool)
 
     def by_address(self) -> dict[str, int]:

@@ -119,7 +119,7 @@ class BufferPool:
         self.limit = limit
         self.used = 0  # bytes that all connections hold, not counting FREE_BUFFER_SIZE of each
         self.read_ahead_from = min(LARGEST_FRAME, limit // 8)  # bytes that must be free for `read_ahead`
-        # Bytes of an address, up to which its frames pass without space. The rule alone never allows more.
+        # While an address holds at most this many bytes, frames to it may pass without space.
         self.most_exceeded = max(limit // 2, LARGEST_FRAME)
         self._addresses: WeakValueDictionary[str, _Address] = WeakValueDictionary()
         self._waiting: dict[Account, tuple[Account, int, Callable[[], None]]] = {}  # in order of arrival

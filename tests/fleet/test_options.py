@@ -69,7 +69,7 @@ def test_problem_is_reported_in_one_line_with_status_1(
     [
         ("ca=nowhere", "nowhere: there is no file with this name"),
         ("ca=text", "text: this has no certificates in PEM format"),
-        ("cert=text", "text: this certificate and its key are of no use"),
+        ("cert=text", "text: this certificate cannot be used with its key"),
         ("cert=text&key=nowhere", "nowhere: there is no file with this name"),
     ],
 )
