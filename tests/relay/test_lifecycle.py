@@ -68,6 +68,7 @@ def test_init_that_waits_for_its_turn_is_in_time(harness: Harness, monkeypatch: 
     peer.send(InitConnection(InitRole.LISTEN).encode())
     with monkeypatch.context() as overload:
         overload.setattr(EventLoop, "_run_turns", lambda *_: None)
+        overload.setattr(harness, "overloaded", True)
         harness.advance(INIT_TIMEOUT + LATE)
     harness.run_until(lambda: peer.state is State.LISTENER)
 

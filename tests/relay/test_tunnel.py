@@ -14,7 +14,7 @@ import pytest
 from offset_common.channel.forwarder import Forwarder, ForwardResult
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, SocketConnection
-from offset_common.relay.event_loop import READ, WRITE, EventLoop, ReadyEntry
+from offset_common.relay.event_loop import READ, WRITE, ReadyEntry
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, MIB, Limits
 from offset_common.relay.sessions import tunnel
@@ -102,9 +102,10 @@ def test_lone_tunnel_has_long_turns(harness: Harness, turns: list[ForwardResult]
 class Rival(ReadyEntry):
     """A connection that always waits for a turn."""
 
-    def __init__(self, loop: EventLoop) -> None:
-        super().__init__(loop, "2.2.2.2")
-        self._loop = loop
+    def __init__(self, harness: Harness) -> None:
+        super().__init__(harness.loop, "2.2.2.2")
+        harness.overloaded = True
+        self._loop = harness.loop
         self.on_turn(0)
 
     def on_turn(self, events: int) -> bool:
@@ -120,9 +121,9 @@ def test_turns_are_short_while_another_waits(
     messages = [os.urandom(4 * KIB)] * 30
     near.send(messages[0])
     assert far.receive() == messages[0]
-    turns.clear()
     harness.advance(1.0)  # no other light connection had input just before
-    Rival(harness.loop)
+    turns.clear()
+    Rival(harness)
     near.write(near.encrypt(*messages))
     harness.run_until(lambda: far.has_message() and len(far.messages) == len(messages))
     assert turns[0].frames == 1, "the turn of a light connection"
@@ -180,7 +181,7 @@ def test_light_listener_has_another_turn_for_a_large_frame(harness: Harness) -> 
         listener.write(keepalive_frame(listener, padding))
         harness.advance(1.0)
     assert listener.connection.light
-    Rival(harness.loop)
+    Rival(harness)
     listener.write(keepalive_frame(listener, 2000))
     assert listener.connection.on_turn(READ)
     assert listener.connection.input.kept > 2000

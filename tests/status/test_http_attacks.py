@@ -200,6 +200,7 @@ def test_a_flood_of_requests_disturbs_no_tunnel(relay: RelayWithStatus) -> None:
 
 
 def test_requests_write_no_log_lines(relay: RelayWithStatus) -> None:
+    relay.wait_until_empty()  # the connections of earlier tests have ended
     before = len(relay.lines)
     for data in (GOOD, b"nonsense\r\n\r\n", GOOD.replace(b"healthz", b"status.json")):
         relay.exchange(data)
