@@ -13,7 +13,7 @@ import struct
 
 from offset_common.constants import MAX_FRAME_SIZE
 from offset_common.errors import DecodeError
-from offset_common.wire.packing import MAX_RUNS, WORD_SIZE, max_unpacked_size, unpack
+from offset_common.wire.packing import WORD_SIZE, max_unpacked_size, unpack
 
 MAX_SEGMENTS = 511  # the limit of the original
 
@@ -202,7 +202,7 @@ def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE, data_fields: int = 
         raise DecodeError(f"a message unpacks to {total} bytes, over the limit of {limit}")
     if total > max_unpacked_size(len(packed), data_fields):
         raise DecodeError(f"a message of {len(packed)} bytes unpacks to {total}, too many for its size")
-    content, _ = unpack(packed, at, total, data_fields * MAX_RUNS)
+    content, _ = unpack(packed, at, total)
     bounds = []
     start = 0
     for size in sizes:

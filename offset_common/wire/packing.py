@@ -20,7 +20,7 @@ MAX_RUN = 256  # words of the longest run: the tag's own and 255 more
 # Limits for unpacking a peer's bytes. They admit any Data of up to 64 KiB, even once it has been packed and
 # is the content of another Data: packing adds at most 1/16.
 DATA_ALLOWANCE = 70 * 1024  # bytes
-MAX_RUNS = DATA_ALLOWANCE // WORD_SIZE  # for each Data; unpacking a run takes about 0.3 us
+MAX_RUNS = 9_216  # of a message: 8,704 for such a Data, and some for padding; a run takes about 0.3 us
 
 PACKED_SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))
 """The packed size of a word by its tag, without the count byte."""
@@ -183,20 +183,19 @@ def max_unpacked_size(packed_size: int, data_fields: int = 1) -> int:
     return packed_size + data_fields * DATA_ALLOWANCE
 
 
-def unpack(packed: bytes, start: int, size: int, max_runs: int = MAX_RUNS) -> tuple[bytearray, int]:
+def unpack(packed: bytes, start: int, size: int) -> tuple[bytearray, int]:
     """Unpack exactly `size` bytes, which must end at the end of a word or of a run.
 
     Args:
         packed: the packed bytes; bytes after the wanted ones are not read.
         start: the position in `packed` to start at.
         size: the number of unpacked bytes, a multiple of 8; the caller has bounded it.
-        max_runs: the maximum number of runs and single words that they may be packed as.
 
     Returns: the unpacked bytes, and the position in `packed` after them.
 
     Raises:
-        DecodeError: `packed` ends too early, a run crosses the end of the wanted bytes, or there are too
-            many runs.
+        DecodeError: `packed` ends too early, a run crosses the end of the wanted bytes, or there are over
+            9,216 runs and single words.
 
     Source: section 3.3.
     """
@@ -204,7 +203,7 @@ def unpack(packed: bytes, start: int, size: int, max_runs: int = MAX_RUNS) -> tu
     at = start
     try:
         # Every decode spends most of its time in this loop.
-        for _ in range(max_runs):
+        for _ in range(MAX_RUNS):
             if len(words) >= size:
                 break
             tag = packed[at]
@@ -213,7 +212,8 @@ def unpack(packed: bytes, start: int, size: int, max_runs: int = MAX_RUNS) -> tu
             elif tag == 0xFF:
                 end = at + 10 + packed[at + 9] * WORD_SIZE
                 words += packed[at + 1 : at + 9]
-                words += packed[at + 10 : end]
+                if end > at + 10:
+                    words += packed[at + 10 : end]
                 at = end
             elif tag:
                 words += _WRITE_WORD[tag](*_READ_PRESENT[tag](packed, at + 1))
@@ -226,7 +226,7 @@ def unpack(packed: bytes, start: int, size: int, max_runs: int = MAX_RUNS) -> tu
     if at > len(packed):
         raise DecodeError("the packed bytes end too early")
     if len(words) < size:
-        raise DecodeError(f"over {max_runs} runs of packed words")
+        raise DecodeError(f"over {MAX_RUNS} runs of packed words")
     if len(words) > size:
         raise DecodeError("a run of packed words crosses the end of its part of the message")
     return words, at

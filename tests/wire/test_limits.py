@@ -1,4 +1,4 @@
-"""Expensive packing is rejected; any 64 KiB of payload and padding pass, however they are packed."""
+"""Expensive packing is rejected; any 64 KiB of payload or padding pass, however they are packed."""
 
 from __future__ import annotations
 
@@ -52,9 +52,14 @@ def packed_by_oracle(payload: bytes, padding: bytes) -> bytes:
     return oracle.packed(ChannelMessage(padding, oracle.packed(KaMessage(payload))))
 
 
-@pytest.mark.parametrize("payload", FILLINGS)
-@pytest.mark.parametrize("padding", FILLINGS)
-def test_any_64_kib_pass_with_any_padding(payload, padding):
+@pytest.mark.parametrize(
+    ("payload", "padding"),
+    [
+        *((payload, padding) for payload in FILLINGS for padding in ("random", "zeros", "ones")),
+        *(("random", padding) for padding in FILLINGS),
+    ],
+)
+def test_any_64_kib_of_payload_or_padding_pass(payload, padding):
     padding_bytes = FILLINGS[padding][:65_535]
     packed = packed_by_oracle(FILLINGS[payload], padding_bytes)
     outer = ChannelMessage.decode(packed)
@@ -104,7 +109,7 @@ def test_runs_without_end_are_rejected_in_time(kind, wrap, fields, unit, words):
 @pytest.mark.parametrize("more", [0, 1])
 @pytest.mark.parametrize(("kind", "wrap", "fields"), KINDS, ids=["KaMessage", "ChannelMessage"])
 def test_number_of_runs_is_limited(kind, wrap, fields, more):
-    runs = fields * MAX_RUNS - (3 if kind is KaMessage else 5) + more
+    runs = MAX_RUNS - (3 if kind is KaMessage else 5) + more
     packed = wrap(b"\x7faaaaaaa" * runs, runs)
     if not more:
         kind.decode(packed)
