@@ -26,21 +26,21 @@ _HEAD = FRAME_LENGTH_SIZE + NONCE_SIZE
 
 
 class Floor:
-    """A floor process that forwards from `sink` to `source` while the `with` block lasts."""
+    """A floor process that forwards from `input` to `output` while the `with` block lasts."""
 
     def __enter__(self) -> Floor:
         with socket.create_server(("127.0.0.1", 0)) as server:
             self._child = Child(_serve, server)
-            self.sink = socket.create_connection(server.getsockname())
-            self.source = socket.create_connection(server.getsockname())
-        for sock in (self.sink, self.source):
+            self.input = socket.create_connection(server.getsockname())
+            self.output = socket.create_connection(server.getsockname())
+        for sock in (self.input, self.output):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._child.receive()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.sink.close()
-        self.source.close()
+        self.input.close()
+        self.output.close()
         self._child.stop()
 
     def cpu_seconds(self) -> float:

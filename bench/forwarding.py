@@ -52,7 +52,7 @@ DELAY = 0.025  # seconds each way between a machine and the relay
 
 
 class Way(NamedTuple):
-    """A running way to forward.
+    """One way to forward a port, while its programs run.
 
     Args:
         port: the port that leads to the server.

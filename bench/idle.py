@@ -61,7 +61,7 @@ def _floor_cpu_ms(count: int, seconds: float) -> float:
     with Floor() as floor:
         begin, cpu_before = time.monotonic(), floor.cpu_seconds()
         for number in range(round(seconds / gap)):
-            floor.sink.sendall(seal_frames(OPENING_KEY, number, [Plaintext(b"", keepalive)], 1))
+            floor.input.sendall(seal_frames(OPENING_KEY, number, [Plaintext(b"", keepalive)], 1))
             time.sleep(max(0.0, begin + number * gap - time.monotonic()))
         return (floor.cpu_seconds() - cpu_before) * 1000 / seconds
 

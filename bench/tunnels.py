@@ -146,7 +146,7 @@ def relay_series(
 def floor_series(floor: Floor, plaintexts: Sequence[Plaintext], count: int) -> Series:
     """Return a series that sends `count` messages through the floor."""
     frames = seal_frames(OPENING_KEY, 0, plaintexts, count)
-    stream = Stream(floor.sink, floor.source, frames, count, lambda received: None)
+    stream = Stream(floor.input, floor.output, frames, count, lambda received: None)
     return Series(lambda: run_load([stream], floor.cpu_seconds, verify=False), count)
 
 

@@ -47,9 +47,9 @@ def add(*numbers: float) -> float:
 
 
 def upper(text: str) -> str:
-    """Return a text in capital letters."""
+    """Return text in capital letters."""
     if not isinstance(text, str):
-        raise TypeError("the parameter must be a text")
+        raise TypeError("the parameter must be a string")
     return text.upper()
 
 

@@ -62,7 +62,7 @@ def advice_for(wanted: FileKind, found: FileKind) -> str:
 
 
 def kind_of_text(text: str) -> Optional[str]:
-    """Return what a text that is not JSON is and what to do, or None if it looks like damaged JSON."""
+    """Say what a file that is not JSON is, and what to do; return None if it looks like damaged JSON."""
     found = set(re.findall(r"^[ \t]*(private_key|public_key|address|permissions)[ \t]*=", text, re.MULTILINE))
     found |= set(re.findall(r"^[ \t]*\[(permissions)\]", text, re.MULTILINE))
     if "private_key" in found:

@@ -184,7 +184,7 @@ def short_key(key: bytes) -> str:
 
 
 def decode_key(text: str, size: int, name: str = "the key") -> bytes:
-    """Return the key that a text encodes; see encode_key.
+    """Return the key that a string encodes; see encode_key.
 
     Args:
         text: base64 in the URL alphabet, without padding.

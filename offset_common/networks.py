@@ -12,7 +12,7 @@ Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 
 def parse_network(text: str) -> Network:
-    """Return the network that a text describes; an address alone is a network of one.
+    """Return the network that a string describes; an address alone is a network of one.
 
     Args:
         text: ADDRESS/PREFIX, such as 192.0.2.0/24, 2001:db8::/32 or 192.0.2.1.

@@ -178,7 +178,7 @@ class NodeEntry(OffsetFile):
 
 @dataclass(frozen=True)
 class NodeDatabase(OffsetFile):
-    """The database of a node that has not run yet. Loading the database of another node is an error.
+    """The database of a new node. Loading one that has friends, relays or payments is an error.
 
     Args:
         local_public_key: 32 bytes, the node's key.

@@ -164,7 +164,7 @@ def test_options_that_do_not_fit_are_explained(
 
 
 def run_and_press_ctrl_c(arguments: list[str], wait_for: str, term: str) -> tuple[int, str]:
-    """Run a command as the foreground job of a terminal; press Ctrl-C once it shows a text."""
+    """Run a command as the foreground job of a terminal; press Ctrl-C once it shows `wait_for`."""
     pid, terminal = fork_with_terminal()
     if pid == 0:
         os.environ["TERM"] = term

@@ -171,7 +171,7 @@ def test_nothing_is_reported_on_this_machine():
 @pytest.mark.parametrize("python", OLD_PYTHONS, ids=lambda path: path.parents[1].name)
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("line", [["--help"], ["-V"], []], ids=["help", "version", "nothing"])
-def test_an_old_python_is_named(script, python, line, tmp_path):
+def test_an_old_python_is_reported(script, python, line, tmp_path):
     done = subprocess.run(
         [python, "-B", ROOT / script, *line], cwd=tmp_path, capture_output=True, timeout=60, check=False
     )

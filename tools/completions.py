@@ -103,7 +103,7 @@ def _zsh_arguments(page: Page) -> Iterator[str]:
 
 
 def _takes_files(page: Page) -> bool:
-    """Return whether an argument is a file name."""
+    """Return whether a program takes a file name as an argument."""
     return any(FILES.fullmatch(word) for line in page.usage for word in re.findall(r"<[\w-]+>", line))
 
 

@@ -12,7 +12,7 @@ import socket
 import struct
 
 LOST_AFTER = 15.0  # seconds
-RECENT = 2000  # milliseconds: an acknowledgement since the last check, which was about a second ago
+RECENT = 2000  # milliseconds: longer than the second or so between two checks
 _TCP_INFO = struct.Struct("=24xI28xI")  # of struct tcp_info: tcpi_unacked, tcpi_last_ack_recv
 
 

@@ -61,7 +61,7 @@ class Caller:
             self._session.receive(message)
             return
         if self._greeted:
-            raise DecodeError("the other side sent something before it was let in")
+            raise DecodeError("the other side sent a message before it was let in")
         hello = read_hello(message)
         self._greeted = True
         if self.known:

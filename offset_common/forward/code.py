@@ -54,7 +54,7 @@ class Code(NamedTuple):
 
 
 def looks_like_code(text: str) -> bool:
-    """Return whether a text is meant to be a code, of this or another version, and not a name."""
+    """Return whether a string is meant to be a code, of this or another version, and not a name."""
     return re.match(r"of[0-9]", text) is not None and len(text) > MAX_NAME
 
 

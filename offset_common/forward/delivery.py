@@ -20,7 +20,7 @@ MESSAGE_COST = 100  # bytes counted for each kept message in addition to its con
 
 
 class Delivery:
-    """The stream messages of one session, in both directions. It starts detached."""
+    """The stream messages of one session, in both directions. It starts detached: without a tunnel."""
 
     def __init__(self) -> None:
         self._transmit: Optional[Callable[[bytes], object]] = None

@@ -35,7 +35,7 @@ class Display:
         self._terminal = not as_json and is_terminal(sys.stderr)
         self._progress = Progress()
         self._state = ""
-        self._held = False  # while the user is asked
+        self._held = False  # True while the user is being asked
         self._repeated: dict[str, tuple[float, int]] = {}
 
     def event(self, kind: str, text: str, /, **fields: object) -> None:

@@ -15,7 +15,7 @@
     CREDIT   both          stream (4), bytes (4) that may be sent in addition to those allowed before
 
 `received` is the number of stream messages (OPEN to CREDIT) that a side has received in this session: the
-other side sends later ones again. Numbers are big-endian; texts are UTF-8, up to the end of the message.
+other side sends later ones again. Numbers are big-endian; text is UTF-8, up to the end of the message.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def read_credit(message: bytes) -> int:
 
 
 def is_name(text: str) -> bool:
-    """Return whether a text is valid as the name of a machine or a service."""
+    """Return whether a string is valid as the name of a machine or a service."""
     return len(text) <= MAX_NAME and _NAME.fullmatch(text) is not None
 
 
@@ -198,8 +198,8 @@ def _unpack(layout: struct.Struct, message: bytes) -> tuple[Any, ...]:
 
 def _text(message: bytes, start: int) -> str:
     if len(message) - start > MAX_TEXT:
-        raise DecodeError(f"the other side sent a text of more than {MAX_TEXT} bytes")
+        raise DecodeError(f"the other side sent text of more than {MAX_TEXT} bytes")
     try:
         return message[start:].decode()
     except UnicodeDecodeError:
-        raise DecodeError("the other side sent a text that is not UTF-8") from None
+        raise DecodeError("the other side sent text that is not UTF-8") from None

@@ -49,7 +49,7 @@ class StandardStreams:
             while data := _when_ready(0, select.POLLIN, lambda: os.read(0, READ_SIZE)):
                 self._inner.sendall(data)
             self._inner.shutdown(socket.SHUT_WR)
-        except OSError as error:  # no end: the input may be incomplete
+        except OSError as error:  # don't shut down: the input may be incomplete
             self._report_failure("cannot read standard input", error)
 
     def _copy_output(self) -> None:

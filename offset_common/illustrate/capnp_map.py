@@ -184,7 +184,11 @@ class _Walk:
         return found if low_bound <= start and start + size <= high_bound else None
 
     def _far(self, at: int, name: str) -> tuple[Optional[tuple[int, int]], int]:
-        """Name a far pointer; return where its landing pad describes the target, and where that starts."""
+        """Name a far pointer and its landing pad; return where the target is described, and its segment.
+
+        The first value is the position of the pointer that describes the target, and the position that
+        its offset counts from. It is None if there is no such segment.
+        """
         low, number = struct.unpack_from("<II", self._words, at)
         position = low >> 3
         note = f"A far pointer: continues at word {position} of segment {number}; the first segment was full."

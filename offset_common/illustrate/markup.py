@@ -45,11 +45,11 @@ _FIELD_COLOURS = {
 
 
 class Names:
-    """The keys of all pieces of the page, with the texts that the bar shows for them."""
+    """The keys of all pieces of the page, with what the bar shows for them."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
-        self.colours: dict[int, str] = {}  # the class of each key
+        self.colours: dict[int, str] = {}  # the CSS class of each key
         self.keys: dict[str, list[int]] = {}
         self._numbers: dict[str, int] = {}
 

@@ -217,7 +217,7 @@ class SocketConnection(WatchedSocket):
     def pause_reading(self) -> None:
         """Stop reading. The idle timeout also pauses, unless the connection waits for space."""
         self.watch_less(READ)
-        self.env.buffers.stop_waiting(self.account)  # space must not resume it
+        self.env.buffers.stop_waiting(self.account)  # or free space would resume reading
 
     def resume_reading(self) -> None:
         """Resume reading."""

@@ -76,7 +76,7 @@ class HeaderReader:
         if start[:1] == _V2_START[:1]:
             return self._take_v2()
         if len(self._data) >= _V1_LONGEST and not self._data.endswith(b"\r\n"):
-            raise HeaderError(f"the PROXY line has no end within {_V1_LONGEST} bytes")
+            raise HeaderError(f"the PROXY line does not end within {_V1_LONGEST} bytes")
         if b"\n" in self._data and not self._data.endswith(b"\r\n"):
             raise HeaderError("the PROXY line does not end in CR LF")
         return self._data.endswith(b"\r\n")

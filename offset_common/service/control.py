@@ -24,7 +24,7 @@ from offset_common.service.predecessor import Predecessor
 from offset_common.service.sockets import ListeningSockets
 from offset_common.service.successor import Upgrade, report_obstacle
 
-STATUS_INTERVAL = 10.0  # seconds between two texts for `systemctl status`
+STATUS_INTERVAL = 10.0  # seconds between two status lines for `systemctl status`
 RETURN_TIME = 10.0  # seconds after an upgrade during which connects wait for returning listeners
 RETRY_INTERVAL = 0.1  # seconds before a message that the service manager did not accept is sent again
 
@@ -152,7 +152,7 @@ def controlled(
     """Let signals and the service manager control a relay; take over from a predecessor first.
 
     Raises:
-        ServiceError: the predecessor does not hand over.
+        ServiceError: the predecessor has ended or does not answer.
     """
     call_soon = relay.loop.call_soon_threadsafe
     call_soon(control.start)

@@ -63,7 +63,7 @@ class Predecessor:
             answer = ""
         if answer not in (GO, GO_AND_RELOAD):
             raise ServiceError(
-                "the relay that started this one does not hand over; start this one on its own"
+                "the relay that started this one has ended or does not answer; start this one on its own"
             )
         return answer == GO_AND_RELOAD
 

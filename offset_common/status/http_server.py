@@ -197,7 +197,7 @@ class _Client:
 
     @property
     def writing(self) -> bool:
-        """Whether part of the answer is not sent yet."""
+        """Whether part of the answer has not been sent yet."""
         return not self.reading and not self.lingering
 
     def read(self, respond: Respond) -> None:

@@ -58,7 +58,7 @@ def text_width(stream: Optional[TextIO], most: int) -> int:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Return a text as lines of at most `width` columns; an escape sequence in it counts as text."""
+    """Return text as lines of at most `width` columns; an escape sequence in it counts as text."""
     return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
 
 

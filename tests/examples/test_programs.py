@@ -122,7 +122,7 @@ def test_rpc_errors_have_their_codes(programs: Programs) -> None:
     wait_until(lambda: rpc_works(programs), "the first success")
     for call, reason in {
         ("nothing",): "method not found (error -32601)",
-        ("upper", "1"): "invalid params: the parameter must be a text (error -32602)",
+        ("upper", "1"): "invalid params: the parameter must be a string (error -32602)",
         ("add", "x", "2"): "invalid params: every parameter must be a number (error -32602)",
     }.items():
         done = programs.run("json_rpc.py", "call", *call)

@@ -1,4 +1,4 @@
-"""Socket activation: sockets that exist before the relay, and the errors about wrong ones."""
+"""Socket activation: sockets that exist before the relay, and the errors about sockets of the wrong kind."""
 
 from __future__ import annotations
 

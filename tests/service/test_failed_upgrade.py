@@ -106,7 +106,7 @@ def test_death_of_the_old_relay_ends_the_new_one(start_upgrading: StartUpgrading
         pipe.write((tmp_path / "kept").read_bytes())
         pipe.close()
         wait_until(lambda: processes_of(relay.identity) == [], "the end of all processes")
-    assert relay.count_lines("^strelay: the relay that started this one does not hand over") == 1
+    assert relay.count_lines("^strelay: the relay that started this one has ended or does not answer") == 1
 
 
 def test_a_second_upgrade_waits_for_the_first(start_upgrading: StartUpgrading, tmp_path: Path) -> None:

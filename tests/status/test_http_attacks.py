@@ -116,7 +116,7 @@ def test_a_request_in_single_bytes_is_served(relay: RelayWithStatus) -> None:
 
 
 @pytest.mark.parametrize("data", [b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
-def test_half_a_request_with_an_end_is_answered(data: bytes, relay: RelayWithStatus) -> None:
+def test_request_that_ends_in_its_headers_is_answered(data: bytes, relay: RelayWithStatus) -> None:
     with relay.connect() as sock:
         sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)

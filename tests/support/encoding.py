@@ -15,7 +15,7 @@ from offset_common.wire.messages import ChannelMessage, KaMessage
 oracle: Any
 try:
     from tests.wire import oracle
-except ImportError:  # a Python without pycapnp: the package's own codec has to do
+except ImportError:  # this Python has no pycapnp: use the package's own codec instead
     oracle = None
 
 VERSION = bytes(4)

@@ -116,7 +116,7 @@ class SwarmPeer:
 
     @property
     def unsent_bytes(self) -> int:
-        """Return the number of bytes that are not sent yet."""
+        """Return the number of bytes that have not been sent yet."""
         return sum(map(len, self._out))
 
     def discard_unsent(self) -> None:
