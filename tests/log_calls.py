@@ -50,7 +50,7 @@ def table(first_title: str) -> list[list[str]]:
 def _names(event: ast.expr) -> Iterator[str]:
     choices = [event.body, event.orelse] if isinstance(event, ast.IfExp) else [event]
     for each in choices:
-        assert isinstance(each, ast.Constant), f"an event that is no constant: {ast.unparse(each)}"
+        assert isinstance(each, ast.Constant), f"an event that is not a constant: {ast.unparse(each)}"
         yield str(each.value)
 
 

@@ -95,6 +95,6 @@ def test_fail2ban_accepts_the_jail(tmp_path: Path) -> None:
     for line in FAIL2BAN_COMMANDS:
         words = shlex.split(line.replace("/etc/fail2ban", str(tmp_path)))
         subprocess.run(words, cwd=ROOT, check=True)
-    (tmp_path / "jail.d/defaults-debian.conf").unlink(missing_ok=True)  # it also needs a log of ssh
+    (tmp_path / "jail.d/defaults-debian.conf").unlink(missing_ok=True)  # its jail needs the log of ssh
     done = subprocess.run([tool, "-c", str(tmp_path), "--test"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

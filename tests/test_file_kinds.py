@@ -52,7 +52,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("kind", CANNOT_READ)
 @pytest.mark.parametrize("wanted", COMMANDS)
-def test_a_file_that_cannot_be_read_is_named(wanted, kind, tmp_path, monkeypatch, capsys):
+def test_a_file_that_cannot_be_read_is_reported(wanted, kind, tmp_path, monkeypatch, capsys):
     content, reason = CANNOT_READ[kind]
     monkeypatch.chdir(tmp_path)
     path = Path("given")
@@ -90,7 +90,7 @@ SWAPPED = [
 
 
 @pytest.mark.parametrize(("line", "name", "reason"), SWAPPED)
-def test_a_swapped_file_is_named(line, name, reason, tmp_path, monkeypatch, capsys):
+def test_a_swapped_file_is_reported(line, name, reason, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     status, out, err = run_stmgr(capsys, *line.split(), FILES / name)
     assert (status, out) == (1, "")

@@ -221,7 +221,7 @@ def test_oversized_and_non_utf_8_files_are_rejected(content, reason, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "a", "a\ufeff\r\n"])
-def test_a_byte_order_mark_is_no_part_of_a_text(text, tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_text(text, tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"\xef\xbb\xbf" + text.encode("utf-8"))
     assert read_file(path) == text
@@ -282,7 +282,7 @@ def test_a_socket_file_is_explained(tmp_path, monkeypatch):
         ("none", "there is no file with this name; check the name and the directory"),
     ],
 )
-def test_an_unreadable_file_is_named(name, reason, tmp_path):
+def test_an_unreadable_file_is_reported(name, reason, tmp_path):
     with pytest.raises(FileError) as caught:
         read_file(tmp_path / name)
     assert str(caught.value) == f"{tmp_path / name}: {reason}"

@@ -121,7 +121,7 @@ def test_missing_venv_says_what_to_install(tmp_path: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["run", "check"])
-def test_python_that_cannot_run_the_programs_is_named(tmp_path: Path, target: str) -> None:
+def test_python_that_cannot_run_the_programs_is_reported(tmp_path: Path, target: str) -> None:
     done = subprocess.run(
         ["make", "-C", str(ROOT), target, f"PYTHON={sys.executable}", f"VENV={tmp_path / 'venv'}"],
         env={**environment(), "PYTHONOPTIMIZE": "2"},  # python_problem reports this like an old version

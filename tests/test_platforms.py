@@ -134,8 +134,8 @@ print(__import__("offset_common").__file__, len(PAGE.read_text("utf-8")) > 1000,
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_format_has_the_size_of_this_machine(path):
-    """Native sizes differ between 32 and 64 bits, so each format of `struct` names its order."""
+def test_no_struct_format_depends_on_the_machine(path):
+    """Native sizes differ between 32 and 64 bits, so each format of `struct` gives its byte order."""
     written = re.findall(r'\b(?:struct\.\w+|Struct)\(f?"([^"]+)"', path.read_text())
     formats = [re.sub(r"\{.*?\}", "", text) for text in written]
     native = [text for text in formats if re.fullmatch(r"@?[\dxcbB?hHiIlLqQnNefdspP]+", text)]

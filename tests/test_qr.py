@@ -99,7 +99,7 @@ def test_a_file_without_an_address_has_no_code(option, name, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("options", [["--qr"], ["--qr-output", "a.png"]])
-def test_without_segno_the_package_is_named(options, tmp_path, monkeypatch, capsys):
+def test_without_segno_the_error_names_the_package(options, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "segno", None)
     monkeypatch.chdir(tmp_path)
     status, out, err = run_stmgr(capsys, *MAKE, "a.relay", *options)

@@ -73,7 +73,7 @@ def test_both_nodes_may_have_one_identity(both: RelayProcess, check: Check, tmp_
     assert "nodes meet through all 2 pairs of addresses" in out
 
 
-def test_address_where_nothing_listens_is_named(start_relay: StartRelay, check: Check) -> None:
+def test_address_where_nothing_listens_is_reported(start_relay: StartRelay, check: Check) -> None:
     status, out = check(start_relay(), ["127.0.0.2", "127.0.0.1"])
     assert status == 1
     assert "  FAILED  127.0.0.2  no TCP connection to 127.0.0.2:" in out
@@ -106,7 +106,7 @@ def test_json_has_a_result_for_each_address(start_relay: StartRelay, check: Chec
     assert report["failure"]["cause"] == Cause.SOME_ADDRESSES.value
 
 
-def test_address_with_another_key_is_named(start_relay: StartRelay, check: Check, tmp_path: Path) -> None:
+def test_address_with_another_key_is_reported(start_relay: StartRelay, check: Check, tmp_path: Path) -> None:
     relay = start_relay()
     start_relay(address=f"127.0.0.2:{relay.port}", identity=write_identity(tmp_path))
     status, out = check(relay, ["127.0.0.1", "127.0.0.2"])
@@ -146,7 +146,7 @@ def test_addresses_of_two_relays_are_noticed(start_relay: StartRelay, check: Che
     assert json.loads(out)["failure"]["cause"] == Cause.NOT_ANNOUNCED.value
 
 
-def test_hosts_of_a_fleet_pass_and_others_are_named(
+def test_hosts_of_a_fleet_pass_and_others_are_reported(
     start_relay: StartRelay, check: Check, tmp_path: Path
 ) -> None:
     server = DirectoryServer(tmp_path)
@@ -197,7 +197,7 @@ def test_relay_that_never_stops_sending_works() -> None:
     assert result.works
 
 
-def test_silent_program_at_an_address_is_named(start_relay: StartRelay, check: Check) -> None:
+def test_silent_program_at_an_address_is_reported(start_relay: StartRelay, check: Check) -> None:
     relay = start_relay()
     with socket.create_server(("127.0.0.2", relay.port)):
         status, out = check(relay, ["127.0.0.1", "127.0.0.2"], "--timeout", "1.5")

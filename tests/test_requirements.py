@@ -30,7 +30,7 @@ OLD_PYTHONS = sorted(
     for path in Path.home().glob(f".pyenv/versions/{pattern}/bin/python")
 )
 
-# What replaces a part of the machine before a script runs.
+# Code that removes a part of the machine before a script runs.
 MISSING = {
     "cryptography": "sys.modules['cryptography'] = None",
     "docopt": "sys.modules['docopt'] = None",
@@ -81,7 +81,7 @@ def test_every_command_checks_the_requirements(line, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("stmgr: the package docopt is missing; ")
 
 
-def test_the_python_of_make_run_is_named_if_there_is_one(monkeypatch, tmp_path):
+def test_the_python_of_make_run_is_suggested_if_there_is_one(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "docopt", None)
     monkeypatch.setattr(requirements, "__file__", str(tmp_path / "offset_common/requirements.py"))
     python = tmp_path / ".venv/bin/python"
@@ -129,7 +129,7 @@ def test_a_warning_of_an_old_docopt_is_not_shown(tmp_path):
 
 
 @pytest.mark.parametrize("version", ["0.6.3", "0.7.2", "0.8.1"])
-def test_a_docopt_that_finds_no_options_is_named(version, monkeypatch, capsys):
+def test_a_docopt_that_finds_no_options_is_reported(version, monkeypatch, capsys):
     monkeypatch.setattr("docopt.__version__", version)
     with pytest.raises(SystemExit) as caught:
         stmgr.main(["--help"])

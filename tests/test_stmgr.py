@@ -220,7 +220,7 @@ def test_pages_have_the_name_that_started_the_program(line, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["two words", "<x>", "-c", "[a]"])
-def test_a_name_that_is_no_word_is_not_shown(name, monkeypatch):
+def test_a_name_that_is_not_a_word_is_not_shown(name, monkeypatch):
     monkeypatch.setattr(sys, "argv", [f"/bin/{name}"])
     assert as_started("Usage:\n  stmgr.py x", "stmgr.py") == "Usage:\n  stmgr.py x"
 

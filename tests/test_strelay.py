@@ -101,7 +101,7 @@ def test_status_needs_a_port_of_its_own(laddr, capsys):
     )
 
 
-def test_a_ticket_is_no_identity(capsys):
+def test_a_ticket_is_not_an_identity(capsys):
     line = ["-i", str(FILES / "relay.relay"), "-l", "127.0.0.1:0"]
     status, sentence = fail(*line, capsys=capsys)
     assert status == 1

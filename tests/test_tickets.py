@@ -97,7 +97,7 @@ def recorded_values(name: str, path: tuple[str, ...]) -> tuple[dict[str, object]
 
 
 @pytest.mark.parametrize(("name", "path"), ALL_FIELDS)
-def test_a_missing_field_is_named(name, path):
+def test_a_missing_field_is_reported(name, path):
     values, holder = recorded_values(name, path)
     del holder[path[-1]]
     with pytest.raises(FileError) as caught:
@@ -119,7 +119,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("name", "path"), ALL_FIELDS)
-def test_a_value_of_another_type_is_named(name, path):
+def test_a_value_of_another_type_is_reported(name, path):
     values, holder = recorded_values(name, path)
     right = type(holder[path[-1]])
     for what, wrong in WRONG.items():

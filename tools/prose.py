@@ -1,7 +1,7 @@
 """Check the words of documents, help pages and docstrings: `python -m tools.prose`.
 
 It is only the floor under good English. It reports the words that tools/vocabulary.txt advises against, and
-sentences that begin with "who", "what" or "whoever" and are no questions.
+sentences that begin with "who", "what" or "whoever" and are not questions.
 """
 
 from __future__ import annotations

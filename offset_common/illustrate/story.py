@@ -89,13 +89,13 @@ def tell(recording: Recording) -> Story:
         OperatorError: the recording is incomplete, or its frames don't match its keys.
     """
     try:
-        return _Teller(recording).story()
+        return _Explainer(recording).story()
     except (PeerError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = str(error) if isinstance(error, PeerError) else "a part of it is missing"
         raise OperatorError(f"the run cannot be explained: {reason}; record another one") from error
 
 
-class _Teller:
+class _Explainer:
     """Reads the frames twice: the keys come from messages that are inside other frames."""
 
     def __init__(self, recording: Recording) -> None:

@@ -251,7 +251,7 @@ class EventLoop:
     def _run_turns(self, seconds: float) -> None:
         turns = self.turns
         end = perf_counter() + seconds
-        # What a turn costs is processor time: it must not seem long because other programs or threads ran.
+        # A turn's cost is processor time: it must not seem long because other programs or threads ran.
         used = thread_time()
         while turns.waiting:
             entry = self._serving = turns.pop()

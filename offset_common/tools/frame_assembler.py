@@ -96,7 +96,7 @@ class FrameAssembler:
         self._emit = emit
         self._role: Optional[InitRole] = None
         self._sent_layers: list[Message] = []  # of the frame that is being encoded
-        self._queued: deque[list[Message]] = deque()  # the layers of encoded frames that have not been sent yet
+        self._queued: deque[list[Message]] = deque()  # the layers of encoded frames that are not sent
         self._received_payload: Optional[bytes] = None  # awaiting its messages
         self._received_layers: list[Message] = []
         self._versions: set[str] = set()  # the directions in which the version was seen

@@ -29,7 +29,7 @@ def push_unread(
 
 
 def assert_large_message_passes(swarm: Swarm, source: str) -> None:
-    """Check that there is room for another's message of nearly the largest size."""
+    """Check that a message of nearly the maximum size still passes through a new tunnel."""
     near, far = swarm.tunnels(1, source)[0]
     near.push(1 * MIB - 4 * KIB, 1)
     assert swarm.run(lambda: len(far.messages) == 1, 5.0)

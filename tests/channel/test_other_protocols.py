@@ -64,7 +64,7 @@ def refuse(data: bytes) -> str:
     [(name, data) for name, recordings in RECORDED.items() for data in recordings],
     ids=lambda value: value[:12].hex() if isinstance(value, bytes) else value,
 )
-def test_protocol_is_named(name: str, data: bytes) -> None:
+def test_protocol_is_recognized(name: str, data: bytes) -> None:
     assert refuse(data) == f"not an Offset peer: {name}"
 
 

@@ -31,17 +31,17 @@ ONE_KEY: Any = KEY
         (lambda: decode_key(b"a", 32), "the key must be a string of base64, not bytes"),  # type: ignore[arg-type]
     ],
 )
-def test_wrong_argument_type_is_named(mistake: Callable[[], object], message: str) -> None:
+def test_wrong_argument_type_is_reported(mistake: Callable[[], object], message: str) -> None:
     with pytest.raises(TypeError, match=f"^{message}"):
         mistake()
 
 
-def test_key_of_the_wrong_size_is_named() -> None:
+def test_key_of_the_wrong_size_is_reported() -> None:
     with pytest.raises(ValueError, match=r"^peer_public_key must have 32 bytes, not 31$"):
         connect(TICKET, ME, KEY[:31])
 
 
-def test_text_is_no_message(relay: RelayProcess) -> None:
+def test_text_is_not_a_message(relay: RelayProcess) -> None:
     reason = "a message must be bytes, not str; encode text"
     with connect(relay.ticket, ME, KEY) as caller, pytest.raises(TypeError, match=reason):
         caller.send(TEXT)

@@ -93,7 +93,7 @@ def test_plain_caller_does_not_end_the_server(relay: RelayProcess, start_server:
     running = start_server(relay.ticket)
     assert running.answers(b"first")
     with running.call(end_to_end=False) as plain:
-        plain.send(b"this is no handshake")
+        plain.send(b"this is not a handshake")
         with contextlib.suppress(ConnectionEnded):
             while True:
                 plain.receive(PATIENCE)

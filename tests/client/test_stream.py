@@ -47,7 +47,7 @@ def test_short_reads_lose_nothing(size: int) -> None:
     assert b"".join(iter(lambda: stream.read(size), b"")) == b"abcdefg"
 
 
-def test_lost_connection_is_no_end_of_file() -> None:
+def test_lost_connection_is_not_end_of_file() -> None:
     file = make_file(Recorder([b"half"], ConnectionLost("cut off")), "rb", "utf-8", None)
     with pytest.raises(ConnectionLost):
         file.read()

@@ -139,7 +139,7 @@ def test_existing_file_is_not_overwritten(programs: Programs) -> None:
     assert (programs.inbox / "kept").read_text() == "old"
 
 
-def test_file_that_cannot_be_read_is_named(programs: Programs) -> None:
+def test_file_that_cannot_be_read_is_reported(programs: Programs) -> None:
     done = programs.run("send_file.py", "send", "nofile")
     assert (done.returncode, done.stderr) == (1, "send_file: nofile: no such file or directory\n")
 

@@ -146,7 +146,7 @@ class SimulatedFleet:
         heapq.heappush(self._events, (when, self._sequence, action))
 
     def run_for(self, seconds: float) -> None:
-        """Run for some seconds of virtual time."""
+        """Run for that many seconds of virtual time."""
         end = self.now + seconds
         while self._events and self._events[0][0] <= end:
             when, _, action = heapq.heappop(self._events)
@@ -203,7 +203,7 @@ class SimulatedFleet:
             if host.id == event.host:
                 self.at(self.now + self._delay(), partial(host.taken, event.key, event.claim))
 
-    # What happens.
+    # Events.
 
     def next_listener(self) -> int:
         """Return the number of the newest listener."""

@@ -231,7 +231,7 @@ def test_host_that_nobody_has_listed_yet_is_found(hosts: tuple[HostModel, HostMo
     assert found.host is not None and found.host.name == "C"
 
 
-def test_relays_own_key_is_no_host(hosts: tuple[HostModel, HostModel]) -> None:
+def test_relays_own_key_is_not_a_host(hosts: tuple[HostModel, HostModel]) -> None:
     first, _ = hosts
     impostor = HostModel(first.server, b"R")
     impostor.run()
@@ -353,7 +353,7 @@ def test_many_listeners_travel_in_batches(hosts: tuple[HostModel, HostModel]) ->
 @pytest.mark.parametrize(
     "value", [b"", b"5", b"x y", b"99999999999999999999 " + b"A" * 43, b"-1 " + b"A" * 43, b"\xff" * 60]
 )
-def test_damaged_entry_is_no_listener(hosts: tuple[HostModel, HostModel], value: bytes) -> None:
+def test_damaged_listener_entry_is_ignored(hosts: tuple[HostModel, HostModel], value: bytes) -> None:
     first, _ = hosts
     number = first.directory.find_home(KEY, first.server.now)
     (request,) = first.requests()
@@ -374,7 +374,7 @@ def test_damaged_entry_is_no_listener(hosts: tuple[HostModel, HostModel], value:
         b"[" * 100_000,
     ],
 )
-def test_damaged_host_is_no_host(value: bytes) -> None:
+def test_damaged_host_entry_is_ignored(value: bytes) -> None:
     assert ENTRIES.host_in("A" * 43, value) is None
 
 

@@ -61,7 +61,7 @@ def test_silent_strangers_keep_no_host_out(relay: FleetProcesses, new_node_at: N
         assert_listening(new_node_at().at(first), other, other_listener)  # and from it
 
 
-def test_lost_connection_of_a_stranger_is_no_warning(relay: FleetProcesses) -> None:
+def test_lost_connection_of_a_stranger_causes_no_warning(relay: FleetProcesses) -> None:
     host = relay.hosts[0]
     for _ in range(3):
         with socket.create_connection(fleet_address(host), TIMEOUT, ("127.0.0.2", 0)) as sock:

@@ -98,6 +98,6 @@ def test_damaged_file_is_reported_in_one_line(tmp_path: Path, content: bytes) ->
     assert str(file) in str(error.value) and "\n" not in str(error.value) and "secret" not in str(error.value)
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="missing"):
         read_location(f"@{tmp_path / 'missing'}")

@@ -151,7 +151,7 @@ def test_peers_added_at_the_same_time_are_all_kept(directory: ConfigDirectory) -
         (f"allow {encode_key(KEYS[1])} \x1b[31m", "its name is invalid"),
     ],
 )
-def test_invalid_line_of_peers_is_named(directory: ConfigDirectory, line: str, reason: str) -> None:
+def test_invalid_line_of_peers_is_reported(directory: ConfigDirectory, line: str, reason: str) -> None:
     write(directory, "peers", f"# first\n{line}\n")
     with pytest.raises(FileError, match=f"peers: line 2: {reason}"):
         Peers(directory).load()
@@ -194,7 +194,7 @@ def test_invalid_home_counts_as_none(home: Optional[str], monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("line", ["home", "home of1abc", "a b c", f"bad/name {CODES[0]}"])
-def test_invalid_line_of_codes_is_named(directory: ConfigDirectory, line: str) -> None:
+def test_invalid_line_of_codes_is_reported(directory: ConfigDirectory, line: str) -> None:
     write(directory, "codes", line)
     with pytest.raises(FileError, match="codes: line 1: "):
         KnownCodes(directory).load()
@@ -203,7 +203,7 @@ def test_invalid_line_of_codes_is_named(directory: ConfigDirectory, line: str) -
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe", b"\0" * 10, b"x" * 2_000_000], ids=["utf-16", "zeros", "long"]
 )
-def test_file_that_is_no_text_is_one_clear_error(directory: ConfigDirectory, content: bytes) -> None:
+def test_file_that_is_not_text_is_one_clear_error(directory: ConfigDirectory, content: bytes) -> None:
     directory.create()
     (directory.path / "peers").write_bytes(content)
     with pytest.raises(FileError):

@@ -53,7 +53,7 @@ def test_endless_text_is_refused(read: Callable[[bytes], object]) -> None:
         read(Hello(bytes(16), 0, "").encode() + b"x" * 10_000)
 
 
-def test_other_version_is_named() -> None:
+def test_other_version_is_reported() -> None:
     hello = bytearray(Hello(bytes(16), 0, "x").encode())
     hello[1] = 7
     with pytest.raises(DecodeError, match=r"version 7 of the messages, .*; update the older one"):

@@ -44,7 +44,7 @@ def asked(setting: Setting) -> Iterator[Asked]:
     asked.terminal.close()
 
 
-def test_line_typed_before_the_question_is_no_answer(asked: Asked) -> None:
+def test_line_typed_before_the_question_is_not_an_answer(asked: Asked) -> None:
     asked.terminal.type("yes\n")
     asked.terminal.wait_for("yes")  # the echo
     program = asked.call(asked.setting.laptop)

@@ -27,7 +27,7 @@ def tunnel(relay: RelayProcess) -> Iterator[tuple[Peer, Peer]]:
 
 
 def seconds_for(size: int, near: Peer, far: Peer) -> float:
-    """Return how long a tunnel takes for some bytes, in messages of SIZE."""
+    """Return how long a tunnel takes for `size` bytes, in messages of SIZE."""
     messages = [bytes(SIZE)] * (size // SIZE)
     started = time.monotonic()
     with ThreadPoolExecutor(1) as pool:

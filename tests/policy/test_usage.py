@@ -171,7 +171,7 @@ def test_a_directory_that_cannot_be_searched_is_refused(code, path, monkeypatch)
         UsageFile(path).check()
 
 
-def test_a_missing_directory_is_named(tmp_path):
+def test_a_missing_directory_is_reported(tmp_path):
     with pytest.raises(FileError, match=r"the directory .* is missing; create it first"):
         UsageFile(str(tmp_path / "no" / "usage.db")).load(MAY)
 

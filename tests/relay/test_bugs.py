@@ -214,7 +214,7 @@ def test_bug_in_a_drain_leaves_no_other_tunnel_open(
     assert second.wait_for_end() == []
 
 
-def test_memory_error_closes_one_connection_and_is_no_bug(
+def test_memory_error_closes_one_connection_and_is_not_a_bug(
     harness: Harness, check_others: Callable[[], None]
 ) -> None:
     peer = harness.admit()

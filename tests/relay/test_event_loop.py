@@ -224,7 +224,7 @@ def endless_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def slow_poll(times: Times, seconds: float) -> Callable[[float], list[Any]]:
-    """Return a poll that takes some seconds and finds nothing."""
+    """Return a poll that takes that many seconds and finds nothing."""
 
     def poll(timeout: float) -> list[Any]:
         times.spent += seconds
@@ -428,7 +428,7 @@ def test_work_for_many_rounds_delays_no_turn(
     assert done == list(range(1000))
 
 
-def test_wake_ends_the_wait_and_a_full_socket_is_no_error(endless_wait: None) -> None:
+def test_wake_ends_the_wait_even_if_its_socket_is_full(endless_wait: None) -> None:
     loop = EventLoop()
     for _ in range(100_000):
         loop.wake()

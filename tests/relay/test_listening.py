@@ -116,7 +116,7 @@ def test_ipv6_address_says_that_ipv6_is_off(monkeypatch: pytest.MonkeyPatch, hos
     assert "0.0.0.0:4567" in message and "\n" not in message
 
 
-def test_disabled_ipv6_is_named_too(monkeypatch: pytest.MonkeyPatch, log: list[str]) -> None:
+def test_disabled_ipv6_is_reported_too(monkeypatch: pytest.MonkeyPatch, log: list[str]) -> None:
     monkeypatch.setattr(socket, "socket", WithIPv6Disabled)
     assert "IPv6 is off" in fail(Address("::1", 4567))
     assert listen(Address("::", 0)) == ["::"]

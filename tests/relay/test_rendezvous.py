@@ -266,7 +266,7 @@ def test_listener_without_space_gets_announcements() -> None:
 
 def test_turn_of_a_listener_handles_one_message(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     peer = harness.listener()
-    harness.pending(peer)  # it is not polled coarsely
+    harness.pending(peer)  # so that the listener is not polled coarsely
     handled: list[int] = []  # messages in each turn
     on_readable, receive_frame = Listener.on_readable, Connection.receive_frame
 

@@ -149,7 +149,7 @@ def test_accepted_sockets_get_the_options_of_the_relay(tmp_path: Path) -> None:
         ("closed", "cannot be used: Bad file descriptor"),
     ],
 )
-def test_a_wrong_socket_is_named_in_one_line(tmp_path: Path, kind: str, reason: str) -> None:
+def test_a_wrong_socket_is_reported_in_one_line(tmp_path: Path, kind: str, reason: str) -> None:
     with activated(tmp_path, ["tcp", kind], LISTEN_FDNAMES="a:b") as relay:
         assert relay.wait() == 2
     reasons = [reason]

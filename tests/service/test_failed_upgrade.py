@@ -46,7 +46,7 @@ def hanging_successors(relay: UpgradingRelay, directory: Path) -> Iterator[IO[by
     relay.identity.rename(directory / "kept")
     os.mkfifo(relay.identity)
     with relay.identity.open("r+b", buffering=0) as pipe:
-        pipe.write(b" ")  # reading a pipe that stays empty fails after some seconds
+        pipe.write(b" ")  # reading a pipe that stays empty fails after a few seconds
         yield pipe
     relay.identity.unlink()
     (directory / "kept").rename(relay.identity)
@@ -72,7 +72,7 @@ def test_a_program_that_does_not_run_keeps_the_old_relay(
 ) -> None:
     relay = start_upgrading(prefix=["env", f"PYTHONPATH={tmp_path}"])
     with undisturbed(relay):
-        (tmp_path / "docopt.py").write_text("this is no Python")
+        (tmp_path / "docopt.py").write_text("this is not Python")
         assert "the new process ended with status 1 before it was ready" in relay.fail_to_upgrade()
     (tmp_path / "docopt.py").unlink()
     with ends(relay.upgrade()):
@@ -144,7 +144,7 @@ def test_a_storm_of_upgrades_leaves_one_relay(start_upgrading: StartUpgrading) -
     assert relay.failures == []
 
 
-def test_no_descriptor_for_a_new_process_is_no_harm(start_upgrading: StartUpgrading) -> None:
+def test_upgrade_without_a_free_descriptor_does_no_harm(start_upgrading: StartUpgrading) -> None:
     relay = start_upgrading()
     with undisturbed(relay):
         limits = resource.prlimit(relay.pid, resource.RLIMIT_NOFILE)

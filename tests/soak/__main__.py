@@ -77,7 +77,7 @@ def start(arguments: dict[str, Any]) -> int:
 
 
 def soak(process: RelayProcess, seed: int, size: int, seconds: float) -> list[str]:
-    """Run simulated nodes against a relay for some seconds; return the faults."""
+    """Run `size` simulated nodes against a relay for that many seconds; return the faults."""
     relay = SoakedRelay(process)
     simulation = Simulation(process.endpoint(), seed, size)
     count = simulation.ledger.count

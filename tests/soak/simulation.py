@@ -41,7 +41,7 @@ class Simulation:
         self.after(TICK, self._tick)
 
     def after(self, seconds: float, call: Callable[[], object]) -> None:
-        """Call `call` after some seconds."""
+        """Call `call` after that many seconds."""
         self._scheduled += 1
         heapq.heappush(self._schedule, (self.now + seconds, self._scheduled, call))
 

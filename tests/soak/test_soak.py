@@ -1,4 +1,4 @@
-"""The soak finds no fault in the relay, and notices faults."""
+"""The soak test finds no fault in the relay, and reports faults that are there."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ GOOD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def status_of(answer: bytes) -> int:
-    """Return the status code of an answer that has exactly one head, one sentence and an end."""
+    """Return the status code; check that the answer is complete, and the only one."""
     head, separator, body = answer.partition(b"\r\n\r\n")
     assert separator, answer
     assert head.count(b"HTTP/1.1") == 1

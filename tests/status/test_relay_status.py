@@ -117,7 +117,7 @@ def test_an_unreachable_relay_is_reported_in_one_line(capsys: pytest.CaptureFixt
     assert err.count("\n") == 1
 
 
-def test_a_name_that_does_not_resolve_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_that_does_not_resolve_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = run("nosuch.invalid:9090", capsys)
     assert (status, out) == (1, "")
     assert err == "stmgr: the name 'nosuch.invalid' does not resolve; check its spelling\n"

@@ -184,7 +184,7 @@ def test_object_may_not_reach_into_the_next_segment():
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 6, 7])
-def test_list_of_other_elements_is_no_data(size):
+def test_list_of_other_elements_is_not_data(size):
     pointer = near(LIST, 0, elements(1, size))
     assert "pointer to a Data" in both_refuse(KA_ROOT + MESSAGE + pointer + bytes(8) + USER)
     assert "pointer to a Data" in both_refuse(KA_ROOT + MESSAGE + far(1, 0), pointer + bytes(8) + USER)

@@ -35,7 +35,7 @@ SHARED_TURN = 128 * KIB  # bytes, of a busy connection while others wait
 LONE_TURN = 512 * KIB  # bytes, while no other connection waits
 MOST_FRAMES = 256  # otherwise
 FRAMES_BESIDE_LIGHT = 12  # while small messages of other connections may have to wait for the end of the turn
-FRAMES_READ = 8  # a read has room for at least so many frames of the average size: the next may be larger
+FRAMES_READ = 8  # a read has room for at least this many frames of average size: the next may be larger
 LIGHT_INTERVAL = 0.02  # seconds after a light turn in which the next one is likely
 
 
