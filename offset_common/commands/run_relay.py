@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Callable, Optional
 
 from offset_common import __version__
@@ -27,7 +28,7 @@ from offset_common.relay.buffer_pool import return_large_blocks
 from offset_common.relay.homes import Homes
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog, everything_logged, log_event
-from offset_common.relay.policy import Policy
+from offset_common.relay.policy import Policy, PolicyRelay
 from offset_common.relay.server import Relay
 from offset_common.relay.signals import Signals
 from offset_common.service.control import Control, controlled
@@ -132,7 +133,7 @@ def serve(
     status = open_status(options.status, origin.sockets)
     return_large_blocks()
     identity = load_identity(arguments["--idfile"])
-    policy = read_policy(arguments, reread)
+    make_policy = read_policy(arguments, reread)
     log = RelayLog(lines_of=options.lines_of)
     warning = exposure(arguments["--idfile"])
     if warning is not None:
@@ -148,12 +149,11 @@ def serve(
         options.limits,
         log,
         workers=options.workers,
-        policy=policy,
+        make_policy=make_policy,
+        make_homes=make_homes,
         balancers=options.balancers,
     )
     try:
-        if make_homes is not None:
-            relay.rendezvous.join_fleet(make_homes(relay))
         with everything_logged(), status(relay) as retire_status:
             control = Control(relay, origin.notifier, origin.sockets, options.drain, retire_status)
             with controlled(control, relay, signals, origin.predecessor):
@@ -204,18 +204,18 @@ def open_status(
 
 def read_policy(
     arguments: Mapping[str, Any], reread: Optional[Callable[[], Mapping[str, Any]]] = None
-) -> Policy:
-    """Return the policy that the arguments ask for.
+) -> Callable[[PolicyRelay], Policy]:
+    """Return a factory for the policy that the arguments ask for.
 
     Args:
         arguments: by option name, as docopt returns them.
         reread: reads them again, if some come from a configuration file.
 
     Raises:
-        OperatorError: a value is invalid, or a file cannot be read.
+        UsageError: a value is invalid.
     """
     if reread is None and all(arguments[name] is None for name in POLICY_OPTIONS):
-        return Policy()
+        return lambda relay: Policy()
     # Imported here, so that a relay without such options does not load these parts.
     from offset_common.policy.options import read_policy_options
     from offset_common.policy.steering import Settings, Steering
@@ -230,13 +230,14 @@ def read_policy(
         reloaded = {**arguments, **{name: changed[name] for name in changed if name in reloaded_options}}
         return Settings(read_policy_options(reloaded), read_limits(reloaded), need_restart)
 
-    return Steering(read_policy_options(arguments), reread=None if reread is None else settings)
+    options = read_policy_options(arguments)
+    return partial(Steering, options=options, reread=None if reread is None else settings)
 
 
 def read_homes(
     arguments: Mapping[str, Any], limits: Limits, sockets: ListeningSockets
-) -> Optional[Callable[[Relay], Homes]]:
-    """Return a factory for the Homes of a relay, or None without --fleet.
+) -> Callable[[Relay], Homes]:
+    """Return a factory for the Homes of a relay.
 
     Args:
         arguments: by option name, as docopt returns them.
@@ -248,7 +249,7 @@ def read_homes(
     """
     if arguments["--fleet"] is None:
         check_no_fleet(arguments)
-        return None
+        return lambda relay: Homes()
     # Imported here, so that a relay of one host does not load it.
     from offset_common.fleet.fleet import Fleet
     from offset_common.fleet.options import exposed_file, open_fleet, read_fleet
@@ -259,4 +260,4 @@ def read_homes(
     exposed = exposed_file(arguments["--fleet"], options.location)
     if exposed is not None:
         log_event("password is exposed", logging.WARNING, file=exposed, advice=f"run chmod 600 {exposed}")
-    return lambda relay: Fleet(options, relay)
+    return partial(Fleet, options)

@@ -75,30 +75,35 @@ class Steering(Policy):
     """Applies the options to a relay.
 
     Args:
+        relay: the relay.
         options: the operator's options.
         calendar: returns the time since the epoch in seconds.
         reread: reads the configuration file again, or None; called in a thread, may raise OperatorError.
 
     Raises:
         FileError: a file cannot be read, or has a mistake.
+        OSError: the system allows no more threads.
     """
 
     def __init__(
         self,
+        relay: PolicyRelay,
         options: PolicyOptions,
         calendar: Callable[[], float] = time.time,
         reread: Optional[Callable[[], Settings]] = None,
     ) -> None:
+        self._relay = relay
         self._options = options
         self._reread = reread
         self._access = AccessControl(_load_rules(options))
-        self._relay: Optional[PolicyRelay] = None
-        self._rates: Optional[Rates] = None
-        self._volume: Optional[VolumeControl] = None
         # With a configuration file, a reload may ask for rates and quotas later.
+        self._rates: Optional[Rates] = None
+        if options.has_rates or reread is not None:
+            self._rates = Rates(lambda: relay.loop.now, *self._rates_of_process())
+            relay.loop.add_periodic(self._rates.resume_waiting, self._rates.next_time)
+        self._volume: Optional[VolumeControl] = None
         if options.usage is not None or options.quotas != Quotas() or reread is not None:
-            self._volume = VolumeControl(options.quotas, options.usage, calendar, self.name_of)
-        self._workers = 1
+            self._volume = VolumeControl(relay, options.quotas, options.usage, calendar, self.name_of)
         self._reloading = False
         self._reload_again = False
         self._call_after_reload: list[Callable[[], None]] = []
@@ -108,22 +113,11 @@ class Steering(Policy):
         """Whether there are rates, volumes or quotas, or a reload may ask for them."""
         return self._options.has_rates or self._volume is not None
 
-    def attach(self, relay: PolicyRelay) -> None:
-        """Start: the relay is about to serve."""
-        self._relay = relay
-        if self._options.has_rates or self._reread is not None:
-            loop = relay.loop
-            rates = Rates(lambda: loop.now, *self._rates_of_process())
-            loop.add_periodic(rates.resume_waiting, rates.next_time)
-            self._rates = rates
-        if self._volume is not None:
-            self._volume.attach(relay)
-
-    def worker_program(self, count: int) -> list[str]:
-        """Return the program of `count` worker processes; each gets an equal part of the rates."""
-        self._workers = count
+    @property
+    def worker_program(self) -> list[str]:
+        """The program of each worker process, which gets an equal part of the rates."""
         if not self.meters:
-            return super().worker_program(count)
+            return super().worker_program
         from offset_common.policy.metered_worker import program  # only for relays with workers
 
         return program(*self._rates_of_process())
@@ -168,7 +162,7 @@ class Steering(Policy):
 
     def _rates_of_process(self) -> tuple[Optional[float], Optional[float]]:
         rates = (self._options.rate, self._options.rate_per_key)
-        all_, key = (None if rate is None else rate / self._workers for rate in rates)
+        all_, key = (None if rate is None else rate / self._relay.workers for rate in rates)
         return all_, key
 
     # Reading the files again.
@@ -185,7 +179,6 @@ class Steering(Policy):
                 self._report_mistake(ServiceError(f"{error}; raise the limit on processes"))
 
     def _read_files(self) -> None:
-        assert self._relay is not None
         call_soon = self._relay.loop.call_soon_threadsafe
         try:
             settings = None if self._reread is None else self._reread()
@@ -195,7 +188,6 @@ class Steering(Policy):
             call_soon(partial(self._report_mistake, error))
 
     def _apply(self, rules: AccessRules, settings: Optional[Settings]) -> None:
-        assert self._relay is not None
         if settings is not None:
             self._options = settings.options
             self._relay.change_limits(settings.limits)

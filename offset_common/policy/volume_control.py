@@ -30,6 +30,7 @@ class VolumeControl:
     """Counts what goes through tunnels, and ends tunnels at a quota.
 
     Args:
+        relay: the relay whose tunnels are counted.
         quotas: the first quotas.
         path: the usage file, or None.
         calendar: returns the time since the epoch in seconds.
@@ -37,64 +38,39 @@ class VolumeControl:
 
     Raises:
         FileError: the file is of another kind, or its directory does not exist.
+        OSError: the system allows no more threads.
     """
 
     def __init__(
         self,
+        relay: PolicyRelay,
         quotas: Quotas,
         path: Optional[str],
         calendar: Callable[[], float],
         name_of: Callable[[bytes], Optional[str]],
     ) -> None:
-        self._quotas = quotas
+        self._loop = loop = relay.loop
+        self._connections = relay.connections
         self._path = path
-        self._calendar = calendar
         self._name_of = name_of
-        self._file = None if path is None else UsageFile(path)
-        self._start_month = month_of(calendar())
-        self._saved: Optional[Volumes] = None
-        self._relay: Optional[PolicyRelay] = None
-        self._counter: Optional[VolumeCounter] = None
         self._writer: Optional[UsageWriter] = None
         self._ending = False  # tunnels are about to be ended
-        if self._file is not None:
-            try:
-                self._saved = self._file.load(self._start_month)
-            except UsageBusyError as error:
-                self._report_failure(str(error))
-
-    def attach(self, relay: PolicyRelay) -> None:
-        """Start counting."""
-        loop = relay.loop
         events = VolumeEvents(self._warn, self._exceed, self._save, self._report_keys, loop.call_soon)
-        counter = VolumeCounter(lambda: loop.now, self._calendar, self._quotas, events)
-        self._relay, self._counter = relay, counter
-        if self._file is None and self._quotas != Quotas():
+        self._counter = VolumeCounter(lambda: loop.now, calendar, quotas, events)
+        if path is not None:
+            self._start_writer(UsageFile(path), month_of(calendar()))
+        elif quotas != Quotas():
             advice = "add --usage FILE, or a restart sets them to zero"
             log_event("volumes are kept in memory only", logging.WARNING, advice=advice)
-        elif self._file is not None:
-            call_soon = loop.call_soon_threadsafe
-            self._writer = UsageWriter(
-                self._file,
-                lambda month, volumes: call_soon(partial(counter.add_saved, month, volumes)),
-                lambda reason: call_soon(partial(self._report_failure, reason)),
-            )
-            self._writer.start(None if self._saved is None else self._start_month)
-        if self._saved is not None:
-            counter.add_saved(self._start_month, self._saved)
-            self._saved = None
         self.on_deadline()
 
     def on_deadline(self) -> None:
         """Collect what was counted, every second."""
-        assert self._relay is not None and self._counter is not None
         self._counter.handle_time()
-        loop = self._relay.loop
-        loop.deadlines.schedule(self, loop.now + COLLECT_INTERVAL - TICK)
+        self._loop.deadlines.schedule(self, self._loop.now + COLLECT_INTERVAL - TICK)
 
     def meter(self, source: bytes, sink: bytes, rate: Optional[EndRate]) -> VolumeMeter:
         """Return the meter of a tunnel end, which also applies its rate."""
-        assert self._counter is not None
         return self._counter.meter(source, sink, rate)
 
     def refuse_tunnel(self, key: bytes, other: bytes) -> Optional[CloseReason]:
@@ -103,19 +79,33 @@ class VolumeControl:
 
     def change_quotas(self, quotas: Quotas) -> None:
         """Change the quotas, and check the current volumes."""
-        self._quotas = quotas
-        if self._counter is not None:
-            self._counter.change_quotas(quotas)
+        self._counter.change_quotas(quotas)
 
     def close(self) -> None:
         """Save what was counted."""
-        if self._relay is not None:
-            self._relay.loop.deadlines.cancel(self)
-        if self._counter is not None:
-            self._counter.collect()
-            self._counter.save()
+        self._loop.deadlines.cancel(self)
+        self._counter.collect()
+        self._counter.save()
         if self._writer is not None and not self._writer.close():
             log_event("last volumes not saved", logging.ERROR, file=self._path)
+
+    def _start_writer(self, file: UsageFile, month: str) -> None:
+        """Add the volumes in the file, and start the thread that writes it."""
+        counter, call_soon = self._counter, self._loop.call_soon_threadsafe
+        writer = UsageWriter(
+            file,
+            lambda month, volumes: call_soon(partial(counter.add_saved, month, volumes)),
+            lambda reason: call_soon(partial(self._report_failure, reason)),
+        )
+        try:
+            saved = file.load(month)
+        except UsageBusyError as error:
+            self._report_failure(str(error))
+            writer.start(None)
+        else:
+            writer.start(month)
+            counter.add_saved(month, saved)
+        self._writer = writer
 
     def _save(self, month: str, volumes: Volumes) -> None:
         if self._writer is not None:
@@ -126,17 +116,15 @@ class VolumeControl:
 
     def _exceed(self, volume: KeyVolume, quota: int) -> None:
         self._log_quota(volume, quota, used_up=True)
-        assert self._relay is not None
         if not self._ending:
             self._ending = True
-            self._relay.loop.call_soon(self._end_tunnels)
+            self._loop.call_soon(self._end_tunnels)
 
     def _end_tunnels(self) -> None:
         """End the tunnels whose quota is used up: one pass for all keys, and a few tunnels in each round."""
-        assert self._relay is not None
         self._ending = False
-        tunnels = [each for each in self._relay.connections() if self._must_end(each)]
-        self._relay.loop.call_for_each(tunnels, self._end_tunnel)
+        tunnels = [each for each in self._connections() if self._must_end(each)]
+        self._loop.call_for_each(tunnels, self._end_tunnel)
 
     def _must_end(self, connection: SocketConnection) -> bool:
         return connection.session.state is State.TUNNEL and self._exceeded(connection.key) is not None
@@ -148,7 +136,6 @@ class VolumeControl:
 
     def _exceeded(self, key: bytes) -> Optional[CloseReason]:
         """Return which quota of a key is used up, or None."""
-        assert self._counter is not None
         if self._counter.is_exceeded(TOTAL):
             return CloseReason.QUOTA
         return CloseReason.QUOTA_OF_KEY if self._counter.is_exceeded(key) else None

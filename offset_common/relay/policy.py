@@ -1,6 +1,6 @@
 """The operator's policy. The one here allows everything; the one in offset_common/policy has rules.
 
-A relay gets its policy in its constructor and calls it at a few points. A policy acts on the relay through
+A relay makes its policy in its constructor and calls it at a few points. A policy acts on the relay through
 `PolicyRelay`, and only in the thread of the event loop.
 """
 
@@ -21,6 +21,7 @@ class PolicyRelay(Protocol):
     """The parts of a relay that a policy may use."""
 
     loop: EventLoop
+    workers: int
 
     def connections(self) -> list[SocketConnection]:
         """Return all connections."""
@@ -37,15 +38,13 @@ class Policy:
         """Whether `meter` ever returns a meter, in this process or in its workers."""
         return False
 
-    def attach(self, relay: PolicyRelay) -> None:
-        """Start: the relay is about to serve."""
+    @property
+    def worker_program(self) -> list[str]:
+        """The module that each worker process runs, and arguments for it."""
+        return ["offset_common.relay.workers.process"]
 
     def close(self) -> None:
         """Stop: the relay has closed all connections."""
-
-    def worker_program(self, count: int) -> list[str]:
-        """Return the module that `count` worker processes run, and arguments for it."""
-        return ["offset_common.relay.workers.process"]
 
     def reload(self, done: Callable[[], None]) -> None:
         """Read all files again, then call `done`."""

@@ -53,6 +53,7 @@ class Rendezvous:
         tunnels: makes tunnels.
         admission: may refuse a peer, and never evicts one with a role.
         policy: may refuse a role.
+        homes: knows the keys that listen at other hosts.
     """
 
     def __init__(
@@ -62,11 +63,12 @@ class Rendezvous:
         tunnels: TunnelMaker,
         admission: Admission,
         policy: Policy,
+        homes: Homes,
     ) -> None:
         self.registry: Registry[Listener, PendingConnect, SocketConnection] = Registry(limits)
         self.authenticated = 0  # peers that proved their keys here, since startup
         self.joined = 0  # tunnels, since startup
-        self.homes = Homes()
+        self.homes = homes
         self._loop = loop
         self._tunnels = tunnels
         self._admission = admission
@@ -74,10 +76,6 @@ class Rendezvous:
         self._listeners_return = False
         self._refused: Sequence[InitRole] = ()  # roles that are now for another process, or for none
         self._claiming: dict[bytes, Listener] = {}  # no connect can find them yet
-
-    def join_fleet(self, homes: Homes) -> None:
-        """Ask `homes` about keys that listen at other hosts; call this before the relay serves."""
-        self.homes = homes
 
     def enter(self, connection: SocketConnection) -> None:
         """Wait for the role of a connection whose peer has just proven its key."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import ExitStack
 from typing import Callable, Optional, Protocol
 
-from offset_common.errors import ServiceError
 from offset_common.identity import Identity, encode_key
 from offset_common.networks import NetworkSet
 from offset_common.relay.admission import Admission
@@ -16,11 +16,12 @@ from offset_common.relay.connection import Environment, SocketConnection
 from offset_common.relay.entrance import Entrance
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.handshake_pool import HandshakePool
+from offset_common.relay.homes import Homes
 from offset_common.relay.input_buffer import ReceiveBuffer
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog, log_event
-from offset_common.relay.policy import Policy
+from offset_common.relay.policy import Policy, PolicyRelay
 from offset_common.relay.rendezvous import Rendezvous, TunnelMaker
 from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.state_line import describe
@@ -51,11 +52,14 @@ class Relay:
         log: writes the log.
         clock: returns the time in seconds, as time.monotonic does.
         workers: how many processes forward tunnels; with 1, this one does.
-        policy: the operator's rules besides the limits.
+        make_policy: makes the operator's rules besides the limits.
+        make_homes: makes the part that knows other hosts; `admission` and `rendezvous` do not exist yet.
         balancers: the networks of load balancers that send PROXY headers.
 
     Raises:
-        ServiceError: the system cannot start that many processes or threads.
+        OperatorError: the policy or the homes cannot be made, or the system cannot start that many processes
+            or threads.
+        OSError: the system allows no more threads.
     """
 
     def __init__(
@@ -66,7 +70,8 @@ class Relay:
         log: RelayLog,
         clock: Callable[[], float] = time.monotonic,
         workers: int = 1,
-        policy: Optional[Policy] = None,
+        make_policy: Callable[[PolicyRelay], Policy] = lambda relay: Policy(),
+        make_homes: Callable[[Relay], Homes] = lambda relay: Homes(),
         balancers: Optional[NetworkSet] = None,
     ) -> None:
         self.identity = identity
@@ -74,20 +79,39 @@ class Relay:
         self.loop = EventLoop(clock)
         self.buffers = BufferPool(limits.buffers)
         self.limits = limits
+        self.workers = workers
         self._log = log
-        self._policy = policy or Policy()
-        self.admission = Admission(limits, self._policy, self.totals)
         self.env = Environment(
             self.loop, self.buffers, ReceiveBuffer(), limits.stall, self._closed, self.totals.count_bug
         )
-        self._workers = self._start_workers(workers) if workers > 1 else None
-        tunnels: TunnelMaker = self._workers or Tunnels(self._policy.meter)
-        # For peers that are forwarded to another host, which counts what they send.
-        self.uncounted_tunnels = Tunnels() if self._policy.meters else tunnels
-        self.rendezvous = Rendezvous(self.loop, limits, tunnels, self.admission, self._policy)
-        pool = self._handshakes = self._start_handshakes()
+        with ExitStack() as undo:  # if a part cannot start
+            undo.callback(log.close)
+            undo.callback(self.loop.close)
+            policy = self._policy = make_policy(self)
+            undo.callback(policy.close)
+            self._pool: Optional[Workers] = None
+            if workers > 1:
+                self._pool = self._start_workers()
+                undo.callback(self._pool.stop)
+            call_soon = self.loop.call_soon_threadsafe
+            self._handshakes = HandshakePool(identity, limits.handshake_threads, call_soon)
+            undo.callback(self._handshakes.close)
+            tunnels: TunnelMaker = self._pool or Tunnels(policy.meter)
+            # For peers that are forwarded to another host, which counts what they send.
+            self.uncounted_tunnels = Tunnels() if policy.meters else tunnels
+            homes = make_homes(self)
+            undo.pop_all()
+        self.admission = Admission(limits, policy, self.totals)
+        self.rendezvous = Rendezvous(self.loop, limits, tunnels, self.admission, policy, homes)
         self.entrance = Entrance(
-            self.env, limits, self.admission, self.totals, pool, self.rendezvous.enter, sockets, balancers
+            self.env,
+            limits,
+            self.admission,
+            self.totals,
+            self._handshakes,
+            self.rendezvous.enter,
+            sockets,
+            balancers,
         )
         self._drain_until: Optional[float] = None
         self._served = self._stopping = False
@@ -96,7 +120,6 @@ class Relay:
         self.loop.add_periodic(
             lambda: log.handle_time(self.loop.now), lambda: log.next_deadline(self.loop.now)
         )
-        self._policy.attach(self)
 
     @property
     def addresses(self) -> list[str]:
@@ -173,29 +196,20 @@ class Relay:
         for connection in self.connections():
             connection.close(CloseReason.SHUTDOWN)
         self.rendezvous.homes.close()
-        if self._workers is not None:
-            self._workers.stop()
+        if self._pool is not None:
+            self._pool.stop()
         self._policy.close()
         if self._served:
             log_event("stopped", connections=sum(self.totals.ended.values()))
         self._log.close()
         self.loop.close()
 
-    def _start_workers(self, count: int) -> Workers:
+    def _start_workers(self) -> Workers:
         # Imported here so that a relay of one process does not load it.
         from offset_common.relay.workers.pool import WorkerPool
 
-        program = self._policy.worker_program(count)
-        return WorkerPool(self.loop, self.limits, count, Tunnels(self._policy.meter), program)
-
-    def _start_handshakes(self) -> HandshakePool:
-        try:
-            call_soon = self.loop.call_soon_threadsafe
-            return HandshakePool(self.identity, self.limits.handshake_threads, call_soon)
-        except ServiceError:
-            if self._workers is not None:
-                self._workers.stop()
-            raise
+        local = Tunnels(self._policy.meter)
+        return WorkerPool(self.loop, self.limits, self.workers, local, self._policy.worker_program)
 
     def _closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
         self.admission.leave(connection)
@@ -212,8 +226,8 @@ class Relay:
         self.loop.add_periodic(self._drain, lambda: self.loop.now + DRAIN_CHECK_INTERVAL)
         self.entrance.close()
         self.rendezvous.homes.leave()
-        if self._workers is not None:
-            self._workers.stop_restarting()
+        if self._pool is not None:
+            self._pool.stop_restarting()
 
     def _drain(self) -> None:
         assert self._drain_until is not None

@@ -62,7 +62,7 @@ class FleetHost(Homes):
         self._other = other
         take_back, tunnels = relay.rendezvous.take_back, relay.uncounted_tunnels
         self._means = Means(self._find, self.links, take_back, tunnels, lambda peer, host: None)
-        relay.rendezvous.join_fleet(self)
+        relay.rendezvous.homes = self
 
     def forward(self, connection: SocketConnection, role: InitRole, other: bytes) -> bool:
         """Forward to the other host."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Callable
 from unittest.mock import Mock
@@ -37,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def harness(path: Path) -> Iterator[Harness]:
-    made = Harness(policy=Steering(PolicyOptions(access=str(path))))
+    made = Harness(make_policy=partial(Steering, options=PolicyOptions(access=str(path))))
     yield made
     made.release()
 
@@ -79,10 +80,10 @@ def test_an_unlisted_key_may_not_accept(harness):
     assert harness.reason_of(peer.connection) is CloseReason.DENIED
 
 
-def test_access_rules_alone_need_no_meters(path):
-    assert not Steering(PolicyOptions(access=str(path))).meters
-    assert Steering(PolicyOptions(rate=1000)).meters
-    assert Steering(PolicyOptions(quota=1000)).meters
+def test_access_rules_alone_need_no_meters(harness, path):
+    assert not Steering(harness.relay, PolicyOptions(access=str(path))).meters
+    assert Steering(harness.relay, PolicyOptions(rate=1000)).meters
+    assert Steering(harness.relay, PolicyOptions(quota=1000)).meters
 
 
 def test_the_name_is_in_the_log(harness):

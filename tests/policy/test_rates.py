@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -92,8 +94,8 @@ def test_short_tunnels_return_what_they_took_in_advance():
 
 @pytest.mark.parametrize("way", ["the peer closes", "the relay closes", "the other end closes"])
 def test_a_tunnel_that_ends_returns_its_tokens(way):
-    policy = Steering(PolicyOptions(rate=MB))
-    with running(policy=policy) as harness:
+    with running(make_policy=partial(Steering, options=PolicyOptions(rate=MB))) as harness:
+        policy: Any = harness.relay._policy
         near, far = harness.tunnel()
         for _ in range(3):
             harness.advance(10.0)  # no end waits any more, and the bucket is full
@@ -101,7 +103,6 @@ def test_a_tunnel_that_ends_returns_its_tokens(way):
         near.send(b"a small message")
         assert far.receive() == b"a small message"
         size = near.connection.received - received
-        assert policy._rates is not None
         bucket = policy._rates._all
         assert bucket.tokens < MB * BURST - size
         if way == "the relay closes":

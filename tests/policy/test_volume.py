@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -40,7 +41,8 @@ def today() -> Calendar:
 @contextlib.contextmanager
 def relay_with(today: Calendar, **options: object) -> Iterator[Harness]:
     """Run a relay with options of its policy."""
-    with running(policy=Steering(PolicyOptions(**options), today)) as harness:  # type: ignore[arg-type]
+    chosen = PolicyOptions(**options)  # type: ignore[arg-type]
+    with running(make_policy=partial(Steering, options=chosen, calendar=today)) as harness:
         yield harness
 
 

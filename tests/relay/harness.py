@@ -23,12 +23,13 @@ from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import LOGGER, RelayLog
 from offset_common.relay.log_format import format_text
-from offset_common.relay.policy import Policy
+from offset_common.relay.policy import Policy, PolicyRelay
 from offset_common.relay.server import Relay
 from offset_common.relay.sockets import set_timeouts
 from offset_common.wire.messages import IncomingConnection, InitConnection, InitRole, RejectConnection
 
 PATIENCE = 30.0  # seconds of real time until a test fails
+MakePolicy = Callable[[PolicyRelay], Policy]
 LONGEST_WAIT = 0.001  # seconds of real time that a round waits for sockets and threads
 IN_TIME, LATE = 0.5, 2.0  # seconds before and after a deadline: they are met a tick or a second late
 
@@ -57,14 +58,19 @@ class ObservedRelay(Relay):
     """A relay that records how its connections end."""
 
     def __init__(
-        self, limits: Limits, clock: Callable[[], float], workers: int, policy: Optional[Policy]
+        self, limits: Limits, clock: Callable[[], float], workers: int, make_policy: MakePolicy
     ) -> None:
         self.ends: list[End] = []
-        super().__init__(Identity.generate(), [], limits, RelayLog(None), clock, workers, policy)
+        super().__init__(Identity.generate(), [], limits, RelayLog(None), clock, workers, make_policy)
 
     def _closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
         self.ends.append(End(connection, reason, detail))
         super()._closed(connection, reason, detail)
+
+
+def no_policy(relay: PolicyRelay) -> Policy:
+    """Return a policy that allows everything."""
+    return Policy()
 
 
 class Harness:
@@ -73,17 +79,17 @@ class Harness:
     Args:
         limits: the relay's.
         workers: processes that forward for tunnels.
-        policy: the operator's.
+        make_policy: makes the operator's.
     """
 
     def __init__(
-        self, limits: Optional[Limits] = None, workers: int = 1, policy: Optional[Policy] = None
+        self, limits: Optional[Limits] = None, workers: int = 1, make_policy: MakePolicy = no_policy
     ) -> None:
         self._now = float(math.ceil(time.monotonic()))
         self.log = LineRecorder()
         LOGGER.addHandler(self.log)
         limits = limits or Limits(handshake_threads=2)
-        self.relay = ObservedRelay(limits, self.clock, workers, policy)
+        self.relay = ObservedRelay(limits, self.clock, workers, make_policy)
         self.identity = self.relay.identity
         self.loop = self.relay.loop
         self.loop.add_periodic(lambda: None, lambda: self.clock() + LONGEST_WAIT)
@@ -323,9 +329,9 @@ def descriptors() -> list[str]:
 
 
 @contextmanager
-def running(limits: Optional[Limits] = None, policy: Optional[Policy] = None) -> Iterator[Harness]:
+def running(limits: Optional[Limits] = None, make_policy: MakePolicy = no_policy) -> Iterator[Harness]:
     """Run a relay; check at the end that no connection is left."""
-    harness = Harness(limits, policy=policy)
+    harness = Harness(limits, make_policy=make_policy)
     try:
         yield harness
         harness.check_end()

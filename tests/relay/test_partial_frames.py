@@ -82,7 +82,7 @@ def test_padded_early_message_waits_for_space(harness: Harness) -> None:
 
 def test_whole_frame_passes_a_meter_that_allows_it() -> None:
     policy = Metered()
-    with running(policy=policy) as harness, full_pool(harness) as pool:
+    with running(make_policy=lambda relay: policy) as harness, full_pool(harness) as pool:
         before = pool.used
         near, far = harness.tunnel()
         message = os.urandom(32 * KIB)

@@ -100,7 +100,7 @@ class LosingHomes(Homes):
 
 @pytest.mark.parametrize("lost", [0, 1])
 def test_end_lost_before_the_join_ends_the_other_in_order(harness: Harness, lost: int) -> None:
-    harness.relay.rendezvous.join_fleet(LosingHomes(lost))
+    harness.relay.rendezvous.homes = LosingHomes(lost)
     ends = harness.tunnel()
     assert harness.reason_of(ends[lost].connection) is CloseReason.CONNECTION_LOST
     assert harness.reason_of(ends[1 - lost].connection) is CloseReason.PARTNER_ENDED

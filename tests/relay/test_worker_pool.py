@@ -378,7 +378,7 @@ def test_relay_whose_workers_cannot_be_started_leaves_nothing(system: System) ->
     before = descriptors()
     system.most = 3
     with pytest.raises(ServiceError, match=r"cannot start 5 worker processes: Resource .*--workers"):
-        WorkerPool(loop, Limits(), 5, Tunnels(), Policy().worker_program(5))
+        WorkerPool(loop, Limits(), 5, Tunnels(), Policy().worker_program)
     assert descriptors() == before
     loop.close()
 
