@@ -22,6 +22,7 @@ from offset_common.wire.frames import FrameReader
 from offset_common.wire.messages import ChannelMessage, KaMessage
 from tests.channel import recorded
 from tests.channel.peers import established
+from tests.support.process import PATIENCE
 from tests.wire import oracle
 
 KEY = bytes(range(32))
@@ -85,7 +86,7 @@ def test_floor_encrypts_every_plaintext_with_its_other_key(name):
         forwarding = threading.Thread(target=_forward_and_close, args=(name, source, inner_sink), daemon=True)
         forwarding.start()
         threading.Thread(target=_send_and_close, args=(sink, frames), daemon=True).start()
-        inner_source.settimeout(20)
+        inner_source.settimeout(PATIENCE)
         received = bytearray()
         while data := inner_source.recv(1 << 20):
             received += data

@@ -17,6 +17,7 @@ import stmgr
 from offset_common.identity import encode_key, load_identity
 from tests.commands import ROOT
 from tests.support.client import fake_server, ticket_for, wait_for_end
+from tests.support.process import PATIENCE
 from tests.support.relay_process import RelayProcess, StartRelay, relay, start_relay
 from tests.terminals import fork_with_terminal
 
@@ -64,7 +65,7 @@ def next_line(watching: subprocess.Popen[str]) -> str:
 def interrupt(watching: subprocess.Popen[str]) -> int:
     with watching:
         watching.send_signal(signal.SIGINT)
-        return watching.wait(20)
+        return watching.wait(PATIENCE)
 
 
 def test_watch_prints_a_line_for_each_check(ticket_file: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.attack.conftest import StartAttack
 from tests.attack.test_log import assert_no_secret
 from tests.support.fault_injection import inject
+from tests.support.process import PATIENCE
 
 EXIT_SOFTWARE = 70
 
@@ -18,6 +19,6 @@ def test_failing_event_loop_ends_the_process(start_attack: StartAttack) -> None:
     for peer in swarm.peers:
         peer.start_handshake()
     swarm.all_end(swarm.peers)
-    assert attack.relay.process.wait(10.0) == EXIT_SOFTWARE
+    assert attack.relay.process.wait(PATIENCE) == EXIT_SOFTWARE
     attack.relay.wait_for_line("PlantedError")
     assert_no_secret(attack.relay)

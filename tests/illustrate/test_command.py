@@ -19,7 +19,7 @@ from offset_common.tickets import RelayTicket
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.commands import run_script, run_stmgr
-from tests.support.process import free_port
+from tests.support.process import PATIENCE, free_port
 from tests.support.relay_process import LOCALHOST, RelayProcess
 
 
@@ -136,7 +136,7 @@ def test_a_connect_before_the_listen_is_tried_again(
 
     monkeypatch.setattr(recorder._Link, "send", send_late)
     monkeypatch.setattr(recorder._Link, "close", close_and_listen)
-    assert len(tell(Recorder(relay.ticket, 20.0).run()).frames) == 35
+    assert len(tell(Recorder(relay.ticket, PATIENCE).run()).frames) == 35
 
 
 def test_a_relay_that_never_stops_sending_is_reported(
@@ -144,4 +144,4 @@ def test_a_relay_that_never_stops_sending_is_reported(
 ) -> None:
     monkeypatch.setattr(recorder, "MAX_FRAMES", 10)
     with pytest.raises(RecordingFailed, match="more frames"):
-        Recorder(relay.ticket, 20.0).run()
+        Recorder(relay.ticket, PATIENCE).run()

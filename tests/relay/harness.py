@@ -28,7 +28,7 @@ from offset_common.relay.server import Relay
 from offset_common.relay.sockets import set_timeouts
 from offset_common.wire.messages import IncomingConnection, InitConnection, InitRole, RejectConnection
 
-PATIENCE = 30.0  # seconds of real time until a test fails
+PATIENCE = 60.0  # seconds of real time until a test fails
 MakePolicy = Callable[[PolicyRelay], Policy]
 LONGEST_WAIT = 0.001  # seconds of real time that a round waits for sockets and threads
 IN_TIME, LATE = 0.5, 2.0  # seconds before and after a deadline: they are met a tick or a second late

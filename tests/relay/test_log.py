@@ -29,6 +29,7 @@ from offset_common.relay.log import (
 )
 from offset_common.relay.log_format import format_time
 from tests.relay.harness import descriptors
+from tests.support.process import PATIENCE
 from tests.support.relay_log import without_time
 from tests.terminals import open_terminal
 
@@ -233,7 +234,7 @@ def test_unread_socket_blocks_nothing() -> None:
     # The log of systemd's journal is a stream socket.
     ours, theirs = socket.socketpair()
     log = RelayLog(theirs.fileno())
-    rescue = threading.Timer(10.0, ours.close)  # a write that blocks would block the test for good
+    rescue = threading.Timer(PATIENCE, ours.close)  # a write that blocks would block the test for good
     rescue.start()
     for number in range(4000):
         log_event(f"{number:06} {'x' * 90}")
@@ -261,7 +262,7 @@ def test_unread_terminal_blocks_nothing() -> None:
         os.set_blocking(theirs, False)
         os.read(ours, 1 << 20)
 
-    rescue = threading.Timer(5.0, unblock)  # a write that blocks would block the test for good
+    rescue = threading.Timer(PATIENCE, unblock)  # a write that blocks would block the test for good
     rescue.start()
     log = RelayLog(theirs)
     for number in range(1000):

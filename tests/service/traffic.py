@@ -13,6 +13,7 @@ from typing import Callable
 from offset_common.wire.messages import InitRole
 from tests.support.node import Endpoint, Node, make_tunnel
 from tests.support.peer import Ended, Peer
+from tests.support.process import PATIENCE
 
 LAST = b"last"
 
@@ -34,7 +35,7 @@ class Tasks:
         """Stop the tasks; check that none failed."""
         self._stopping.set()
         for thread in self._threads:
-            thread.join(30.0)
+            thread.join(PATIENCE)
         assert self.faults == []
 
     def _guard(self, task: Callable[[], None]) -> None:
@@ -153,7 +154,7 @@ class Newcomers(Tasks):
 
     def _greet(self) -> None:
         """Connect, and get the relay's version: nobody may be refused, or reset without an answer."""
-        with socket.create_connection(self._relay.address, 20.0) as sock:
+        with socket.create_connection(self._relay.address, PATIENCE) as sock:
             assert sock.recv(12, socket.MSG_WAITALL) == bytes(7) + b"\4" + bytes(4)
             self.greeted += 1
         self._stopping.wait(0.002)

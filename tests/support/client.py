@@ -92,7 +92,7 @@ def fill(tunnel: Tunnel) -> list[bytes]:
     with contextlib.suppress(TimeoutError):
         while True:
             number = b"%06d" % len(sent)
-            tunnel.send(number + bytes(500_000), timeout=0.3)
+            tunnel.send(number + bytes(500_000), timeout=1.0)
             sent.append(number)
             assert len(sent) < 1000, "sending never waits"
     return sent

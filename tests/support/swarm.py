@@ -13,6 +13,7 @@ from typing import Optional
 from offset_common.wire.messages import InitRole
 from tests.support.channel import KeyPair
 from tests.support.node import Endpoint
+from tests.support.process import PATIENCE
 from tests.support.swarm_peer import SwarmPeer
 
 AT_ONCE = 400  # simultaneous connection attempts: the kernel's accept queue is bounded
@@ -118,7 +119,7 @@ class Swarm:
                 peer.on_proven = then
                 if not peer.ended:
                     peer.start_handshake()
-            assert self.run(partial(_all_settled, new), 30.0), "handshakes are not answered"
+            assert self.run(partial(_all_settled, new)), "handshakes are not answered"
             proven += [peer for peer in new if peer.proven]
         return proven
 
@@ -160,20 +161,20 @@ class Swarm:
         far_source = far_source or source
         listener = self.listen(source=far_source)
         near = self.connect(count, listener.keys.public_key, source=source)
-        assert self.run(lambda: len(listener.messages) >= count, 30.0), "not all were announced"
+        assert self.run(lambda: len(listener.messages) >= count), "not all were announced"
         callers = iter([peer.keys.public_key for peer in near])
         far = self.prove(
             count, [listener.keys], far_source, lambda peer: peer.init(InitRole.ACCEPT, next(callers))
         )
         for number, peer in enumerate(far):
             peer.send(number.to_bytes(8, "big"))
-        assert self.run(lambda: all(peer.messages for peer in near), 30.0), "not all were joined"
+        assert self.run(lambda: all(peer.messages for peer in near)), "not all were joined"
         pairs = [(peer, far[peer.numbers[0]]) for peer in near]
         for peer in near:
             peer.messages.clear()
         return pairs
 
-    def run(self, until: Callable[[], bool], seconds: float = 10.0) -> bool:
+    def run(self, until: Callable[[], bool], seconds: float = PATIENCE) -> bool:
         """Drive the connections until `until` holds; return whether it did in time."""
         deadline = time.monotonic() + seconds
         while not until():
@@ -193,7 +194,7 @@ class Swarm:
         """Drive the connections for a time."""
         self.run(lambda: False, seconds)
 
-    def all_end(self, peers: Iterable[SwarmPeer], seconds: float = 10.0) -> bool:
+    def all_end(self, peers: Iterable[SwarmPeer], seconds: float = PATIENCE) -> bool:
         """Return whether the relay ends all of these in time."""
         peers = list(peers)
         return self.run(lambda: all(peer.ended for peer in peers), seconds)
