@@ -61,11 +61,11 @@ def test_silent_relay_ends_the_connection(monkeypatch):
 @both_ways
 def test_keepalives_go_on_while_nobody_reads(start_relay, monkeypatch, end_to_end):
     module = "offset_common.channel.keepalive"
-    times = (f"{module}:IDLE_TIMEOUT=2.0", f"{module}:KEEPALIVE_INTERVAL=0.3")
+    times = (f"{module}:IDLE_TIMEOUT=5.0", f"{module}:KEEPALIVE_INTERVAL=0.5")
     coarse = [f"offset_common.relay.{module}:COARSE_INTERVAL=0.1" for module in ("event_loop", "connection")]
     relay = start_relay(prefix=inject(*times, *coarse))
-    monkeypatch.setattr(keepalive, "IDLE_TIMEOUT", 2.0)
-    monkeypatch.setattr(keepalive, "KEEPALIVE_INTERVAL", 0.3)
+    monkeypatch.setattr(keepalive, "IDLE_TIMEOUT", 5.0)
+    monkeypatch.setattr(keepalive, "KEEPALIVE_INTERVAL", 0.5)
     monkeypatch.setattr(driver, "QUEUE_SIZE", 1000)
     counts: dict[str, int] = {}
 
@@ -85,7 +85,7 @@ def test_keepalives_go_on_while_nobody_reads(start_relay, monkeypatch, end_to_en
                 connected.send(message)
             # Sending these keepalives takes longer than the idle timeout.
             sent = "sent end to end" if end_to_end else "sent"
-            wait_until(lambda: counts.get(sent, 0) >= 8)
+            wait_until(lambda: counts.get(sent, 0) >= 12)
             accepted.send(b"both sides are alive")
             assert connected.receive(PATIENCE) == b"both sides are alive"
             assert [accepted.receive(PATIENCE) for _ in messages] == messages

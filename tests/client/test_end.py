@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from offset_common.client import ConnectRefused, NotAccepted, Step, accept, connect, tunnel
+from offset_common.client.tunnel import explain_not_joined
 from offset_common.constants import PENDING_CONNECT_TIMEOUT
 from offset_common.errors import ConnectionEnded
 from offset_common.identity import Identity
+from offset_common.wire.messages import InitRole
 from tests.support.client import (
     NUMBER_SIZE,
     both_ways,
@@ -98,11 +99,17 @@ def test_connect_to_nobody_is_reported(relay, end_to_end):
 
 @both_ways
 def test_connect_that_the_relay_ends_late_is_not_accepted(monkeypatch, end_to_end):
-    monkeypatch.setattr(tunnel, "NOT_ACCEPTED_MARGIN", PENDING_CONNECT_TIMEOUT - 0.2)
-    late = threading.Event()
-    with fake_relay(lambda _: late.wait(0.4)) as ticket, refused(NotAccepted, Step.CONNECT, "did not accept"):
+    monkeypatch.setattr(tunnel, "NOT_ACCEPTED_MARGIN", PENDING_CONNECT_TIMEOUT)  # every end is late
+    with fake_relay(lambda _: None) as ticket, refused(NotAccepted, Step.CONNECT, "did not accept"):
         nobody = Identity.generate().public_key
         connect(ticket, Identity.generate(), nobody, end_to_end=end_to_end).receive(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("age", "kind"), [(1.0, ConnectRefused), (PENDING_CONNECT_TIMEOUT - 1.0, NotAccepted)]
+)
+def test_age_of_a_closed_connect_tells_the_reason(age, kind):
+    assert type(explain_not_joined(InitRole.CONNECT, False, age)) is kind
 
 
 @both_ways

@@ -82,6 +82,7 @@ def test_out_of_descriptors_pauses_and_evicts(harness: Harness) -> None:
 def test_accepting_goes_on_at_the_rate_before_the_next_second(harness: Harness) -> None:
     limited = Listener(harness, rate=40)
     limited.connect(80)
+    harness.run_until(lambda: len(harness.relay.admission) == 40)
     harness.run_rounds(20)
     assert len(harness.relay.admission) == 40
     assert limited.sock.fileno() not in harness.loop._selector.get_map(), "it would keep the loop busy"

@@ -15,6 +15,7 @@ from offset_common.relay.listening import listen_on
 from offset_common.relay.log import LOGGER
 from tests.relay.harness import LineRecorder, descriptors
 from tests.support.hosts import needs_ipv6, needs_localhost
+from tests.support.process import free_port
 
 LOCALHOST = Address("127.0.0.1", 0)
 
@@ -141,8 +142,7 @@ def test_address_given_twice_is_refused() -> None:
     ],
 )
 def test_overlapping_addresses_are_refused(hosts: tuple[str, str]) -> None:
-    with socket.create_server(("", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = free_port()
     message = fail(*(Address(host, port) for host in hosts))
     assert "this program already listens on" in message
 
@@ -156,7 +156,6 @@ def test_failure_of_one_address_closes_the_others() -> None:
 
 @needs_ipv6
 def test_both_wildcards_share_a_port() -> None:
-    with socket.create_server(("", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = free_port()
     assert listen(Address("::", port), Address("0.0.0.0", port)) == ["::", "0.0.0.0"]
     assert listen(Address("0.0.0.0", port), Address("::", port)) == ["0.0.0.0", "::"]

@@ -18,7 +18,7 @@ from offset_common.status import http_server
 from offset_common.status.http_server import LINGER_TIME, HttpServer
 from offset_common.status.request import sentence
 from tests.status.relays import read_all
-from tests.support.process import PATIENCE
+from tests.support.process import PATIENCE, wait_until
 from tests.support.relay_process import LOCALHOST
 
 
@@ -35,14 +35,14 @@ class FullSocket(socket.socket):
 
 
 @contextmanager
-def serving(*listeners: socket.socket) -> Iterator[None]:
-    """Answer every request at some sockets with "fine"."""
+def serving(*listeners: socket.socket) -> Iterator[HttpServer]:
+    """Answer every request at some sockets with "fine"; yield the server."""
     server = HttpServer(list(listeners), lambda request: sentence(HTTPStatus.OK, "fine"))
     for each in listeners:
         each.setblocking(False)
     server.start()
     try:
-        yield
+        yield server
     finally:
         server.stop()
 
@@ -63,19 +63,38 @@ def test_descriptors_that_run_out_at_two_sockets_stop_no_status() -> None:
                 assert read_all(client).endswith(b"fine\n")
 
 
-def test_a_body_that_takes_long_does_not_cost_the_answer() -> None:
+class Clock:
+    """A clock that a test advances; it replaces the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_body_that_takes_long_does_not_cost_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(http_server, "time", clock)
     listener = socket.create_server((LOCALHOST, 0))
-    with serving(listener), socket.create_connection(listener.getsockname(), PATIENCE) as sock:
+    with serving(listener) as server, socket.create_connection(listener.getsockname(), PATIENCE) as sock:
+
+        def lingers() -> bool:
+            return [each.deadline for each in list(server._clients)] == [clock.now + LINGER_TIME]
+
         sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: 6000\r\n\r\n")
+        wait_until(lingers, "the answer")
         for _ in range(6):
-            time.sleep(LINGER_TIME / 4)
+            clock.now += LINGER_TIME / 4
             sock.sendall(bytes(1000))
+            wait_until(lingers, "more time for the body")
         assert read_all(sock).startswith(b"HTTP/1.1 ")
 
 
 def test_a_slow_request_is_ended_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "REQUEST_TIME", 0.5)
     listener, stop = socket.create_server((LOCALHOST, 0)), threading.Event()
+    begin = time.monotonic()
     with serving(listener), socket.create_connection(listener.getsockname(), PATIENCE) as sock:
 
         def send_slowly() -> None:
@@ -85,7 +104,6 @@ def test_a_slow_request_is_ended_in_time(monkeypatch: pytest.MonkeyPatch) -> Non
                     sock.sendall(b"A: b\r\n")
 
         sending = threading.Thread(target=send_slowly)
-        begin = time.monotonic()
         sending.start()
         try:
             assert read_all(sock).startswith(b"HTTP/1.1 408 ")
