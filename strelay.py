@@ -104,7 +104,7 @@ def main(argv=None):
     """Run the relay until a signal stops it; return the exit status."""
     signals = Signals()
     signals.install()
-    # Only now, because these imports take a while.
+    # Only now: these imports take a while, and a signal may come meanwhile.
     requirements.check("strelay")
     from offset_common.commands.run_relay import run_strelay
 

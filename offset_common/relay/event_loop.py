@@ -5,6 +5,9 @@
         run turns for a few ms        the connection that has used the least goes first (fair_queue.py)
         run call_soon, and some deadlines
 
+One pass is a *round*. In a *turn*, one connection writes, reads and handles a bounded amount. fair_queue.py
+explains which connections are *light* and which are *busy*.
+
 Other threads call only `call_soon_threadsafe`; a byte through a socketpair wakes the loop.
 
 Idle listeners can wait: a selector of their own is polled once a second (coarse polling), because waking up
@@ -118,7 +121,7 @@ class EventLoop:
         self._periodic.append((task, next_time))
 
     def register(self, sock: socket.socket, events: int, watcher: Watcher) -> None:
-        """Watch `sock` for `watcher`."""
+        """Watch `sock`; when it is ready, `watcher` is called or gets a turn."""
         self._selector.register(sock, events, watcher)
 
     def modify(self, sock: socket.socket, events: int, watcher: Watcher) -> None:
@@ -151,7 +154,7 @@ class EventLoop:
                 entry.light = False
             self.turns.push(entry)
 
-    def light_turn_beside(self, entry: ReadyEntry) -> float:
+    def last_light_turn_beside(self, entry: ReadyEntry) -> float:
         """Return when a light connection other than `entry` last had input, in seconds."""
         return self._other_light_at if id(entry) == self._latest_light else self._latest_light_at
 

@@ -88,7 +88,7 @@ DEADLINES = {
     State.HANDSHAKE: Deadline(HANDSHAKE_TIMEOUT, CloseReason.HANDSHAKE_TIMEOUT),
     State.AWAITING_INIT: Deadline(INIT_TIMEOUT, CloseReason.INIT_TIMEOUT),
     State.PENDING_CONNECT: Deadline(PENDING_CONNECT_TIMEOUT, CloseReason.NOT_ACCEPTED),
-    # Extended by every byte that the peer sends: these two states send no keepalives.
+    # Extended by every byte that the peer sends, in place of the keepalive layer's timeout.
     State.FLUSHING: Deadline(IDLE_TIMEOUT, CloseReason.IDLE),
     # Extended while the peer's system still acknowledges what was sent.
     State.LINGERING: Deadline(LINGER_TIMEOUT, CloseReason.PEER_CLOSED),

@@ -19,7 +19,7 @@ C = TypeVar("C", bound=Closable)
 
 
 class Session(Generic[C]):
-    """The current role of a connection. Each role is a class with its own state.
+    """The behaviour of a connection in one state of its life, and the data that only this state needs.
 
     Args:
         connection: the connection that this session belongs to.

@@ -1,1 +1,1 @@
-"""The roles of a connection: one session class for each state of its life (lifecycle.py)."""
+"""The sessions of a connection: one class for each state of its life (lifecycle.py)."""

@@ -22,8 +22,8 @@ HIGH_WATER = 32 * 1024  # bytes of announcements that may be queued for a slow p
 class Listener(MessageSession):
     """Announces pending connects to the peer, and handles its rejections.
 
-    At most one high-water mark of announcements is queued here for a slow peer, and another one in the
-    kernel. The others are sent when there is room, and only for connects that are still pending. Addresses
+    For a slow peer, at most HIGH_WATER bytes of announcements are queued here, and as many in the kernel.
+    The others are sent when there is room, and only for connects that are still pending. Addresses
     take turns, so that one with thousands of connects does not delay those of others.
 
     Args:
@@ -57,10 +57,10 @@ class Listener(MessageSession):
         """Reject a pending connect, the only request that a listener may make."""
         self._reject(self, RejectConnection.decode(message).public_key)
 
-    def is_newer_than(self, other: Listener, reordered: float) -> bool:
-        """Return whether `other` connected first, and took its role at most `reordered` seconds later."""
+    def is_newer_than(self, other: Listener, within: float) -> bool:
+        """Return whether `other` connected first, and took its role at most `within` seconds later."""
         later = self.connection.started_at > other.connection.started_at
-        return later and other._since - self._since <= reordered
+        return later and other._since - self._since <= within
 
     def announce(self, pending: Iterable[PendingConnect]) -> None:
         """Announce connects to the peer, now or when there is room."""
@@ -96,7 +96,7 @@ class Listener(MessageSession):
         pending = next(iter(of_address))
         del of_address[pending]
         if of_address:
-            self._unannounced[address] = of_address  # the last, now
+            self._unannounced[address] = of_address  # now the last one
         return pending
 
     @property

@@ -1,4 +1,4 @@
-"""The slow path of the relay: it cuts, decrypts, decodes and handles one frame in a turn.
+"""The slow path of the relay: each turn decrypts, decodes and handles one frame.
 
 Tunnels have a fast path of their own (tunnel.py).
 """
@@ -10,7 +10,7 @@ from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import ConnectionSession
 from offset_common.relay.limits import KIB, LIGHT_FRAME
-from offset_common.relay.sessions.partial_frames import reserve_rest, rest_has_arrived, take_rest
+from offset_common.relay.sessions.partial_frames import reserve_rest, reserve_unchecked, rest_has_arrived
 from offset_common.wire.frames import frame_end
 
 READ_SIZE = 4 * KIB  # bytes read in one turn, or the rest of a frame with reserved space
@@ -35,7 +35,7 @@ class MessageSession(ConnectionSession):
         if not reserve_rest(connection):
             if not rest_has_arrived(connection):
                 return
-            take_rest(connection)
+            reserve_unchecked(connection)
         data = connection.read(max(READ_SIZE, connection.input.missing))
         if data is None:
             connection.close(CloseReason.PEER_CLOSED)

@@ -29,12 +29,12 @@ def reserve_rest(connection: SocketConnection, sink: Optional[SocketConnection] 
     if size:
         if _without_space(connection, sink, size) is not None:
             return False
-        take_rest(connection)
+        reserve_unchecked(connection)
     return True
 
 
 def pause_until_space(connection: SocketConnection, sink: Optional[SocketConnection] = None) -> None:
-    """Pause reading until there is space for the rest, here and at the `sink`. Now there must be none."""
+    """Pause reading until there is space for the rest, here and at `sink`; call this while there is none."""
     size = connection.input.needs_reservation()
     holder = _without_space(connection, sink, size)
     assert holder is not None
@@ -59,8 +59,8 @@ def rest_has_arrived(connection: SocketConnection, sink: Optional[SocketConnecti
     return False
 
 
-def take_rest(connection: SocketConnection) -> None:
-    """Reserve space without asking the pool: the next read gets as much of the rest as has arrived."""
+def reserve_unchecked(connection: SocketConnection) -> None:
+    """Reserve space for the rest without asking the pool; the next read gets what has arrived of it."""
     connection.await_bytes(1)
     connection.input.reserve_frame()
 

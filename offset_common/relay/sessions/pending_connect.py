@@ -44,7 +44,7 @@ class PendingConnect(MessageSession):
         age: float = 0.0,
     ) -> None:
         super().__init__(connection)
-        self.since = connection.loop.now - age  # seconds
+        self.since = connection.loop.now - age  # the time at which the peer asked
         self._attended = True  # its listener is there, or has more time to come
         self._ended = ended
         self._early: list[bytes] = []

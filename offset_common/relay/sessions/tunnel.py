@@ -22,8 +22,8 @@ from offset_common.relay.sessions.closing import Flushing
 from offset_common.relay.sessions.partial_frames import (
     pause_until_space,
     reserve_rest,
+    reserve_unchecked,
     rest_has_arrived,
-    take_rest,
 )
 from offset_common.relay.sessions.pending_connect import PendingConnect
 
@@ -33,8 +33,8 @@ FIRST_FRAME_SIZE = 1 * KIB  # bytes, assumed until frames have arrived
 LIGHT_TURN = (1, LARGE_READ)  # of a light connection while others wait, of which there may be thousands
 SHARED_TURN = 128 * KIB  # bytes, of a busy connection while others wait
 LONE_TURN = 512 * KIB  # bytes, while no other connection waits
-MOST_FRAMES = 256  # otherwise
-FRAMES_BESIDE_LIGHT = 12  # while small messages of other connections may have to wait for the end of the turn
+MOST_FRAMES = 256  # of a shared or lone turn ...
+FRAMES_BESIDE_LIGHT = 12  # ... and while small messages of other connections may wait for its end
 FRAMES_READ = 8  # a read has room for at least this many frames of average size: the next may be larger
 LIGHT_INTERVAL = 0.02  # seconds after a light turn in which the next one is likely
 
@@ -94,7 +94,7 @@ class Tunnel(ConnectionSession):
         return self._meter
 
     def start(self) -> None:
-        """Start forwarding, first what was read before."""
+        """Start forwarding, beginning with the input that was read before."""
         connection = self.connection
         if not connection.closed:
             connection.resume_reading()
@@ -129,7 +129,7 @@ class Tunnel(ConnectionSession):
         """Return how many bytes may be read, about `size` at most; if none, pause until `sink` has room."""
         connection = self.connection
         fits = not connection.input.kept or reserve_rest(connection, sink)
-        if not fits and not self._pass_without_space(sink):
+        if not fits and not self._may_pass_without_space(sink):
             return 0
         missing, room = connection.input.missing, sink.output_room
         if room <= 0 and not missing and not self._has_kernel_room(sink):
@@ -145,7 +145,7 @@ class Tunnel(ConnectionSession):
         sink.call_when_writable(self.connection.resume_reading)
         return False
 
-    def _pass_without_space(self, sink: SocketConnection) -> bool:
+    def _may_pass_without_space(self, sink: SocketConnection) -> bool:
         """Return whether the rest of a frame, for which there is no space, passes in this turn; if not, wait.
 
         It needs no space if all of it has arrived, and the system's buffer of `sink` takes it. The system may
@@ -159,7 +159,7 @@ class Tunnel(ConnectionSession):
             needed = max(FREE_BUFFER_SIZE, size - connection.input.kept)
             allowed = needed if self._meter is None else self._meter.allow(needed)
             if allowed == needed:
-                take_rest(connection)
+                reserve_unchecked(connection)
                 return True
             if allowed:
                 pause_until_space(connection, sink)  # the meter stops within the frame
@@ -196,7 +196,7 @@ class Tunnel(ConnectionSession):
         if self.connection.must_be_quick:
             frames, size = LIGHT_TURN
         else:
-            light_lately = loop.now < loop.light_turn_beside(self.connection) + LIGHT_INTERVAL
+            light_lately = loop.now < loop.last_light_turn_beside(self.connection) + LIGHT_INTERVAL
             frames = FRAMES_BESIDE_LIGHT if light_lately else MOST_FRAMES
             size = SHARED_TURN if loop.turns.waiting else LONE_TURN
         if self._frame_size >= OWN_BUFFER_FROM:
@@ -244,7 +244,7 @@ class Tunnels:
 
     def prepare(self, pending: PendingConnect, acceptor: SocketConnection) -> tuple[Tunnel, Tunnel]:
         """Make the two ends of a tunnel, and send the early data to the acceptor; `start` must follow."""
-        connect, accept = self.adopt(pending.connection, acceptor)
+        connect, accept = self.make_ends(pending.connection, acceptor)
         early = pending.take_early_data()
         pending.connection.change_session(Event.ACCEPTED, connect)
         acceptor.change_session(Event.ACCEPT, accept)
@@ -254,7 +254,7 @@ class Tunnels:
         acceptor.send_pending()
         return connect, accept
 
-    def adopt(self, connect: SocketConnection, accept: SocketConnection) -> tuple[Tunnel, Tunnel]:
+    def make_ends(self, connect: SocketConnection, accept: SocketConnection) -> tuple[Tunnel, Tunnel]:
         """Make the two ends of a tunnel; `start` must follow."""
         return (
             Tunnel(connect, accept, self._forwarder, self._make_meter(connect, accept)),

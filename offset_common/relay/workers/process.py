@@ -109,7 +109,7 @@ class Worker:
             connection.adopt(Connection.import_state(end.state), end.input, end.key)
             if end.output:  # before an end starts: if it fails, the other one still delivers its output
                 connection.output.append(end.output, self.loop.now)
-        return self._tunnels.adopt(*connections)
+        return self._tunnels.make_ends(*connections)
 
     def _drop_pair(self, connections: list[SocketConnection], error: Exception) -> None:
         """Close the connections of a pair that could not be restored; they have no session yet."""
