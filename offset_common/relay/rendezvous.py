@@ -278,7 +278,7 @@ class Rendezvous:
             return
         waiting = self.registry.take(self.registry.pending_for(key))
         self.registry.remove_listener(listener, key)
-        self._forward(waiting)
+        self._loop.call_for_each(waiting, self._forward)
         listener.connection.close(CloseReason.REPLACED)
 
     def forward_unattended(self, most: int) -> bool:
@@ -291,7 +291,7 @@ class Rendezvous:
             Whether there are more.
         """
         unattended = self.registry.unattended()
-        self._forward(self.registry.take(unattended[:most]))
+        self._loop.call_for_each(self.registry.take(unattended[:most]), self._forward)
         return len(unattended) > most
 
     def finish_claim(self, key: bytes) -> None:
@@ -302,18 +302,10 @@ class Rendezvous:
 
     def finish_claims(self) -> None:
         """Register all new listeners: the directory cannot be reached."""
-        self._loop.call_for_each(list(self._claiming.items()), self._finish_one_claim)
+        self._loop.call_for_each(list(self._claiming), self.finish_claim)
 
-    def _finish_one_claim(self, claim: tuple[bytes, Listener]) -> None:
-        key, listener = claim
-        if self._claiming.get(key) is listener:  # not a newer one, whose claim may still be answered
-            self.finish_claim(key)
-
-    def _forward(self, waiting: Sequence[tuple[PendingConnect, Connect]]) -> None:
-        """Forward connects that have waited here, oldest first, a few in each round."""
-        self._loop.call_for_each(waiting, self._forward_one)
-
-    def _forward_one(self, waiting: tuple[PendingConnect, Connect]) -> None:
+    def _forward(self, waiting: tuple[PendingConnect, Connect]) -> None:
+        """Forward a connect that has waited here."""
         pending, connect = waiting
         if not pending.connection.closed:
             pending.connection.call(self.homes.forward_pending, pending, connect.target)
