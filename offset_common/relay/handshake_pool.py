@@ -150,13 +150,9 @@ class HandshakePool:
             self._tokens.get()
             if self._closing:
                 return
-            job = self._next_job()
+            with self._lock:
+                job = self._queue.pop()
+                self._queue.charge(job, JOB_COST)
             job.run(lambda: self._queue.waiting > 0)
             self._call_soon(partial(job.done, job))
             del job  # otherwise an idle thread keeps its last job alive
-
-    def _next_job(self) -> HandshakeJob:
-        with self._lock:
-            job = self._queue.pop()
-            self._queue.charge(job, JOB_COST)
-            return job

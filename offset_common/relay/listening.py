@@ -136,19 +136,15 @@ def _bind(resolved: Resolved, sockaddr: SystemAddress, ipv6_only: bool, socket_b
 def _cannot_listen(
     address: Address, sockaddr: SystemAddress, error: OSError, sockets: list[socket.socket]
 ) -> ServiceError:
-    return ServiceError(f"cannot listen on {address}: {_what_to_do(error, address, sockaddr, sockets)}")
-
-
-def _what_to_do(
-    error: OSError, address: Address, sockaddr: SystemAddress, sockets: list[socket.socket]
-) -> str:
+    """Return the error for the operator; `sockets` are those that this program has opened."""
+    own = [show_address(name) for name in (sock.getsockname() for sock in sockets) if overlap(name, sockaddr)]
     if error.errno in _NOT_HERE and _lacks_ipv6(sockaddr[0]):
-        return f"IPv6 is off on this host; use an IPv4 address, such as 0.0.0.0:{address.port}"
-    if error.errno == errno.EADDRINUSE:
-        own = [name for name in (sock.getsockname() for sock in sockets) if overlap(name, sockaddr)]
-        if own:
-            return f"this program already listens on {show_address(own[0])}; give only one of the two"
-    return listen_error_sentence(error, address.port)
+        what = f"IPv6 is off on this host; use an IPv4 address, such as 0.0.0.0:{address.port}"
+    elif error.errno == errno.EADDRINUSE and own:
+        what = f"this program already listens on {own[0]}; give only one of the two"
+    else:
+        what = listen_error_sentence(error, address.port)
+    return ServiceError(f"cannot listen on {address}: {what}")
 
 
 def overlap(one: SystemAddress, other: SystemAddress) -> bool:

@@ -14,23 +14,11 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Callable
 
-
-class Format(Protocol):
-    """Returns the lines of a record."""
-
-    def __call__(
-        self, record: logging.LogRecord, with_time: bool = ..., more: Mapping[str, object] = ...
-    ) -> str:
-        """Return the lines.
-
-        Args:
-            record: a record of `log_event`.
-            with_time: whether to begin with the time; some formats always do.
-            more: fields to append to those of the record.
-        """
-
+Format = Callable[..., str]
+"""Returns the lines of a record of `log_event`, given whether to begin with the time. The argument `more` has
+fields to append to those of the record."""
 
 PRIORITIES = {logging.WARNING: 4, logging.ERROR: 3}
 INFORMATIONAL = 6

@@ -56,11 +56,6 @@ MakeMeter = Callable[[SocketConnection, SocketConnection], Optional[Meter]]
 """Makes the meter of a tunnel end, or None, given the connections that are read and written."""
 
 
-def no_meter(source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
-    """Return None: the tunnel is neither limited nor counted."""
-    return None
-
-
 class Tunnel(ConnectionSession):
     """One end of a tunnel.
 
@@ -71,7 +66,7 @@ class Tunnel(ConnectionSession):
         meter: the meter of this end, if it has one.
     """
 
-    __slots__ = ("_forwarder", "_frame_size", "_meter", "_sink")
+    __slots__ = ("_forwarder", "_frame_size", "_sink", "meter")
 
     state = State.TUNNEL
 
@@ -83,15 +78,10 @@ class Tunnel(ConnectionSession):
         meter: Optional[Meter],
     ) -> None:
         super().__init__(connection)
+        self.meter = meter
         self._forwarder = forwarder
-        self._meter = meter
         self._sink: Optional[SocketConnection] = sink  # None once one end has ended
         self._frame_size = FIRST_FRAME_SIZE  # bytes, the average of the last turn
-
-    @property
-    def meter(self) -> Optional[Meter]:
-        """The meter of this end, or None."""
-        return self._meter
 
     def start(self) -> None:
         """Start forwarding, beginning with the input that was read before."""
@@ -107,16 +97,16 @@ class Tunnel(ConnectionSession):
             sink = self._sink
             frames, size = self._turn_limits()
             most = self._make_room(sink, size)
-            if most and self._meter is not None and not connection.input.backlog:
-                most = self._meter.allow(most)
+            if most and self.meter is not None and not connection.input.backlog:
+                most = self.meter.allow(most)
                 if not most:
                     connection.pause_reading()
             if not most:
                 return
             missing, before = connection.input.missing, connection.received
             data = connection.read(most)
-            if self._meter is not None:
-                self._meter.count(connection.received - before)
+            if self.meter is not None:
+                self.meter.count(connection.received - before)
             if data is None:
                 self.finish(CloseReason.PEER_CLOSED)
                 return
@@ -157,7 +147,7 @@ class Tunnel(ConnectionSession):
             pause_until_space(connection, sink)
         elif rest_has_arrived(connection, sink) and self._has_kernel_room(sink):
             needed = max(FREE_BUFFER_SIZE, size - connection.input.kept)
-            allowed = needed if self._meter is None else self._meter.allow(needed)
+            allowed = needed if self.meter is None else self.meter.allow(needed)
             if allowed == needed:
                 reserve_unchecked(connection)
                 return True
@@ -221,8 +211,8 @@ class Tunnel(ConnectionSession):
     def _separate(self) -> Optional[SocketConnection]:
         """Stop reading, and forget the other end; return it if it does not know that this end has ended."""
         sink, self._sink = self._sink, None
-        if sink is not None and self._meter is not None:
-            self._meter.end()
+        if sink is not None and self.meter is not None:
+            self.meter.end()
         return sink
 
 
@@ -233,7 +223,7 @@ class Tunnels:
         make_meter: makes the meters of their ends.
     """
 
-    def __init__(self, make_meter: MakeMeter = no_meter) -> None:
+    def __init__(self, make_meter: MakeMeter = lambda source, sink: None) -> None:
         self._make_meter = make_meter
         self._forwarder = Forwarder(RECEIVE_BUFFER_SIZE, perf_counter)
 
