@@ -162,7 +162,7 @@ class Arrivals:
             address=order.address.text,
             other_host=host,
         )
-        peer.call(self._relay.rendezvous.enter_forwarded, peer, order.role, order.other, order.age)
+        peer.call(self._relay.rendezvous.add_forwarded, peer, order.role, order.other, order.age)
 
     def _obstacle(self, order: Order) -> Optional[Answer]:
         """Return the answer if nothing here matches or there is no room; None to admit the peer."""

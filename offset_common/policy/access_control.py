@@ -11,7 +11,7 @@ from offset_common.relay.lifecycle import State
 from offset_common.wire.messages import InitRole
 
 # A connection in its handshake is checked afterwards, as the pool may have it; the others are already ending.
-UNCONCERNED = (State.HANDSHAKE, State.FLUSHING, State.LINGERING, State.CLOSED)
+NOT_CHECKED = (State.HANDSHAKE, State.FLUSHING, State.LINGERING, State.CLOSED)
 
 
 class AccessControl:
@@ -54,7 +54,7 @@ class AccessControl:
 
     def finish_denied(self, connection: SocketConnection) -> None:
         """Finish a connection if the rules now deny it."""
-        if connection.session.state not in UNCONCERNED and self._denies(connection):
+        if connection.session.state not in NOT_CHECKED and self._denies(connection):
             self.finished += 1
             connection.finish(CloseReason.DENIED)
 

@@ -77,8 +77,8 @@ class Rendezvous:
         self._refused: Sequence[InitRole] = ()  # roles that are now for another process, or for none
         self._claiming: dict[bytes, Listener] = {}  # no connect can find them yet
 
-    def enter(self, connection: SocketConnection) -> None:
-        """Wait for the role of a connection whose peer has just proven its key."""
+    def await_init(self, connection: SocketConnection) -> None:
+        """Wait for the InitConnection of a peer that has just proven its key."""
         self.authenticated += 1
         if self._admission.authenticate(connection):
             connection.change_session(Event.AUTHENTICATE, AwaitingInit(connection, self._take_role))
@@ -248,7 +248,7 @@ class Rendezvous:
 
     # Other hosts: only offset_common/fleet calls the public methods.
 
-    def enter_forwarded(self, connection: SocketConnection, role: InitRole, other: bytes, age: float) -> None:
+    def add_forwarded(self, connection: SocketConnection, role: InitRole, other: bytes, age: float) -> None:
         """Give a new connection the role that its peer asked another host for.
 
         Args:

@@ -109,7 +109,7 @@ class Relay:
             self.admission,
             self.totals,
             self._handshakes,
-            self.rendezvous.enter,
+            self.rendezvous.await_init,
             sockets,
             balancers,
         )

@@ -146,7 +146,7 @@ class Harness:
                 event = sink.next_event(self.loop.now)
                 assert event is None or isinstance(event, HandshakeCompleted)
         connection.adopt(server, b"")
-        self.relay.rendezvous.enter(connection)
+        self.relay.rendezvous.await_init(connection)
         peer = TestPeer(self, connection, theirs, client, identity)
         self.peers.append(peer)
         return peer

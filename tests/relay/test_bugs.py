@@ -34,7 +34,7 @@ def bug(*_: object, **__: object) -> None:
 
 @pytest.fixture
 def check_others(harness: Harness) -> Callable[[], None]:
-    """Make a tunnel and a listener; return a check that they and newcomers are served."""
+    """Make a tunnel and a listener; return a check that they and new connections are served."""
     near, far = harness.tunnel()
     listener = harness.listener()
 

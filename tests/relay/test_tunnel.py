@@ -175,7 +175,7 @@ def test_light_turns_unpack_no_large_frame(harness: Harness, monkeypatch: pytest
     harness.run_until(lambda: len(unpacked) == len(large))
 
 
-def test_light_listener_has_another_turn_for_a_large_frame(harness: Harness) -> None:
+def test_light_listener_gets_another_turn_for_a_large_frame(harness: Harness) -> None:
     listener = harness.listener()
     for padding in (0, 100):
         listener.write(keepalive_frame(listener, padding))

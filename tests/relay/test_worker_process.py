@@ -212,7 +212,7 @@ def test_bug_in_taking_a_pair_ends_that_pair_alone(
 
 
 @pytest.mark.parametrize("arrived", [0, 1])
-def test_pair_without_its_sockets_is_lost_alone(harness: Harness, front: Front, arrived: int) -> None:
+def test_only_the_pair_without_its_sockets_is_lost(harness: Harness, front: Front, arrived: int) -> None:
     near, far = harness.tunnel()
     datagram = encode_pair(end_of(near.connection, 6), end_of(far.connection, 7))
     assert datagram is not None
