@@ -15,24 +15,24 @@ _PROTOCOLS = [
     (rb"HTTP/", "HTTP response"),
     (rb"[\x14-\x17]\x03[\x00-\x04]", "TLS"),
     (rb"SSH-", "SSH"),
-    (rb"PROXY |\r\n\r\n\x00\r\nQ", "PROXY protocol header"),
+    (rb"PROXY |\r\n\r\n\x00", "PROXY protocol header"),
     (rb"\x05[\x01-\x10]", "SOCKS"),
     (rb"\x04[\x01\x02].{5}", "SOCKS"),
     (rb"\x03\x00\x00.{5}", "Remote Desktop (RDP)"),
     (rb"\x00.{3}[\xfe\xff]SMB", "Windows file sharing (SMB)"),
     (rb"\x00\x00..(\x04\xd2\x16[\x2e-\x30]|\x00\x03\x00\x00)", "PostgreSQL"),
     (rb"\x10.\x00[\x04\x06]MQ", "MQTT"),
-    (rb"\*[0-9]+\r\n\$", "Redis"),
+    (rb"\*[0-9]+\r\n", "Redis"),
     (rb"\xff[\xfb-\xfe]", "Telnet"),
     (rb"\x13BitTorr", "BitTorrent"),
-    (rb"[\t\r\n -~]+$", "plain text"),
+    (rb"[\t -~]*\r?\n|[\t -~]+$", "plain text"),
 ]
 _TABLE = [(re.compile(pattern, re.DOTALL), name) for pattern, name in _PROTOCOLS]
 
 # Messages of fewer than eight bytes whose senders then wait for an answer: SOCKS 5, alerts of TLS, and lines
 # of text.
 _WHOLE_SHORT_MESSAGE = re.compile(
-    rb"\x05\x01.|\x05\x02..|\x05\x03...|\x15\x03.\x00\x02..|[\t -~]*\r?\n", re.DOTALL
+    rb"\x05\x01.|\x05\x02..|\x05\x03...|\x15\x03[\x00-\x04]\x00\x02..|[\t -~]*\r?\n", re.DOTALL
 )
 
 

@@ -68,6 +68,19 @@ def test_protocol_is_recognized(name: str, data: bytes) -> None:
     assert refuse(data) == f"not an Offset peer: {name}"
 
 
+def test_name_does_not_depend_on_how_many_bytes_come_first() -> None:
+    strangers = [data for recordings in RECORDED.values() for data in recordings]
+    strangers += [b"hello\n\xce\xce\xce", b"\n\xce\xce\xce\xce\xce\xce\xce", b"*1\r\nPING"]
+    strangers += [b"\x15\x03\x05\x00\x02\x01\x01\x01", b"\x05\x01\x02\xce\xce\xce\xce\xce"]
+    for data in strangers:
+        for size in range(1, 8):
+            connection = Connection(Identity.generate(), 0.0)
+            connection.receive_data(data[:size])
+            may_be_typed = b"\r\n\r\n".startswith(data[:size])  # or it begins a PROXY header
+            if not connection.needs_data() and not may_be_typed:
+                assert refuse(data[:size]) == refuse(data)
+
+
 def test_unknown_protocol_is_shown_in_hex() -> None:
     first = bytes.fromhex("a1b2c3d4e5f60718")
     assert refuse(first + b"more") == "not an Offset peer: unknown protocol, first bytes a1b2c3d4e5f60718"
