@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import stmgr
-from offset_common import requirements
+from offset_common import __version__, requirements
 from offset_common.commands.manage_files import COMMANDS
 from tests.commands import ROOT, Outcome, run_python
 
@@ -158,6 +159,27 @@ def test_a_script_without_its_package_says_so(script, tmp_path):
     # Without site-packages, in which the package may be installed.
     refusal = refusal_of_help("-S", alone, tmp_path)
     assert refusal.startswith(f"{script[:-3]}: the package offset_common is not found; leave {script} in")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_link_in_the_path_runs_the_script(script, tmp_path):
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    link = tmp_path / script[:-3]
+    link.symlink_to(ROOT / script)
+    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"}
+    shown = subprocess.run([link, "--version"], cwd="/", env=path, capture_output=True, text=True, timeout=90)
+    assert (shown.stdout, shown.stderr) == (f"{link.name} {__version__}\n", "")
+
+
+@pytest.mark.parametrize("folder", ["examples", "tools", "container", ".ci"])
+def test_files_that_name_their_interpreter_can_be_executed(folder):
+    programs = [
+        path for path in (ROOT / folder).iterdir() if path.is_file() and path.read_bytes()[:2] == b"#!"
+    ]
+    assert programs
+    assert [path.name for path in programs if not os.access(path, os.X_OK)] == []
 
 
 def test_nothing_is_reported_on_this_machine():
