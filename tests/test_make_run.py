@@ -140,7 +140,7 @@ def make_without_index(venv: Path, **variables: str) -> str:
         env={**environment(), "PIP_NO_INDEX": "1", **variables},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=4 * PATIENCE,  # with pip, an environment takes some seconds on an idle machine
     )
     assert done.returncode != 0
     return done.stderr

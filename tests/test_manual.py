@@ -22,7 +22,7 @@ def manual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory with the man pages and completions."""
     directory = tmp_path_factory.mktemp("manual")
     subprocess.run(
-        [sys.executable, "-m", "tools.manual", str(directory)], cwd=ROOT, check=True, timeout=PATIENCE
+        [sys.executable, "-m", "tools.manual", str(directory)], cwd=ROOT, check=True, timeout=4 * PATIENCE
     )
     return directory
 
