@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from offset_common.client import Tunnel, connect, driver, listen
 from offset_common.errors import ConnectError, ConnectionEnded
 from offset_common.identity import Identity
+from offset_common.tickets import RelayTicket
 from tests.support.client import client_threads, fake_relay, open_descriptors, start_listening, tunnel_pair
+from tests.support.peer import Peer
 from tests.support.process import PATIENCE, wait_until
 from tests.support.relay_process import RelayProcess
 
@@ -23,17 +26,32 @@ def short_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "END_TIMEOUT", BOUND)
 
 
+@contextmanager
+def relay_that_never_reads() -> Iterator[tuple[RelayTicket, threading.Event]]:
+    """Run a relay that reads nothing after an InitConnection, and never closes the connection.
+
+    Yield its ticket and an event: the InitConnection has arrived.
+    """
+    arrived, done = threading.Event(), threading.Event()
+
+    def serve(_: Peer) -> None:
+        arrived.set()
+        done.wait(PATIENCE)
+
+    with fake_relay(serve) as ticket:
+        try:
+            yield ticket, arrived
+        finally:
+            done.set()
+
+
 @pytest.fixture
 def silent_relay() -> Iterator[Tunnel]:
-    """A tunnel through a relay that reads nothing and never closes the connection."""
-    done = threading.Event()
-    key = Identity.generate().public_key
-    try:
-        with fake_relay(lambda _: done.wait(PATIENCE)) as ticket:
-            yield connect(ticket, Identity.generate(), key)
-            done.set()
-    finally:
-        done.set()
+    """A tunnel through such a relay."""
+    with relay_that_never_reads() as (ticket, arrived):
+        tunnel = connect(ticket, Identity.generate(), Identity.generate().public_key)
+        assert arrived.wait(PATIENCE)
+        yield tunnel
 
 
 def test_closed_tunnel_releases_its_resources(silent_relay: Tunnel) -> None:
@@ -54,11 +72,11 @@ def test_closed_tunnel_ends_with_unsent_messages(silent_relay: Tunnel) -> None:
 
 
 def test_closed_listener_ends_within_the_bound() -> None:
-    done = threading.Event()
-    with fake_relay(lambda _: done.wait(PATIENCE)) as ticket:
-        listen(ticket, Identity.generate()).close(timeout=None)
+    with relay_that_never_reads() as (ticket, arrived):
+        listener = listen(ticket, Identity.generate())
+        assert arrived.wait(PATIENCE)
+        listener.close(timeout=None)
         assert client_threads() == 0
-        done.set()
 
 
 def test_close_returns_after_its_own_timeout(silent_relay: Tunnel, monkeypatch: pytest.MonkeyPatch) -> None:

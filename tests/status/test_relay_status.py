@@ -35,6 +35,7 @@ def run(url: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
 def test_command_shows_what_the_page_shows(
     relay: RelayWithStatus, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    relay.wait_until_empty()  # the connections of earlier tests have ended
     with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
         make_tunnel(caller, callee, callee.listen())
         status, out, err = run(relay.url, capsys)
