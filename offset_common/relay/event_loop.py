@@ -105,7 +105,7 @@ class EventLoop:
         self._serving: Optional[ReadyEntry] = None
         self._serve_again = False  # the connection being served wants another turn
         self._stopped = False
-        self._wake_up_sent = False
+        self._waiting = False  # `run_once` waits, or is about to; a thread must wake it
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
@@ -169,8 +169,8 @@ class EventLoop:
     def call_soon_threadsafe(self, task: Callable[[], None]) -> None:
         """Run `task` in the loop's thread. This is the only method that other threads may call."""
         self._tasks.append(task)
-        if not self._wake_up_sent:
-            self._wake_up_sent = True
+        if self._waiting:
+            self._waiting = False  # one byte is enough for all threads
             self.wake()
 
     def wake(self) -> None:
@@ -186,8 +186,6 @@ class EventLoop:
             self._wake_reader.recv(4096)
         except BlockingIOError:
             pass
-        # Reset the flag after recv. Otherwise a byte sent in between is lost while the flag stays set.
-        self._wake_up_sent = False
 
     def stop(self) -> None:
         """Make `run` return after the current round."""
@@ -203,9 +201,11 @@ class EventLoop:
 
     def run_once(self) -> None:
         """Run one round: wait for something to happen, and handle it."""
+        self._waiting = True  # before `_tasks` is examined: a thread may add a task in between
         wait = self._time_to_wait()
         started = perf_counter()
         events = self._selector.select(wait)
+        self._waiting = False
         if wait:
             started = perf_counter()
         self.now = self._clock()

@@ -8,7 +8,6 @@ import selectors
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -349,21 +348,30 @@ def test_tasks_of_many_threads_all_run_once(endless_wait: None) -> None:
     loop.close()
 
 
-def test_task_that_runs_before_its_wake_up_loses_no_later_one(loop: EventLoop) -> None:
-    class LoopIsFaster(deque):  # type: ignore[type-arg]
-        """The loop's thread runs the task before the other thread continues."""
+def test_task_that_comes_just_before_the_wait_ends_it(
+    loop: EventLoop, endless_wait: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[int] = []
+    time_to_wait = loop._time_to_wait
 
-        def append(self, task: object) -> None:
-            super().append(task)
-            loop.run_once()
+    def another_thread_is_faster() -> float:
+        wait = time_to_wait()
+        for number in range(2):
+            loop.call_soon_threadsafe(lambda number=number: done.append(number))  # type: ignore[misc]
+        return wait
 
-    loop._tasks = LoopIsFaster()
-    loop.call_soon_threadsafe(lambda: None)
-    loop._tasks = deque()
-    loop.run_once()
+    with monkeypatch.context() as race:
+        race.setattr(loop, "_time_to_wait", another_thread_is_faster)
+        loop.run_once()
+    assert done == [0, 1]
+
+
+def test_task_of_another_thread_sends_no_wake_up_to_a_busy_loop(loop: EventLoop) -> None:
+    done: list[int] = []
+    loop.call_soon_threadsafe(lambda: done.append(1))
     assert select.select([loop._wake_reader], [], [], 0)[0] == []
-    loop.call_soon_threadsafe(lambda: None)
-    assert select.select([loop._wake_reader], [], [], 0)[0] == [loop._wake_reader]
+    loop.run_once()
+    assert done == [1]
 
 
 def test_task_that_reschedules_itself_delays_no_other(loop: EventLoop) -> None:
