@@ -171,6 +171,13 @@ def os_error_sentence(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
+def missing_sentence(path: str, sentence: str) -> str:
+    """Return a sentence about a missing file or directory, or why a path with `~` leads to none."""
+    if path.startswith("~"):
+        return "only a shell replaces ~, and only at the start of a word; write the whole path"
+    return sentence
+
+
 def listen_error_sentence(error: OSError, port: int) -> str:
     """Return why a program cannot listen on an address, and what to do."""
     if error.errno == errno.EADDRINUSE:

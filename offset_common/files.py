@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Union
 
-from offset_common.errors import FileError, os_error_sentence
+from offset_common.errors import FileError, missing_sentence, os_error_sentence
 from offset_common.file_access import refusal
 from offset_common.file_kinds import kind_of_bytes
 
@@ -70,7 +70,8 @@ def open_file(path: AnyPath) -> Iterator[Any]:
     except IsADirectoryError as error:
         raise FileError(name, "this is a directory; give the name of a file in it") from error
     except FileNotFoundError as error:
-        raise FileError(name, "there is no file with this name; check the name and the directory") from error
+        reason = "there is no file with this name; check the name and the directory"
+        raise FileError(name, missing_sentence(name, reason)) from error
     except (OSError, ValueError) as error:
         raise FileError(name, _reason(name, error)) from error
 
@@ -145,7 +146,7 @@ def write_new_file(path: AnyPath, content: Union[str, bytes], *, private: bool) 
         reason = f"the directory {directory} is missing; create it first"
         if target.parent.is_dir():  # such as /proc
             reason = f"no file can be created in the directory {directory}; choose another one"
-        raise FileError(name, reason) from error
+        raise FileError(name, missing_sentence(name, reason)) from error
     except (OSError, ValueError) as error:
         raise FileError(name, _reason(name, error)) from error
 

@@ -286,3 +286,12 @@ def test_an_unreadable_file_is_reported(name, reason, tmp_path):
     with pytest.raises(FileError) as caught:
         read_file(tmp_path / name)
     assert str(caught.value) == f"{tmp_path / name}: {reason}"
+
+
+@pytest.mark.parametrize("use", [read_file, lambda path: write_new_file(path, "x", private=False)])
+def test_a_tilde_that_no_shell_replaced_is_explained(use, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError) as caught:
+        use("~/relay.ident")
+    expected = "only a shell replaces ~, and only at the start of a word; write the whole path"
+    assert str(caught.value) == f"~/relay.ident: {expected}"

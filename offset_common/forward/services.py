@@ -20,6 +20,7 @@ from offset_common.errors import (
     ServiceError,
     UsageError,
     listen_error_sentence,
+    missing_sentence,
     os_error_sentence,
     quote,
 )
@@ -136,6 +137,8 @@ def parse_places(words: Sequence[str]) -> list[Place]:
 
 def _split(word: str) -> tuple[str, str]:
     name, equals, text = word.rpartition("=")
+    if text.startswith("~"):
+        raise UsageError(f"{quote(word)}: {missing_sentence(text, '')}")
     if equals and not is_name(name):
         raise UsageError(
             f"{quote(name)} is not a valid service name;"

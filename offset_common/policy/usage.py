@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from offset_common.constants import PUBLIC_KEY_SIZE
-from offset_common.errors import FileError, os_error_sentence
+from offset_common.errors import FileError, missing_sentence, os_error_sentence
 
 TOTAL = b""
 """The key of the row for all tunnels together."""
@@ -155,7 +155,8 @@ def read_usage(path: str, month: str = "") -> list[Row]:
         FileError: the file is missing, locked, or of another kind.
     """
     if not Path(path).is_file():
-        raise FileError(path, "there is no file with this name; give the one of strelay.py --usage")
+        reason = "there is no file with this name; give the one of strelay.py --usage"
+        raise FileError(path, missing_sentence(path, reason))
     order = "ORDER BY month, key != x'', received + sent DESC, key"
     try:
         with _errors_of(path), contextlib.closing(_connect(Path(path), "ro")) as database:
@@ -217,7 +218,8 @@ def _errors_of(path: str) -> Iterator[None]:
     try:
         directory = Path(path).absolute().parent
         if not directory.is_dir():
-            raise FileError(path, f"the directory {str(directory)!r} is missing; create it first")
+            reason = f"the directory {str(directory)!r} is missing; create it first"
+            raise FileError(path, missing_sentence(path, reason))
         if Path(path).is_dir():
             raise FileError(path, "this is a directory; give the name of a file in it")
         if Path(path).exists() and not Path(path).is_file():

@@ -60,6 +60,7 @@ def test_places_are_read(words: list[str], places: list[Place]) -> None:
         (["=22"], "is not a valid service name"),
         (["foo"], "'foo' names no port; write it as in ssh=22, or foo:22 for a port of the host foo"),
         (["ssh=foo"], "'ssh=foo' names no port; write it as in ssh=22, or ssh=foo:22"),
+        (["db=~/x.sock"], r"'db=~/x.sock': only a shell replaces ~, .*; write the whole path"),
         (["x=22", "x=23"], "two services are called 'x'"),
         (["22", "localhost:22"], "two services are called '22'"),
         ([f"s{number}={number}" for number in range(1, 70)], "at most 64"),
@@ -116,6 +117,7 @@ def test_unavailable_place_is_explained(tmp_path: Path) -> None:
         (["70000"], "has the port 70000"),
         (["=1"], "is not a valid service name"),
         (["x=", "1"], "names no port or path"),
+        (["db=~/x.sock"], "only a shell replaces ~"),
     ],
 )
 def test_invalid_place_is_explained(words: list[str], reason: str) -> None:

@@ -176,6 +176,13 @@ def test_a_missing_directory_is_reported(tmp_path):
         UsageFile(str(tmp_path / "no" / "usage.db")).load(MAY)
 
 
+def test_a_tilde_in_the_name_of_the_file_is_explained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for use in (lambda path: UsageFile(path).check(), read_usage):
+        with pytest.raises(FileError, match=r"^~/usage\.db: only a shell replaces ~"):
+            use("~/usage.db")
+
+
 class Reports:
     """The reports of a writer, which a test waits for."""
 
