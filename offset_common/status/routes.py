@@ -72,7 +72,9 @@ class Routes:
         """
         if not self._any_host and not _is_local(request.host):
             raise RequestError(
-                HTTPStatus.FORBIDDEN, "only localhost and IP addresses are valid host names here"
+                HTTPStatus.FORBIDDEN,
+                "only localhost and IP addresses are valid host names here; use one in the URL, or let the"
+                " proxy in front of the relay set the Host header to localhost",
             )
         if request.path not in self._paths:
             raise RequestError(HTTPStatus.NOT_FOUND, f"the only paths are {', '.join(self._paths)}")

@@ -66,7 +66,7 @@ def assert_unharmed(relay: RelayWithStatus) -> None:
             400,
             b"at most 100 characters",
         ),
-        (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403, b"only localhost and IP addresses"),
+        (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403, b"set the Host header to localhost"),
         (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431, b"too many headers"),
         (b"GET / HTTP/1.1\r\nA: " + b"b" * 9000, 431, b"over 8192 bytes"),
         (b"G" * 9000, 431, b"over 8192 bytes"),

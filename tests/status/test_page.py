@@ -190,6 +190,20 @@ def test_nothing_is_loaded_from_elsewhere(scene: Scene) -> None:
     assert {name.split("?")[0] for name in names} <= {f"{scene.relay.url}/status.json", "data:,"}
 
 
+def test_a_browser_without_scripts_is_told_what_to_do(scene: Scene) -> None:
+    page = scene.page
+    page.switch_to.new_window("tab")
+    page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    page.get(scene.relay.url + "/")
+    root = page.execute_cdp_cmd("DOM.getDocument", {"depth": 0})["root"]["nodeId"]
+    found = page.execute_cdp_cmd("DOM.querySelector", {"nodeId": root, "selector": "#state"})
+    state = page.execute_cdp_cmd("DOM.getOuterHTML", found)["outerHTML"]
+    page.close()
+    page.switch_to.window(page.window_handles[0])
+    assert "This page needs JavaScript" in state
+    assert "stmgr.py relay-status shows the same" in state
+
+
 def test_a_relay_that_is_gone_is_reported(scene: Scene, tmp_path: Path) -> None:
     page, first = scene.page, scene.page.current_window_handle
     page.switch_to.new_window("tab")
