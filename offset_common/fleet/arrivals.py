@@ -172,7 +172,7 @@ class Arrivals:
             self._relay.rendezvous.finish_claim(order.other)  # that host has found its claim
             if registry.listener_of(order.other) is None:
                 return Answer(CloseReason.NO_LISTENER, not_here=True)
-        elif not registry.has_connect(order.other, order.key):
+        elif registry.oldest_connect(order.other, order.key) is None:
             not_here = registry.listener_of(order.key) is None
             return Answer(CloseReason.NO_PENDING_CONNECT, not_here=not_here)
         reason = self._relay.admission.make_room(order.address)

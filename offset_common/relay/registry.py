@@ -4,8 +4,9 @@ The registry stores listeners, pending connects and tunnel ends as hashable ids 
 
     listen(K)     the newest listener of K replaces an older one, and takes over its pending connects
     connect(K)    the connect waits for K's listener, present or not; or it is refused
-    accept(C)     the oldest connect from C to the accepting key is taken; or there is none
-    reject(C)     likewise
+    accept(C)     the oldest connect from C to the accepting key; or why there is no tunnel
+
+A connect that is accepted, rejected or evicted stays until `remove_connect`.
 
 Source: section 7 of docs/protocol.md.
 """
@@ -95,10 +96,6 @@ class Registry(Generic[L, P, T]):
         """Return whether a connect waits for the listener of `key`."""
         return key in self._of_target
 
-    def has_connect(self, source: bytes, target: bytes) -> bool:
-        """Return whether a connect from `source` waits for the listener of `target`."""
-        return (source, target) in self._of_pair
-
     def unattended(self) -> list[P]:
         """Return the connects that wait for absent listeners: the oldest of each address first."""
         of_address: Counter[str] = Counter()
@@ -132,7 +129,6 @@ class Registry(Generic[L, P, T]):
             evicted = self._newest_of_most(connect)
             if evicted is None:
                 return CloseReason.LIMIT_PENDING
-            self.remove_connect(evicted)
         self._connects[pending] = connect
         self._of_pair.setdefault((connect.source, connect.target), {})[pending] = None
         self._of_target.setdefault(connect.target, {})[pending] = None
@@ -140,21 +136,18 @@ class Registry(Generic[L, P, T]):
         return self._listeners.get(connect.target), evicted
 
     def accept(self, key: bytes, source: bytes) -> Union[CloseReason, P]:
-        """Remove and return the oldest connect from `source` to `key`, or return why there is no tunnel."""
-        pending = self._oldest(source, key)
+        """Return the oldest connect from `source` to `key`, or why there is no tunnel."""
+        pending = self.oldest_connect(source, key)
         if pending is None:
             return CloseReason.NO_PENDING_CONNECT
         if self._has_all_tunnels(key):
             return CloseReason.LIMIT_TUNNELS
-        self.remove_connect(pending)
         return pending
 
-    def reject(self, key: bytes, source: bytes) -> Optional[P]:
-        """Remove and return the oldest connect from `source` to `key`, or return None if it has ended."""
-        pending = self._oldest(source, key)
-        if pending is not None:
-            self.remove_connect(pending)
-        return pending
+    def oldest_connect(self, source: bytes, target: bytes) -> Optional[P]:
+        """Return the oldest connect from `source` that waits for the listener of `target`, or None."""
+        of_pair = self._of_pair.get((source, target), ())
+        return min(of_pair, key=lambda each: self._connects[each].since, default=None)
 
     def remove_connect(self, pending: P) -> Optional[L]:
         """Forget `pending`; return the listener that it waited for, or None."""
@@ -197,10 +190,6 @@ class Registry(Generic[L, P, T]):
     def _has_all_tunnels(self, key: bytes) -> bool:
         """Return whether `key` may have no more tunnels, if all its pending connects are accepted."""
         return self._tunnels_of_key[key] + self._of_source[key] >= self._limits.tunnels_per_key
-
-    def _oldest(self, source: bytes, target: bytes) -> Optional[P]:
-        of_pair = self._of_pair.get((source, target), ())
-        return min(of_pair, key=lambda each: self._connects[each].since, default=None)
 
     def _newest_of_most(self, new: Connect) -> Optional[P]:
         """Return the newest connect of the address with the most for a listener; None if that is `new`."""

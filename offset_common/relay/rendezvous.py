@@ -124,7 +124,7 @@ class Rendezvous:
         if age is None and self._forward_to_home(connection, role, other):
             return
         if role is InitRole.CONNECT:
-            self._wait(PendingConnect(connection, self._connect_ended, age=age or 0.0), other, Event.CONNECT)
+            self._wait(PendingConnect(connection, self._remove_connect, age=age or 0.0), other, Event.CONNECT)
         else:
             self._join(connection, other)
 
@@ -133,7 +133,7 @@ class Rendezvous:
         if role is InitRole.CONNECT:
             matched = self.registry.listener_of(other) is not None
         else:
-            matched = self.registry.has_connect(other, connection.key)
+            matched = self.registry.oldest_connect(other, connection.key) is not None
         return not matched and self.homes.forward(connection, role, other)
 
     def _listen(self, connection: SocketConnection) -> None:
@@ -175,8 +175,6 @@ class Rendezvous:
             return
         listener, evicted = decision
         if evicted is not None:
-            if listener is not None:
-                listener.withdraw(evicted)
             evicted.connection.close(CloseReason.LIMIT_PENDING)
         if listener is not None:
             listener.announce([pending])
@@ -189,9 +187,7 @@ class Rendezvous:
         if isinstance(pending, CloseReason):
             connection.close(pending)
             return
-        listener = self.registry.listener_of(connection.key)
-        if listener is not None:
-            listener.withdraw(pending)
+        self._remove_connect(pending)
         ends = (pending.connection, connection)
         for end in ends:
             self.registry.add_tunnel_end(end, end.key)
@@ -218,9 +214,8 @@ class Rendezvous:
 
     def _reject(self, listener: Listener, source: bytes) -> None:
         """Close the oldest connect from `source` that waits for `listener`."""
-        pending = self.registry.reject(listener.connection.key, source)
+        pending = self.registry.oldest_connect(source, listener.connection.key)
         if pending is not None:
-            listener.withdraw(pending)
             pending.connection.close(CloseReason.REJECTED)
 
     def _has_pending(self, listener: Listener) -> bool:
@@ -240,8 +235,8 @@ class Rendezvous:
             lambda pending: pending.connection.close(CloseReason.LISTENER_ENDED),
         )
 
-    def _connect_ended(self, pending: PendingConnect) -> None:
-        """Forget `pending`."""
+    def _remove_connect(self, pending: PendingConnect) -> None:
+        """Forget a connect that is accepted or has ended."""
         listener = self.registry.remove_connect(pending)
         if listener is not None:
             listener.withdraw(pending)
@@ -265,7 +260,7 @@ class Rendezvous:
         """Let a connect wait here instead of forwarding it: its target listens here, or nowhere."""
         early = forwarded.take_early_data()
         age = self._loop.now - forwarded.since
-        pending = PendingConnect(forwarded.connection, self._connect_ended, early, age)
+        pending = PendingConnect(forwarded.connection, self._remove_connect, early, age)
         self._wait(pending, target, Event.FORWARD)
 
     def lose(self, key: bytes) -> None:

@@ -35,8 +35,9 @@ def test_connects_at_once_respect_the_tunnel_limit(registry: R) -> None:
     for number in range(4):
         connect(registry, f"connect {number}", B, A)
     tunnels = 0
-    while registry.accept(A, B) in ("connect 0", "connect 1", "connect 2", "connect 3"):
+    while not isinstance(pending := registry.accept(A, B), CloseReason):
         tunnels += 1
+        registry.remove_connect(pending)
         registry.add_tunnel_end(f"end {tunnels}", B)
     assert tunnels == 2
 
@@ -103,6 +104,10 @@ class RegistryModel(RuleBasedStateMachine):
     def pending(self, key: bytes) -> int:
         return sum(each[1] == key for each in self.waiting)
 
+    def remove(self, pending: Waiting) -> None:
+        self.waiting.remove(pending)
+        assert self.registry.remove_connect(pending[0]) == self.listener(pending[2])
+
     @initialize()
     def listen_with_all_keys(self) -> None:
         for key in (A, B, C):
@@ -142,7 +147,7 @@ class RegistryModel(RuleBasedStateMachine):
             (evicted,) = [each for each in self.waiting if each[0] == decision[1]]
             assert addresses.count(evicted[3]) == most
             assert evicted == [each for each in self.to(target) if each[3] == evicted[3]][-1]
-            self.waiting.remove(evicted)
+            self.remove(evicted)
             self.waiting.append((new, source, target, address, since))
 
     @rule()
@@ -162,7 +167,7 @@ class RegistryModel(RuleBasedStateMachine):
         else:
             pending = self.pair(source, key)[0]
             assert decision == pending[0]
-            self.waiting.remove(pending)
+            self.remove(pending)
             for end_key in (source, key):
                 end = self.new_id()
                 self.registry.add_tunnel_end(end, end_key)
@@ -170,15 +175,15 @@ class RegistryModel(RuleBasedStateMachine):
 
     @rule(key=KEYS, source=KEYS)
     def reject(self, key: bytes, source: bytes) -> None:
-        pending = self.pair(source, key)[:1]
-        assert self.registry.reject(key, source) == (pending[0][0] if pending else None)
-        self.waiting = [each for each in self.waiting if each not in pending]
+        pending = next(iter(self.pair(source, key)), None)
+        assert self.registry.oldest_connect(source, key) == (pending and pending[0])
+        if pending is not None:
+            self.remove(pending)
 
     @rule(number=st.integers(0, 20))
     def close_connect(self, number: int) -> None:
         if self.waiting:
-            pending = self.waiting.pop(number % len(self.waiting))
-            assert self.registry.remove_connect(pending[0]) == self.listener(pending[2])
+            self.remove(self.waiting[number % len(self.waiting)])
 
     @rule(number=st.integers(0, 20))
     def close_listener(self, number: int) -> None:

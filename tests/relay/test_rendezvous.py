@@ -295,6 +295,23 @@ def test_connects_that_have_gone_are_not_announced(harness: Harness) -> None:
     assert not listener.has_message()
 
 
+@pytest.mark.parametrize("how", ["it closes", "it is accepted", "it is rejected"])
+def test_connect_that_has_gone_is_withdrawn(harness: Harness, how: str) -> None:
+    listener = harness.listener()
+    slow = SlowListener(harness, listener)
+    slow.announce(12_000)
+    near = harness.pending(listener, "2.2.2.2")
+    unannounced = slow.session._unannounced  # type: ignore[attr-defined]
+    assert "2.2.2.2" in unannounced
+    if how == "it closes":
+        near.sock.close()
+    elif how == "it is accepted":
+        harness.admit(listener.identity).request(InitRole.ACCEPT, near.key)
+    else:
+        listener.reject(near.key)
+    harness.run_until(lambda: "2.2.2.2" not in unannounced)
+
+
 # Early data: "what it sends must be kept, in order, for the acceptor".
 
 

@@ -82,9 +82,6 @@ class PendingConnect(MessageSession):
 
     def has_room_for(self, frame_size: int) -> bool:
         """Return whether a frame may be decoded: a small one may unpack to many times its size."""
-        if self._size > EARLY_DATA_SIZE:
-            self.connection.pause_reading()
-            return False
         size = max_payload_size(frame_size)
         if not self.connection.account.fits(size):
             self.connection.wait_for_space(self.connection, size)
