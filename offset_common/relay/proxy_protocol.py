@@ -26,7 +26,6 @@ WAITING_SHARE = 8  # and at most --connections divided by this
 
 _V1_START = b"PROXY "
 _V2_START = b"\r\n\r\n\0\r\nQUIT\n"
-_V1_SHORTEST = len(b"PROXY UNKNOWN\r\n")
 _V1_LONGEST = 107  # bytes: "the worst case" with CRLF (2.1)
 _V1_LINE = re.compile(rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) ([0-9]{1,5}) ([0-9]{1,5})\r\n")
 _V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?\r\n")
@@ -35,6 +34,7 @@ _V2_MAX_REST = 4096  # bytes of addresses and TLVs; client certificates do not b
 _V2_LOCAL, _V2_PROXY = 0x20, 0x21
 _V2_UNSPECIFIED = 0x00
 _V2_ADDRESS_SIZES = {0x11: 4, 0x21: 16}  # TCP over IPv4, TCP over IPv6
+_LONGEST = _V2_FIXED.size + _V2_MAX_REST
 _MAX_PORT = 65535
 
 
@@ -42,94 +42,73 @@ class HeaderError(Exception):
     """A trusted address sent no valid header; the text says why."""
 
 
-class HeaderReader:
-    """Collects the bytes of a header, and asks for none beyond it."""
+def header_size(data: bytes) -> Optional[int]:
+    """Return the size of the header that `data` begins with, in bytes; None if more of it must arrive.
 
-    def __init__(self) -> None:
-        self._data = b""
-        self._v2_size: Optional[int] = None  # bytes of the whole header, once they are known
-
-    @property
-    def wanted(self) -> int:
-        """How many bytes are certainly part of the header; 0 if only its line end can tell."""
-        if self._v2_size is not None:
-            return self._v2_size - len(self._data)
-        if len(self._data) < _V1_SHORTEST:
-            return _V1_SHORTEST - len(self._data)
-        return _V2_FIXED.size - len(self._data) if self._data.startswith(_V2_START) else 0
-
-    @property
-    def longest_rest(self) -> int:
-        """The maximum number of bytes that a header of version 1 may still have."""
-        return _V1_LONGEST - len(self._data)
-
-    def take(self, data: bytes) -> bool:
-        """Add bytes of the header; return whether it is complete.
-
-        Raises:
-            HeaderError: this is not a header.
-        """
-        self._data += data
-        start = self._data[: len(_V2_START)]
-        if not _V2_START.startswith(start) and not _V1_START.startswith(start[: len(_V1_START)]):
-            raise HeaderError("it does not begin with a PROXY header")
-        if start[:1] == _V2_START[:1]:
-            return self._take_v2()
-        if len(self._data) >= _V1_LONGEST and not self._data.endswith(b"\r\n"):
-            raise HeaderError(f"the PROXY line does not end within {_V1_LONGEST} bytes")
-        if b"\n" in self._data and not self._data.endswith(b"\r\n"):
-            raise HeaderError("the PROXY line does not end in CR LF")
-        return self._data.endswith(b"\r\n")
-
-    def source(self) -> Optional[SystemAddress]:
-        """Return the address in a complete header; None if the balancer connects for itself.
-
-        Raises:
-            HeaderError: the header is malformed.
-        """
-        return self._v1_source() if self._v2_size is None else self._v2_source()
-
-    def _take_v2(self) -> bool:
-        if self._v2_size is None and len(self._data) >= _V2_FIXED.size:
-            _, command, _, rest = _V2_FIXED.unpack_from(self._data)
-            if command not in (_V2_LOCAL, _V2_PROXY):
-                raise HeaderError(f"the PROXY header has the unknown version and command 0x{command:02x}")
-            if rest > _V2_MAX_REST:
-                raise HeaderError(f"the PROXY header has {rest} bytes; at most {_V2_MAX_REST} are read")
-            self._v2_size = _V2_FIXED.size + rest
-        return len(self._data) == self._v2_size
-
-    def _v1_source(self) -> Optional[SystemAddress]:
-        if _V1_UNKNOWN.fullmatch(self._data):
+    Raises:
+        HeaderError: this is not a header.
+    """
+    if _V2_START.startswith(data[: len(_V2_START)]):
+        if len(data) < _V2_FIXED.size:
             return None
-        found = _V1_LINE.fullmatch(self._data)
-        if found is None:
-            raise HeaderError("the PROXY line is malformed")
-        family, source, destination, *ports = (part.decode("ascii") for part in found.groups())
-        try:
-            kind = ipaddress.IPv4Address if family == "TCP4" else ipaddress.IPv6Address
-            host = kind(source)
-            kind(destination)
-        except ValueError:
-            raise HeaderError("the PROXY line has an invalid address") from None
-        if any(int(port) > _MAX_PORT for port in ports):
-            raise HeaderError("the PROXY line has an invalid port")
-        return _plain(host), int(ports[0])
+        _, command, _, rest = _V2_FIXED.unpack_from(data)
+        if command not in (_V2_LOCAL, _V2_PROXY):
+            raise HeaderError(f"the PROXY header has the unknown version and command 0x{command:02x}")
+        if rest > _V2_MAX_REST:
+            raise HeaderError(f"the PROXY header has {rest} bytes; at most {_V2_MAX_REST} are read")
+        size = _V2_FIXED.size + rest
+        return size if size <= len(data) else None
+    if not _V1_START.startswith(data[: len(_V1_START)]):
+        raise HeaderError("it does not begin with a PROXY header")
+    line, end, _ = data[:_V1_LONGEST].partition(b"\n")
+    if end and not line.endswith(b"\r"):
+        raise HeaderError("the PROXY line does not end in CR LF")
+    if not end and len(data) >= _V1_LONGEST:
+        raise HeaderError(f"the PROXY line does not end within {_V1_LONGEST} bytes")
+    return len(line) + 1 if end else None
 
-    def _v2_source(self) -> Optional[SystemAddress]:
-        _, command, family, rest = _V2_FIXED.unpack_from(self._data)
-        if command == _V2_LOCAL or family == _V2_UNSPECIFIED:
-            return None
-        size = _V2_ADDRESS_SIZES.get(family)
-        if size is None:
-            raise HeaderError(f"the PROXY header has the family and protocol 0x{family:02x}, not TCP over IP")
-        if rest < 2 * size + 4:
-            raise HeaderError(f"the PROXY header has {rest} bytes, too few for its addresses")
-        # The TLVs behind the two addresses and ports are ignored (2.2).
-        at = _V2_FIXED.size
-        host = ipaddress.ip_address(self._data[at : at + size])
-        port = int.from_bytes(self._data[at + 2 * size : at + 2 * size + 2], "big")
-        return _plain(host), port
+
+def source_in(header: bytes) -> Optional[SystemAddress]:
+    """Return the address in a complete header; None if the balancer connects for itself.
+
+    Raises:
+        HeaderError: the header is malformed.
+    """
+    return _v2_source(header) if header.startswith(_V2_START) else _v1_source(header)
+
+
+def _v1_source(header: bytes) -> Optional[SystemAddress]:
+    if _V1_UNKNOWN.fullmatch(header):
+        return None
+    found = _V1_LINE.fullmatch(header)
+    if found is None:
+        raise HeaderError("the PROXY line is malformed")
+    family, source, destination, *ports = (part.decode("ascii") for part in found.groups())
+    try:
+        kind = ipaddress.IPv4Address if family == "TCP4" else ipaddress.IPv6Address
+        host = kind(source)
+        kind(destination)
+    except ValueError:
+        raise HeaderError("the PROXY line has an invalid address") from None
+    if any(int(port) > _MAX_PORT for port in ports):
+        raise HeaderError("the PROXY line has an invalid port")
+    return _plain(host), int(ports[0])
+
+
+def _v2_source(header: bytes) -> Optional[SystemAddress]:
+    _, command, family, rest = _V2_FIXED.unpack_from(header)
+    if command == _V2_LOCAL or family == _V2_UNSPECIFIED:
+        return None
+    size = _V2_ADDRESS_SIZES.get(family)
+    if size is None:
+        raise HeaderError(f"the PROXY header has the family and protocol 0x{family:02x}, not TCP over IP")
+    if rest < 2 * size + 4:
+        raise HeaderError(f"the PROXY header has {rest} bytes, too few for its addresses")
+    # The TLVs behind the two addresses and ports are ignored (2.2).
+    at = _V2_FIXED.size
+    host = ipaddress.ip_address(header[at : at + size])
+    port = int.from_bytes(header[at + 2 * size : at + 2 * size + 2], "big")
+    return _plain(host), port
 
 
 def _plain(host: Union[ipaddress.IPv4Address, ipaddress.IPv6Address]) -> str:
@@ -145,14 +124,22 @@ class _WaitingSocket:
         self.sock = sock
         self.balancer = balancer
         self._headers = headers
-        self._reader = HeaderReader()
+        self._start = b""  # of the header, as far as it has been read
 
     def on_ready(self, events: int) -> None:
         """Read as much of the header as has arrived."""
         try:
-            while not self._reader.take(self._read()):
-                pass
-            self._headers.completed(self, self._reader.source() or self.balancer)
+            ahead = self.sock.recv(_LONGEST - len(self._start), NO_WAIT | socket.MSG_PEEK)
+            if not ahead:
+                raise HeaderError("it closed before its PROXY header was complete")
+            data = self._start + ahead
+            size = header_size(data)
+            # As long as the header is not complete, everything belongs to it.
+            self.sock.recv((size or len(data)) - len(self._start), NO_WAIT)
+            if size is None:
+                self._start = data
+            else:
+                self._headers.completed(self, source_in(data[:size]) or self.balancer)
         except BlockingIOError:
             pass
         except HeaderError as error:
@@ -163,18 +150,6 @@ class _WaitingSocket:
     def on_deadline(self) -> None:
         """Refuse a header that is late."""
         self._headers.refuse(self, f"no complete PROXY header within {HEADER_TIMEOUT:g} s")
-
-    def _read(self) -> bytes:
-        wanted = self._reader.wanted
-        if not wanted:
-            # Only the end of its line shows where a header of version 1 ends.
-            ahead = self.sock.recv(self._reader.longest_rest, NO_WAIT | socket.MSG_PEEK)
-            line, end, _ = ahead.partition(b"\n")
-            wanted = len(line) + len(end)
-        data = self.sock.recv(wanted, NO_WAIT) if wanted else b""
-        if not data:
-            raise HeaderError("it closed before its PROXY header was complete")
-        return data
 
 
 class ProxyHeaders:
