@@ -22,6 +22,7 @@ from offset_common.channel.events import Event
 from offset_common.channel.handshake import RandomBytes, WrongPeerError
 from offset_common.channel.secure_channel import Observer
 from offset_common.client.arguments import check_identity, check_seconds, check_ticket
+from offset_common.client.happy_eyeballs import connect_to_first
 from offset_common.constants import FRAME_LENGTH_SIZE, HANDSHAKE_TIMEOUT, VERSION_SIZE
 from offset_common.errors import ConnectError, PeerError, RelayUnreachable, WrongRelay
 from offset_common.identity import Identity
@@ -159,36 +160,21 @@ def open_socket(address: Address, found: Sequence[SocketAddress], deadline: Dead
     Args:
         address: the name to use in error messages.
         found: the result of `find_addresses`.
-        deadline: shared equally; an address that does not answer uses up only its share.
+        deadline: the time limit of all attempts together; an address that does not answer holds up the next
+            one for a quarter of a second only.
 
     Raises:
         RelayUnreachable: no address accepts the connection in time.
     """
-    late = f"no answer within {deadline.seconds:g} s"
-    reason = late if found else "it has no address"
-    for index, each in enumerate(found):
-        share = deadline.left() / (len(found) - index)
-        if share <= 0:
-            break
-        try:
-            return _open(each, share)
-        except socket.timeout:
-            reason = late
-        except OSError as error:
-            reason = error.strerror or str(error)
-    raise RelayUnreachable(Step.TCP, f"no TCP connection to {address}: {reason}")
-
-
-def _open(address: SocketAddress, timeout: float) -> socket.socket:
-    sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
-        sock.settimeout(timeout)
-        sock.connect(address.sockaddr)
+        sock = connect_to_first(found, deadline.left)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+        return sock
+    except socket.timeout:
+        reason = f"no answer within {deadline.seconds:g} s"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise RelayUnreachable(Step.TCP, f"no TCP connection to {address}: {reason}")
 
 
 def close_socket(sock: socket.socket, timeout: float) -> None:
