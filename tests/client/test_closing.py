@@ -23,6 +23,7 @@ BOUND = 0.5  # seconds
 
 @pytest.fixture(autouse=True)
 def short_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_until(lambda: client_threads() == 0, "the end of the threads of earlier tests")
     monkeypatch.setattr(driver, "END_TIMEOUT", BOUND)
 
 

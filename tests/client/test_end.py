@@ -70,12 +70,13 @@ def test_close_wakes_a_receiving_thread(relay):
 
 
 def test_close_frees_threads_and_descriptors(relay):
-    threads_before, descriptors_before = client_threads(), open_descriptors()
+    wait_until(lambda: client_threads() == 0, "the end of the threads of earlier tests")
+    descriptors_before = open_descriptors()
     with tunnel_pair(relay) as (connected, accepted):
         connected.send(b"hello")
         assert accepted.receive(PATIENCE) == b"hello"
-        wait_until(lambda: client_threads() == threads_before + 3)
-    wait_until(lambda: client_threads() == threads_before)
+        wait_until(lambda: client_threads() == 3)
+    wait_until(lambda: client_threads() == 0)
     wait_until(lambda: open_descriptors() <= descriptors_before)
 
 

@@ -55,8 +55,8 @@ def test_a_door_accepts_again_after_a_pause(entrance: Entrance) -> None:
     assert len(entrance.entered) == 1
 
 
-def test_a_door_keeps_its_path_until_it_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unlink, path = Path.unlink, tmp_path / "door.sock"
+def test_a_door_keeps_its_path_until_it_is_removed(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink, path = Path.unlink, short_path / "door.sock"
 
     def unlink_while_another_starts(self: Path) -> None:
         monkeypatch.undo()

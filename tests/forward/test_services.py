@@ -71,8 +71,8 @@ def test_invalid_service_is_explained(words: list[str], reason: str) -> None:
         parse_services(words)
 
 
-def test_path_of_a_program_that_does_not_accept_is_taken(tmp_path: Path) -> None:
-    path = str(tmp_path / "busy.sock")
+def test_path_of_a_program_that_does_not_accept_is_taken(short_path: Path) -> None:
+    path = str(short_path / "busy.sock")
     with contextlib.ExitStack() as sockets:
         listening = sockets.enter_context(socket.socket(socket.AF_UNIX))
         listening.bind(path)
@@ -86,23 +86,23 @@ def test_path_of_a_program_that_does_not_accept_is_taken(tmp_path: Path) -> None
             listen(path)
 
 
-def test_unavailable_place_is_explained(tmp_path: Path) -> None:
+def test_unavailable_place_is_explained(short_path: Path) -> None:
     no_address = "this host has no such address; use 0.0.0.0 or [::] for all its addresses"
     no_path = "another program listens there, or a file has this name; choose another path"
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
         taken = Address("127.0.0.1", server.getsockname()[1])
-        path = str(tmp_path / "taken")
+        path = str(short_path / "taken")
         local.bind(path)
         local.listen()
-        (tmp_path / "file").touch()
+        (short_path / "file").touch()
         expected: dict[Union[Address, str], str] = {
             taken: "another program has this port; stop it, or choose another port",
             Address("192.0.2.1", 4567): no_address,
             Address("nosuch.invalid", 4567): "the name does not resolve; check its spelling",
             path: no_path,
-            str(tmp_path / "file"): no_path,
-            str(tmp_path / "no" / "s"): f"the directory '{tmp_path / 'no'}' is missing; create it first",
-            str(tmp_path / ("x" * 200)): "the path is too long for a socket; choose a shorter one",
+            str(short_path / "file"): no_path,
+            str(short_path / "no" / "s"): f"the directory '{short_path / 'no'}' is missing; create it first",
+            str(short_path / ("x" * 200)): "the path is too long for a socket; choose a shorter one",
         }
         for where, advice in expected.items():
             with pytest.raises(ServiceError) as caught:

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import Queue
 
 import pytest
@@ -145,8 +146,8 @@ def test_missing_socket_may_have_an_undecodable_name(setting: Setting) -> None:
     assert setting.programs[0].alive
 
 
-def test_unix_sockets_lead_to_unix_sockets(setting: Setting) -> None:
-    there, here = str(setting.path / "there.sock"), setting.path / "here.sock"
+def test_unix_sockets_lead_to_unix_sockets(setting: Setting, short_path: Path) -> None:
+    there, here = str(short_path / "there.sock"), short_path / "here.sock"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(there)
         listening.listen()
@@ -165,8 +166,8 @@ def test_unix_sockets_lead_to_unix_sockets(setting: Setting) -> None:
             assert not here.exists()
 
 
-def test_socket_left_by_a_killed_process_is_replaced(setting: Setting) -> None:
-    path = setting.path / "left.sock"
+def test_socket_left_by_a_killed_process_is_replaced(setting: Setting, short_path: Path) -> None:
+    path = short_path / "left.sock"
     with socket.socket(socket.AF_UNIX) as abandoned:
         abandoned.bind(str(path))
     setting.to(str(path)).wait_for_line("^listening on ")

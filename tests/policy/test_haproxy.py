@@ -49,14 +49,16 @@ def test_nodes_meet_and_the_log_has_their_ports(send: str, tmp_path: Path, start
     relay.stop_cleanly()
 
 
-def test_documented_configuration_joins_nodes(tmp_path: Path, start_relay: StartRelay) -> None:
+def test_documented_configuration_joins_nodes(
+    tmp_path: Path, short_path: Path, start_relay: StartRelay
+) -> None:
     relay = start_relay("--proxy-protocol", "127.0.0.0/8", "--status", "0")
     (text,) = blocks("operations.md", "haproxy")
     here = {"10.0.0.1:4567": f"{LOCALHOST}:{relay.port}", "port 9090": f"port {relay.status_port}"}
     for documented, ours in here.items():
         assert documented in text
         text = text.replace(documented, ours)
-    control = tmp_path / "control"
+    control = short_path / "control"
     with haproxy(tmp_path, f"global\n    stats socket {control}\n{text}") as port:
         wait_until(lambda: "L7OK" in ask(control, "show stat"), "a successful health check")
         meet(Endpoint((LOCALHOST, port), relay.public_key))

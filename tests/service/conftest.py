@@ -18,9 +18,9 @@ StartUpgrading = Callable[..., UpgradingRelay]
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
+def manager(short_path: Path) -> Iterator[Manager]:
     """A service manager that collects notifications."""
-    with Manager(str(tmp_path / "notify")) as manager:
+    with Manager(str(short_path / "notify")) as manager:
         yield manager
 
 
