@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.process import PATIENCE
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -29,9 +32,11 @@ def browser(profile: Path) -> Iterator[Any]:
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    running = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    # The paths of the browser's sockets must be short.
+    service = webdriver.ChromeService(driver, env={**os.environ, "TMPDIR": "/tmp"})
+    running = webdriver.Chrome(options, service)
     try:
-        running.set_page_load_timeout(30)
+        running.set_page_load_timeout(PATIENCE)
         yield running
     finally:
         running.quit()
