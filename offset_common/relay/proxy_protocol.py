@@ -1,8 +1,8 @@
 """The PROXY header, versions 1 and 2: the client's address at the start of a load balancer's connection.
 
 Only addresses that the operator trusts may send one, and they must: without the header, a balancer's
-connections would all count as one address. Nothing is read beyond the header, so the handshake that follows
-stays in the socket.
+connections would all count as one address. Nothing behind the header is taken from the socket, so the
+handshake that follows stays there.
 
 Source: HAProxy's doc/proxy-protocol.txt, sections 2.1 and 2.2.
 """

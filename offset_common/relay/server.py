@@ -89,29 +89,23 @@ class Relay:
             undo.callback(self.loop.close)
             policy = self._policy = make_policy(self)
             undo.callback(policy.close)
-            self._pool: Optional[Workers] = None
+            self._workers: Optional[Workers] = None
             if workers > 1:
-                self._pool = self._start_workers()
-                undo.callback(self._pool.stop)
+                self._workers = self._start_workers()
+                undo.callback(self._workers.stop)
             call_soon = self.loop.call_soon_threadsafe
-            self._handshakes = HandshakePool(identity, limits.handshake_threads, call_soon)
+            pool = self._handshakes = HandshakePool(identity, limits.handshake_threads, call_soon)
             undo.callback(self._handshakes.close)
-            tunnels: TunnelMaker = self._pool or Tunnels(policy.meter)
+            tunnels: TunnelMaker = self._workers or Tunnels(policy.meter)
             # For peers that are forwarded to another host, which counts what they send.
             self.uncounted_tunnels = Tunnels() if policy.meters else tunnels
             homes = make_homes(self)
             undo.pop_all()
         self.admission = Admission(limits, policy, self.totals)
         self.rendezvous = Rendezvous(self.loop, limits, tunnels, self.admission, policy, homes)
+        authenticated = self.rendezvous.await_init
         self.entrance = Entrance(
-            self.env,
-            limits,
-            self.admission,
-            self.totals,
-            self._handshakes,
-            self.rendezvous.await_init,
-            sockets,
-            balancers,
+            self.env, limits, self.admission, self.totals, pool, authenticated, sockets, balancers
         )
         self._drain_until: Optional[float] = None
         self._served = self._stopping = False
@@ -196,8 +190,8 @@ class Relay:
         for connection in self.connections():
             connection.close(CloseReason.SHUTDOWN)
         self.rendezvous.homes.close()
-        if self._pool is not None:
-            self._pool.stop()
+        if self._workers is not None:
+            self._workers.stop()
         self._policy.close()
         if self._served:
             log_event("stopped", connections=sum(self.totals.ended.values()))
@@ -226,8 +220,8 @@ class Relay:
         self.loop.add_periodic(self._drain, lambda: self.loop.now + DRAIN_CHECK_INTERVAL)
         self.entrance.close()
         self.rendezvous.homes.leave()
-        if self._pool is not None:
-            self._pool.stop_restarting()
+        if self._workers is not None:
+            self._workers.stop_restarting()
 
     def _drain(self) -> None:
         assert self._drain_until is not None
