@@ -4,8 +4,8 @@ All buffered bytes count: partial frames, unread output, early data. The rule is
 **a connection and its address together never hold more than is still free.** One address alone gets at most
 half of the pool, two get a third each, and some room is always left for others.
 
-Each connection may also buffer FREE_BUFFER_SIZE, so small messages always pass. A connection that gets no
-space is not read. Waiting connections resume in the order of arrival when space is released.
+Each connection may also buffer FREE_SPACE, so small messages always pass. A connection that gets no space
+is not read. Waiting connections resume in the order of arrival when space is released.
 
 Source: A. K. Choudhury, E. L. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches",
 IEEE/ACM Transactions on Networking, 1998.
@@ -19,7 +19,7 @@ from typing import Callable, Optional
 from weakref import WeakValueDictionary
 
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
-from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
+from offset_common.relay.limits import FREE_SPACE, KIB
 
 LARGEST_FRAME = FRAME_LENGTH_SIZE + MAX_FRAME_SIZE  # bytes
 SCAN_ALL_UP_TO = 64  # waiting connections that are tried after every release ...
@@ -34,7 +34,7 @@ class _Address:
     __slots__ = ("__weakref__", "held")
 
     def __init__(self) -> None:
-        self.held = 0  # bytes, not counting FREE_BUFFER_SIZE of each connection
+        self.held = 0  # bytes, not counting FREE_SPACE of each connection
 
 
 class Account:
@@ -56,7 +56,7 @@ class Account:
     def add(self, size: int) -> None:
         """Add `size`, which may be negative. This never fails: see `fits`."""
         self.held += size
-        excess = max(0, self.held - FREE_BUFFER_SIZE)
+        excess = max(0, self.held - FREE_SPACE)
         change = excess - self._excess
         if change:
             self._excess = excess
@@ -70,13 +70,13 @@ class Account:
             size: bytes.
             beside: the account of the connection that sends them to this one, if any.
         """
-        size -= max(0, FREE_BUFFER_SIZE - self.held)
+        size -= max(0, FREE_SPACE - self.held)
         # However small the pool is, one frame at a time must pass.
         return size <= 0 or size <= self._allowed() or not self._others(beside)
 
     def available(self) -> int:
         """Return how many more bytes the rule allows the connection."""
-        return max(0, FREE_BUFFER_SIZE - self.held) + max(0, self._allowed())
+        return max(0, FREE_SPACE - self.held) + max(0, self._allowed())
 
     def may_exceed(self) -> bool:
         """Return whether a frame may pass without space, although some of it may have to be kept after all.
@@ -112,15 +112,16 @@ class BufferPool:
     """Counts the bytes that all connections buffer, and holds the connections that wait for space.
 
     Args:
-        limit: bytes, not counting FREE_BUFFER_SIZE of each connection.
+        limit: bytes, not counting FREE_SPACE of each connection.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.used = 0  # bytes that all connections hold, not counting FREE_BUFFER_SIZE of each
+        self.used = 0  # bytes that all connections hold, not counting FREE_SPACE of each
         self.read_ahead_from = min(LARGEST_FRAME, limit // 8)  # bytes that must be free for `read_ahead`
-        # While an address holds at most this many bytes, frames to it may pass without space.
-        self.most_exceeded = max(limit // 2, LARGEST_FRAME)
+        # While an address holds at most this many bytes, frames to it may pass without space. It is more than
+        # the half that an address can take, because keepalives are queued without asking for space.
+        self.most_exceeded = max(limit * 3 // 4, LARGEST_FRAME)
         self._addresses: WeakValueDictionary[str, _Address] = WeakValueDictionary()
         self._waiting: dict[Account, tuple[Account, int, Callable[[], None]]] = {}  # in order of arrival
         self._released = False

@@ -4,8 +4,8 @@ Small frames are cut from the receive buffer that all connections share; the unh
 copied to the front of that buffer at the next read. A large frame gets a buffer of its own, into which the
 socket is read directly, up to the frame's end.
 
-More of a frame over FREE_BUFFER_SIZE is read once space for all of it is *reserved*: its missing bytes then
-count as if they were kept.
+More of a frame over SMALL_READ is read once space for all of it is *reserved*: its missing bytes then count
+as if they were kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple, Optional
 
 from offset_common.constants import FRAME_LENGTH_SIZE
 from offset_common.relay.buffer_pool import LARGEST_FRAME, Account
-from offset_common.relay.limits import FREE_BUFFER_SIZE
+from offset_common.relay.limits import SMALL_READ
 
 RECEIVE_BUFFER_SIZE = 768 * 1024  # bytes, shared by all connections of a process
 OWN_BUFFER_FROM = 128 * 1024  # bytes; a frame of this size or more gets a buffer of its own
@@ -132,7 +132,7 @@ class InputBuffer:
     def needs_reservation(self) -> int:
         """Return how many bytes must be free before more of the partial frame is read; 0 for a small one."""
         size = self.frame_size()
-        return size - self.kept if size > FREE_BUFFER_SIZE and not self.missing else 0
+        return size - self.kept if size > SMALL_READ and not self.missing else 0
 
     def content(self) -> bytes:
         """Return the bytes kept."""

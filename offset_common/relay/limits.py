@@ -10,7 +10,8 @@ from typing import NamedTuple
 KIB = 1024
 MIB = 1024 * KIB
 
-FREE_BUFFER_SIZE = 4 * KIB  # bytes that each connection may buffer, however little is free
+SMALL_READ = 4 * KIB  # bytes that are read from a connection, however little space is free
+FREE_SPACE = 2 * SMALL_READ  # bytes that each connection may buffer: such a read, after the start of a frame
 LARGE_READ = 72 * KIB  # bytes: a message of a released node has up to 64 KiB of padding
 LIGHT_FRAME = 1 * KIB  # bytes; unpacking a larger frame may take milliseconds
 DESCRIPTORS_KEPT = 24  # for files, the selector and the log
@@ -27,7 +28,7 @@ class Limits(NamedTuple):
         pending_per_key: pending connects of each key.
         pending_per_listener: pending connects for each listener.
         tunnels_per_key: tunnel ends and pending connects of each key.
-        buffers: bytes that all connections together may buffer, besides FREE_BUFFER_SIZE for each.
+        buffers: bytes that all connections together may buffer, besides FREE_SPACE for each.
         socket_buffer: bytes of memory for each kernel buffer of a socket; 0 leaves the size to the system.
         stall: seconds that a peer may leave its output unread.
         accepts_per_second: connections that each listening socket accepts per second, at most.

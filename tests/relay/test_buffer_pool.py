@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from offset_common.relay.buffer_pool import SCAN_ALL_UP_TO, SCAN_INTERVAL, Account, BufferPool
 
-FREE = 4096  # bytes that each connection may buffer beside the pool
+FREE = 8192  # bytes that each connection may buffer beside the pool
 
 
 def over(held: int) -> int:

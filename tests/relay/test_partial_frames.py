@@ -9,7 +9,7 @@ import pytest
 
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
-from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB
+from offset_common.relay.limits import KIB, SMALL_READ
 from offset_common.relay.policy import Policy
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage, RejectConnection
@@ -46,9 +46,9 @@ def send_padded(peer: TestPeer, message: bytes) -> None:
     """Send a message with 40,000 bytes of padding, in two pieces."""
     plaintext = ChannelMessage(os.urandom(40_000), KaMessage(message).encode()).encode()
     frame = encode_frame(peer.protocol.secure_channel.sending.encrypt(plaintext))
-    peer.write(frame[:FREE_BUFFER_SIZE])
-    peer.harness.run_until(lambda: peer.connection.input.kept == FREE_BUFFER_SIZE)
-    peer.write(frame[FREE_BUFFER_SIZE:])
+    peer.write(frame[:SMALL_READ])
+    peer.harness.run_until(lambda: peer.connection.input.kept == SMALL_READ)
+    peer.write(frame[SMALL_READ:])
 
 
 def test_padded_request_passes_without_space(harness: Harness) -> None:
@@ -96,8 +96,8 @@ def test_whole_frame_passes_a_meter_that_allows_it() -> None:
 def test_peer_that_closes_within_a_frame_ends_at_once(harness: Harness, half: bool) -> None:
     with full_pool(harness):
         near, far = harness.tunnel("2.2.2.2")
-        near.write(near.encrypt(os.urandom(32 * KIB))[:FREE_BUFFER_SIZE])
-        harness.run_until(lambda: near.connection.input.kept == FREE_BUFFER_SIZE)
+        near.write(near.encrypt(os.urandom(32 * KIB))[:SMALL_READ])
+        harness.run_until(lambda: near.connection.input.kept == SMALL_READ)
         if half:
             near.sock.shutdown(socket.SHUT_WR)
         else:

@@ -16,7 +16,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, SocketConnection
 from offset_common.relay.event_loop import READ, WRITE, ReadyEntry
 from offset_common.relay.lifecycle import State
-from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, MIB, Limits
+from offset_common.relay.limits import KIB, MIB, SMALL_READ, Limits
 from offset_common.relay.sessions import tunnel
 from offset_common.relay.sessions.tunnel import FRAMES_BESIDE_LIGHT
 from offset_common.wire.frames import encode_frame
@@ -361,11 +361,11 @@ def test_whole_frame_passes_without_space_in_the_pool(harness: Harness) -> None:
         near, far = harness.tunnel("2.2.2.2")
         message = os.urandom(32 * KIB)
         data = near.encrypt(message)
-        near.write(data[:FREE_BUFFER_SIZE])
-        harness.run_until(lambda: near.connection.input.kept == FREE_BUFFER_SIZE)
+        near.write(data[:SMALL_READ])
+        harness.run_until(lambda: near.connection.input.kept == SMALL_READ)
         harness.run_rounds()
         assert not pool.is_waiting(near.connection.account)
-        near.write(data[FREE_BUFFER_SIZE:])
+        near.write(data[SMALL_READ:])
         assert far.receive() == message
         assert pool.used == before
 
@@ -385,13 +385,13 @@ def test_part_of_a_frame_without_space_needs_no_turns(
         near, far = harness.tunnel("2.2.2.2")
         message = os.urandom(32 * KIB)
         data = near.encrypt(message)
-        near.write(data[: 3 * FREE_BUFFER_SIZE])
+        near.write(data[: 3 * SMALL_READ])
         connection = near.connection
         harness.run_until(lambda: connection.bytes_awaited > 1)
         harness.run_rounds()
-        assert connection.count_unread() == 2 * FREE_BUFFER_SIZE
+        assert connection.count_unread() == 2 * SMALL_READ
         assert not select.select([connection.sock], [], [], 0)[0], "it would get turns for nothing"
-        near.write(data[3 * FREE_BUFFER_SIZE :])
+        near.write(data[3 * SMALL_READ :])
         assert far.receive() == message
 
 
@@ -420,9 +420,23 @@ def test_system_that_takes_less_than_promised_fills_no_pool(monkeypatch: pytest.
         for near, far in tunnels:
             far.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
             near.write_until_paused(near.encrypt(message))
-        assert 1 * MIB < harness.relay.buffers.used < 2 * MIB + 2 * len(message)
+        assert 1 * MIB < harness.relay.buffers.used < 3 * MIB + 2 * len(message)
         for _, far in tunnels:
             assert far.receive() == message
+
+
+def test_unread_small_messages_exceed_no_share_of_the_pool() -> None:
+    with running(Limits(buffers=4 * MIB, handshake_threads=1)) as harness:
+        pool = harness.relay.buffers
+        for _ in range(100):
+            near, far = harness.tunnel()
+            far.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
+            near.write_until_paused(near.encrypt(*[os.urandom(900)] * 60))
+        assert 0.49 < pool.used / pool.limit <= 0.5
+        near, far = harness.tunnel()
+        message = os.urandom(50_000)
+        near.write(near.encrypt(message))
+        assert far.receive() == message
 
 
 def test_frame_in_pieces_passes_however_small_the_pool() -> None:
@@ -464,7 +478,7 @@ def test_input_of_both_ends_passes_while_the_pool_is_full(harness: Harness) -> N
     for end in ends:
         end.sock.send(end.encrypt(*messages))
         end.connection.on_turn(READ)
-        assert end.connection.input.kept > FREE_BUFFER_SIZE, "all messages passed in one turn"
+        assert end.connection.input.kept > SMALL_READ, "all messages passed in one turn"
     with full_pool(harness):
         for end in ends:
             assert [end.receive() for _ in messages] == messages

@@ -2,7 +2,7 @@
 
     the rest of a frame ...                     is read
     ------------------------------------------  ---------------------------------------------------------
-    of up to 4 KiB (FREE_BUFFER_SIZE)           at once
+    of up to 4 KiB (SMALL_READ)                 at once
     for which the buffer pool has space         at once, to its end: `reserve_rest` has reserved the space
     without space, of less than 128 KiB         in one turn, when all of it is in the system's buffer
     without space, otherwise                    when the pool has space: `pause_until_space`

@@ -17,7 +17,7 @@ from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.event_loop import READ
 from offset_common.relay.input_buffer import OWN_BUFFER_FROM, RECEIVE_BUFFER_SIZE
 from offset_common.relay.lifecycle import Event, State
-from offset_common.relay.limits import FREE_BUFFER_SIZE, KIB, LARGE_READ, LIGHT_FRAME
+from offset_common.relay.limits import KIB, LARGE_READ, LIGHT_FRAME, SMALL_READ
 from offset_common.relay.sessions.closing import Flushing
 from offset_common.relay.sessions.partial_frames import (
     pause_until_space,
@@ -112,7 +112,7 @@ class Tunnel(ConnectionSession):
                 return
             forwarded = self._forward(data, sink, frames)
             # Loop: more of a new large frame has probably arrived with its length.
-            if forwarded or missing or connection.input.frame_size() <= FREE_BUFFER_SIZE:
+            if forwarded or missing or connection.input.frame_size() <= SMALL_READ:
                 return
 
     def _make_room(self, sink: SocketConnection, size: int) -> int:
@@ -121,11 +121,12 @@ class Tunnel(ConnectionSession):
         fits = not connection.input.kept or reserve_rest(connection, sink)
         if not fits and not self._may_pass_without_space(sink):
             return 0
-        missing, room = connection.input.missing, sink.output_room
-        if room <= 0 and not missing and not self._has_kernel_room(sink):
+        # The start of a frame, which the next read may complete, needs room too.
+        missing, room = connection.input.missing, sink.output_room - SMALL_READ
+        if room < SMALL_READ and not missing and not self._has_kernel_room(sink):
             return 0
         # A frame with reserved space is read to its end; of other input, as much as may be kept.
-        return max(FREE_BUFFER_SIZE, missing, min(size, room, connection.account.read_ahead(sink.account)))
+        return max(SMALL_READ, missing, min(size, room, connection.account.read_ahead(sink.account)))
 
     def _has_kernel_room(self, sink: SocketConnection) -> bool:
         """Return whether the system takes more output for `sink` at once; if not, pause until it does."""
@@ -146,7 +147,7 @@ class Tunnel(ConnectionSession):
         if size > sink.send_buffer_size() // 4 or not sink.account.may_exceed():
             pause_until_space(connection, sink)
         elif rest_has_arrived(connection, sink) and self._has_kernel_room(sink):
-            needed = max(FREE_BUFFER_SIZE, size - connection.input.kept)
+            needed = max(SMALL_READ, size - connection.input.kept)
             allowed = needed if self.meter is None else self.meter.allow(needed)
             if allowed == needed:
                 reserve_unchecked(connection)
@@ -172,7 +173,7 @@ class Tunnel(ConnectionSession):
             raise result.error
         if connection.session is self:  # writing may have ended the tunnel
             connection.keep(data, result.taken, result.more)
-            if connection.input.kept > FREE_BUFFER_SIZE and connection.input.needs_reservation():
+            if connection.input.kept > SMALL_READ and connection.input.needs_reservation():
                 # It must not wait for space with this much in memory: others might wait for this memory.
                 connection.input.reserve_frame()
             if result.frames:
@@ -190,7 +191,7 @@ class Tunnel(ConnectionSession):
             frames = FRAMES_BESIDE_LIGHT if light_lately else MOST_FRAMES
             size = SHARED_TURN if loop.turns.waiting else LONE_TURN
         if self._frame_size >= OWN_BUFFER_FROM:
-            return frames, FREE_BUFFER_SIZE  # the start of a frame; the rest is read into its own buffer
+            return frames, SMALL_READ  # the start of a frame; the rest is read into its own buffer
         return frames, min(self._frame_size * max(frames, FRAMES_READ), size)
 
     def finish(self, reason: CloseReason) -> None:
