@@ -225,10 +225,8 @@ class Rendezvous:
     def _listener_ended(self, listener: Listener) -> None:
         """Close the connects that wait for `listener`; its tunnels stay."""
         key = listener.connection.key
-        if self._claiming.get(key) is listener:
-            del self._claiming[key]
-            self.homes.release(key)
-        elif self.registry.listener_of(key) is listener:
+        if listener is (self._claiming.get(key) or self.registry.listener_of(key)):
+            self._claiming.pop(key, None)
             self.homes.release(key)
         self._loop.call_for_each(
             self.registry.remove_listener(listener, key),

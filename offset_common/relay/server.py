@@ -147,7 +147,7 @@ class Relay:
         self._stopping = True
         log_event("stopping", drain_seconds=drain)
         self._drain_within(drain)
-        self.loop.call_for_each(self.connections(), _close_unless_tunnel)
+        self._finish(set(State) - {State.TUNNEL})
         self.rendezvous.refuse(tuple(InitRole))
 
     def retire(self, drain: float) -> None:
@@ -158,7 +158,7 @@ class Relay:
         log_event("draining", drain_seconds=drain)
         self._drain_within(drain)
         self.rendezvous.refuse((InitRole.LISTEN,))
-        self.loop.call_for_each(self.connections(), _close_if_listener)
+        self._finish({State.LISTENER})
 
     def reload(self, done: Callable[[], None] = lambda: None) -> None:
         """Read the operator's files again, then call `done`."""
@@ -230,15 +230,9 @@ class Relay:
             self.loop.stop()
         elif self.loop.now >= self._drain_until and not self._tunnels_ending:
             self._tunnels_ending = True
-            tunnels = [each for each in self.connections() if each.session.state is State.TUNNEL]
-            self.loop.call_for_each(tunnels, lambda each: each.finish(CloseReason.SHUTDOWN))
+            self._finish({State.TUNNEL})
 
-
-def _close_unless_tunnel(connection: SocketConnection) -> None:
-    if connection.session.state is not State.TUNNEL:
-        connection.finish(CloseReason.SHUTDOWN)
-
-
-def _close_if_listener(connection: SocketConnection) -> None:
-    if connection.session.state is State.LISTENER:
-        connection.finish(CloseReason.SHUTDOWN)
+    def _finish(self, states: set[State]) -> None:
+        """End the connections that are in one of these states now."""
+        connections = [each for each in self.connections() if each.session.state in states]
+        self.loop.call_for_each(connections, lambda each: each.finish(CloseReason.SHUTDOWN))
