@@ -20,14 +20,11 @@ from offset_common.relay.close_reason import CloseReason, reason_of
 from offset_common.relay.event_loop import COARSE_INTERVAL, READ, WRITE, EventLoop
 from offset_common.relay.input_buffer import InputBuffer, ReceiveBuffer
 from offset_common.relay.lifecycle import DEADLINES, Event, next_state
-from offset_common.relay.limits import KIB, LARGE_READ
-from offset_common.relay.output_buffer import Buffer, OutputBuffer
+from offset_common.relay.limits import LARGE_READ
+from offset_common.relay.output_buffer import LOW_WATER, Buffer, OutputBuffer
 from offset_common.relay.session import Ended, Session
 from offset_common.relay.sockets import NO_WAIT
 from offset_common.relay.watched_socket import WatchedSocket
-
-OUTPUT_HIGH_WATER = 512 * KIB  # bytes of unread output at which the other end of a tunnel is paused
-OUTPUT_LOW_WATER = 128 * KIB  # bytes of unread output at which it is resumed
 
 
 class Environment(NamedTuple):
@@ -231,11 +228,6 @@ class SocketConnection(WatchedSocket):
 
     # Writing.
 
-    @property
-    def output_room(self) -> int:
-        """How many more bytes may be queued before the sender must pause."""
-        return min(OUTPUT_HIGH_WATER - self.output.size, self.account.available())
-
     def call_when_writable(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when the socket is writable and the output at most the low-water mark."""
         self._when_writable = callback
@@ -279,7 +271,7 @@ class SocketConnection(WatchedSocket):
         if not self.output.size:
             self.watch_less(WRITE)
             self.session.on_output_sent()
-        if self._when_writable is not None and self.output.size <= OUTPUT_LOW_WATER:
+        if self._when_writable is not None and self.output.size <= LOW_WATER:
             callback, self._when_writable = self._when_writable, None
             callback()
 

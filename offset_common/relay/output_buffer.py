@@ -6,7 +6,11 @@ import socket
 from typing import Optional, Union
 
 from offset_common.relay.buffer_pool import Account
+from offset_common.relay.limits import KIB
 from offset_common.relay.sockets import NO_WAIT
+
+HIGH_WATER = 512 * KIB  # bytes of unread output at which the other end of a tunnel is paused
+LOW_WATER = 128 * KIB  # bytes of unread output at which it is resumed
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -26,6 +30,11 @@ class OutputBuffer:
         self._start = 0  # of the bytes not written yet
         self.size = 0  # bytes queued
         self.moved_at = 0.0  # seconds: when the socket last accepted output, or when output was first queued
+
+    @property
+    def room(self) -> int:
+        """How many more bytes may be queued before the sender must pause."""
+        return min(HIGH_WATER - self.size, self._account.available())
 
     def append(self, data: Buffer, now: float) -> None:
         """Queue `data`."""

@@ -13,10 +13,11 @@ import pytest
 
 from offset_common.channel.forwarder import Forwarder, ForwardResult
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.connection import OUTPUT_HIGH_WATER, OUTPUT_LOW_WATER, SocketConnection
+from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import READ, WRITE, ReadyEntry
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import KIB, MIB, SMALL_READ, Limits
+from offset_common.relay.output_buffer import HIGH_WATER, LOW_WATER
 from offset_common.relay.sessions import tunnel
 from offset_common.relay.sessions.tunnel import FRAMES_BESIDE_LIGHT
 from offset_common.wire.frames import encode_frame
@@ -228,7 +229,7 @@ def test_unread_output_is_bounded_and_pauses_the_partner(harness: Harness, size:
     messages, data, sent = fill(near, size)
     assert sent < len(data), "the relay still reads from the near peer"
     waiting = far.connection.output.size
-    assert OUTPUT_LOW_WATER < waiting < OUTPUT_HIGH_WATER + 2 * 300_000
+    assert LOW_WATER < waiting < HIGH_WATER + 2 * 300_000
     harness.run_rounds(20)
     assert far.connection.output.size == waiting
     while sent < len(data):
@@ -246,7 +247,7 @@ def test_partner_is_read_again_at_the_low_water_mark(harness: Harness) -> None:
         read += len(far.sock.recv(20_000))
         harness.run_rounds(1)
     # The kernel's buffers are as full as before, so as much queued output was sent.
-    assert abs(read - (OUTPUT_HIGH_WATER - OUTPUT_LOW_WATER)) < 200_000
+    assert abs(read - (HIGH_WATER - LOW_WATER)) < 200_000
 
 
 def test_full_socket_does_not_delay_input(harness: Harness) -> None:

@@ -83,8 +83,8 @@ class Listener(MessageSession):
             if connection.closed or not self._unannounced:
                 return
             # If nothing is queued, send one anyway; its completion triggers the next attempt.
-            queued = connection.output.size
-            if queued and (queued > HIGH_WATER or connection.output_room <= 0):
+            output = connection.output
+            if output.size and (output.size > HIGH_WATER or output.room <= 0):
                 break
             pending = self._take_next()
             connection.send_message(IncomingConnection(pending.connection.key).encode())

@@ -122,7 +122,7 @@ class Tunnel(ConnectionSession):
         if not fits and not self._may_pass_without_space(sink):
             return 0
         # The start of a frame, which the next read may complete, needs room too.
-        missing, room = connection.input.missing, sink.output_room - SMALL_READ
+        missing, room = connection.input.missing, sink.output.room - SMALL_READ
         if room < SMALL_READ and not missing and not self._has_kernel_room(sink):
             return 0
         # A frame with reserved space is read to its end; of other input, as much as may be kept.
