@@ -96,6 +96,25 @@ class Account:
         free = min(self.available(), sink.available())
         return free if free >= self._pool.read_ahead_from else 0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the connection waits for space."""
+        return self in self._pool._waiting
+
+    def wait(self, holder: Account, size: int, resume: Callable[[], None]) -> None:
+        """Wait until `holder` has space for `size` bytes, and for nothing else.
+
+        Args:
+            holder: this account, or that of the connection that this one sends to.
+            size: bytes.
+            resume: called by the pool; the connection takes the space in its next turn.
+        """
+        self._pool._waiting[self] = (holder, size, resume)
+
+    def stop_waiting(self) -> None:
+        """Stop waiting, if the connection waits."""
+        self._pool._waiting.pop(self, None)
+
     def _others(self, beside: Optional[Account]) -> int:
         """Return the bytes that all other connections hold."""
         own = self._excess
@@ -145,25 +164,6 @@ class BufferPool:
         if change < 0:
             self._released = True
 
-    def wait(self, waiter: Account, account: Account, size: int, resume: Callable[[], None]) -> None:
-        """Call `resume` once `account` has space for `size` bytes.
-
-        Args:
-            waiter: the account of the connection that waits; it waits for one thing at a time.
-            account: its own, or that of the connection that it sends to.
-            size: bytes.
-            resume: called by `resume_waiting`; the connection takes the space in its next turn.
-        """
-        self._waiting[waiter] = (account, size, resume)
-
-    def is_waiting(self, waiter: Account) -> bool:
-        """Return whether `waiter` waits for space."""
-        return waiter in self._waiting
-
-    def stop_waiting(self, waiter: Account) -> None:
-        """Remove `waiter`, if it waits."""
-        self._waiting.pop(waiter, None)
-
     def resume_waiting(self, now: float) -> None:
         """Resume connections that now have space, in the order of arrival; called once a round."""
         if not self._waiting or not self._released or now < self._next_scan:
@@ -171,14 +171,14 @@ class BufferPool:
         if len(self._waiting) > SCAN_ALL_UP_TO:
             self._next_scan = now + SCAN_INTERVAL
         resumed: list[tuple[Account, int]] = []
-        for waiter, (account, size, resume) in list(self._waiting.items()):
-            if account.fits(size, waiter) and self._waiting.pop(waiter, None) is not None:
+        for waiter, (holder, size, resume) in list(self._waiting.items()):
+            if holder.fits(size, waiter) and self._waiting.pop(waiter, None) is not None:
                 # Until the scan ends: otherwise all that wait would be resumed for the space of one.
-                account.add(size)
-                resumed.append((account, size))
+                holder.add(size)
+                resumed.append((holder, size))
                 resume()
-        for account, size in resumed:
-            account.add(-size)
+        for holder, size in resumed:
+            holder.add(-size)
         self._released = bool(resumed)  # scan again: one of them may not take its space
 
     def next_time(self) -> float:

@@ -209,18 +209,18 @@ class SocketConnection(WatchedSocket):
         self.pause_reading()
         if self.protocol is not None:
             self.protocol.mark_received(self.loop.now)
-        self.env.buffers.wait(self.account, holder.account, size, self.resume_reading)
+        self.account.wait(holder.account, size, self.resume_reading)
 
     def pause_reading(self) -> None:
         """Stop reading. The idle timeout also pauses, unless the connection waits for space."""
         self.watch_less(READ)
-        self.env.buffers.stop_waiting(self.account)  # or free space would resume reading
+        self.account.stop_waiting()  # or free space would resume reading
 
     def resume_reading(self) -> None:
         """Resume reading."""
         if self.closed or self.reading:
             return
-        self.env.buffers.stop_waiting(self.account)
+        self.account.stop_waiting()
         self.watch_more(READ)
         self.loop.request_turn(self, READ)
         if self.protocol is not None:
@@ -301,7 +301,7 @@ class SocketConnection(WatchedSocket):
             self.close(CloseReason.STALLED)
         elif self.session.keeps_alive and self.protocol is not None:
             # A connection that never gets space for its partial frame ends with the idle timeout.
-            if not self.reading and not self.env.buffers.is_waiting(self.account):
+            if not self.reading and not self.account.waiting:
                 self.protocol.mark_received(now)
             if self.protocol.is_silent(now) and not self.input.kept and self.is_readable():
                 self.loop.deadlines.schedule(self, now)  # as above; but the rest of a frame must not be late
@@ -341,7 +341,7 @@ class SocketConnection(WatchedSocket):
         """Close for `reason` once `session` (sessions/closing.py) has sent the queued output."""
         self._end_reason = reason
         self._when_writable = None
-        self.env.buffers.stop_waiting(self.account)
+        self.account.stop_waiting()
         self.input.clear()
         self.await_bytes(1)
         # Input is read and discarded: closing a socket that has unread input resets the connection, and
@@ -380,7 +380,7 @@ class SocketConnection(WatchedSocket):
         """Close the socket and release all memory; only the traffic counters stay."""
         self.watch(0)
         self.loop.deadlines.cancel(self)
-        self.env.buffers.stop_waiting(self.account)
+        self.account.stop_waiting()
         self.input.clear()
         self.output.clear()
         self._when_writable = None

@@ -133,7 +133,7 @@ class Waiters:
         for number, size in enumerate(sizes):
             account = self.accounts[number]
             assert not account.fits(FREE + size)
-            self.pool.wait(account, account, FREE + size, lambda n=number: self.resumed.append(n))  # type: ignore[misc]
+            account.wait(account, FREE + size, lambda n=number: self.resumed.append(n))  # type: ignore[misc]
         self._sizes = sizes
 
     def resume(self, now: float = 0.0, take: bool = True) -> list[int]:
@@ -174,8 +174,8 @@ def test_next_connection_resumes_if_one_leaves_its_space() -> None:
 
 def test_connection_that_stopped_waiting_is_not_resumed() -> None:
     waiters = Waiters([20_000, 20_000])
-    waiters.pool.stop_waiting(waiters.accounts[0])
-    waiters.pool.stop_waiting(waiters.accounts[0])
+    waiters.accounts[0].stop_waiting()
+    waiters.accounts[0].stop_waiting()
     waiters.holder.add(-waiters.holder.held)
     assert waiters.resume() == [1]
 
@@ -185,7 +185,7 @@ def test_connection_may_wait_for_the_space_of_another() -> None:
     source, sink, holder = (pool.open_account(each) for each in ("source", "sink", "holder"))
     holder.add(FREE + 100_000)
     resumed: list[str] = []
-    pool.wait(source, sink, FREE + 20_000, lambda: resumed.append("source"))
+    source.wait(sink, FREE + 20_000, lambda: resumed.append("source"))
     source.add(FREE + 1)
     source.add(-FREE - 1)
     pool.resume_waiting(0.0)

@@ -365,7 +365,7 @@ def test_whole_frame_passes_without_space_in_the_pool(harness: Harness) -> None:
         near.write(data[:SMALL_READ])
         harness.run_until(lambda: near.connection.input.kept == SMALL_READ)
         harness.run_rounds()
-        assert not pool.is_waiting(near.connection.account)
+        assert not near.connection.account.waiting
         near.write(data[SMALL_READ:])
         assert far.receive() == message
         assert pool.used == before
