@@ -83,11 +83,14 @@ def load_config(path: str, options: Mapping[str, Any]) -> Arguments:
     except RecursionError:
         raise FileError(path, "its values are nested too deeply; write one value for each option") from None
     except ValueError as error:
-        raise FileError(path, f"not valid TOML: {error}") from None
+        advice = 'write each option as NAME = VALUE, and text in quotes, as in laddr = "0.0.0.0:4567"'
+        raise FileError(path, f"not valid TOML: {error}; {advice}") from None
     known = sorted(name for name in options if name.startswith("--") and name not in NOT_IN_FILES)
     arguments: Arguments = {}
     for key, value in values.items():
         name = f"--{key}"
+        if isinstance(value, dict):
+            raise FileError(path, f"{quote(key)} is a section; write the options without sections")
         if name not in known:
             suggestion = did_you_mean(key, [each[2:] for each in known])
             raise FileError(path, f"unknown option {quote(key)}{suggestion}")

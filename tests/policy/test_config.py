@@ -78,7 +78,8 @@ def test_missing_options_have_their_defaults(tmp_path):
         ("x = " + "[" * 20_000, "its values are nested too deeply"),
         ("rate = true", "rate must be a string or a number, not true or false"),
         ("rate = [1]", "rate must be a string or a number, not a list"),
-        ("[rate]\nall = 1", "rate must be a string or a number, not a dict"),
+        ("[rate]\nall = 1", "'rate' is a section; write the options without sections"),
+        ("[relay]\nrate = 1", "'relay' is a section; write the options without sections"),
         ("rate = 0x" + "f" * 10_000, "rate is a number with too many digits"),
         ('"" = 1', "unknown option ''"),
         (f"{'k' * 10_000} = 1", f"unknown option '{'k' * 60}...'"),
@@ -89,6 +90,13 @@ def test_a_mistake_is_explained(text, reason, tmp_path):
     with pytest.raises(FileError) as caught:
         read(tmp_path, text)
     assert caught.value.reason.startswith(reason)
+
+
+def test_a_value_without_quotes_is_answered_with_an_example(tmp_path):
+    with pytest.raises(
+        FileError, match=r"; write each option as NAME = VALUE, and text in quotes, as in laddr = "
+    ):
+        read(tmp_path, "laddr = 0.0.0.0:4567")
 
 
 def test_required_options_may_be_in_either_place(tmp_path):
