@@ -12,6 +12,7 @@ import pytest
 from offset_common.address import Address
 from offset_common.fleet.entries import Command, Entries, Host
 from offset_common.identity import encode_key
+from tests.commands import ROOT
 from tests.fleet.server_model import ServerModel
 from tests.support.fleet import LIBRARIES, SERVERS, DirectoryServer, needs_server
 
@@ -31,7 +32,10 @@ def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Directory
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_model_and_server_give_the_same_answers(server: DirectoryServer, library: str) -> None:
     module = importlib.import_module(library)
-    client = (module.Valkey if library == "valkey" else module.Redis)(port=server.port)
+    connect = module.Valkey if library == "valkey" else module.Redis
+    with connect(port=server.port) as administrator:
+        administrator.execute_command(*documented_user())
+    client = connect(port=server.port, username="relay", password="PASSWORD")
     model, entries, chance = ServerModel(1.0), Entries(b"R" * 32), random.Random(1)
     reserved = 10**15
     for _ in range(300):
@@ -50,6 +54,13 @@ def test_model_and_server_give_the_same_answers(server: DirectoryServer, library
     assert int(client.execute_command(*entries.reserve(2 * 10**15))) == 2 * 10**15 + 1
     assert int(client.execute_command(*entries.reserve(0))) == 2 * 10**15 + 2
     client.close()
+
+
+def documented_user() -> list[str]:
+    """Return the command of the page that makes a user for the hosts."""
+    page = (ROOT / "docs/fleet.md").read_text("utf-8")
+    (command,) = (line.split() for line in page.splitlines() if line.startswith("ACL SETUSER relay "))
+    return command
 
 
 def random_commands(entries: Entries, chance: random.Random, most: int) -> Sequence[Command]:
