@@ -105,9 +105,6 @@ class Entrance:
         )
         return self._admission.evict()
 
-    def _refuse_header(self, balancer: SystemAddress, detail: Optional[str]) -> None:
-        if detail is None:
-            self._totals.count_silence(CloseReason.NO_PROXY_HEADER)
-            return
+    def _refuse_header(self, balancer: SystemAddress, detail: str) -> None:
         address = peer_address(balancer, self._ipv6_prefix)
         self._totals.count_refusal(address, CloseReason.NO_PROXY_HEADER, detail)

@@ -131,8 +131,7 @@ class _WaitingSocket:
         try:
             ahead = self.sock.recv(_LONGEST - len(self._start), NO_WAIT | socket.MSG_PEEK)
             if not ahead:
-                self._end("it closed before its PROXY header was complete")
-                return
+                raise HeaderError("it closed before its PROXY header was complete")
             data = self._start + ahead
             size = header_size(data)
             # As long as the header is not complete, everything belongs to it.
@@ -146,15 +145,11 @@ class _WaitingSocket:
         except HeaderError as error:
             self._headers.refuse(self, str(error))
         except OSError as error:
-            self._end(error.strerror or str(error))
+            self._headers.refuse(self, error.strerror or str(error))
 
     def on_deadline(self) -> None:
         """Refuse a header that is late."""
         self._headers.refuse(self, f"no complete PROXY header within {HEADER_TIMEOUT:g} s")
-
-    def _end(self, reason: str) -> None:
-        """Refuse the connection, which the balancer ended; without a reason if it sent nothing before."""
-        self._headers.refuse(self, reason if self._start else None)
 
 
 class ProxyHeaders:
@@ -165,8 +160,7 @@ class ProxyHeaders:
         trusted: the balancers' addresses.
         connections: the maximum number of connections of the relay.
         accepted: called with each socket and its peer's address, from the header if there is one.
-        refused: called with a balancer's address and the reason for closing its connection; None if it sent
-            nothing, like a health check.
+        refused: called with a balancer's address and the reason for closing its connection.
     """
 
     def __init__(
@@ -175,7 +169,7 @@ class ProxyHeaders:
         trusted: NetworkSet,
         connections: int,
         accepted: Callable[[socket.socket, SystemAddress], None],
-        refused: Callable[[SystemAddress, Optional[str]], None],
+        refused: Callable[[SystemAddress, str], None],
     ) -> None:
         self._loop = loop
         self._trusted = trusted
@@ -201,7 +195,7 @@ class ProxyHeaders:
         self._remove(waiting)
         self._accepted(waiting.sock, source)
 
-    def refuse(self, waiting: _WaitingSocket, reason: Optional[str]) -> None:
+    def refuse(self, waiting: _WaitingSocket, reason: str) -> None:
         """Close a connection that has no valid header."""
         self._remove(waiting)
         waiting.sock.close()

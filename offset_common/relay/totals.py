@@ -12,9 +12,6 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.log import log_event
 
-_LEFT = frozenset({CloseReason.PEER_CLOSED, CloseReason.CONNECTION_LOST})
-"""The peer ended the connection, or its system did."""
-
 
 class Traffic(NamedTuple):
     """Bytes received from peers and sent to them."""
@@ -47,22 +44,12 @@ class Totals:
             detail=detail,
         )
 
-    def count_silence(self, reason: CloseReason) -> None:
-        """Count a connection that its peer ended without sending anything; do not log it.
-
-        Health checks of load balancers and port scanners do that, some of them every second.
-        """
-        self.ended[reason] += 1
-
     def count_end(
         self, connection: SocketConnection, reason: CloseReason, detail: str, name: Optional[str]
     ) -> None:
         """Count a connection that has ended; `name` is what the operator calls its key."""
-        self.traffic = self.traffic.plus(connection.received, connection.sent)
-        if reason in _LEFT and not connection.received:
-            self.count_silence(reason)
-            return
         self.ended[reason] += 1
+        self.traffic = self.traffic.plus(connection.received, connection.sent)
         role = connection.session.state.role
         log_event(
             "connection ended",

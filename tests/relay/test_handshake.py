@@ -363,21 +363,3 @@ def test_relay_without_its_fleet_ends_its_other_parts() -> None:
         )
     assert closed == ["policy"]
     assert threading.active_count() == before
-
-
-@pytest.mark.parametrize("reason", [CloseReason.PEER_CLOSED, CloseReason.CONNECTION_LOST])
-def test_health_check_that_sends_nothing_is_not_logged(reason: CloseReason, harness: Harness) -> None:
-    with harness.connect_socket() as sock:
-        if reason is CloseReason.PEER_CLOSED:  # unread data makes it a reset
-            assert sock.recv(100) == VERSION_FRAME
-    harness.run_until(lambda: bool(harness.relay.totals.ended))
-    assert harness.relay.totals.ended == {reason: 1}
-    assert harness.log.lines == []
-
-
-def test_peer_that_leaves_within_its_handshake_is_logged(harness: Harness) -> None:
-    with harness.connect_socket() as sock:
-        assert sock.recv(100) == VERSION_FRAME
-        sock.send(b"\0")
-    harness.run_until(lambda: bool(harness.relay.totals.ended))
-    assert [line for line in harness.log.lines if 'role=handshake reason="the peer closed"' in line]
