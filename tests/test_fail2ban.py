@@ -19,6 +19,7 @@ from offset_common.relay.log_format import format_time
 from tests.documents import FAIL2BAN_COMMANDS
 from tests.support.client import wait_for_end
 from tests.support.encoding import VERSION_FRAME
+from tests.support.hosts import needs_ipv6
 from tests.support.node import Node, make_tunnel
 from tests.support.process import PATIENCE, ROOT
 from tests.support.relay_process import RelayProcess, write_identity
@@ -41,8 +42,6 @@ def disturb(relay: RelayProcess, source: str, data: bytes) -> None:
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The log of a relay that honest nodes at 127.0.0.1 use, and that others disturb."""
-    if not socket.has_ipv6:
-        pytest.skip("needs IPv6")
     directory = tmp_path_factory.mktemp("relay")
     access = directory / "access.txt"
     access.write_text("deny 127.0.0.4\n")
@@ -66,6 +65,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         relay.kill()
 
 
+@needs_ipv6
 def test_patterns_find_peers_that_disturb_the_relay(lines: list[str]) -> None:
     parser = ConfigParser()
     parser.read(FILTER)
@@ -76,6 +76,7 @@ def test_patterns_find_peers_that_disturb_the_relay(lines: list[str]) -> None:
         assert {match["address"] for match in found if match} == BANNED
 
 
+@needs_ipv6
 def test_fail2ban_finds_the_same_addresses(lines: list[str], tmp_path: Path) -> None:
     tool = shutil.which("fail2ban-regex")
     if tool is None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from offset_common.illustrate.story import Story
-from tests.status.browser import PHONE, WIDE, browser, emulate
+from tests.status.browser import PHONE, WIDE, browser, complaints, emulate
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -266,7 +266,7 @@ def test_nothing_is_requested_and_no_error_is_reported(scene: Scene, page: str) 
     scene.run("document.querySelectorAll('details').forEach(each => { each.open = true })")
     names = scene.run("return performance.getEntriesByType('resource').map(each => each.name)")
     assert set(names) <= {"data:,"}
-    assert scene.driver.get_log("browser") == []
+    assert complaints(scene.driver) == []
     assert "src=" not in page
     assert len(page.encode()) < 1_000_000
 

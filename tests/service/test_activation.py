@@ -22,6 +22,7 @@ from offset_common.service.activation import take_passed_sockets
 from tests.commands import run_python
 from tests.service.conftest import StartUpgrading
 from tests.service.relays import ends, open_files
+from tests.support.hosts import needs_ipv6
 from tests.support.node import Endpoint, Node, meet
 from tests.support.process import PATIENCE, ROOT, LoggedProcess, free_port, wait_until
 from tests.support.relay_log import parse_ready
@@ -91,6 +92,7 @@ def activated(directory: Path, kinds: Sequence[str], *options: str, **variables:
         relay.kill()
 
 
+@needs_ipv6
 def test_relay_serves_the_sockets_that_it_gets(tmp_path: Path) -> None:
     with activated(tmp_path, ["tcp", "tcp6"]) as relay:
         endpoints = relay.ready()

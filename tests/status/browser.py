@@ -42,6 +42,11 @@ def browser(profile: Path) -> Iterator[Any]:
         running.quit()
 
 
+def complaints(running: Any) -> list[str]:
+    """Return the warnings and errors of the browser; on a slow machine it has notes about its own pages."""
+    return [entry["message"] for entry in running.get_log("browser") if entry["level"] != "INFO"]
+
+
 def emulate(running: Any, scheme: str, size: tuple[int, int]) -> None:
     """Make the browser prefer a colour scheme ("light" or "dark") and have a window of some size."""
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}

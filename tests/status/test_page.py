@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from offset_common.identity import encode_key
-from tests.status.browser import PHONE, WIDE, browser, emulate
+from tests.status.browser import PHONE, WIDE, browser, complaints, emulate
 from tests.status.relays import RelayWithStatus
 from tests.support.node import Node, make_tunnel
 from tests.support.peer import Peer
@@ -179,7 +179,7 @@ def test_a_phone_needs_no_sideways_scrolling(scene: Scene) -> None:
 
 def test_the_browser_reports_no_error(scene: Scene) -> None:
     """The content security policy lets the page's own script and style run, and nothing is missing."""
-    assert scene.page.get_log("browser") == []
+    assert complaints(scene.page) == []
 
 
 def test_nothing_is_loaded_from_elsewhere(scene: Scene) -> None:

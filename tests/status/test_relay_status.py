@@ -38,6 +38,7 @@ def test_command_shows_what_the_page_shows(
     relay.wait_until_empty()  # the connections of earlier tests have ended
     with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
         make_tunnel(caller, callee, callee.listen())
+        wait_until(lambda: relay.status()["connections"] == 3, "the status with these connections")
         status, out, err = run(relay.url, capsys)
     assert (status, err) == (0, "")
     assert encode_key(relay.public_key) in out
