@@ -159,7 +159,8 @@ class ProxyHeaders:
         loop: the event loop.
         trusted: the balancers' addresses.
         connections: the maximum number of connections of the relay.
-        accepted: called with each socket and its peer's address, from the header if there is one.
+        accepted: called with each socket and its peer's address, from the header if there is one; returns
+            whether it counts for the rate of new connections.
         refused: called with a balancer's address and the reason for closing its connection.
     """
 
@@ -168,7 +169,7 @@ class ProxyHeaders:
         loop: EventLoop,
         trusted: NetworkSet,
         connections: int,
-        accepted: Callable[[socket.socket, SystemAddress], None],
+        accepted: Callable[[socket.socket, SystemAddress], bool],
         refused: Callable[[SystemAddress, str], None],
     ) -> None:
         self._loop = loop
@@ -178,17 +179,17 @@ class ProxyHeaders:
         self._refused = refused
         self._waiting: dict[_WaitingSocket, None] = {}  # oldest first
 
-    def accept(self, sock: socket.socket, system_address: SystemAddress) -> None:
+    def accept(self, sock: socket.socket, system_address: SystemAddress) -> bool:
         """Take an accepted connection; if it comes from a balancer, read its header first."""
         if peer_address(system_address, 128).host not in self._trusted:
-            self._accepted(sock, system_address)
-            return
+            return self._accepted(sock, system_address)
         if len(self._waiting) >= self._max_waiting:
             self.refuse(next(iter(self._waiting)), "too many connections wait for their PROXY header")
         waiting = _WaitingSocket(self, sock, system_address)
         self._waiting[waiting] = None
         self._loop.register(sock, READ, waiting)
         self._loop.deadlines.schedule(waiting, self._loop.now + HEADER_TIMEOUT)
+        return True
 
     def completed(self, waiting: _WaitingSocket, source: SystemAddress) -> None:
         """Pass on a connection whose header is complete."""

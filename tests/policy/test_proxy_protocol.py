@@ -97,10 +97,14 @@ class Relay:
             self.loop,
             NetworkSet([parse_network("10.0.0.0/8")]),
             connections,
-            lambda sock, address: self.accepted.append((sock, address)),
+            self._accept,
             lambda address, reason: self.refused.append((address, reason)),
         )
         self.loop.add_periodic(lambda: None, lambda: self.now)
+
+    def _accept(self, sock: socket.socket, address: SystemAddress) -> bool:
+        self.accepted.append((sock, address))
+        return True
 
     def connect(self, address: SystemAddress = BALANCER) -> socket.socket:
         """Make the relay accept a connection; return the other end."""
