@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import math
@@ -10,7 +11,7 @@ import ssl
 import sys
 import time
 from typing import Any, Optional
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from offset_common.command_line import printable
 from offset_common.errors import ServiceError, UsageError, os_error_sentence
@@ -23,6 +24,7 @@ BAR_WIDTH = 20  # characters
 LOG_LINES = 8
 DEFAULT_PORT = 80
 LOOPBACK = "127.0.0.1"
+_PAGES = frozenset({"", "status.json", "metrics", "healthz"})
 _NO_TLS = "WRONG_VERSION_NUMBER"  # OpenSSL's reason if an answer is not TLS
 CLEAR = "\033[H\033[2J"
 
@@ -31,7 +33,8 @@ class Source:
     """The status server to read from.
 
     Args:
-        url: http://host:port, host:port, or only a port of this machine; a path after it is ignored.
+        url: http://host:port, host:port, or only a port of this machine. It may have the path at which a
+            proxy serves the page, and user:password@ before the host.
 
     Raises:
         UsageError: it is invalid.
@@ -50,6 +53,11 @@ class Source:
             raise UsageError(f"{url!r} is not the address of a status page; write http://127.0.0.1:9090")
         self._secure = parts.scheme == "https"
         self._port = port if port is not None else 443 if self._secure else DEFAULT_PORT
+        directory, _, page = parts.path.rpartition("/")
+        self._path = (directory if page in _PAGES else parts.path) + "/status.json"
+        self._headers = _authorization(parts)
+        if "@" in parts.netloc:
+            self.url = self.url.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1)  # for messages
 
     def fetch(self) -> dict[str, Any]:
         """Return the current status.
@@ -60,7 +68,8 @@ class Source:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=TIMEOUT)
         try:
-            connection.request("GET", "/status.json?list=0")  # with traffic by key and address
+            # With traffic by key and address.
+            connection.request("GET", f"{self._path}?list=0", headers=self._headers)
             response = connection.getresponse()
             body = response.read(MAX_SIZE)
         except http.client.HTTPException:
@@ -79,6 +88,9 @@ class Source:
             ) from None
         finally:
             connection.close()
+        if response.status == http.client.UNAUTHORIZED:
+            advice = "give its user and password, as in https://USER:PASSWORD@HOST/"
+            raise ServiceError(f"{self.url} refuses access; {advice}")
         if response.status != http.client.OK:
             text = body[:200].decode("utf-8", "replace").strip()
             raise ServiceError(f"{self.url} answers {response.status}: {text}")
@@ -91,6 +103,14 @@ class Source:
             ) from None
         assert isinstance(status, dict)
         return status
+
+
+def _authorization(parts: SplitResult) -> dict[str, str]:
+    """Return the header with the user and the password of a URL, or nothing."""
+    if parts.username is None:
+        return {}
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Authorization": "Basic " + base64.b64encode(login.encode()).decode()}
 
 
 def show_status(url: str, watch: bool) -> None:

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import IO
@@ -136,11 +136,12 @@ def test_https_says_that_the_page_has_no_tls(
 
 
 @contextmanager
-def server(status: int, body: bytes) -> Iterator[str]:
-    """Serve one answer to everything; the value is the URL."""
+def server(answer: Callable[[BaseHTTPRequestHandler], tuple[int, bytes]]) -> Iterator[str]:
+    """Answer requests with a status and a body; the value is the URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            status, body = answer(self)
             self.send_response(status)
             self.end_headers()
             self.wfile.write(body)
@@ -158,20 +159,40 @@ def server(status: int, body: bytes) -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.parametrize("path", ["/relay", "/relay/", "/relay/status.json", "/relay/metrics"])
+def test_the_path_and_the_password_of_a_proxy_are_used(
+    path: str, relay: RelayWithStatus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = json.dumps(relay.status()).encode()
+    requests: list[tuple[str, str]] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        requests.append((handler.path, handler.headers.get("Authorization", "")))
+        return (200, status) if requests[-1][1] == "Basic bWU6YSBi" else (401, b"no")
+
+    with server(answer) as url:
+        host = url.removeprefix("http://")
+        assert run(f"http://me:a%20b@{host}{path}", capsys)[0] == 0
+        refused = run(f"http://me:x@{host}{path}", capsys)
+    assert requests[0] == ("/relay/status.json?list=0", "Basic bWU6YSBi")
+    advice = "give its user and password, as in https://USER:PASSWORD@HOST/"
+    assert refused == (1, "", f"stmgr: {url}{path} refuses access; {advice}\n")
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"{}", b"null", b"\xff", b"[" * 100_000, b'{"draining": 1}']
 )
 def test_an_unexpected_answer_is_reported_in_one_line(
     body: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with server(200, body) as url:
+    with server(lambda _: (200, body)) as url:
         status, out, err = run(url, capsys)
     assert (status, out) == (1, "")
     assert err == f"stmgr: the answer of {url} is not the status of a relay; give the address of --status\n"
 
 
 def test_an_error_answer_is_shown_without_escapes(capsys: pytest.CaptureFixture[str]) -> None:
-    with server(503, b"busy \x1b[31m\nmore") as url:
+    with server(lambda _: (503, b"busy \x1b[31m\nmore")) as url:
         status, _, err = run(url, capsys)
     assert status == 1
     assert err == f"stmgr: {url} answers 503: busy \\x1b[31m\\nmore\n"
@@ -183,7 +204,7 @@ def test_values_cannot_write_escapes(relay: RelayWithStatus, capsys: pytest.Capt
         0, {"time": 0, "level": "info", "event": "\x1b]0;", "fields": {"a": "\n"}, "times": 1}
     )
     status["public_key"] = "\x1b[2J"
-    with server(200, json.dumps(status).encode()) as url:
+    with server(lambda _: (200, json.dumps(status).encode())) as url:
         code, out, _ = run(url, capsys)
     assert code == 0
     assert "\x1b" not in out
