@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from offset_common.relay.close_reason import CloseReason
@@ -19,7 +19,9 @@ from offset_common.relay.homes import FleetView
 from offset_common.status.report import process_report
 from offset_common.status.survey import Snapshot, Use
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+# New releases of the package announce version 1.0.0, which is only for clients that ask for it. All names
+# here are valid in both versions.
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "offset_relay_"
 
 

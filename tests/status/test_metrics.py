@@ -32,7 +32,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 def test_prometheus_accepts_the_format(relay: RelayWithStatus) -> None:
     reply = relay.get("/metrics")
     assert reply.status == 200
-    assert reply.headers["Content-Type"].startswith("text/plain; version=")
+    assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert samples(reply.text)
 
 
