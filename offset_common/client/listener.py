@@ -154,7 +154,8 @@ def start_listener(dialing: Dialing) -> Listener:
         Layers(dialing.connection, None, now),
         "offset listener",
         ConnectionLost(
-            "the relay closed the listener: it is stopping, or another program listens for the same key"
+            "the listener was closed: the relay is stopping, a proxy or router in between closes idle"
+            " connections, or another program listens with the same key"
         ),
     )
     return Listener(dialing.ticket, dialing.identity, driver)
