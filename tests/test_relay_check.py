@@ -48,12 +48,14 @@ STEPS = [
     "message back",
 ]
 MEASUREMENTS = ["round trips", "bulk"]
+SHORT, LONG = "3", f"{PATIENCE:g}"  # seconds for each step: if one must time out, and if none may
 
 
 @pytest.fixture(autouse=True)
 def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurements, "BULK_SECONDS", 0.05)
     monkeypatch.setattr(measurements, "ROUND_TRIPS", 20)
+    monkeypatch.setattr(measurements, "ROUND_TRIP_SECONDS", PATIENCE)
 
 
 Check = Callable[..., tuple[int, str]]
@@ -107,6 +109,12 @@ def test_the_bulk_transfer_is_bounded(relay, check, monkeypatch):
     monkeypatch.setattr(measurements, "BULK_LIMIT", 10 * measurements.BULK_SIZE)
     _, out = check(relay.ticket, "--json")
     assert json.loads(out)["bulk"]["bytes"] == 10 * measurements.BULK_SIZE
+
+
+def test_the_bulk_transfer_has_at_least_one_message(relay, check, monkeypatch):
+    monkeypatch.setattr(measurements, "BULK_SECONDS", 0.0)
+    _, out = check(relay.ticket, "--json")
+    assert json.loads(out)["bulk"]["bytes"] >= measurements.BULK_SIZE
 
 
 def test_a_quick_check_does_not_send_bulk_data(start_relay, check):
@@ -240,19 +248,19 @@ def server_with(serve: Callable[[socket.socket], object]) -> Iterator[RelayTicke
 
 
 @pytest.mark.parametrize(
-    ("answer", "step", "cause"),
+    ("answer", "step", "cause", "timeout"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "version", Cause.NOT_A_RELAY),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "version", Cause.NOT_A_RELAY),
-        (b"", "version", Cause.NOT_A_RELAY),
-        (b"\0\0\0\4\0\0\0\0", "version", Cause.OLDER_PROTOCOL),
-        (encode_frame(b"\0\0\0\1"), "version", Cause.OTHER_PROTOCOL),
-        (encode_frame(bytes(4)), "handshake", Cause.ENDED),
-        (encode_frame(bytes(4)) + encode_frame(b"\xffgarbage"), "handshake", Cause.NOT_PROVEN),
-        (None, "version", Cause.ENDED),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "version", Cause.NOT_A_RELAY, LONG),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "version", Cause.NOT_A_RELAY, LONG),
+        (b"", "version", Cause.NOT_A_RELAY, SHORT),
+        (b"\0\0\0\4\0\0\0\0", "version", Cause.OLDER_PROTOCOL, LONG),
+        (encode_frame(b"\0\0\0\1"), "version", Cause.OTHER_PROTOCOL, LONG),
+        (encode_frame(bytes(4)), "handshake", Cause.ENDED, SHORT),
+        (encode_frame(bytes(4)) + encode_frame(b"\xffgarbage"), "handshake", Cause.NOT_PROVEN, LONG),
+        (None, "version", Cause.ENDED, LONG),
     ],
 )
-def test_another_server_is_recognized_by_its_answer(answer, step, cause, check):
+def test_another_server_is_recognized_by_its_answer(answer, step, cause, timeout, check):
     def serve(sock: socket.socket) -> None:
         if answer is None:
             sock.recv(1)  # and close
@@ -261,14 +269,14 @@ def test_another_server_is_recognized_by_its_answer(answer, step, cause, check):
             wait_for_end(sock)
 
     with server_with(serve) as ticket:
-        failure_of(check, ticket, step, cause, "--timeout", "1.5")
+        failure_of(check, ticket, step, cause, "--timeout", timeout)
 
 
 @pytest.mark.parametrize(
     ("serve", "cause", "timeout"),
     [
-        (lambda relay: wait_for_end(relay.sock), Cause.NOT_ANNOUNCED, "1.5"),
-        (lambda relay: None, Cause.ENDED, "1.5"),
+        (lambda relay: wait_for_end(relay.sock), Cause.NOT_ANNOUNCED, SHORT),
+        (lambda relay: None, Cause.ENDED, LONG),
     ],
     ids=["nothing is announced", "every connection is closed"],
 )
@@ -281,7 +289,7 @@ def test_a_relay_that_does_not_connect_nodes_is_reported(serve, cause, timeout, 
 
 def test_a_tunnel_that_loses_messages_is_reported(relay, check, monkeypatch):
     monkeypatch.setattr(Tunnel, "send", lambda *_: None)
-    failure_of(check, relay.ticket, "message there", Cause.NO_MESSAGE, "--timeout", "1.5")
+    failure_of(check, relay.ticket, "message there", Cause.NO_MESSAGE, "--timeout", SHORT)
 
 
 def test_a_tunnel_that_changes_messages_is_reported(relay, check, monkeypatch):
