@@ -193,14 +193,14 @@ def test_relay_that_never_stops_sending_works() -> None:
     with fake_server(send_on) as server:
         ticket = RelayTicket(keys.public_key, server.address)
         found = find_addresses(ticket.address, Deadline(PATIENCE))
-        (result,) = address_check.check_addresses(ticket, found, timeout=5.0)
+        (result,) = address_check.check_addresses(ticket, found, timeout=PATIENCE)
     assert result.works
 
 
 def test_silent_program_at_an_address_is_reported(start_relay: StartRelay, check: Check) -> None:
     relay = start_relay()
     with socket.create_server(("127.0.0.2", relay.port)):
-        status, out = check(relay, ["127.0.0.1", "127.0.0.2"], "--timeout", "1.5")
+        status, out = check(relay, ["127.0.0.1", "127.0.0.2"], "--timeout", "3")
     assert status == 1
     assert "FAILED  127.0.0.2  127.0.0.2" in out
-    assert "did not complete the version exchange within 1.5 s" in out
+    assert "did not complete the version exchange within 3 s" in out
