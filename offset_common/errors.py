@@ -188,7 +188,8 @@ def listen_error_sentence(error: OSError, port: int) -> str:
             "or allow it with CAP_NET_BIND_SERVICE"
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        return "this host has no such address; use 0.0.0.0 or [::] for all its addresses"
+        # Not 0.0.0.0: a status page or a forwarded port may be for this host only.
+        return "this host has no such address; choose one of those that `ip address` lists"
     return os_error_sentence(error)
 
 

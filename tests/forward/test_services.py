@@ -87,7 +87,7 @@ def test_path_of_a_program_that_does_not_accept_is_taken(short_path: Path) -> No
 
 
 def test_unavailable_place_is_explained(short_path: Path) -> None:
-    no_address = "this host has no such address; use 0.0.0.0 or [::] for all its addresses"
+    no_address = "this host has no such address; choose one of those that `ip address` lists"
     no_path = "another program listens there, or a file has this name; choose another path"
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
         taken = Address("127.0.0.1", server.getsockname()[1])
