@@ -110,13 +110,12 @@ class Arrivals:
         self._taken = taken
         self._arrived = arrived
 
-    def accept(self, sock: Any, system_address: SystemAddress) -> bool:
-        """Accept a new connection; it counts for the rate."""
+    def accept(self, sock: Any, system_address: SystemAddress) -> None:
+        """Accept a new connection."""
         if self._links.make_room():
             self._links.accept(sock, peer_address(system_address, 128), self._authenticated)
         else:
             sock.close()
-        return True
 
     def _authenticated(self, connection: SocketConnection) -> None:
         admit = partial(connection.call, self._admit, connection)

@@ -25,7 +25,7 @@ class Acceptor:
         loop: the event loop.
         sock: bound and listening, non-blocking.
         rate: the maximum number of connections to accept per second.
-        accepted: called with each new socket and its peer's address; returns whether it counts for the rate.
+        accepted: called with each new socket and its peer's address.
         out_of_resources: called with the error when the system has no descriptor or memory; returns
             whether it released some.
     """
@@ -35,7 +35,7 @@ class Acceptor:
         loop: EventLoop,
         sock: socket.socket,
         rate: int,
-        accepted: Callable[[socket.socket, SystemAddress], bool],
+        accepted: Callable[[socket.socket, SystemAddress], None],
         out_of_resources: Callable[[OSError], bool],
     ) -> None:
         self.sock = sock
@@ -64,8 +64,8 @@ class Acceptor:
                 if error.errno in _OUT_OF_RESOURCES and not self._out_of_resources(error):
                     self._pause(self._loop.now + ACCEPT_PAUSE)
                 return
-            if self._accepted(sock, address):
-                self._allowed -= 1.0
+            self._allowed -= 1.0
+            self._accepted(sock, address)
 
     def change_rate(self, rate: int) -> None:
         """Change the rate."""

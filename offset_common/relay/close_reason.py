@@ -31,7 +31,6 @@ class CloseReason(enum.Enum):
     EVICTED = "evicted at a limit before it had a role"
     LIMIT_TOTAL = "too many connections in all"
     LIMIT_ADDRESS = "too many connections from that address"
-    LIMIT_RATE = "too many new connections from that address"
     LIMIT_KEY = "too many connections of that key"
     LIMIT_PENDING = "too many pending connects"
     LIMIT_TUNNELS = "too many tunnels of that key"

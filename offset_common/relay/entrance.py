@@ -6,9 +6,7 @@ acceptor.py --> proxy_protocol.py, only for load balancers --> Entrance.accept -
 from __future__ import annotations
 
 import logging
-import math
 import socket
-from collections import Counter
 from collections.abc import Iterable
 from typing import Callable, Optional
 
@@ -25,37 +23,6 @@ from offset_common.relay.log import log_event
 from offset_common.relay.proxy_protocol import ProxyHeaders
 from offset_common.relay.sessions.awaiting_handshake import AwaitingHandshake
 from offset_common.relay.totals import Totals
-
-ALWAYS_ALLOWED = 16  # new connections of an address in a second, however little of the rate is left
-
-
-class _AcceptRate:
-    """Shares the rate of new connections: in each second, an address gets at most as many as are left.
-
-    Those beyond are closed at once. If they waited, they would fill the queue of the system, which then drops
-    the connections of all other addresses too.
-
-    Args:
-        rate: connections per second.
-    """
-
-    def __init__(self, rate: int) -> None:
-        self.rate = rate
-        self._second_ends = -math.inf
-        self._total = 0
-        self._of_address: Counter[str] = Counter()
-
-    def take(self, address: str, now: float) -> bool:
-        """Count a new connection of `address`; return False if the address has had its share."""
-        if now >= self._second_ends:
-            self._second_ends = now + 1.0
-            self._total = 0
-            self._of_address.clear()
-        if self._of_address[address] >= max(ALWAYS_ALLOWED, self.rate - self._total):
-            return False
-        self._total += 1
-        self._of_address[address] += 1
-        return True
 
 
 class Entrance:
@@ -95,7 +62,6 @@ class Entrance:
             self._headers = ProxyHeaders(env.loop, balancers, limits.connections, self.accept, refused)
         accept = self.accept if self._headers is None else self._headers.accept
         rate = limits.accepts_per_second
-        self._rate = _AcceptRate(rate)
         self._acceptors = [Acceptor(env.loop, sock, rate, accept, self.free_resources) for sock in sockets]
 
     @property
@@ -105,7 +71,6 @@ class Entrance:
 
     def change_rate(self, rate: int) -> None:
         """Change how many connections each socket may accept per second."""
-        self._rate.rate = rate
         for acceptor in self._acceptors:
             acceptor.change_rate(rate)
 
@@ -117,23 +82,18 @@ class Entrance:
         if self._headers is not None:
             self._headers.close()
 
-    def accept(self, sock: socket.socket, system_address: SystemAddress) -> bool:
-        """Start the connection of an accepted socket, or close it; return whether it counts for the rate."""
+    def accept(self, sock: socket.socket, system_address: SystemAddress) -> None:
+        """Start the connection of an accepted socket, or close the socket."""
         address = peer_address(system_address, self._ipv6_prefix)
-        if not self._rate.take(address.prefix, self._env.loop.now):
-            self._totals.count_refusal(address, CloseReason.LIMIT_RATE)
-            sock.close()
-            return False
         if self._admission.make_room(address) is not None:
             sock.close()
-            return True
+            return
         connection = SocketConnection(self._env, sock, address)
         self._admission.enter(connection)
         protect = self._admission.protect
         session = AwaitingHandshake(connection, self._handshakes, protect, self._authenticated)
         connection.call(connection.start, session)
         connection.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)
-        return True
 
     def free_resources(self, error: OSError) -> bool:
         """Evict a connection: the system has no descriptor or memory. Return whether there was one."""

@@ -159,8 +159,7 @@ class ProxyHeaders:
         loop: the event loop.
         trusted: the balancers' addresses.
         connections: the maximum number of connections of the relay.
-        accepted: called with each socket and its peer's address, from the header if there is one; returns
-            whether it counts for the rate of new connections.
+        accepted: called with each socket and its peer's address, from the header if there is one.
         refused: called with a balancer's address and the reason for closing its connection.
     """
 
@@ -169,7 +168,7 @@ class ProxyHeaders:
         loop: EventLoop,
         trusted: NetworkSet,
         connections: int,
-        accepted: Callable[[socket.socket, SystemAddress], bool],
+        accepted: Callable[[socket.socket, SystemAddress], None],
         refused: Callable[[SystemAddress, str], None],
     ) -> None:
         self._loop = loop
@@ -179,17 +178,17 @@ class ProxyHeaders:
         self._refused = refused
         self._waiting: dict[_WaitingSocket, None] = {}  # oldest first
 
-    def accept(self, sock: socket.socket, system_address: SystemAddress) -> bool:
+    def accept(self, sock: socket.socket, system_address: SystemAddress) -> None:
         """Take an accepted connection; if it comes from a balancer, read its header first."""
         if peer_address(system_address, 128).host not in self._trusted:
-            return self._accepted(sock, system_address)
+            self._accepted(sock, system_address)
+            return
         if len(self._waiting) >= self._max_waiting:
             self.refuse(next(iter(self._waiting)), "too many connections wait for their PROXY header")
         waiting = _WaitingSocket(self, sock, system_address)
         self._waiting[waiting] = None
         self._loop.register(sock, READ, waiting)
         self._loop.deadlines.schedule(waiting, self._loop.now + HEADER_TIMEOUT)
-        return True
 
     def completed(self, waiting: _WaitingSocket, source: SystemAddress) -> None:
         """Pass on a connection whose header is complete."""

@@ -97,14 +97,10 @@ class Relay:
             self.loop,
             NetworkSet([parse_network("10.0.0.0/8")]),
             connections,
-            self._accept,
+            lambda sock, address: self.accepted.append((sock, address)),
             lambda address, reason: self.refused.append((address, reason)),
         )
         self.loop.add_periodic(lambda: None, lambda: self.now)
-
-    def _accept(self, sock: socket.socket, address: SystemAddress) -> bool:
-        self.accepted.append((sock, address))
-        return True
 
     def connect(self, address: SystemAddress = BALANCER) -> socket.socket:
         """Make the relay accept a connection; return the other end."""
