@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import Callable, Optional, Protocol
 
 from offset_common.identity import Identity, encode_key
@@ -233,6 +234,10 @@ class Relay:
             self._finish({State.TUNNEL})
 
     def _finish(self, states: set[State]) -> None:
-        """End the connections that are in one of these states now."""
-        connections = [each for each in self.connections() if each.session.state in states]
-        self.loop.call_for_each(connections, lambda each: each.finish(CloseReason.SHUTDOWN))
+        """End the connections in one of these states, a few in each round."""
+        self.loop.call_for_each(self.connections(), partial(_finish_in, states))
+
+
+def _finish_in(states: set[State], connection: SocketConnection) -> None:
+    if connection.session.state in states:  # a waiting connect may be a tunnel by now
+        connection.finish(CloseReason.SHUTDOWN)

@@ -19,6 +19,7 @@ from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.rendezvous import REORDER_TIME
 from offset_common.relay.sessions.closing import DISCARDED_IN_TURN
+from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
 
@@ -240,6 +241,22 @@ def test_drain_closes_a_few_connections_in_each_round(harness: Harness) -> None:
         harness.loop.run_once()
         before, open_ = open_, sum(not peer.connection.closed for peer in idle)
         assert 0 < before - open_ <= EACH_IN_ROUND
+
+
+def test_drain_leaves_tunnels_that_another_host_opens(harness: Harness) -> None:
+    listener = harness.listener()
+    for _ in range(EACH_IN_ROUND):
+        harness.admit()
+    pending, acceptor = harness.pending(listener), harness.admit(listener.identity)
+    harness.relay.stop(3600.0)
+    # As at a host that forwards a connect, when the home of the listener answers.
+    session = pending.connection.session
+    assert isinstance(session, PendingConnect)
+    harness.relay.rendezvous.registry.take([session])
+    harness.relay.uncounted_tunnels.make_tunnel(session, acceptor.connection)
+    harness.run_until(lambda: not harness.loop._gradual_tasks)
+    pending.send(b"still here")
+    assert acceptor.receive() == b"still here"
 
 
 def test_retired_relay_leaves_only_listeners_to_another_process(harness: Harness) -> None:
