@@ -167,9 +167,7 @@ def open_socket(address: Address, found: Sequence[SocketAddress], deadline: Dead
         RelayUnreachable: no address accepts the connection in time.
     """
     try:
-        sock = connect_to_first(found, deadline.left)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
+        return connect_to_first(found, deadline.left)
     except socket.timeout:
         reason = f"no answer within {deadline.seconds:g} s"
     except OSError as error:

@@ -13,13 +13,14 @@ import selectors
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Callable
 
 ATTEMPT_DELAY = 0.25  # seconds until the next address is tried as well: "Connection Attempt Delay"
 
 
 def connect_to_first(addresses: Sequence[tuple[int, Any]], time_left: Callable[[], float]) -> socket.socket:
-    """Return a socket, connected to the first address that accepts the connection.
+    """Return a blocking socket, connected to the first address that accepts the connection.
 
     Args:
         addresses: the address family and the socket address of each, in the order in which to try them.
@@ -41,7 +42,7 @@ def connect_to_first(addresses: Sequence[tuple[int, Any]], time_left: Callable[[
                 if untried and now >= next_attempt:
                     next_attempt = now + ATTEMPT_DELAY
                     try:
-                        selector.register(_begin_to_connect(*untried.pop(0)), selectors.EVENT_WRITE)
+                        _begin_to_connect(selector, *untried.pop(0))
                     except OSError as failure:
                         error, next_attempt = failure, now
                     continue
@@ -61,19 +62,19 @@ def connect_to_first(addresses: Sequence[tuple[int, Any]], time_left: Callable[[
                 key.fileobj.close()
 
 
-def _begin_to_connect(family: int, address: Any) -> socket.socket:
-    """Return a socket that is connecting, or is connected already.
+def _begin_to_connect(selector: selectors.BaseSelector, family: int, address: Any) -> None:
+    """Register a socket that is connecting, or is connected already.
 
     Raises:
-        OSError: the system has no route, or no such family.
+        OSError: the system has no route, no such family, or no resources.
     """
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
-        sock.connect(address)
-    except BlockingIOError:
-        pass
+        with suppress(BlockingIOError):
+            sock.connect(address)
+        selector.register(sock, selectors.EVENT_WRITE)
     except BaseException:
         sock.close()
         raise
-    return sock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import sys
 import threading
@@ -123,6 +124,20 @@ def test_silent_address_hardly_delays_the_next_one(relay):
         with refused(RelayUnreachable, Step.TCP, "no answer within 0.5 s"):
             open_socket(relay.ticket.address, found[:2], Deadline(0.5))
         assert open_descriptors() == descriptors
+
+
+@pytest.mark.parametrize("call", ["setsockopt", "connect"])
+def test_attempt_that_fails_leaves_no_descriptor(relay, monkeypatch, call):
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOBUFS, "no buffer space")
+
+    found = find_addresses(relay.ticket.address, Deadline(PATIENCE))
+    before = open_descriptors()
+    with monkeypatch.context() as broken:
+        broken.setattr(socket.socket, call, fail)
+        with pytest.raises(RelayUnreachable, match="no buffer space") as caught:
+            open_socket(relay.ticket.address, found, Deadline(PATIENCE))
+    assert open_descriptors() == before, caught  # whose traceback would keep a socket open
 
 
 VERSION = encode_frame(bytes(4))
