@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple, Union
 
 from offset_common.address import Address, parse_address, parse_listen_address
+from offset_common.client import Deadline
+from offset_common.client.happy_eyeballs import connect_to_first
 from offset_common.errors import (
     ServiceError,
     UsageError,
@@ -78,13 +80,12 @@ class Place(NamedTuple):
 
 
 def _connect(address: Address) -> socket.socket:
-    if address.host != "localhost":
-        return socket.create_connection(address, TARGET_TIMEOUT)
-    # Its addresses are fixed (section 6.3 of RFC 6761); a system without a hosts file does not know them.
-    try:
-        return socket.create_connection(("::1", address.port), TARGET_TIMEOUT)
-    except OSError:
-        return socket.create_connection((LOCALHOST, address.port), TARGET_TIMEOUT)
+    # Those of localhost are fixed (section 6.3 of RFC 6761); a system without a hosts file knows none.
+    hosts = ("::1", LOCALHOST) if address.host == "localhost" else (address.host,)
+    found = [
+        each for host in hosts for each in socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
+    ]
+    return connect_to_first([(each[0], each[4]) for each in found], Deadline(TARGET_TIMEOUT).left)
 
 
 def parse_services(words: Sequence[str]) -> dict[str, Service]:

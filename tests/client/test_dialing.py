@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -25,12 +23,18 @@ from offset_common.client import (
     open_socket,
     start_listener,
 )
-from offset_common.client.dialing import SocketAddress
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ExchangeRandNonce, KaMessage
-from tests.support.client import fake_server, open_descriptors, refused, ticket_for, wait_for_end
+from tests.support.client import (
+    fake_server,
+    open_descriptors,
+    refused,
+    silent_address,
+    ticket_for,
+    wait_for_end,
+)
 from tests.support.process import PATIENCE, free_port, wait_until
 from tests.support.relay_process import LOCALHOST
 
@@ -95,20 +99,6 @@ def test_second_address_is_tried(relay):
     found = refused + find_addresses(relay.ticket.address, Deadline(PATIENCE))
     with open_socket(relay.ticket.address, found, Deadline(PATIENCE)) as sock:
         assert sock.getpeername()[1] == relay.ticket.address.port
-
-
-@contextlib.contextmanager
-def silent_address() -> Iterator[SocketAddress]:
-    """Yield an address that does not answer: the system drops connections that its queue has no room for."""
-    with contextlib.ExitStack() as open_sockets:
-        server = open_sockets.enter_context(socket.socket())
-        server.bind((LOCALHOST, 0))
-        server.listen(0)
-        for _ in range(3):
-            filler = open_sockets.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(server.getsockname())
-        yield SocketAddress(socket.AF_INET, server.getsockname())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a queue of connections that drops silently")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
+import time
 from pathlib import Path
 from typing import Any, Union
 
@@ -11,7 +13,15 @@ import pytest
 
 from offset_common.address import Address
 from offset_common.errors import ServiceError, UsageError
-from offset_common.forward.services import Place, Service, listen, parse_places, parse_services
+from offset_common.forward.services import (
+    TARGET_TIMEOUT,
+    Place,
+    Service,
+    listen,
+    parse_places,
+    parse_services,
+)
+from tests.support.client import silent_address
 
 
 @pytest.mark.parametrize(
@@ -128,12 +138,24 @@ def test_invalid_place_is_explained(words: list[str], reason: str) -> None:
 def test_localhost_needs_no_name_service(monkeypatch: pytest.MonkeyPatch) -> None:
     look_up = socket.getaddrinfo
 
-    def know_no_names(host: str, *rest: Any) -> Any:
+    def know_no_names(host: str, *rest: Any, **more: Any) -> Any:
         if not host.replace(".", "").isdigit() and ":" not in host:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return look_up(host, *rest)
+        return look_up(host, *rest, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", know_no_names)
     with socket.create_server(("127.0.0.1", 0)) as server:
         (service,) = parse_services([str(server.getsockname()[1])]).values()
         service.connect().close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a queue of connections that drops silently")
+def test_silent_address_of_a_target_delays_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    with silent_address() as silent, socket.create_server(("127.0.0.1", 0)) as server:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", silent.sockaddr)]
+        found.append((socket.AF_INET, socket.SOCK_STREAM, 0, "", server.getsockname()))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        started = time.monotonic()
+        with Service("web", Address("web.example", 80)).connect() as sock:
+            assert sock.getpeername() == server.getsockname()
+        assert time.monotonic() - started < TARGET_TIMEOUT / 2

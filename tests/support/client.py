@@ -14,6 +14,7 @@ import pytest
 
 from offset_common.address import Address
 from offset_common.client import Deadline, Listener, Server, Step, Tunnel, connect, listen
+from offset_common.client.dialing import SocketAddress
 from offset_common.errors import ConnectError
 from offset_common.identity import Identity
 from offset_common.tickets import RelayTicket
@@ -196,3 +197,17 @@ class InnerPeer:
         for payload in self.channel.outgoing:
             self._tunnel.send(payload)
         self.channel.outgoing.clear()
+
+
+@contextlib.contextmanager
+def silent_address() -> Iterator[SocketAddress]:
+    """Yield an address that does not answer: the system drops connections that its queue has no room for."""
+    with contextlib.ExitStack() as open_sockets:
+        server = open_sockets.enter_context(socket.socket())
+        server.bind((LOCALHOST, 0))
+        server.listen(0)
+        for _ in range(3):
+            filler = open_sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        yield SocketAddress(socket.AF_INET, server.getsockname())
