@@ -37,7 +37,7 @@ def connect_to_first(addresses: Sequence[tuple[int, Any]], time_left: Callable[[
             while untried or selector.get_map():
                 left = time_left()
                 if not left:
-                    raise socket.timeout
+                    raise socket.timeout("no answer in time")
                 now = time.monotonic()
                 if untried and now >= next_attempt:
                     next_attempt = now + ATTEMPT_DELAY

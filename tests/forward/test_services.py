@@ -13,6 +13,7 @@ import pytest
 
 from offset_common.address import Address
 from offset_common.errors import ServiceError, UsageError
+from offset_common.forward import services
 from offset_common.forward.services import (
     TARGET_TIMEOUT,
     Place,
@@ -159,3 +160,10 @@ def test_silent_address_of_a_target_delays_no_connection(monkeypatch: pytest.Mon
         with Service("web", Address("web.example", 80)).connect() as sock:
             assert sock.getpeername() == server.getsockname()
         assert time.monotonic() - started < TARGET_TIMEOUT / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a queue of connections that drops silently")
+def test_target_that_does_not_answer_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "TARGET_TIMEOUT", 0.5)
+    with silent_address() as silent, pytest.raises(OSError, match="no answer in time"):
+        Service("web", Address(*silent.sockaddr)).connect()
