@@ -218,3 +218,4 @@ def test_a_relay_that_is_gone_is_reported(scene: Scene, tmp_path: Path) -> None:
         relay.kill()
         page.close()
         page.switch_to.window(first)
+    assert complaints(page), "read them here, so that no other test finds them"
