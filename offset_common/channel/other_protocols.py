@@ -25,7 +25,7 @@ _PROTOCOLS = [
     (rb"\*[0-9]+\r\n", "Redis"),
     (rb"\xff[\xfb-\xfe]", "Telnet"),
     (rb"\x13BitTorr", "BitTorrent"),
-    (rb"[\t -~]*\r?\n|[\t -~]+$", "plain text"),
+    (rb"[\t -~]*\r?\n|[\t\r -~]+$", "plain text"),
 ]
 _TABLE = [(re.compile(pattern, re.DOTALL), name) for pattern, name in _PROTOCOLS]
 

@@ -46,7 +46,13 @@ RECORDED = {
     "Redis": [b"*1\r\n$4\r\nPING\r\n"],
     "Telnet": [bytes.fromhex("fffd18fffd20fffd23fffd27")],
     "BitTorrent": [b"\x13BitTorrent protocol"],
-    "plain text": [b"220 mail.example.com ESMTP\r\n", b"\r\n", b"hello\n", b"EHLO example.com\r\n"],
+    "plain text": [
+        b"220 mail.example.com ESMTP\r\n",
+        b"\r\n",
+        b"hello\n",
+        b"EHLO example.com\r\n",
+        b"hello\rworld\r",
+    ],
 }
 
 
