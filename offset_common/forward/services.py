@@ -13,7 +13,7 @@ import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 from offset_common.address import Address, parse_address, parse_listen_address
 from offset_common.client import Deadline
@@ -80,12 +80,14 @@ class Place(NamedTuple):
 
 
 def _connect(address: Address) -> socket.socket:
-    # Those of localhost are fixed (section 6.3 of RFC 6761); a system without a hosts file knows none.
-    hosts = ("::1", LOCALHOST) if address.host == "localhost" else (address.host,)
-    found = [
-        each for host in hosts for each in socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
-    ]
-    return connect_to_first([(each[0], each[4]) for each in found], Deadline(TARGET_TIMEOUT).left)
+    found: list[tuple[int, Any]]
+    if address.host == "localhost":
+        # Its addresses are fixed (section 6.3 of RFC 6761); a system without a hosts file knows none.
+        found = [(socket.AF_INET6, ("::1", address.port)), (socket.AF_INET, (LOCALHOST, address.port))]
+    else:
+        answers = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        found = [(each[0], each[4]) for each in answers]
+    return connect_to_first(found, Deadline(TARGET_TIMEOUT).left)
 
 
 def parse_services(words: Sequence[str]) -> dict[str, Service]:
