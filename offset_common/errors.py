@@ -171,11 +171,12 @@ def os_error_sentence(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
+UNREPLACED_TILDE = "only a shell replaces ~, and only at the start of a word; write the whole path"
+
+
 def missing_sentence(path: str, sentence: str) -> str:
     """Return a sentence about a missing file or directory, or why a path with `~` leads to none."""
-    if path.startswith("~"):
-        return "only a shell replaces ~, and only at the start of a word; write the whole path"
-    return sentence
+    return UNREPLACED_TILDE if path.startswith("~") else sentence
 
 
 def listen_error_sentence(error: OSError, port: int) -> str:

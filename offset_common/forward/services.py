@@ -19,10 +19,10 @@ from offset_common.address import Address, parse_address, parse_listen_address
 from offset_common.client import Deadline
 from offset_common.client.happy_eyeballs import connect_to_first
 from offset_common.errors import (
+    UNREPLACED_TILDE,
     ServiceError,
     UsageError,
     listen_error_sentence,
-    missing_sentence,
     os_error_sentence,
     quote,
 )
@@ -141,7 +141,7 @@ def parse_places(words: Sequence[str]) -> list[Place]:
 def _split(word: str) -> tuple[str, str]:
     name, equals, text = word.rpartition("=")
     if text.startswith("~"):
-        raise UsageError(f"{quote(word)}: {missing_sentence(text, '')}")
+        raise UsageError(f"{quote(word)}: {UNREPLACED_TILDE}")
     if equals and not is_name(name):
         raise UsageError(
             f"{quote(name)} is not a valid service name;"

@@ -189,7 +189,7 @@ def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE, data_fields: int = 
     Args:
         packed: one packed message.
         limit: the maximum unpacked size of all its segments, in bytes.
-        data_fields: the number of Data fields, each of which may hold 64 KiB of any content.
+        data_fields: the number of Data fields; each may unpack to 70 KiB more than its packed size.
 
     Raises:
         DecodeError: it is not a message, is too large, or is too expensive to unpack.

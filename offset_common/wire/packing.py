@@ -178,7 +178,7 @@ def max_unpacked_size(packed_size: int, data_fields: int = 1) -> int:
 
     Args:
         packed_size: the packed size of the message, in bytes.
-        data_fields: the number of its Data fields, each of which may hold 64 KiB of any content.
+        data_fields: the number of its Data fields; each may unpack to 70 KiB more than its packed size.
     """
     return packed_size + data_fields * DATA_ALLOWANCE
 
