@@ -28,8 +28,8 @@ from offset_common.threads import start
 
 MAX_CONNECTIONS = 16
 REQUEST_TIME = 5.0  # seconds from the connection to the end of the request's head
-ANSWER_TIME = 10.0  # seconds for the client to receive the answer
-LINGER_TIME = 1.0  # seconds for the client to close after that, or after it sent more
+ANSWER_TIME = 10.0  # seconds for the client to receive the answer and to close
+LINGER_TIME = 1.0  # seconds for it to close after the answer, or after it sent more
 STOP_TIME = 1.0  # seconds for the thread to end
 ACCEPTS_IN_ROUND = 8
 ACCEPT_PAUSE = 0.25  # seconds without accepting after the system ran out of descriptors
@@ -194,6 +194,7 @@ class _Client:
         self.lingering = False
         self._received = b""
         self._unsent = memoryview(b"")
+        self._end = 0.0  # of the time for the answer
 
     @property
     def writing(self) -> bool:
@@ -225,7 +226,7 @@ class _Client:
         self.reading = False
         self._received = b""
         self._unsent = memoryview(data)
-        self.deadline = time.monotonic() + ANSWER_TIME
+        self.deadline = self._end = time.monotonic() + ANSWER_TIME
 
     def write(self) -> bool:
         """Write what the socket accepts; return whether everything is written.
@@ -240,17 +241,20 @@ class _Client:
         """Wait a moment for the client to close."""
         self.sock.shutdown(socket.SHUT_WR)
         self.lingering = True
-        self.deadline = time.monotonic() + LINGER_TIME
+        self._wait_for_close()
 
     def discard(self) -> bool:
-        """Drop what the client sends, and give it more time; return whether it has closed.
+        """Drop what the client sends, and give it a little more time; return whether it has closed.
 
         Raises:
             OSError: the connection is lost, or (BlockingIOError) there is nothing to read.
         """
         data = self.sock.recv(READ_SIZE)
-        self.deadline = time.monotonic() + LINGER_TIME
+        self._wait_for_close()
         return not data
+
+    def _wait_for_close(self) -> None:
+        self.deadline = min(self._end, time.monotonic() + LINGER_TIME)
 
 
 def _respond_safely(respond: Respond, request: Request) -> Answer:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from offset_common.status import http_server
-from offset_common.status.http_server import LINGER_TIME, HttpServer
+from offset_common.status.http_server import ANSWER_TIME, LINGER_TIME, HttpServer
 from offset_common.status.request import sentence
 from tests.status.relays import read_all
 from tests.support.process import PATIENCE, wait_until
@@ -89,6 +89,30 @@ def test_a_body_that_takes_long_does_not_cost_the_answer(monkeypatch: pytest.Mon
             sock.sendall(bytes(1000))
             wait_until(lingers, "more time for the body")
         assert read_all(sock).startswith(b"HTTP/1.1 ")
+
+
+def test_a_client_that_keeps_sending_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(http_server, "time", clock)
+    listener = socket.create_server((LOCALHOST, 0))
+    with serving(listener) as server, socket.create_connection(listener.getsockname(), PATIENCE) as sock:
+
+        def waits_until(end: float) -> bool:
+            return [each.deadline for each in list(server._clients)] == [end]
+
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        wait_until(lambda: waits_until(clock.now + LINGER_TIME), "the answer")
+        end = clock.now + ANSWER_TIME
+        while clock.now < end - LINGER_TIME:
+            clock.now += LINGER_TIME / 2
+            sock.sendall(b"more")
+            wait_until(lambda: waits_until(clock.now + LINGER_TIME), "more time to close")
+        clock.now += LINGER_TIME / 2
+        sock.sendall(b"more")
+        wait_until(lambda: waits_until(end), "the last moment")
+        clock.now = end
+        sock.sendall(b"more")
+        wait_until(lambda: not server._clients, "the end of the connection")
 
 
 def test_a_slow_request_is_ended_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
