@@ -90,7 +90,7 @@ class EventLoop:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.now = clock()
+        self.now = self.started_at = clock()
         self._latest_light = 0  # id of the light connection that last had input; it may be gone
         self._latest_light_at = self._other_light_at = -math.inf
         self.deadlines: Deadlines[Timed] = Deadlines()

@@ -161,7 +161,7 @@ def status_lines(
     running = styled("stopping", Style.BAD, colour) if status["draining"] else "running"
     lines = [
         f"{heading('relay')} {_text(status['public_key'])}, {running}",
-        f"version {_text(status['version'])}, up {duration(status['time'] - status['started'])},"
+        f"version {_text(status['version'])}, up {duration(status['uptime_seconds'])},"
         f" listening on {', '.join(_text(each) for each in status['addresses'])}",
         "",
         heading("limits"),
@@ -201,7 +201,7 @@ def _limit_line(use: dict[str, Any], colour: bool) -> str:
 
 
 def _rate_lines(status: dict[str, Any], previous: dict[str, Any]) -> list[str]:
-    seconds = status["time"] - previous["time"]
+    seconds = status["uptime_seconds"] - previous["uptime_seconds"]
     if seconds <= 0 or status["started"] != previous["started"]:
         return []
     names = ("received_bytes", "sent_bytes", "tunnels")

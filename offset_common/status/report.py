@@ -82,6 +82,7 @@ def status_report(
         "addresses": facts.addresses,
         "started": round(facts.started_at, 3),
         "time": round(snapshot.taken_at, 3),
+        "uptime_seconds": round(snapshot.uptime, 3),
         "draining": snapshot.draining,
         "loop_delay_seconds": round(snapshot.loop_delay, 6),
         "limits": [use._asdict() for use in snapshot.limits],

@@ -70,6 +70,7 @@ class Snapshot(NamedTuple):
 
     Args:
         taken_at: seconds of the system's clock.
+        uptime: seconds since startup, whatever the system's clock did.
         loop_delay: seconds that the event loop took to start it.
         draining: whether the relay is about to stop.
         limits: the limits with their use; at Detail.HEALTH only those for all connections together.
@@ -89,6 +90,7 @@ class Snapshot(NamedTuple):
     """
 
     taken_at: float
+    uptime: float
     loop_delay: float
     draining: bool
     limits: tuple[Use, ...]
@@ -162,8 +164,9 @@ def _walk(relay: SurveyedRelay, detail: Detail, requested_at: float) -> Generato
     decreases from one walk to the next.
     """
     loop_delay = time.monotonic() - requested_at
+    uptime = relay.loop.now - relay.loop.started_at
     if detail is Detail.HEALTH:
-        return Snapshot(time.time(), loop_delay, relay.draining, _common_limits(relay))
+        return Snapshot(time.time(), uptime, loop_delay, relay.draining, _common_limits(relay))
     connections = relay.admission.all()
     (received, sent), queued = relay.totals.traffic, 0
     ended = dict(relay.totals.ended)
@@ -182,6 +185,7 @@ def _walk(relay: SurveyedRelay, detail: Detail, requested_at: float) -> Generato
     keys, addresses = relay.admission.by_key(), relay.admission.by_address()
     return Snapshot(
         taken_at=time.time(),
+        uptime=uptime,
         loop_delay=loop_delay,
         draining=relay.draining,
         limits=(*_common_limits(relay), *_single_limits(relay, keys, addresses)),

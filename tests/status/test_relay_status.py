@@ -17,7 +17,7 @@ import pytest
 
 import stmgr
 from offset_common.identity import encode_key
-from offset_common.status.relay_status import byte_text, duration
+from offset_common.status.relay_status import byte_text, duration, status_lines
 from tests.status.relays import RelayWithStatus
 from tests.support.node import Node, make_tunnel
 from tests.support.process import ROOT, wait_until
@@ -89,6 +89,14 @@ def test_watch_shows_rates(relay: RelayWithStatus) -> None:
     rates = re.compile(r"  now: .*/s received, .*/s sent, \d+\.\d new tunnels/s$")
     with watched_lines(relay) as lines:
         assert any(map(rates.match, lines))
+
+
+def test_rates_ignore_a_step_of_the_clock(relay: RelayWithStatus) -> None:
+    before = relay.status()
+    after = {**before, "time": before["time"] - 3600, "uptime_seconds": before["uptime_seconds"] + 2}
+    after["totals"] = {**before["totals"], "tunnels": before["totals"]["tunnels"] + 5}
+    after["totals"]["received_bytes"] += 2048
+    assert "  now: 1.0 KiB/s received, 0 B/s sent, 2.5 new tunnels/s" in status_lines(after, False, before)
 
 
 def test_watch_reports_the_loss_of_the_relay(tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -49,6 +50,15 @@ def test_text_finds_an_address(address: str, harness: Harness) -> None:
     harness.admit(address=address)
     (row,) = rows(harness, text=address)
     assert address in row["address"]
+
+
+def test_uptime_ignores_a_step_of_the_clock(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = report(harness, Selection())
+    monkeypatch.setattr(time, "time", lambda: before["time"] - 3600)
+    harness.advance(100.0)
+    after = report(harness, Selection())
+    assert after["time"] == before["time"] - 3600
+    assert after["uptime_seconds"] - before["uptime_seconds"] == pytest.approx(100.0, abs=1.0)
 
 
 def test_text_finds_a_part_of_a_key(harness: Harness) -> None:
