@@ -60,7 +60,7 @@ class Relay:
     Raises:
         OperatorError: the policy or the homes cannot be made, or the system cannot start that many processes
             or threads.
-        OSError: the system allows no more threads.
+        OSError: the system allows no more threads, or has no room to watch the sockets.
     """
 
     def __init__(
@@ -101,13 +101,14 @@ class Relay:
             # For peers that are forwarded to another host, which counts what they send.
             self.uncounted_tunnels = Tunnels() if policy.meters else tunnels
             homes = make_homes(self)
+            undo.callback(homes.close)
+            self.admission = Admission(limits, policy, self.totals)
+            self.rendezvous = Rendezvous(self.loop, limits, tunnels, self.admission, policy, homes)
+            authenticated = self.rendezvous.await_init
+            self.entrance = Entrance(
+                self.env, limits, self.admission, self.totals, pool, authenticated, sockets, balancers
+            )
             undo.pop_all()
-        self.admission = Admission(limits, policy, self.totals)
-        self.rendezvous = Rendezvous(self.loop, limits, tunnels, self.admission, policy, homes)
-        authenticated = self.rendezvous.await_init
-        self.entrance = Entrance(
-            self.env, limits, self.admission, self.totals, pool, authenticated, sockets, balancers
-        )
         self._drain_until: Optional[float] = None
         self._served = self._stopping = False
         self._tunnels_ending = False

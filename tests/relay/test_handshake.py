@@ -18,11 +18,9 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.fair_queue import FairQueue
 from offset_common.relay.handshake_pool import HandshakeJob, HandshakePool
-from offset_common.relay.homes import Homes
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog
-from offset_common.relay.policy import Policy
 from offset_common.relay.server import Relay
 from offset_common.relay.sockets import set_timeouts
 from tests.relay.harness import Harness, TestPeer
@@ -339,27 +337,3 @@ def test_relay_without_its_threads_ends_its_workers(few_threads: list[threading.
     with pytest.raises(ServiceError, match="--handshake-threads"):
         Relay(Identity.generate(), [], Limits(), RelayLog(None), workers=2)
     assert not any(thread.is_alive() for thread in few_threads)
-
-
-def test_relay_without_its_fleet_ends_its_other_parts() -> None:
-    closed: list[str] = []
-
-    class ClosedPolicy(Policy):
-        def close(self) -> None:
-            closed.append("policy")
-
-    def no_homes(relay: Relay) -> Homes:
-        raise ServiceError("no directory")
-
-    before = threading.active_count()
-    with pytest.raises(ServiceError, match="no directory"):
-        Relay(
-            Identity.generate(),
-            [],
-            Limits(),
-            RelayLog(None),
-            make_policy=lambda relay: ClosedPolicy(),
-            make_homes=no_homes,
-        )
-    assert closed == ["policy"]
-    assert threading.active_count() == before

@@ -1,0 +1,66 @@
+"""A relay of which one part cannot be made: it releases what the other parts hold."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Callable
+
+import pytest
+
+from offset_common.errors import ServiceError
+from offset_common.identity import Identity
+from offset_common.relay.homes import Homes
+from offset_common.relay.limits import Limits
+from offset_common.relay.log import RelayLog
+from offset_common.relay.policy import Policy
+from offset_common.relay.server import Relay
+
+CLOSED: list[str] = []
+
+
+class RecordingPolicy(Policy):
+    """A policy that records its end."""
+
+    def close(self) -> None:
+        CLOSED.append("policy")
+
+
+class RecordingHomes(Homes):
+    """Homes that record their end."""
+
+    def close(self) -> None:
+        CLOSED.append("homes")
+
+
+def make_relay(make_homes: Callable[[Relay], Homes], sockets: list[socket.socket]) -> None:
+    """Make a relay with these parts."""
+    CLOSED.clear()
+    Relay(
+        Identity.generate(),
+        sockets,
+        Limits(),
+        RelayLog(None),
+        make_policy=lambda relay: RecordingPolicy(),
+        make_homes=make_homes,
+    )
+
+
+def test_relay_without_its_fleet_ends_its_other_parts() -> None:
+    def no_homes(relay: Relay) -> Homes:
+        raise ServiceError("no directory")
+
+    before = threading.active_count()
+    with pytest.raises(ServiceError, match="no directory"):
+        make_relay(no_homes, [])
+    assert CLOSED == ["policy"]
+    assert threading.active_count() == before
+
+
+def test_relay_without_its_sockets_ends_its_other_parts() -> None:
+    before, closed = threading.active_count(), socket.socket()
+    closed.close()
+    with pytest.raises(ValueError, match="Invalid file"):
+        make_relay(lambda relay: RecordingHomes(), [closed])
+    assert CLOSED == ["homes", "policy"]
+    assert threading.active_count() == before
