@@ -1,10 +1,13 @@
 """Handshakes in a pool of threads, on blocking sockets.
 
 A handshake costs four public-key operations (140 us), too much for the event loop. A thread takes a
-connection whose peer has sent a whole frame, handles the frame, and waits for the next one: for 20 ms
+connection whose peer has sent a whole frame, handles the frame, and waits for the next one: for 5 ms
 (sockets.py), or not at all while other jobs are queued. If that brings no whole frame, the connection goes
 back to the event loop with its state, and returns when its peer has sent the rest. So peers that are silent
 or send single bytes occupy no thread, and a job ends soon: the peer's part of a handshake has three frames.
+
+By default the pool has one thread. More of them finish no more handshakes, because Python runs one thread at
+a time, but they take more of this time from the event loop.
 
 Jobs are queued fairly by address (fair_queue.py): an address that floods the relay waits behind its own jobs.
 Within an address, the newest job goes first: under overload, some handshakes finish in time instead of none.
@@ -119,8 +122,8 @@ class HandshakePool:
         except (RuntimeError, MemoryError):
             self.close()
             raise ServiceError(
-                f"cannot start {threads} handshake threads: the system started only {len(self._threads)}; "
-                "choose fewer with --handshake-threads, or raise the limits on memory and processes"
+                f"the system started {len(self._threads)} of {threads} handshake threads; raise its limits "
+                "on memory and processes, or choose fewer with --handshake-threads"
             ) from None
         finally:
             threading.stack_size(previous)

@@ -32,7 +32,7 @@ class Limits(NamedTuple):
         socket_buffer: bytes of memory for each kernel buffer of a socket; 0 leaves the size to the system.
         stall: seconds that a peer may leave its output unread.
         accepts_per_second: connections that each listening socket accepts per second, at most.
-        handshake_threads: handshakes that are computed at the same time, at most.
+        handshake_threads: threads that compute handshakes.
         ipv6_prefix: length in bits of the IPv6 prefixes that count as one address each.
     """
 
@@ -47,7 +47,7 @@ class Limits(NamedTuple):
     socket_buffer: int = 512 * KIB
     stall: float = 120.0
     accepts_per_second: int = 5000
-    handshake_threads: int = 4
+    handshake_threads: int = 1
     ipv6_prefix: int = 64
 
 

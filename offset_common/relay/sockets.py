@@ -16,7 +16,7 @@ from offset_common.relay.addresses import SystemAddress
 from offset_common.threads import start_thread
 
 NO_WAIT = socket.MSG_DONTWAIT
-BLOCKING_TIME = 0.02  # seconds that a handshake thread waits for a peer
+BLOCKING_TIME = 0.005  # seconds that a handshake thread waits for a peer
 RESOLVER_CHECK_INTERVAL = 0.1  # seconds
 
 # A 32-bit system with 64-bit times has a different option number and struct timeval.
