@@ -48,6 +48,7 @@ _HEAD_SIZE = 56  # bytes of user data that include all packed words of a KaMessa
 
 # Packed words.
 _STARTS = tuple(packed_start(size) for size in range(MAX_PADDING_KEPT + 1))
+_FAR_PADDING = b"\x40\x02\x11\x02\x01\x50\x01\x01"  # the root, ->randPadding in the second segment, ->content
 _NEAR_MESSAGE = b"\x50\x01\x01\x01\x01"  # the root of a KaMessage; the union, `message`
 _FAR_MESSAGE = _NEAR_MESSAGE + b"\x11\x02\x01"  # and ->message, in the second segment
 _USER = b"\x01\x01"  # the union of a ChannelContent, `user`
@@ -174,11 +175,14 @@ def _walk(p: Packed, size: int) -> tuple[int, int, int, int, int]:
     if sum(sizes) * WORD_SIZE > size + _OUTER_ALLOWANCE:
         raise UnknownLayoutError
     padding = p[at + 4] >> 3 | (p[at + 5] << 5 if p[at + 2] == 0x31 else 0)
+    near_padding = True
     if padding <= MAX_PADDING_KEPT and p.startswith(_STARTS[padding], at):
-        near_padding = True
         at += len(_STARTS[padding])
+    elif p.startswith(_FAR_PADDING, at):
+        near_padding, padding = False, 0
+        at += len(_FAR_PADDING)
     else:
-        near_padding, padding, at = _read_start(p, at)
+        padding, at = _read_start(p, at)
     # The first segment contains the padding, the union, ->user and user data, unless they are far.
     padding_words = (padding + 7) >> 3
     at = skip_words(p, at, padding_words)
@@ -210,24 +214,16 @@ def _walk(p: Packed, size: int) -> tuple[int, int, int, int, int]:
     return padding, user, length, start, end
 
 
-def _read_start(p: Packed, at: int) -> tuple[bool, int, int]:
-    """Read the root, ->randPadding and ->content.
-
-    Returns: whether the padding follows at once, its size if it does, and the position of the next word.
-    """
+def _read_start(p: Packed, at: int) -> tuple[int, int]:
+    """Read the root, ->randPadding and ->content; return the size of the padding, and its position."""
     if p[at] != 0x40 or p[at + 1] != 2:  # the root: no data, two pointers
         raise UnknownLayoutError
     low, high, at = read_word(p, at + 2)  # ->randPadding
     offset, sections, at = read_word(p, at)  # ->content
-    near = low == NEXT + 4
-    padding = 0
-    if near:
-        padding = list_length(high)
-    elif low != _FAR or high != 1:
+    padding = list_length(high)
+    if low != NEXT + 4 or sections != _CONTENT_SECTIONS or offset != (padding + 7) >> 3 << 2:
         raise UnknownLayoutError
-    if sections != _CONTENT_SECTIONS or offset != (padding + 7) >> 3 << 2:
-        raise UnknownLayoutError
-    return near, padding, at
+    return padding, at
 
 
 def _first_bytes(p: Packed, at: int, length: int) -> Packed:
