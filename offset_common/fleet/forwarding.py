@@ -121,7 +121,7 @@ class Forwarding(PendingConnect):
         early: Sequence[bytes] = (),
         age: float = 0.0,
     ) -> None:
-        super().__init__(connection, _ignore, early, age)
+        super().__init__(connection, early, age)
         self._means = means
         self._role = role
         self._other = other
@@ -234,10 +234,6 @@ class Forwarding(PendingConnect):
         self._home = None
         give_up, self._give_up = self._give_up, _nothing
         give_up()
-
-
-def _ignore(pending: PendingConnect) -> None:
-    """Ignore the end of a connect that is in no registry."""
 
 
 def _nothing() -> None:

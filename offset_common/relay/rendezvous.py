@@ -99,7 +99,12 @@ class Rendezvous:
         self.expect_listeners(False)
 
     def forget(self, connection: SocketConnection) -> None:
-        """Forget a closed connection, if it is a tunnel end."""
+        """Forget a closed connection."""
+        session = connection.session
+        if isinstance(session, Listener):
+            self._remove_listener(session)
+        elif isinstance(session, PendingConnect):
+            self._remove_connect(session)
         self.registry.remove_tunnel_end(connection)
 
     # Roles.
@@ -124,7 +129,7 @@ class Rendezvous:
         if age is None and self._forward_to_home(connection, role, other):
             return
         if role is InitRole.CONNECT:
-            self._wait(PendingConnect(connection, self._remove_connect, age=age or 0.0), other, Event.CONNECT)
+            self._wait(PendingConnect(connection, age=age or 0.0), other, Event.CONNECT)
         else:
             self._join(connection, other)
 
@@ -138,7 +143,7 @@ class Rendezvous:
 
     def _listen(self, connection: SocketConnection) -> None:
         """Make `connection` the listener of its key: the newest one wins."""
-        listener = Listener(connection, self._reject, self._listener_ended, self._has_pending)
+        listener = Listener(connection, self._reject, self.registry.has_pending)
         connection.change_session(Event.LISTEN, listener)
         key = connection.key
         other = self._claiming.get(key) or self.registry.listener_of(key)
@@ -218,12 +223,8 @@ class Rendezvous:
         if pending is not None:
             pending.connection.close(CloseReason.REJECTED)
 
-    def _has_pending(self, listener: Listener) -> bool:
-        """Return whether a connect waits for `listener`."""
-        return self.registry.has_pending(listener.connection.key)
-
-    def _listener_ended(self, listener: Listener) -> None:
-        """Close the connects that wait for `listener`; its tunnels stay."""
+    def _remove_listener(self, listener: Listener) -> None:
+        """Forget a listener that has ended, and close the connects that wait for it; its tunnels stay."""
         key = listener.connection.key
         if listener is (self._claiming.get(key) or self.registry.listener_of(key)):
             self._claiming.pop(key, None)
@@ -258,7 +259,7 @@ class Rendezvous:
         """Let a connect wait here instead of forwarding it: its target listens here, or nowhere."""
         early = forwarded.take_early_data()
         age = self._loop.now - forwarded.since
-        pending = PendingConnect(forwarded.connection, self._remove_connect, early, age)
+        pending = PendingConnect(forwarded.connection, early, age)
         self._wait(pending, target, Event.FORWARD)
 
     def lose(self, key: bytes) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Callable
 
-from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
 from offset_common.relay.sessions.message_session import MessageSession
@@ -29,11 +28,10 @@ class Listener(MessageSession):
     Args:
         connection: the connection.
         reject: called with the key whose pending connect the peer rejects.
-        ended: called when the listener ends.
-        has_pending: returns whether a connect waits for the listener.
+        has_pending: returns whether a connect waits for the listener of a key.
     """
 
-    __slots__ = ("_ended", "_has_pending", "_reject", "_since", "_unannounced")
+    __slots__ = ("_has_pending", "_reject", "_since", "_unannounced")
 
     state = State.LISTENER
 
@@ -41,12 +39,10 @@ class Listener(MessageSession):
         self,
         connection: SocketConnection,
         reject: Callable[[Listener, bytes], None],
-        ended: Callable[[Listener], None],
-        has_pending: Callable[[Listener], bool],
+        has_pending: Callable[[bytes], bool],
     ) -> None:
         super().__init__(connection)
         self._reject = reject
-        self._ended = ended
         self._has_pending = has_pending
         self._since = connection.loop.now
         # By address, those of one address in the order of arrival; the address whose turn it is comes first.
@@ -102,9 +98,4 @@ class Listener(MessageSession):
     @property
     def may_poll_coarsely(self) -> bool:  # type: ignore[override]
         """Whether no connect is pending: then the peer's messages may be noticed up to a second late."""
-        return not self._has_pending(self)
-
-    def on_closed(self, reason: CloseReason) -> None:
-        """Remove the listener, and close the connects that wait for it."""
-        self._unannounced.clear()
-        self._ended(self)
+        return not self._has_pending(self.connection.key)

@@ -8,7 +8,6 @@ Source: section 7 of docs/protocol.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Callable
 
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
@@ -27,26 +26,18 @@ class PendingConnect(MessageSession):
 
     Args:
         connection: the connection.
-        ended: called when the connect ends before it is accepted.
         early: the messages that its peer has already sent.
         age: seconds since its peer asked.
     """
 
-    __slots__ = ("_attended", "_early", "_ended", "_size", "since")
+    __slots__ = ("_attended", "_early", "_size", "since")
 
     state = State.PENDING_CONNECT
 
-    def __init__(
-        self,
-        connection: SocketConnection,
-        ended: Callable[[PendingConnect], None],
-        early: Sequence[bytes] = (),
-        age: float = 0.0,
-    ) -> None:
+    def __init__(self, connection: SocketConnection, early: Sequence[bytes] = (), age: float = 0.0) -> None:
         super().__init__(connection)
         self.since = connection.loop.now - age  # the time at which the peer asked
         self._attended = True  # its listener is there, or has more time to come
-        self._ended = ended
         self._early: list[bytes] = []
         self._size = 0  # bytes counted for early data
         for message in early:
@@ -102,6 +93,5 @@ class PendingConnect(MessageSession):
         return early
 
     def on_closed(self, reason: CloseReason) -> None:
-        """Discard the early data, and report the end."""
+        """Discard the early data."""
         self.take_early_data()
-        self._ended(self)
