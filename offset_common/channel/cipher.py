@@ -5,15 +5,14 @@ Source: section 5 of docs/protocol.md.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Union
+from typing import Any, Callable
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from offset_common.constants import ENCRYPTION_OVERHEAD, NONCE_SIZE
 from offset_common.errors import DecryptionError
-
-Buffer = Union[bytes, bytearray, memoryview]
+from offset_common.wire.frames import Buffer
 
 
 class _CopyingAead:

@@ -114,10 +114,8 @@ class Forwarder:
                     source, sink, data, taken, filled, max_frames - frames
                 )
                 frames += fast
-                if len(data) - taken < FRAME_LENGTH_SIZE:
-                    break
                 end = frame_end(data, taken, MAX_FRAME_SIZE)
-                if end > len(data):
+                if not end:
                     break
                 if (
                     frames >= max_frames

@@ -21,10 +21,11 @@ from offset_common.relay.event_loop import COARSE_INTERVAL, READ, WRITE, EventLo
 from offset_common.relay.input_buffer import InputBuffer, ReceiveBuffer
 from offset_common.relay.lifecycle import DEADLINES, Event, next_state
 from offset_common.relay.limits import LARGE_READ
-from offset_common.relay.output_buffer import LOW_WATER, Buffer, OutputBuffer
+from offset_common.relay.output_buffer import LOW_WATER, OutputBuffer
 from offset_common.relay.session import Ended, Session
 from offset_common.relay.sockets import NO_WAIT
 from offset_common.relay.watched_socket import WatchedSocket
+from offset_common.wire.frames import Buffer
 
 
 class Environment(NamedTuple):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import socket
-from typing import Optional, Union
+from typing import Optional
 
 from offset_common.relay.buffer_pool import Account
 from offset_common.relay.limits import KIB
 from offset_common.relay.sockets import NO_WAIT
+from offset_common.wire.frames import Buffer
 
 HIGH_WATER = 512 * KIB  # bytes of unread output at which the other end of a tunnel is paused
 LOW_WATER = 128 * KIB  # bytes of unread output at which it is resumed
-
-Buffer = Union[bytes, bytearray, memoryview]
 
 
 class OutputBuffer:
@@ -22,12 +21,11 @@ class OutputBuffer:
         account: counts the queued bytes.
     """
 
-    __slots__ = ("_account", "_buffer", "_start", "moved_at", "size")
+    __slots__ = ("_account", "_buffer", "moved_at", "size")
 
     def __init__(self, account: Account) -> None:
         self._account = account
         self._buffer: Optional[bytearray] = None
-        self._start = 0  # of the bytes not written yet
         self.size = 0  # bytes queued
         self.moved_at = 0.0  # seconds: when the socket last accepted output, or when output was first queued
 
@@ -40,7 +38,6 @@ class OutputBuffer:
         """Queue `data`."""
         if self._buffer is None:
             self._buffer = bytearray()
-            self._start = 0
             self.moved_at = now
         self._buffer += data
         self._count(len(data))
@@ -54,22 +51,19 @@ class OutputBuffer:
         assert self._buffer is not None
         try:
             with memoryview(self._buffer) as view:
-                taken = sock.send(view[self._start :], NO_WAIT)
+                taken = sock.send(view, NO_WAIT)
         except BlockingIOError:
             return 0  # the socket is not ready after all
         self._count(-taken)
-        self._start += taken
         self.moved_at = now
-        if self._start == len(self._buffer):
+        del self._buffer[:taken]  # copies what is left only when half of it is gone
+        if not self._buffer:
             self._buffer = None
-        elif self._start > len(self._buffer) // 2:
-            del self._buffer[: self._start]
-            self._start = 0
         return taken
 
     def content(self) -> bytes:
         """Return the queued bytes."""
-        return b"" if self._buffer is None else bytes(self._buffer[self._start :])
+        return b"" if self._buffer is None else bytes(self._buffer)
 
     def clear(self) -> None:
         """Discard the queued bytes."""

@@ -52,22 +52,25 @@ def encode_length(payload: Buffer) -> bytes:
 
 
 def frame_end(data: Buffer, start: int, limit: int) -> int:
-    """Return the end of the frame at `start`, which may be beyond the end of `data`.
+    """Return the end of the frame at `start`, or 0 if more bytes are needed.
 
     Args:
-        data: bytes of a stream; they include at least the frame's length prefix.
+        data: bytes of a stream.
         start: the position of the frame.
         limit: the maximum size of its payload, in bytes.
 
     Raises:
         FrameError: the frame announces a larger payload.
     """
+    if len(data) - start < FRAME_LENGTH_SIZE:
+        return 0
     length: int = _LENGTH.unpack_from(data, start)[0]
     if length > limit:
         if length == _OLD_PEER_LENGTH:
             raise OldPeerError
         raise FrameTooLargeError(length, limit)
-    return start + FRAME_LENGTH_SIZE + length
+    end = start + FRAME_LENGTH_SIZE + length
+    return end if end <= len(data) else 0
 
 
 class FrameReader:
@@ -77,12 +80,11 @@ class FrameReader:
         limit: the maximum size of the next payload, in bytes.
     """
 
-    __slots__ = ("_buffer", "_limit", "_start")
+    __slots__ = ("_buffer", "_limit")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._buffer = bytearray()
-        self._start = 0  # of the first byte that has not been returned
 
     def set_limit(self, limit: int) -> None:
         """Change the maximum size of the next payload."""
@@ -90,11 +92,11 @@ class FrameReader:
 
     def __len__(self) -> int:
         """Return the number of bytes that have not been returned."""
-        return len(self._buffer) - self._start
+        return len(self._buffer)
 
     def peek(self, size: int) -> bytes:
         """Return up to `size` bytes that have not been returned yet, without removing them."""
-        return bytes(memoryview(self._buffer)[self._start : self._start + size])
+        return bytes(self._buffer[:size])
 
     def receive_data(self, data: Buffer) -> None:
         """Add the next bytes of the stream."""
@@ -106,7 +108,7 @@ class FrameReader:
         Raises:
             FrameError: the frame's length is over the limit.
         """
-        return self._end() is not None
+        return frame_end(self._buffer, 0, self._limit) > 0
 
     def next_frame(self) -> Optional[bytes]:
         """Return the next complete payload, or None if more bytes are needed.
@@ -114,33 +116,15 @@ class FrameReader:
         Raises:
             FrameError: the frame's length is over the limit.
         """
-        end = self._end()
-        if end is None:
+        end = frame_end(self._buffer, 0, self._limit)
+        if not end:
             return None
-        payload = bytes(memoryview(self._buffer)[self._start + FRAME_LENGTH_SIZE : end])
-        self._start = end
-        self._discard_returned()
+        payload = bytes(memoryview(self._buffer)[FRAME_LENGTH_SIZE:end])
+        del self._buffer[:end]  # copies what is left only when half of it is gone
         return payload
 
     def take_all(self) -> bytes:
         """Return and remove all bytes that have not been returned."""
-        rest = bytes(memoryview(self._buffer)[self._start :])
+        rest = bytes(self._buffer)
         self._buffer = bytearray()
-        self._start = 0
         return rest
-
-    def _end(self) -> Optional[int]:
-        """Return the end of the next frame, or None if it is not complete."""
-        if len(self) < FRAME_LENGTH_SIZE:
-            return None
-        end = frame_end(self._buffer, self._start, self._limit)
-        return end if end <= len(self._buffer) else None
-
-    def _discard_returned(self) -> None:
-        # Deleting the front of a large bytearray for every small frame would be slow.
-        if self._start == len(self._buffer):
-            self._buffer = bytearray()
-            self._start = 0
-        elif self._start > 65536:
-            del self._buffer[: self._start]
-            self._start = 0

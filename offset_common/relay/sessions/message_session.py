@@ -9,11 +9,9 @@ from offset_common.channel.events import MessageReceived
 from offset_common.constants import FRAME_LENGTH_SIZE, MAX_FRAME_SIZE
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import ConnectionSession
-from offset_common.relay.limits import KIB, LIGHT_FRAME
+from offset_common.relay.limits import LIGHT_FRAME, SMALL_READ
 from offset_common.relay.sessions.partial_frames import reserve_rest, reserve_unchecked, rest_has_arrived
 from offset_common.wire.frames import frame_end
-
-READ_SIZE = 4 * KIB  # bytes read in one turn, or the rest of a frame with reserved space
 
 
 class MessageSession(ConnectionSession):
@@ -36,11 +34,11 @@ class MessageSession(ConnectionSession):
             if not rest_has_arrived(connection):
                 return
             reserve_unchecked(connection)
-        data = connection.read(max(READ_SIZE, connection.input.missing))
+        data = connection.read(max(SMALL_READ, connection.input.missing))
         if data is None:
             connection.close(CloseReason.PEER_CLOSED)
             return
-        end = _first_frame_end(data)
+        end = frame_end(data, 0, MAX_FRAME_SIZE)
         if not end:
             connection.keep(data, 0)
         elif (connection.must_be_quick and end > LIGHT_FRAME) or not self.has_room_for(end):
@@ -54,11 +52,3 @@ class MessageSession(ConnectionSession):
             if isinstance(event, MessageReceived):
                 self.on_message(event.data)
             connection.send_pending()
-
-
-def _first_frame_end(data: memoryview) -> int:
-    """Return where the first frame ends, or 0 if it is not whole."""
-    if len(data) < FRAME_LENGTH_SIZE:
-        return 0
-    end = frame_end(data, 0, MAX_FRAME_SIZE)
-    return end if end <= len(data) else 0
