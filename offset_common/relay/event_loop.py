@@ -38,7 +38,6 @@ POLL_INTERVAL = 0.003  # seconds of turns between two polls
 LONGEST_POLL_INTERVAL = 0.01  # seconds of turns after a slow poll
 TASKS_IN_ROUND = 128  # tasks of call_soon; after a flood of handshakes, hundreds wait
 EACH_IN_ROUND = 32  # items of call_for_each, and deadlines: closing thousands at once would take a second
-COARSE_IN_ROUND = 256  # connections that a coarse poll found ready; thousands would take 100 ms
 CROWD = 32  # waiting light connections of one address: together, their turns take several ms
 COARSE_INTERVAL = 1.0  # seconds; the keepalive's own tick (section 6 of docs/protocol.md)
 SWITCH_INTERVAL = 0.001  # seconds that a handshake thread may keep the interpreter from the loop
@@ -99,7 +98,6 @@ class EventLoop:
         self._selector = selectors.DefaultSelector()
         self._coarse_selector = selectors.DefaultSelector()
         self._next_coarse_poll = math.inf
-        self._coarse_events: deque[tuple[selectors.SelectorKey, int]] = deque()
         self._tasks: deque[Callable[[], None]] = deque()
         self._gradual_tasks: deque[Callable[[], object]] = deque()
         self._serving: Optional[ReadyEntry] = None
@@ -211,13 +209,12 @@ class EventLoop:
         self.now = self._clock()
         self._collect(events)
         polling = perf_counter() - started
-        if self.now >= self._next_coarse_poll:
-            self._coarse_events = deque(self._coarse_selector.select(0))
+        if self.now >= self._next_coarse_poll and not self._gradual_tasks:  # which may be the last poll's
+            # If one has ended meanwhile, its turn does nothing.
+            ready = self._coarse_selector.select(0)
+            self.call_for_each(ready, lambda each: self.request_turn(each[0].data, each[1]))
             watched = len(self._coarse_selector.get_map()) > 0
             self._next_coarse_poll = math.floor(self.now) + COARSE_INTERVAL if watched else math.inf
-        for _ in range(min(COARSE_IN_ROUND, len(self._coarse_events))):
-            key, mask = self._coarse_events.popleft()
-            self.request_turn(key.data, mask)  # if it has ended meanwhile, its turn does nothing
         if self.turns.waiting:
             # With thousands of ready connections, polling is slow. It should take a fifth of the time, but
             # readiness must be noticed soon. The coarse poll runs once a second, and does not count.
@@ -283,7 +280,7 @@ class EventLoop:
             self._tasks.popleft()()
 
     def _time_to_wait(self) -> float:
-        if self._tasks or self._gradual_tasks or self._coarse_events or self.turns.waiting:
+        if self._tasks or self._gradual_tasks or self.turns.waiting:
             return 0.0
         first = min(self._next_coarse_poll, self.deadlines.next_time())
         for _, next_time in self._periodic:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import os
 
-import pytest
-
 from offset_common.constants import IDLE_TIMEOUT
-from offset_common.relay import event_loop
 from offset_common.relay.close_reason import CloseReason
-from offset_common.relay.event_loop import COARSE_INTERVAL
+from offset_common.relay.event_loop import COARSE_INTERVAL, EACH_IN_ROUND
 from tests.relay.harness import LATE, Harness
 
-COARSE_IN_ROUND = 10  # so that the listeners need few descriptors
-LISTENERS = 2 * COARSE_IN_ROUND + 5  # more than are handled in the first round afterwards
+LISTENERS = 2 * EACH_IN_ROUND + 5  # more than are handled in the first round afterwards
 
 
-def test_suspended_relay_keeps_peers_that_were_in_time(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(event_loop, "COARSE_IN_ROUND", COARSE_IN_ROUND)
+def test_suspended_relay_keeps_peers_that_were_in_time(harness: Harness) -> None:
     listeners = [harness.listener() for _ in range(LISTENERS)]
     harness.run_until(lambda: all(each.connection.polled_coarsely for each in listeners))
     for each in listeners:
