@@ -27,7 +27,7 @@ from offset_common.relay.policy import Policy
 from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.workers.handle import RESTART_DELAY, RemoteTunnel, WorkerHandle
 from offset_common.relay.workers.pool import WorkerPool
-from offset_common.relay.workers.transfer import MAX_DATAGRAM, decode_pair, receive_with_sockets
+from offset_common.relay.workers.transfer import MAX_DATAGRAM, decode_pair
 from offset_common.wire.messages import InitConnection, InitRole
 from tests.relay.harness import Harness, TestPeer, descriptors
 
@@ -68,7 +68,7 @@ class FakeProcess:
         commands: list[dict[str, Any]] = []
         while True:
             try:
-                datagram, descriptors = receive_with_sockets(self.channel)
+                datagram, descriptors, _, _ = socket.recv_fds(self.channel, MAX_DATAGRAM, 2)
             except BlockingIOError:
                 return commands
             for descriptor in descriptors:

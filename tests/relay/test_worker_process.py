@@ -25,7 +25,6 @@ from offset_common.relay.workers.transfer import (
     decode_pair,
     encode_pair,
     end_of,
-    send_with_sockets,
 )
 from tests.relay.harness import Harness, TestPeer, descriptors
 
@@ -76,7 +75,7 @@ class Front:
         ends = [end._replace(output=output) for end, output in zip(ends, (near_output, far_output))]
         datagram = encode_pair(*ends)
         assert datagram is not None
-        send_with_sockets(self.channel, datagram, [each.sock.fileno() for each in connections])
+        socket.send_fds(self.channel, [datagram], [each.sock.fileno() for each in connections])
         for connection in connections:
             connection.release()
             connection.change_session(Event.MOVE, Moved(connection))
@@ -218,7 +217,7 @@ def test_only_the_pair_without_its_sockets_is_lost(harness: Harness, front: Fron
     assert datagram is not None
     before = descriptors()
     if arrived:
-        send_with_sockets(front.channel, datagram, [near.connection.sock.fileno()])
+        socket.send_fds(front.channel, [datagram], [near.connection.sock.fileno()])
     else:
         front.channel.send(datagram)
     front.loop.run_once()

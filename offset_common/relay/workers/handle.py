@@ -24,7 +24,7 @@ from offset_common.relay.log import log_event
 from offset_common.relay.sessions.tunnel import Meter
 from offset_common.relay.signals import HANDLED
 from offset_common.relay.workers.process import HEARTBEAT_INTERVAL, MAX_TRACEBACK
-from offset_common.relay.workers.transfer import MAX_DATAGRAM, encode_pair, end_of, send_with_sockets
+from offset_common.relay.workers.transfer import MAX_DATAGRAM, encode_pair, end_of
 
 MISSED_HEARTBEATS = 5  # until a worker counts as hung: up to 4.5 s, as each check may be a tick late
 MISSED_HEARTBEATS_AT_START = 40  # while the process starts: 30 s
@@ -119,7 +119,7 @@ class WorkerHandle:
             datagram = encode_pair(ends[0], ends[1])
             if datagram is None:
                 return False
-            send_with_sockets(self._channel, datagram, [each.sock.fileno() for each in connections])
+            socket.send_fds(self._channel, [datagram], [each.sock.fileno() for each in connections])
         except (LocalProtocolError, OSError):
             return False  # a rekey is under way, or the channel is full
         self.connections.update(zip(numbers, connections))

@@ -25,7 +25,7 @@ from offset_common.relay.event_loop import READ, EventLoop
 from offset_common.relay.input_buffer import ReceiveBuffer
 from offset_common.relay.sessions.tunnel import Tunnel, Tunnels
 from offset_common.relay.signals import HANDLED
-from offset_common.relay.workers.transfer import End, decode_pair, receive_with_sockets
+from offset_common.relay.workers.transfer import MAX_DATAGRAM, End, decode_pair
 
 HEARTBEAT_INTERVAL = 0.5  # seconds
 RETRY_INTERVAL = 0.05  # seconds before another attempt to send a report that the front process did not accept
@@ -70,7 +70,7 @@ class Worker:
         """Receive tunnels and commands."""
         while True:
             try:
-                datagram, descriptors = receive_with_sockets(self._channel)
+                datagram, descriptors, _, _ = socket.recv_fds(self._channel, MAX_DATAGRAM, 2)
             except BlockingIOError:
                 return
             except OSError:

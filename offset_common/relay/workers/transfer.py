@@ -1,14 +1,12 @@
 """How the two ends of a tunnel move from the front process to a worker.
 
 One datagram of a Unix socket: a line of JSON, then the unhandled input and the unread output of both ends;
-the two sockets travel with it as descriptors (SCM_RIGHTS). The keys in it never leave the machine's memory.
+socket.send_fds sends the two sockets with it. The keys in it never leave the machine's memory.
 """
 
 from __future__ import annotations
 
-import array
 import json
-import socket
 from typing import Any, NamedTuple, Optional
 
 from offset_common.relay.connection import SocketConnection
@@ -76,27 +74,3 @@ def decode_pair(datagram: bytes) -> list[End]:
         ends.append(End(number, prefix, bytes.fromhex(key), state, rest[at:middle], rest[middle:end]))
         at = end
     return ends
-
-
-def send_with_sockets(channel: socket.socket, datagram: bytes, descriptors: list[int]) -> None:
-    """Send a datagram and descriptors.
-
-    Raises:
-        OSError: the other process is gone, or too busy to accept it now.
-    """
-    rights = array.array("i", descriptors)
-    channel.sendmsg([datagram], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-
-
-def receive_with_sockets(channel: socket.socket) -> tuple[bytes, list[int]]:
-    """Return a datagram, empty at the end, and the descriptors that arrived with it.
-
-    Raises:
-        BlockingIOError: nothing has arrived.
-    """
-    descriptors = array.array("i")
-    datagram, ancillary, _, _ = channel.recvmsg(MAX_DATAGRAM, socket.CMSG_SPACE(2 * descriptors.itemsize))
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-    return datagram, list(descriptors)
