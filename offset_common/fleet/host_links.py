@@ -41,7 +41,7 @@ class HostLinks:
     """
 
     def __init__(self, env: Environment, identity: Identity, limits: Limits) -> None:
-        self._env = env._replace(closed=self._closed)
+        self._env = env._replace(report_end=self._closed)
         self._identity = identity
         self._limits = limits
         self._pool = HandshakePool(identity, limits.handshake_threads, env.loop.call_soon_threadsafe)

@@ -78,12 +78,12 @@ class Account:
         """Return how many more bytes the rule allows the connection."""
         return max(0, FREE_SPACE - self.held) + max(0, self._allowed())
 
-    def may_exceed(self) -> bool:
+    def may_overdraw(self) -> bool:
         """Return whether a frame may pass without space, although some of it may have to be kept after all.
 
         Otherwise such frames could fill the memory of a host whose kernel is short of it.
         """
-        return self._address.held <= self._pool.most_exceeded
+        return self._address.held <= self._pool.overdraft_limit
 
     def read_ahead(self, sink: Account) -> int:
         """Return how many bytes the connection may read without knowing the sizes of the frames in them.
@@ -140,7 +140,7 @@ class BufferPool:
         self.read_ahead_from = min(LARGEST_FRAME, limit // 8)  # bytes that must be free for `read_ahead`
         # While an address holds at most this many bytes, frames to it may pass without space. It is more than
         # the half that an address can take, because keepalives are queued without asking for space.
-        self.most_exceeded = max(limit * 3 // 4, LARGEST_FRAME)
+        self.overdraft_limit = max(limit * 3 // 4, LARGEST_FRAME)
         self._addresses: WeakValueDictionary[str, _Address] = WeakValueDictionary()
         self._waiting: dict[Account, tuple[Account, int, Callable[[], None]]] = {}  # in order of arrival
         self._released = False

@@ -36,7 +36,7 @@ class Environment(NamedTuple):
         buffers: the memory that they may fill.
         receive_buffer: the memory that they read into.
         stall: seconds that a peer may leave its output unread.
-        closed: called once for each connection, when it has ended, with the reason and a detail.
+        report_end: called once for each connection, when it has ended, with the reason and a detail.
         report_bug: called with an unexpected exception, which ends the connection.
     """
 
@@ -44,7 +44,7 @@ class Environment(NamedTuple):
     buffers: BufferPool
     receive_buffer: ReceiveBuffer
     stall: float
-    closed: Callable[[SocketConnection, CloseReason, str], None]
+    report_end: Callable[[SocketConnection, CloseReason, str], None]
     report_bug: Callable[[SocketConnection, BaseException], None]
 
 
@@ -60,7 +60,7 @@ class SocketConnection(WatchedSocket):
     __slots__ = (
         "_deadline",
         "_end_reason",
-        "_read_all",
+        "_full_read",
         "_when_writable",
         "account",
         "address",
@@ -93,7 +93,7 @@ class SocketConnection(WatchedSocket):
         self._deadline = math.inf  # of the state
         self._when_writable: Optional[Callable[[], None]] = None
         self._end_reason: Optional[CloseReason] = None  # set when the connection begins to close
-        self._read_all = True  # the last read emptied the socket
+        self._full_read = False  # the last read got all that it asked for, or a lot
 
     def start(self, session: ConnectionSession) -> None:
         """Set the first session, and watch the socket."""
@@ -157,7 +157,7 @@ class SocketConnection(WatchedSocket):
             pass  # the socket is not ready after all
         except Exception as error:
             self.fail(error)
-        left = not self._read_all or self.input.backlog or self.input.missing > 0 or self.bytes_awaited > 1
+        left = self._full_read or self.input.backlog or self.input.reserved > 0 or self.bytes_awaited > 1
         return left or not self.session.settled
 
     def on_deadline(self) -> None:
@@ -195,8 +195,9 @@ class SocketConnection(WatchedSocket):
         if not count:
             return None
         self.received += count
-        # After a large read, the connection counts as busy even if nothing is left: its turns are long.
-        self._read_all = count < min(end - fill, LARGE_READ)
+        # After a full read, more has probably arrived. After a large one, the connection counts as busy even
+        # if nothing is left: its turns are long.
+        self._full_read = count >= min(end - fill, LARGE_READ)
         return view[: fill + count]
 
     def keep(self, data: memoryview, start: int, backlog: bool = False) -> None:
@@ -363,7 +364,7 @@ class SocketConnection(WatchedSocket):
             if reason is not CloseReason.PEER_CLOSED:
                 detail = reason.value
             reason = self._end_reason
-        self.env.closed(self, reason, detail)
+        self.env.report_end(self, reason, detail)
         self.session.on_closed(reason)
         self.session = ENDED
 

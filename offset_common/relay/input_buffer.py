@@ -4,8 +4,8 @@ Small frames are cut from the receive buffer that all connections share; the unh
 copied to the front of that buffer at the next read. A large frame gets a buffer of its own, into which the
 socket is read directly, up to the frame's end.
 
-More of a frame over SMALL_READ is read once space for all of it is *reserved*: its missing bytes then count
-as if they were kept.
+More of a frame over SMALL_READ is read once space for the rest of it is *reserved*: the rest then counts as
+if it were kept.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ class InputBuffer:
         shared: the process's receive buffer.
     """
 
-    __slots__ = ("_account", "_buffer", "_reads_directly", "_shared", "backlog", "kept", "missing")
+    __slots__ = ("_account", "_buffer", "_reads_directly", "_shared", "backlog", "kept", "reserved")
 
     def __init__(self, account: Account, shared: ReceiveBuffer) -> None:
         self._account = account
         self._shared = shared
         self._buffer: Optional[bytearray] = None
         self.kept = 0  # bytes
-        self.missing = 0  # bytes that a partial frame with reserved space lacks; otherwise 0
+        self.reserved = 0  # bytes: the rest of a partial frame, if space is reserved for it
         self.backlog = False  # whole frames may be kept, to be handled before more is read
         self._reads_directly = False  # the rest of a large frame is read into its own buffer
 
@@ -87,7 +87,7 @@ class InputBuffer:
         """Return where to read at most `most` bytes to; `keep` then stores what is not handled."""
         if self._reads_directly:
             assert self._buffer is not None
-            return Space(memoryview(self._buffer), self.kept, self.kept + min(self.missing, most))
+            return Space(memoryview(self._buffer), self.kept, self.kept + min(self.reserved, most))
         view = self._shared.view
         if self._buffer is not None:
             view[: self.kept] = self._buffer
@@ -105,12 +105,12 @@ class InputBuffer:
         left = len(data) - start
         if not left and self._buffer is None:
             return
-        missing = 0 if start else max(0, self.kept + self.missing - left)  # if it is still the same frame
+        reserved = 0 if start else max(0, self.kept + self.reserved - left)  # if it is still the same frame
         if start or not self._reads_directly:
             content = bytearray(data[start:]) if left else None
             self._release_buffer()
             self._buffer = content
-        self._count(left, missing)
+        self._count(left, reserved)
 
     def frame_size(self) -> int:
         """Return the size of the partial frame, with its length field; 0 if it is unknown."""
@@ -132,7 +132,7 @@ class InputBuffer:
     def needs_reservation(self) -> int:
         """Return how many bytes must be free before more of the partial frame is read; 0 for a small one."""
         size = self.frame_size()
-        return size - self.kept if size > SMALL_READ and not self.missing else 0
+        return size - self.kept if size > SMALL_READ and not self.reserved else 0
 
     def content(self) -> bytes:
         """Return the bytes kept."""
@@ -158,8 +158,8 @@ class InputBuffer:
             self._reads_directly = False
         self._buffer = None
 
-    def _count(self, kept: int, missing: int = 0) -> None:
-        change = kept + missing - self.kept - self.missing
-        self.kept, self.missing = kept, missing
+    def _count(self, kept: int, reserved: int = 0) -> None:
+        change = kept + reserved - self.kept - self.reserved
+        self.kept, self.reserved = kept, reserved
         if change:
             self._account.add(change)

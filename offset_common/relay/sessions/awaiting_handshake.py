@@ -24,12 +24,12 @@ class AwaitingHandshake(ConnectionSession):
     Args:
         connection: the connection.
         pool: computes handshakes.
-        in_pool: called with the connection and whether the pool has it, which protects it from eviction.
+        protect: called with the connection and whether the pool has it, which protects it from eviction.
         authenticated: called with the connection once its key is proven.
         protocol: the protocol state if this side sent first, otherwise None.
     """
 
-    __slots__ = ("_authenticated", "_finish_reason", "_in_pool", "_lent", "_pool", "_protocol")
+    __slots__ = ("_authenticated", "_finish_reason", "_lent", "_pool", "_protect", "_protocol")
 
     state = State.HANDSHAKE
     keeps_alive = False
@@ -39,13 +39,13 @@ class AwaitingHandshake(ConnectionSession):
         self,
         connection: SocketConnection,
         pool: HandshakePool,
-        in_pool: Callable[[SocketConnection, bool], None],
+        protect: Callable[[SocketConnection, bool], None],
         authenticated: Callable[[SocketConnection], None],
         protocol: Optional[Connection] = None,
     ) -> None:
         super().__init__(connection)
         self._pool = pool
-        self._in_pool = in_pool
+        self._protect = protect
         self._authenticated = authenticated
         self._protocol = protocol
         self._lent = False  # a thread of the pool has the socket
@@ -66,7 +66,7 @@ class AwaitingHandshake(ConnectionSession):
             done = partial(connection.call, self._job_done)
             self._pool.submit(connection.lend_socket(), self._protocol, prefix, done)
             self._lent = True
-            self._in_pool(connection, True)
+            self._protect(connection, True)
 
     def finish(self, reason: CloseReason) -> None:
         """Close the connection; if a pool thread has its socket, as soon as the socket is back."""
@@ -81,7 +81,7 @@ class AwaitingHandshake(ConnectionSession):
         if connection.closed:
             return
         self._lent = False
-        self._in_pool(connection, False)
+        self._protect(connection, False)
         if self._finish_reason is not None:
             connection.close(self._finish_reason)
         elif job.error is not None:

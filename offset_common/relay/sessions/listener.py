@@ -15,13 +15,13 @@ from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.messages import IncomingConnection, RejectConnection
 
 ANNOUNCEMENTS_IN_TURN = 64
-HIGH_WATER = 32 * 1024  # bytes of announcements that may be queued for a slow peer
+MOST_QUEUED = 32 * 1024  # bytes of announcements that may be queued for a slow peer
 
 
 class Listener(MessageSession):
     """Announces pending connects to the peer, and handles its rejections.
 
-    For a slow peer, at most HIGH_WATER bytes of announcements are queued here, and as many in the kernel.
+    For a slow peer, at most MOST_QUEUED bytes of announcements are queued here, and as many in the kernel.
     The others are sent when there is room, and only for connects that are still pending. Addresses
     take turns, so that one with thousands of connects does not delay those of others.
 
@@ -47,7 +47,7 @@ class Listener(MessageSession):
         self._since = connection.loop.now
         # By address, those of one address in the order of arrival; the address whose turn it is comes first.
         self._unannounced: dict[str, dict[PendingConnect, None]] = {}
-        connection.limit_unsent(HIGH_WATER)
+        connection.limit_unsent(MOST_QUEUED)
 
     def on_message(self, message: bytes) -> None:
         """Reject a pending connect, the only request that a listener may make."""
@@ -80,7 +80,7 @@ class Listener(MessageSession):
                 return
             # If nothing is queued, send one anyway; its completion triggers the next attempt.
             output = connection.output
-            if output.size and (output.size > HIGH_WATER or output.room <= 0):
+            if output.size and (output.size > MOST_QUEUED or output.room <= 0):
                 break
             pending = self._take_next()
             connection.send_message(IncomingConnection(pending.connection.key).encode())

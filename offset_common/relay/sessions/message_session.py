@@ -34,7 +34,7 @@ class MessageSession(ConnectionSession):
             if not rest_has_arrived(connection):
                 return
             reserve_unchecked(connection)
-        data = connection.read(max(SMALL_READ, connection.input.missing))
+        data = connection.read(max(SMALL_READ, connection.input.reserved))
         if data is None:
             connection.close(CloseReason.PEER_CLOSED)
             return

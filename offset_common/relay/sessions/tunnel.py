@@ -103,7 +103,7 @@ class Tunnel(ConnectionSession):
                     connection.pause_reading()
             if not most:
                 return
-            missing, before = connection.input.missing, connection.received
+            reserved, before = connection.input.reserved, connection.received
             data = connection.read(most)
             if self.meter is not None:
                 self.meter.count(connection.received - before)
@@ -112,7 +112,7 @@ class Tunnel(ConnectionSession):
                 return
             forwarded = self._forward(data, sink, frames)
             # Loop: more of a new large frame has probably arrived with its length.
-            if forwarded or missing or connection.input.frame_size() <= SMALL_READ:
+            if forwarded or reserved or connection.input.frame_size() <= SMALL_READ:
                 return
 
     def _make_room(self, sink: SocketConnection, size: int) -> int:
@@ -122,11 +122,11 @@ class Tunnel(ConnectionSession):
         if not fits and not self._may_pass_without_space(sink):
             return 0
         # The start of a frame, which the next read may complete, needs room too.
-        missing, room = connection.input.missing, sink.output.room - SMALL_READ
-        if room < SMALL_READ and not missing and not self._has_kernel_room(sink):
+        reserved, room = connection.input.reserved, sink.output.room - SMALL_READ
+        if room < SMALL_READ and not reserved and not self._has_kernel_room(sink):
             return 0
         # A frame with reserved space is read to its end; of other input, as much as may be kept.
-        return max(SMALL_READ, missing, min(size, room, connection.account.read_ahead(sink.account)))
+        return max(SMALL_READ, reserved, min(size, room, connection.account.read_ahead(sink.account)))
 
     def _has_kernel_room(self, sink: SocketConnection) -> bool:
         """Return whether the system takes more output for `sink` at once; if not, pause until it does."""
@@ -144,7 +144,7 @@ class Tunnel(ConnectionSession):
         """
         connection = self.connection
         size = connection.input.frame_size()
-        if size > sink.send_buffer_size() // 4 or not sink.account.may_exceed():
+        if size > sink.send_buffer_size() // 4 or not sink.account.may_overdraw():
             pause_until_space(connection, sink)
         elif rest_has_arrived(connection, sink) and self._has_kernel_room(sink):
             needed = max(SMALL_READ, size - connection.input.kept)
