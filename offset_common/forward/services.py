@@ -149,6 +149,10 @@ def _split(word: str) -> tuple[str, str]:
         )
     if not text:
         raise UsageError(f"{word!r} names no port or path; write it as in ssh=22")
+    if "/" in text and text[0] not in "/.":  # http://localhost:80, 22/tcp
+        raise UsageError(
+            f"{quote(word)} is neither an address, such as localhost:80, nor a path that begins with / or ./"
+        )
     return name, text
 
 

@@ -72,6 +72,12 @@ def test_places_are_read(words: list[str], places: list[Place]) -> None:
         (["foo"], "'foo' names no port; write it as in ssh=22, or foo:22 for a port of the host foo"),
         (["ssh=foo"], "'ssh=foo' names no port; write it as in ssh=22, or ssh=foo:22"),
         (["db=~/x.sock"], r"'db=~/x.sock': only a shell replaces ~, .*; write the whole path"),
+        (
+            ["http://localhost:8080"],
+            "'http://localhost:8080' is neither an address, such as localhost:80, nor",
+        ),
+        (["web=http://localhost"], "nor a path that begins with / or ./"),
+        (["53/udp"], "'53/udp' is neither an address"),
         (["x=22", "x=23"], "two services are called 'x'"),
         (["22", "localhost:22"], "two services are called '22'"),
         ([f"s{number}={number}" for number in range(1, 70)], "at most 64"),
@@ -129,6 +135,7 @@ def test_unavailable_place_is_explained(short_path: Path) -> None:
         (["=1"], "is not a valid service name"),
         (["x=", "1"], "names no port or path"),
         (["db=~/x.sock"], "only a shell replaces ~"),
+        (["2222/tcp"], "'2222/tcp' is neither an address"),
     ],
 )
 def test_invalid_place_is_explained(words: list[str], reason: str) -> None:
