@@ -17,11 +17,14 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from docopt import DocoptExit, docopt
 
-from offset_common.errors import OperatorError, UsageError, os_error_sentence
+from offset_common.errors import OperatorError, UsageError, os_error_sentence, quote
 
 STATUS_FAILED = 1
 STATUS_INTERRUPTED = 130  # as a shell reports a program that SIGINT killed
 STATUS_BROKEN_PIPE = 141  # the same for SIGPIPE
+
+# What word processors and web pages make of a hyphen: hyphens, dashes and the minus sign of Unicode.
+_OTHER_DASHES = tuple("\u2010\u2011\u2012\u2013\u2014\u2015\u2212")
 
 
 class CommandLineError(UsageError):
@@ -51,9 +54,12 @@ def parse(doc: str, argv: Sequence[str], version: str, options_first: bool = Fal
 
     Raises:
         CommandLineError: the arguments do not match the usage.
-        UsageError: the value of an option is empty.
+        UsageError: the value of an option is empty, or an argument begins with a dash that is no hyphen.
         SystemExit: --help or --version was printed; run() handles it.
     """
+    for word in argv:
+        if word.startswith(_OTHER_DASHES):
+            raise UsageError(f"{quote(word)} begins with a dash that is not a hyphen; type - or -- instead")
     try:
         words = list(argv) if options_first else _split_values(doc, argv)
         values = dict(docopt(doc, words, True, version, options_first))

@@ -86,6 +86,14 @@ def test_wrong_arguments_are_explained(line, reason):
     assert caught.value.usage == "Usage:\n  serve.py --idfile FILE --laddr IP:PORT [options]"
 
 
+@pytest.mark.parametrize("word", ["–idfile", "—idfile=a", "−i", "—"])
+def test_a_dash_that_is_not_a_hyphen_is_explained(word):
+    # Pasted from a page or a message in which "--" became a dash.
+    with pytest.raises(UsageError) as caught:
+        parse(PAGE, ["-l=b", word, "a"], "serve 1")
+    assert str(caught.value) == f"{word!r} begins with a dash that is not a hyphen; type - or -- instead"
+
+
 def test_an_ambiguous_abbreviation_lists_the_options():
     with pytest.raises(CommandLineError, match="--max-connections") as caught:
         parse(PAGE, ["-i", "a", "-l", "b", "--max", "3"], "serve 1")
