@@ -66,7 +66,7 @@ def load_access(path: AnyPath) -> AccessRules:
     """
     text = read_file(path, MAX_ACCESS_FILE_SIZE)
     parser = _Parser()
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         try:
             parser.take(_COMMENT.sub("", line), number)
         except UsageError as error:

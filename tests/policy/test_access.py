@@ -100,6 +100,12 @@ def test_a_byte_order_mark_is_ignored(tmp_path):
     assert load(tmp_path, "\ufefflisten ALICE a\n").name_of(ALICE) == "a"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_line_ending_ends_a_rule(end, tmp_path):
+    rules = load(tmp_path, f"listen ALICE a{end}connect BOB b{end}")
+    assert (rules.may_listen(BOB), rules.may_connect(ALICE)) == (False, False)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
