@@ -129,6 +129,10 @@ def write_new_file(path: AnyPath, content: Union[str, bytes], *, private: bool) 
     target = Path(name)
     temporary = target.parent / f".offset-{secrets.token_hex(8)}.tmp"
     try:
+        if name == "-":
+            raise FileError(
+                name, "only a file can be written, not standard output; give the name of a new one"
+            )
         if os.path.lexists(name):  # also true for a dangling symbolic link
             raise FileExistsError(errno.EEXIST, "")
         try:

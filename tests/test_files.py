@@ -181,6 +181,16 @@ def test_a_directory_that_takes_no_files_is_not_called_missing():
         write_new_file("/proc/offset", "x", private=False)
 
 
+def test_a_hyphen_is_not_taken_for_a_file_name(tmp_path, monkeypatch):
+    # Many programs take it for standard output; a private key would be in a file that nobody notices.
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        FileError, match=r"^-: only a file can be written, not standard output; give the name"
+    ):
+        write_new_file("-", "x", private=True)
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("work", [read_file, lambda path: write_new_file(path, "x", private=False)])
 def test_an_empty_file_name_is_rejected(work):
     with pytest.raises(FileError, match="'': the file name is empty"):
