@@ -91,8 +91,10 @@ class Source:
         if response.status == http.client.UNAUTHORIZED:
             advice = "give its user and password, as in https://USER:PASSWORD@HOST/"
             raise ServiceError(f"{self.url} refuses access; {advice}")
+        if response.status // 100 == 3 and response.headers["Location"]:
+            raise ServiceError(f"{self.url} leads to {response.headers['Location']}; give that address")
         if response.status != http.client.OK:
-            text = body[:200].decode("utf-8", "replace").strip()
+            text = body[:200].decode("utf-8", "replace").strip() or response.reason
             raise ServiceError(f"{self.url} answers {response.status}: {text}")
         try:
             status = json.loads(body)

@@ -145,12 +145,14 @@ def test_https_says_that_the_page_has_no_tls(
 
 @contextmanager
 def server(answer: Callable[[BaseHTTPRequestHandler], tuple[int, bytes]]) -> Iterator[str]:
-    """Answer requests with a status and a body; the value is the URL."""
+    """Answer requests with a status and a body, or the target of a redirection; the value is the URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, body = answer(self)
             self.send_response(status)
+            if status // 100 == 3:
+                self.send_header("Location", body.decode())
             self.end_headers()
             self.wfile.write(body)
 
@@ -204,6 +206,20 @@ def test_an_error_answer_is_shown_without_escapes(capsys: pytest.CaptureFixture[
         status, _, err = run(url, capsys)
     assert status == 1
     assert err == f"stmgr: {url} answers 503: busy \\x1b[31m\\nmore\n"
+
+
+@pytest.mark.parametrize("target", ["https://relay.example.com/relay/status.json?list=0", "/login"])
+def test_a_redirection_is_reported_with_its_target(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    # A proxy that serves only https://, or a page where people log in.
+    with server(lambda _: (301, target.encode())) as url:
+        done = run(url, capsys)
+    assert done == (1, "", f"stmgr: {url} leads to {target}; give that address\n")
+
+
+def test_an_error_answer_without_a_text_has_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    with server(lambda _: (502, b"")) as url:
+        done = run(url, capsys)
+    assert done == (1, "", f"stmgr: {url} answers 502: Bad Gateway\n")
 
 
 def test_values_cannot_write_escapes(relay: RelayWithStatus, capsys: pytest.CaptureFixture[str]) -> None:
