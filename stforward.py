@@ -57,8 +57,8 @@ try:
     from offset_common import requirements
 except ImportError:
     sys.exit(
-        "stforward: the package offset_common is not found; leave stforward.py in its directory, and run it"
-        " without -I, -P and PYTHONSAFEPATH"
+        "stforward: the package offset_common is not found; leave stforward.py in its directory, make that"
+        " readable for this user, and run it without -I, -P and PYTHONSAFEPATH"
     )
 
 

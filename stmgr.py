@@ -46,8 +46,8 @@ try:
     from offset_common import requirements
 except ImportError:
     sys.exit(
-        "stmgr: the package offset_common is not found; leave stmgr.py in its directory, and run it"
-        " without -I, -P and PYTHONSAFEPATH"
+        "stmgr: the package offset_common is not found; leave stmgr.py in its directory, make that"
+        " readable for this user, and run it without -I, -P and PYTHONSAFEPATH"
     )
 
 

@@ -94,8 +94,8 @@ try:
     from offset_common.relay.signals import Signals
 except ImportError:
     sys.exit(
-        "strelay: the package offset_common is not found; leave strelay.py in its directory, and run it"
-        " without -I, -P and PYTHONSAFEPATH"
+        "strelay: the package offset_common is not found; leave strelay.py in its directory, make that"
+        " readable for this user, and run it without -I, -P and PYTHONSAFEPATH"
     )
 
 

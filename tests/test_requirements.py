@@ -159,6 +159,7 @@ def test_a_script_without_its_package_says_so(script, tmp_path):
     # Without site-packages, in which the package may be installed.
     refusal = refusal_of_help("-S", alone, tmp_path)
     assert refusal.startswith(f"{script[:-3]}: the package offset_common is not found; leave {script} in")
+    assert "make that readable for this user" in refusal  # with the umask 077, root copies it for root only
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -93,6 +94,25 @@ def test_promtool_accepts_the_configuration(tmp_path: Path) -> None:
     for name in ("deploy/compose/prometheus.yml", "deploy/prometheus/alerts.yml"):
         shutil.copy(ROOT / name, tmp_path)
     run_promtool("check", "config", tmp_path / "prometheus.yml")
+
+
+def test_image_of_a_private_clone_is_readable(tmp_path: Path) -> None:
+    # With the umask 077, all files of a clone are private, and so are their copies in the image.
+    program, commands = tmp_path / "program", tmp_path / "commands"
+    for source, target in (("offset_common/wire", program / "offset_common"), ("container", commands)):
+        shutil.copytree(ROOT / source, target)
+    for script in ROOT.glob("st*.py"):
+        shutil.copy(script, program)
+    for path in (program, *program.rglob("*"), commands, *commands.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o700)
+    (run,) = re.findall(
+        r"^RUN (chmod (?:.*\\\n)*.*)$", (ROOT / "Containerfile").read_text("utf-8"), re.MULTILINE
+    )
+    run = run.replace("/opt/offset-relay", str(program)).replace("/usr/local/bin", str(commands))
+    subprocess.run(["bash", "-c", f"umask 077; {run.replace('python3', sys.executable)}"], check=True)
+    copied = [path for path in (*program.rglob("*"), *commands.rglob("*")) if "__pycache__" not in path.parts]
+    assert [path for path in copied if not path.stat().st_mode & stat.S_IROTH] == []
+    assert [path for path in commands.iterdir() if not path.stat().st_mode & stat.S_IXOTH] == []
 
 
 def test_image_gets_only_what_it_needs() -> None:
