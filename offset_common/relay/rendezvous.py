@@ -2,8 +2,9 @@
 
 Requests come up from the sessions; the answers go down as new sessions, announcements and closed connections.
 
-In a fleet (homes.py), a new listener *claims* its key before connects find it, and a connect or accept that
-matches nothing here is *forwarded* to the host where its listener is.
+In a fleet (homes.py), a new listener *claims* its key before connects find it: its peer may accept them at
+another host, which must then find it. A connect or accept that matches nothing here is *forwarded* to the
+host where its listener is.
 
 Source: section 7 of docs/protocol.md.
 """
