@@ -35,13 +35,11 @@ class Connect(NamedTuple):
         source: the key that connects.
         target: the key that it connects to.
         address: the prefix of its peer's address.
-        since: when its peer asked, in seconds; a connect that another host forwards arrives a little later.
     """
 
     source: bytes
     target: bytes
     address: str
-    since: float
 
 
 class Fullest(NamedTuple):
@@ -146,8 +144,7 @@ class Registry(Generic[L, P, T]):
 
     def oldest_connect(self, source: bytes, target: bytes) -> Optional[P]:
         """Return the oldest connect from `source` that waits for the listener of `target`, or None."""
-        of_pair = self._of_pair.get((source, target), ())
-        return min(of_pair, key=lambda each: self._connects[each].since, default=None)
+        return next(iter(self._of_pair.get((source, target), ())), None)
 
     def remove_connect(self, pending: P) -> Optional[L]:
         """Forget `pending`; return the listener that it waited for, or None."""

@@ -174,7 +174,7 @@ class Rendezvous:
         connection = pending.connection
         # A connect waits PENDING_CONNECT_TIMEOUT in total, at whichever hosts.
         connection.change_session(event, pending, self._loop.now - pending.since)
-        connect = Connect(connection.key, target, connection.address.prefix, pending.since)
+        connect = Connect(connection.key, target, connection.address.prefix)
         decision = self.registry.connect(pending, connect)
         if isinstance(decision, CloseReason):
             connection.close(decision)

@@ -26,7 +26,7 @@ R = Registry[str, str, str]
 
 
 def connect(registry: R, pending: str, source: bytes, target: bytes, address: str = HERE) -> None:
-    registry.connect(pending, Connect(source, target, address, 0.0))
+    registry.connect(pending, Connect(source, target, address))
 
 
 def test_connects_at_once_respect_the_tunnel_limit(registry: R) -> None:
@@ -66,12 +66,12 @@ def test_addresses_take_turns_among_unattended_connects(registry: R) -> None:
 
 
 KEYS = st.sampled_from([A, B, C])
-SOURCES = st.tuples(KEYS, st.sampled_from("xyz"), st.integers(0, 9))  # key, address, and when it asked
+SOURCES = st.tuples(KEYS, st.sampled_from("xyz"))  # key and address
 LIMITS = Limits(pending_per_key=3, pending_per_listener=4, tunnels_per_key=3)
 
 
-Waiting = tuple[int, bytes, bytes, str, float]
-"""A pending connect: its id, source, target, address, and when its peer asked."""
+Waiting = tuple[int, bytes, bytes, str]
+"""A pending connect: its id, source, target and address."""
 
 
 class RegistryModel(RuleBasedStateMachine):
@@ -96,7 +96,7 @@ class RegistryModel(RuleBasedStateMachine):
         return [each for each in self.waiting if each[2] == target]
 
     def pair(self, source: bytes, target: bytes) -> list[Waiting]:
-        return sorted((each for each in self.to(target) if each[1] == source), key=lambda each: each[4])
+        return [each for each in self.to(target) if each[1] == source]
 
     def tunnels(self, key: bytes) -> int:
         return sum(its_key == key for _, its_key in self.ends)
@@ -121,21 +121,21 @@ class RegistryModel(RuleBasedStateMachine):
         self.listeners = [each for each in self.listeners if each[1] != key] + [(new, key)]
 
     @rule(wanted=KEYS, connects=st.lists(SOURCES, min_size=1, max_size=9))
-    def connect_some(self, wanted: bytes, connects: list[tuple[bytes, str, int]]) -> None:
+    def connect_some(self, wanted: bytes, connects: list[tuple[bytes, str]]) -> None:
         """Make several connects to one key: single ones would rarely be enough to evict one."""
-        for source, address, since in connects:
-            self.connect(source, wanted, address, since)
+        for source, address in connects:
+            self.connect(source, wanted, address)
 
-    def connect(self, source: bytes, target: bytes, address: str, since: int) -> None:
+    def connect(self, source: bytes, target: bytes, address: str) -> None:
         new = self.new_id()
-        decision = self.registry.connect(new, Connect(source, target, address, since))
+        decision = self.registry.connect(new, Connect(source, target, address))
         if self.pending(source) >= 3:
             assert decision is CloseReason.LIMIT_PENDING
         elif self.tunnels(source) + self.pending(source) >= 3:
             assert decision is CloseReason.LIMIT_TUNNELS
         elif len(self.to(target)) < 4:
             assert decision == (self.listener(target), None)
-            self.waiting.append((new, source, target, address, since))
+            self.waiting.append((new, source, target, address))
         else:
             addresses = [each[3] for each in self.to(target)] + [address]
             most = max(map(addresses.count, addresses))
@@ -148,7 +148,7 @@ class RegistryModel(RuleBasedStateMachine):
             assert addresses.count(evicted[3]) == most
             assert evicted == [each for each in self.to(target) if each[3] == evicted[3]][-1]
             self.remove(evicted)
-            self.waiting.append((new, source, target, address, since))
+            self.waiting.append((new, source, target, address))
 
     @rule()
     def take_unattended(self) -> None:
