@@ -83,7 +83,7 @@ class SocketConnection(WatchedSocket):
         self.account = env.buffers.open_account(address.prefix)
         self.input = InputBuffer(self.account, env.receive_buffer)
         self.output = OutputBuffer(self.account)
-        self.protocol: Optional[Connection] = None
+        self.protocol: Optional[Connection] = None  # between the handshake and the end
         self.key = b""  # the peer's public key, once it is proven
         self.session: ConnectionSession = ENDED
         self.received = 0  # bytes
@@ -281,7 +281,7 @@ class SocketConnection(WatchedSocket):
 
     def _schedule(self) -> None:
         when = self._deadline
-        if self.session.keeps_alive and self.protocol is not None:
+        if self.protocol is not None:
             when = min(when, self.protocol.next_deadline())
         if self.output.size:
             when = min(when, self.output.moved_at + self.env.stall)
@@ -301,7 +301,7 @@ class SocketConnection(WatchedSocket):
                 self.session.on_deadline()
         elif self.output.size and now - self.output.moved_at >= self.env.stall:
             self.close(CloseReason.STALLED)
-        elif self.session.keeps_alive and self.protocol is not None:
+        elif self.protocol is not None:
             # A connection that never gets space for its partial frame ends with the idle timeout.
             if not self.reading and not self.account.waiting:
                 self.protocol.mark_received(now)
@@ -343,6 +343,7 @@ class SocketConnection(WatchedSocket):
         """Close for `reason` once `session` (sessions/closing.py) has sent the queued output."""
         self._end_reason = reason
         self._when_writable = None
+        self.protocol = None  # no more messages, not even keepalives
         self.account.stop_waiting()
         self.input.clear()
         self.await_bytes(1)

@@ -28,7 +28,6 @@ class Session(Generic[C]):
     __slots__ = ("connection",)
 
     state: State
-    keeps_alive = True  # keepalives are sent, and a silent peer is closed
     settled = True  # the connection has a role; until then, it is scheduled as busy
     may_poll_coarsely = False  # the peer's next message may be noticed up to a second late
 
@@ -60,7 +59,6 @@ class Ended(Session[C]):
     __slots__ = ()
 
     state = State.CLOSED
-    keeps_alive = False
 
     def __init__(self) -> None:
         """Create a session without a connection."""

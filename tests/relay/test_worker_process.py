@@ -35,7 +35,6 @@ class Moved(ConnectionSession):
     __slots__ = ()
 
     state = State.TUNNEL
-    keeps_alive = False
 
 
 class Front:

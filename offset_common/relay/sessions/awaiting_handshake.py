@@ -32,7 +32,6 @@ class AwaitingHandshake(ConnectionSession):
     __slots__ = ("_authenticated", "_finish_reason", "_lent", "_pool", "_protect", "_protocol")
 
     state = State.HANDSHAKE
-    keeps_alive = False
     settled = False
 
     def __init__(

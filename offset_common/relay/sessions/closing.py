@@ -22,8 +22,6 @@ class _Closing(ConnectionSession):
 
     __slots__ = ()
 
-    keeps_alive = False
-
     def finish(self, reason: CloseReason) -> None:
         """Change nothing. A stop finishes both ends of a tunnel; the first already closes the second."""
 
@@ -44,8 +42,6 @@ class Flushing(_Closing):
         connection = self.connection
         if connection.discard_input(DISCARDED_IN_TURN):
             connection.extend_deadline()
-        elif not connection.output.size:
-            connection.close(CloseReason.PEER_CLOSED)
         else:
             # The peer closed its direction, and cannot prove that it is alive; it may still be reading.
             self._peer_ended = True

@@ -111,9 +111,9 @@ class Tunnel(ConnectionSession):
                 self.finish(CloseReason.PEER_CLOSED)
                 return
             forwarded = self._forward(data, sink, frames)
-            # Loop: more of a new large frame has probably arrived with its length.
             if forwarded or reserved or connection.input.frame_size() <= SMALL_READ:
                 return
+            # Only the start of a large frame was read, and more of it has probably arrived: read again.
 
     def _make_room(self, sink: SocketConnection, size: int) -> int:
         """Return how many bytes may be read, about `size` at most; if none, pause until `sink` has room."""

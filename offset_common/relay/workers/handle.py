@@ -61,7 +61,6 @@ class RemoteTunnel(ConnectionSession):
     __slots__ = ("_meter", "_number", "_worker")
 
     state = State.TUNNEL
-    keeps_alive = False
 
     def __init__(
         self, connection: SocketConnection, worker: WorkerHandle, number: int, meter: Optional[Meter]
