@@ -159,7 +159,8 @@ def read_usage(path: str, month: str = "") -> list[Row]:
         raise FileError(path, missing_sentence(path, reason))
     order = "ORDER BY month, key != x'', received + sent DESC, key"
     try:
-        with _errors_of(path), contextlib.closing(_connect(Path(path), "ro")) as database:
+        # Not "ro": after a relay was killed while it wrote, SQLite must first undo half of a change.
+        with _errors_of(path), contextlib.closing(_connect(Path(path), "rw")) as database:
             if _is_empty(database):  # the disk was full when a relay made the file
                 return []
             _check_kind(path, database)

@@ -82,6 +82,22 @@ def test_rows_are_in_order_of_use(path):
     assert read_usage(path, "2026-06") == []
 
 
+def test_the_half_of_a_change_by_a_killed_relay_is_undone(path):
+    UsageFile(path).add(MAY, {TOTAL: Volume(1, 1)})
+    killed = f"""
+import os, signal, sqlite3
+database = sqlite3.connect({path!r}, isolation_level=None)
+database.execute("PRAGMA cache_size = 1")  # writes to the file before the end of the change
+database.execute("BEGIN")
+for number in range(5000):
+    database.execute("INSERT INTO usage VALUES ('{MAY}', ?, 1, 1)", [number.to_bytes(32, "big")])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    run_python("-c", killed, directory=ROOT)
+    assert Path(f"{path}-journal").stat().st_size
+    assert [row.volume for row in read_usage(path)] == [Volume(1, 1)]
+
+
 def test_a_locked_file_is_busy(path):
     file = UsageFile(path)
     file.load(MAY)
