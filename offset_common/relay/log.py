@@ -205,7 +205,9 @@ class RelayLog(logging.Handler):
         """Write what can be written without blocking."""
         with contextlib.suppress(OSError):  # a full disk, or a closed pipe: try again next time
             while self.pending and self._poll.poll(0):
-                del self.pending[: os.write(self._descriptor, self.pending[:WRITE_SIZE])]
+                # Whole lines, because during an upgrade in place another process writes to the same pipe.
+                size = self.pending.rfind(b"\n", 0, WRITE_SIZE) + 1 or WRITE_SIZE
+                del self.pending[: os.write(self._descriptor, self.pending[:size])]
                 if self._lost and len(self.pending) < MAX_PENDING // 2:
                     lost, self._lost = self._lost, 0
                     log_event("log lines lost", logging.WARNING, count=lost)

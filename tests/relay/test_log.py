@@ -215,6 +215,23 @@ def test_lines_of_any_length_are_complete(output: Output) -> None:
     assert output.lines() == texts
 
 
+def test_whole_lines_are_written_at_once() -> None:
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
+    reader.settimeout(PATIENCE)
+    with reader, writer:
+        log = RelayLog(writer.fileno())
+        try:
+            log_numbers(500, "line")
+            log.flush()
+            assert not log.pending
+        finally:
+            log.close()
+        writer.close()
+        writes = list(iter(lambda: reader.recv(1 << 16), b""))
+    assert len(writes) > 1
+    assert [data for data in writes if not data.endswith(b"\n")] == []
+
+
 def test_unread_pipe_keeps_the_first_lines(output: Output) -> None:
     held = 0
     for number in range(20_000):
