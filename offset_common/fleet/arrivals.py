@@ -129,7 +129,7 @@ class Arrivals:
             return
         ordered = partial(self._ordered, found.host.name)
         connection.change_session(Event.AUTHENTICATE, AwaitingOrder(connection, ordered))
-        connection.take_socket_back()
+        connection.begin_reading()
 
     def _ordered(self, host: str, connection: SocketConnection, order: Order) -> None:
         if order.kind == TAKEN:

@@ -285,7 +285,7 @@ class Fleet(Homes):
         def established(connection: SocketConnection) -> None:
             session = AwaitingHome(connection, lambda answer: None, lambda reason: None)
             connection.change_session(Event.AUTHENTICATE, session)
-            connection.take_socket_back()
+            connection.begin_reading()
             connection.send_message(order)
 
         self.links.dial(host, PeerAddress(str(host.address), host.address.host), established, _give_up)

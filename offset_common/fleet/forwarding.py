@@ -165,7 +165,7 @@ class Forwarding(PendingConnect):
     def _established(self, home: SocketConnection) -> None:
         self._home = home
         home.change_session(Event.AUTHENTICATE, AwaitingHome(home, self._answered, self._home_ended))
-        home.take_socket_back()
+        home.begin_reading()
         peer = self.connection
         age = peer.loop.now - self.since
         home.send_message(Order(KINDS[self._role], peer.key, self._other, peer.address, age).encode())

@@ -98,8 +98,21 @@ class SocketConnection(WatchedSocket):
     def start(self, session: ConnectionSession) -> None:
         """Set the first session, and watch the socket."""
         self.session = session
-        self.watch(READ | WRITE if self.output.size else READ)
         self.extend_deadline()
+        self.begin_reading()
+
+    def begin_reading(self) -> None:
+        """Watch the socket, or watch it again after `lend_socket`; input that was kept gets a turn."""
+        self.watch(READ | WRITE if self.output.size else READ)
+        self._schedule()
+        if self.input.backlog:
+            self.loop.request_turn(self)
+
+    def lend_socket(self) -> socket.socket:
+        """Return the socket for another thread; the loop ignores it until `begin_reading`."""
+        self.watch(0)
+        self.loop.deadlines.cancel(self)
+        return self.sock
 
     def change_session(self, event: Event, session: ConnectionSession, elapsed: float = 0.0) -> None:
         """Replace the session as the table in lifecycle.py allows; see `extend_deadline` for `elapsed`.
@@ -312,21 +325,6 @@ class SocketConnection(WatchedSocket):
             self.send_pending()
         if not self.closed:
             self._schedule()
-
-    # Lending the socket.
-
-    def lend_socket(self) -> socket.socket:
-        """Hand the socket to another thread; the loop ignores it until `take_socket_back`."""
-        self.watch(0)
-        self.loop.deadlines.cancel(self)
-        return self.sock
-
-    def take_socket_back(self) -> None:
-        """Watch the socket again after `lend_socket`; the state's deadline is unchanged."""
-        self.watch(READ | WRITE if self.output.size else READ)
-        self._schedule()
-        if self.input.backlog:  # the next message has come right behind the handshake
-            self.loop.request_turn(self)
 
     # The end:
     #     finish       as the session does it: now, or once a tunnel end has sent its queued output

@@ -83,7 +83,7 @@ class Rendezvous:
         self.authenticated += 1
         if self._admission.authenticate(connection):
             connection.change_session(Event.AUTHENTICATE, AwaitingInit(connection, self._take_role))
-            connection.take_socket_back()
+            connection.begin_reading()
 
     def expect_listeners(self, expected: bool) -> None:
         """Allow connects to wait for absent listeners, which return soon after an upgrade; or stop that."""

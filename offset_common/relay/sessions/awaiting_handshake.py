@@ -89,4 +89,4 @@ class AwaitingHandshake(ConnectionSession):
             connection.adopt(job.protocol, job.protocol.take_received())
             self._authenticated(connection)
         else:
-            connection.take_socket_back()
+            connection.begin_reading()
