@@ -87,6 +87,10 @@ def test_unit_is_hardened(unit: Path) -> None:
     analyze("security", "--offline=true", f"--threshold={EXPOSURE}", units=[unit])
 
 
+def test_unit_leaves_no_core_file_with_the_private_key() -> None:
+    assert settings("LimitCORE") == ["0"]
+
+
 def test_configuration_of_the_package_starts_the_relay(tmp_path: Path) -> None:
     (start,) = settings("ExecStart", packaged(tmp_path))
     words = start.split()
