@@ -11,6 +11,7 @@ Source: section 7 of docs/protocol.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Optional, Protocol
 
@@ -74,7 +75,7 @@ class Rendezvous:
         self._tunnels = tunnels
         self._admission = admission
         self._policy = policy
-        self._listeners_return = False
+        self._listeners_return_by = -math.inf  # seconds: connects wait for absent listeners until then
         self._refused: Sequence[InitRole] = ()  # roles that are now for another process, or for none
         self._claiming: dict[bytes, Listener] = {}  # no connect can find them yet
 
@@ -85,19 +86,14 @@ class Rendezvous:
             connection.change_session(Event.AUTHENTICATE, AwaitingInit(connection, self._take_role))
             connection.begin_reading()
 
-    def expect_listeners(self, expected: bool) -> None:
-        """Allow connects to wait for absent listeners, which return soon after an upgrade; or stop that."""
-        self._listeners_return = expected
-        if not expected:
-            self._loop.call_for_each(
-                self.registry.take(self.registry.unattended()),
-                lambda taken: taken[0].connection.close(CloseReason.NO_LISTENER),
-            )
+    def expect_listeners(self, seconds: float) -> None:
+        """Let connects wait for absent listeners for that long: after an upgrade, listeners return soon."""
+        self._listeners_return_by = self._loop.now + seconds
 
     def refuse(self, roles: Sequence[InitRole]) -> None:
-        """Refuse these roles, and close connects that wait for absent listeners: the relay is draining."""
+        """Refuse these roles: the relay is draining."""
         self._refused = roles
-        self.expect_listeners(False)
+        self._listeners_return_by = -math.inf
 
     def forget(self, connection: SocketConnection) -> None:
         """Forget a closed connection."""
@@ -184,8 +180,8 @@ class Rendezvous:
             evicted.connection.close(CloseReason.LIMIT_PENDING)
         if listener is not None:
             listener.announce([pending])
-        elif not self._listeners_return:
-            pending.await_listener(REORDER_TIME)
+        else:
+            pending.await_listener(max(pending.since + REORDER_TIME, self._listeners_return_by))
 
     def _join(self, connection: SocketConnection, source: bytes) -> None:
         """Join `connection` with the oldest pending connect from `source` to its key."""

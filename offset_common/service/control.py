@@ -81,13 +81,7 @@ class Control:
 
     def await_listeners(self) -> None:
         """Let connects wait for listeners that are about to return from the old process."""
-        loop = self._relay.loop
-        self._relay.rendezvous.expect_listeners(True)
-        loop.deadlines.schedule(self, loop.now + RETURN_TIME)
-
-    def on_deadline(self) -> None:
-        """End the connects whose listeners have not returned."""
-        self._relay.rendezvous.expect_listeners(False)
+        self._relay.rendezvous.expect_listeners(RETURN_TIME)
 
     def act(self, number: int) -> None:
         """Do what a signal asks for."""

@@ -117,7 +117,7 @@ def in_a_claim(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
 
 def in_forwarding_to_another_host(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
     rendezvous = harness.relay.rendezvous
-    rendezvous.expect_listeners(True)
+    rendezvous.expect_listeners(10.0)
     peer = harness.admit().request(InitRole.CONNECT, bytes(32))
     patch.setattr(Homes, "forward_pending", bug)
     rendezvous.forward_unattended(1)

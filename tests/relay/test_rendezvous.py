@@ -51,20 +51,22 @@ def test_connect_may_come_just_before_its_listener(harness: Harness) -> None:
 
 
 def test_connect_waits_for_an_expected_listener(harness: Harness) -> None:
-    harness.relay.rendezvous.expect_listeners(True)
+    harness.relay.rendezvous.expect_listeners(10.0)
     owner = Identity.generate()
     near = harness.admit().request(InitRole.CONNECT, owner.public_key)
     lonely = harness.admit().request(InitRole.CONNECT, bytes(32))
     listener = harness.listener(owner)
     assert listener.incoming_key() == near.key
-    harness.relay.rendezvous.expect_listeners(False)
+    harness.advance(10.0 - IN_TIME)
+    assert lonely.state is State.PENDING_CONNECT
+    harness.advance(IN_TIME + LATE)
     assert harness.reason_of(lonely.connection) is CloseReason.NO_LISTENER
     assert near.state is State.PENDING_CONNECT
 
 
 def test_returned_connect_keeps_its_waiting_time(harness: Harness) -> None:
     rendezvous = harness.relay.rendezvous
-    rendezvous.expect_listeners(True)
+    rendezvous.expect_listeners(60.0)
     near = harness.admit().request(InitRole.CONNECT, bytes(32))
     harness.advance(20.0)
     near.send_sign_of_life()
@@ -73,7 +75,7 @@ def test_returned_connect_keeps_its_waiting_time(harness: Harness) -> None:
     harness.advance(PENDING_CONNECT_TIMEOUT - 20.0 - IN_TIME)
     assert near.state is State.PENDING_CONNECT
     harness.advance(IN_TIME + LATE)
-    assert harness.reason_of(near.connection) is CloseReason.NOT_ACCEPTED
+    assert harness.reason_of(near.connection) is CloseReason.NO_LISTENER
 
 
 def test_accept_without_connect_is_closed(harness: Harness) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from offset_common.constants import PENDING_CONNECT_TIMEOUT
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
@@ -37,16 +38,17 @@ class PendingConnect(MessageSession):
     def __init__(self, connection: SocketConnection, early: Sequence[bytes] = (), age: float = 0.0) -> None:
         super().__init__(connection)
         self.since = connection.loop.now - age  # the time at which the peer asked
-        self._attended = True  # its listener is there, or has more time to come
+        self._attended = True  # its listener is there
         self._early: list[bytes] = []
         self._size = 0  # bytes counted for early data
         for message in early:
             self.on_message(message)
 
-    def await_listener(self, seconds: float) -> None:
-        """Close the connection unless its listener comes within `seconds` of its peer's request."""
+    def await_listener(self, until: float) -> None:
+        """Close the connection unless its listener comes before a time, in seconds."""
         self._attended = False
-        self.connection.set_deadline(seconds - (self.connection.loop.now - self.since))
+        until = min(until, self.since + PENDING_CONNECT_TIMEOUT)
+        self.connection.set_deadline(until - self.connection.loop.now)
 
     def listener_came(self) -> None:
         """Wait until the listener accepts."""
