@@ -132,9 +132,16 @@ def find_addresses(address: Address, deadline: Deadline) -> list[SocketAddress]:
         RelayUnreachable: the host does not resolve, or the resolver does not answer in time.
     """
     result: list[Union[list[SocketAddress], ConnectError]] = []
+
+    def look_up() -> None:
+        try:
+            result.append(resolve(address))
+        except OSError as error:
+            result.append(RelayUnreachable(Step.NAME, str(error)))
+
     # The system resolver has no timeout, so it runs in a thread that can be abandoned.
     try:
-        thread = start_thread(lambda: result.append(_resolve(address)), "offset name lookup")
+        thread = start_thread(look_up, "offset name lookup")
     except OSError as error:
         raise RelayUnreachable(Step.NAME, f"no lookup of {address.host}: {error}") from error
     thread.join(deadline.left())
@@ -145,12 +152,17 @@ def find_addresses(address: Address, deadline: Deadline) -> list[SocketAddress]:
     return result[0]
 
 
-def _resolve(address: Address) -> Union[list[SocketAddress], ConnectError]:
+def resolve(address: Address) -> list[SocketAddress]:
+    """Resolve the host of an address, however long the system's resolver takes.
+
+    Raises:
+        OSError: the host does not resolve.
+    """
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is not a valid host name"
-        return RelayUnreachable(Step.NAME, f"the name {address.host} does not resolve: {reason}")
+        raise OSError(f"the name {address.host} does not resolve: {reason}") from error
     return [SocketAddress(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 

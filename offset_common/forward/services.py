@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Union
 
 from offset_common.address import Address, parse_address, parse_listen_address
 from offset_common.client import Deadline
+from offset_common.client.dialing import resolve
 from offset_common.client.happy_eyeballs import connect_to_first
 from offset_common.errors import (
     UNREPLACED_TILDE,
@@ -80,13 +81,12 @@ class Place(NamedTuple):
 
 
 def _connect(address: Address) -> socket.socket:
-    found: list[tuple[int, Any]]
+    found: Sequence[tuple[int, Any]]
     if address.host == "localhost":
         # Its addresses are fixed (section 6.3 of RFC 6761); a system without a hosts file knows none.
         found = [(socket.AF_INET6, ("::1", address.port)), (socket.AF_INET, (LOCALHOST, address.port))]
     else:
-        answers = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        found = [(each[0], each[4]) for each in answers]
+        found = resolve(address)
     return connect_to_first(found, Deadline(TARGET_TIMEOUT).left)
 
 

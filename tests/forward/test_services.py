@@ -14,6 +14,7 @@ import pytest
 from offset_common.address import Address
 from offset_common.errors import ServiceError, UsageError
 from offset_common.forward import services
+from offset_common.forward.local import reason_of
 from offset_common.forward.services import (
     TARGET_TIMEOUT,
     Place,
@@ -143,14 +144,23 @@ def test_invalid_place_is_explained(words: list[str], reason: str) -> None:
         parse_places(words)
 
 
-def test_localhost_needs_no_name_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    def know_nothing(*_: Any, **__: Any) -> Any:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+def know_nothing(*_: Any, **__: Any) -> Any:
+    """Do what the resolver does without any name service."""
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
+
+def test_localhost_needs_no_name_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", know_nothing)
     with socket.create_server(("127.0.0.1", 0)) as server:
         (service,) = parse_services([str(server.getsockname()[1])]).values()
         service.connect().close()
+
+
+def test_target_whose_name_is_unknown_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", know_nothing)
+    with pytest.raises(OSError, match="does not resolve") as caught:
+        Service("web", Address("web.example", 80)).connect()
+    assert reason_of(caught.value) == "the name web.example does not resolve: Name or service not known"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a queue of connections that drops silently")
