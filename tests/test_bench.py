@@ -120,6 +120,8 @@ def test_verified_load_through_a_relay_passes():
         two = open_tunnels(relay, 2)
         messages = tunnels.relay_series(relay, two, plaintexts, 40, verify=True)
         messages.run()
+        for tunnel in two:
+            tunnel.close()
     assert messages.cpu > 0
     assert 0 < messages.fairness <= 1
 
@@ -180,6 +182,8 @@ def test_canary_measures_round_trips_beside_bulk_traffic():
         tunnel, bulk = open_tunnels(relay, 2)
         with canary.Canary(tunnel) as measured, canary.BulkTraffic([bulk], 1 << 20):
             times = measured.best_round_trips(20, 2)
+        tunnel.close()
+        bulk.close()
     assert len(times) == 20
     assert times == sorted(times)
     assert times[0] > 0

@@ -48,7 +48,7 @@ class Relay:
 
     Args:
         identity: the key pair of the relay; its public key is in the ticket.
-        sockets: bound and listening sockets.
+        sockets: bound and listening sockets; the relay closes them, also if it cannot be made.
         limits: in total, per address and per key.
         log: writes the log.
         clock: returns the time in seconds, as time.monotonic does.
@@ -88,6 +88,8 @@ class Relay:
         with ExitStack() as undo:  # if a part cannot start
             undo.callback(log.close)
             undo.callback(self.loop.close)
+            for sock in sockets:
+                undo.callback(sock.close)
             policy = self._policy = make_policy(self)
             undo.callback(policy.close)
             self._workers: Optional[Workers] = None

@@ -239,7 +239,8 @@ def test_sentinel_names_a_new_server(tmp_path: Path) -> None:
             f"port {port}\nbind {LOCALHOST}\nsentinel monitor main {LOCALHOST} {old.port} 1\n"
             "sentinel down-after-milliseconds main 1000\n"
         )
-        sentinel = subprocess.Popen([program, str(file), "--sentinel"], stdout=subprocess.DEVNULL)
+        command = [program, str(file), "--sentinel"]
+        sentinel = started.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
         started.callback(sentinel.kill)
         sentinels = f"{LOCALHOST}:{free_port()},{LOCALHOST}:{port}"  # the first one is down
         fleet = FleetProcesses(tmp_path, f"valkey+sentinel://{sentinels}/main", 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import socket
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -24,10 +25,11 @@ from tests.support.process import wait_until
 from tests.support.relay_process import NewNode, RelayProcess
 
 
-def dial_host(host: RelayProcess, keys: KeyPair) -> Peer:
-    """Connect to a host as another host does, and finish the handshake."""
-    sock = socket.create_connection(fleet_address(host), TIMEOUT)
-    return Peer(sock, Channel(keys)).handshake()
+@contextlib.contextmanager
+def dialed_host(host: RelayProcess, keys: KeyPair) -> Iterator[Peer]:
+    """Connect to a host as another host does, and finish the handshake; close the connection at the end."""
+    with socket.create_connection(fleet_address(host), TIMEOUT) as sock:
+        yield Peer(sock, Channel(keys)).handshake()
 
 
 def test_documented_command_starts_a_host(server: DirectoryServer, relay: FleetProcesses) -> None:
@@ -155,16 +157,17 @@ def add_member(server: DirectoryServer, relay: FleetProcesses, keys: KeyPair) ->
 
 def test_host_that_is_not_in_the_directory_is_refused(relay: FleetProcesses) -> None:
     host = relay.hosts[0]
-    stranger = dial_host(host, KeyPair())
-    stranger.send(Order("taken", b"K" * 32, epoch=2**52).encode())
-    stranger.wait_for_close()
+    with dialed_host(host, KeyPair()) as stranger:
+        stranger.send(Order("taken", b"K" * 32, epoch=2**52).encode())
+        stranger.wait_for_close()
     host.wait_for_line('^warning: host connection failed: .*detail="the directory has no host with that key"')
 
 
 def test_relays_own_identity_is_refused(relay: FleetProcesses, server: DirectoryServer) -> None:
     keys = KeyPair(load_identity(relay.identity).seed)
     add_member(server, relay, keys)
-    dial_host(relay.hosts[0], keys).wait_for_close()
+    with dialed_host(relay.hosts[0], keys) as host:
+        host.wait_for_close()
 
 
 @pytest.fixture
@@ -180,12 +183,12 @@ def test_member_hands_over_a_peer(relay: FleetProcesses, member: KeyPair, new_no
     node = new_node_at().at(host)
     listener = node.listen()
     address = PeerAddress("192.0.2.7:999", "192.0.2.7", "192.0.2.7")
-    near = dial_host(host, member)
-    near.send(Order("connect", b"C" * 32, node.public_key, address).encode())
-    assert listener.incoming() == b"C" * 32
-    far = node.accept(b"C" * 32)
-    assert Answer.decode(near.receive()) == Answer()
-    assert_joined(near, far)
+    with dialed_host(host, member) as near:
+        near.send(Order("connect", b"C" * 32, node.public_key, address).encode())
+        assert listener.incoming() == b"C" * 32
+        far = node.accept(b"C" * 32)
+        assert Answer.decode(near.receive()) == Answer()
+        assert_joined(near, far)
     host.wait_for_line("^tunnel opened: .*connect_address=192.0.2.7:999")
 
 
@@ -203,11 +206,11 @@ def test_member_hands_over_a_peer(relay: FleetProcesses, member: KeyPair, new_no
 def test_member_with_a_fault_ends_its_own_connection(
     relay: FleetProcesses, member: KeyPair, new_node: NewNode, messages: list[bytes]
 ) -> None:
-    faulty = dial_host(relay.hosts[0], member)
-    with contextlib.suppress(Ended):
-        for message in messages:
-            faulty.send(message)
-    faulty.wait_for_close()
+    with dialed_host(relay.hosts[0], member) as faulty:
+        with contextlib.suppress(Ended):
+            for message in messages:
+                faulty.send(message)
+        faulty.wait_for_close()
     callee = new_node()
     assert_listening(new_node(), callee, callee.listen())
 

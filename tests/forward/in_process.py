@@ -94,6 +94,11 @@ class BothSides:
         finally:
             self.in_loop(self.share.stop)
             self.in_loop(self.reach.stop)
+            for thread in threading.enumerate():  # a connection that it opens is closed in the loop
+                if thread.name in ("offset connect", "offset accept"):
+                    thread.join(PATIENCE)
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(PATIENCE)
+            for sock in list(self.loop._events):  # not ended yet
+                sock.close()
             self.loop.close()

@@ -96,8 +96,8 @@ def test_the_name_is_in_the_log(harness):
 
 def test_a_denied_address_is_closed_at_once(harness, reload):
     reload("deny 192.0.2.0/24\n")
-    sock = harness.connect_socket(("192.0.2.9", 5000))
-    assert sock.recv(10) == b""
+    with harness.connect_socket(("192.0.2.9", 5000)) as sock:
+        assert sock.recv(10) == b""
     assert (
         'connection refused: address=192.0.2.9:5000 reason="denied by the access file"\n' in harness.log.lines
     )

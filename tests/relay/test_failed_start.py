@@ -50,9 +50,10 @@ def test_relay_without_its_fleet_ends_its_other_parts() -> None:
     def no_homes(relay: Relay) -> Homes:
         raise ServiceError("no directory")
 
-    before = threading.active_count()
+    before, listening = threading.active_count(), socket.socket()
     with pytest.raises(ServiceError, match="no directory"):
-        make_relay(no_homes, [])
+        make_relay(no_homes, [listening])
+    assert listening.fileno() == -1
     assert CLOSED == ["policy"]
     assert threading.active_count() == before
 

@@ -97,12 +97,13 @@ class Newcomers(Tasks):
 
     Args:
         relay: the relay.
+        callee: the node that listens.
     """
 
-    def __init__(self, relay: Endpoint) -> None:
+    def __init__(self, relay: Endpoint, callee: Node) -> None:
         super().__init__()
         self._relay = relay
-        self._callee = Node(relay)
+        self._callee = callee
         self.met = 0  # tunnels
         self.listens = 0
         self.closed = 0  # connects that the relay closed
@@ -170,7 +171,7 @@ def traffic(relay: Endpoint, flows: int) -> Iterator[tuple[list[Flow], Newcomers
             near, far = make_tunnel(caller, callee, callee.listen())
             made.append(Flow(near, far, 2 * number))
             started.callback(made[-1].stop)
-        newcomers = Newcomers(relay)
+        newcomers = Newcomers(relay, started.enter_context(Node(relay)))
         yield made, newcomers
         newcomers.finish()
         for flow in made:

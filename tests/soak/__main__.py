@@ -78,8 +78,15 @@ def start(arguments: dict[str, Any]) -> int:
 
 def soak(process: RelayProcess, seed: int, size: int, seconds: float) -> list[str]:
     """Run `size` simulated nodes against a relay for that many seconds; return the faults."""
-    relay = SoakedRelay(process)
     simulation = Simulation(process.endpoint(), seed, size)
+    try:
+        return _soak(process, simulation, seconds)
+    finally:
+        simulation.release()
+
+
+def _soak(process: RelayProcess, simulation: Simulation, seconds: float) -> list[str]:
+    relay = SoakedRelay(process)
     count = simulation.ledger.count
     faults = _run(simulation, relay, seconds)
     if not faults:
@@ -87,7 +94,7 @@ def soak(process: RelayProcess, seed: int, size: int, seconds: float) -> list[st
         faults = simulation.ledger.faults
     if not faults:
         faults = relay.faults_afterwards(count["connections"], count["connections frozen"])
-        if seconds * size >= EVERYTHING_HAPPENS:
+        if seconds * len(simulation.nodes) >= EVERYTHING_HAPPENS:
             faults += [f"there were no {action}" for action in ACTIONS if not count[action]]
     print(_progress(simulation, relay, seconds))
     if faults:

@@ -71,6 +71,12 @@ class Simulation:
         for connection in self.connections():
             connection.tick()
 
+    def release(self) -> None:
+        """Close every connection that is left."""
+        for connection in self.connections():
+            connection.close()
+        self.swarm.close()
+
     def close(self) -> None:
         """Wait until everything has arrived, then let every node leave."""
         self.closing = True

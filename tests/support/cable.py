@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from functools import partial
 
 from tests.support.relay_process import LOCALHOST
@@ -23,6 +24,7 @@ class Cable:
         self._whole.set()
         self._open = contextlib.ExitStack()
         self._server = self._open.enter_context(socket.create_server((LOCALHOST, 0)))
+        self._open.callback(_shut_down, self._server)
         self.port: int = self._server.getsockname()[1]
         _start(self._accept)
 
@@ -41,17 +43,21 @@ class Cable:
 
     def _accept(self) -> None:
         while True:
-            near, _ = self._server.accept()
-            far = socket.create_connection((LOCALHOST, self._target))
+            _start(partial(self._join, self._server.accept()[0]))
+
+    def _join(self, near: socket.socket) -> None:
+        with near, socket.create_connection((LOCALHOST, self._target)) as far:
             for sock in (near, far):
                 self._open.callback(_shut_down, sock)
-            _start(partial(self._forward, near, far))
-            _start(partial(self._forward, far, near))
+            back = _start(partial(self._forward, far, near))
+            self._forward(near, far)
+            back.join()
 
     def _forward(self, source: socket.socket, sink: socket.socket) -> None:
-        while data := source.recv(1 << 16):
-            self._whole.wait()
-            sink.sendall(data)
+        with contextlib.suppress(OSError):  # one of the two has closed it
+            while data := source.recv(1 << 16):
+                self._whole.wait()
+                sink.sendall(data)
         _shut_down(sink, socket.SHUT_WR)
 
 
@@ -60,10 +66,11 @@ def _shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
         sock.shutdown(how)
 
 
-def _start(work: object) -> None:
+def _start(work: Callable[[], object]) -> threading.Thread:
     def run() -> None:
-        with contextlib.suppress(OSError):  # one of the two has closed it
-            assert callable(work)
+        with contextlib.suppress(OSError):  # the cable is closed, or its target refuses the connection
             work()
 
-    threading.Thread(target=run, daemon=True).start()
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread

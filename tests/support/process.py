@@ -159,5 +159,7 @@ class LoggedProcess:
             self.process.kill()
         self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         if self.process.stderr is not None and not self._reader.is_alive():
             self.process.stderr.close()
