@@ -17,6 +17,7 @@ import selectors
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from typing import Callable, Optional
 
 from offset_common.client.layers import Layers
@@ -44,6 +45,9 @@ class Driver:
         ended: the exception to raise after the relay has closed the connection.
         not_joined: returns the exception to raise instead if nothing has arrived from the other node; its
             argument is the age of the connection in seconds.
+
+    Raises:
+        OSError: the system has no descriptor or thread left; the socket is closed.
     """
 
     def __init__(
@@ -77,17 +81,19 @@ class Driver:
         self._drained = False  # all bytes read have been decoded
         self._paused = False  # reading is paused because the receive queue is full
         self._half_closed = False  # the sending direction is shut down
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_writer.setblocking(False)
-        self._sock.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake_reader, selectors.EVENT_READ)
-        self._watched = 0
-        try:
+        self._watched = 0  # events of the socket
+        with ExitStack() as undo:  # if the system has no descriptor or thread left
+            undo.callback(sock.close)
+            self._wake_reader, self._wake_writer = socket.socketpair()
+            undo.callback(self._wake_reader.close)
+            undo.callback(self._wake_writer.close)
+            self._wake_writer.setblocking(False)
+            self._sock.setblocking(False)
+            self._selector = selectors.DefaultSelector()
+            undo.callback(self._selector.close)
+            self._selector.register(self._wake_reader, selectors.EVENT_READ)
             self._thread = start_thread(self._run, name)
-        except OSError as error:
-            self._finish(ConnectionLost(str(error)))
-            raise
+            undo.pop_all()
 
     # Called from the program's threads.
 

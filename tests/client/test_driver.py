@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import selectors
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from offset_common.channel import keepalive
-from offset_common.client import connect, driver, listen
+from offset_common.client import connect, dial, driver, listen, start_listener
 from offset_common.errors import ConnectionLost, DecryptionError, SilenceError
 from offset_common.identity import Identity
 from offset_common.wire.messages import KaMessage
@@ -56,6 +59,17 @@ def test_silent_relay_ends_the_connection(monkeypatch):
     monkeypatch.setattr(keepalive, "IDLE_TIMEOUT", 1.0)
     with fake_relay(lambda relay: wait_for_end(relay.sock)) as ticket, pytest.raises(SilenceError):
         listen(ticket, Identity.generate()).receive(PATIENCE)
+
+
+def test_lack_of_descriptors_leaves_nothing_open(relay, monkeypatch):
+    def fail() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    dialing = dial(relay.ticket, Identity.generate())
+    monkeypatch.setattr(selectors, "DefaultSelector", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        start_listener(dialing)
+    assert dialing.sock.fileno() == -1
 
 
 @both_ways
