@@ -15,7 +15,8 @@ import pytest
 
 from tests.status.promtool import run_promtool
 from tests.status.relays import RelayWithStatus
-from tests.support.process import PATIENCE, ROOT, free_port
+from tests.support.node import Node
+from tests.support.process import PATIENCE, ROOT, free_port, wait_until
 from tests.support.relay_process import LOCALHOST
 
 
@@ -38,6 +39,18 @@ def health(status: str, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("host", ["", f"{LOCALHOST}:", "0.0.0.0:", "[::]:"])
 def test_health_check_finds_the_relay(relay: RelayWithStatus, host: str) -> None:
     assert health(f"{host}{relay.status_port}").returncode == 0
+
+
+def test_health_check_does_not_restart_a_full_relay(tmp_path: Path) -> None:
+    full = RelayWithStatus(tmp_path, "--connections", "4", "--per-address", "4", "--per-key", "4")
+    try:
+        with Node(full.endpoint()) as node:
+            for _ in range(4):
+                node.open()
+            wait_until(lambda: full.get("/healthz").status == 503, "503")
+            assert health(f"{LOCALHOST}:{full.status_port}").returncode == 0
+    finally:
+        full.kill()
 
 
 def test_health_check_uses_no_proxy(relay: RelayWithStatus) -> None:
