@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -215,7 +216,7 @@ def test_volumes_of_both_processes_add_up(start_upgrading: StartUpgrading, tmp_p
     # The handshakes and the InitConnections are not counted.
     assert 0 <= sum(received) - row.volume.received < 2000
     assert relay.count_lines("usage file") == 0
-    with sqlite3.connect(usage) as database:
+    with contextlib.closing(sqlite3.connect(usage)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
