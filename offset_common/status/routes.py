@@ -28,7 +28,7 @@ from offset_common.status.survey import ROLES, Detail, Snapshot
 JSON = "application/json"
 PAGE = resources.files("offset_common.status").joinpath("page.html")  # works in a zip file too
 MAX_TEXT = 100  # characters to search connections for
-MAX_HEALTHY_SHARE = 0.95  # of --connections; over that, /healthz reports that the relay is full
+MAX_HEALTHY_SHARE = 0.95  # of a limit; over that, /healthz reports that the relay is full
 NEEDS_CLIENT = (
     "metrics need the package prometheus-client; install it in the virtual environment of the relay"
     " (.venv/bin/pip install prometheus-client), or as Debian's package"
@@ -111,16 +111,11 @@ class Routes:
 
 
 def health_problem(snapshot: Snapshot) -> str:
-    """Return why a relay should not get more clients, or an empty string.
-
-    Connections without a proven key do not count, because new ones may take their places, and neither do
-    buffers, where others keep room. With either, a stranger could make a balancer give up the relay.
-    """
+    """Return why a relay should not get more clients, or an empty string."""
     if snapshot.draining:
         return "the relay is stopping"
-    uses = {use.name: use for use in snapshot.limits}
-    settled, limit = uses["connections"].used - uses["unproven"].used, uses["connections"].limit
-    return f"connections: {settled} of {limit}" if settled > limit * MAX_HEALTHY_SHARE else ""
+    full = [use for use in snapshot.limits if use.for_all and use.used > use.limit * MAX_HEALTHY_SHARE]
+    return "; ".join(f"{use.title}: {use.used} of {use.limit}" for use in full)
 
 
 def read_selection(query: dict[str, str]) -> Selection:

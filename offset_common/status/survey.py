@@ -38,7 +38,7 @@ class Use(NamedTuple):
         used: how much is in use; if the limit is for one address or key, the highest of any.
         limit: the limit.
         unit: "bytes", or an empty string for a number of things.
-        for_all: whether it is a limit for all connections together.
+        for_all: whether it is a limit for all connections together, which affects the health.
     """
 
     name: str

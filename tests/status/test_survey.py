@@ -180,16 +180,6 @@ def test_health_ends_over_95_percent(connections: int) -> None:
         assert problem == ("" if connections == 19 else "connections: 20 of 20")
 
 
-def test_connections_that_make_room_do_not_affect_health() -> None:
-    with running(Limits(connections=20, unauthenticated=20, handshake_threads=1)) as harness:
-        silent = [harness.connect_socket() for _ in range(20)]
-        snapshot = take(harness, Detail.HEALTH)
-        assert used(snapshot)["connections"] == used(snapshot)["unproven"] == 20
-        assert health_problem(snapshot) == ""
-        for sock in silent:
-            sock.close()
-
-
 def test_a_limit_for_one_address_does_not_affect_health() -> None:
     with running(Limits(connections_per_address=5, handshake_threads=1)) as harness:
         for _ in range(5):
