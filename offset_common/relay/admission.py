@@ -2,9 +2,9 @@
 
 A connection is *unsettled* until it has a role. Only unsettled connections outside the handshake pool are
 evicted. At the limit for all or for handshakes, the address with the most of them loses one. At an address
-limit, that address does. It loses the one that was accepted, or left the handshake pool, longest ago. If
-there is none, the new connection is refused. So an address that floods the relay evicts its own connections,
-and a peer on a slow line at another address keeps its place.
+limit, that address does. It loses the one that could have been evicted for the longest time. If there is
+none, the new connection is refused. So an address that floods the relay evicts its own connections, and a
+peer on a slow line at another address keeps its place.
 
 Handshakes in the pool do not count toward their limit. Otherwise one address could fill it with
 connections that cannot be evicted, and keep all others out.

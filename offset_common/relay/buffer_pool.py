@@ -88,7 +88,7 @@ class Account:
     def read_ahead(self, sink: Account) -> int:
         """Return how many bytes the connection may read without knowing the sizes of the frames in them.
 
-        The read may end within a large frame. So this is 0 if a large frame might not fit as well.
+        Such a read may end within a large frame. So this is 0 unless a large frame fits as well.
 
         Args:
             sink: the account of the connection that the frames will be sent to.

@@ -147,8 +147,8 @@ class EventLoop:
             self._serve_again = True
         elif not entry.queued:
             if entry.light and self.turns.light_waiting(entry) > CROWD and entry.has_much_input():
-                # Thousands that wake up with a lot of input would otherwise have a light turn each, before
-                # the next small message of a light connection.
+                # Thousands may wake up with a lot of input. If each had a light turn, the next small message
+                # would wait for all of them.
                 entry.light = False
             self.turns.push(entry)
 

@@ -52,7 +52,7 @@ class Homes:
         raise NotImplementedError
 
     def before_join(self, connect: SocketConnection, accept: SocketConnection) -> None:
-        """Note that a tunnel between two connections is about to be made."""
+        """Note that a tunnel between two connections is about to be made; this may close one of them."""
 
     def leave(self) -> None:
         """Note that the relay accepts no more connections, and is about to stop."""

@@ -203,7 +203,7 @@ class Rendezvous:
             accept_address=ends[1].address.text,
         )
         self.homes.before_join(*ends)
-        if any(end.closed for end in ends):  # `before_join` lost it
+        if any(end.closed for end in ends):  # by `before_join`
             for end in ends:
                 end.close(CloseReason.PARTNER_ENDED)
             return

@@ -51,7 +51,7 @@ def rest_has_arrived(connection: SocketConnection, sink: Optional[SocketConnecti
         pause_until_space(connection, sink)
         return False
     if connection.bytes_awaited == 1:
-        connection.await_bytes(missing)  # even if they are there: the connection counts as busy meanwhile
+        connection.await_bytes(missing)  # even if they have arrived: this makes its next turn a busy one
         return False
     if connection.count_unread() >= missing or connection.peer_has_closed():
         return True
