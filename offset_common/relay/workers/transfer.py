@@ -1,6 +1,6 @@
 """How the two ends of a tunnel move from the front process to a worker.
 
-One datagram of a Unix socket: a line of JSON, then the unhandled input and the unread output of both ends;
+One datagram of a Unix socket has the state, the unhandled input and the unread output of both ends, in JSON;
 socket.send_fds sends the two sockets with it. The keys in it never leave the machine's memory.
 """
 
@@ -53,24 +53,17 @@ def end_of(connection: SocketConnection, number: int) -> End:
 
 def encode_pair(connect: End, accept: End) -> Optional[bytes]:
     """Return the datagram, or None if too much is buffered for one."""
-    ends = (connect, accept)
-    head = [
-        [end.number, end.prefix, end.key.hex(), end.state, len(end.input), len(end.output)] for end in ends
+    values = [
+        (end.number, end.prefix, end.key.hex(), end.state, end.input.hex(), end.output.hex())
+        for end in (connect, accept)
     ]
-    parts = [json.dumps(head).encode(), b"\n"]
-    for end in ends:
-        parts += [end.input, end.output]
-    datagram = b"".join(parts)
+    datagram = json.dumps(values).encode()
     return datagram if len(datagram) <= MAX_DATAGRAM else None
 
 
 def decode_pair(datagram: bytes) -> list[End]:
     """Return both ends, the connect's first."""
-    head, _, rest = datagram.partition(b"\n")
-    ends: list[End] = []
-    at = 0
-    for number, prefix, key, state, input_size, output_size in json.loads(head):
-        middle, end = at + input_size, at + input_size + output_size
-        ends.append(End(number, prefix, bytes.fromhex(key), state, rest[at:middle], rest[middle:end]))
-        at = end
-    return ends
+    return [
+        End(number, prefix, bytes.fromhex(key), state, bytes.fromhex(received), bytes.fromhex(unsent))
+        for number, prefix, key, state, received, unsent in json.loads(datagram)
+    ]
