@@ -11,7 +11,7 @@ if it were kept.
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from offset_common.constants import FRAME_LENGTH_SIZE
 from offset_common.relay.buffer_pool import LARGEST_FRAME, Account
@@ -22,20 +22,6 @@ OWN_BUFFER_FROM = 128 * 1024  # bytes; a frame of this size or more gets a buffe
 SPARE_BUFFERS = 3
 
 _LENGTH = Struct(">Q")
-
-
-class Space(NamedTuple):
-    """Where the next bytes of the socket go.
-
-    Args:
-        view: the buffer.
-        fill: bytes at its front that were read earlier.
-        end: the first byte that must not be written.
-    """
-
-    view: memoryview
-    fill: int
-    end: int
 
 
 class ReceiveBuffer:
@@ -83,15 +69,18 @@ class InputBuffer:
         self.backlog = False  # whole frames may be kept, to be handled before more is read
         self._reads_directly = False  # the rest of a large frame is read into its own buffer
 
-    def space(self, most: int) -> Space:
-        """Return where to read at most `most` bytes to; `keep` then stores what is not handled."""
+    def space(self, most: int) -> tuple[memoryview, int, int]:
+        """Return where to read at most `most` bytes to; `keep` then stores what is not handled.
+
+        Returns: a buffer, how many bytes at its front were read earlier, and where the read must end.
+        """
         if self._reads_directly:
             assert self._buffer is not None
-            return Space(memoryview(self._buffer), self.kept, self.kept + min(self.reserved, most))
+            return memoryview(self._buffer), self.kept, self.kept + min(self.reserved, most)
         view = self._shared.view
         if self._buffer is not None:
             view[: self.kept] = self._buffer
-        return Space(view, self.kept, min(len(view), self.kept + most))
+        return view, self.kept, min(len(view), self.kept + most)
 
     def keep(self, data: memoryview, start: int, backlog: bool) -> None:
         """Keep `data` from `start` on.
