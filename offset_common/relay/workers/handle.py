@@ -167,7 +167,7 @@ class WorkerHandle:
             self._loop.deadlines.schedule(self, self._loop.now + HEARTBEAT_INTERVAL)
 
     def stop_restarting(self) -> None:
-        """Do not restart the process if it dies."""
+        """Do not restart the process if it dies: after an upgrade, its program has another version."""
         self._restarts = False
 
     def disconnect(self) -> None:
