@@ -1,14 +1,20 @@
 """Start-time fair queueing by address, then by connection: the one that has used the least goes next.
 
 An address that keeps a thousand connections busy gets the same share of the processor as an address with
-one. Inside an address, *light* connections (their turns are short and leave no work) get four fifths
-of the time and *busy* ones the rest, so a small message does not wait for a thousand busy neighbours.
+one. The waiting connections of an address are in three groups:
 
-    all --> addresses --> light, busy --> connections
+    light      their turns are short, and leave no work
+    postponed  they have left a frame that may take long for this turn
+    busy       all others
 
-Each of these is a flow. Its start tag is what it has used so far, in seconds, but at least the virtual time
-of its parent, so idling earns no credit. The smallest start tag goes next, and becomes the parent's virtual
-time. The time of the turn is then added to every flow on the path.
+Long turns begin after each address has had a *lead* of some time; so do busy turns, after a shorter one. So a
+small message waits neither for a thousand busy neighbours nor for the long turns of a hundred addresses.
+
+    groups of all addresses --> connections
+
+The start tag of a group is what its address has used so far, in seconds, plus its lead. That of a connection
+is what it has used while it was not light. The smallest start tag goes next. The use of an address is raised
+to the *virtual time* when it wakes: the latest start tag, without lead. So idling earns no credit.
 
 Source: P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
 """
@@ -21,46 +27,41 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 LONG_TURN = 0.001  # seconds
-LIGHT_WEIGHT = 4  # the share of light connections as a multiple of that of busy ones
+LEAD_BEFORE_BUSY = 0.001  # seconds that an address may use before busy turns of others
+LEAD_BEFORE_POSTPONED = 0.01  # ... and before their long turns, of up to 5 ms
 
-_flow_sequence = itertools.count()  # of flows with equal start tags, the first to arrive goes first
-
-
-class Flow:
-    """A group of flows or entries with a share of its parent's time."""
-
-    __slots__ = ("queued", "used", "virtual_time", "waiting")
-
-    def __init__(self) -> None:
-        self.queued = False  # in the parent's heap, or being served
-        self.used = 0.0  # seconds
-        self.virtual_time = 0.0  # the start tag of the child that went last
-        self.waiting: list[tuple[float, int, Any]] = []  # a heap of start tag, sequence, child
-
-    def enqueue(self, parent: Flow) -> None:
-        """Join the waiting children of `parent`."""
-        if not self.queued:
-            self.queued = True
-            self.used = max(self.used, parent.virtual_time)
-            heappush(parent.waiting, (self.used, next(_flow_sequence), self))
-
-    def charge(self, seconds: float, parent: Flow) -> None:
-        """Count the cost of a turn, and requeue if a child is waiting."""
-        self.used += seconds
-        self.queued = False
-        if self.waiting:
-            self.enqueue(parent)
+_group_sequence = itertools.count()  # of groups with equal start tags, the first to arrive goes first
 
 
-class AddressFlow(Flow):
+class Group:
+    """The waiting connections of one address that have the same lead."""
+
+    __slots__ = ("lead", "queued", "virtual_time", "waiting")
+
+    def __init__(self, lead: float = 0.0) -> None:
+        self.lead = lead  # seconds
+        self.queued = False  # it waits, or is being served
+        self.virtual_time = 0.0  # the start tag of the connection that went last
+        self.waiting: list[tuple[float, int, Any]] = []  # a heap of start tag, sequence, connection
+
+
+class AddressFlow:
     """The flow of one address."""
 
-    __slots__ = ("__weakref__", "busy", "light")
+    __slots__ = ("__weakref__", "busy", "light", "postponed", "queued", "used")
 
     def __init__(self) -> None:
-        super().__init__()
-        self.light = Flow()
-        self.busy = Flow()
+        self.used = 0.0  # seconds
+        self.queued = 0  # groups that wait or are being served
+        self.light = Group()
+        self.busy = Group(LEAD_BEFORE_BUSY)
+        self.postponed = Group(LEAD_BEFORE_POSTPONED)
+
+    def group_of(self, entry: QueueEntry) -> Group:
+        """Return the group in which an entry waits."""
+        if entry.light:
+            return self.light
+        return self.postponed if entry.postponed else self.busy
 
 
 class QueueEntry:
@@ -70,13 +71,14 @@ class QueueEntry:
         address: the flow of its address, from `FairQueue.address`.
     """
 
-    __slots__ = ("_address", "_long", "_used", "light", "queued")
+    __slots__ = ("_address", "_long", "_used", "light", "postponed", "queued")
 
     def __init__(self, address: AddressFlow) -> None:
         self._address = address
         self._long = False  # its last turn was long
         self._used = 0.0  # seconds used, while it is busy
         self.light = False  # its turns should stay short
+        self.postponed = False  # it has left something for its next turn, which may take long
         self.queued = False  # it waits for a turn
 
 
@@ -92,7 +94,9 @@ class FairQueue(Generic[E]):
 
     def __init__(self, newest_first: bool = False) -> None:
         self._sequence = itertools.count(step=-1 if newest_first else 1)
-        self._root = Flow()
+        self._groups: list[tuple[float, int, AddressFlow, Group]] = []  # a heap; it begins with the start tag
+        self._virtual_time = 0.0
+        self._served = Group()  # that of the last `pop`
         self.waiting = 0  # entries
         self._addresses: WeakValueDictionary[str, AddressFlow] = WeakValueDictionary()
 
@@ -112,22 +116,25 @@ class FairQueue(Generic[E]):
         if entry.queued:
             return
         address = entry._address
-        flow = address.light if entry.light else address.busy
+        group = address.group_of(entry)
         entry.queued = True
-        entry._used = max(entry._used, flow.virtual_time)
-        heappush(flow.waiting, (entry._used, next(self._sequence), entry))
-        flow.enqueue(address)
-        address.enqueue(self._root)
+        entry._used = max(entry._used, group.virtual_time)
+        heappush(group.waiting, (entry._used, next(self._sequence), entry))
         self.waiting += 1
+        if not address.queued:
+            address.used = max(address.used, self._virtual_time)
+        if not group.queued:
+            self._enqueue(address, group)
 
     def pop(self) -> E:
         """Remove and return the entry whose turn it is; call `charge` before the next `pop`."""
-        flow: Any = self._root
-        while isinstance(flow, Flow):
-            flow.virtual_time, _, flow = heappop(flow.waiting)
-        entry: E = flow
+        start, _, _, group = heappop(self._groups)
+        self._virtual_time = max(self._virtual_time, start - group.lead)
+        entry: E
+        group.virtual_time, _, entry = heappop(group.waiting)
         entry.queued = False
         self.waiting -= 1
+        self._served = group
         return entry
 
     def charge(self, entry: E, seconds: float, more: bool = False) -> None:
@@ -142,10 +149,16 @@ class FairQueue(Generic[E]):
         busy = more or (long and entry._long)  # a single long turn may be one large message
         entry._long = long
         address = entry._address
-        if entry.light:
-            address.light.charge(seconds / LIGHT_WEIGHT, address)
-        else:
-            address.busy.charge(seconds, address)
-        address.charge(seconds, self._root)
+        address.used += seconds
+        group = self._served
+        group.queued = False
+        address.queued -= 1
+        if group.waiting:
+            self._enqueue(address, group)
         entry._used = entry._used + seconds if busy and not entry.light else 0.0
         entry.light = not busy
+
+    def _enqueue(self, address: AddressFlow, group: Group) -> None:
+        group.queued = True
+        address.queued += 1
+        heappush(self._groups, (address.used + group.lead, next(_group_sequence), address, group))

@@ -151,20 +151,27 @@ def expensive_keepalive() -> bytes:
     return pack(bytes(table)) + pack(bytes(words))
 
 
-def test_light_turns_unpack_no_large_frame(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The frames that took the slow path."""
+    frames: list[bytes] = []
+    forward_slow = Forwarder._forward_slow
+
+    def record(forwarder: Forwarder, source: Any, sink: Any, payload: bytes, *rest: Any) -> int:
+        frames.append(payload)
+        return forward_slow(forwarder, source, sink, payload, *rest)
+
+    monkeypatch.setattr(Forwarder, "_forward_slow", record)
+    return frames
+
+
+def test_light_turns_unpack_no_large_frame(harness: Harness, unpacked: list[bytes]) -> None:
     tunnels = [harness.tunnel() for _ in range(20)]
     for near, far in tunnels:
         for _ in range(2):
             send_small_messages(harness, near, far, 1)
-    unpacked: list[bytes] = []
-    forward_slow = Forwarder._forward_slow
-
-    def record(forwarder: Forwarder, source: Any, sink: Any, payload: bytes, *rest: Any) -> int:
-        unpacked.append(payload)
-        return forward_slow(forwarder, source, sink, payload, *rest)
-
-    monkeypatch.setattr(Forwarder, "_forward_slow", record)
     harness.run_rounds()
+    unpacked.clear()
     large, (near, far) = tunnels[:-1], tunnels[-1]
     keepalive = expensive_keepalive()
     for source, _ in large:
@@ -173,6 +180,26 @@ def test_light_turns_unpack_no_large_frame(harness: Harness, monkeypatch: pytest
     assert far.receive() == b"small"
     assert len(unpacked) < len(large) // 2, "a small message waits until large ones are unpacked"
     harness.run_until(lambda: len(unpacked) == len(large))
+
+
+def test_small_messages_pass_long_frames_of_many_addresses(harness: Harness, unpacked: list[bytes]) -> None:
+    tunnels = [harness.tunnel(f"10.0.0.{number}") for number in range(20)]
+    for near, far in tunnels:
+        send_small_messages(harness, near, far, 1)
+    harness.run_rounds()
+    unpacked.clear()
+    large, (near, far) = tunnels[:-1], tunnels[-1]
+    for source, _ in large:
+        small = source.encrypt(*[bytes(64)] * 3)
+        source.write(
+            small + encode_frame(source.protocol.secure_channel.sending.encrypt(expensive_keepalive()))
+        )
+    waited = []
+    while len(unpacked) < len(large):
+        before = len(unpacked)
+        send_small_messages(harness, near, far, 1)
+        waited.append(len(unpacked) - before)
+    assert max(waited) < len(large) // 2
 
 
 def test_light_listener_gets_another_turn_for_a_large_frame(harness: Harness) -> None:
