@@ -11,6 +11,11 @@ from offset_common.errors import UsageError, quote
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether an IP address, with or without a zone, is one that only this machine can reach."""
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
 def parse_network(text: str) -> Network:
     """Return the network that a string describes; an address alone is a network of one.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -55,6 +56,13 @@ def check(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         return status, capsys.readouterr().out
 
     return run
+
+
+def test_name_that_leads_to_this_machine_is_pointed_out(both: RelayProcess, check: Check) -> None:
+    _, out = check(both, ["127.0.1.1"])
+    assert re.search(
+        r"ok  name lookup .*  127\.0\.1\.1: this machine itself; check from another one, too", out
+    )
 
 
 def test_relay_works_if_all_its_addresses_do(both: RelayProcess, check: Check) -> None:

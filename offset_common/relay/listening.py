@@ -11,6 +11,7 @@ from typing import Optional
 
 from offset_common.address import Address
 from offset_common.errors import ServiceError, UsageError, listen_error_sentence
+from offset_common.networks import is_loopback
 from offset_common.relay.addresses import SystemAddress, show_address
 from offset_common.relay.log import log_event
 from offset_common.relay.sockets import Resolved, resolve, set_options
@@ -89,7 +90,7 @@ def _listen_on_one(
     If a name has several addresses, those that this host does not have are skipped, unless it has none of
     them: many hosts without IPv6 have `::1 localhost` in their hosts file.
     """
-    port = address.port
+    port, before = address.port, len(sockets)
     left_out: list[tuple[str, OSError]] = []
     for each in found:
         sockaddr = (each.sockaddr[0], port, *each.sockaddr[2:])
@@ -107,6 +108,14 @@ def _listen_on_one(
     for shown, cause in left_out:
         reason = "IPv6 is off on this host" if _lacks_ipv6(shown) else cause.strerror
         log_event("address skipped", logging.WARNING, address=shown, given=str(address), reason=reason)
+    names = [sock.getsockname() for sock in sockets[before:]]
+    hosts = [name[0] for name in names]
+    if address.host not in ("localhost", *hosts) and all(map(is_loopback, hosts)):
+        own = list(map(show_address, names))
+        advice = f"this name leads to this host itself in /etc/hosts; write 0.0.0.0:{port}"
+        log_event(
+            "only this host can connect", logging.WARNING, address=own, given=str(address), advice=advice
+        )
     if address.host == "::" and _lacks_ipv6(address.host):
         reason = "IPv6 is off on this host"
         log_event("only IPv4 is served", logging.WARNING, address=str(address), reason=reason)

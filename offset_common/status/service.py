@@ -6,12 +6,12 @@ import logging
 import socket
 import time
 from functools import partial
-from ipaddress import ip_address
 from typing import Optional, Protocol
 
 from offset_common.address import Address, parse_listen_address
 from offset_common.errors import ServiceError
 from offset_common.identity import Identity, encode_key
+from offset_common.networks import is_loopback
 from offset_common.relay.addresses import show_address
 from offset_common.relay.log import log_event
 from offset_common.status.http_server import HttpServer
@@ -66,7 +66,7 @@ class StatusService:
         Raises:
             ServiceError: the system refuses what the server needs.
         """
-        public = [sock for sock in self._sockets if not _is_loopback(sock)]
+        public = [sock for sock in self._sockets if not is_loopback(sock.getsockname()[0])]
         # Not at once: a relay's log begins with the line "relay ready".
         relay.loop.call_soon(partial(self._announce, public))
         facts = RelayFacts(encode_key(relay.identity.public_key), tuple(relay.addresses), time.time())
@@ -98,8 +98,3 @@ class StatusService:
         self._log.close()
         if self._server is not None:
             self._server.stop()
-
-
-def _is_loopback(sock: socket.socket) -> bool:
-    host: str = sock.getsockname()[0]
-    return ip_address(host.split("%")[0]).is_loopback

@@ -92,6 +92,18 @@ def test_name_listens_on_what_can_be_bound(
     assert "IPv6 is off" in line
 
 
+def test_name_of_this_host_alone_is_reported(monkeypatch: pytest.MonkeyPatch, log: list[str]) -> None:
+    # Debian has a line such as "127.0.1.1 relay.example.com" in /etc/hosts.
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert listen(Address("localhost", 0), Address("127.0.1.1", 0)) == ["127.0.1.1"] * 2
+    assert log == []
+    listen(Address("relay.example.com", 0))
+    (line,) = log
+    assert line.startswith("warning: only this host can connect: address=127.0.1.1:")
+    assert " given=relay.example.com:0 " in line and "write 0.0.0.0:" in line
+
+
 @pytest.mark.usefixtures("localhost_is_both")
 def test_name_without_any_own_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
