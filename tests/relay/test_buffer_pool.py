@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -195,14 +196,16 @@ def test_connection_may_wait_for_the_space_of_another() -> None:
     assert resumed == ["source"]
 
 
-def test_many_waiting_connections_are_scanned_now_and_then() -> None:
-    waiters = Waiters([1000] * (SCAN_ALL_UP_TO + 10))
+@pytest.mark.parametrize("count", [SCAN_ALL_UP_TO + 10, 5000])
+def test_more_waiting_connections_are_scanned_less_often(count: int) -> None:
+    waiters = Waiters([1000] * count)
     pool = waiters.pool
     assert pool.next_time() == math.inf
     waiters.holder.add(-4000)
     assert pool.next_time() < math.inf
     assert waiters.resume(10.0)
     waiters.holder.add(-10_000)
-    assert not waiters.resume(10.0 + SCAN_INTERVAL / 2)
-    assert pool.next_time() == 10.0 + SCAN_INTERVAL
-    assert waiters.resume(10.0 + SCAN_INTERVAL)
+    next_time = pool.next_time()
+    assert next_time == 10.0 + count * SCAN_INTERVAL
+    assert not waiters.resume((10.0 + next_time) / 2)
+    assert waiters.resume(next_time)
