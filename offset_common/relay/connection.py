@@ -139,8 +139,8 @@ class SocketConnection(WatchedSocket):
 
     @property
     def must_be_quick(self) -> bool:
-        """Whether this turn must not take long: others wait."""
-        return not self.postponed and self.loop.turns.waiting > 0
+        """Whether this turn must not take long: others wait. A newcomer's only message is not postponed."""
+        return self.session.settled and not self.postponed and self.loop.turns.waiting > 0
 
     def add_traffic(self, received: int, sent: int) -> None:
         """Count bytes that another thread or process moved."""

@@ -20,7 +20,7 @@ from offset_common.relay.output_buffer import HIGH_WATER, LOW_WATER
 from offset_common.relay.sessions import tunnel
 from offset_common.relay.sessions.tunnel import FRAMES_BESIDE_LIGHT
 from offset_common.wire.frames import encode_frame
-from offset_common.wire.messages import ChannelMessage, InitRole, KaMessage
+from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage
 from offset_common.wire.packing import WORD_SIZE, pack, unpack
 from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, full_pool, running
 
@@ -215,9 +215,23 @@ def test_light_listener_gets_another_turn_for_a_large_frame(harness: Harness) ->
     harness.run_until(lambda: not listener.connection.input.kept)
 
 
+def test_request_of_a_newcomer_is_not_postponed(harness: Harness) -> None:
+    newcomer = harness.admit()
+    Rival(harness)
+    request = InitConnection(InitRole.LISTEN).encode()
+    newcomer.write(padded_frame(newcomer, KaMessage(request), 30_000))
+    for _ in range(2):  # the start of the frame, then the rest
+        newcomer.connection.on_turn(READ)
+    assert newcomer.state is State.LISTENER
+
+
 def keepalive_frame(peer: TestPeer, padding: int) -> bytes:
-    message = ChannelMessage(os.urandom(padding), KaMessage(None).encode())
-    return encode_frame(peer.protocol.secure_channel.sending.encrypt(message.encode()))
+    return padded_frame(peer, KaMessage(None), padding)
+
+
+def padded_frame(peer: TestPeer, message: KaMessage, padding: int) -> bytes:
+    padded = ChannelMessage(os.urandom(padding), message.encode())
+    return encode_frame(peer.protocol.secure_channel.sending.encrypt(padded.encode()))
 
 
 def test_turn_ends_however_much_has_come(monkeypatch: pytest.MonkeyPatch, turns: list[ForwardResult]) -> None:
