@@ -7,14 +7,17 @@ one. The waiting connections of an address are in three groups:
     postponed  they have left a frame that may take long for this turn
     busy       all others
 
-Long turns begin after each address has had a *lead* of some time; so do busy turns, after a shorter one. So a
-small message waits neither for a thousand busy neighbours nor for the long turns of a hundred addresses.
+Each address has a *lead* of some time for its light turns before busy turns begin, and a longer one before
+long turns. So a small message waits neither for a thousand busy neighbours nor for the long turns of a
+hundred addresses. For its busy turns, an address has only a short lead before long turns: a padded keepalive
+of a released node needs one, and messages behind it should not wait long for busy connections.
 
     groups of all addresses --> connections
 
-The start tag of a group is what its address has used so far, in seconds, plus its lead. That of a connection
-is what it has used while it was not light. The smallest start tag goes next. The use of an address is raised
-to the *virtual time* when it wakes: the latest start tag, without lead. So idling earns no credit.
+The start tag of a group is what its address has used so far, in seconds; that of a postponed one is later by
+the lead of busy turns. The start tag of a connection is what it has used while it was not light. The smallest
+start tag goes next; light groups go first within their lead. The use of an address is raised to the *virtual
+time* when it wakes: the smallest use of those that waited at the last turn. So idling earns no credit.
 
 Source: P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
 """
@@ -27,19 +30,26 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 LONG_TURN = 0.001  # seconds
-LEAD_BEFORE_BUSY = 0.001  # seconds that an address may use before busy turns of others
+LEAD_BEFORE_BUSY = 0.001  # seconds that an address may use for light turns before busy turns of others
 LEAD_BEFORE_POSTPONED = 0.01  # ... and before their long turns, of up to 5 ms
+LEAD_OF_BUSY = 0.001  # seconds that an address may use for busy turns before long turns of others
 
 _group_sequence = itertools.count()  # of groups with equal start tags, the first to arrive goes first
 
 
 class Group:
-    """The waiting connections of one address that have the same lead."""
+    """The waiting connections of one address that are light, busy or postponed.
 
-    __slots__ = ("lead", "queued", "virtual_time", "waiting")
+    Args:
+        lead_of_light: seconds that an address may use for light turns before turns of this group.
+        lead_of_busy: the same for busy turns.
+    """
 
-    def __init__(self, lead: float = 0.0) -> None:
-        self.lead = lead  # seconds
+    __slots__ = ("lead_of_busy", "lead_of_light", "queued", "virtual_time", "waiting")
+
+    def __init__(self, lead_of_light: float = 0.0, lead_of_busy: float = 0.0) -> None:
+        self.lead_of_light = lead_of_light
+        self.lead_of_busy = lead_of_busy
         self.queued = False  # it waits, or is being served
         self.virtual_time = 0.0  # the start tag of the connection that went last
         self.waiting: list[tuple[float, int, Any]] = []  # a heap of start tag, sequence, connection
@@ -55,7 +65,7 @@ class AddressFlow:
         self.queued = 0  # groups that wait or are being served
         self.light = Group()
         self.busy = Group(LEAD_BEFORE_BUSY)
-        self.postponed = Group(LEAD_BEFORE_POSTPONED)
+        self.postponed = Group(LEAD_BEFORE_POSTPONED - LEAD_OF_BUSY, LEAD_OF_BUSY)
 
     def group_of(self, entry: QueueEntry) -> Group:
         """Return the group in which an entry waits."""
@@ -94,7 +104,9 @@ class FairQueue(Generic[E]):
 
     def __init__(self, newest_first: bool = False) -> None:
         self._sequence = itertools.count(step=-1 if newest_first else 1)
-        self._groups: list[tuple[float, int, AddressFlow, Group]] = []  # a heap; it begins with the start tag
+        # Heaps of start tag, sequence, address, group: the light groups, and the others.
+        self._light: list[tuple[float, int, AddressFlow, Group]] = []
+        self._others: list[tuple[float, int, AddressFlow, Group]] = []
         self._virtual_time = 0.0
         self._served = Group()  # that of the last `pop`
         self.waiting = 0  # entries
@@ -128,8 +140,16 @@ class FairQueue(Generic[E]):
 
     def pop(self) -> E:
         """Remove and return the entry whose turn it is; call `charge` before the next `pop`."""
-        start, _, _, group = heappop(self._groups)
-        self._virtual_time = max(self._virtual_time, start - group.lead)
+        light, others = self._light, self._others
+        heap = light or others
+        least = heap[0][0]
+        if others:
+            start, _, _, first = others[0]
+            if least > start + first.lead_of_light:
+                heap = others
+            least = min(least, start - first.lead_of_busy)
+        self._virtual_time = max(self._virtual_time, least)
+        _, _, _, group = heappop(heap)
         entry: E
         group.virtual_time, _, entry = heappop(group.waiting)
         entry.queued = False
@@ -161,4 +181,5 @@ class FairQueue(Generic[E]):
     def _enqueue(self, address: AddressFlow, group: Group) -> None:
         group.queued = True
         address.queued += 1
-        heappush(self._groups, (address.used + group.lead, next(_group_sequence), address, group))
+        heap = self._light if group is address.light else self._others
+        heappush(heap, (address.used + group.lead_of_busy, next(_group_sequence), address, group))

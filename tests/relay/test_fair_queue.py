@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from offset_common.relay.fair_queue import (
     LEAD_BEFORE_BUSY,
     LEAD_BEFORE_POSTPONED,
+    LEAD_OF_BUSY,
     FairQueue,
     QueueEntry,
 )
 
 COSTS = st.floats(min_value=0.0001, max_value=0.01)  # seconds of a turn
+SHORT_TURN = LEAD_BEFORE_BUSY / 4  # seconds
 
 
 class Entry(QueueEntry):
@@ -132,7 +134,7 @@ def test_light_entries_leave_turns_to_busy_ones() -> None:
     used: Counter[str] = Counter()
     for _ in range(2000):
         entry = queue.pop()
-        queue.charge(entry, LEAD_BEFORE_BUSY / 4, more=entry.name == "busy")
+        queue.charge(entry, SHORT_TURN, more=entry.name == "busy")
         queue.push(entry)
         used[entry.name] += 1
     assert 0.75 < used["light"] / 2000 < 0.85
@@ -162,6 +164,33 @@ def test_postponed_entries_share_the_time_of_all() -> None:
     queue.push(busy)
     used = Counter(serve(queue, LEAD_BEFORE_POSTPONED, again=True).address for _ in range(100))
     assert abs(used["slow"] - used["busy"]) <= 3
+
+
+def test_long_turn_waits_little_for_busy_addresses() -> None:
+    queue: FairQueue[Entry] = FairQueue()
+    light = Entry(queue, "light")
+    for number in range(50):
+        queue.push(Entry(queue, f"busy {number}"))
+    for number in range(1000):
+        if number % 10 == 0:
+            queue.push(light)
+        serve_next(queue, light)
+    slow = Entry(queue, "slow")
+    slow.postponed = True
+    queue.push(slow)
+    waited = 0.0
+    while serve_next(queue, light) is not slow:
+        waited += SHORT_TURN
+    assert waited <= 50 * 2 * LEAD_OF_BUSY
+
+
+def serve_next(queue: FairQueue[Entry], light: Entry) -> Entry:
+    """Give the next entry a short turn; all but the light one have more to do."""
+    entry = queue.pop()
+    queue.charge(entry, SHORT_TURN, more=entry is not light)
+    if entry is not light:
+        queue.push(entry)
+    return entry
 
 
 def test_idling_earns_no_credit() -> None:
