@@ -27,6 +27,7 @@ MAX_NAME_SIZE = 64  # characters
 VERBS = ("listen", "connect", "deny")
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
+_LINE_END = re.compile("\r\n?|\n")  # str.splitlines knows more, which no editor counts as lines
 _KEY_TEXT = re.compile(r"[A-Za-z0-9_+-]{20,}=*")
 
 
@@ -66,7 +67,7 @@ def load_access(path: AnyPath) -> AccessRules:
     """
     text = read_file(path, MAX_ACCESS_FILE_SIZE)
     parser = _Parser()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_LINE_END.split(text), 1):
         try:
             parser.take(_COMMENT.sub("", line), number)
         except UsageError as error:

@@ -106,6 +106,12 @@ def test_every_line_ending_ends_a_rule(end, tmp_path):
     assert (rules.may_listen(BOB), rules.may_connect(ALICE)) == (False, False)
 
 
+@pytest.mark.parametrize("character", ["\f", "\x85", "\u2028"])
+def test_a_comment_may_have_any_characters(character, tmp_path):
+    # A page break or a line separator of Unicode, pasted from elsewhere.
+    assert load(tmp_path, f"# one{character}two\nlisten ALICE a\n").may_listen(ALICE)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
