@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from offset_common.wire.messages import InitRole
 from tests.status.promtool import run_promtool
 from tests.status.relays import RelayWithStatus
 from tests.support.node import Node
@@ -43,14 +45,13 @@ def test_health_check_finds_the_relay(relay: RelayWithStatus, host: str) -> None
 
 def test_health_check_does_not_restart_a_full_relay(tmp_path: Path) -> None:
     full = RelayWithStatus(tmp_path, "--connections", "4", "--per-address", "4", "--per-key", "4")
-    try:
-        with Node(full.endpoint()) as node:
-            for _ in range(4):
-                node.open()
-            wait_until(lambda: full.get("/healthz").status == 503, "503")
-            assert health(f"{LOCALHOST}:{full.status_port}").returncode == 0
-    finally:
-        full.kill()
+    with contextlib.ExitStack() as nodes:
+        nodes.callback(full.kill)
+        for _ in range(4):  # listeners stay for longer than a connection without a role
+            nodes.enter_context(Node(full.endpoint())).open().init(InitRole.LISTEN)
+        wait_until(lambda: full.get("/healthz").status == 503, "503")
+        assert health(f"{LOCALHOST}:{full.status_port}").returncode == 0
+        assert full.get("/healthz").status == 503
 
 
 def test_health_check_uses_no_proxy(relay: RelayWithStatus) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from pathlib import Path
 
+from offset_common.wire.messages import InitRole
 from tests.status.relays import RelayWithStatus
 from tests.support.node import Node, make_tunnel
 from tests.support.process import wait_until
@@ -25,9 +27,9 @@ def test_a_relay_with_room_is_healthy(tmp_path: Path) -> None:
 def test_a_full_relay_is_not_healthy(tmp_path: Path) -> None:
     relay = RelayWithStatus(tmp_path, *["--connections", "4", "--per-address", "4", "--per-key", "4"])
     try:
-        with Node(relay.endpoint()) as node:
-            for _ in range(4):
-                node.open()
+        with contextlib.ExitStack() as nodes:
+            for _ in range(4):  # listeners stay for longer than a connection without a role
+                nodes.enter_context(Node(relay.endpoint())).open().init(InitRole.LISTEN)
             wait_until(lambda: relay.get("/healthz").status == 503, "503")
             assert relay.get("/healthz").json["problem"] == "connections: 4 of 4"
         wait_until(lambda: relay.get("/healthz").status == 200, "200")
