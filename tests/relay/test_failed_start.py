@@ -15,6 +15,7 @@ from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog
 from offset_common.relay.policy import Policy
 from offset_common.relay.server import Relay
+from tests.support.process import PATIENCE
 
 CLOSED: list[str] = []
 
@@ -46,22 +47,29 @@ def make_relay(make_homes: Callable[[Relay], Homes], sockets: list[socket.socket
     )
 
 
+def wait_for_new_threads(before: list[threading.Thread]) -> None:
+    """Wait until all threads that were started since then have ended."""
+    for thread in set(threading.enumerate()) - set(before):
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), thread
+
+
 def test_relay_without_its_fleet_ends_its_other_parts() -> None:
     def no_homes(relay: Relay) -> Homes:
         raise ServiceError("no directory")
 
-    before, listening = threading.active_count(), socket.socket()
+    before, listening = threading.enumerate(), socket.socket()
     with pytest.raises(ServiceError, match="no directory"):
         make_relay(no_homes, [listening])
     assert listening.fileno() == -1
     assert CLOSED == ["policy"]
-    assert threading.active_count() == before
+    wait_for_new_threads(before)
 
 
 def test_relay_without_its_sockets_ends_its_other_parts() -> None:
-    before, closed = threading.active_count(), socket.socket()
+    before, closed = threading.enumerate(), socket.socket()
     closed.close()
     with pytest.raises(ValueError, match="Invalid file"):
         make_relay(lambda relay: RecordingHomes(), [closed])
     assert CLOSED == ["homes", "policy"]
-    assert threading.active_count() == before
+    wait_for_new_threads(before)
