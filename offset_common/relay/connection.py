@@ -139,8 +139,8 @@ class SocketConnection(WatchedSocket):
 
     @property
     def must_be_quick(self) -> bool:
-        """Whether this turn must not take long: others wait. A newcomer's only message is not postponed."""
-        return self.session.settled and not self.postponed and self.loop.turns.waiting > 0
+        """Whether the turn must be short: thousands of other light connections may wait."""
+        return self.light and self.loop.turns.waiting > 0
 
     def add_traffic(self, received: int, sent: int) -> None:
         """Count bytes that another thread or process moved."""
@@ -213,13 +213,9 @@ class SocketConnection(WatchedSocket):
         self._full_read = count >= min(end - fill, LARGE_READ)
         return view[: fill + count]
 
-    def keep(self, data: memoryview, start: int, backlog: bool = False, postpone: bool = False) -> None:
-        """Keep what `read` returned, from `start` on; a `backlog` of whole frames gets another turn.
-
-        If `postpone`, the first of them may take long; others have short turns before.
-        """
+    def keep(self, data: memoryview, start: int, backlog: bool = False) -> None:
+        """Keep what `read` returned, from `start` on; a `backlog` of whole frames gets another turn."""
         self.input.keep(data, start, backlog)
-        self.postponed = postpone or (self.postponed and backlog)
         if backlog:
             self.loop.request_turn(self)
 

@@ -1,23 +1,19 @@
 """Start-time fair queueing by address, then by connection: the one that has used the least goes next.
 
 An address that keeps a thousand connections busy gets the same share of the processor as an address with
-one. The waiting connections of an address are in three groups:
+one. The waiting connections of an address are in two groups: *light* ones, whose turns are short and leave no
+work, and *busy* ones.
 
-    light      their turns are short, and leave no work
-    postponed  they have left a frame that may take long for this turn
-    busy       all others
+    light groups of all addresses --> connections
+    busy groups of all addresses  --> connections
 
-Each address has a *lead* of some time for its light turns before busy turns begin, and a longer one before
-long turns. So a small message waits neither for a thousand busy neighbours nor for the long turns of a
-hundred addresses. For its busy turns, an address has only a short lead before long turns: a padded keepalive
-of a released node needs one, and messages behind it should not wait long for busy connections.
+The start tag of a group is what its address has used so far, in seconds; that of a connection is what it has
+used while it was not light. The smallest start tag goes next, but light groups have a *lead*: they go first
+while their address has not used much more than the next busy one. So a small message waits neither for a
+thousand busy neighbours nor for the long turns of a hundred addresses.
 
-    groups of all addresses --> connections
-
-The start tag of a group is what its address has used so far, in seconds; that of a postponed one is later by
-the lead of busy turns. The start tag of a connection is what it has used while it was not light. The smallest
-start tag goes next; light groups go first within their lead. The use of an address is raised to the *virtual
-time* when it wakes: the smallest use of those that waited at the last turn. So idling earns no credit.
+The use of an address is raised to the *virtual time* when it wakes: the smallest start tag at the last turn.
+So idling earns no credit.
 
 Source: P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
 """
@@ -30,26 +26,17 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 LONG_TURN = 0.001  # seconds
-LEAD_BEFORE_BUSY = 0.001  # seconds that an address may use for light turns before busy turns of others
-LEAD_BEFORE_POSTPONED = 0.01  # ... and before their long turns, of up to 5 ms
-LEAD_OF_BUSY = 0.001  # seconds that an address may use for busy turns before long turns of others
+LEAD = 0.005  # seconds: how much more an address may have used when its light turns still go first
 
 _group_sequence = itertools.count()  # of groups with equal start tags, the first to arrive goes first
 
 
 class Group:
-    """The waiting connections of one address that are light, busy or postponed.
+    """The light or the busy connections of one address that wait."""
 
-    Args:
-        lead_of_light: seconds that an address may use for light turns before turns of this group.
-        lead_of_busy: the same for busy turns.
-    """
+    __slots__ = ("queued", "virtual_time", "waiting")
 
-    __slots__ = ("lead_of_busy", "lead_of_light", "queued", "virtual_time", "waiting")
-
-    def __init__(self, lead_of_light: float = 0.0, lead_of_busy: float = 0.0) -> None:
-        self.lead_of_light = lead_of_light
-        self.lead_of_busy = lead_of_busy
+    def __init__(self) -> None:
         self.queued = False  # it waits, or is being served
         self.virtual_time = 0.0  # the start tag of the connection that went last
         self.waiting: list[tuple[float, int, Any]] = []  # a heap of start tag, sequence, connection
@@ -58,20 +45,12 @@ class Group:
 class AddressFlow:
     """The flow of one address."""
 
-    __slots__ = ("__weakref__", "busy", "light", "postponed", "queued", "used")
+    __slots__ = ("__weakref__", "busy", "light", "used")
 
     def __init__(self) -> None:
         self.used = 0.0  # seconds
-        self.queued = 0  # groups that wait or are being served
         self.light = Group()
-        self.busy = Group(LEAD_BEFORE_BUSY)
-        self.postponed = Group(LEAD_BEFORE_POSTPONED - LEAD_OF_BUSY, LEAD_OF_BUSY)
-
-    def group_of(self, entry: QueueEntry) -> Group:
-        """Return the group in which an entry waits."""
-        if entry.light:
-            return self.light
-        return self.postponed if entry.postponed else self.busy
+        self.busy = Group()
 
 
 class QueueEntry:
@@ -81,14 +60,13 @@ class QueueEntry:
         address: the flow of its address, from `FairQueue.address`.
     """
 
-    __slots__ = ("_address", "_long", "_used", "light", "postponed", "queued")
+    __slots__ = ("_address", "_long", "_used", "light", "queued")
 
     def __init__(self, address: AddressFlow) -> None:
         self._address = address
         self._long = False  # its last turn was long
         self._used = 0.0  # seconds used, while it is busy
         self.light = False  # its turns should stay short
-        self.postponed = False  # it has left something for its next turn, which may take long
         self.queued = False  # it waits for a turn
 
 
@@ -104,9 +82,9 @@ class FairQueue(Generic[E]):
 
     def __init__(self, newest_first: bool = False) -> None:
         self._sequence = itertools.count(step=-1 if newest_first else 1)
-        # Heaps of start tag, sequence, address, group: the light groups, and the others.
-        self._light: list[tuple[float, int, AddressFlow, Group]] = []
-        self._others: list[tuple[float, int, AddressFlow, Group]] = []
+        # Heaps of start tag, sequence, group.
+        self._light: list[tuple[float, int, Group]] = []
+        self._busy: list[tuple[float, int, Group]] = []
         self._virtual_time = 0.0
         self._served = Group()  # that of the last `pop`
         self.waiting = 0  # entries
@@ -128,28 +106,25 @@ class FairQueue(Generic[E]):
         if entry.queued:
             return
         address = entry._address
-        group = address.group_of(entry)
+        group = address.light if entry.light else address.busy
         entry.queued = True
         entry._used = max(entry._used, group.virtual_time)
         heappush(group.waiting, (entry._used, next(self._sequence), entry))
         self.waiting += 1
-        if not address.queued:
+        if not address.light.queued and not address.busy.queued:
             address.used = max(address.used, self._virtual_time)
         if not group.queued:
             self._enqueue(address, group)
 
     def pop(self) -> E:
         """Remove and return the entry whose turn it is; call `charge` before the next `pop`."""
-        light, others = self._light, self._others
-        heap = light or others
-        least = heap[0][0]
-        if others:
-            start, _, _, first = others[0]
-            if least > start + first.lead_of_light:
-                heap = others
-            least = min(least, start - first.lead_of_busy)
-        self._virtual_time = max(self._virtual_time, least)
-        _, _, _, group = heappop(heap)
+        light, busy = self._light, self._busy
+        if light and (not busy or light[0][0] <= busy[0][0] + LEAD):
+            heap = light
+        else:
+            heap = busy
+        self._virtual_time = min(each[0][0] for each in (light, busy) if each)
+        _, _, group = heappop(heap)
         entry: E
         group.virtual_time, _, entry = heappop(group.waiting)
         entry.queued = False
@@ -172,7 +147,6 @@ class FairQueue(Generic[E]):
         address.used += seconds
         group = self._served
         group.queued = False
-        address.queued -= 1
         if group.waiting:
             self._enqueue(address, group)
         entry._used = entry._used + seconds if busy and not entry.light else 0.0
@@ -180,6 +154,5 @@ class FairQueue(Generic[E]):
 
     def _enqueue(self, address: AddressFlow, group: Group) -> None:
         group.queued = True
-        address.queued += 1
-        heap = self._light if group is address.light else self._others
-        heappush(heap, (address.used + group.lead_of_busy, next(_group_sequence), address, group))
+        heap = self._light if group is address.light else self._busy
+        heappush(heap, (address.used, next(_group_sequence), group))

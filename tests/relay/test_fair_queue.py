@@ -8,16 +8,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offset_common.relay.fair_queue import (
-    LEAD_BEFORE_BUSY,
-    LEAD_BEFORE_POSTPONED,
-    LEAD_OF_BUSY,
-    FairQueue,
-    QueueEntry,
-)
+from offset_common.relay.fair_queue import LEAD, FairQueue, QueueEntry
 
 COSTS = st.floats(min_value=0.0001, max_value=0.01)  # seconds of a turn
-SHORT_TURN = LEAD_BEFORE_BUSY / 4  # seconds
+SHORT_TURN = LEAD / 4  # seconds
 
 
 class Entry(QueueEntry):
@@ -77,7 +71,7 @@ def test_backlogged_addresses_are_served_equally(
         queue.push(entry)
         served[entry.address] += cost  # type: ignore[assignment]
         largest[entry.address] = max(largest[entry.address], cost)
-        assert abs(served["a"] - served["b"]) <= 2 * (largest["a"] + largest["b"]) + LEAD_BEFORE_BUSY + 1e-9
+        assert abs(served["a"] - served["b"]) <= 2 * (largest["a"] + largest["b"]) + LEAD + 1e-9
 
 
 @given(st.lists(COSTS, min_size=5, max_size=80), st.integers(2, 6))
@@ -145,43 +139,26 @@ def test_light_entry_passes_long_turns_of_many_addresses() -> None:
     light = Entry(queue, "light")
     for _ in range(100):  # by now it has used more than the others
         queue.push(light)
-        serve(queue, LEAD_BEFORE_POSTPONED / 10)
+        serve(queue, LEAD / 10)
     for number in range(50):
-        slow = Entry(queue, f"slow {number}")
-        slow.postponed = True
-        queue.push(slow)
+        queue.push(Entry(queue, f"slow {number}"))
     for _ in range(5):
-        serve(queue, LEAD_BEFORE_POSTPONED / 2)
+        serve(queue, 2 * LEAD)
         queue.push(light)
-        assert serve(queue, LEAD_BEFORE_POSTPONED / 10) is light
+        assert serve(queue, LEAD / 10) is light
 
 
-def test_postponed_entries_share_the_time_of_all() -> None:
+def test_light_address_gets_no_more_than_busy_ones() -> None:
     queue: FairQueue[Entry] = FairQueue()
-    slow, busy = Entry(queue, "slow"), Entry(queue, "busy")
-    slow.postponed = True
-    queue.push(slow)
+    light, busy = Entry(queue, "light"), Entry(queue, "busy")
+    queue.push(light)
+    serve(queue, SHORT_TURN)
     queue.push(busy)
-    used = Counter(serve(queue, LEAD_BEFORE_POSTPONED, again=True).address for _ in range(100))
-    assert abs(used["slow"] - used["busy"]) <= 3
-
-
-def test_long_turn_waits_little_for_busy_addresses() -> None:
-    queue: FairQueue[Entry] = FairQueue()
-    light = Entry(queue, "light")
-    for number in range(50):
-        queue.push(Entry(queue, f"busy {number}"))
-    for number in range(1000):
-        if number % 10 == 0:
-            queue.push(light)
-        serve_next(queue, light)
-    slow = Entry(queue, "slow")
-    slow.postponed = True
-    queue.push(slow)
-    waited = 0.0
-    while serve_next(queue, light) is not slow:
-        waited += SHORT_TURN
-    assert waited <= 50 * 2 * LEAD_OF_BUSY
+    used: Counter[str] = Counter()
+    for _ in range(100):
+        queue.push(light)
+        used[serve_next(queue, light).name] += 1
+    assert abs(used["light"] - used["busy"]) <= 1 + LEAD / SHORT_TURN
 
 
 def serve_next(queue: FairQueue[Entry], light: Entry) -> Entry:

@@ -41,9 +41,7 @@ class MessageSession(ConnectionSession):
         end = frame_end(data, 0, MAX_FRAME_SIZE)
         if not end:
             connection.keep(data, 0)
-        elif connection.must_be_quick and end > LIGHT_FRAME:
-            connection.keep(data, 0, backlog=True, postpone=True)
-        elif not self.has_room_for(end):
+        elif (connection.must_be_quick and end > LIGHT_FRAME) or not self.has_room_for(end):
             connection.keep(data, 0, backlog=True)
         else:
             frame = bytes(data[FRAME_LENGTH_SIZE:end])

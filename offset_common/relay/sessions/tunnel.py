@@ -172,7 +172,7 @@ class Tunnel(ConnectionSession):
         if result.error is not None:
             raise result.error
         if connection.session is self:  # writing may have ended the tunnel
-            connection.keep(data, result.taken, result.more, postpone=result.more and result.frames < frames)
+            connection.keep(data, result.taken, result.more)
             if connection.input.kept > SMALL_READ and connection.input.needs_reservation():
                 # It must not wait for space with this much in memory: others might wait for this memory.
                 connection.input.reserve_frame()
@@ -184,7 +184,7 @@ class Tunnel(ConnectionSession):
     def _turn_limits(self) -> tuple[int, int]:
         """Return how many frames may be forwarded, and how many bytes read, in this turn."""
         loop = self.connection.loop
-        if self.connection.light and loop.turns.waiting:
+        if self.connection.must_be_quick:
             frames, size = LIGHT_TURN
         else:
             light_lately = loop.now < loop.last_light_turn_beside(self.connection) + LIGHT_INTERVAL
