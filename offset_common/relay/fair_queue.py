@@ -52,6 +52,10 @@ class AddressFlow:
         self.light = Group()
         self.busy = Group()
 
+    def group(self, light: bool) -> Group:
+        """Return the group of the light or of the busy connections."""
+        return self.light if light else self.busy
+
 
 class QueueEntry:
     """A connection or a job in a fair queue.
@@ -86,7 +90,6 @@ class FairQueue(Generic[E]):
         self._light: list[tuple[float, int, Group]] = []
         self._busy: list[tuple[float, int, Group]] = []
         self._virtual_time = 0.0
-        self._served = Group()  # that of the last `pop`
         self.waiting = 0  # entries
         self._addresses: WeakValueDictionary[str, AddressFlow] = WeakValueDictionary()
 
@@ -106,7 +109,7 @@ class FairQueue(Generic[E]):
         if entry.queued:
             return
         address = entry._address
-        group = address.light if entry.light else address.busy
+        group = address.group(entry.light)
         entry.queued = True
         entry._used = max(entry._used, group.virtual_time)
         heappush(group.waiting, (entry._used, next(self._sequence), entry))
@@ -118,18 +121,17 @@ class FairQueue(Generic[E]):
 
     def pop(self) -> E:
         """Remove and return the entry whose turn it is; call `charge` before the next `pop`."""
-        light, busy = self._light, self._busy
-        if light and (not busy or light[0][0] <= busy[0][0] + LEAD):
-            heap = light
-        else:
+        busy = self._busy
+        heap = self._light or busy
+        least = min(heap[0][0], busy[0][0]) if busy else heap[0][0]
+        if heap[0][0] > least + LEAD:
             heap = busy
-        self._virtual_time = min(each[0][0] for each in (light, busy) if each)
+        self._virtual_time = least
         _, _, group = heappop(heap)
         entry: E
         group.virtual_time, _, entry = heappop(group.waiting)
         entry.queued = False
         self.waiting -= 1
-        self._served = group
         return entry
 
     def charge(self, entry: E, seconds: float, more: bool = False) -> None:
@@ -145,7 +147,7 @@ class FairQueue(Generic[E]):
         entry._long = long
         address = entry._address
         address.used += seconds
-        group = self._served
+        group = address.group(entry.light)
         group.queued = False
         if group.waiting:
             self._enqueue(address, group)
