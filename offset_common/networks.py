@@ -1,9 +1,9 @@
-"""IP networks as text, 192.0.2.0/24 or 2001:db8::/32, and sets of them."""
+"""IP networks as text, 192.0.2.0/24 or 2001:db8::/32, sets of them, and the addresses of this host itself."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Union
 
 from offset_common.errors import UsageError, quote
@@ -14,6 +14,18 @@ Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 def is_loopback(host: str) -> bool:
     """Return whether an IP address, with or without a zone, is one that only this machine can reach."""
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+def names_this_host(host: str, addresses: Sequence[str]) -> bool:
+    """Return whether `host` is a name, other than localhost, that leads only to this host itself.
+
+    Debian's installer puts the host's own name into /etc/hosts, with the address 127.0.1.1.
+
+    Args:
+        host: a name or an IP address.
+        addresses: its IP addresses.
+    """
+    return host not in ("localhost", *addresses) and all(map(is_loopback, addresses))
 
 
 def parse_network(text: str) -> Network:

@@ -11,7 +11,7 @@ from typing import Optional
 
 from offset_common.address import Address
 from offset_common.errors import ServiceError, UsageError, listen_error_sentence
-from offset_common.networks import is_loopback
+from offset_common.networks import names_this_host
 from offset_common.relay.addresses import SystemAddress, show_address
 from offset_common.relay.log import log_event
 from offset_common.relay.sockets import Resolved, resolve, set_options
@@ -109,8 +109,7 @@ def _listen_on_one(
         reason = "IPv6 is off on this host" if _lacks_ipv6(shown) else cause.strerror
         log_event("address skipped", logging.WARNING, address=shown, given=str(address), reason=reason)
     names = [sock.getsockname() for sock in sockets[before:]]
-    hosts = [name[0] for name in names]
-    if address.host not in ("localhost", *hosts) and all(map(is_loopback, hosts)):
+    if names_this_host(address.host, [name[0] for name in names]):
         own = list(map(show_address, names))
         advice = f"this name leads to this host itself in /etc/hosts; write 0.0.0.0:{port}"
         log_event(

@@ -35,7 +35,7 @@ from offset_common.client import (
 from offset_common.client.dialing import SocketAddress, dial_found
 from offset_common.errors import OffsetError, PeerError
 from offset_common.identity import Identity
-from offset_common.networks import is_loopback
+from offset_common.networks import names_this_host
 from offset_common.tickets import RelayTicket
 from offset_common.tools.address_check import AddressResult, check_addresses, failure_of_some
 from offset_common.tools.failures import Failure, NotAnnouncedError, explain
@@ -53,7 +53,7 @@ CLOSE_TIMEOUT = 3.0  # seconds to close all connections
 INTERRUPTED_CLOSE_TIMEOUT = 0.3  # seconds, after Ctrl-C
 THERE = b"hello from the connector"
 BACK = b"hello to you from the listener"
-OWN_NAME = ": this machine itself; check from another one, too"  # /etc/hosts has the machine's own name
+OWN_NAME = ": this machine itself; check from another one, too"
 
 
 class StepDone(NamedTuple):
@@ -170,7 +170,7 @@ class RelayCheck:
         with self._step("name lookup") as add_detail:
             found = find_addresses(self.ticket.address, Deadline(self._timeout))
             hosts = list(dict.fromkeys(str(each.sockaddr[0]) for each in found))
-            own = self.ticket.address.host not in ("localhost", *hosts) and all(map(is_loopback, hosts))
+            own = names_this_host(self.ticket.address.host, hosts)
             add_detail(", ".join(hosts) + (OWN_NAME if own else ""))
         if len(set(found)) == 1:
             return found
