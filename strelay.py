@@ -42,7 +42,7 @@ Limits for all connections; the log says why a connection was refused or closed:
                                files that the system allows; half of that with --fleet [default: auto].
   --unproven N                 Connections whose peer has not completed the handshake [default: 4096].
   --accepts N                  New connections per second at each address of --laddr [default: 5000].
-  --handshake-threads N        Threads that compute handshakes; more delay the tunnels [default: 1].
+  --handshake-threads N        Threads that compute handshakes; each delays the tunnels [default: 1].
   --buffers MIB                Memory for slow readers and large messages, in MiB [default: 12].
   --socket-buffer KIB          Size of each of the four kernel buffers of a tunnel, in KiB; 0 lets the
                                system choose. It limits the throughput of distant peers [default: 512].

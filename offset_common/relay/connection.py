@@ -83,7 +83,7 @@ class SocketConnection(WatchedSocket):
         self.account = env.buffers.open_account(address.prefix)
         self.input = InputBuffer(self.account, env.receive_buffer)
         self.output = OutputBuffer(self.account)
-        self.protocol: Optional[Connection] = None  # between the handshake and the end
+        self.protocol: Optional[Connection] = None  # set between the handshake and the end
         self.key = b""  # the peer's public key, once it is proven
         self.session: ConnectionSession = ENDED
         self.received = 0  # bytes

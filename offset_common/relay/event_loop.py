@@ -209,8 +209,8 @@ class EventLoop:
         self.now = self._clock()
         self._collect(events)
         polling = perf_counter() - started
-        if self.now >= self._next_coarse_poll and not self._gradual_tasks:  # which may be the last poll's
-            # If one has ended meanwhile, its turn does nothing.
+        if self.now >= self._next_coarse_poll and not self._gradual_tasks:  # of the last poll, perhaps
+            # If a connection has ended when its turn comes, the turn does nothing.
             ready = self._coarse_selector.select(0)
             self.call_for_each(ready, lambda each: self.request_turn(each[0].data, each[1]))
             watched = len(self._coarse_selector.get_map()) > 0

@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 LONG_TURN = 0.001  # seconds
-LEAD = 0.005  # seconds: how much more an address may have used when its light turns still go first
+LEAD = 0.005  # seconds by which an address may be ahead in use while its light turns still go first
 
 _group_sequence = itertools.count()  # of groups with equal start tags, the first to arrive goes first
 

@@ -48,7 +48,7 @@ class Relay:
 
     Args:
         identity: the key pair of the relay; its public key is in the ticket.
-        sockets: bound and listening sockets; the relay closes them, also if it cannot be made.
+        sockets: bound and listening sockets; the relay closes them, even if its construction fails.
         limits: in total, per address and per key.
         log: writes the log.
         clock: returns the time in seconds, as time.monotonic does.
@@ -60,7 +60,7 @@ class Relay:
     Raises:
         OperatorError: the policy or the homes cannot be made, or the system cannot start that many processes
             or threads.
-        OSError: the system allows no more threads, or has no room to watch the sockets.
+        OSError: the system allows no more threads, or cannot watch the sockets.
     """
 
     def __init__(
