@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from offset_common.relay.connection import SocketConnection
+from offset_common.relay.event_loop import READ
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import KIB, SMALL_READ
 from offset_common.relay.policy import Policy
@@ -90,6 +91,22 @@ def test_whole_frame_passes_a_meter_that_allows_it() -> None:
         assert far.receive() == message
         assert policy.shared.counted > len(message)
         assert pool.used == before
+
+
+def test_frame_passes_although_its_socket_was_readable_early(harness: Harness) -> None:
+    with full_pool(harness):
+        near, far = harness.tunnel("2.2.2.2")
+        message = os.urandom(32 * KIB)
+        frame = near.encrypt(message)
+        near.write(frame[:SMALL_READ])
+        harness.run_until(lambda: near.connection.bytes_awaited > 1)
+        # As a system that is short of memory does, before the rest has arrived.
+        harness.loop.request_turn(near.connection, READ)
+        harness.run_rounds()
+        near.write(frame[SMALL_READ:])
+        harness.advance(2.0)
+        assert far.receive() == message
+        assert not near.connection.polled_coarsely
 
 
 @pytest.mark.parametrize("half", [True, False])

@@ -55,13 +55,17 @@ def rest_has_arrived(connection: SocketConnection, sink: Optional[SocketConnecti
         return False
     if connection.count_unread() >= missing or connection.peer_has_closed():
         return True
-    pause_until_space(connection, sink)  # something else made the socket readable
+    # A system that is short of memory reports less than SO_RCVLOWAT: look again in a second.
+    connection.poll_coarsely()
+    if not connection.polled_coarsely:  # it also has output
+        pause_until_space(connection, sink)
     return False
 
 
 def reserve_unchecked(connection: SocketConnection) -> None:
     """Reserve space for the rest without asking the pool; the next read gets what has arrived of it."""
     connection.await_bytes(1)
+    connection.poll_normally()
     connection.input.reserve_frame()
 
 
