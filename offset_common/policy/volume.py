@@ -1,6 +1,7 @@
 """Volumes and quotas: what each key sends and receives through tunnels in a calendar month (UTC).
 
-Meters only add up. Once a second, what they counted is added to the volumes of keys, and quotas are checked.
+Meters only add up. Once a second, what they counted is added to the volumes of keys, and quotas are checked;
+there may be thousands, so each round of the loop takes a few.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from offset_common.policy.rates import EndRate
 from offset_common.policy.usage import TOTAL, Volume, Volumes, month_of
 
 COLLECT_INTERVAL = 1.0  # seconds
+METERS_IN_ROUND = 100  # from which to collect in a round; each takes 10 us
 COLLECT_SIZE = 1 << 20  # bytes of one meter that are collected at once, to meet quotas closely
 SAVE_INTERVAL = 5.0  # seconds
 WARNING_SHARE = 0.8  # of a quota
@@ -41,12 +43,11 @@ class KeyVolume:
         key: the key, or TOTAL.
     """
 
-    __slots__ = ("__weakref__", "exceeded", "key", "unsaved", "volume", "warned")
+    __slots__ = ("__weakref__", "exceeded", "key", "volume", "warned")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.volume = Volume()
-        self.unsaved = Volume()
         self.warned = False
         self.exceeded = False
 
@@ -55,20 +56,9 @@ class KeyVolume:
         """The bytes that count toward the quota; in the total, each byte counts once."""
         return self.volume.received if self.key == TOTAL else self.volume.total
 
-    def add(self, received: int, sent: int) -> None:
+    def add(self, volume: Volume) -> None:
         """Count bytes."""
-        volume = Volume(received, sent)
         self.volume = self.volume.plus(volume)
-        self.unsaved = self.unsaved.plus(volume)
-
-    def add_saved(self, volume: Volume) -> None:
-        """Count what the usage file already has."""
-        self.volume = self.volume.plus(volume)
-
-    def take_unsaved(self) -> Volume:
-        """Return what the usage file does not have yet, and count it as saved."""
-        unsaved, self.unsaved = self.unsaved, Volume()
-        return unsaved
 
     def begin_month(self) -> None:
         """Forget the last month."""
@@ -125,8 +115,9 @@ class VolumeCounter:
         self._total = KeyVolume(TOTAL)
         self._keys: dict[bytes, KeyVolume] = {}  # of this month
         self._known: WeakValueDictionary[bytes, KeyVolume] = WeakValueDictionary()  # and those of tunnels
-        self._counting: list[VolumeMeter] = []
-        self._unsaved: dict[KeyVolume, None] = {}
+        self._counting: dict[VolumeMeter, None] = {}  # have counted bytes that are not collected
+        self._to_collect: list[VolumeMeter] = []  # those of them whose turn has come this second
+        self._unsaved: dict[bytes, Volume] = {}  # by key: what the usage file does not have yet
         self._month = month_of(calendar())
         self._next_save = clock() + SAVE_INTERVAL
         self._reported_keys = False
@@ -153,58 +144,68 @@ class VolumeCounter:
 
     def begin_counting(self, meter: VolumeMeter) -> None:
         """Collect from this meter the next time."""
-        self._counting.append(meter)
-
-    def collect_soon(self) -> None:
-        """Collect in the next round of the loop."""
-        self._events.call_soon(self.collect)
+        self._counting[meter] = None
 
     def add_saved(self, month: str, volumes: Volumes) -> None:
         """Count what the usage file has for a month."""
         if month != self._month:
             return
-        self._total.add_saved(volumes.get(TOTAL, Volume()))
+        self._total.add(volumes.get(TOTAL, Volume()))
         for key, volume in volumes.items():
             if key != TOTAL:
-                self._volume_of(key).add_saved(volume)
+                self._volume_of(key).add(volume)
         self._check_all()
 
     def change_quotas(self, quotas: Quotas) -> None:
         """Change the quotas, and check the current volumes."""
-        self._quotas = quotas
-        self._check_all()
+        if quotas != self._quotas:
+            self._quotas = quotas
+            self._check_all()
 
     def handle_time(self) -> None:
         """Collect, check and save; call this every COLLECT_INTERVAL."""
-        self.collect()
+        if not self._to_collect:
+            self._to_collect = list(self._counting)
+            self._collect_some()
         month = month_of(self._calendar())
         if month != self._month:
             self._begin_month(month)
         elif self._clock() >= self._next_save:
             self.save()
 
-    def collect(self) -> None:
-        """Add what the meters counted to the volumes, and check the quotas."""
-        counting, changed = self._counting[:], {self._total: None}
-        self._counting.clear()
-        for meter in counting:
-            size = meter.take()
-            meter.source.add(size, 0)
-            meter.sink.add(0, size)
-            self._total.add(size, size)
-            changed[meter.source] = changed[meter.sink] = None
-        self._unsaved.update(
-            (each, None) for each in changed if each.key in self._keys or each is self._total
-        )
-        for volume in changed:
-            self._check(volume)
+    def collect(self, meter: VolumeMeter) -> None:
+        """Add what one meter counted to the volumes, and check the quotas."""
+        if meter not in self._counting:
+            return
+        del self._counting[meter]
+        size = meter.take()
+        self._count(meter.source, Volume(size, 0))
+        self._count(meter.sink, Volume(0, size))
+        self._count(self._total, Volume(size, size))
+
+    def collect_all(self) -> None:
+        """Collect from all meters: the relay stops."""
+        for meter in list(self._counting):
+            self.collect(meter)
 
     def save(self) -> None:
         """Pass on what was used since the last save."""
         self._next_save = self._clock() + SAVE_INTERVAL
-        unsaved, self._unsaved = self._unsaved, {}
-        volumes = {volume.key: volume.take_unsaved() for volume in unsaved if any(volume.unsaved)}
+        volumes, self._unsaved = self._unsaved, {}
         self._events.save(self._month, volumes)
+
+    def _collect_some(self) -> None:
+        for meter in self._to_collect[-METERS_IN_ROUND:]:
+            self.collect(meter)
+        del self._to_collect[-METERS_IN_ROUND:]
+        if self._to_collect:
+            self._events.call_soon(self._collect_some)
+
+    def _count(self, used: KeyVolume, volume: Volume) -> None:
+        used.add(volume)
+        if used is self._total or used.key in self._keys:
+            self._unsaved[used.key] = self._unsaved.get(used.key, Volume()).plus(volume)
+        self._check(used)
 
     def _begin_month(self, month: str) -> None:
         self.save()
@@ -271,8 +272,8 @@ class VolumeMeter:
         if not counted and size:
             self._counter.begin_counting(self)
         self._counted = counted + size
-        if counted < COLLECT_SIZE <= counted + size:
-            self._counter.collect_soon()
+        if counted + size >= COLLECT_SIZE:
+            self._counter.collect(self)
         if self._rate is not None:
             self._rate.count(size)
 

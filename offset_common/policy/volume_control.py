@@ -62,12 +62,14 @@ class VolumeControl:
         elif quotas != Quotas():
             advice = "add --usage FILE, or a restart sets them to zero"
             log_event("volumes are kept in memory only", logging.WARNING, advice=advice)
-        self.on_deadline()
+        self._schedule()
 
     def on_deadline(self) -> None:
-        """Collect what was counted, every second."""
+        """Collect what was counted, every second, and end tunnels whose quota is used up."""
+        self._schedule()
         self._counter.handle_time()
-        self._loop.deadlines.schedule(self, self._loop.now + COLLECT_INTERVAL - TICK)
+        if self._ending:
+            self._end_tunnels()
 
     def meter(self, source: bytes, sink: bytes, rate: Optional[EndRate]) -> VolumeMeter:
         """Return the meter of a tunnel end, which also applies its rate."""
@@ -84,10 +86,13 @@ class VolumeControl:
     def close(self) -> None:
         """Save what was counted."""
         self._loop.deadlines.cancel(self)
-        self._counter.collect()
+        self._counter.collect_all()
         self._counter.save()
         if self._writer is not None and not self._writer.close():
             log_event("last volumes not saved", logging.ERROR, file=self._path)
+
+    def _schedule(self) -> None:
+        self._loop.deadlines.schedule(self, self._loop.now + COLLECT_INTERVAL - TICK)
 
     def _start_writer(self, file: UsageFile, month: str) -> None:
         """Add the volumes in the file, and start the thread that writes it."""
@@ -116,9 +121,9 @@ class VolumeControl:
 
     def _exceed(self, volume: KeyVolume, quota: int) -> None:
         self._log_quota(volume, quota, used_up=True)
-        if not self._ending:
-            self._ending = True
-            self._loop.call_soon(self._end_tunnels)
+        # At the next tick: many keys may use up their quotas, and each pass looks at all connections.
+        self._ending = True
+        self._loop.deadlines.schedule(self, self._loop.now)
 
     def _end_tunnels(self) -> None:
         """End the tunnels whose quota is used up: one pass for all keys, and a few tunnels in each round."""

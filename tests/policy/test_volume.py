@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import calendar
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 
 from offset_common.policy import volume as volume_module
 from offset_common.policy.steering import PolicyOptions, Steering
-from offset_common.policy.usage import TOTAL, UsageFile, Volume
+from offset_common.policy.usage import TOTAL, UsageFile, Volume, Volumes
+from offset_common.policy.volume import METERS_IN_ROUND, Quotas, VolumeCounter, VolumeEvents
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.event_loop import EACH_IN_ROUND
 from offset_common.relay.lifecycle import State
@@ -105,6 +106,42 @@ def test_a_quota_ends_a_few_tunnels_in_each_round(today):
             before, open_ = open_, sum(near.state is State.TUNNEL for near, _ in pairs)
             assert before - open_ <= EACH_IN_ROUND
         end(*(peer for pair in pairs for peer in pair))
+
+
+def test_a_quota_used_up_before_the_start_refuses_tunnels(today, tmp_path):
+    path = str(tmp_path / "usage.db")
+    UsageFile(path).add(MAY, {TOTAL: Volume(3 * SIZE, 3 * SIZE)})
+    with relay_with(today, quota=2 * SIZE, usage=path) as harness:
+        harness.advance(1.0)
+        assert harness.reason_of(harness.pending(harness.listener()).connection) is CloseReason.QUOTA
+
+
+def test_volumes_are_collected_over_many_rounds(today):
+    tasks: list[Callable[[], None]] = []
+    saved: list[Volumes] = []
+    events = VolumeEvents(
+        warn=ignore,
+        exceed=ignore,
+        save=lambda month, volumes: saved.append(volumes),
+        too_many_keys=ignore,
+        call_soon=tasks.append,
+    )
+    counter = VolumeCounter(lambda: 0.0, today, Quotas(), events)
+    count = 3 * METERS_IN_ROUND + 1
+    for number in range(count):
+        counter.meter(bytes([1]) + number.to_bytes(31, "big"), bytes(32), None).count(1)
+    counter.handle_time()
+    while tasks:
+        counter.save()
+        tasks.pop()()
+    counter.save()
+    collected = [volumes[TOTAL].received for volumes in saved]
+    assert sum(collected) == count
+    assert max(collected) <= METERS_IN_ROUND
+
+
+def ignore(*_: object) -> None:
+    """Do nothing with an event."""
 
 
 def test_the_quota_of_a_key_concerns_no_other_key(today):
