@@ -63,20 +63,16 @@ def test_an_empty_value_has_the_name_of_its_option(line):
     ("line", "reason"),
     [
         ("", "--idfile and --laddr are missing"),
-        ("-i a", "--laddr is missing"),
         ("-i", "-i requires argument"),
         ("-i a -l b --idfil c", "--idfile is given more than once"),
         ("-i a -l b -x", "unknown option -x"),
         ("-i a -l b --queit", "unknown option --queit; did you mean --quiet?"),
         ("-i a --ladr=b", "unknown option --ladr; did you mean --laddr?"),
         ("-i a -l b --max-connection 3 --max-bufers=3", "did you mean --max-buffers?"),
-        ("-i a -l b --zzz", "unknown option --zzz"),
         ("-idfile a -laddr b", "unknown option -idfile; did you mean --idfile?"),
-        ("-i a -laddr b", "unknown option -laddr; did you mean --laddr?"),
         ("-i --ouput -l b stray", "unexpected argument 'stray'"),
         ("-i a -l b -- stray", "unexpected argument '--'"),
         ("-i a -l b --quiet=3", "--quiet must not have an argument"),
-        ("-i a -l b --quiet --max-connections", "--max-connections requires argument"),
     ],
 )
 def test_wrong_arguments_are_explained(line, reason):
@@ -152,7 +148,6 @@ def raising(error: BaseException):
             "prog: the device failed (input/output error); check the disk or the terminal\n",
         ),
         (OSError(28, "x", "/a/b"), 1, "prog: /a/b: the disk is full; free some space and try again\n"),
-        (OSError(16, "x"), 1, "prog: device or resource busy\n"),
         (KeyboardInterrupt(), 130, ""),
         (SystemExit(), 0, ""),
         (SystemExit(3), 3, ""),

@@ -17,20 +17,13 @@ from offset_common.fields import Fields
         (" \n", "the file is empty"),
         ("hello", "not an Offset file; check its name"),
         ("{", "not valid JSON"),
-        ("{} {}", "not valid JSON"),
         ("{'a': 1}", "not valid JSON"),
         ('{"a": NaN}', "not valid JSON: NaN is not a JSON value"),
-        ('{"a": -Infinity}', "not valid JSON: -Infinity is not a JSON value"),
         ('{"a": 1, "a": 1}', "not valid JSON: it has a duplicate key"),
         ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
         # Python 3.14 nests as deeply as its stack allows, and finds that the end is missing.
         ("[" * 60000, "not valid JSON" if sys.version_info >= (3, 14) else "is nested too deeply"),
-        ('{"a":' * 10000, "not valid JSON" if sys.version_info >= (3, 14) else "is nested too deeply"),
         ("[]", "the file contains a list, not a JSON object"),
-        ('"a"', "the file contains a string, not a JSON object"),
-        ("null", "the file contains null, not a JSON object"),
-        ("1", "the file contains a number, not a JSON object"),
-        ("true", "the file contains a boolean, not a JSON object"),
     ],
 )
 def test_invalid_json_is_explained(text, reason):

@@ -66,9 +66,7 @@ def test_a_changed_signature_is_invalid():
 @pytest.mark.parametrize(
     ("public_key", "signature"),
     [
-        (b"", SIGNATURE),
         (PUBLIC_KEY[:-1], SIGNATURE),
-        (PUBLIC_KEY, b""),
         (PUBLIC_KEY, SIGNATURE[:-1]),
         (PUBLIC_KEY, SIGNATURE + b"\0"),
         (b"\xff" * 32, SIGNATURE),
@@ -97,15 +95,12 @@ KEY_TEXT = "XU-6phI6qBnJEL_LsWOlm750bF1ud0MPNFC3B7sVtos"
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "has 0 characters; a 32-byte key has 43"),
         (KEY_TEXT[:-1], "has 42 characters; a 32-byte key has 43"),
-        (KEY_TEXT + "A", "has 44 characters; a 32-byte key has 43"),
         (KEY_TEXT + "=", "without padding"),
         (KEY_TEXT.replace("-", "+"), "URL alphabet"),
         (KEY_TEXT.replace("_", "/"), "URL alphabet"),
         (KEY_TEXT.replace("-", " "), "is not base64: character 3 is invalid"),
         (KEY_TEXT + "\n", "is not base64: character 44 is invalid"),
-        (KEY_TEXT.replace("-", "é"), "is not base64"),
         (KEY_TEXT[:-1] + "t", "its last character is invalid"),
     ],
 )

@@ -115,7 +115,6 @@ def test_the_version_is_shown(line, capsys):
     [
         ("", "a command is missing"),
         ("gen-iden -o x", "unknown command 'gen-iden'; did you mean gen-ident?"),
-        ("hlep", "unknown command 'hlep'; did you mean help?"),
         ("help zzz", "unknown command 'zzz'"),
         ("-o x gen-ident", "unknown option -o"),
         ("relay-ticket -i x", "--address and --output are missing"),
