@@ -28,18 +28,6 @@ LINGER = 5.0
 IDLE = 32.0
 
 
-@pytest.mark.parametrize("messages", [[b"last words"], [os.urandom(60_000)] * 12, [os.urandom(900_000)]])
-def test_last_words_are_delivered(harness: Harness, messages: list[bytes]) -> None:
-    near, far = harness.tunnel()
-    near.write(near.encrypt(*messages))
-    near.sock.close()
-    harness.run_rounds()
-    assert far.wait_for_end() == messages
-    far.sock.close()
-    assert harness.reason_of(near.connection) is CloseReason.PEER_CLOSED
-    assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
-
-
 def test_half_closed_peer_gets_pending_output(harness: Harness) -> None:
     near, far = harness.tunnel()
     data = far.encrypt(*[os.urandom(50_000)] * 8)

@@ -361,17 +361,6 @@ def test_slow_reader_is_not_stalled() -> None:
 # Space in the buffer pool.
 
 
-def test_small_messages_pass_while_the_pool_is_full() -> None:
-    with running(Limits(buffers=400 * KIB, handshake_threads=1)) as harness:
-        greedy_near, _ = harness.tunnel("1.1.1.1")
-        fill(greedy_near)
-        near, far = harness.tunnel("2.2.2.2")
-        with full_pool(harness):
-            for message in [os.urandom(3000) for _ in range(20)]:
-                near.send(message)
-                assert far.receive() == message
-
-
 def test_large_message_passes_however_small_the_pool() -> None:
     with running(Limits(buffers=1, handshake_threads=1)) as harness:
         near, far = harness.tunnel()
@@ -481,17 +470,6 @@ def test_unread_small_messages_exceed_no_share_of_the_pool() -> None:
         assert far.receive() == message
 
 
-def test_frame_in_pieces_passes_however_small_the_pool() -> None:
-    with running(Limits(buffers=100 * KIB, handshake_threads=1)) as harness:
-        near, far = harness.tunnel()
-        message = os.urandom(100_000)
-        data = near.encrypt(message)
-        for start in range(0, len(data), 30_000):
-            near.write(data[start : start + 30_000])
-            harness.run_rounds(3)
-        assert far.receive() == message
-
-
 def test_beginnings_of_large_messages_do_not_block_each_other() -> None:
     with running(Limits(buffers=1024 * KIB, handshake_threads=1)) as harness:
         tunnels = [harness.tunnel() for _ in range(20)]
@@ -540,33 +518,6 @@ def test_partial_frames_without_space_have_a_deadline(size: int) -> None:
             harness.advance(16.0)
         assert harness.relay.buffers.used == 0
         assert all(near.connection.closed for near, _ in tunnels)
-
-
-def test_unread_tunnels_of_one_address_leave_room_for_others() -> None:
-    with running(Limits(buffers=1024 * KIB, handshake_threads=1)) as harness:
-        for _ in range(8):
-            near, _ = harness.tunnel("1.1.1.1")
-            fill(near)
-        pool = harness.relay.buffers
-        assert pool.used > pool.limit // 4
-        near, far = harness.tunnel("2.2.2.2")
-        message = os.urandom(32 * KIB)
-        near.send(message)
-        assert far.receive() == message
-
-
-def test_partial_frames_to_another_address_leave_others_room() -> None:
-    with running(Limits(buffers=1024 * KIB, handshake_threads=1)) as harness:
-        tunnels = [harness.tunnel("1.1.1.1", "2.2.2.2") for _ in range(24)]
-        for near, far in tunnels:
-            near.send(bytes(8000))
-            assert far.receive() == bytes(8000)
-        for near, _ in tunnels:
-            near.write_until_paused(near.encrypt(bytes(300_000))[:60_000])
-        near, far = harness.tunnel("3.3.3.3")
-        message = os.urandom(32 * KIB)
-        near.send(message)
-        assert far.receive() == message
 
 
 def test_end_lost_during_a_rekey_keeps_no_space(harness: Harness) -> None:
