@@ -45,7 +45,7 @@ def test_messages_decrypt_in_order(plaintexts):
     assert [receiving.decrypt(payload) for payload in encrypted] == plaintexts
 
 
-@pytest.mark.parametrize("size", range(28))
+@pytest.mark.parametrize("size", [0, 11, 12, 27])
 def test_payload_under_28_bytes_is_refused(size):
     with pytest.raises(DecryptionError, match=f"of {size} bytes"):
         CipherState(KEY).decrypt(bytes(size))

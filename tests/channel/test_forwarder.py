@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offset_common.channel.events import MessageReceived
 from offset_common.channel.forwarder import Forwarder
 from offset_common.constants import ENCRYPTION_OVERHEAD
 from offset_common.errors import DecodeError, DecryptionError, PeerError, RekeyError
@@ -116,17 +115,6 @@ def test_input_may_be_cut_anywhere():
     for cut in range(len(stream) + 1):
         _, fast = assert_both_paths_agree(stream, [cut])
         assert fast.payloads == [b"first", b"second", b"third"]
-
-
-def test_frames_are_taken_whole_and_counted():
-    script = short_script()
-    bounds = [sum(map(len, script.frames[:count])) for count in range(5)]
-    for end in range(len(script.stream) + 1):
-        fast = Tunnel()
-        fast.feed_fast(script.stream[:end])
-        frames = sum(bound <= end for bound in bounds[1:])
-        (batch,) = fast.batches
-        assert (batch.frames, batch.taken, batch.more) == (frames, bounds[frames], False)
 
 
 # Faults: messages before a fault are delivered, and none after it.
@@ -270,15 +258,3 @@ def test_batch_respects_max_frames(encode):
         tunnel.deliver(bytes(batch.output))
     assert counts == [(1, True), (3, True), (1, False)]
     assert tunnel.payloads == [b"message"] * 5
-
-
-def test_forwarder_serves_many_tunnels():
-    forwarder = Forwarder(LARGEST_INPUT, lambda: 0.0)
-    tunnels = [Tunnel() for _ in range(3)]
-    for size in (5000, 10):
-        for number, tunnel in enumerate(tunnels):
-            data = tunnel.frame(as_released(bytes((number,)) * size, b"padding"))
-            batch = forwarder.forward(tunnel.source, tunnel.sink, memoryview(data), NOW)
-            (event,) = peers.receive(tunnel.far, bytes(batch.output))
-            assert isinstance(event, MessageReceived)
-            assert event.data == bytes((number,)) * size

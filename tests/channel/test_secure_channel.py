@@ -124,14 +124,6 @@ def test_message_under_neither_key_is_refused():
     assert carry(one, other) == [b"true"]
 
 
-def test_second_start_before_the_answer_sends_nothing():
-    one, _ = channels()
-    one.start_rekey(now=0.0)
-    one.start_rekey(now=10.0)
-    assert len(take(one)) == 1
-    assert one.rekey_at == 10.0 + REKEY_INTERVAL
-
-
 def test_second_rekey_under_a_replaced_key_is_an_error():
     one, other = channels()
     one.start_rekey(now=0.0)
