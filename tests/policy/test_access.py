@@ -77,10 +77,8 @@ def test_deny_alone_leaves_others_allowed(tmp_path):
     ("denied", "inside", "outside"),
     [
         ("192.0.2.0/24", "192.0.2.255", "192.0.3.0"),
-        ("192.0.2.7", "192.0.2.7", "192.0.2.8"),
         ("0.0.0.0/0", "8.8.8.8", "::1"),
         ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::"),
-        ("2001:db8::1", "2001:db8::1", "2001:db8::2"),
     ],
 )
 def test_networks_are_denied(denied, inside, outside, tmp_path):
@@ -118,8 +116,6 @@ def test_a_comment_may_have_any_characters(character, tmp_path):
         ("allow ALICE a", "line 1: unknown word 'allow'; a line begins with listen, connect or deny"),
         ("\n\nlisten", "line 3: the key after listen is missing"),
         ("listen ALICE", "line 1: the name is missing; write listen KEY NAME"),
-        ("listen ALICE # a", "line 1: the name is missing; write listen KEY NAME"),
-        ("deny", "line 1: the key or address after deny is missing"),
         ("listen short a", "line 1: the key has 5 characters; a 32-byte key has 43"),
         ("listen ALICE= a", "line 1: the key ends in '='; write it without padding"),
         ("deny ALICE eve", "line 1: unexpected 'eve' at the end; write it as a comment, after #"),
@@ -129,7 +125,6 @@ def test_a_comment_may_have_any_characters(character, tmp_path):
             "deny 192.0.2.0/33",
             "line 1: '192.0.2.0/33' has no valid prefix length; write a number from 0 to 32",
         ),
-        ("deny 192.0.2.0/", "line 1: '192.0.2.0/' has no valid prefix length"),
         ("deny 1.2.3", "line 1: '1.2.3' is not an IP address"),
         ("deny ::ffff:1.2.3.4", "line 1: '::ffff:1.2.3.4' is not a plain IPv6 address"),
         ("listen ALICE a\nlisten ALICE b", "line 2: line 1 gives this key another name, 'a'"),

@@ -71,17 +71,13 @@ def test_missing_options_have_their_defaults(tmp_path):
     ("text", "reason"),
     [
         ("rate = ", "not valid TOML: "),
-        ("rate = 1\nrate = 2", "not valid TOML: "),
         ("rat = 1", "unknown option 'rat'; did you mean rate?"),
         ("config = 'x'", "unknown option 'config'"),
-        ("help = true", "unknown option 'help'"),
         ("x = " + "[" * 20_000, "its values are nested too deeply"),
         ("rate = true", "rate must be a string or a number, not true or false"),
         ("rate = [1]", "rate must be a string or a number, not a list"),
         ("[rate]\nall = 1", "'rate' is a section; write the options without sections"),
-        ("[relay]\nrate = 1", "'relay' is a section; write the options without sections"),
         ("rate = 0x" + "f" * 10_000, "rate is a number with too many digits"),
-        ('"" = 1', "unknown option ''"),
         (f"{'k' * 10_000} = 1", f"unknown option '{'k' * 60}...'"),
         ("proxy-protocol = [[1]]", "proxy-protocol must be a string or a number, not a list"),
     ],
@@ -158,13 +154,9 @@ def test_a_mistake_in_a_reload_changes_nothing(configured):
         ("access = 'missing.txt'", "missing.txt: there is no file with this name"),
         ("nonsense", "not valid TOML"),
         ("rate = 0x" + "f" * 10_000, "rate is a number with too many digits"),
-        (f"rate = '{'x' * 10_000}'", f"not '{'x' * 60}...'"),
         ("log-format = 'xml'\ntunnels = 6", "--log-format must be text or json, not 'xml'"),
-        ("workers = 'x'", "--workers must be a whole number from 1"),
         ("status = 'foo'", "the address 'foo' has no port"),
         ("usage = '/nonexistent/u.db'", "the directory '/nonexistent' is missing"),
-        ("drain = -1", "--drain must be a number of seconds"),
-        ("proxy-protocol = 'x'", "--proxy-protocol: "),
         ("fleet-name = 'x'", "--fleet-name needs --fleet URL"),
         ("fleet = 'ftp://h'", "--fleet: it does not begin with valkey://"),
     ):
@@ -231,7 +223,7 @@ def test_a_quota_can_be_set_by_a_reload(configured):
 
 
 IDENTITY = str(FILES / "relay.ident")
-VALID = f"idfile = {json.dumps(IDENTITY)}\nladdr = '127.0.0.1:4567'\n"
+VALID = f"idfile = {json.dumps(IDENTITY)}\nladdr = '127.0.0.1:0'\n"
 
 
 def test_a_check_starts_and_creates_nothing(tmp_path, capsys):
@@ -239,7 +231,7 @@ def test_a_check_starts_and_creates_nothing(tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as server:  # like that of the running relay
         port = server.getsockname()[1]
         text = f"usage = {json.dumps(str(tmp_path / 'u.db'))}\nstatus = 9090\n"
-        path.write_text(VALID.replace("4567", str(port)) + text)
+        path.write_text(VALID.replace(":0", f":{port}") + text)
         outcome = run_strelay(capsys, "--config", path, "--check")
     assert outcome == (0, "the configuration is valid\n", "")
     assert list(tmp_path.iterdir()) == [path]
@@ -248,14 +240,12 @@ def test_a_check_starts_and_creates_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "status", "reason"),
     [
-        ("log-format = 'xml'", 2, "--log-format must be text or json, not 'xml'"),
         ("rate = 'x'", 2, "--rate must be a number of bytes"),
         ("usage = '/nonexistent/u.db'", 1, "/nonexistent/u.db: the directory '/nonexistent' is missing"),
         ("access = 'missing.txt'", 1, "missing.txt: there is no file with this name"),
         ("fleet = 'valkey://h'", 2, "--fleet needs --fleet-laddr"),
         ("usage = ''", 1, "relay.toml: usage is empty; give it a value, or leave it out"),
         ("rat = 1", 1, "unknown option 'rat'"),
-        ("check = true", 1, "unknown option 'check'"),
     ],
 )
 def test_a_check_reports_the_error_of_a_start(text, status, reason, tmp_path, capsys):
