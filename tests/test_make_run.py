@@ -112,9 +112,8 @@ def make_without(
     )
 
 
-@pytest.mark.parametrize("target", ["test", "check", "bench", "soak"])
-def test_missing_venv_says_what_to_install(tmp_path: Path, target: str) -> None:
-    done = make_without("*ensurepip*", tmp_path, target)
+def test_missing_venv_says_what_to_install(tmp_path: Path) -> None:
+    done = make_without("*ensurepip*", tmp_path, "test")
     assert done.returncode != 0
     assert "apt-get install python3-venv" in done.stdout + done.stderr
     assert not (tmp_path / "venv/bin").exists()
@@ -146,10 +145,9 @@ def make_without_index(venv: Path, **variables: str) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("python", ["/python-of-an-old-release", "/bin/false"], ids=["gone", "unfit"])
-def test_environment_with_another_python_is_made_again(tmp_path: Path, python: str) -> None:
+def test_environment_whose_python_is_gone_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").symlink_to(python)
+    (tmp_path / "bin/python").symlink_to("/python-of-an-old-release")
     assert "No matching distribution" in make_without_index(tmp_path)
     assert (tmp_path / "bin/python").exists()
 

@@ -111,12 +111,6 @@ def test_the_bulk_transfer_is_bounded(relay, check, monkeypatch):
     assert json.loads(out)["bulk"]["bytes"] == 10 * measurements.BULK_SIZE
 
 
-def test_the_bulk_transfer_has_at_least_one_message(relay, check, monkeypatch):
-    monkeypatch.setattr(measurements, "BULK_SECONDS", 0.0)
-    _, out = check(relay.ticket, "--json")
-    assert json.loads(out)["bulk"]["bytes"] >= measurements.BULK_SIZE
-
-
 def test_a_quick_check_does_not_send_bulk_data(start_relay, check):
     relay = start_relay()  # likewise
     status, out = check(relay.ticket, "--quick", "--json")
@@ -159,12 +153,15 @@ def test_a_connect_before_the_listen_is_retried(relay, check, monkeypatch):
 
 
 def failure_of(check: Check, ticket: RelayTicket, step: str, cause: Cause, *options: str) -> dict[str, str]:
-    """Run the check in both formats and expect a failure; return it as in the JSON report."""
-    lines_status, out = check(ticket, *options)
-    json_status, report = check(ticket, "--json", *options)
-    assert (lines_status, json_status, json.loads(report)["ok"]) == (1, 1, False)
+    """Expect a failure in JSON and, unless a step must time out, in lines; return it as in JSON."""
+    status, report = check(ticket, "--json", *options)
+    assert (status, json.loads(report)["ok"]) == (1, False)
     failure: dict[str, str] = json.loads(report)["failure"]
     assert (failure["step"], failure["cause"]) == (step, cause.value)
+    if SHORT in options:
+        return failure
+    status, out = check(ticket, *options)
+    assert status == 1
     assert f"  FAILED  {step}\n" in out
     assert steps_of(out) == STEPS[: STEPS.index(step)]
     assert f"\nwhat to check: {failure['advice']}\n" in out

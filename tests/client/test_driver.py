@@ -75,11 +75,11 @@ def test_lack_of_descriptors_leaves_nothing_open(relay, monkeypatch):
 @both_ways
 def test_keepalives_go_on_while_nobody_reads(start_relay, monkeypatch, end_to_end):
     module = "offset_common.channel.keepalive"
-    times = (f"{module}:IDLE_TIMEOUT=5.0", f"{module}:KEEPALIVE_INTERVAL=0.5")
+    times = (f"{module}:IDLE_TIMEOUT=4.0", f"{module}:KEEPALIVE_INTERVAL=0.25")
     coarse = [f"offset_common.relay.{module}:COARSE_INTERVAL=0.1" for module in ("event_loop", "connection")]
     relay = start_relay(prefix=inject(*times, *coarse))
-    monkeypatch.setattr(keepalive, "IDLE_TIMEOUT", 5.0)
-    monkeypatch.setattr(keepalive, "KEEPALIVE_INTERVAL", 0.5)
+    monkeypatch.setattr(keepalive, "IDLE_TIMEOUT", 4.0)
+    monkeypatch.setattr(keepalive, "KEEPALIVE_INTERVAL", 0.25)
     monkeypatch.setattr(driver, "QUEUE_SIZE", 1000)
     counts: dict[str, int] = {}
 
@@ -99,7 +99,7 @@ def test_keepalives_go_on_while_nobody_reads(start_relay, monkeypatch, end_to_en
                 connected.send(message)
             # Sending these keepalives takes longer than the idle timeout.
             sent = "sent end to end" if end_to_end else "sent"
-            wait_until(lambda: counts.get(sent, 0) >= 12)
+            wait_until(lambda: counts.get(sent, 0) >= 18)
             accepted.send(b"both sides are alive")
             assert connected.receive(PATIENCE) == b"both sides are alive"
             assert [accepted.receive(PATIENCE) for _ in messages] == messages

@@ -64,8 +64,11 @@ def test_workers_end_with_the_relay(start_relay: StartRelay, number: int) -> Non
     with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
         near, far = make_tunnel(caller, callee, callee.listen())
         workers = relay.workers
-        assert relay.stop(number) == (-number if number == signal.SIGKILL else 0)
-        assert near.messages_until_end() == far.messages_until_end() == []
+        relay.process.send_signal(number)
+        for peer in (near, far):
+            assert peer.messages_until_end() == []
+            peer.close()
+        assert relay.wait() == (-number if number == signal.SIGKILL else 0)
         wait_until_gone(workers)
 
 
