@@ -12,7 +12,7 @@ pytest.importorskip("capnp")
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from bench import canary, encoding, floor, load, publish, relay_process, report, targets, tunnels
+from bench import canary, encoding, floor, load, publish, targets, tunnels
 from bench.__main__ import main as bench_main
 from bench.client import open_tunnels
 from bench.options import Figures
@@ -158,23 +158,6 @@ def test_only_missed_targets_are_reported():
     assert targets.missed([{"row": "64B", "ratio": 1.7}, {"row": "unknown", "ratio": 99.0}], 1.0) == []
     (line,) = targets.missed([{"row": "64B", "ratio": 2.5}], 1.0)
     assert line.startswith("64B: ratio is 2.5, the target is <= 1.8")
-
-
-def test_every_target_names_a_row_and_figure():
-    names = {"64B", "1KiB", "16KiB", "64KiB", "256KiB"}
-    names |= {f"{name}-own" for name in names}
-    names |= {"1KiB-full-padding", "handshakes", "tunnels-1000", "workers-2", "round-trip-busy"}
-    names |= {"canary", "canary-same-address", "status-on", "64B-on", "64KiB-on", "idle-1000", "idle-10000"}
-    assert {target.row for target in targets.TARGETS} == names
-    assert {target.figure for target in targets.TARGETS} <= set(report.UNITS)
-
-
-@pytest.mark.parametrize(
-    "fields", ["listening on 127.0.0.1:4567, public key K", "address=127.0.0.1:4567 public_key=K"]
-)
-def test_ready_line_gives_the_port(fields):
-    assert relay_process.read_port("relay starts") is None
-    assert relay_process.read_port(f"relay ready: {fields}") == 4567
 
 
 def test_canary_measures_round_trips_beside_bulk_traffic():

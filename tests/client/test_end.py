@@ -17,16 +17,14 @@ from offset_common.wire.messages import InitRole
 from tests.support.client import (
     NUMBER_SIZE,
     both_ways,
-    client_threads,
     connect_to,
     fake_relay,
     fill,
-    open_descriptors,
     refused,
     start_listening,
     tunnel_pair,
 )
-from tests.support.process import PATIENCE, wait_until
+from tests.support.process import PATIENCE
 
 
 @both_ways
@@ -67,17 +65,6 @@ def test_close_wakes_a_receiving_thread(relay):
         receiving = pool.submit(lambda: list(connected))
         connected.close()
         assert receiving.result(PATIENCE) == []
-
-
-def test_close_frees_threads_and_descriptors(relay):
-    wait_until(lambda: client_threads() == 0, "the end of the threads of earlier tests")
-    descriptors_before = open_descriptors()
-    with tunnel_pair(relay) as (connected, accepted):
-        connected.send(b"hello")
-        assert accepted.receive(PATIENCE) == b"hello"
-        wait_until(lambda: client_threads() == 3)
-    wait_until(lambda: client_threads() == 0)
-    wait_until(lambda: open_descriptors() <= descriptors_before)
 
 
 def test_rejected_connect_ends(relay):

@@ -22,7 +22,6 @@ from offset_common.client import (
     backoff,
     connect,
     driver,
-    serve,
 )
 from offset_common.constants import HANDSHAKE_TIMEOUT
 from tests.support.client import client_threads, echo, fill
@@ -210,15 +209,3 @@ def test_served_callers_leave_nothing_behind(relay: RelayProcess, start_server: 
         assert running.answers(b"%d" % number)
     running.server.stop()
     wait_until(lambda: client_threads() == 0, "the end of all threads")
-
-
-def test_serve_listens_until_the_listener_fails(monkeypatch: pytest.MonkeyPatch, relay: RelayProcess) -> None:
-    class Stop(BaseException):
-        pass
-
-    def interrupt(_: object) -> None:
-        raise Stop
-
-    monkeypatch.setattr(Server, "_listen", interrupt)
-    with pytest.raises(Stop):
-        serve(relay.ticket, Identity.generate(), echo, allow=None)

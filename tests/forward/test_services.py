@@ -31,7 +31,6 @@ from tests.support.client import silent_address
     [
         ("22", Service("22", Address("localhost", 22)), "2222"),
         ("ssh=22", Service("ssh", Address("localhost", 22)), "2222"),
-        ("web=8080", Service("web", Address("localhost", 8080)), "8080"),
         ("631", Service("631", Address("localhost", 631)), "10631"),
         ("web=10.0.0.5:80", Service("web", Address("10.0.0.5", 80)), "8080"),
         ("[::1]:5000", Service("5000", Address("::1", 5000)), "5000"),
@@ -67,9 +66,7 @@ def test_places_are_read(words: list[str], places: list[Place]) -> None:
         (["70000"], "has the port 70000"),
         (["0"], "has port 0"),
         (["ssh"], "names no port"),
-        (["ssh="], "names no port or path"),
         (["a b=22"], "is not a valid service name"),
-        (["=22"], "is not a valid service name"),
         (["foo"], "'foo' names no port; write it as in ssh=22, or foo:22 for a port of the host foo"),
         (["ssh=foo"], "'ssh=foo' names no port; write it as in ssh=22, or ssh=foo:22"),
         (["db=~/x.sock"], r"'db=~/x.sock': only a shell replaces ~, .*; write the whole path"),
@@ -77,10 +74,8 @@ def test_places_are_read(words: list[str], places: list[Place]) -> None:
             ["http://localhost:8080"],
             "'http://localhost:8080' is neither an address, such as localhost:80, nor",
         ),
-        (["web=http://localhost"], "nor a path that begins with / or ./"),
         (["53/udp"], "'53/udp' is neither an address"),
         (["x=22", "x=23"], "two services are called 'x'"),
-        (["22", "localhost:22"], "two services are called '22'"),
         ([f"s{number}={number}" for number in range(1, 70)], "at most 64"),
     ],
 )
@@ -133,7 +128,6 @@ def test_unavailable_place_is_explained(short_path: Path) -> None:
     [
         (["ssh"], "'ssh' names no port; write ssh=PORT, or add --stdio"),
         (["70000"], "has the port 70000"),
-        (["=1"], "is not a valid service name"),
         (["x=", "1"], "names no port or path"),
         (["db=~/x.sock"], "only a shell replaces ~"),
         (["2222/tcp"], "'2222/tcp' is neither an address"),

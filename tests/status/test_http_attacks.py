@@ -42,17 +42,13 @@ def assert_unharmed(relay: RelayWithStatus) -> None:
         (b"GET /\r\n\r\n", 400, b"METHOD PATH HTTP/1.1"),
         (b"GET / HTTP/x\r\n\r\n", 400, b"bad request version"),
         (b"GET / HTTP/2.0\r\n\r\n", 505, b"invalid HTTP version"),
-        (b"GET / and more HTTP/1.1\r\n\r\n", 400, b"bad request syntax"),
         (b"\r\n\r\n\r\n", 400, b"request line is empty"),
         (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello", 405, b"only GET and HEAD"),
-        (b"DELETE /status.json HTTP/1.1\r\n\r\n", 405, b"only GET and HEAD"),
         (b"GET /passwd HTTP/1.1\r\n\r\n", 404, b"the only paths are /, /status.json, /metrics, /healthz"),
-        (b"GET /../../etc/passwd HTTP/1.1\r\n\r\n", 404, b"the only paths are"),
         (b"GET http://[/ HTTP/1.1\r\n\r\n", 400, b"malformed"),
         (b"GET /status.json?list=1&" + b"a=&" * 30 + b" HTTP/1.1\r\n\r\n", 400, b"malformed"),
         (b"GET /status.json?list=1&text=%ff HTTP/1.1\r\n\r\n", 400, b"malformed"),
         (b"GET /status.json?list=-1 HTTP/1.1\r\n\r\n", 400, b"list must be a whole number up to 1000"),
-        (b"GET /status.json?list=1001 HTTP/1.1\r\n\r\n", 400, b"list must be a whole number up to 1000"),
         (b"GET /status.json?list=" + b"9" * 5000 + b" HTTP/1.1\r\n\r\n", 400, b"list must be a whole number"),
         (
             b"GET /status.json?list=1&sort=__class__ HTTP/1.1\r\n\r\n",
@@ -69,7 +65,6 @@ def assert_unharmed(relay: RelayWithStatus) -> None:
         (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403, b"set the Host header to localhost"),
         (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431, b"too many headers"),
         (b"GET / HTTP/1.1\r\nA: " + b"b" * 9000, 431, b"over 8192 bytes"),
-        (b"G" * 9000, 431, b"over 8192 bytes"),
     ],
 )
 def test_a_wrong_request_gets_one_clear_answer(
