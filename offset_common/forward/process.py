@@ -10,18 +10,20 @@ from offset_common.forward.display import Display
 from offset_common.forward.event_loop import EventLoop
 
 STOP_TIME = 0.5  # seconds to inform the other side that this one is stopping
+# ssh ends its ProxyCommand with SIGHUP, and so does a terminal that is closed.
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
 def running_loop(display: Display) -> Iterator[EventLoop]:
-    """Yield an event loop that SIGTERM and SIGINT stop; a second one ends the process at once."""
+    """Yield an event loop that SIGTERM, SIGINT and SIGHUP stop; a second one ends the process at once."""
     loop = EventLoop()
 
     def stop(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         loop.call_soon_threadsafe(loop.stop)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in _STOPPING}
     for number, handler in before.items():
         if handler != signal.SIG_IGN:  # as under nohup
             signal.signal(number, stop)

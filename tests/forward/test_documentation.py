@@ -76,7 +76,7 @@ def test_ssh_works(setting: Setting, way: str) -> None:
         )
 
     with server(answer) as target:
-        setting.share(f"ssh={target}")
+        sharing = setting.share(f"ssh={target}")
         options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"]
         if way == "port":
             where = ["-p", str(setting.reach("ssh=0")[1])]
@@ -94,6 +94,8 @@ def test_ssh_works(setting: Setting, way: str) -> None:
             check=False,
         )
         assert done.stdout == content + b"done\n", done.stderr
+        # At its end, ssh sends SIGHUP to its ProxyCommand.
+        sharing.wait_for_line("^connection 1: (ended|cut off: stforward was stopped there) ")
 
 
 @pytest.mark.slow

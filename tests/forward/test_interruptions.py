@@ -194,7 +194,7 @@ def test_keep_option_limits_the_wait_of_an_open_connection(lone_setting: LoneSet
             program.wait_for_line("^connection 1: cut off: .* did not return in time")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("which", ["share", "to"])
 def test_truncated_stream_ends_with_a_reset(setting: Setting, which: str, number: int) -> None:
     ends: list[bytes] = []

@@ -58,7 +58,7 @@ def test_stdio_reports_a_failed_stream(setting: Setting, redirection: str, line:
     assert (done.returncode, done.stderr) == (1, line)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stdio_ends_quietly_after_a_signal(setting: Setting, number: signal.Signals) -> None:
     with server(echo) as target:
         setting.share(f"echo={target}")
