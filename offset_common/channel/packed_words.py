@@ -12,7 +12,14 @@ import struct
 from typing import Union
 
 from offset_common.constants import MAX_FRAME_SIZE
-from offset_common.wire.packing import MAX_RUN, PACKED_SIZES, WORD_SIZE, unpack_word
+from offset_common.wire.packing import (
+    MAX_RUN,
+    PACKED_RUN_SIZE,
+    PACKED_SIZES,
+    WORD_SIZE,
+    count_full_runs,
+    unpack_word,
+)
 
 Packed = Union[bytes, bytearray]
 
@@ -22,7 +29,6 @@ NEXT = 1  # the low half of a pointer to a list that follows the pointer
 
 _MAX_WORDS = MAX_FRAME_SIZE // WORD_SIZE
 _MAX_STEPS = 300  # in one object; 1 MiB of random bytes takes 120
-_FULL_RUN = 1 + WORD_SIZE + 1 + (MAX_RUN - 1) * WORD_SIZE  # packed bytes of the longest run
 _HALVES = struct.Struct("<II")
 
 
@@ -95,13 +101,9 @@ def skip_words(p: Packed, at: int, words: int) -> int:
         tag = p[at]
         if tag == 0xFF:
             if words >= 2 * MAX_RUN and p[at + 9] == 0xFF:
-                # Count consecutive runs of full length by their tags and counts, which two slices extract.
-                end = at + (words >> 8) * _FULL_RUN
-                tags, counts = p[at:end:_FULL_RUN], p[at + 9 : end : _FULL_RUN]
-                tags_left, counts_left = tags.lstrip(b"\xff"), counts.lstrip(b"\xff")
-                runs = min(len(tags) - len(tags_left), len(counts) - len(counts_left))
-                at += runs * _FULL_RUN
-                words -= runs << 8
+                runs = count_full_runs(p, at, words * WORD_SIZE)
+                at += runs * PACKED_RUN_SIZE
+                words -= runs * MAX_RUN
             else:
                 more = p[at + 9]
                 at += 10 + 8 * more

@@ -10,9 +10,11 @@ larger than the message. So the message's size bounds the work, even with cycles
 from __future__ import annotations
 
 import struct
+from itertools import accumulate
 
 from offset_common.constants import MAX_FRAME_SIZE
 from offset_common.errors import DecodeError
+from offset_common.wire.frames import Buffer
 from offset_common.wire.packing import WORD_SIZE, max_unpacked_size, unpack
 
 MAX_SEGMENTS = 511  # the limit of the original
@@ -25,6 +27,7 @@ _DOUBLE_FAR = 4
 _STRUCT_POINTER = struct.Struct("<iHH")  # offset << 2 | kind, data words, pointers
 _LIST_POINTER = struct.Struct("<iI")  # offset << 2 | kind, elements << 3 | element size
 _FAR_POINTER = struct.Struct("<II")  # position << 3 | double << 2 | kind, segment
+_TABLE_START = struct.Struct("<II")  # segments - 1, words of the first segment
 _UINT16 = struct.Struct("<H")
 _WORDS_BIG_ENDIAN = tuple(struct.Struct(f">{count}Q") for count in range(9))
 _WORDS_LITTLE_ENDIAN = tuple(struct.Struct(f"<{count}Q") for count in range(9))
@@ -63,7 +66,8 @@ class Segments:
         pad = bound[0] + (low >> 3) * WORD_SIZE
         self.claim(bound, pad, 2 * WORD_SIZE if low & _DOUBLE_FAR else WORD_SIZE)
         if not low & _DOUBLE_FAR:
-            return pad, pad + WORD_SIZE + self._offset(pad), bound
+            low = _STRUCT_POINTER.unpack_from(self.content, pad)[0]
+            return pad, pad + WORD_SIZE + (low >> 2) * WORD_SIZE, bound
         # The landing pad of a double-far pointer: a far pointer to the object, then one that describes it.
         low, bound = self._far_pointer(pad)
         if low & _DOUBLE_FAR:
@@ -77,10 +81,6 @@ class Segments:
         if segment >= len(self.bounds):
             raise DecodeError("a far pointer leads to a segment that does not exist")
         return low, self.bounds[segment]
-
-    def _offset(self, at: int) -> int:
-        low: int = _LIST_POINTER.unpack_from(self.content, at)[0]
-        return (low >> 2) * WORD_SIZE
 
 
 class StructReader:
@@ -183,11 +183,11 @@ def _read_data(segments: Segments, bound: tuple[int, int], at: int) -> bytes:
     return memoryview(segments.content)[start : start + size].tobytes()
 
 
-def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE, data_fields: int = 1) -> StructReader:
+def read_message(data: Buffer, limit: int = MAX_FRAME_SIZE, data_fields: int = 1) -> StructReader:
     """Unpack a message and read its root struct; bytes after its end are ignored.
 
     Args:
-        packed: one packed message.
+        data: one packed message.
         limit: the maximum unpacked size of all its segments, in bytes.
         data_fields: the number of Data fields; each may unpack to 70 KiB more than its packed size.
 
@@ -196,6 +196,7 @@ def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE, data_fields: int = 
 
     Source: sections 3.2, 3.3.
     """
+    packed = bytes(data)
     sizes, at = _read_segment_table(packed)
     total = sum(sizes)
     if total > limit:
@@ -203,15 +204,11 @@ def read_message(packed: bytes, limit: int = MAX_FRAME_SIZE, data_fields: int = 
     if total > max_unpacked_size(len(packed), data_fields):
         raise DecodeError(f"a message of {len(packed)} bytes unpacks to {total}, too many for its size")
     content, _ = unpack(packed, at, total)
-    bounds = []
-    start = 0
-    for size in sizes:
-        bounds.append((start, start + size))
-        start += size
     if sizes[0] < WORD_SIZE:
         raise DecodeError("a message without a root pointer")
+    bounds = [(end - size, end) for size, end in zip(sizes, accumulate(sizes))]
     segments = Segments(content, bounds)
-    segments.budget -= WORD_SIZE
+    segments.claim(bounds[0], 0, WORD_SIZE)  # the root pointer
     return _read_struct(segments, bounds[0], 0)
 
 
@@ -222,7 +219,7 @@ def _read_segment_table(packed: bytes) -> tuple[list[int], int]:
     run that crosses these boundaries. So does this function (section 3.3).
     """
     first, at = unpack(packed, 0, WORD_SIZE)
-    count, size = _FAR_POINTER.unpack(first)
+    count, size = _TABLE_START.unpack(first)
     count += 1
     if count == 1:
         return [size * WORD_SIZE], at
@@ -235,7 +232,7 @@ def _read_segment_table(packed: bytes) -> tuple[list[int], int]:
 
 def segment_table(words: int) -> bytes:
     """Return the segment table of a message with one segment of `words` words."""
-    return _FAR_POINTER.pack(0, words)
+    return _TABLE_START.pack(0, words)
 
 
 def struct_pointer(offset: int, data_words: int, pointer_count: int) -> bytes:

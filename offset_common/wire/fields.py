@@ -5,13 +5,9 @@ Source: section 3.1 of docs/protocol.md.
 
 from __future__ import annotations
 
-from typing import Union
-
 from offset_common.errors import LocalProtocolError
 from offset_common.wire.capnp import StructReader, fixed_words, segment_table, struct_pointer
 from offset_common.wire.packing import WORD_SIZE, pack, pack_literal
-
-Buffer = Union[bytes, bytearray, memoryview]
 
 
 class Message:
@@ -19,8 +15,6 @@ class Message:
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={_shown(value)}" for name, value in vars(self).items())

@@ -23,7 +23,8 @@ from offset_common.wire.capnp import (
     segment_table,
     struct_pointer,
 )
-from offset_common.wire.fields import Buffer, Message, check_size, packed_fixed, packed_head, read_fixed
+from offset_common.wire.fields import Message, check_size, packed_fixed, packed_head, read_fixed
+from offset_common.wire.frames import Buffer
 from offset_common.wire.packing import (
     WORD_SIZE,
     literal_runs,
@@ -87,7 +88,7 @@ class ExchangeRandNonce(Message):
     @classmethod
     def decode(cls, data: Buffer) -> ExchangeRandNonce:
         """Read the payload of a frame; raises DecodeError."""
-        root = read_message(bytes(data), constants.MAX_HANDSHAKE_FRAME_SIZE)
+        root = read_message(data, constants.MAX_HANDSHAKE_FRAME_SIZE)
         choice = root.discriminant()
         if choice > 1:
             raise DecodeError(f"an optDestPublicKey of unknown kind {choice}")
@@ -142,7 +143,7 @@ class ExchangeDh(Message):
     @classmethod
     def decode(cls, data: Buffer) -> ExchangeDh:
         """Read the payload of a frame; raises DecodeError."""
-        root = read_message(bytes(data), constants.MAX_HANDSHAKE_FRAME_SIZE)
+        root = read_message(data, constants.MAX_HANDSHAKE_FRAME_SIZE)
         return cls(
             read_fixed(root, 0, constants.DH_PUBLIC_KEY_SIZE),
             read_fixed(root, 1, constants.RAND_NONCE_SIZE),
@@ -242,7 +243,7 @@ class ChannelMessage(Message):
     @classmethod
     def decode(cls, data: Buffer) -> ChannelMessage:
         """Read a packed plaintext; raises DecodeError."""
-        root = read_message(bytes(data), data_fields=2)
+        root = read_message(data, data_fields=2)
         padding = root.data(0)
         content = root.struct(1)
         choice = content.discriminant()
@@ -289,7 +290,7 @@ class KaMessage(Message):
     @classmethod
     def decode(cls, data: Buffer) -> KaMessage:
         """Read the user data of a ChannelMessage; raises DecodeError."""
-        root = read_message(bytes(data))
+        root = read_message(data)
         choice = root.discriminant()
         if choice == 0:
             return cls(None)
@@ -339,7 +340,7 @@ class InitConnection(Message):
     @classmethod
     def decode(cls, data: Buffer) -> InitConnection:
         """Read the message of a KaMessage; raises DecodeError."""
-        root = read_message(bytes(data), constants.MAX_RELAY_MESSAGE_SIZE)
+        root = read_message(data, constants.MAX_RELAY_MESSAGE_SIZE)
         try:
             role = InitRole(root.discriminant())
         except ValueError:
@@ -365,7 +366,7 @@ class _PublicKeyMessage(Message):
     @classmethod
     def decode(cls: type[_P], data: Buffer) -> _P:
         """Read the message of a KaMessage; raises DecodeError."""
-        root = read_message(bytes(data), constants.MAX_RELAY_MESSAGE_SIZE)
+        root = read_message(data, constants.MAX_RELAY_MESSAGE_SIZE)
         return cls(read_fixed(root, 0, constants.PUBLIC_KEY_SIZE))
 
 

@@ -28,7 +28,7 @@ PACKED_SIZES = tuple(1 + bin(tag).count("1") for tag in range(256))
 _ZERO_RUNS = re.compile(rb"\x00{64,}")  # `pack` handles shorter runs
 
 _RUN_SIZE = MAX_RUN * WORD_SIZE  # bytes
-_PACKED_RUN_SIZE = _RUN_SIZE + 2
+PACKED_RUN_SIZE = _RUN_SIZE + 2  # of the longest run, with its tag and count
 _RUN = struct.Struct(f"{WORD_SIZE}s{_RUN_SIZE - WORD_SIZE}s")  # the words before and after the count byte
 _PACKED_RUN = struct.Struct(f"x{WORD_SIZE}sx{_RUN_SIZE - WORD_SIZE}s")
 _SEVERAL_RUNS = 4 * _RUN_SIZE  # bytes; from this size on, it pays to look for consecutive full runs
@@ -152,25 +152,24 @@ def unpack_word(packed: Union[bytes, bytearray], at: int) -> bytes:
 
 
 def _unpack_full_runs(packed: bytes, at: int, size: int, words: bytearray) -> int:
-    """Unpack consecutive runs of full length, starting at `at`; see `unpack`.
-
-    Their tags and counts are at regular distances, so two slices extract them.
-    """
-    most = (size - len(words)) // _RUN_SIZE
-    end = at + most * _PACKED_RUN_SIZE
-    tags, counts = packed[at:end:_PACKED_RUN_SIZE], packed[at + 9 : end : _PACKED_RUN_SIZE]
-    runs = min(_leading_ones(tags), _leading_ones(counts), (len(packed) - at) // _PACKED_RUN_SIZE)
-    if not runs:
+    """Unpack consecutive runs of full length, starting at `at`; see `unpack`."""
+    end = at + count_full_runs(packed, at, size - len(words)) * PACKED_RUN_SIZE
+    if end > len(packed):
         raise IndexError
-    end = at + runs * _PACKED_RUN_SIZE
     for first, others in _PACKED_RUN.iter_unpack(memoryview(packed)[at:end]):
         words += first
         words += others
     return end
 
 
-def _leading_ones(content: bytes) -> int:
-    return len(content) - len(content.lstrip(b"\xff"))
+def count_full_runs(packed: Union[bytes, bytearray], at: int, size: int) -> int:
+    """Count the consecutive runs of full length from `at` on, within the next `size` unpacked bytes.
+
+    Their tags and counts are at regular distances, so two slices extract them. The last run may be cut short.
+    """
+    end = at + size // _RUN_SIZE * PACKED_RUN_SIZE
+    tags, counts = packed[at:end:PACKED_RUN_SIZE], packed[at + 9 : end : PACKED_RUN_SIZE]
+    return min(len(tags) - len(tags.lstrip(b"\xff")), len(counts) - len(counts.lstrip(b"\xff")))
 
 
 def max_unpacked_size(packed_size: int, data_fields: int = 1) -> int:
