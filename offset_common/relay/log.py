@@ -30,8 +30,6 @@ LOGGER.propagate = False
 LOGGER.setLevel(logging.INFO)
 LOGGER.addHandler(logging.NullHandler())  # without any handler, logging itself prints warnings, and may block
 
-_RECORD_DEFAULTS = vars(logging.makeLogRecord({"name": LOGGER.name, "process": None}))
-
 WINDOW = 60.0  # seconds
 LINES_PER_ADDRESS = 10  # of one kind in a window
 LINES_PER_KIND = 100  # over all addresses, in a window
@@ -39,16 +37,6 @@ MAX_ADDRESSES = 500  # remembered for a kind in a window; others are counted wit
 MAX_PENDING = 256 * 1024  # bytes
 WRITE_SIZE = 4096  # bytes that a writable pipe takes without blocking (PIPE_BUF)
 RETRY_INTERVAL = 1.0  # seconds before another attempt to write lines that could not be written
-
-
-class EventRecord(logging.LogRecord):
-    """A record that does not say which line of code, thread and process made it.
-
-    Finding these out takes ten times as long as the rest, and no line of the relay's log shows them.
-    """
-
-    def __init__(self, **values: object) -> None:
-        vars(self).update(_RECORD_DEFAULTS, **values)
 
 
 def log_event(
@@ -74,19 +62,18 @@ def log_event(
     """
     if not LOGGER.isEnabledFor(level):
         return
-    LOGGER.handle(
-        EventRecord(
-            msg=event,
-            event=event,
-            levelno=level,
-            levelname=logging.getLevelName(level),
-            exc_info=exc_info and (type(exc_info), exc_info, exc_info.__traceback__),
-            created=time.time(),
-            fields=fields,
-            collapse=collapse,
-            collapse_by=collapse_by,
-        )
-    )
+    values = {
+        "name": LOGGER.name,
+        "msg": event,
+        "levelno": level,
+        "levelname": logging.getLevelName(level),
+        "exc_info": exc_info and (type(exc_info), exc_info, exc_info.__traceback__),
+        "fields": fields,
+        "collapse": collapse,
+        "collapse_by": collapse_by,
+    }
+    # Not by a method of the logger: it would look for the line of code, which takes ten times as long.
+    LOGGER.handle(logging.makeLogRecord(values))
 
 
 def goes_to_journal(descriptor: int) -> bool:
@@ -179,6 +166,7 @@ class RelayLog(logging.Handler):
         self._lost = 0
         self._lines_of = lines_of
         self._poll = select.poll()
+        self._clock = clock
         self._repeats = RepeatFilter(clock)
         self.addFilter(self._repeats)
         self._terminal: Optional[int] = None
@@ -212,13 +200,13 @@ class RelayLog(logging.Handler):
                     lost, self._lost = self._lost, 0
                     log_event("log lines lost", logging.WARNING, count=lost)
 
-    def next_deadline(self, now: float) -> float:
+    def next_time(self) -> float:
         """Return when `handle_time` has work: summaries, or lines that could not be written."""
-        return now + RETRY_INTERVAL if self.pending else self._repeats.window_end
+        return self._clock() + RETRY_INTERVAL if self.pending else self._repeats.window_end
 
-    def handle_time(self, now: float) -> None:
+    def handle_time(self) -> None:
         """Log summaries of repeated lines if their window is over, and write what is queued."""
-        if now >= self._repeats.window_end:
+        if self._clock() >= self._repeats.window_end:
             self._repeats.end_window()
         if self.pending:
             self.flush()

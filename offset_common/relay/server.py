@@ -115,9 +115,7 @@ class Relay:
         self._served = self._stopping = False
         self._tunnels_ending = False
         self.loop.add_periodic(lambda: self.buffers.resume_waiting(self.loop.now), self.buffers.next_time)
-        self.loop.add_periodic(
-            lambda: log.handle_time(self.loop.now), lambda: log.next_deadline(self.loop.now)
-        )
+        self.loop.add_periodic(log.handle_time, log.next_time)
 
     @property
     def addresses(self) -> list[str]:
