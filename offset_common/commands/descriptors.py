@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import resource
 
+DESCRIPTORS_KEPT = 24  # for files, the selector and the log
+
 
 def raise_descriptor_limit() -> int:
     """Raise the limit as far as allowed, and return it."""
@@ -17,3 +19,12 @@ def raise_descriptor_limit() -> int:
 def descriptor_limit() -> int:
     """Return the current limit."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def connections_for(descriptors: int, fleet: bool) -> int:
+    """Return how many connections a limit of `descriptors` allows: 80 %, leaving DESCRIPTORS_KEPT free.
+
+    In a fleet, half of them are for connections with other hosts: each forwarded peer needs one.
+    """
+    connections = max(4, min(descriptors * 4 // 5, descriptors - DESCRIPTORS_KEPT))
+    return connections // 2 if fleet else connections

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any, NamedTuple, Optional
 
 from offset_common.address import Address, parse_listen_address
-from offset_common.commands.descriptors import descriptor_limit
+from offset_common.commands.descriptors import connections_for, descriptor_limit
 from offset_common.errors import UsageError
 from offset_common.identity import load_identity
 from offset_common.networks import NetworkSet, parse_network
 from offset_common.option_values import naming, read_choice, read_count, read_number
-from offset_common.relay.limits import KIB, MIB, Limits, connections_for
+from offset_common.relay.limits import KIB, MIB, Limits
 from offset_common.relay.listening import check_duplicates, overlap
 from offset_common.relay.log_format import FORMATS, Format
 from offset_common.relay.sockets import resolve

@@ -113,7 +113,7 @@ class Arrivals:
     def accept(self, sock: Any, system_address: SystemAddress) -> None:
         """Accept a new connection."""
         if self._links.make_room():
-            self._links.accept(sock, peer_address(system_address, 128), self._authenticated)
+            self._links.accept(sock, peer_address(system_address), self._authenticated)
         else:
             sock.close()
 

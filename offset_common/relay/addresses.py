@@ -25,12 +25,12 @@ class PeerAddress(NamedTuple):
     host: str = ""
 
 
-def peer_address(address: SystemAddress, ipv6_prefix: int) -> PeerAddress:
+def peer_address(address: SystemAddress, ipv6_prefix: int = 128) -> PeerAddress:
     """Return the address of an accepted connection.
 
     Args:
         address: from socket.accept.
-        ipv6_prefix: length in bits of the IPv6 prefixes that count as one address each.
+        ipv6_prefix: length in bits of the IPv6 prefixes that count as one address each; 128 for none.
     """
     host: str = address[0]
     if host.startswith(_IPV4_MAPPED) and "." in host:
@@ -44,4 +44,4 @@ def peer_address(address: SystemAddress, ipv6_prefix: int) -> PeerAddress:
 
 def show_address(address: SystemAddress) -> str:
     """Return the address as "host:port" or "[host]:port"."""
-    return peer_address(address, 128).text
+    return peer_address(address).text

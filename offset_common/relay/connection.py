@@ -158,7 +158,7 @@ class SocketConnection(WatchedSocket):
         self._schedule()
 
     def on_turn(self, events: int) -> bool:
-        """Write output, and read; return whether it counts as busy. An error ends only this connection."""
+        """Write output, and read; return whether it is busy. An error ends only this connection."""
         try:
             if events & WRITE and not self.closed:
                 self._flush()

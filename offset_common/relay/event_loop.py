@@ -68,7 +68,7 @@ class ReadyEntry(QueueEntry):
         self._events = 0
 
     def on_turn(self, events: int) -> bool:
-        """Handle the events since the last turn; return whether work is left. Must not raise."""
+        """Handle the events since the last turn; return whether the entry is busy. Must not raise."""
         raise NotImplementedError
 
     def has_much_input(self) -> bool:
@@ -89,7 +89,7 @@ class EventLoop:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.now = self.started_at = clock()
+        self.now = self.started_at = clock()  # `now` is the time at which this round's wait ended
         self._latest_light = 0  # id of the light connection that last had input; it may be gone
         self._latest_light_at = self._other_light_at = -math.inf
         self.deadlines: Deadlines[Timed] = Deadlines()
@@ -98,7 +98,7 @@ class EventLoop:
         self._selector = selectors.DefaultSelector()
         self._coarse_selector = selectors.DefaultSelector()
         self._next_coarse_poll = math.inf
-        self._tasks: deque[Callable[[], None]] = deque()
+        self._tasks: deque[Callable[[], object]] = deque()
         self._gradual_tasks: deque[Callable[[], object]] = deque()
         self._serving: Optional[ReadyEntry] = None
         self._serve_again = False  # the connection being served wants another turn
@@ -209,8 +209,9 @@ class EventLoop:
         self.now = self._clock()
         self._collect(events)
         polling = perf_counter() - started
-        if self.now >= self._next_coarse_poll and not self._gradual_tasks:  # of the last poll, perhaps
-            # If a connection has ended when its turn comes, the turn does nothing.
+        if self.now >= self._next_coarse_poll and not self._gradual_tasks:
+            # What the last such poll found has been handed over. A connection that ends before its turn does
+            # nothing in it.
             ready = self._coarse_selector.select(0)
             self.call_for_each(ready, lambda each: self.request_turn(each[0].data, each[1]))
             watched = len(self._coarse_selector.get_map()) > 0
@@ -219,10 +220,9 @@ class EventLoop:
             # With thousands of ready connections, polling is slow. It should take a fifth of the time, but
             # readiness must be noticed soon. The coarse poll runs once a second, and does not count.
             self._run_turns(max(POLL_INTERVAL, min(4 * polling, LONGEST_POLL_INTERVAL)))
-        if self._tasks:
-            self._run_tasks()
-        for _ in range(min(EACH_IN_ROUND, len(self._gradual_tasks))):
-            self._gradual_tasks.popleft()()
+        # Tasks that these add run in the next round.
+        _run_first(self._tasks, TASKS_IN_ROUND)
+        _run_first(self._gradual_tasks, EACH_IN_ROUND)
         for expired in self.deadlines.take_expired(self.now, EACH_IN_ROUND):
             expired.on_deadline()
         for task, _ in self._periodic:
@@ -258,12 +258,12 @@ class EventLoop:
             self._serve_again = False
             events, entry._events = entry._events, 0
             light = entry.light and events & READ
-            more = entry.on_turn(events)
+            busy = entry.on_turn(events)
             if light:
                 self._note_light_turn(entry)
             self._serving = None
             before, used = used, thread_time()
-            turns.charge(entry, used - before, more)
+            turns.charge(entry, used - before, busy)
             if self._serve_again:
                 turns.push(entry)  # after `charge`, which may move it to another flow
             if perf_counter() >= end:
@@ -274,11 +274,6 @@ class EventLoop:
             self._latest_light, self._other_light_at = id(entry), self._latest_light_at
         self._latest_light_at = self.now
 
-    def _run_tasks(self) -> None:
-        # Tasks that these add run in the next round.
-        for _ in range(min(TASKS_IN_ROUND, len(self._tasks))):
-            self._tasks.popleft()()
-
     def _time_to_wait(self) -> float:
         if self._tasks or self._gradual_tasks or self.turns.waiting:
             return 0.0
@@ -286,3 +281,8 @@ class EventLoop:
         for _, next_time in self._periodic:
             first = min(first, next_time())
         return min(LONGEST_WAIT, max(0.0, first - self._clock()))
+
+
+def _run_first(tasks: deque[Callable[[], object]], most: int) -> None:
+    for _ in range(min(most, len(tasks))):
+        tasks.popleft()()

@@ -28,8 +28,6 @@ from weakref import WeakValueDictionary
 LONG_TURN = 0.001  # seconds
 LEAD = 0.005  # seconds by which an address may be ahead in use while its light turns still go first
 
-_group_sequence = itertools.count()  # of groups with equal start tags, the first to arrive goes first
-
 
 class Group:
     """The light or the busy connections of one address that wait."""
@@ -86,6 +84,7 @@ class FairQueue(Generic[E]):
 
     def __init__(self, newest_first: bool = False) -> None:
         self._sequence = itertools.count(step=-1 if newest_first else 1)
+        self._group_sequence = itertools.count()  # of groups with equal start tags, the oldest goes first
         # Heaps of start tag, sequence, group.
         self._light: list[tuple[float, int, Group]] = []
         self._busy: list[tuple[float, int, Group]] = []
@@ -134,16 +133,16 @@ class FairQueue(Generic[E]):
         self.waiting -= 1
         return entry
 
-    def charge(self, entry: E, seconds: float, more: bool = False) -> None:
+    def charge(self, entry: E, seconds: float, busy: bool = False) -> None:
         """Count the cost of a turn of `entry`.
 
         Args:
             entry: from `pop`.
             seconds: the cost.
-            more: whether the turn left work.
+            busy: whether it is busy however short its turns are: the turn left work.
         """
         long = seconds > LONG_TURN
-        busy = more or (long and entry._long)  # a single long turn may be one large message
+        busy |= long and entry._long  # a single long turn may be one large message
         entry._long = long
         address = entry._address
         address.used += seconds
@@ -157,4 +156,4 @@ class FairQueue(Generic[E]):
     def _enqueue(self, address: AddressFlow, group: Group) -> None:
         group.queued = True
         heap = self._light if group is address.light else self._busy
-        heappush(heap, (address.used, next(_group_sequence), group))
+        heappush(heap, (address.used, next(self._group_sequence), group))

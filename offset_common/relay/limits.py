@@ -14,7 +14,6 @@ SMALL_READ = 4 * KIB  # bytes that are read from a connection, however little sp
 FREE_SPACE = 2 * SMALL_READ  # bytes that each connection may buffer: such a read, after the start of a frame
 LARGE_READ = 72 * KIB  # bytes: a message of a released node has up to 64 KiB of padding
 LIGHT_FRAME = 1 * KIB  # bytes; unpacking a larger frame may take milliseconds
-DESCRIPTORS_KEPT = 24  # for files, the selector and the log
 
 
 class Limits(NamedTuple):
@@ -49,12 +48,3 @@ class Limits(NamedTuple):
     accepts_per_second: int = 5000
     handshake_threads: int = 1
     ipv6_prefix: int = 64
-
-
-def connections_for(descriptors: int, fleet: bool = False) -> int:
-    """Return how many connections a limit of `descriptors` allows: 80 %, leaving DESCRIPTORS_KEPT free.
-
-    In a fleet, half of them are for connections with other hosts: each forwarded peer needs one.
-    """
-    connections = max(4, min(descriptors * 4 // 5, descriptors - DESCRIPTORS_KEPT))
-    return connections // 2 if fleet else connections

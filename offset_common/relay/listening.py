@@ -24,9 +24,9 @@ _NOT_HERE = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
 
 
-def listen_on(addresses: Sequence[Address], socket_buffer: int = 0) -> list[socket.socket]:
+def listen_on(addresses: Sequence[Address]) -> list[socket.socket]:
     """Return listening sockets for all `addresses`, as `listen_by_address` does."""
-    by_address = listen_by_address(addresses, socket_buffer)
+    by_address = listen_by_address(addresses)
     return [sock for sockets in by_address.values() for sock in sockets]
 
 

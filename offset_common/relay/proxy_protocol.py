@@ -180,7 +180,7 @@ class ProxyHeaders:
 
     def accept(self, sock: socket.socket, system_address: SystemAddress) -> None:
         """Take an accepted connection; if it comes from a balancer, read its header first."""
-        if peer_address(system_address, 128).host not in self._trusted:
+        if peer_address(system_address).host not in self._trusted:
             self._accepted(sock, system_address)
             return
         if len(self._waiting) >= self._max_waiting:

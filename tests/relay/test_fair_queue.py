@@ -29,7 +29,7 @@ class Entry(QueueEntry):
 def serve(queue: FairQueue[Entry], cost: float = 1.0, again: bool = False) -> Entry:
     """Give the next entry a turn, and queue it again if `again`; return it."""
     entry = queue.pop()
-    queue.charge(entry, cost, more=again)
+    queue.charge(entry, cost, busy=again)
     if again:
         queue.push(entry)
     return entry
@@ -84,7 +84,7 @@ def test_backlogged_entries_of_an_address_share_it(costs: list[float], count: in
     served = dict.fromkeys(entries, 0.0)
     for cost in costs:
         entry = queue.pop()
-        queue.charge(entry, cost, more=True)
+        queue.charge(entry, cost, busy=True)
         queue.push(entry)
         served[entry] += cost
         assert max(served.values()) - min(served.values()) <= 4 * max(costs) + 1e-9
@@ -104,7 +104,7 @@ def test_light_entry_waits_for_two_busy_turns_at_most(
         queue.push(light)
         turns = 0
         while (entry := queue.pop()) is not light:
-            queue.charge(entry, busy_cost, more=True)
+            queue.charge(entry, busy_cost, busy=True)
             queue.push(entry)
             turns += 1
         queue.charge(light, light_cost)
@@ -128,7 +128,7 @@ def test_light_entries_leave_turns_to_busy_ones() -> None:
     used: Counter[str] = Counter()
     for _ in range(2000):
         entry = queue.pop()
-        queue.charge(entry, SHORT_TURN, more=entry.name == "busy")
+        queue.charge(entry, SHORT_TURN, busy=entry.name == "busy")
         queue.push(entry)
         used[entry.name] += 1
     assert 0.88 < used["light"] / 2000 < 0.93
@@ -164,7 +164,7 @@ def test_light_address_gets_no_more_than_busy_ones() -> None:
 def serve_next(queue: FairQueue[Entry], light: Entry) -> Entry:
     """Give the next entry a short turn; all but the light one have more to do."""
     entry = queue.pop()
-    queue.charge(entry, SHORT_TURN, more=entry is not light)
+    queue.charge(entry, SHORT_TURN, busy=entry is not light)
     if entry is not light:
         queue.push(entry)
     return entry
