@@ -179,13 +179,13 @@ class Steering(Policy):
                 self._report_mistake(ServiceError(f"{error}; raise the limit on processes"))
 
     def _read_files(self) -> None:
-        call_soon = self._relay.loop.call_soon_threadsafe
+        call_soon_threadsafe = self._relay.loop.call_soon_threadsafe
         try:
             settings = None if self._reread is None else self._reread()
             options = self._options if settings is None else settings.options
-            call_soon(partial(self._apply, _load_rules(options), settings))
+            call_soon_threadsafe(partial(self._apply, _load_rules(options), settings))
         except Exception as error:  # even a bug: otherwise no later reload could run
-            call_soon(partial(self._report_mistake, error))
+            call_soon_threadsafe(partial(self._report_mistake, error))
 
     def _apply(self, rules: AccessRules, settings: Optional[Settings]) -> None:
         if settings is not None:

@@ -96,11 +96,11 @@ class VolumeControl:
 
     def _start_writer(self, file: UsageFile, month: str) -> None:
         """Add the volumes in the file, and start the thread that writes it."""
-        counter, call_soon = self._counter, self._loop.call_soon_threadsafe
+        counter, call_soon_threadsafe = self._counter, self._loop.call_soon_threadsafe
         writer = UsageWriter(
             file,
-            lambda month, volumes: call_soon(partial(counter.add_saved, month, volumes)),
-            lambda reason: call_soon(partial(self._report_failure, reason)),
+            lambda month, volumes: call_soon_threadsafe(partial(counter.add_saved, month, volumes)),
+            lambda reason: call_soon_threadsafe(partial(self._report_failure, reason)),
         )
         try:
             saved = file.load(month)

@@ -97,17 +97,17 @@ class HandshakePool:
     Args:
         identity: the key pair that this side proves.
         threads: the number of threads.
-        call_soon: runs a task in the event loop; called in a pool thread.
+        call_soon_threadsafe: runs a task in the event loop.
 
     Raises:
         ServiceError: the system cannot start that many threads.
     """
 
     def __init__(
-        self, identity: Identity, threads: int, call_soon: Callable[[Callable[[], None]], None]
+        self, identity: Identity, threads: int, call_soon_threadsafe: Callable[[Callable[[], None]], None]
     ) -> None:
         self._identity = identity
-        self._call_soon = call_soon
+        self._call_soon_threadsafe = call_soon_threadsafe
         self._queue: FairQueue[HandshakeJob] = FairQueue(newest_first=True)
         self._lock = threading.Lock()  # for the queue
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each job
@@ -157,5 +157,5 @@ class HandshakePool:
                 job = self._queue.pop()
                 self._queue.charge(job, JOB_COST)
             job.run(lambda: self._queue.waiting > 0)
-            self._call_soon(partial(job.done, job))
+            self._call_soon_threadsafe(partial(job.done, job))
             del job  # otherwise an idle thread keeps its last job alive

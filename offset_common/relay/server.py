@@ -92,14 +92,14 @@ class Relay:
                 undo.callback(sock.close)
             policy = self._policy = make_policy(self)
             undo.callback(policy.close)
-            self._workers: Optional[Workers] = None
+            self._worker_pool: Optional[Workers] = None
             if workers > 1:
-                self._workers = self._start_workers()
-                undo.callback(self._workers.stop)
-            call_soon = self.loop.call_soon_threadsafe
-            pool = self._handshakes = HandshakePool(identity, limits.handshake_threads, call_soon)
-            undo.callback(self._handshakes.close)
-            tunnels: TunnelMaker = self._workers or Tunnels(policy.meter)
+                self._worker_pool = self._start_workers()
+                undo.callback(self._worker_pool.stop)
+            threads, call_soon_threadsafe = limits.handshake_threads, self.loop.call_soon_threadsafe
+            pool = self._handshakes = HandshakePool(identity, threads, call_soon_threadsafe)
+            undo.callback(pool.close)
+            tunnels: TunnelMaker = self._worker_pool or Tunnels(policy.meter)
             # For peers that are forwarded to another host, which counts what they send.
             self.uncounted_tunnels = Tunnels() if policy.meters else tunnels
             homes = make_homes(self)
@@ -192,8 +192,8 @@ class Relay:
         for connection in self.connections():
             connection.close(CloseReason.SHUTDOWN)
         self.rendezvous.homes.close()
-        if self._workers is not None:
-            self._workers.stop()
+        if self._worker_pool is not None:
+            self._worker_pool.stop()
         self._policy.close()
         if self._served:
             log_event("stopped", connections=sum(self.totals.ended.values()))
@@ -222,8 +222,8 @@ class Relay:
         self.loop.add_periodic(self._drain, lambda: self.loop.now + DRAIN_CHECK_INTERVAL)
         self.entrance.close()
         self.rendezvous.homes.leave()
-        if self._workers is not None:
-            self._workers.stop_restarting()
+        if self._worker_pool is not None:
+            self._worker_pool.stop_restarting()
 
     def _drain(self) -> None:
         assert self._drain_until is not None
