@@ -1,4 +1,4 @@
-"""The listeners of this host in the directory: numbered, claimed, extended and dropped, in batches.
+"""The listeners of this host in the directory: given epochs, claimed, extended and dropped, in batches.
 
     listen --> needs an epoch --> needs a claim --> claimed --> extended every REFRESH_INTERVAL
                                                        |
@@ -35,26 +35,18 @@ class _Listener:
         earlier: epochs that the directory may still have for older listeners of the key.
     """
 
-    __slots__ = ("claimed", "earlier", "epoch", "key")
+    __slots__ = ("earlier", "epoch", "key", "reported")
 
     def __init__(self, key: bytes, earlier: Sequence[int]) -> None:
         self.key = key
         self.earlier = earlier
         self.epoch = 0  # if it has none yet
-        self.claimed = False  # whether the claim has been reported
-
-    def number(self, epoch: int) -> None:
-        """Set the epoch."""
-        self.epoch = epoch
-
-    def settle(self) -> None:
-        """Note that the directory has this listener, and no older one."""
-        self.earlier = ()
+        self.reported = False  # its claim
 
     def report_claim(self, report: Callable[[FleetEvent], None]) -> None:
         """Report the claim once, even if the directory refused it."""
-        if not self.claimed:
-            self.claimed = True
+        if not self.reported:
+            self.reported = True
             report(Claimed(self.key))
 
 
@@ -83,7 +75,7 @@ class Claims:
         self._report = report
         self._refused = refused
         self._listeners: dict[bytes, _Listener] = {}
-        self._unnumbered: dict[bytes, None] = {}
+        self._without_epoch: dict[bytes, None] = {}
         self._unclaimed: dict[bytes, None] = {}
         self._refresh: dict[bytes, float] = {}  # when to extend their entries, the earliest first
         self._drops: dict[tuple[bytes, int], None] = {}
@@ -98,12 +90,12 @@ class Claims:
     @property
     def unclaimed(self) -> int:
         """The number of listeners that the directory may not have."""
-        return len(self._unnumbered) + len(self._unclaimed)
+        return len(self._without_epoch) + len(self._unclaimed)
 
     def listen(self, key: bytes) -> None:
         """Claim `key` for a new listener, which replaces an older one everywhere."""
         self._listeners[key] = _Listener(key, self._forget(key))
-        self._unnumbered[key] = None
+        self._without_epoch[key] = None
 
     def stop(self, key: bytes) -> None:
         """Drop the listener of `key`, which has ended; it may already be lost."""
@@ -136,7 +128,7 @@ class Claims:
         """Return when `write` has something to do."""
         if self._writing:
             return math.inf
-        if self._unnumbered or self._unclaimed or self._drops:
+        if self._without_epoch or self._unclaimed or self._drops:
             return self._retry_at
         return max(self._retry_at, next(iter(self._refresh.values()), math.inf))
 
@@ -145,12 +137,12 @@ class Claims:
         if now < self.next_time():
             return
         due = (key for key, when in islice(self._refresh.items(), BATCH) if when <= now)
-        claimed = [self._listeners[key] for key in islice(chain(self._unclaimed, due), BATCH)]
-        unnumbered = [self._listeners[key] for key in self._unnumbered]
+        to_claim = [self._listeners[key] for key in islice(chain(self._unclaimed, due), BATCH)]
+        without_epoch = [self._listeners[key] for key in self._without_epoch]
         drops = list(islice(self._drops, BATCH))
-        commands = [self._entries.reserve(self._highest)] if unnumbered else []
-        if claimed:
-            epochs = [(listener.key, listener.epoch) for listener in claimed]
+        commands = [self._entries.reserve(self._highest)] if without_epoch else []
+        if to_claim:
+            epochs = [(listener.key, listener.epoch) for listener in to_claim]
             commands.append(self._entries.claim(self._host, epochs))
         if drops:
             commands.append(self._entries.drop(self._host, drops))
@@ -158,10 +150,10 @@ class Claims:
         def answered(answers: Sequence[Answer], now: float) -> None:
             self._writing = False
             left = iter(answers)
-            if unnumbered:
-                self._number(unnumbered, next(left), now)
-            if claimed:
-                self._settle_all(claimed, next(left), now)
+            if without_epoch:
+                self._set_epochs(without_epoch, next(left), now)
+            if to_claim:
+                self._settle_all(to_claim, next(left), now)
             if drops:
                 self._drop(drops, next(left), now)
 
@@ -173,19 +165,19 @@ class Claims:
         listener = self._listeners.pop(key, None)
         if listener is None:
             return ()
-        for table in (self._unnumbered, self._unclaimed, self._refresh):
+        for table in (self._without_epoch, self._unclaimed, self._refresh):
             table.pop(key, None)
         return (*listener.earlier, listener.epoch) if listener.epoch else listener.earlier
 
-    def _number(self, listeners: Sequence[_Listener], answer: Answer, now: float) -> None:
+    def _set_epochs(self, listeners: Sequence[_Listener], answer: Answer, now: float) -> None:
         if not isinstance(answer, bytes):
             self._refuse(listeners, answer, now)
             return
         self._highest = max(self._highest, int(answer))
         for listener in listeners:
             if self._listeners.get(listener.key) is listener:
-                listener.number(int(answer))
-                self._unnumbered.pop(listener.key, None)
+                listener.epoch = int(answer)
+                self._without_epoch.pop(listener.key, None)
                 self._unclaimed[listener.key] = None
 
     def _settle_all(self, listeners: Sequence[_Listener], answer: Answer, now: float) -> None:
@@ -213,7 +205,7 @@ class Claims:
         other = read_claim(before)
         if other is not None and other.host != self._host and self.lose(key, other):
             return
-        listener.settle()
+        listener.earlier = ()  # the directory has this listener, and no older one
         listener.report_claim(self._report)
         self._unclaimed.pop(key, None)
         self._refresh.pop(key, None)

@@ -88,7 +88,7 @@ class Reach:
         self._failure = ""  # why the last attempt failed
         self._waiting: dict[LocalConnection, str] = {}  # for a tunnel, with their services
         self._session = Session(loop, None)
-        self._number = os.urandom(SESSION_SIZE)
+        self._session_number = os.urandom(SESSION_SIZE)
         self._joined = False  # whether the other side has ever known this session
         self._link: Optional[Link] = None
         self._joined_at = 0.0  # the time of the last WELCOME
@@ -185,14 +185,13 @@ class Reach:
 
     def hello(self) -> Hello:
         """Return the first message of a tunnel."""
-        return Hello(self._number, self._session.received, self._options.name)
+        return Hello(self._session_number, self._session.received, self._options.name)
 
     def welcome(self, link: Link, welcome: Welcome) -> Session:
         """Continue through a tunnel, or begin anew if the other side has forgotten the session."""
         if self._joined and not welcome.resumed:
-            number = self._number
-            self._end_session(f"stforward was restarted on {self._options.peer}")
-            self._number = number  # the other side uses it for the new session
+            # The other side has given the number to the session that begins now.
+            self._end_session(f"stforward was restarted on {self._options.peer}", self._session_number)
         self._joined = True
         self._session.attach(link.tunnel, welcome.received)
         if self._expiry is not None:
@@ -204,7 +203,7 @@ class Reach:
         self._welcomed(welcome)
         return self._session
 
-    def waiting(self) -> None:
+    def await_approval(self) -> None:
         """Show that the user there is being asked."""
         key = encode_key(self._identity.public_key)
         self._display.state(f"waiting until {self._options.peer} lets this key in: {key}")
@@ -228,9 +227,9 @@ class Reach:
             self._expiry = self._loop.call_later(self._options.keep, expire)
         self._failed(error)
 
-    def _end_session(self, reason: str) -> None:
+    def _end_session(self, reason: str, next_number: Optional[bytes] = None) -> None:
         session, self._session = self._session, Session(self._loop, None)
-        self._number = os.urandom(SESSION_SIZE)
+        self._session_number = next_number or os.urandom(SESSION_SIZE)
         self._joined = False
         session.end(reason)
 
@@ -264,7 +263,7 @@ class Link:
         if kind is Kind.WELCOME:
             self._session = self._reach.welcome(self, read_welcome(message))
         elif kind is Kind.WAITING:
-            self._reach.waiting()
+            self._reach.await_approval()
         elif kind is Kind.REFUSED:
             self._reach.refuse(read_refused(message))
         else:
