@@ -192,8 +192,9 @@ class EventLoop:
     def run(self) -> None:
         """Run rounds until `stop`."""
         sys.setswitchinterval(SWITCH_INTERVAL)
-        gc.freeze()  # exclude long-lived objects from garbage collection
-        gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
+        if hasattr(gc, "freeze"):  # not in PyPy, which collects garbage in another way
+            gc.freeze()  # exclude long-lived objects from garbage collection
+            gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
         while not self._stopped:
             self.run_once()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import select
 import selectors
@@ -450,3 +451,9 @@ def test_wake_ends_the_wait_even_if_its_socket_is_full(endless_wait: None) -> No
     loop.run_once()
     loop.close()
     loop.wake()
+
+
+def test_loop_runs_on_a_python_without_gc_freeze(monkeypatch: pytest.MonkeyPatch, loop: EventLoop) -> None:
+    monkeypatch.delattr(gc, "freeze")  # PyPy has none
+    loop.call_soon(loop.stop)
+    loop.run()
