@@ -9,7 +9,7 @@ from functools import partial
 from typing import Optional, Protocol
 
 from offset_common.address import Address, parse_listen_address
-from offset_common.errors import ServiceError
+from offset_common.errors import ServiceError, os_error_sentence
 from offset_common.identity import Identity, encode_key
 from offset_common.networks import is_loopback
 from offset_common.relay.addresses import show_address
@@ -70,12 +70,15 @@ class StatusService:
         # Not at once: a relay's log begins with the line "relay ready".
         relay.loop.call_soon(partial(self._announce, public))
         facts = RelayFacts(encode_key(relay.identity.public_key), tuple(relay.addresses), time.time())
-        routes = Routes(facts, Snapshots(relay), self._log, name_of, any_host=bool(public))
-        self._server = HttpServer(self._sockets, routes.respond)
         try:
-            self._server.start()
+            routes = Routes(facts, Snapshots(relay), self._log, name_of, any_host=bool(public))
+            server = HttpServer(self._sockets, routes.respond)
+            server.start()
         except OSError as error:
-            raise ServiceError(f"cannot serve the status: {error}") from None
+            for sock in self._sockets:
+                sock.close()
+            raise ServiceError(f"cannot serve the status: {os_error_sentence(error)}") from None
+        self._server = server
 
     def _announce(self, public: list[socket.socket]) -> None:
         log_event("status ready", address=[show_address(sock.getsockname()) for sock in self._sockets])

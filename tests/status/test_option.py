@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from offset_common.identity import encode_key
+from offset_common.status import service
 from tests.commands import FILES, run_strelay
 from tests.status.relays import RelayWithStatus
 from tests.support.node import Node
@@ -69,6 +71,21 @@ def test_a_port_in_use_is_reported_in_one_line(capsys: pytest.CaptureFixture[str
     assert lines == [
         f"strelay: --status: cannot listen on {address}: another program has this port; stop it, or choose"
         " another port"
+    ]
+
+
+def test_a_lack_of_descriptors_is_reported_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptor(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(service, "HttpServer", no_descriptor)
+    status, lines = run(capsys, "0")
+    assert status == 1
+    assert lines == [
+        "strelay: cannot serve the status: this process has too many open files; raise the limit with"
+        " ulimit -n"
     ]
 
 
