@@ -7,6 +7,7 @@ each option on a line of its own, as in `  -o FILE, --output FILE  The file to c
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import sys
@@ -120,6 +121,10 @@ def run(program: str, function: Callable[[], Optional[int]]) -> int:
         _drop_stdout()
         where = f"{error.filename}: " if error.filename is not None else ""
         report(program, OperatorError(where + os_error_sentence(error)))
+        return STATUS_FAILED
+    except MemoryError:
+        _drop_stdout()
+        report(program, OperatorError(os_error_sentence(OSError(errno.ENOMEM, ""))))
         return STATUS_FAILED
 
 

@@ -148,6 +148,7 @@ def raising(error: BaseException):
             "prog: the device failed (input/output error); check the disk or the terminal\n",
         ),
         (OSError(28, "x", "/a/b"), 1, "prog: /a/b: the disk is full; free some space and try again\n"),
+        (MemoryError(), 1, "prog: the system has too little memory; close some programs\n"),
         (KeyboardInterrupt(), 130, ""),
         (SystemExit(), 0, ""),
         (SystemExit(3), 3, ""),
