@@ -72,13 +72,7 @@ def package_problem():
             raise
         # A package for another Python may raise SyntaxError, or PanicException, which is not an Exception.
         except BaseException as error:
-            missing = getattr(error, "name", None) == name
-            reason = " ".join(str(error).split()) or type(error).__name__
-            what = "is missing" if missing else "cannot be imported (%s)" % reason
-            return (
-                "the package %s %s; %sinstall it in a virtual environment (%s), or as Debian's package (%s)"
-                % (name, what, _made_python(), PIP, APT)
-            )
+            return _import_problem(name, error)
     version = getattr(sys.modules["docopt"], "__version__", "")
     if version.startswith(UNFIT_DOCOPT):
         return (
@@ -98,11 +92,12 @@ def algorithm_problem():
             raise
         # A broken build of cryptography raises PanicException, which is not an Exception.
         except BaseException as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, ImportError):  # a part of it, such as _cffi_backend, or what it needs
+                return _import_problem("cryptography", error)
             return (
                 "the package cryptography has no %s (%s), perhaps because its OpenSSL is in FIPS mode;"
                 " use the one from pip, which has its own OpenSSL (%s), or Debian's on a system without"
-                " FIPS mode (%s)" % (name, reason, PIP, APT)
+                " FIPS mode (%s)" % (name, _reason(error), PIP, APT)
             )
     return ""
 
@@ -159,6 +154,24 @@ ALGORITHMS = (
     ("ChaCha20-Poly1305", _try_chacha20_poly1305),
     ("SHA-512/256", _try_sha512_256),
 )
+
+
+def _import_problem(name, error):
+    # type: (str, BaseException) -> str
+    missing = getattr(error, "name", None) == name
+    what = "is missing" if missing else "cannot be imported (%s)" % _reason(error)
+    return "the package %s %s; %sinstall it in a virtual environment (%s), or as Debian's package (%s)" % (
+        name,
+        what,
+        _made_python(),
+        PIP,
+        APT,
+    )
+
+
+def _reason(error):
+    # type: (BaseException) -> str
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _made_python():
