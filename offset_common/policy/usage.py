@@ -235,6 +235,9 @@ def _errors_of(path: str) -> Iterator[None]:
         raise UsageBusyError(text) from None
     except sqlite3.DatabaseError as error:
         raise FileError(path, f"{_OTHER_CONTENT} ({error})") from None
+    except FileNotFoundError:  # from Path.absolute
+        reason = "the current directory no longer exists; change to another one, or give the whole path"
+        raise FileError(path, reason) from None
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP, errno.ENOTDIR):
             raise FileError(path, os_error_sentence(error)) from None

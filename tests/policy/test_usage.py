@@ -303,3 +303,13 @@ def test_relay_usage_names_a_missing_file(path, capsys):
     assert (status, err.count("\n")) == (1, 1)
     assert "there is no file with this name" in err
     assert not Path(path).exists()
+
+
+def test_relative_name_without_a_current_directory_is_refused(tmp_path, monkeypatch):
+    directory = tmp_path / "gone"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    directory.rmdir()
+    for use in (UsageFile("usage.db").check, lambda: UsageFile("usage.db").load(MAY)):
+        with pytest.raises(FileError, match="the current directory no longer exists"):
+            use()
