@@ -6,6 +6,8 @@ import contextlib
 import resource
 
 DESCRIPTORS_KEPT = 24  # for files, the selector and the log
+OPEN_MAX = 10_240  # of macOS, which refuses more but says that there is no hard limit
+UNLIMITED = 1 << 30  # stands for no limit
 
 
 def raise_descriptor_limit() -> int:
@@ -13,12 +15,17 @@ def raise_descriptor_limit() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return descriptor_limit()
+    if descriptor_limit() < OPEN_MAX:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_MAX, hard))
     return descriptor_limit()
 
 
 def descriptor_limit() -> int:
     """Return the current limit."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return UNLIMITED if limit == resource.RLIM_INFINITY else limit
 
 
 def connections_for(descriptors: int, fleet: bool) -> int:

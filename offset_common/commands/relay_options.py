@@ -224,7 +224,7 @@ def read_workers(arguments: Mapping[str, Any]) -> int:
     """
     can_share = hasattr(socket, "AF_UNIX") and hasattr(socket, "SOCK_SEQPACKET")
     if arguments["--workers"] == "auto":
-        return available_cores() if can_share else 1
+        return min(available_cores(), MAX_WORKERS) if can_share else 1
     workers = read_count("--workers", arguments["--workers"], MAX_WORKERS)
     if workers > 1 and not can_share:
         raise UsageError(f"--workers {workers} is not possible on this system; use --workers 1")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import resource
 
 import pytest
 
 import strelay
 from offset_common.command_line import parse
-from offset_common.commands import relay_options
+from offset_common.commands import descriptors, relay_options
 from offset_common.relay.limits import KIB, MIB, Limits
 
 COUNTS = {
@@ -54,6 +55,46 @@ def test_reading_options_leaves_the_descriptor_limit() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (500, before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+class SystemLimit:
+    """The limit of descriptors of another system.
+
+    Args:
+        limits: the soft and the hard limit.
+        most: the largest limit that the system accepts.
+    """
+
+    def __init__(self, limits: tuple[int, int], most: int) -> None:
+        self.limits = limits
+        self._most = most
+
+    def get(self, which: int) -> tuple[int, int]:
+        return self.limits
+
+    def set(self, which: int, limits: tuple[int, int]) -> None:
+        if limits[0] == resource.RLIM_INFINITY or limits[0] > self._most:
+            raise ValueError("invalid argument")
+        self.limits = limits
+
+
+@pytest.mark.parametrize(
+    ("soft", "raised"),
+    [(256, 10_240), (20_000, 20_000), (resource.RLIM_INFINITY, descriptors.UNLIMITED)],
+)
+def test_limit_is_raised_on_a_system_without_a_hard_one(
+    soft: int, raised: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = SystemLimit((soft, resource.RLIM_INFINITY), most=10_240)  # as on macOS
+    monkeypatch.setattr(resource, "getrlimit", system.get)
+    monkeypatch.setattr(resource, "setrlimit", system.set)
+    assert descriptors.raise_descriptor_limit() == raised
+    assert read_limits().connections == raised * 4 // 5
+
+
+def test_automatic_workers_are_at_most_as_many_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(1024))
+    assert relay_options.read_workers({"--workers": "auto"}) == relay_options.MAX_WORKERS
 
 
 def test_host_of_a_fleet_keeps_descriptors_for_the_others() -> None:
