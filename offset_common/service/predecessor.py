@@ -12,10 +12,12 @@ the child of a relay that is about to end.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Optional
 
 from offset_common.errors import ServiceError, UsageError
@@ -24,6 +26,7 @@ from offset_common.service.sockets import OPTIONS, HeldSocket
 VARIABLE = "OFFSET_RELAY_UPGRADE"
 READY, GO, GO_AND_RELOAD = "ready", "go", "go and reload"
 ANSWER_TIMEOUT = 45.0  # seconds; the old relay gives up first
+_PROCESS_NAME = Path("/proc/self/comm")
 
 
 class Predecessor:
@@ -80,7 +83,7 @@ def send_line(channel: socket.socket, line: str) -> None:
 def encode(channel: socket.socket, sockets: list[HeldSocket]) -> str:
     """Return the value of VARIABLE for a successor."""
     listed = [[each.option, each.address, each.sock.fileno()] for each in sockets]
-    return json.dumps({"channel": channel.fileno(), "sockets": listed})
+    return json.dumps({"channel": channel.fileno(), "sockets": listed, "name": _process_name()})
 
 
 def find_predecessor(environment: MutableMapping[str, str]) -> Optional[Predecessor]:
@@ -98,9 +101,26 @@ def find_predecessor(environment: MutableMapping[str, str]) -> Optional[Predeces
         sockets = [HeldSocket(option, address, _open(number)) for option, address, number in value["sockets"]]
         if any(each.option not in OPTIONS for each in sockets):
             raise ValueError
+        _set_process_name(value.get("name", ""))  # older relays do not send it
     except (ValueError, TypeError, KeyError, OSError, OverflowError, RecursionError):
         raise UsageError(f"{VARIABLE} is for relays that start their successor; unset it") from None
     return Predecessor(channel, sockets)
+
+
+def _process_name() -> str:
+    """Return the name that ps shows, or an empty string if the system has none.
+
+    It is the name of a script that was started directly; a successor, which starts with Python, lost it.
+    """
+    with contextlib.suppress(OSError):
+        return _PROCESS_NAME.read_text("utf-8", "surrogateescape").rstrip("\n")
+    return ""
+
+
+def _set_process_name(name: str) -> None:
+    if name:
+        with contextlib.suppress(OSError):
+            _PROCESS_NAME.write_text(name, "utf-8", "surrogateescape")
 
 
 def _open(descriptor: int) -> socket.socket:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sqlite3
+import sys
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.service.relays import SERVES, STARTS, UpgradingRelay, ends, is_runnin
 from tests.service.traffic import Flow, Newcomers, traffic
 from tests.support.client import echoing
 from tests.support.node import Node, assert_joined, assert_listening, make_tunnel, meet
-from tests.support.process import PATIENCE, wait_until
+from tests.support.process import PATIENCE, ROOT, wait_until
 from tests.support.relay_process import LOCALHOST
 
 
@@ -62,6 +63,18 @@ def test_new_process_has_the_address_and_serves_at_once(start_upgrading: StartUp
     assert ready[0] == ready[1]
     assert ",".join(addresses) in ready[1]
     assert relay.process.wait(PATIENCE) == 0
+
+
+def test_new_process_has_the_name_of_the_old_one(start_upgrading: StartUpgrading, tmp_path: Path) -> None:
+    script = tmp_path / "a-relay"
+    script.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "import strelay\nsys.exit(strelay.main())\n"
+    )
+    script.chmod(0o755)
+    relay = start_upgrading(prefix=("sh", "-c", 'shift 2; exec "$0" "$@"', str(script)))
+    with ends(relay.upgrade()):
+        assert Path(f"/proc/{relay.pid}/comm").read_text() == "a-relay\n"
 
 
 def test_listeners_and_pending_connects_are_closed_at_once(start_upgrading: StartUpgrading) -> None:
