@@ -72,9 +72,3 @@ def established(now: float = 0.0) -> tuple[Connection, Connection]:
     events = converse(client, server, now)
     assert events == ([HandshakeCompleted(RELAY.public_key)], [HandshakeCompleted(NODE.public_key)])
     return client, server
-
-
-def frame_from(peer: Connection) -> bytes:
-    """Return the frame of one message from an established peer."""
-    peer.send(b"message", 0.0)
-    return peer.data_to_send()

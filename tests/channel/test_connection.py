@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from offset_common.channel.connection import VERSION_FRAME, Connection
 from offset_common.channel.events import Event, HandshakeCompleted, MessageReceived
 from offset_common.errors import PeerError
-from offset_common.wire.messages import ChannelMessage, Rekey
-from tests.channel.peers import NODE, Randomness, frame_from, node, receive, relay
+from tests.channel.peers import NODE, Randomness, node, receive, relay
 from tests.channel.recorded import cut_frames, in_frame
 
 MESSAGES = [b"", b"one", bytes(1000), bytes(range(256)) * 8, b"two"]
@@ -121,60 +120,6 @@ def test_damaged_stream_produces_no_wrong_event(place, damage, value):
 
 
 # The observer.
-
-
-def test_observer_gets_the_values_of_each_layer_in_order():
-    log: list[tuple[str, object]] = []
-    client, server = node(observer=lambda *told: log.append(told)), relay()
-
-    def told() -> list[tuple[str, str]]:
-        """Return the new entries, with the type of each value, or the size of each payload."""
-        entries = [(d, f"{len(v)} bytes" if isinstance(v, bytes) else type(v).__name__) for d, v in log]
-        log.clear()
-        return entries
-
-    to_relay = client.data_to_send()
-    sizes = [f"{len(payload)} bytes" for payload in cut_frames(to_relay)]
-    assert sizes[0] == "4 bytes"
-    assert told() == [("sent", "ExchangeRandNonce"), ("sent", sizes[0]), ("sent", sizes[1])]
-
-    receive(server, to_relay)
-    to_node = server.data_to_send()
-    sizes = [f"{len(payload)} bytes" for payload in cut_frames(to_node)]
-    receive(client, to_node)
-    assert told() == [
-        ("received", sizes[0]),
-        ("received", sizes[1]),
-        ("received", "ExchangeRandNonce"),
-        ("sent", "ExchangeDh"),
-        ("received", sizes[2]),
-        ("received", "ExchangeDh"),
-    ]
-
-    payload = cut_frames(client.data_to_send())[0]
-    assert told() == [("sent", f"{len(payload)} bytes")]
-    receive(server, in_frame(payload))
-
-    payload = cut_frames(frame_from(client))[0]
-    assert told() == [("sent", "KaMessage"), ("sent", "ChannelMessage"), ("sent", f"{len(payload)} bytes")]
-    receive(server, in_frame(payload))
-
-    to_node = frame_from(server)
-    receive(client, to_node)
-    assert told() == [
-        ("received", f"{len(to_node) - 8} bytes"),
-        ("received", "ChannelMessage"),
-        ("received", "KaMessage"),
-    ]
-
-    client.handle_time(16.0)
-    server.secure_channel.start_rekey(0.0)
-    assert told() == [("sent", "KaMessage"), ("sent", "ChannelMessage")]
-    receive(client, server.data_to_send())
-    received, answered = log[-2:]
-    assert received[0] == "received" and answered[0] == "sent"
-    for value in (received[1], answered[1]):
-        assert isinstance(value, ChannelMessage) and isinstance(value.content, Rekey)
 
 
 def test_event_repr_hides_the_message():

@@ -18,21 +18,8 @@ MESSAGE = word(1)  # its data section: message
 DATA = near(LIST, 0, elements(16))  # a pointer to the 16 bytes after it
 
 
-def both_read(*segments: bytes) -> bytes:
-    """Decode the Data of a KaMessage, and check that the oracle agrees."""
-    packed = layout.packed(*segments)
-    message = KaMessage.decode(packed)
-    assert oracle.read(KaMessage, packed) == message
-    assert message.message is not None
-    return message.message
-
-
-def both_refuse(*segments: bytes) -> str:
-    """Check that the decoder and the oracle reject a KaMessage; return our reason."""
-    packed = layout.packed(*segments)
-    with pytest.raises(oracle.Refused):
-        oracle.read(KaMessage, packed)
-    return refused(packed)
+HEAD = KA_ROOT + MESSAGE  # then comes the pointer to the Data
+WHOLE = HEAD + DATA + USER
 
 
 def refused(packed: bytes) -> str:
@@ -41,29 +28,23 @@ def refused(packed: bytes) -> str:
     return str(caught.value)
 
 
-def test_offset_of_a_landing_pad_counts_from_its_end():
-    pad = near(LIST, -3, elements(16))
-    assert both_read(KA_ROOT + MESSAGE + far(1, 2), USER + pad) == USER
+READ = {
+    "the offset of a landing pad counts from its end": (
+        [HEAD + far(1, 2), USER + near(LIST, -3, elements(16))],
+        USER,
+    ),
+    "a far pointer may lead into its own segment": ([HEAD + far(0, 3) + DATA + USER], USER),
+    "Data may end inside a word": ([HEAD + near(LIST, 0, elements(9)) + USER], USER[:9]),
+    "empty Data may be at the end of its segment": ([HEAD + near(LIST, 0, elements(0))], b""),
+    "null Data is empty": ([HEAD + word(0)], b""),
+    "Data beyond a short pointer section is empty": ([near(STRUCT, 0, sections(1, 0)) + MESSAGE], b""),
+}
 
 
-def test_far_pointer_into_its_own_segment_reads():
-    assert both_read(KA_ROOT + MESSAGE + far(0, 3) + DATA + USER) == USER
-
-
-def test_data_may_end_inside_a_word():
-    assert both_read(KA_ROOT + MESSAGE + near(LIST, 0, elements(9)) + USER) == USER[:9]
-
-
-def test_empty_data_may_be_at_the_end_of_its_segment():
-    assert both_read(KA_ROOT + MESSAGE + near(LIST, 0, elements(0))) == b""
-
-
-def test_null_data_is_empty():
-    assert both_read(KA_ROOT + MESSAGE + word(0)) == b""
-
-
-def test_data_beyond_a_short_pointer_section_is_empty():
-    assert both_read(near(STRUCT, 0, sections(1, 0)) + MESSAGE) == b""
+@pytest.mark.parametrize(("segments", "data"), READ.values(), ids=list(READ))
+def test_unusual_layout_is_read(segments, data):
+    packed = layout.packed(*segments)
+    assert KaMessage.decode(packed) == KaMessage(data) == oracle.read(KaMessage, packed)
 
 
 @pytest.mark.parametrize(
@@ -102,13 +83,13 @@ def test_unknown_fields_are_ignored():
 
 
 def test_bytes_after_the_end_of_the_message_are_ignored():
-    packed = layout.packed(KA_ROOT + MESSAGE + DATA + USER)
+    packed = layout.packed(WHOLE)
     for after in (b"\x00", b"\xff", packed, bytes(100)):
         assert KaMessage.decode(packed + after) == KaMessage(USER)
 
 
 def test_run_may_cross_from_segment_to_segment():
-    segments = (KA_ROOT + MESSAGE + far(1, 0), DATA + USER)
+    segments = (HEAD + far(1, 0), DATA + USER)
     packed = pack(layout.stream(*segments)[:16]) + pack_literal(b"".join(segments))
     assert KaMessage.decode(packed) == KaMessage(USER) == oracle.read(KaMessage, packed)
 
@@ -122,13 +103,8 @@ def test_message_cut_before_its_root_is_refused(packed):
 
 
 def test_run_across_the_end_of_the_segment_table_is_refused():
-    body = KA_ROOT + MESSAGE + DATA + USER
+    body = WHOLE
     assert "crosses" in refused(pack_literal(layout.stream(body)))
-
-
-def test_message_without_a_root_pointer_is_refused():
-    assert "root" in both_refuse(b"")
-    assert "root" in both_refuse(b"", KA_ROOT + MESSAGE + DATA + USER)
 
 
 @pytest.mark.parametrize("count", [512, 2**16, 2**31, 2**32 - 1])
@@ -137,12 +113,12 @@ def test_more_than_511_segments_are_refused(count):
 
 
 def test_511_segments_are_accepted():
-    segments = [far(510, 0), *[b""] * 509, KA_ROOT + MESSAGE + DATA + USER]
+    segments = [far(510, 0), *[b""] * 509, WHOLE]
     assert KaMessage.decode(layout.packed(*segments)) == KaMessage(USER)
 
 
 def test_segments_over_the_limit_are_not_unpacked():
-    packed = layout.packed(KA_ROOT + MESSAGE + DATA + USER)
+    packed = layout.packed(WHOLE)
     assert capnp.read_message(packed, 40).data(0) == USER
     with pytest.raises(DecodeError, match="unpacks to 40 bytes, over the limit of 39"):
         capnp.read_message(packed, 39)
@@ -154,88 +130,78 @@ def test_sum_of_the_segments_counts_against_the_limit():
     assert "over the limit" in refused(pack(table) + b"\x00\xff" * 1000)
 
 
-@pytest.mark.parametrize("offset", [1, 3, 2**29 - 1, -4, -(2**29)])
-def test_data_that_lies_outside_its_segment_is_refused(offset):
-    assert "outside its segment" in both_refuse(KA_ROOT + MESSAGE + near(LIST, offset, elements(16)) + USER)
+OUTSIDE, OTHER_KIND, MISSING = "outside its segment", "expected a", "does not exist"
+BYTES = bytes(8) + USER
+REFUSED = {
+    "no root pointer": ([b""], "root"),
+    "no root pointer in the first segment": ([b"", WHOLE], "root"),
+    **{
+        f"Data {offset} words further": ([HEAD + near(LIST, offset, elements(16)) + USER], OUTSIDE)
+        for offset in (1, 3, 2**29 - 1, -4, -(2**29))
+    },
+    **{
+        f"Data of {size} bytes": ([HEAD + near(LIST, 0, elements(size)) + USER], OUTSIDE)
+        for size in (17, 2**29 - 1)
+    },
+    **{
+        f"struct of {data} and {pointers} words at {offset}": (
+            [near(STRUCT, offset, sections(data, pointers)) + MESSAGE + DATA + USER],
+            OUTSIDE,
+        )
+        for offset, data, pointers in (
+            *((4, 1, 1), (-2, 1, 1), (0, 5, 0), (0, 1, 4), (0, 0xFFFF, 0xFFFF), (-(2**29), 1, 1)),
+        )
+    },
+    "object that reaches into the next segment": ([HEAD + DATA, USER], OUTSIDE),
+    **{
+        f"list of elements of size {size}": ([HEAD + near(LIST, 0, elements(1, size)) + BYTES], "a Data")
+        for size in (0, 1, 3, 4, 5, 6, 7)
+    },
+    "list of bits behind a far pointer": (
+        [HEAD + far(1, 0), near(LIST, 0, elements(1, 1)) + BYTES],
+        "a Data",
+    ),
+    "struct in place of a Data": ([HEAD + near(STRUCT, 0, sections(2, 0)) + USER], OTHER_KIND),
+    "list in place of a struct": ([DATA + USER], OTHER_KIND),
+    "list in place of a struct, behind a far pointer": ([far(1, 0), DATA + USER], OTHER_KIND),
+    "capability as the root": ([word(OTHER, 5) + USER], OTHER_KIND),
+    "capability in place of a Data": ([HEAD + word(OTHER) + USER], OTHER_KIND),
+    "capability behind a far pointer": ([HEAD + far(1, 0), word(OTHER) + USER], OTHER_KIND),
+    **{
+        f"pointer of kind {kind} to segment {segment}": ([HEAD + far(segment, 0, kind), DATA + USER], MISSING)
+        for kind in (FAR, DOUBLE_FAR)
+        for segment in (2, 2**32 - 1)
+    },
+    "double-far object in a missing segment": ([HEAD + far(1, 0, DOUBLE_FAR), far(2, 0) + DATA], MISSING),
+    **{
+        f"landing pad at word {position} of segment {segment}": (
+            [HEAD + far(segment, position, kind), DATA + USER, b""],
+            OUTSIDE,
+        )
+        for segment, position, kind in ((1, 3, FAR), (1, 2**29 - 1, FAR), (1, 2, DOUBLE_FAR), (2, 0, FAR))
+    },
+    "landing pad that leads to itself": ([HEAD + far(1, 0), far(1, 0)], OTHER_KIND),
+    "landing pad that leads back": ([HEAD + far(1, 0), far(0, 2)], OTHER_KIND),
+    "landing pad that leads on": ([HEAD + far(1, 0), far(1, 1) + DATA + USER], OTHER_KIND),
+}
 
 
-@pytest.mark.parametrize("size", [17, 2**29 - 1])
-def test_data_longer_than_its_segment_is_refused(size):
-    assert "outside its segment" in both_refuse(KA_ROOT + MESSAGE + near(LIST, 0, elements(size)) + USER)
-
-
-@pytest.mark.parametrize(
-    "root",
-    [
-        near(STRUCT, 4, sections(1, 1)),
-        near(STRUCT, -2, sections(1, 1)),
-        near(STRUCT, 0, sections(5, 0)),
-        near(STRUCT, 0, sections(1, 4)),
-        near(STRUCT, 0, sections(0xFFFF, 0xFFFF)),
-        near(STRUCT, -(2**29), sections(1, 1)),
-    ],
-)
-def test_struct_outside_its_segment_is_refused(root):
-    assert "outside its segment" in both_refuse(root + MESSAGE + DATA + USER)
-
-
-def test_object_may_not_reach_into_the_next_segment():
-    assert "outside its segment" in both_refuse(KA_ROOT + MESSAGE + DATA, USER)
-
-
-@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 6, 7])
-def test_list_of_other_elements_is_not_data(size):
-    pointer = near(LIST, 0, elements(1, size))
-    assert "pointer to a Data" in both_refuse(KA_ROOT + MESSAGE + pointer + bytes(8) + USER)
-    assert "pointer to a Data" in both_refuse(KA_ROOT + MESSAGE + far(1, 0), pointer + bytes(8) + USER)
-
-
-def test_struct_where_a_data_should_be_is_refused():
-    pointer = near(STRUCT, 0, sections(2, 0))
-    assert "expected a" in both_refuse(KA_ROOT + MESSAGE + pointer + USER)
-    assert "expected a" in both_refuse(KA_ROOT + MESSAGE + far(1, 0), pointer + USER)
-
-
-def test_list_where_a_struct_should_be_is_refused():
-    assert "expected a" in both_refuse(DATA + USER)
-    assert "expected a" in both_refuse(far(1, 0), DATA + USER)
-
-
-@pytest.mark.parametrize("pointer", [word(OTHER), word(OTHER, 5), word(0xFFFFFFFF, 0xFFFFFFFF)])
-def test_capability_is_refused_everywhere(pointer):
-    assert "expected a" in both_refuse(pointer + USER)
-    assert "expected a" in both_refuse(KA_ROOT + MESSAGE + pointer + USER)
-    assert "expected a" in both_refuse(KA_ROOT + MESSAGE + far(1, 0), pointer + USER)
-
-
-@pytest.mark.parametrize("kind", [FAR, DOUBLE_FAR])
-@pytest.mark.parametrize("segment", [2, 3, 2**32 - 1])
-def test_far_pointer_to_a_missing_segment_is_refused(segment, kind):
-    assert "does not exist" in both_refuse(KA_ROOT + MESSAGE + far(segment, 0, kind), DATA + USER)
-
-
-def test_double_far_object_in_a_missing_segment_is_refused():
-    assert "does not exist" in both_refuse(KA_ROOT + MESSAGE + far(1, 0, DOUBLE_FAR), far(2, 0) + DATA)
-
-
-@pytest.mark.parametrize("pointer", [far(1, 3), far(1, 2**29 - 1), far(1, 2, DOUBLE_FAR), far(2, 0)])
-def test_landing_pad_outside_its_segment_is_refused(pointer):
-    assert "outside its segment" in both_refuse(KA_ROOT + MESSAGE + pointer, DATA + USER, b"")
-
-
-@pytest.mark.parametrize("pad", [far(1, 0), far(0, 2), far(1, 1) + DATA + USER])
-def test_landing_pad_that_is_a_far_pointer_again_is_refused(pad):
-    assert "expected a" in both_refuse(KA_ROOT + MESSAGE + far(1, 0), pad)
+@pytest.mark.parametrize(("segments", "reason"), REFUSED.values(), ids=list(REFUSED))
+def test_invalid_pointer_is_refused(segments, reason):
+    packed = layout.packed(*segments)
+    with pytest.raises(oracle.Refused):
+        oracle.read(KaMessage, packed)
+    assert reason in refused(packed)
 
 
 def test_double_far_pointer_to_another_one_is_refused():
     pad = far(1, 0, DOUBLE_FAR) + DATA
-    assert "double-far" in refused(layout.packed(KA_ROOT + MESSAGE + far(1, 0, DOUBLE_FAR), pad + USER))
+    assert "double-far" in refused(layout.packed(HEAD + far(1, 0, DOUBLE_FAR), pad + USER))
 
 
 @pytest.mark.parametrize("pad", [DATA + DATA, word(0) + DATA])
 def test_double_far_landing_pad_needs_a_far_pointer(pad):
-    assert "expected a" in refused(layout.packed(KA_ROOT + MESSAGE + far(1, 0, DOUBLE_FAR), pad + USER))
+    assert "expected a" in refused(layout.packed(HEAD + far(1, 0, DOUBLE_FAR), pad + USER))
 
 
 def test_struct_that_contains_itself_is_refused():
