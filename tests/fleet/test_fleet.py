@@ -215,16 +215,6 @@ def test_member_with_a_fault_ends_its_own_connection(
     assert_listening(new_node(), callee, callee.listen())
 
 
-def test_garbage_at_the_port_for_hosts_harms_nobody(relay: FleetProcesses, new_node: NewNode) -> None:
-    host = relay.hosts[0]
-    version = b"\0\0\0\0\0\0\0\4\0\0\0\1"
-    for garbage in (b"", b"GET / HTTP/1.0\r\n\r\n", bytes(8) + b"\xff" * 500, version * 50):
-        with socket.create_connection(fleet_address(host), TIMEOUT) as sock:
-            sock.sendall(garbage)
-    callee = new_node()
-    assert_listening(new_node(), callee, callee.listen())
-
-
 def test_no_host_logged_a_bug(relay: FleetProcesses, new_node: NewNode) -> None:
     new_node().open()
     assert relay.failures == []
