@@ -88,7 +88,7 @@ def test_the_json_in_the_code_is_normalized(reader, tmp_path, capsys):
     assert read_qr_code(reader, picture, tmp_path) == JSON
 
 
-@pytest.mark.parametrize("name", ["relay.ident", "app.ident", "node.rcard", "app.ticket", "node.db"])
+@pytest.mark.parametrize("name", ["relay.ident", "node.rcard", "app.ticket"])
 @pytest.mark.parametrize("option", ["--qr", "--qr-output=a.png"])
 def test_a_file_without_an_address_has_no_code(option, name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -221,7 +221,7 @@ def trace_in_terminal(ticket: Path, columns: int) -> tuple[int, str]:
     return status, text
 
 
-@pytest.mark.parametrize("columns", [40, 60, 80, 100])
+@pytest.mark.parametrize("columns", [40, 100])
 def test_a_trace_fits_the_terminal(columns, ticket_file):
     status, text = trace_in_terminal(ticket_file, columns)
     assert status == 0
@@ -234,7 +234,7 @@ def test_a_failed_trace_fits_the_terminal(tmp_path):
     assert trace_in_terminal(path, 60)[0] == 1
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 108])
+@pytest.mark.parametrize("width", [40, 108])
 def test_a_narrow_trace_shows_the_same_bytes(width, seen):
     def bytes_of(lines: list[str]) -> str:
         return "".join(re.findall(r"(?<= )[0-9a-f]{2}(?= |$)", "\n".join(lines), re.MULTILINE))
