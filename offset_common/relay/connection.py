@@ -170,7 +170,8 @@ class SocketConnection(WatchedSocket):
             pass  # the socket is not ready after all
         except Exception as error:
             self.fail(error)
-        left = self._full_read or self.input.backlog or self.input.reserved > 0 or self.bytes_awaited > 1
+        rest = self.input.reserved  # of a partial frame
+        left = self._full_read or self.input.backlog or rest > LARGE_READ or self.bytes_awaited > 1
         return left or not self.session.settled
 
     def on_deadline(self) -> None:
@@ -208,9 +209,10 @@ class SocketConnection(WatchedSocket):
         if not count:
             return None
         self.received += count
-        # After a full read, more has probably arrived. After a large one, the connection counts as busy even
-        # if nothing is left: its turns are long.
-        self._full_read = count >= min(end - fill, LARGE_READ)
+        # After a full read, more has probably arrived, unless it was to end with a frame. After a large one,
+        # the connection counts as busy even if nothing is left: its turns are long.
+        ends_frame = most == self.input.reserved
+        self._full_read = count >= (LARGE_READ if ends_frame else min(end - fill, LARGE_READ))
         return view[: fill + count]
 
     def keep(self, data: memoryview, start: int, backlog: bool = False) -> None:

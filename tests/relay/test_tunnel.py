@@ -202,6 +202,19 @@ def test_small_messages_pass_long_frames_of_many_addresses(harness: Harness, unp
     assert max(waited) < len(large) // 2
 
 
+@pytest.mark.parametrize("cut", [0, 20_000])
+def test_padded_message_keeps_its_connection_light(harness: Harness, cut: int) -> None:
+    near, far = harness.tunnel()
+    for _ in range(3):
+        send_small_messages(harness, near, far, 1)
+    frame = padded_frame(near, KaMessage(b"padded"), 60_000)
+    for part in filter(None, (frame[:cut], frame[cut:])):
+        near.write(part)
+        harness.run_rounds()
+        assert near.connection.light
+    assert far.receive() == b"padded"
+
+
 def test_light_listener_gets_another_turn_for_a_large_frame(harness: Harness) -> None:
     listener = harness.listener()
     for padding in (0, 100):
