@@ -82,38 +82,41 @@ class Relay:
         self.limits = limits
         self.workers = workers
         self._log = log
+        self._drain_until: Optional[float] = None
+        self._served = self._stopping = False
+        self._tunnels_ending = False
         self.env = Environment(
             self.loop, self.buffers, ReceiveBuffer(), limits.stall, self._closed, self.totals.count_bug
         )
-        with ExitStack() as undo:  # if a part cannot start
-            undo.callback(log.close)
-            undo.callback(self.loop.close)
+        with ExitStack() as parts:  # closed in reverse order: by `close`, or if a part cannot start
+            parts.callback(self.loop.close)
+            parts.callback(log.close)
+            parts.callback(self._log_end)
             for sock in sockets:
-                undo.callback(sock.close)
+                parts.callback(sock.close)
             policy = self._policy = make_policy(self)
-            undo.callback(policy.close)
+            parts.callback(policy.close)
             self._worker_pool: Optional[Workers] = None
             if workers > 1:
                 self._worker_pool = self._start_workers()
-                undo.callback(self._worker_pool.stop)
-            threads, call_soon_threadsafe = limits.handshake_threads, self.loop.call_soon_threadsafe
-            pool = self._handshakes = HandshakePool(identity, threads, call_soon_threadsafe)
-            undo.callback(pool.close)
+                parts.callback(self._worker_pool.stop)
             tunnels: TunnelMaker = self._worker_pool or Tunnels(policy.meter)
             # For peers that are forwarded to another host, which counts what they send.
             self.uncounted_tunnels = Tunnels() if policy.meters else tunnels
             homes = make_homes(self)
-            undo.callback(homes.close)
+            parts.callback(homes.close)
             self.admission = Admission(limits, policy, self.totals)
             self.rendezvous = Rendezvous(self.loop, limits, tunnels, self.admission, policy, homes)
+            parts.callback(self._close_connections)
+            threads, call_soon_threadsafe = limits.handshake_threads, self.loop.call_soon_threadsafe
+            pool = HandshakePool(identity, threads, call_soon_threadsafe)
+            parts.callback(pool.close)
             authenticated = self.rendezvous.await_init
             self.entrance = Entrance(
                 self.env, limits, self.admission, self.totals, pool, authenticated, sockets, balancers
             )
-            undo.pop_all()
-        self._drain_until: Optional[float] = None
-        self._served = self._stopping = False
-        self._tunnels_ending = False
+            parts.callback(self.entrance.close)
+            self._parts = parts.pop_all()
         self.loop.add_periodic(lambda: self.buffers.resume_waiting(self.loop.now), self.buffers.next_time)
         self.loop.add_periodic(log.handle_time, log.next_time)
 
@@ -187,18 +190,15 @@ class Relay:
 
     def close(self) -> None:
         """Close all connections and release every descriptor and thread."""
-        self._handshakes.close()
-        self.entrance.close()
+        self._parts.close()
+
+    def _close_connections(self) -> None:
         for connection in self.connections():
             connection.close(CloseReason.SHUTDOWN)
-        self.rendezvous.homes.close()
-        if self._worker_pool is not None:
-            self._worker_pool.stop()
-        self._policy.close()
+
+    def _log_end(self) -> None:
         if self._served:
             log_event("stopped", connections=sum(self.totals.ended.values()))
-        self._log.close()
-        self.loop.close()
 
     def _start_workers(self) -> Workers:
         # Imported here so that a relay of one process does not load it.
