@@ -28,9 +28,9 @@ class _EvictionOrder:
     """The evictable connections of each address, first added first, and the address with the most."""
 
     def __init__(self) -> None:
-        self._connections: dict[str, dict[SocketConnection, None]] = {}
-        self._by_count: dict[int, dict[str, None]] = {}
-        self._largest = 0
+        self._connections: dict[str, dict[SocketConnection, None]] = {}  # of each address
+        self._by_count: dict[int, dict[str, None]] = {}  # the addresses with that many
+        self._largest = 0  # of these counts
 
     def add(self, connection: SocketConnection) -> None:
         """Add a connection as the newest of its address."""

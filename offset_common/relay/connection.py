@@ -225,7 +225,7 @@ class SocketConnection(WatchedSocket):
         """Pause reading until there is space for `size` bytes in the account of `holder`."""
         self.pause_reading()
         if self.protocol is not None:
-            self.protocol.mark_received(self.loop.now)
+            self.protocol.mark_received(self.loop.now)  # it may wait as long as the idle timeout
         self.account.wait(holder.account, size, self.resume_reading)
 
     def pause_reading(self) -> None:
@@ -311,7 +311,7 @@ class SocketConnection(WatchedSocket):
         now = self.loop.now
         if now >= self._deadline:
             if self.queued and not self.session.settled:
-                self.set_deadline(0.0)  # the peer was in time, but the relay is late: again at the next tick
+                self.set_deadline(0.0)  # its input waits for a turn: check again at the next tick
             else:
                 self.session.on_deadline()
         elif self.output.size and now - self.output.moved_at >= self.env.stall:
@@ -321,7 +321,8 @@ class SocketConnection(WatchedSocket):
             if not self.reading and not self.account.waiting:
                 self.protocol.mark_received(now)
             if self.protocol.is_silent(now) and not self.input.kept and self.is_readable():
-                self.loop.deadlines.schedule(self, now)  # as above; but the rest of a frame must not be late
+                # Its input waits as above. The rest of a frame that has begun must not be late.
+                self.loop.deadlines.schedule(self, now)
                 return
             self.protocol.handle_time(now)
             self.send_pending()

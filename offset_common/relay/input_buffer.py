@@ -10,7 +10,6 @@ if it were kept.
 
 from __future__ import annotations
 
-from struct import Struct
 from typing import Optional
 
 from offset_common.constants import FRAME_LENGTH_SIZE
@@ -20,8 +19,6 @@ from offset_common.relay.limits import SMALL_READ
 RECEIVE_BUFFER_SIZE = 768 * 1024  # bytes, shared by all connections of a process
 OWN_BUFFER_FROM = 128 * 1024  # bytes; a frame of this size or more gets a buffer of its own
 SPARE_BUFFERS = 3
-
-_LENGTH = Struct(">Q")
 
 
 class ReceiveBuffer:
@@ -51,7 +48,7 @@ class ReceiveBuffer:
 
 
 class InputBuffer:
-    """The unhandled input of one connection.
+    """The unhandled input of one connection, from the start of a frame on.
 
     Args:
         account: counts the bytes kept.
@@ -105,7 +102,7 @@ class InputBuffer:
         """Return the size of the partial frame, with its length field; 0 if it is unknown."""
         if self._buffer is None or self.backlog or self.kept < FRAME_LENGTH_SIZE:
             return 0
-        return FRAME_LENGTH_SIZE + int(_LENGTH.unpack_from(self._buffer)[0])
+        return FRAME_LENGTH_SIZE + int.from_bytes(self._buffer[:FRAME_LENGTH_SIZE], "big")
 
     def reserve_frame(self) -> None:
         """Reserve space for the whole partial frame, and give a large one its own buffer."""

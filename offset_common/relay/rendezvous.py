@@ -153,7 +153,7 @@ class Rendezvous:
             older.connection.close(CloseReason.REPLACED)
         if must_wait and self.registry.listener_of(key) is None:
             self._claiming[key] = listener
-        else:
+        else:  # there is no other host, or it finds the key here already
             self._register(listener)
 
     def _register(self, listener: Listener) -> None:
@@ -223,7 +223,8 @@ class Rendezvous:
     def _remove_listener(self, listener: Listener) -> None:
         """Forget a listener that has ended, and close the connects that wait for it; its tunnels stay."""
         key = listener.connection.key
-        if listener is (self._claiming.get(key) or self.registry.listener_of(key)):
+        newest = self._claiming.get(key) or self.registry.listener_of(key)
+        if listener is newest:
             self._claiming.pop(key, None)
             self.homes.release(key)
         self._loop.call_for_each(
@@ -267,6 +268,7 @@ class Rendezvous:
         listener = self.registry.listener_of(key)
         if listener is None:
             return
+        # Removed before it is closed: that would close its pending connects.
         waiting = self.registry.take(self.registry.pending_for(key))
         self.registry.remove_listener(listener, key)
         self._loop.call_for_each(waiting, self._forward)

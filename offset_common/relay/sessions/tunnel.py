@@ -200,7 +200,7 @@ class Tunnel(ConnectionSession):
         if sink is not None:
             try:
                 self.connection.begin_close(reason, Flushing(self.connection))
-            finally:
+            finally:  # even if this end cannot close gracefully
                 sink.finish(CloseReason.PARTNER_ENDED)
 
     def on_closed(self, reason: CloseReason) -> None:
