@@ -55,28 +55,27 @@ class InputBuffer:
         shared: the process's receive buffer.
     """
 
-    __slots__ = ("_account", "_buffer", "_reads_directly", "_shared", "backlog", "kept", "reserved")
+    __slots__ = ("_account", "_own", "_rest", "_shared", "backlog", "kept", "reserved")
 
     def __init__(self, account: Account, shared: ReceiveBuffer) -> None:
         self._account = account
         self._shared = shared
-        self._buffer: Optional[bytearray] = None
-        self.kept = 0  # bytes
+        self._rest = b""
+        self._own: Optional[bytearray] = None  # the buffer of a large frame, in place of `_rest`
+        self.kept = 0  # bytes, in either of these
         self.reserved = 0  # bytes: the rest of a partial frame, if space is reserved for it
         self.backlog = False  # whole frames may be kept, to be handled before more is read
-        self._reads_directly = False  # the rest of a large frame is read into its own buffer
 
     def space(self, most: int) -> tuple[memoryview, int, int]:
         """Return where to read at most `most` bytes to; `keep` then stores what is not handled.
 
         Returns: a buffer, how many bytes at its front were read earlier, and where the read must end.
         """
-        if self._reads_directly:
-            assert self._buffer is not None
-            return memoryview(self._buffer), self.kept, self.kept + min(self.reserved, most)
+        if self._own is not None:
+            return memoryview(self._own), self.kept, self.kept + min(self.reserved, most)
         view = self._shared.view
-        if self._buffer is not None:
-            view[: self.kept] = self._buffer
+        if self.kept:
+            view[: self.kept] = self._rest
         return view, self.kept, min(len(view), self.kept + most)
 
     def keep(self, data: memoryview, start: int, backlog: bool) -> None:
@@ -89,31 +88,28 @@ class InputBuffer:
         """
         self.backlog = backlog
         left = len(data) - start
-        if not left and self._buffer is None:
+        if not left and not self.kept:
             return
         reserved = 0 if start else max(0, self.kept + self.reserved - left)  # if it is still the same frame
-        if start or not self._reads_directly:
-            content = bytearray(data[start:]) if left else None
-            self._release_buffer()
-            self._buffer = content
+        if start or self._own is None:
+            self._rest = bytes(data[start:])
+            self._release_own()
         self._count(left, reserved)
 
     def frame_size(self) -> int:
         """Return the size of the partial frame, with its length field; 0 if it is unknown."""
-        if self._buffer is None or self.backlog or self.kept < FRAME_LENGTH_SIZE:
+        if self.backlog or self.kept < FRAME_LENGTH_SIZE:
             return 0
-        return FRAME_LENGTH_SIZE + int.from_bytes(self._buffer[:FRAME_LENGTH_SIZE], "big")
+        return FRAME_LENGTH_SIZE + int.from_bytes((self._own or self._rest)[:FRAME_LENGTH_SIZE], "big")
 
     def reserve_frame(self) -> None:
         """Reserve space for the whole partial frame, and give a large one its own buffer."""
         size = self.frame_size()
         self._count(self.kept, size - self.kept)
-        if size >= OWN_BUFFER_FROM and not self._reads_directly:
-            assert self._buffer is not None
-            partial = self._buffer
-            self._buffer = self._shared.take(size)
-            self._buffer[: self.kept] = partial
-            self._reads_directly = True
+        if size >= OWN_BUFFER_FROM and self._own is None:
+            self._own = self._shared.take(size)
+            self._own[: self.kept] = self._rest
+            self._rest = b""
 
     def needs_reservation(self) -> int:
         """Return how many bytes must be free before more of the partial frame is read; 0 for a small one."""
@@ -122,27 +118,25 @@ class InputBuffer:
 
     def content(self) -> bytes:
         """Return the bytes kept."""
-        return b"" if self._buffer is None else bytes(self._buffer[: self.kept])
+        return bytes((self._own or self._rest)[: self.kept])
 
     def put(self, data: bytes) -> None:
         """Keep `data`, which another part of the relay has read; it may contain whole frames."""
         self.backlog = bool(data)
-        if data:
-            self._buffer = bytearray(data)
-            self._count(len(data))
+        self._rest = data
+        self._count(len(data))
 
     def clear(self) -> None:
         """Discard the buffered input."""
-        self._release_buffer()
+        self._release_own()
+        self._rest = b""
         self.backlog = False
         self._count(0)
 
-    def _release_buffer(self) -> None:
-        if self._reads_directly:
-            assert self._buffer is not None
-            self._shared.give_back(self._buffer)
-            self._reads_directly = False
-        self._buffer = None
+    def _release_own(self) -> None:
+        if self._own is not None:
+            self._shared.give_back(self._own)
+            self._own = None
 
     def _count(self, kept: int, reserved: int = 0) -> None:
         change = kept + reserved - self.kept - self.reserved
