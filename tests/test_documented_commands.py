@@ -203,6 +203,8 @@ def check_pip(line: str, _directory: Path) -> None:
     """Check that pyproject.toml defines the package and extra, or requires the package."""
     metadata = (ROOT / "pyproject.toml").read_text("utf-8")
     for word in shlex.split(line)[2:]:
+        if word == "--editable":
+            continue
         name, extra = re.fullmatch(r"([\w.-]+)(?:\[(\w+)\])?", word).groups()  # type: ignore[union-attr]
         assert f'"{name}"' in metadata or name == "."
         assert extra is None or re.search(rf"^{extra} = ", metadata, re.MULTILINE)
