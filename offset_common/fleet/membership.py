@@ -74,7 +74,6 @@ class Membership:
     def _beaten(self, answers: Sequence[Answer], now: float) -> None:
         self._next_beat = now + BEAT_INTERVAL
         extended, stored, *_, listed = answers
-        self._stored(str(stored) if isinstance(stored, Exception) else "")
         members = listed if isinstance(listed, (set, list)) else ()
         ids = {each.decode("ascii", "replace") for each in members if isinstance(each, bytes)}
         others = sorted(ids - {self._own.id})[:MAX_HOSTS]
@@ -85,6 +84,7 @@ class Membership:
         else:
             self.hosts = {self._own.id: self._own}
         self._alive(extended in (1, True), now)
+        self._stored(str(stored) if isinstance(stored, Exception) else "")
 
     def _read(self, ids: Sequence[str], values: Answer, now: float) -> None:
         if not isinstance(values, list) or len(values) != len(ids):

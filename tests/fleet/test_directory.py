@@ -326,6 +326,12 @@ def test_full_server_keeps_old_entries_alive(hosts: tuple[HostModel, HostModel])
     assert sum(isinstance(event, Accepted) for event in second.events) == 1
 
 
+def test_refusal_is_reported_after_the_first_answer(server: ServerModel) -> None:
+    server.full = True
+    events = HostModel(server).wait(BEAT_INTERVAL)
+    assert [type(event) for event in events] == [Present, Refused]
+
+
 def test_unanswered_question_ends(hosts: tuple[HostModel, HostModel]) -> None:
     first, _ = hosts
     number = first.directory.find_home(KEY, first.server.now)
