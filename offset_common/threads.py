@@ -5,6 +5,12 @@ from __future__ import annotations
 import threading
 from typing import Callable
 
+# Docker before 20.10.10 refuses clone3, with which a newer C library starts each thread.
+_NO_THREAD = (
+    "the system allows no more threads; raise the limit on processes (ulimit -u, or TasksMax of a service),"
+    " or upgrade a Docker before 20.10.10"
+)
+
 
 def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
     """Start a daemon thread and return it.
@@ -30,4 +36,4 @@ def start(thread: threading.Thread) -> None:
     try:
         thread.start()
     except RuntimeError as error:
-        raise OSError("the system allows no more threads") from error
+        raise OSError(_NO_THREAD) from error

@@ -176,7 +176,7 @@ class Steering(Policy):
             try:
                 start_thread(self._read_files, "reload")
             except OSError as error:
-                self._report_mistake(ServiceError(f"{error}; raise the limit on processes"))
+                self._report_mistake(ServiceError(str(error)))
 
     def _read_files(self) -> None:
         call_soon_threadsafe = self._relay.loop.call_soon_threadsafe

@@ -44,7 +44,7 @@ def test_both_sides_outlive_a_lack_of_threads(setting: Setting, failed: set[str]
         both.welcomes.get(timeout=PATIENCE)
         refused, reasons = both.connect()
         with refused:
-            assert reasons.get(timeout=PATIENCE) == "the system allows no more threads"
+            assert reasons.get(timeout=PATIENCE).startswith("the system allows no more threads; ")
         sock, _ = both.connect()
         with sock:
             assert exchange(sock, b"again") == b"again"
