@@ -8,11 +8,12 @@ import resource
 DESCRIPTORS_KEPT = 24  # for files, the selector and the log
 OPEN_MAX = 10_240  # of macOS, which refuses more but says that there is no hard limit
 UNLIMITED = 1 << 30  # stands for no limit
+USUAL = 1024  # the limit of a process on most systems
 
 
 def raise_descriptor_limit() -> int:
     """Raise the limit as far as allowed, and return it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = _limits()
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         return descriptor_limit()
@@ -24,8 +25,15 @@ def raise_descriptor_limit() -> int:
 
 def descriptor_limit() -> int:
     """Return the current limit."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limit, _ = _limits()
     return UNLIMITED if limit == resource.RLIM_INFINITY else limit
+
+
+def _limits() -> tuple[int, int]:
+    try:
+        return resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError:  # a sandbox may forbid the question
+        return USUAL, USUAL
 
 
 def connections_for(descriptors: int, fleet: bool) -> int:

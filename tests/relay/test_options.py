@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from unittest.mock import Mock
 
 import pytest
 
@@ -90,6 +91,15 @@ def test_limit_is_raised_on_a_system_without_a_hard_one(
     monkeypatch.setattr(resource, "setrlimit", system.set)
     assert descriptors.raise_descriptor_limit() == raised
     assert read_limits().connections == raised * 4 // 5
+
+
+def test_sandbox_that_forbids_questions_gets_the_usual_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    forbidden = Mock(side_effect=PermissionError(1, "Operation not permitted"))
+    monkeypatch.setattr(resource, "getrlimit", forbidden)
+    monkeypatch.setattr(resource, "setrlimit", forbidden)
+    monkeypatch.setattr(os, "sched_getaffinity", forbidden)
+    assert descriptors.raise_descriptor_limit() == 1024
+    assert relay_options.available_cores() == (os.cpu_count() or 1)
 
 
 def test_automatic_workers_are_at_most_as_many_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
