@@ -24,6 +24,9 @@ AnyPath = Union[str, "os.PathLike[str]"]
 MAX_FILE_SIZE = 2**16  # bytes; the largest real one is under 1 KiB
 PIPE_TIMEOUT = 10.0  # seconds to wait until something is written to a pipe
 
+# Answers of network file systems, and of some in user space.
+_NO_FSYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY})
+
 PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o666  # before the umask
 
@@ -162,7 +165,20 @@ def _write_durably(path: Path, content: bytes, mode: int) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        flush_to_disk(file.fileno())
+
+
+def flush_to_disk(descriptor: int) -> None:
+    """Wait until the content of a file is on the disk, if its file system supports that.
+
+    Raises:
+        OSError: the content could not be written.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
 
 
 def _publish(temporary: Path, target: Path) -> None:

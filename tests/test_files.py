@@ -137,6 +137,14 @@ def test_a_failed_write_leaves_no_file(failures, code, tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_without_fsync_has_the_file(number, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", failing(number))
+    write_new_file(tmp_path / "a", "content", private=True)
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "content"
+
+
 @pytest.mark.parametrize("where", ["fsync", "link"])
 def test_an_interrupted_write_leaves_no_file(where, tmp_path, monkeypatch):
     def interrupt(*_args):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from offset_common.errors import FileError, ServiceError, UsageError, os_error_sentence
 from offset_common.file_access import refusal
-from offset_common.files import read_file
+from offset_common.files import flush_to_disk, read_file
 from offset_common.identity import Identity, load_identity, save_identity
 from offset_common.tickets import RelayTicket
 
@@ -106,7 +106,7 @@ class ConfigDirectory:
             with open(temporary, "x", encoding="utf-8", opener=_private) as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                flush_to_disk(file.fileno())
             temporary.replace(path)
         except OSError as error:
             with suppress(OSError):
