@@ -26,6 +26,7 @@ from offset_common.service.successor import Upgrade, report_obstacle
 
 STATUS_INTERVAL = 10.0  # seconds between two status lines for `systemctl status`
 RETURN_TIME = 10.0  # seconds after an upgrade during which connects wait for returning listeners
+END_TIME = 20.0  # seconds after the drain, at most: last output, workers, the usage file and the directory
 RETRY_INTERVAL = 0.1  # seconds before a message that the service manager did not accept is sent again
 
 
@@ -88,7 +89,9 @@ class Control:
         if number in STOPPING:
             self._upgrade.cancel("the relay is stopping")
             self._relay.stop(self._drain.stop)
-            self._notify("STOPPING=1", self._status())
+            # Otherwise systemd kills the relay after TimeoutStopSec, and its tunnels lose what is queued.
+            extend = f"EXTEND_TIMEOUT_USEC={round((self._drain.stop + END_TIME) * 1_000_000)}"
+            self._notify("STOPPING=1", extend, self._status())
         elif number == signal.SIGHUP:
             self._upgrade.reload_later()
             now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000

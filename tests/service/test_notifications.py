@@ -100,7 +100,9 @@ def test_stopping_is_sent_before_the_drain(start_relay: StartRelay, manager: Man
     with Node(relay.endpoint()) as caller, Node(relay.endpoint()) as callee:
         make_tunnel(caller, callee, callee.listen())
         relay.process.send_signal(signal.SIGTERM)
-        assert manager.wait_for("STOPPING", "1").fields["STATUS"].startswith("stopping; connections: ")
+        fields = manager.wait_for("STOPPING", "1").fields
+        assert fields["STATUS"].startswith("stopping; connections: ")
+        assert int(fields["EXTEND_TIMEOUT_USEC"]) > 3600 * 1_000_000
         assert relay.alive
 
 
