@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import stat
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ from offset_common.errors import (
 from offset_common.forward.messages import MAX_NAME, clean_name, is_name
 
 TARGET_TIMEOUT = 10.0  # seconds to connect to a shared server
+BUSY_INTERVAL = 0.05  # seconds between attempts to connect to a Unix socket whose server is busy
 BACKLOG = 256
 MAX_SERVICES = 64
 LOCALHOST = "127.0.0.1"
@@ -51,14 +53,7 @@ class Service(NamedTuple):
         """Return a new connection to the server; raise OSError if that fails."""
         if isinstance(self.target, Address):
             return _connect(self.target)
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.settimeout(TARGET_TIMEOUT)
-            sock.connect(self.target)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        return _connect_to_path(self.target)
 
     def suggestion(self) -> str:
         """Suggest where the other side can make it appear: a port that any user may listen on, or a path."""
@@ -88,6 +83,26 @@ def _connect(address: Address) -> socket.socket:
     else:
         found = resolve(address)
     return connect_to_first(found, Deadline(TARGET_TIMEOUT).left)
+
+
+def _connect_to_path(path: str) -> socket.socket:
+    deadline = Deadline(TARGET_TIMEOUT)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(TARGET_TIMEOUT)
+        while True:
+            try:
+                sock.connect(path)
+                return sock
+            except (
+                BlockingIOError
+            ):  # too many connections wait for the server; with a timeout, none is queued
+                if not deadline.left():
+                    raise
+                time.sleep(BUSY_INTERVAL)
+    except BaseException:
+        sock.close()
+        raise
 
 
 def parse_services(words: Sequence[str]) -> dict[str, Service]:

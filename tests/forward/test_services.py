@@ -6,6 +6,7 @@ import contextlib
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Union
 
@@ -174,3 +175,36 @@ def test_target_that_does_not_answer_is_explained(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(services, "TARGET_TIMEOUT", 0.5)
     with silent_address() as silent, pytest.raises(OSError, match="no answer in time"):
         Service("web", Address(*silent.sockaddr)).connect()
+
+
+@contextlib.contextmanager
+def full_queue(path: Path) -> Iterator[socket.socket]:
+    """A server at a path, with as many waiting connections as its queue takes."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket(socket.AF_UNIX))
+        server.bind(str(path))
+        server.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(str(path))
+        yield server
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such connections")
+def test_connection_waits_for_a_busy_unix_socket(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "TARGET_TIMEOUT", 60.0)
+    with full_queue(short_path / "server") as server:
+        # The first attempt fails; then the server takes a connection from its queue.
+        monkeypatch.setattr(time, "sleep", lambda seconds: server.accept()[0].close())
+        Service("db", str(short_path / "server")).connect().close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such connections")
+def test_connection_to_a_busy_unix_socket_has_a_timeout(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "TARGET_TIMEOUT", 0.1)
+    with full_queue(short_path / "server"), pytest.raises(BlockingIOError):
+        Service("db", str(short_path / "server")).connect()
