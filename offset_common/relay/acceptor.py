@@ -5,17 +5,14 @@ Accepted sockets inherit their options from the listening socket (sockets.py).
 
 from __future__ import annotations
 
-import errno
 import socket
 from typing import Callable
 
 from offset_common.relay.addresses import SystemAddress
 from offset_common.relay.event_loop import READ, EventLoop
 
-ACCEPT_PAUSE = 0.25  # seconds without accepting after the system ran out of descriptors or memory
+ACCEPT_PAUSE = 0.25  # seconds without accepting after the system allowed none, as without descriptors
 ACCEPTS_IN_ROUND = 32  # new connections accepted before the established ones get their turns
-
-_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Acceptor:
@@ -26,8 +23,8 @@ class Acceptor:
         sock: bound and listening, non-blocking.
         rate: the maximum number of connections to accept per second.
         accepted: called with each new socket and its peer's address.
-        out_of_resources: called with the error when the system has no descriptor or memory; returns
-            whether it released some.
+        failed: called with the error when the system lets no connection be accepted; returns whether to try
+            again at once.
     """
 
     def __init__(
@@ -36,13 +33,13 @@ class Acceptor:
         sock: socket.socket,
         rate: int,
         accepted: Callable[[socket.socket, SystemAddress], None],
-        out_of_resources: Callable[[OSError], bool],
+        failed: Callable[[OSError], bool],
     ) -> None:
         self.sock = sock
         self._loop = loop
         self._rate = rate
         self._accepted = accepted
-        self._out_of_resources = out_of_resources
+        self._failed = failed
         self._allowed = float(rate)  # connections that may be accepted at once; at most one second's worth
         self._allowed_at = loop.now
         self._paused = False
@@ -59,9 +56,11 @@ class Acceptor:
                 return
             try:
                 sock, address = self.sock.accept()
+            except (BlockingIOError, ConnectionError):
+                return  # there is none left, or it has ended
             except OSError as error:
-                # Other errors (ECONNABORTED, ...) concern that one connection.
-                if error.errno in _OUT_OF_RESOURCES and not self._out_of_resources(error):
+                # The socket stays readable, which would keep the loop busy.
+                if not self._failed(error):
                     self._pause(self._loop.now + ACCEPT_PAUSE)
                 return
             self._allowed -= 1.0

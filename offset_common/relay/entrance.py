@@ -5,6 +5,7 @@ acceptor.py --> proxy_protocol.py, only for load balancers --> Entrance.accept -
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ from offset_common.relay.log import log_event
 from offset_common.relay.proxy_protocol import ProxyHeaders
 from offset_common.relay.sessions.awaiting_handshake import AwaitingHandshake
 from offset_common.relay.totals import Totals
+
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Entrance:
@@ -96,14 +99,18 @@ class Entrance:
         connection.write(VERSION_FRAME)  # "as soon as the TCP connection is up, without waiting" (2)
 
     def free_resources(self, error: OSError) -> bool:
-        """Evict a connection: the system has no descriptor or memory. Return whether there was one."""
+        """Log why no connection can be accepted, and evict one if the system lacks descriptors or memory.
+
+        Returns:
+            Whether one was evicted.
+        """
         log_event(
             "cannot accept connections",
             logging.WARNING,
             collapse="resources",
             error=error.strerror or str(error),
         )
-        return self._admission.evict()
+        return error.errno in _OUT_OF_RESOURCES and self._admission.evict()
 
     def _refuse_header(self, balancer: SystemAddress, detail: str) -> None:
         address = peer_address(balancer, self._ipv6_prefix)

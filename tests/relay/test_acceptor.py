@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import Optional
 
 from offset_common.relay.acceptor import Acceptor
 from offset_common.relay.close_reason import CloseReason
@@ -19,7 +20,7 @@ class Listening:
         self._sock = socket.create_server(("127.0.0.1", 0))
         self._sock.setblocking(False)
         self.address = self._sock.getsockname()
-        self.refuses = False
+        self.error: Optional[OSError] = None
         self.tries = 0
 
     def fileno(self) -> int:
@@ -27,8 +28,8 @@ class Listening:
 
     def accept(self) -> object:
         self.tries += 1
-        if self.refuses:
-            raise OSError(errno.EMFILE, "Too many open files")
+        if self.error is not None:
+            raise self.error
         return self._sock.accept()
 
     def close(self) -> None:
@@ -66,15 +67,31 @@ class Listener:
 def test_out_of_descriptors_pauses_and_evicts(harness: Harness) -> None:
     listener = Listener(harness)
     silent = Caller(harness)
-    listener.sock.refuses = True
+    listener.sock.error = OSError(errno.EMFILE, "Too many open files")
     listener.connect(1)
     assert harness.reason_of(silent.connection) is CloseReason.EVICTED
     assert [line for line in harness.log.lines if "cannot accept" in line and "Too many open files" in line]
     harness.run_rounds(20)
     assert listener.sock.tries == 2, "accepting did not pause"
-    listener.sock.refuses = False
+    listener.sock.error = None
     harness.advance(0.6)
     harness.run_until(lambda: len(harness.relay.admission) == 1)
+    silent.sock.close()
+    listener.close()
+
+
+def test_system_that_forbids_accepting_keeps_no_loop_busy(harness: Harness) -> None:
+    listener = Listener(harness)
+    silent = Caller(harness)
+    listener.sock.error = PermissionError(errno.EACCES, "Permission denied")
+    listener.connect(1)
+    harness.run_rounds(20)
+    assert listener.sock.tries == 1, "accepting did not pause"
+    assert [line for line in harness.log.lines if "cannot accept" in line and "Permission denied" in line]
+    assert not silent.connection.closed
+    listener.sock.error = None
+    harness.advance(0.6)
+    harness.run_until(lambda: len(harness.relay.admission) == 2)
     silent.sock.close()
     listener.close()
 
