@@ -94,7 +94,10 @@ class Source:
         if response.status // 100 == 3 and response.headers["Location"]:
             raise ServiceError(f"{self.url} leads to {response.headers['Location']}; give that address")
         if response.status != http.client.OK:
-            text = body[:200].decode("utf-8", "replace").strip() or response.reason
+            # The relay's errors are plain text; those of other servers are often pages.
+            text = body[:200].decode("utf-8", "replace").strip()
+            if not text or text.startswith("<"):
+                text = response.reason
             raise ServiceError(f"{self.url} answers {response.status}: {text}")
         try:
             status = json.loads(body)

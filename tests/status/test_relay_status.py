@@ -216,8 +216,11 @@ def test_a_redirection_is_reported_with_its_target(target: str, capsys: pytest.C
     assert done == (1, "", f"stmgr: {url} leads to {target}; give that address\n")
 
 
-def test_an_error_answer_without_a_text_has_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    with server(lambda _: (502, b"")) as url:
+@pytest.mark.parametrize("body", [b"", b"\r\n<html>\r\n<head><title>502 Bad Gateway</title></head>"])
+def test_an_error_answer_without_a_text_has_its_reason(
+    body: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with server(lambda _: (502, body)) as url:
         done = run(url, capsys)
     assert done == (1, "", f"stmgr: {url} answers 502: Bad Gateway\n")
 
