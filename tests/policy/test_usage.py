@@ -64,6 +64,13 @@ def test_volumes_add_up(path):
     assert UsageFile(path).load(MAY) == {TOTAL: Volume(15, 15), ALICE: Volume(10, 0), BOB: Volume(0, 5)}
 
 
+def test_a_change_is_saved_whole_or_not_at_all(path):
+    file = UsageFile(path)
+    with pytest.raises(OverflowError):
+        file.add(MAY, {ALICE: Volume(1, 1), BOB: Volume(2**70, 0)})
+    assert file.load(MAY) == {}
+
+
 def test_a_disk_full_at_the_creation_does_no_lasting_damage(path):
     least = f"""
 from offset_common.policy.usage import UsageFile
