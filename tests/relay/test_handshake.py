@@ -11,6 +11,7 @@ from typing import Callable, Optional
 import pytest
 
 from offset_common.channel.connection import VERSION_FRAME, Connection
+from offset_common.constants import HANDSHAKE_TIMEOUT
 from offset_common.errors import ServiceError
 from offset_common.identity import Identity
 from offset_common.relay.admission import Admission
@@ -23,7 +24,7 @@ from offset_common.relay.limits import Limits
 from offset_common.relay.log import RelayLog
 from offset_common.relay.server import Relay
 from offset_common.relay.sockets import set_timeouts
-from tests.relay.harness import Harness, TestPeer
+from tests.relay.harness import LATE, Harness, TestPeer
 from tests.support.process import PATIENCE, wait_until
 
 Done = Callable[[HandshakeJob], None]
@@ -150,6 +151,20 @@ def test_drain_leaves_a_socket_to_the_thread_that_has_it(
     assert jobs[0].sock.fileno() >= 0
     jobs[0].done(jobs[0])
     assert harness.reason_of(caller.connection) is CloseReason.SHUTDOWN
+
+
+def test_deadline_leaves_a_socket_to_the_thread_that_has_it(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = hold_jobs(monkeypatch)
+    caller = Caller(harness)
+    caller.step()
+    harness.run_until(lambda: bool(jobs))
+    harness.advance(HANDSHAKE_TIMEOUT + LATE)
+    assert jobs[0].sock.fileno() >= 0
+    jobs[0].done(jobs[0])
+    harness.advance(LATE)
+    assert harness.reason_of(caller.connection) is CloseReason.HANDSHAKE_TIMEOUT
 
 
 def test_traffic_of_the_handshake_is_counted(harness: Harness) -> None:
