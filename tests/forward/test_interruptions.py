@@ -50,19 +50,6 @@ def restart(relay: RelayProcess, start_relay: StartRelay) -> None:
     start_relay(address=f"{LOCALHOST}:{relay.port}", identity=relay.identity)
 
 
-def test_open_connection_survives_a_relay_restart(lone_setting: LoneSetting, start_relay: StartRelay) -> None:
-    setting, relay = lone_setting
-    with server(echo) as target, reach(setting.both(target)) as sock:
-        assert exchange(sock, b"before") == b"before"
-        relay.stop(signal.SIGKILL)
-        setting.programs[0].wait_for_line("^not reachable: .*; trying again in ")
-        setting.programs[1].wait_for_line("^not connected: .*; trying again$")
-        sock.sendall(b"during")
-        restart(relay, start_relay)
-        assert read_exactly(sock, 6) == b"during"
-        assert exchange(sock, b"after") == b"after"
-
-
 def test_no_byte_is_lost_or_doubled_by_an_interruption(
     lone_setting: LoneSetting, start_relay: StartRelay
 ) -> None:
