@@ -63,6 +63,9 @@ class Acceptor:
                 if not self._failed(error):
                     self._pause(self._loop.now + ACCEPT_PAUSE)
                 return
+            if not address:  # macOS has none for a peer that is already gone
+                sock.close()
+                continue
             self._allowed -= 1.0
             self._accepted(sock, address)
 

@@ -121,6 +121,18 @@ def test_error_of_one_connection_stops_nothing(harness: Harness) -> None:
     listener.close()
 
 
+def test_peer_without_an_address_is_closed(harness: Harness) -> None:
+    listener = Listener(harness)
+    accept = listener.sock.accept
+    gone = socket.socket()
+    accepted = [(gone, None)]
+    listener.sock.accept = lambda: accepted.pop() if accepted else accept()  # type: ignore[method-assign]
+    listener.connect(1)
+    harness.run_until(lambda: len(harness.relay.admission) == 1)
+    assert gone.fileno() == -1
+    listener.close()
+
+
 def test_slow_newcomer_keeps_its_place_during_a_flood() -> None:
     with running(Limits(connections=20, handshake_threads=2)) as harness:
         slow = Caller(harness, "2.2.2.2")
