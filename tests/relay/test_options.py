@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
+import socket
 from unittest.mock import Mock
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import strelay
 from offset_common.command_line import parse
 from offset_common.commands import descriptors, relay_options
+from offset_common.errors import UsageError
 from offset_common.relay.limits import KIB, MIB, Limits
 
 COUNTS = {
@@ -100,6 +103,14 @@ def test_sandbox_that_forbids_questions_gets_the_usual_values(monkeypatch: pytes
     monkeypatch.setattr(os, "sched_getaffinity", forbidden)
     assert descriptors.raise_descriptor_limit() == 1024
     assert relay_options.available_cores() == (os.cpu_count() or 1)
+
+
+def test_system_without_datagram_channels_has_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    unsupported = Mock(side_effect=OSError(errno.EPROTONOSUPPORT, "Protocol not supported"))  # macOS
+    monkeypatch.setattr(socket, "socketpair", unsupported)
+    assert relay_options.read_workers({"--workers": "auto"}) == 1
+    with pytest.raises(UsageError, match="--workers 2 is not possible on this system; use --workers 1"):
+        relay_options.read_workers({"--workers": "2"})
 
 
 def test_automatic_workers_are_at_most_as_many_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
