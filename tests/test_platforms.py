@@ -38,10 +38,15 @@ for module, names in UNIX.items():
             delattr(module, name)
 """
 MAC = """
-import os, socket, sys
-for module, name in ((socket, "SOCK_SEQPACKET"), (os, "sched_getaffinity")):
-    if hasattr(module, name):
-        delattr(module, name)
+import errno, os, socket, sys
+if hasattr(os, "sched_getaffinity"):
+    del os.sched_getaffinity
+make_pair = socket.socketpair
+def socketpair(family=socket.AF_UNIX, type=socket.SOCK_STREAM, proto=0):
+    if type == socket.SOCK_SEQPACKET:
+        raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+    return make_pair(family, type, proto)
+socket.socketpair = socketpair
 """
 RUN_SCRIPT = "\nimport runpy\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
 
@@ -137,3 +142,9 @@ def test_no_struct_format_depends_on_the_machine():
         formats = [re.sub(r"\{.*?\}", "", text) for text in written]
         native = [text for text in formats if re.fullmatch(r"@?[\dxcbB?hHiIlLqQnNefdspP]+", text)]
         assert [text for text in native if set(text) & set("lLnNPqQ")] == [], path
+
+
+def test_relay_needs_no_ctypes():
+    without_libffi = "import sys\nsys.modules['ctypes'] = None"
+    line = ["--idfile", FILES / "relay.ident", "--laddr", "127.0.0.1:0", "--check"]
+    assert run_on(without_libffi, "strelay.py", *line) == (0, "the configuration is valid\n", "")

@@ -13,7 +13,6 @@ IEEE/ACM Transactions on Networking, 1998.
 
 from __future__ import annotations
 
-import ctypes
 import math
 from typing import Callable, Optional
 from weakref import WeakValueDictionary
@@ -194,6 +193,8 @@ def return_large_blocks() -> None:
     only glibc has this call.
     """
     try:
+        import ctypes  # a Python that was built without libffi has none
+
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
-    except (AttributeError, OSError):
+    except (ImportError, AttributeError, OSError):
         pass
