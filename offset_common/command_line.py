@@ -122,6 +122,13 @@ def run(program: str, function: Callable[[], Optional[int]]) -> int:
         where = f"{error.filename}: " if error.filename is not None else ""
         report(program, OperatorError(where + os_error_sentence(error)))
         return STATUS_FAILED
+    except ModuleNotFoundError as error:
+        # Python is built without some modules, such as _sqlite3, if the libraries that they need are missing.
+        if error.name is None or error.name.startswith(__package__):
+            raise
+        advice = "use one that was built with it, such as Debian's python3"
+        report(program, OperatorError(f"this Python has no module {error.name}; {advice}"))
+        return STATUS_FAILED
     except MemoryError:
         _drop_stdout()
         report(program, OperatorError(os_error_sentence(OSError(errno.ENOMEM, ""))))

@@ -148,6 +148,12 @@ def raising(error: BaseException):
             "prog: the device failed (input/output error); check the disk or the terminal\n",
         ),
         (OSError(28, "x", "/a/b"), 1, "prog: /a/b: the disk is full; free some space and try again\n"),
+        (
+            ModuleNotFoundError("No module named '_sqlite3'", name="_sqlite3"),
+            1,
+            "prog: this Python has no module _sqlite3; use one that was built with it, such as Debian's"
+            " python3\n",
+        ),
         (MemoryError(), 1, "prog: the system has too little memory; close some programs\n"),
         (KeyboardInterrupt(), 130, ""),
         (SystemExit(), 0, ""),
@@ -166,9 +172,18 @@ def test_a_returned_status_is_the_exit_status(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_bug_is_not_hidden():
-    with pytest.raises(ZeroDivisionError):
-        run("prog", raising(ZeroDivisionError()))
+@pytest.mark.parametrize(
+    "bug",
+    [
+        ZeroDivisionError(),
+        ModuleNotFoundError("No module named 'offset_common.lost'", name="offset_common.lost"),
+        ImportError("cannot import name 'lost'", name="offset_common"),
+    ],
+    ids=repr,
+)
+def test_a_bug_is_not_hidden(bug):
+    with pytest.raises(type(bug)):
+        run("prog", raising(bug))
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "bell\a", "lone\udcff", "\u2028"])
