@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from typing import Optional
 
 from offset_common.relay.buffer_pool import Account
 from offset_common.relay.limits import KIB
@@ -25,7 +24,7 @@ class OutputBuffer:
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._buffer: Optional[bytearray] = None
+        self._buffer = bytearray()
         self.size = 0  # bytes queued
         self.moved_at = 0.0  # seconds: when the socket last accepted output, or when output was first queued
 
@@ -36,8 +35,7 @@ class OutputBuffer:
 
     def append(self, data: Buffer, now: float) -> None:
         """Queue `data`."""
-        if self._buffer is None:
-            self._buffer = bytearray()
+        if not self.size:
             self.moved_at = now
         self._buffer += data
         self._count(len(data))
@@ -48,7 +46,6 @@ class OutputBuffer:
         Raises:
             OSError: the connection is lost.
         """
-        assert self._buffer is not None
         try:
             with memoryview(self._buffer) as view:
                 taken = sock.send(view, NO_WAIT)
@@ -57,18 +54,16 @@ class OutputBuffer:
         self._count(-taken)
         self.moved_at = now
         del self._buffer[:taken]  # copies what is left only when half of it is gone
-        if not self._buffer:
-            self._buffer = None
         return taken
 
     def content(self) -> bytes:
         """Return the queued bytes."""
-        return b"" if self._buffer is None else bytes(self._buffer)
+        return bytes(self._buffer)
 
     def clear(self) -> None:
         """Discard the queued bytes."""
         self._count(-self.size)
-        self._buffer = None
+        self._buffer.clear()
 
     def _count(self, change: int) -> None:
         self.size += change
