@@ -14,7 +14,6 @@ from typing import Callable, Optional, Protocol
 from offset_common.channel.forwarder import Forwarder
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import ConnectionSession, SocketConnection
-from offset_common.relay.event_loop import READ
 from offset_common.relay.input_buffer import OWN_BUFFER_FROM, RECEIVE_BUFFER_SIZE
 from offset_common.relay.lifecycle import Event, State
 from offset_common.relay.limits import KIB, LARGE_READ, LIGHT_FRAME, SMALL_READ
@@ -82,13 +81,6 @@ class Tunnel(ConnectionSession):
         self._forwarder = forwarder
         self._sink: Optional[SocketConnection] = sink  # None once one end has ended
         self._frame_size = FIRST_FRAME_SIZE  # bytes, the average of the last turn
-
-    def start(self) -> None:
-        """Start forwarding, beginning with the input that was read before."""
-        connection = self.connection
-        if not connection.closed:
-            connection.resume_reading()
-            connection.loop.request_turn(connection, READ)
 
     def on_readable(self) -> None:
         """Read and forward."""
@@ -231,10 +223,10 @@ class Tunnels:
     def make_tunnel(self, pending: PendingConnect, acceptor: SocketConnection) -> None:
         """Forward between a pending connect and its acceptor, the early data first."""
         for end in self.prepare(pending, acceptor):
-            end.start()
+            end.connection.resume_reading()
 
     def prepare(self, pending: PendingConnect, acceptor: SocketConnection) -> tuple[Tunnel, Tunnel]:
-        """Make the two ends of a tunnel, and send the early data to the acceptor; `start` must follow."""
+        """Make the two ends of a tunnel, and send the early data to the acceptor; reading may be paused."""
         connect, accept = self.make_ends(pending.connection, acceptor)
         early = pending.take_early_data()
         pending.connection.change_session(Event.ACCEPTED, connect)
@@ -246,7 +238,7 @@ class Tunnels:
         return connect, accept
 
     def make_ends(self, connect: SocketConnection, accept: SocketConnection) -> tuple[Tunnel, Tunnel]:
-        """Make the two ends of a tunnel; `start` must follow."""
+        """Make the two ends of a tunnel."""
         return (
             Tunnel(connect, accept, self._forwarder, self._make_meter(connect, accept)),
             Tunnel(accept, connect, self._forwarder, self._make_meter(accept, connect)),

@@ -77,7 +77,7 @@ class WorkerPool:
         taker = next((worker for worker in workers if worker.take(connections, numbers)), None)
         for end, connection, number in zip(ends, connections, numbers):
             if taker is None:
-                end.start()
+                connection.resume_reading()
             else:
                 connection.release()
                 connection.change_session(Event.MOVE, RemoteTunnel(connection, taker, number, end.meter))

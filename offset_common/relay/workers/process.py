@@ -101,8 +101,6 @@ class Worker:
             return
         for connection, tunnel in zip(connections, tunnels):
             connection.start(tunnel)
-        for tunnel in tunnels:
-            tunnel.start()
 
     def _restore_pair(self, connections: list[SocketConnection], ends: list[End]) -> tuple[Tunnel, Tunnel]:
         for connection, end in zip(connections, ends):
