@@ -72,7 +72,7 @@ class HostLinks:
         """Start a connection from another host."""
         connection = self._enter(sock, address, _ignore)
         self._evictable[connection] = None
-        connection.call(self._start, connection, established, None, VERSION_FRAME)
+        connection.call(self._start, connection, established, None)
 
     def dial(
         self, host: Host, address: PeerAddress, established: Established, failed: Callable[[str], None]
@@ -95,7 +95,7 @@ class HostLinks:
             connection = self._enter(sock, address, failed)
             opened.append(connection)
             self._dialed[connection] = host.id
-            connection.call(self._start, connection, established, protocol, protocol.data_to_send())
+            connection.call(self._start, connection, established, protocol)
 
         dial = Dial(self._env.loop, host.address, self._limits.socket_buffer, connected, failed)
 
@@ -128,19 +128,17 @@ class HostLinks:
         return connection
 
     def _start(
-        self,
-        connection: SocketConnection,
-        established: Established,
-        protocol: Optional[Connection],
-        first: bytes,
+        self, connection: SocketConnection, established: Established, protocol: Optional[Connection]
     ) -> None:
+        """Start the handshake; `protocol` is its state if this host has connected."""
+
         def finished(connection: SocketConnection) -> None:
             self._open[connection] = _ignore
             self._evictable.pop(connection, None)
             established(connection)
 
         connection.start(AwaitingHandshake(connection, self._pool, self._protect, finished, protocol))
-        connection.write(first)
+        connection.write(VERSION_FRAME if protocol is None else protocol.data_to_send())
 
     def _protect(self, connection: SocketConnection, in_pool: bool) -> None:
         """Protect `connection` from eviction while the handshake pool has it, or stop protecting it."""
@@ -150,7 +148,12 @@ class HostLinks:
             self._evictable[connection] = None
 
     def _closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:
-        failed = self._forget(connection)
+        failed = self._open.pop(connection, _ignore)
+        self._evictable.pop(connection, None)
+        host = self._dialed.pop(connection, None)
+        if host is not None:
+            before = self._ended_traffic.get(host, Traffic(0, 0))
+            self._ended_traffic[host] = before.plus(connection.received, connection.sent)
         if connection.session.state in (State.HANDSHAKE, State.AWAITING_INIT) and reason not in _NORMAL:
             log_event(
                 "host connection failed",
@@ -162,14 +165,6 @@ class HostLinks:
                 detail=detail or None,
             )
         failed(f"{reason.value}: {detail}" if detail else reason.value)
-
-    def _forget(self, connection: SocketConnection) -> Callable[[str], None]:
-        host = self._dialed.pop(connection, None)
-        if host is not None:
-            before = self._ended_traffic.get(host, Traffic(0, 0))
-            self._ended_traffic[host] = before.plus(connection.received, connection.sent)
-        self._evictable.pop(connection, None)
-        return self._open.pop(connection, _ignore)
 
 
 # A host breaks off a connection whose peer has left.

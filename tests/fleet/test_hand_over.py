@@ -124,8 +124,10 @@ def other() -> Iterator[OtherHost]:
 
 
 @pytest.fixture
-def host(harness: Harness, other: OtherHost) -> FleetHost:
-    return FleetHost(harness, other.entry)
+def host(harness: Harness, other: OtherHost) -> Iterator[FleetHost]:
+    host = FleetHost(harness, other.entry)
+    yield host
+    host.close()
 
 
 @pytest.fixture
