@@ -361,6 +361,9 @@ class SocketConnection(WatchedSocket):
             return
         next_state(self.session.state, Event.CLOSE)
         self.closed = True
+        ends_gracefully = self._end_reason is not None and reason is CloseReason.PEER_CLOSED
+        if not ends_gracefully and reason is not CloseReason.SHUTDOWN:
+            self.drop_unacknowledged()
         self.release()
         if self._end_reason is not None:
             if reason is not CloseReason.PEER_CLOSED:

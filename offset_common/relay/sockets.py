@@ -18,6 +18,7 @@ from offset_common.threads import start_thread
 NO_WAIT = socket.MSG_DONTWAIT
 BLOCKING_TIME = 0.005  # seconds that a handshake thread waits for a peer
 RESOLVER_CHECK_INTERVAL = 0.1  # seconds
+RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: closing resets the connection
 
 # A 32-bit system with 64-bit times has a different option number and struct timeval.
 _TIMEVAL = "=qq" if socket.SO_RCVTIMEO == 66 else "ll"

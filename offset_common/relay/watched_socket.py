@@ -10,7 +10,8 @@ import sys
 import termios
 
 from offset_common.relay.event_loop import READ, EventLoop, ReadyEntry
-from offset_common.relay.sockets import NO_WAIT
+from offset_common.relay.limits import SMALL_READ
+from offset_common.relay.sockets import NO_WAIT, RESET
 
 SMALL_INPUT = 512  # bytes: a frame with a small message and its padding
 
@@ -106,7 +107,7 @@ class WatchedSocket(ReadyEntry):
 
     def count_unread(self) -> int:
         """Return how many bytes have arrived that are not read."""
-        return int.from_bytes(fcntl.ioctl(self.sock, termios.FIONREAD, bytes(_INT_SIZE)), sys.byteorder)
+        return self._count(termios.FIONREAD)
 
     def has_much_input(self) -> bool:
         """Return whether more has arrived than a small message."""
@@ -128,12 +129,20 @@ class WatchedSocket(ReadyEntry):
         """Return the bytes of memory that the system's buffer for output may take."""
         return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
-    def has_unacknowledged_data(self) -> bool:
-        """Return whether the peer's system has not acknowledged all that was written."""
+    def count_unacknowledged(self) -> int:
+        """Return how many bytes were written that the peer's system has not acknowledged."""
         try:
-            return any(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(_INT_SIZE)))
-        except OSError:
-            return False  # a system that cannot report it
+            return self._count(termios.TIOCOUTQ)
+        except (OSError, ValueError):
+            return 0  # a system that cannot report it, or a socket that is already closed
+
+    def drop_unacknowledged(self) -> None:
+        """Make closing the socket drop these bytes, and reset the connection, if they are many.
+
+        Otherwise the system would keep them for minutes, beyond all limits on connections.
+        """
+        if self.count_unacknowledged() > SMALL_READ:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def shut_down_writing(self) -> None:
         """Close the sending direction of the connection.
@@ -142,6 +151,9 @@ class WatchedSocket(ReadyEntry):
             OSError: the connection is lost.
         """
         self.sock.shutdown(socket.SHUT_WR)
+
+    def _count(self, request: int) -> int:
+        return int.from_bytes(fcntl.ioctl(self.sock, request, bytes(_INT_SIZE)), sys.byteorder)
 
     def _polls(self, event: int) -> bool:
         poller = select.poll()

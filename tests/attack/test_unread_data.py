@@ -9,6 +9,8 @@ import pytest
 
 from tests.attack import ATTACKER, BYSTANDER
 from tests.attack.harness import KIB, MIB, Attack, kernel_memory
+from tests.support.encoding import frame
+from tests.support.process import wait_until
 from tests.support.swarm import Swarm
 from tests.support.swarm_peer import SwarmPeer
 
@@ -76,4 +78,21 @@ def test_kernel_buffers_of_a_tunnel_are_bounded(attack: Attack) -> None:
     per_tunnel = kernel_memory(attack.relay.port) / len(pairs)
     print(f"\n  {per_tunnel / MIB:.2f} MiB of the kernel's memory for one unread tunnel")
     assert 0 < per_tunnel <= MAX_KERNEL_MEMORY
+    attack.check()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ss") is None, reason="needs ss, of the system's package iproute2")
+def test_closed_connections_leave_nothing_in_the_kernel(attack: Attack) -> None:
+    swarm = attack.swarm(receive_buffer=4096)
+    pairs = push_unread(swarm, 50, 30 * KIB, ATTACKER, 50 * 300 * KIB)
+    swarm.run_for(2.0)
+    assert kernel_memory(attack.relay.port) > len(pairs) * 100 * KIB
+    for near, far in pairs:
+        near.discard_unsent()
+        far.send_bytes(frame(bytes(40)))
+    assert swarm.all_end([near for near, _ in pairs])
+    wait_until(
+        lambda: kernel_memory(attack.relay.port) < len(pairs) * 100 * KIB, "the kernel's memory to be freed"
+    )
     attack.check()

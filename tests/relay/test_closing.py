@@ -40,6 +40,7 @@ def test_half_closed_peer_gets_pending_output(harness: Harness) -> None:
     harness.advance(IDLE + LATE)
     assert near.state is State.FLUSHING, "it cannot show that it is alive, but it may be reading"
     assert len(near.wait_for_end()) == 8
+    harness.advance(LINGER + LATE)
     assert harness.reason_of(near.connection) is CloseReason.PEER_CLOSED
     assert far.wait_for_end() == []
 
@@ -76,9 +77,20 @@ def unacknowledged(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Make sent data appear unacknowledged until the list is empty."""
     answers = [True]
     monkeypatch.setattr(
-        "offset_common.relay.connection.SocketConnection.has_unacknowledged_data", lambda _: bool(answers)
+        "offset_common.relay.connection.SocketConnection.count_unacknowledged", lambda _: int(bool(answers))
     )
     return answers
+
+
+def test_half_closed_peer_that_does_not_read_keeps_its_place(harness: Harness) -> None:
+    _, far = ended_tunnel(harness, 100_000)
+    far.sock.shutdown(socket.SHUT_WR)
+    for _ in range(3):
+        harness.advance(LINGER + LATE)
+        assert far.state is State.LINGERING, "the system keeps 100 KB for it"
+    assert sum(map(len, far.wait_for_end())) == 100_000
+    harness.advance(LINGER + LATE)
+    assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
 
 
 def test_lingering_is_extended_while_data_is_in_transit(harness: Harness, unacknowledged: list[bool]) -> None:

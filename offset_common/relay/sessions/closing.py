@@ -12,7 +12,7 @@ import math
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.lifecycle import Event, State
-from offset_common.relay.limits import KIB
+from offset_common.relay.limits import KIB, SMALL_READ
 
 DISCARDED_IN_TURN = 64 * KIB  # bytes: a peer that keeps sending must not delay others
 
@@ -51,15 +51,15 @@ class Flushing(_Closing):
     def on_output_sent(self) -> None:
         """Close the sending direction, and wait until the peer closes the other."""
         connection = self.connection
-        if self._peer_ended:
-            connection.close(CloseReason.PEER_CLOSED)
-            return
         try:
             connection.shut_down_writing()
         except OSError as error:
             connection.fail(error)
             return
-        connection.change_session(Event.OUTPUT_SENT, Lingering(connection))
+        lingering = Lingering(connection)
+        connection.change_session(Event.OUTPUT_SENT, lingering)
+        if self._peer_ended:
+            lingering.on_peer_end()
 
 
 class Lingering(_Closing):
@@ -76,13 +76,21 @@ class Lingering(_Closing):
     def on_readable(self) -> None:
         """Discard input until the peer closes."""
         if not self.connection.discard_input(DISCARDED_IN_TURN):
-            self.connection.close(CloseReason.PEER_CLOSED)
+            self.on_peer_end()
+
+    def on_peer_end(self) -> None:
+        """Close; but if much is not acknowledged, at the deadline: the peer may still be reading."""
+        connection = self.connection
+        if connection.count_unacknowledged() > SMALL_READ:
+            connection.pause_reading()
+        else:
+            connection.close(CloseReason.PEER_CLOSED)
 
     def on_deadline(self) -> None:
         """Close, unless the peer's system is still acknowledging data."""
         connection = self.connection
         late = connection.loop.now - self._since >= connection.env.stall
-        if not late and connection.has_unacknowledged_data():
+        if not late and connection.count_unacknowledged():
             connection.extend_deadline()
         else:
             super().on_deadline()
