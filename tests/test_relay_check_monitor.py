@@ -118,6 +118,19 @@ def test_check_of_a_relay_with_an_access_file_mentions_it(
     assert advice in capsys.readouterr().out
 
 
+def test_check_of_a_relay_without_quota_mentions_it(
+    start_relay: StartRelay, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    relay = start_relay("--quota", "1k")
+    ticket = tmp_path / "a.relay"
+    relay.ticket.save(ticket)
+    stmgr.main(["relay-check", str(ticket), "--quick"])  # uses it up
+    relay.wait_for_line("^warning: the monthly quota is used up")
+    capsys.readouterr()
+    assert stmgr.main(["relay-check", str(ticket), "--timeout", "3"]) == 1
+    assert "the relay's monthly quota is used up" in capsys.readouterr().out
+
+
 def test_identity_of_the_relay_itself_is_refused(
     ticket_file: str, relay: RelayProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,15 +156,16 @@ _ADVICE = {
     ),
     Cause.ENDED: (
         "the relay closed the connection: its log has a line with the reason. It may be at its connection"
-        " limit, in total or for this address, or stopping; or a proxy in between closes connections;"
-        " or it has an access file that does not allow the keys of this check: give an allowed one with"
-        " --idfile"
+        " limit, in total or for this address, or stopping; or its monthly quota is used up; or a proxy in"
+        " between closes connections; or it has an access file that does not allow the keys of this check:"
+        " give an allowed one with --idfile"
     ),
     Cause.NOT_ANNOUNCED: (
         "listening and connecting both work, but not together: check whether the name leads to more than"
         " one relay, for example through a load balancer. Hosts behind one name must be a fleet"
-        " (docs/fleet.md), and each of them must reach the directory and all other hosts. Or the relay has an"
-        " access file that does not allow the keys of this check: give an allowed one with --idfile"
+        " (docs/fleet.md), and each of them must reach the directory and all other hosts. Or the relay's"
+        " monthly quota is used up: its log says so. Or it has an access file that does not allow the keys of"
+        " this check: give an allowed one with --idfile"
     ),
     Cause.NO_MESSAGE: (
         "the tunnel exists but no data passes: check the relay's log and the load of its machine"
