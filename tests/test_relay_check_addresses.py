@@ -65,6 +65,13 @@ def test_name_that_leads_to_this_machine_is_pointed_out(both: RelayProcess, chec
     )
 
 
+def test_name_that_a_filter_blocks_is_pointed_out(both: RelayProcess, check: Check) -> None:
+    _, out = check(both, ["0.0.0.0"])
+    assert re.search(
+        r"ok  name lookup .*  0\.0\.0\.0: a filter, such as an ad blocker, answers so for a name", out
+    )
+
+
 def test_relay_works_if_all_its_addresses_do(both: RelayProcess, check: Check) -> None:
     status, out = check(both, ["127.0.0.1", "127.0.0.2"])
     assert status == 0

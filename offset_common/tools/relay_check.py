@@ -54,6 +54,8 @@ INTERRUPTED_CLOSE_TIMEOUT = 0.3  # seconds, after Ctrl-C
 THERE = b"hello from the connector"
 BACK = b"hello to you from the listener"
 OWN_NAME = ": this machine itself; check from another one, too"
+BLOCKED = ": a filter, such as an ad blocker, answers so for a name that it blocks; allow the name there"
+NO_ADDRESSES = frozenset({"0.0.0.0", "::"})  # connections to them lead to this machine itself
 
 
 class StepDone(NamedTuple):
@@ -170,8 +172,8 @@ class RelayCheck:
         with self._step("name lookup") as add_detail:
             found = find_addresses(self.ticket.address, Deadline(self._timeout))
             hosts = list(dict.fromkeys(str(each.sockaddr[0]) for each in found))
-            own = names_this_host(self.ticket.address.host, hosts)
-            add_detail(", ".join(hosts) + (OWN_NAME if own else ""))
+            remark = OWN_NAME if names_this_host(self.ticket.address.host, hosts) else ""
+            add_detail(", ".join(hosts) + (BLOCKED if NO_ADDRESSES.issuperset(hosts) else remark))
         if len(set(found)) == 1:
             return found
         with self._step("addresses") as add_detail:
