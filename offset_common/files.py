@@ -188,8 +188,8 @@ def _publish(temporary: Path, target: Path) -> None:
         return
     except FileExistsError:
         raise
-    except OSError:
-        pass  # the file system has no hard links
+    except (OSError, AttributeError):
+        pass  # the file system has no hard links, or the system, such as Android
     # Reserve the name with an empty file, then replace that file.
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE))
     try:

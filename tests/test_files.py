@@ -145,6 +145,15 @@ def test_a_file_system_without_fsync_has_the_file(number, tmp_path, monkeypatch)
     assert (tmp_path / "a").read_text() == "content"
 
 
+def test_a_system_without_hard_links_has_the_file(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "link")  # Android has none
+    write_new_file(tmp_path / "a", "content", private=True)
+    assert names(tmp_path) == ["a"]
+    with pytest.raises(FileError, match="already exists"):
+        write_new_file(tmp_path / "a", "other", private=True)
+    assert (tmp_path / "a").read_text() == "content"
+
+
 @pytest.mark.parametrize("where", ["fsync", "link"])
 def test_an_interrupted_write_leaves_no_file(where, tmp_path, monkeypatch):
     def interrupt(*_args):
