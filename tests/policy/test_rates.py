@@ -92,9 +92,10 @@ def test_short_tunnels_return_what_they_took_in_advance():
     assert simulation.rates._all.tokens == MB * BURST - 100 * 100
 
 
+@pytest.mark.parametrize("quota", [None, 10**9], ids=["a rate alone", "beside a quota"])
 @pytest.mark.parametrize("way", ["the peer closes", "the relay closes", "the other end closes"])
-def test_a_tunnel_that_ends_returns_its_tokens(way):
-    with running(make_policy=partial(Steering, options=PolicyOptions(rate=MB))) as harness:
+def test_a_tunnel_that_ends_returns_its_tokens(way, quota):
+    with running(make_policy=partial(Steering, options=PolicyOptions(rate=MB, quota=quota))) as harness:
         policy: Any = harness.relay._policy
         near, far = harness.tunnel()
         for _ in range(3):

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from offset_common.identity import Identity
 from offset_common.policy import volume as volume_module
 from offset_common.policy.steering import PolicyOptions, Steering
 from offset_common.policy.usage import TOTAL, UsageFile, Volume, Volumes
@@ -206,6 +207,14 @@ def test_a_restart_continues_the_month(today, tmp_path):
             if not count:
                 near.wait_for_end()
             end(near, far)
+
+
+def test_a_restart_continues_the_month_of_a_key(today, tmp_path):
+    path, identity = str(tmp_path / "usage.db"), Identity.generate()
+    UsageFile(path).add(MAY, {identity.public_key: Volume(3 * SIZE, 0)})
+    with relay_with(today, quota_per_key=2 * SIZE, usage=path) as harness:
+        refused = harness.admit(identity).request(InitRole.CONNECT, bytes(32))
+        assert harness.reason_of(refused.connection) is CloseReason.QUOTA_OF_KEY
 
 
 def test_a_relay_that_is_killed_loses_at_most_ten_seconds(today, tmp_path):
