@@ -64,13 +64,6 @@ def test_pycapnp_reads_the_input(encode, size, max_padding):
         assert len(message.rand_padding) <= max_padding
 
 
-def test_sealed_frames_hold_the_plaintexts_in_order():
-    plaintexts = encoding.make_plaintexts(encoding.encode_as_own, 64, 255)
-    frames = encoding.seal_frames(KEY, 0, plaintexts, len(plaintexts) + 3)
-    expected = [plaintext.encoded for plaintext in plaintexts + plaintexts[:3]]
-    assert open_frames(KEY, bytes(frames)) == expected
-
-
 @pytest.mark.parametrize("name", ["forward_in_place", "forward_plainly"])
 def test_floor_encrypts_every_plaintext_with_its_other_key(name):
     if name == "forward_in_place" and not hasattr(ChaCha20Poly1305, "encrypt_into"):

@@ -36,13 +36,6 @@ def test_the_help_has_the_name_that_started_it(name, tmp_path):
     assert "strelay.py" not in page.replace(name, "")
 
 
-def test_an_invalid_address_is_reported(capsys):
-    status, sentence = fail(*IDENTITY, "-l", "5001", capsys=capsys)
-    assert status == 2
-    assert sentence.startswith("strelay: --laddr: the address '5001' is only a port and has no host")
-    assert "write 0.0.0.0:5001 to listen on every IPv4 address" in sentence
-
-
 @pytest.mark.parametrize(
     ("line", "limits", "hint"),
     [
@@ -99,13 +92,6 @@ def test_status_needs_a_port_of_its_own(laddr, capsys):
         2,
         "strelay: --status: the port 9090 is that of --laddr; choose another port",
     )
-
-
-def test_a_ticket_is_not_an_identity(capsys):
-    line = ["-i", str(FILES / "relay.relay"), "-l", "127.0.0.1:0"]
-    status, sentence = fail(*line, capsys=capsys)
-    assert status == 1
-    assert "the file is a ticket of a relay, index server or node, not an identity" in sentence
 
 
 def test_the_program_runs_from_any_directory(tmp_path, monkeypatch):
