@@ -332,6 +332,23 @@ def test_refusal_is_reported_after_the_first_answer(server: ServerModel) -> None
     assert [type(event) for event in events] == [Present, Refused]
 
 
+@pytest.mark.parametrize("answer", [b"nonsense", [], RuntimeError("no")], ids=["text", "too short", "error"])
+def test_refused_claim_is_served_here_and_tried_again(
+    hosts: tuple[HostModel, HostModel], answer: object
+) -> None:
+    first, second = hosts
+    first.directory.claims.listen(KEY)
+    first.answer(first.requests())  # now it has its epoch
+    (claim,) = first.requests()
+    first.directory.answer(claim.number, [answer], first.server.now)
+    events = first.directory.take_events()
+    assert Claimed(KEY) in events and any(isinstance(event, Refused) for event in events)
+    assert first.requests() == []
+    first.wait(RETRY_INTERVAL)
+    found = second.find()
+    assert found.host is not None and found.host.id == first.id
+
+
 def test_unanswered_question_ends(hosts: tuple[HostModel, HostModel]) -> None:
     first, _ = hosts
     number = first.directory.find_home(KEY, first.server.now)

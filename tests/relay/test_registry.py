@@ -30,7 +30,6 @@ def connect(registry: R, pending: str, source: bytes, target: bytes, address: st
 
 
 def test_connects_at_once_respect_the_tunnel_limit(registry: R) -> None:
-    registry.change_limits(Limits(tunnels_per_key=2))
     registry.listen("listener", A)
     for number in range(4):
         connect(registry, f"connect {number}", B, A)
@@ -40,6 +39,12 @@ def test_connects_at_once_respect_the_tunnel_limit(registry: R) -> None:
         registry.remove_connect(pending)
         registry.add_tunnel_end(f"end {tunnels}", B)
     assert tunnels == 2
+
+
+def test_changed_limits_hold_for_the_next_connect(registry: R) -> None:
+    connect(registry, "first", B, A)
+    registry.change_limits(Limits(pending_per_key=1))
+    assert registry.connect("second", Connect(B, A, HERE)) is CloseReason.LIMIT_PENDING
 
 
 @pytest.mark.parametrize(
