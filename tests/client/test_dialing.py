@@ -71,6 +71,19 @@ def test_unknown_name_is_reported(monkeypatch):
         dial(ticket_for(1337, "relay.example"), Identity.generate())
 
 
+def test_python_without_ipv6_connects_by_ipv4(monkeypatch):
+    # What such a Python returns for an IPv6 address.
+    found: list[object] = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (10, bytes(24)))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with refused(
+        RelayUnreachable, Step.NAME, r"relay\.example has IPv6 addresses only, but this Python has no"
+    ):
+        dial(ticket_for(1337, "relay.example"), Identity.generate())
+    found.append((socket.AF_INET, socket.SOCK_STREAM, 6, "", (LOCALHOST, 1337)))
+    (usable,) = find_addresses(Address("relay.example", 1337), Deadline(PATIENCE))
+    assert usable.sockaddr == (LOCALHOST, 1337)
+
+
 def test_hanging_lookup_times_out(monkeypatch):
     release = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(PATIENCE) and [])

@@ -92,6 +92,18 @@ def test_name_listens_on_what_can_be_bound(
     assert "IPv6 is off" in line
 
 
+def test_python_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What such a Python returns for an IPv6 address.
+    found: list[Any] = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (10, bytes(24)))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(
+        ServiceError, match=r"relay\.example has IPv6 addresses only, but this Python has no IPv6"
+    ):
+        listen(Address("relay.example", 0))
+    found.append((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)))
+    assert listen(Address("localhost", 0)) == ["127.0.0.1"]
+
+
 def test_name_of_this_host_alone_is_reported(monkeypatch: pytest.MonkeyPatch, log: list[str]) -> None:
     # Debian has a line such as "127.0.1.1 relay.example.com" in /etc/hosts.
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))]
