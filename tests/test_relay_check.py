@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import re
 import select
 import socket
@@ -18,7 +20,7 @@ import pytest
 
 import stmgr
 from offset_common.address import Address
-from offset_common.client import Tunnel, start_tunnel
+from offset_common.client import Tunnel, dialing, start_tunnel
 from offset_common.errors import PeerError
 from offset_common.identity import Identity, encode_key
 from offset_common.tickets import RelayTicket
@@ -181,6 +183,16 @@ def test_a_closed_port_is_reported(check):
     port = free_port()
     failure = failure_of(check, ticket_for(port), "TCP connection", Cause.NOTHING_LISTENS)
     assert str(port) in failure["advice"]
+
+
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.EACCES, errno.EPERM])
+def test_a_firewall_that_rejects_is_a_possible_cause(number, check, monkeypatch):
+    def reject(*_: object) -> socket.socket:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(dialing, "connect_to_first", reject)
+    failure = failure_of(check, ticket_for(1337), "TCP connection", Cause.UNREACHABLE)
+    assert "whether a firewall here or there rejects connections to port 1337" in failure["advice"]
 
 
 def test_a_connection_that_is_reset_at_once_is_reported(check, monkeypatch):

@@ -131,14 +131,19 @@ _ADVICE = {
     Cause.NAME: "check the spelling of {host}, and whether this machine can resolve other names",
     Cause.NOTHING_LISTENS: (
         "the machine answers, but no program listens on port {port}: check that the relay is running, that"
-        " its --laddr has port {port}, and that a router in between forwards the port to the right machine"
+        " its --laddr has port {port}, that no firewall rejects it, and that a router in between forwards the"
+        " port to the right machine"
     ),
     Cause.NO_ANSWER: (
         "check that {host} is still the relay's address, that all firewalls in between allow TCP to port"
         " {port}, and that its router forwards the port. Many routers do not forward connections from their"
         " own network to their public address: in that case, run this check from another network"
     ),
-    Cause.UNREACHABLE: "check whether this machine has a route to {host} and can reach other hosts",
+    # The firewalls of some distributions answer as if there were no route.
+    Cause.UNREACHABLE: (
+        "check whether this machine has a route to {host} and can reach other hosts, and whether a firewall"
+        " here or there rejects connections to port {port}"
+    ),
     Cause.NOT_A_RELAY: (
         "another program, such as a web server, probably uses port {port}: compare it with the relay's"
         " --laddr. A relay that is at its connection limit for this machine can look the same"
