@@ -12,6 +12,8 @@ from offset_common.wire.frames import Buffer
 HIGH_WATER = 512 * KIB  # bytes of unread output at which the other end of a tunnel is paused
 LOW_WATER = 128 * KIB  # bytes of unread output at which it is resumed
 
+_EMPTY = bytearray()  # for all connections: most of them never have any
+
 
 class OutputBuffer:
     """The output of one connection that its socket did not accept.
@@ -24,7 +26,7 @@ class OutputBuffer:
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._buffer = bytearray()
+        self._buffer = _EMPTY
         self.size = 0  # bytes queued
         self.moved_at = 0.0  # seconds: when the socket last accepted output, or when output was first queued
 
@@ -37,6 +39,7 @@ class OutputBuffer:
         """Queue `data`."""
         if not self.size:
             self.moved_at = now
+            self._buffer = bytearray()
         self._buffer += data
         self._count(len(data))
 
@@ -63,7 +66,7 @@ class OutputBuffer:
     def clear(self) -> None:
         """Discard the queued bytes."""
         self._count(-self.size)
-        self._buffer.clear()
+        self._buffer = _EMPTY
 
     def _count(self, change: int) -> None:
         self.size += change
