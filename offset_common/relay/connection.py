@@ -336,8 +336,8 @@ class SocketConnection(WatchedSocket):
     #     release      only the socket and the memory: by `close`, or because a worker process has taken over
 
     def finish(self, reason: CloseReason) -> None:
-        """End the connection as its session does it; an error ends only this connection."""
-        if not self.closed:
+        """End the connection as its session does it, unless it is ending; an error ends only this one."""
+        if not self.closed and self._end_reason is None:
             self.call(self.session.finish, reason)
 
     def begin_close(self, reason: CloseReason, session: ConnectionSession) -> None:

@@ -17,16 +17,7 @@ from offset_common.relay.limits import KIB, SMALL_READ
 DISCARDED_IN_TURN = 64 * KIB  # bytes: a peer that keeps sending must not delay others
 
 
-class _Closing(ConnectionSession):
-    """The base of both sessions: the connection is already closing gracefully."""
-
-    __slots__ = ()
-
-    def finish(self, reason: CloseReason) -> None:
-        """Change nothing. A stop finishes both ends of a tunnel; the first already closes the second."""
-
-
-class Flushing(_Closing):
+class Flushing(ConnectionSession):
     """Sends the queued output, and discards input, which only proves that the peer is alive."""
 
     __slots__ = ("_peer_ended",)
@@ -62,7 +53,7 @@ class Flushing(_Closing):
             lingering.on_peer_end()
 
 
-class Lingering(_Closing):
+class Lingering(ConnectionSession):
     """Waits until the peer's system has received everything: closing earlier could reset the connection."""
 
     __slots__ = ("_since",)
