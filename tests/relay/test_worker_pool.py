@@ -383,6 +383,14 @@ def test_relay_whose_workers_cannot_be_started_leaves_nothing(system: System) ->
     loop.close()
 
 
+def test_missing_file_that_workers_need_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = EventLoop()
+    monkeypatch.setattr(os, "devnull", "/nowhere/null")  # a chroot without /dev
+    with pytest.raises(ServiceError, match=r"^cannot start 2 worker processes: /nowhere/null: No such file"):
+        WorkerPool(loop, Limits(), 2, Tunnels(), Policy().worker_program)
+    loop.close()
+
+
 def test_dead_worker_of_a_stopping_relay_stays_dead(front: Front, system: System) -> None:
     front.tunnel()
     front.tunnel()

@@ -45,8 +45,9 @@ class WorkerPool:
                 self.workers.append(WorkerHandle(loop, share, program))
         except OSError as error:
             self.stop()
+            where = f"{error.filename}: " if error.filename is not None else ""  # such as /dev/null
             raise ServiceError(
-                f"cannot start {count} worker processes: {error.strerror or error}; "
+                f"cannot start {count} worker processes: {where}{error.strerror or error}; "
                 "choose fewer with --workers, or raise the limits on open files and processes"
             ) from None
 
