@@ -103,11 +103,11 @@ def run(program: str, function: Callable[[], Optional[int]]) -> int:
         program: the name at the start of the error line.
         function: the main function; returns the exit status, or None for 0.
     """
-    fill_standard_descriptors()
-    if sys.stdout is None:  # it was closed
-        with redirect_stdout(os.fdopen(1, "w", closefd=False)):
-            return run(program, function)
     try:
+        fill_standard_descriptors()
+        if sys.stdout is None:  # it was closed
+            with redirect_stdout(os.fdopen(1, "w", closefd=False)):
+                return run(program, function)
         return _run_and_flush(function)
     except OperatorError as error:
         report(program, error)

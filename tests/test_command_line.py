@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import pytest
@@ -184,6 +185,18 @@ def test_a_returned_status_is_the_exit_status(capsys):
 def test_a_bug_is_not_hidden(bug):
     with pytest.raises(type(bug)):
         run("prog", raising(bug))
+
+
+def test_a_system_without_dev_null_is_reported(monkeypatch, capsys):
+    descriptor = os.dup(0)
+    os.close(0)  # as with <&-
+    try:
+        monkeypatch.setattr(os, "devnull", "/nowhere/null")
+        assert run("prog", lambda: 0) == 1
+    finally:
+        os.dup2(descriptor, 0)
+        os.close(descriptor)
+    assert capsys.readouterr() == ("", "prog: /nowhere/null: no such file or directory\n")
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "bell\a", "lone\udcff", "\u2028"])
