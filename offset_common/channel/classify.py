@@ -40,7 +40,6 @@ from offset_common.wire.packing import WORD_SIZE, max_unpacked_size, pack_word, 
 
 MAX_PADDING_KEPT = 768  # bytes; longer padding is trimmed, because sending it costs more than trimming it
 
-_MAX_USER_SCAN = 72 * 1024  # packed bytes; short user data with maximum padding fits
 _OUTER_ALLOWANCE = max_unpacked_size(0, data_fields=2)
 _INNER_ALLOWANCE = max_unpacked_size(0)
 _MAX_ONE_RUN = 2600  # packed bytes; 255 words and some padding never take more
@@ -110,8 +109,6 @@ def classify(packed: Packed, size: int) -> Optional[Content]:
 
 def find_short_user(packed: bytes) -> Optional[bytes]:
     """Return the user data of a ChannelMessage if it is short, such as a keepAlive; otherwise None."""
-    if len(packed) > _MAX_USER_SCAN:
-        return None
     try:
         _, user, length, _, _ = _walk(packed, len(packed))
         first = _first_bytes(packed, user, length)
