@@ -181,6 +181,14 @@ def test_connection_that_stopped_waiting_is_not_resumed() -> None:
     assert waiters.resume() == [1]
 
 
+def test_frame_passes_beside_the_same_one_at_its_sender() -> None:
+    pool = BufferPool(1)
+    source, sink = pool.open_account("source"), pool.open_account("sink")
+    source.add(FREE + 50_000)
+    assert sink.fits(FREE + 50_000, source)
+    assert not sink.fits(FREE + 50_000)
+
+
 def test_connection_may_wait_for_the_space_of_another() -> None:
     pool = BufferPool(100_000)
     source, sink, holder = (pool.open_account(each) for each in ("source", "sink", "holder"))

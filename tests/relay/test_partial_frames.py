@@ -76,7 +76,7 @@ def test_padded_early_message_waits_for_space(harness: Harness) -> None:
         near = harness.pending(listener)
         send_padded(near, b"early")
         harness.run_rounds()
-        assert pool.used == before
+        assert (pool.used, pool.waiting) == (before, 1)
         far = harness.admit(listener.identity).request(InitRole.ACCEPT, near.key)
         assert far.receive() == b"early"
 
