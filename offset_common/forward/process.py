@@ -27,6 +27,8 @@ def running_loop(display: Display) -> Iterator[EventLoop]:
     for number, handler in before.items():
         if handler != signal.SIG_IGN:  # as under nohup
             signal.signal(number, stop)
+    # A program that blocks signals passes that on to those that it starts.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     wakeup = signal.set_wakeup_fd(loop.wake_descriptor, warn_on_full_buffer=False)
     try:
         yield loop

@@ -46,6 +46,9 @@ class Signals:
             ignored = signal.getsignal(number) == signal.SIG_IGN
             if not (ignored and number in _KEPT_IGNORED):
                 signal.signal(number, self._receive)
+        if hasattr(signal, "pthread_sigmask"):
+            # A program that blocks signals passes that on to those that it starts.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
     def hold(self):
         # type: () -> None

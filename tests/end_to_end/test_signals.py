@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from offset_common.relay.signals import HANDLED
 from tests.support.node import Endpoint, Node, meet
 from tests.support.process import PATIENCE, ROOT, LoggedProcess, wait_until
 from tests.support.relay_log import parse_state
@@ -73,6 +74,16 @@ def test_signal_ends_the_start_in_order(tmp_path: Path, program: str, number: si
     with starting(tmp_path, program) as process:
         assert process.stop(number) == 0
     assert process.lines == ["paused", f"strelay: stopped by {number.name} before it was ready"]
+
+
+def test_signals_that_the_parent_blocked_are_handled(start_relay: StartRelay) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    try:
+        relay = start_relay()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    relay.state()
+    relay.stop_cleanly()
 
 
 @pytest.mark.parametrize("number", [*OTHER, signal.SIGPIPE])

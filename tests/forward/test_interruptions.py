@@ -277,3 +277,15 @@ def test_signal_ends_both_sides_without_a_relay(lone_setting: LoneSetting) -> No
     sharing.wait_for_line("trying again")
     program.wait_for_line("trying again")
     assert sharing.stop() == program.stop(signal.SIGINT) == 0
+
+
+def test_signal_that_the_parent_blocked_ends_it(lone_setting: LoneSetting) -> None:
+    setting, relay = lone_setting
+    relay.stop()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        sharing = setting.start_share("9")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    sharing.wait_for_line("trying again")
+    assert sharing.stop() == 0
