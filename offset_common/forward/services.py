@@ -94,9 +94,8 @@ def _connect_to_path(path: str) -> socket.socket:
             try:
                 sock.connect(path)
                 return sock
-            except (
-                BlockingIOError
-            ):  # too many connections wait for the server; with a timeout, none is queued
+            except BlockingIOError:
+                # Too many connections wait for the server. The system queues none of a socket with a timeout.
                 if not deadline.left():
                     raise
                 time.sleep(BUSY_INTERVAL)
