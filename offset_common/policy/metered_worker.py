@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import Optional
 
-from offset_common.policy.rates import EndRate, Rates
+from offset_common.policy.rates import SMALLEST_READ, EndRate, Rates
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.sessions.tunnel import Meter, Tunnels
@@ -37,9 +37,9 @@ class _EndMeter:
         self._number = number
         self._rate = rate
 
-    def allow(self, most: int) -> int:
-        """Return how many of `most` bytes may be read now."""
-        return self._rate.allow(most)
+    def allow(self, most: int, least: int = SMALLEST_READ) -> int:
+        """Return how many of `most` bytes may be read now, at least `least`."""
+        return self._rate.allow(most, least)
 
     def count(self, size: int) -> None:
         """Count bytes that were read."""

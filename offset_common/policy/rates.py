@@ -262,12 +262,16 @@ class EndRate:
         self._credit = float(SMALLEST_READ)  # bytes that it may read while light
         self._updated = clock()
 
-    def allow(self, most: int) -> int:
-        """Return how many of `most` bytes may be read now; if none, `resume` is called later."""
-        taken = self._taken
-        if taken >= most:
-            return most
-        return taken if taken >= SMALLEST_READ else self._take(most)
+    def allow(self, most: int, least: int = SMALLEST_READ) -> int:
+        """Return how many of `most` bytes may be read now, at least `least` (or `most`).
+
+        If none, `resume` is called later; what it has taken until then is kept.
+        """
+        while self._taken < min(most, least):
+            allowed = self._take(most)
+            if not allowed or self._taken < allowed:  # it must wait, or there is no rate
+                return allowed
+        return min(most, self._taken)
 
     def count(self, size: int) -> None:
         """Count bytes that were read."""

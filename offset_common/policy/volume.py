@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Callable, NamedTuple, Optional
 from weakref import WeakValueDictionary
 
-from offset_common.policy.rates import EndRate
+from offset_common.policy.rates import SMALLEST_READ, EndRate
 from offset_common.policy.usage import TOTAL, Volume, Volumes, month_of
 
 COLLECT_INTERVAL = 1.0  # seconds
@@ -262,9 +262,9 @@ class VolumeMeter:
         self._rate = rate
         self._counted = 0
 
-    def allow(self, most: int) -> int:
-        """Return how many of `most` bytes may be read now."""
-        return most if self._rate is None else self._rate.allow(most)
+    def allow(self, most: int, least: int = SMALLEST_READ) -> int:
+        """Return how many of `most` bytes may be read now, at least `least`."""
+        return most if self._rate is None else self._rate.allow(most, least)
 
     def count(self, size: int) -> None:
         """Count bytes that were read."""

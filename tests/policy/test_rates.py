@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from functools import partial
 from typing import Any
@@ -12,18 +13,21 @@ from offset_common.policy.rates import BURST, EndRate, Rates
 from offset_common.policy.steering import PolicyOptions, Steering
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.lifecycle import State
-from tests.relay.harness import running
+from tests.relay.harness import full_pool, running
 
 MB = 1_000_000
 ALICE, BOB, CAROL, DAVE = (bytes([number]) * 32 for number in range(4))
 
 
 class Sender:
-    """An end of a tunnel that always has something to send."""
+    """An end of a tunnel that always has something to send; if `whole`, only as much as it asks for."""
 
-    def __init__(self, simulation: Simulation, source: bytes, sink: bytes, address: str = "a") -> None:
+    def __init__(
+        self, simulation: Simulation, source: bytes, sink: bytes, address: str = "a", whole: bool = False
+    ) -> None:
         self.sent = 0
         self.paused = False
+        self.whole = whole
         self._end: EndRate = simulation.rates.end(address, source, sink, self._resume)
 
     def _resume(self) -> None:
@@ -35,7 +39,9 @@ class Sender:
 
     def send(self, most: int = 64 * 1024) -> int:
         """Read once, if the rate allows it; return the bytes."""
-        allowed = 0 if self.paused else self._end.allow(most)
+        least = most if self.whole else 1
+        allowed = 0 if self.paused else self._end.allow(most, least)
+        assert not allowed or allowed >= least
         if allowed:
             self._end.count(allowed)
             self.sent += allowed
@@ -116,6 +122,17 @@ def test_a_tunnel_that_ends_returns_its_tokens(way, quota):
         far.sock.close()
 
 
+def test_a_frame_without_space_waits_for_the_rate_alone():
+    options = PolicyOptions(rate=50_000)
+    with running(make_policy=partial(Steering, options=options)) as harness, full_pool(harness):
+        near, far = harness.tunnel()
+        message = os.urandom(30_000)
+        near.send(message)
+        for _ in range(20):
+            harness.advance(0.1)
+        assert far.receive() == message
+
+
 def test_an_end_does_not_wait_for_ends_that_have_closed():
     simulation = Simulation(rate_per_key=10_000)
     last, *others = [Sender(simulation, ALICE, BOB) for _ in range(100)]
@@ -133,6 +150,14 @@ def test_ends_share_a_rate_equally():
     simulation.run(senders, 10)
     for sender in senders:
         assert sender.sent == pytest.approx(MB, rel=0.1)
+
+
+def test_whole_frames_get_an_equal_share_of_a_rate():
+    simulation = Simulation(rate=MB)
+    senders = [Sender(simulation, ALICE, BOB, whole=not number % 2) for number in range(10)]
+    simulation.run(senders, 10)
+    for sender in senders:
+        assert sender.sent == pytest.approx(MB, rel=0.15)
 
 
 def test_addresses_share_a_rate_equally():

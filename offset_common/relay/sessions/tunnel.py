@@ -41,8 +41,8 @@ LIGHT_INTERVAL = 0.02  # seconds after a light turn in which the next one is lik
 class Meter(Protocol):
     """Decides how fast one end of a tunnel is read, and counts what it sends (offset_common/policy)."""
 
-    def allow(self, most: int) -> int:
-        """Return how many of `most` bytes may be read now; if none, reading pauses until there are some."""
+    def allow(self, most: int, least: int = 1) -> int:
+        """Return how many of `most` bytes may be read now, at least `least`; if none, reading must pause."""
 
     def count(self, size: int) -> None:
         """Count bytes that were read."""
@@ -140,14 +140,10 @@ class Tunnel(ConnectionSession):
             pause_until_space(connection, sink)
         elif rest_has_arrived(connection, sink) and self._has_kernel_room(sink):
             needed = max(SMALL_READ, size - connection.input.kept)
-            allowed = needed if self.meter is None else self.meter.allow(needed)
-            if allowed == needed:
+            if self.meter is None or self.meter.allow(needed, needed):
                 reserve_unchecked(connection)
                 return True
-            if allowed:
-                pause_until_space(connection, sink)  # the meter stops within the frame
-            else:
-                connection.pause_reading()
+            connection.pause_reading()
         return False
 
     def _forward(self, data: memoryview, sink: SocketConnection, frames: int) -> int:
