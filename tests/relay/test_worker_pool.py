@@ -373,6 +373,24 @@ def test_worker_that_cannot_be_started_is_tried_again(front: Front, system: Syst
     assert worker_of(front.tunnel()[0]) is front.workers[0]
 
 
+@pytest.mark.parametrize(
+    ("written", "logged"),
+    [
+        (b"ERROR: ld.so: object 'x.so' from LD_PRELOAD cannot be preloaded: ignored.\n", 0),
+        (b"Exception ignored in: x\nTraceback (most recent call last):\nKeyError: 5\n", 1),
+    ],
+    ids=["system", "Python"],
+)
+def test_only_tracebacks_of_workers_are_bugs(
+    front: Front, system: System, written: bytes, logged: int
+) -> None:
+    system.processes[0].stderr.write(written)
+    system.processes[0].stderr.seek(0)
+    front.workers[0].disconnect()
+    front.workers[0].wait_for_end()
+    assert len(front.lines("bug in a worker")) == logged
+
+
 def test_relay_whose_workers_cannot_be_started_leaves_nothing(system: System) -> None:
     loop = EventLoop()
     before = descriptors()

@@ -177,8 +177,9 @@ class WorkerHandle:
 
     def wait_for_end(self) -> None:
         """Wait for the process to end after `disconnect`."""
-        _, traceback = self._wait(END_TIMEOUT)
-        if traceback:
+        status, traceback = self._wait(END_TIMEOUT)
+        # The system may have written something as well, such as that a library of LD_PRELOAD is missing.
+        if traceback and (status != 0 or "Traceback" in traceback):
             log_event("bug in a worker", logging.ERROR, collapse="bug", traceback=traceback)
 
     def _wait(self, timeout: float) -> tuple[Optional[int], str]:
