@@ -104,6 +104,7 @@ def in_joining(harness: Harness, patch: pytest.MonkeyPatch) -> SocketConnection:
     far = harness.admit(listener.identity)
     patch.setattr(Tunnels, "make_tunnel", bug)
     far.send(InitConnection(InitRole.ACCEPT, near.key).encode())
+    assert near.wait_for_end() == []
     return far.connection
 
 

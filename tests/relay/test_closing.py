@@ -278,6 +278,7 @@ def test_retired_relay_leaves_only_listeners_to_another_process(harness: Harness
 def test_retired_relay_refuses_new_listeners(harness: Harness) -> None:
     peer = harness.admit()
     harness.relay.retire(3600.0)
+    harness.run_until(lambda: not harness.loop._gradual_tasks)  # it has closed all listeners
     peer.request(InitRole.LISTEN)
     assert harness.reason_of(peer.connection) is CloseReason.SHUTDOWN
 

@@ -161,6 +161,13 @@ def test_waiting_claims_are_finished_some_in_a_round(
         harness.loop.run_once()
 
 
+def test_listener_whose_claim_is_lost_is_closed(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Homes, "claim", lambda homes, key: True)
+    listener = harness.listener()
+    harness.relay.rendezvous.lose(listener.key)
+    assert harness.reason_of(listener.connection) is CloseReason.REPLACED
+
+
 def test_newest_listener_wins_while_claims_are_finished(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
