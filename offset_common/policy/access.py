@@ -28,6 +28,7 @@ VERBS = ("listen", "connect", "deny")
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _LINE_END = re.compile("\r\n?|\n")  # str.splitlines knows more, which no editor counts as lines
+_SEPARATOR = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")  # looks like the end of a line in some programs
 _KEY_TEXT = re.compile(r"[A-Za-z0-9_+-]{20,}=*")
 
 
@@ -110,6 +111,8 @@ class _Parser:
         verb, *words = line.split(None, 2) or [""]
         if not verb:
             return
+        if _SEPARATOR.search(line.strip()):
+            raise UsageError("there is a page break or a separator of lines in it; begin a new line there")
         if verb not in VERBS:
             raise UsageError(f"unknown word {quote(verb)}; a line begins with listen, connect or deny")
         if not words:

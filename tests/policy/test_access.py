@@ -110,6 +110,13 @@ def test_a_comment_may_have_any_characters(character, tmp_path):
     assert load(tmp_path, f"# one{character}two\nlisten ALICE a\n").may_listen(ALICE)
 
 
+@pytest.mark.parametrize("character", ["\f", "\v", "\x85", "\u2028", "\u2029"])
+def test_rule_after_a_hidden_separator_is_no_name(character, tmp_path):
+    with pytest.raises(FileError, match="line 1: there is a page break or a separator of lines in it"):
+        load(tmp_path, f"listen ALICE a{character}deny BOB\n")
+    assert load(tmp_path, f"{character}\nlisten ALICE a{character}\n").name_of(ALICE) == "a"
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
