@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, Optional, Union
 
 from offset_common.constants import MAX_ADDRESS_SIZE
@@ -73,6 +73,7 @@ def parse_public_address(text: str) -> Address:
             )
         if _is_link_local(address.host):
             raise _Invalid("is valid on one link only (fe80::/10); give another address of that machine")
+        _check_single_host(address.host)
     return address
 
 
@@ -116,6 +117,7 @@ def parse_listen_address(text: str) -> Address:
                 "is valid on one link only; add the interface of this link, as in"
                 f" [{address.host}%eth0]:{address.port}"
             )
+        _check_single_host(address.host)
     return address
 
 
@@ -139,6 +141,16 @@ def _check_reachable(address: Address) -> None:
         raise _Invalid("has an IPv6 zone, which is valid on one machine only; give an address without a '%'")
     if address.host == "0.0.0.0" or (":" in address.host and IPv6Address(address.host).is_unspecified):
         raise _Invalid("can only be used for listening; give an address that peers can connect to")
+
+
+def _check_single_host(host: str) -> None:
+    """Refuse addresses of many hosts; Linux lets a program listen on one, but no connection reaches it."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return  # a name
+    if address.is_multicast or address == IPv4Address("255.255.255.255"):
+        raise _Invalid("is a multicast or broadcast address, which nobody can connect to; give one of a host")
 
 
 def _is_link_local(host: str) -> bool:
