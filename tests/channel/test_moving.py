@@ -67,8 +67,9 @@ def test_times_of_a_connection_move_with_it() -> None:
     moved_here = moved(here)
     assert moved_here.next_deadline() == here.next_deadline()
     moved_here.last_received = moved_here.last_sent = 100.0 + REKEY_INTERVAL
-    moved_here.handle_time(100.0 + REKEY_INTERVAL)
-    assert moved_here.data_to_send(), "the rekey of the hour"
+    for seconds, due in ((REKEY_INTERVAL - 1.0, False), (REKEY_INTERVAL, True)):
+        moved_here.handle_time(100.0 + seconds)
+        assert bool(moved_here.data_to_send()) is due, "the rekey of the hour"
 
 
 def test_move_does_not_forget_how_often_the_peer_rekeyed() -> None:

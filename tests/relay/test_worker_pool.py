@@ -237,6 +237,13 @@ def test_report_of_an_end_closes_the_connection(front: Front, system: System) ->
     assert system.processes[0].commands() == [], "the worker needs no command"
 
 
+def test_closed_end_of_a_tunnel_is_closed_by_its_worker(front: Front, system: System) -> None:
+    near, _ = front.tunnel()
+    number = number_of(near)
+    near.connection.close(CloseReason.DENIED)
+    assert system.processes[0].commands() == [{"do": "close", "number": number, "reason": "DENIED"}]
+
+
 def test_reports_of_a_worker_are_taken_over_many_rounds(front: Front, system: System) -> None:
     near, _ = front.tunnel()
     for _ in range(EACH_IN_ROUND):
