@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -159,6 +160,21 @@ def test_key_that_another_host_verified_moves_along(harness: Harness, front: Fro
     front.move(near, far)
     harness.run_until(lambda: len(front.worker.numbers) == 2)
     assert [connection.key for connection in front.worker.numbers] == [b"F" * 32, far.key]
+
+
+def test_frame_that_waits_for_space_in_a_worker_goes_on(harness: Harness, front: Front) -> None:
+    near, far = harness.tunnel()
+    front.move(near, far)
+    pool = front.worker._env.buffers
+    other = pool.open_account("3.3.3.3")
+    other.add(2 * pool.limit)
+    message = os.urandom(200_000)
+    data = near.encrypt(message)
+    sent = near.write_until_paused(data)
+    harness.run_until(lambda: pool.waiting == 1)
+    other.add(-other.held)
+    near.write(data[sent:])
+    assert far.receive() == message
 
 
 def bug(*_: object) -> None:
