@@ -9,7 +9,8 @@ from typing import Optional
 from offset_common.policy.rates import SMALLEST_READ, EndRate, Rates
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
-from offset_common.relay.sessions.tunnel import Meter, Tunnels
+from offset_common.relay.policy import Meter
+from offset_common.relay.sessions.tunnel import Tunnels
 from offset_common.relay.workers.process import Worker, prepare
 
 REPORT_INTERVAL = 1.0  # seconds
@@ -65,8 +66,8 @@ class MeteredWorker(Worker):
         loop.add_periodic(self._rates.resume_waiting, self._rates.next_time)
         loop.add_periodic(self._report_counts, lambda: self._next_report_of_counts)
 
-    def _meter(self, source: SocketConnection, sink: SocketConnection) -> Meter:
-        rate = self._rates.end(source.address.prefix, source.key, sink.key, source.resume_reading)
+    def _meter(self, source: SocketConnection, sink_key: bytes) -> Meter:
+        rate = self._rates.end(source.address.prefix, source.key, sink_key, source.resume_reading)
         return _EndMeter(self._counts, self.numbers[source], rate)
 
     def _connection_closed(self, connection: SocketConnection, reason: CloseReason, detail: str) -> None:

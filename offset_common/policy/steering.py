@@ -21,8 +21,7 @@ from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
-from offset_common.relay.policy import Policy, PolicyRelay
-from offset_common.relay.sessions.tunnel import Meter
+from offset_common.relay.policy import Meter, Policy, PolicyRelay
 from offset_common.threads import start_thread
 from offset_common.wire.messages import InitRole
 
@@ -149,12 +148,12 @@ class Steering(Policy):
             return self._volume.refuse_tunnel(connection.key, other)
         return None
 
-    def meter(self, source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
-        """Return the meter for what `source` sends to `sink` through a tunnel, or None."""
+    def meter(self, source: SocketConnection, sink_key: bytes) -> Optional[Meter]:
+        """Return the meter for what `source` sends through a tunnel to the peer with a key, or None."""
         rate: Optional[EndRate] = None
         if self._rates is not None:
-            rate = self._rates.end(source.address.prefix, source.key, sink.key, source.resume_reading)
-        return rate if self._volume is None else self._volume.meter(source.key, sink.key, rate)
+            rate = self._rates.end(source.address.prefix, source.key, sink_key, source.resume_reading)
+        return rate if self._volume is None else self._volume.meter(source.key, sink_key, rate)
 
     def forget(self, connection: SocketConnection) -> None:
         """Forget a connection that ended."""

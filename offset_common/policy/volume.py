@@ -153,7 +153,9 @@ class VolumeCounter:
         self._total.add(volumes.get(TOTAL, Volume()))
         for key, volume in volumes.items():
             if key != TOTAL:
-                self._volume_of(key).add(volume)
+                used = self._volume_of(key)
+                used.add(volume)
+                self._has_place(used)
         self._check_all()
 
     def change_quotas(self, quotas: Quotas) -> None:
@@ -203,7 +205,7 @@ class VolumeCounter:
 
     def _count(self, used: KeyVolume, volume: Volume) -> None:
         used.add(volume)
-        if used is self._total or used.key in self._keys:
+        if used is self._total or self._has_place(used):
             self._unsaved[used.key] = self._unsaved.get(used.key, Volume()).plus(volume)
         self._check(used)
 
@@ -215,18 +217,21 @@ class VolumeCounter:
         self._keys.clear()
         for volume in self._known.values():
             volume.begin_month()
-            self._keys[volume.key] = volume
 
     def _volume_of(self, key: bytes) -> KeyVolume:
         volume = self._known.get(key)
         if volume is None:
             volume = self._known[key] = KeyVolume(key)
-            if len(self._keys) < MAX_KEYS:
-                self._keys[key] = volume
-            elif not self._reported_keys:
-                self._reported_keys = True
-                self._events.too_many_keys()
         return volume
+
+    def _has_place(self, used: KeyVolume) -> bool:
+        """Return whether a key is counted by itself, because it is one of the first MAX_KEYS with traffic."""
+        if used.key not in self._keys and len(self._keys) < MAX_KEYS:
+            self._keys[used.key] = used
+        elif used.key not in self._keys and not self._reported_keys:
+            self._reported_keys = True
+            self._events.too_many_keys()
+        return used.key in self._keys
 
     def _check_all(self) -> None:
         for volume in [self._total, *self._keys.values()]:

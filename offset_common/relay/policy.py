@@ -13,8 +13,24 @@ from offset_common.relay.connection import SocketConnection
 from offset_common.relay.event_loop import EventLoop
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
-from offset_common.relay.sessions.tunnel import Meter
 from offset_common.wire.messages import InitRole
+
+
+class Meter(Protocol):
+    """Decides how fast one end of a tunnel is read, and counts what it sends (offset_common/policy)."""
+
+    def allow(self, most: int, least: int = 1) -> int:
+        """Return how many of `most` bytes may be read now, at least `least`; if none, reading must pause."""
+
+    def count(self, size: int) -> None:
+        """Count bytes that were read."""
+
+    def end(self) -> None:
+        """Return the bytes that were allowed but not read: the end is read no more."""
+
+
+MakeMeter = Callable[[SocketConnection, bytes], Optional[Meter]]
+"""Makes the meter of a tunnel end, given the connection that is read and the key at the other end."""
 
 
 class PolicyRelay(Protocol):
@@ -75,8 +91,8 @@ class Policy:
         """
         return None
 
-    def meter(self, source: SocketConnection, sink: SocketConnection) -> Optional[Meter]:
-        """Return the meter for what `source` sends to `sink` through a tunnel, or None."""
+    def meter(self, source: SocketConnection, sink_key: bytes) -> Optional[Meter]:
+        """Return the meter for what `source` sends through a tunnel to the peer with a key, or None."""
         return None
 
     def forget(self, connection: SocketConnection) -> None:

@@ -126,7 +126,8 @@ class Rendezvous:
         if age is None and self._forward_to_home(connection, role, other):
             return
         if role is InitRole.CONNECT:
-            self._wait(PendingConnect(connection, age=age or 0.0), other, Event.CONNECT)
+            meter = self._policy.meter(connection, other)
+            self._wait(PendingConnect(connection, age=age or 0.0, meter=meter), other, Event.CONNECT)
         else:
             self._join(connection, other)
 
@@ -257,7 +258,8 @@ class Rendezvous:
         """Let a connect wait here instead of forwarding it: its target listens here, or nowhere."""
         early = forwarded.take_early_data()
         age = self._loop.now - forwarded.since
-        pending = PendingConnect(forwarded.connection, early, age)
+        meter = self._policy.meter(forwarded.connection, target)
+        pending = PendingConnect(forwarded.connection, early, age, meter)
         self._wait(pending, target, Event.FORWARD)
 
     def lose(self, key: bytes) -> None:

@@ -13,6 +13,8 @@ from offset_common.policy.rates import BURST, EndRate, Rates
 from offset_common.policy.steering import PolicyOptions, Steering
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.lifecycle import State
+from offset_common.relay.limits import SMALL_READ
+from offset_common.wire.messages import InitRole
 from tests.relay.harness import full_pool, running
 
 MB = 1_000_000
@@ -131,6 +133,21 @@ def test_a_frame_without_space_waits_for_the_rate_alone():
         for _ in range(20):
             harness.advance(0.1)
         assert far.receive() == message
+
+
+def test_early_data_counts_toward_the_rate():
+    options = PolicyOptions(rate=20_000)
+    with running(make_policy=partial(Steering, options=options)) as harness:
+        listener = harness.listener()
+        near = harness.pending(listener)
+        before, messages = near.connection.received, [os.urandom(6000) for _ in range(10)]
+        near.send(*messages)
+        harness.advance(1.0)
+        assert near.connection.received - before < 20_000 * (1 + BURST) + SMALL_READ
+        far = harness.admit(listener.identity).request(InitRole.ACCEPT, near.key)
+        for _ in range(40):
+            harness.advance(0.1)
+        assert [far.receive() for _ in messages] == messages
 
 
 def test_an_end_does_not_wait_for_ends_that_have_closed():

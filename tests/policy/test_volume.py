@@ -79,6 +79,17 @@ def test_every_byte_counts_for_the_relay_and_both_keys(today, tmp_path):
     assert saved[far.key] == (received[1], received[0])
 
 
+def test_early_data_counts_toward_the_quota(today):
+    with relay_with(today, quota=2 * SIZE) as harness:
+        listener = harness.listener()
+        near = harness.pending(listener)
+        near.send(*[bytes(SIZE)] * 3)
+        for _ in range(2):
+            harness.advance(1.0)
+        refused = harness.pending(listener)
+        assert harness.reason_of(refused.connection) is CloseReason.QUOTA
+
+
 def test_a_full_quota_ends_tunnels_and_refuses_new_ones(today):
     with relay_with(today, quota=2 * SIZE) as harness:
         near, far = harness.tunnel()
@@ -245,6 +256,19 @@ def test_strangers_cannot_fill_the_file_with_keys(today, tmp_path, monkeypatch):
     saved = UsageFile(path).load(MAY)
     assert len(saved) == 1 + 3
     assert saved[TOTAL].received > 3 * SIZE
+
+
+def test_connects_without_data_take_no_place_of_a_key(today, tmp_path, monkeypatch):
+    monkeypatch.setattr(volume_module, "MAX_KEYS", 2)
+    path = str(tmp_path / "usage.db")
+    with relay_with(today, usage=path) as harness:
+        listener = harness.listener()
+        for _ in range(3):
+            harness.pending(listener)
+        near, far = harness.tunnel()
+        send(harness, near, far)
+        assert lines(harness, "too many keys this month") == []
+    assert set(UsageFile(path).load(MAY)) == {TOTAL, near.key, far.key}
 
 
 def test_a_quota_without_a_file_warns(today):

@@ -39,7 +39,7 @@ class Metered(Policy):
     def __init__(self) -> None:
         self.shared = OpenMeter()
 
-    def meter(self, source: SocketConnection, sink: SocketConnection) -> OpenMeter:
+    def meter(self, source: SocketConnection, sink_key: bytes) -> OpenMeter:
         return self.shared
 
 

@@ -8,12 +8,14 @@ Source: section 7 of docs/protocol.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Optional
 
 from offset_common.constants import PENDING_CONNECT_TIMEOUT
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import SocketConnection
 from offset_common.relay.lifecycle import State
-from offset_common.relay.limits import KIB
+from offset_common.relay.limits import KIB, SMALL_READ
+from offset_common.relay.policy import Meter
 from offset_common.relay.sessions.message_session import MessageSession
 from offset_common.relay.sessions.partial_frames import pause_until_space, reserve_rest
 from offset_common.wire.messages import max_payload_size
@@ -29,14 +31,22 @@ class PendingConnect(MessageSession):
         connection: the connection.
         early: the messages that its peer has already sent.
         age: seconds since its peer asked.
+        meter: the meter of what its peer sends, if it has one.
     """
 
-    __slots__ = ("_attended", "_early", "_size", "since")
+    __slots__ = ("_attended", "_early", "_meter", "_size", "since")
 
     state = State.PENDING_CONNECT
 
-    def __init__(self, connection: SocketConnection, early: Sequence[bytes] = (), age: float = 0.0) -> None:
+    def __init__(
+        self,
+        connection: SocketConnection,
+        early: Sequence[bytes] = (),
+        age: float = 0.0,
+        meter: Optional[Meter] = None,
+    ) -> None:
         super().__init__(connection)
+        self._meter = meter
         self.since = connection.loop.now - age  # the time at which the peer asked
         self._attended = True  # its listener is there
         self._early: list[bytes] = []
@@ -68,10 +78,24 @@ class PendingConnect(MessageSession):
         connection = self.connection
         if self._size + connection.input.needs_reservation() > EARLY_DATA_SIZE:
             connection.pause_reading()  # until it is accepted
-        elif reserve_rest(connection):
+        elif not reserve_rest(connection):
+            pause_until_space(connection)  # even if all of it has arrived: its message will be kept
+        elif self._meter is None or connection.input.backlog:
             super().on_readable()
         else:
-            pause_until_space(connection)  # even if all of it has arrived: its message will be kept
+            self._read_metered(self._meter)
+
+    def _read_metered(self, meter: Meter) -> None:
+        connection = self.connection
+        most = max(SMALL_READ, connection.input.reserved)  # that the next read may get
+        if not meter.allow(most, most):
+            connection.pause_reading()
+            return
+        before = connection.received
+        try:
+            super().on_readable()
+        finally:
+            meter.count(connection.received - before)
 
     def has_room_for(self, frame_size: int) -> bool:
         """Return whether a frame may be decoded: a small one may unpack to many times its size."""
@@ -88,7 +112,9 @@ class PendingConnect(MessageSession):
         self.connection.account.add(len(message) + MESSAGE_OVERHEAD)
 
     def take_early_data(self) -> list[bytes]:
-        """Return the messages kept so far, and forget them."""
+        """Return the messages kept so far, and forget them; nothing more must be read."""
+        if self._meter is not None:
+            self._meter.end()
         early, self._early = self._early, []
         self.connection.account.add(-self._size)
         self._size = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from time import perf_counter
-from typing import Callable, Optional, Protocol
+from typing import Optional
 
 from offset_common.channel.forwarder import Forwarder
 from offset_common.relay.close_reason import CloseReason
@@ -17,6 +17,7 @@ from offset_common.relay.connection import ConnectionSession, SocketConnection
 from offset_common.relay.input_buffer import OWN_BUFFER_FROM, RECEIVE_BUFFER_SIZE
 from offset_common.relay.lifecycle import Event, State
 from offset_common.relay.limits import KIB, LARGE_READ, LIGHT_FRAME, SMALL_READ
+from offset_common.relay.policy import MakeMeter, Meter
 from offset_common.relay.sessions.closing import Flushing
 from offset_common.relay.sessions.partial_frames import (
     pause_until_space,
@@ -36,23 +37,6 @@ MOST_FRAMES = 256  # of a shared or lone turn ...
 FRAMES_BESIDE_LIGHT = 12  # ... and while small messages of other connections may wait for its end
 FRAMES_READ = 8  # a read has room for at least this many frames of average size: the next may be larger
 LIGHT_INTERVAL = 0.02  # seconds after a light turn in which the next one is likely
-
-
-class Meter(Protocol):
-    """Decides how fast one end of a tunnel is read, and counts what it sends (offset_common/policy)."""
-
-    def allow(self, most: int, least: int = 1) -> int:
-        """Return how many of `most` bytes may be read now, at least `least`; if none, reading must pause."""
-
-    def count(self, size: int) -> None:
-        """Count bytes that were read."""
-
-    def end(self) -> None:
-        """Return the bytes that were allowed but not read: the tunnel has ended."""
-
-
-MakeMeter = Callable[[SocketConnection, SocketConnection], Optional[Meter]]
-"""Makes the meter of a tunnel end, or None, given the connections that are read and written."""
 
 
 class Tunnel(ConnectionSession):
@@ -212,7 +196,7 @@ class Tunnels:
         make_meter: makes the meters of their ends.
     """
 
-    def __init__(self, make_meter: MakeMeter = lambda source, sink: None) -> None:
+    def __init__(self, make_meter: MakeMeter = lambda source, sink_key: None) -> None:
         self._make_meter = make_meter
         self._forwarder = Forwarder(RECEIVE_BUFFER_SIZE, perf_counter)
 
@@ -236,6 +220,6 @@ class Tunnels:
     def make_ends(self, connect: SocketConnection, accept: SocketConnection) -> tuple[Tunnel, Tunnel]:
         """Make the two ends of a tunnel."""
         return (
-            Tunnel(connect, accept, self._forwarder, self._make_meter(connect, accept)),
-            Tunnel(accept, connect, self._forwarder, self._make_meter(accept, connect)),
+            Tunnel(connect, accept, self._forwarder, self._make_meter(connect, accept.key)),
+            Tunnel(accept, connect, self._forwarder, self._make_meter(accept, connect.key)),
         )

@@ -21,7 +21,7 @@ from offset_common.relay.event_loop import EACH_IN_ROUND, READ, WRITE, EventLoop
 from offset_common.relay.lifecycle import State
 from offset_common.relay.limits import Limits
 from offset_common.relay.log import log_event
-from offset_common.relay.sessions.tunnel import Meter
+from offset_common.relay.policy import Meter
 from offset_common.relay.signals import HANDLED
 from offset_common.relay.workers.process import HEARTBEAT_INTERVAL, MAX_TRACEBACK
 from offset_common.relay.workers.transfer import MAX_DATAGRAM, encode_pair, end_of
