@@ -115,24 +115,27 @@ class WatchedSocket(ReadyEntry):
 
     def is_readable(self) -> bool:
         """Return whether input has arrived that the loop will read."""
-        return self.reading and self._polls(select.POLLIN)
+        return self.reading and self._poll(select.POLLIN) != 0
 
     def is_writable(self) -> bool:
         """Return whether the system takes more output: at least a third of its buffer is free."""
-        return self._polls(select.POLLOUT)
+        return self._poll(select.POLLOUT) != 0
 
     def peer_has_closed(self) -> bool:
         """Return whether no more input will arrive: the peer has closed, or the connection is lost."""
-        return self._polls(getattr(select, "POLLRDHUP", 0))  # not every system has it
+        return self._poll(getattr(select, "POLLRDHUP", 0)) != 0  # not every system has it
 
     def send_buffer_size(self) -> int:
         """Return the bytes of memory that the system's buffer for output may take."""
         return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
     def count_unacknowledged(self) -> int:
-        """Return how many bytes were written that the peer's system has not acknowledged."""
+        """Return how many bytes were written that the peer's system has not acknowledged.
+
+        There are none on a connection that is lost, though the system still counts them.
+        """
         try:
-            return self._count(termios.TIOCOUTQ)
+            return 0 if self._poll(0) & select.POLLERR else self._count(termios.TIOCOUTQ)
         except (OSError, ValueError):
             return 0  # a system that cannot report it, or a socket that is already closed
 
@@ -155,7 +158,8 @@ class WatchedSocket(ReadyEntry):
     def _count(self, request: int) -> int:
         return int.from_bytes(fcntl.ioctl(self.sock, request, bytes(_INT_SIZE)), sys.byteorder)
 
-    def _polls(self, event: int) -> bool:
+    def _poll(self, events: int) -> int:
+        """Return which of `events` the socket is ready for, and whether it is lost (POLLERR, POLLHUP)."""
         poller = select.poll()
-        poller.register(self.sock, event)
-        return bool(poller.poll(0))
+        poller.register(self.sock, events)
+        return sum(ready for _, ready in poller.poll(0))

@@ -323,6 +323,13 @@ class TestPeer:
         self.send(RejectConnection(key).encode())
 
 
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected TCP sockets; pairs of Unix sockets have no SO_RCVLOWAT, and are not reset."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        return server.accept()[0], client
+
+
 def descriptors() -> list[str]:
     """Return the descriptors that this process has open."""
     return sorted(path.name for path in Path("/proc/self/fd").iterdir())

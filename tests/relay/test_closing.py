@@ -16,12 +16,12 @@ from offset_common.relay.connection import SocketConnection
 from offset_common.relay.deadlines import TICK
 from offset_common.relay.event_loop import EACH_IN_ROUND
 from offset_common.relay.lifecycle import State
-from offset_common.relay.limits import Limits
+from offset_common.relay.limits import SMALL_READ, Limits
 from offset_common.relay.rendezvous import REORDER_TIME
 from offset_common.relay.sessions.closing import DISCARDED_IN_TURN
 from offset_common.relay.sessions.pending_connect import PendingConnect
 from offset_common.wire.messages import InitConnection, InitRole
-from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running
+from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, running, tcp_pair
 
 STALL = 100.0  # seconds
 LINGER = 5.0
@@ -91,6 +91,37 @@ def test_half_closed_peer_that_does_not_read_keeps_its_place(harness: Harness) -
     assert sum(map(len, far.wait_for_end())) == 100_000
     harness.advance(LINGER + LATE)
     assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
+
+
+def test_lingering_goes_on_while_the_peer_reads_slowly() -> None:
+    with running(Limits(stall=STALL, handshake_threads=1)) as harness:
+        _, far = ended_tunnel(harness, 100_000)
+        far.sock.shutdown(socket.SHUT_WR)
+        for _ in range(2):
+            harness.advance(0.6 * STALL)
+            assert far.state is State.LINGERING
+            far.protocol.receive_data(far.sock.recv(50_100))
+            harness.advance(LINGER + LATE)
+        harness.advance(0.6 * STALL)
+        assert sum(map(len, far.wait_for_end())) == 100_000
+
+
+def test_half_closed_peer_that_resets_loses_its_place(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "socketpair", tcp_pair)
+    near, far = harness.tunnel()
+    near.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    data = far.encrypt(*[os.urandom(50_000)] * 8)
+    received = far.connection.received + len(data)
+    far.write(data)
+    harness.run_until(lambda: far.connection.received == received)
+    near.sock.shutdown(socket.SHUT_WR)
+    harness.run_until(lambda: near.state in (State.FLUSHING, State.LINGERING))
+    assert near.connection.count_unacknowledged() > SMALL_READ
+    near.sock.close()  # it has not read everything, so its system resets the connection
+    harness.advance(LINGER + LATE)
+    assert harness.reason_of(near.connection) is CloseReason.PEER_CLOSED
 
 
 def test_lingering_is_extended_while_data_is_in_transit(harness: Harness, unacknowledged: list[bool]) -> None:

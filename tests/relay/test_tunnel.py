@@ -22,7 +22,7 @@ from offset_common.relay.sessions.tunnel import FRAMES_BESIDE_LIGHT
 from offset_common.wire.frames import encode_frame
 from offset_common.wire.messages import ChannelMessage, InitConnection, InitRole, KaMessage
 from offset_common.wire.packing import WORD_SIZE, pack, unpack
-from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, full_pool, running
+from tests.relay.harness import IN_TIME, LATE, Harness, TestPeer, full_pool, running, tcp_pair
 
 MESSAGES = [b"", b"a", os.urandom(3000), bytes(10_000), os.urandom(70_000), os.urandom(300_000), b"end"]
 STALL = 40.0  # seconds
@@ -411,13 +411,6 @@ def test_whole_frame_passes_without_space_in_the_pool(harness: Harness) -> None:
         near.write(data[SMALL_READ:])
         assert far.receive() == message
         assert pool.used == before
-
-
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Return two connected TCP sockets; pairs of Unix sockets have no SO_RCVLOWAT."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        client = socket.create_connection(server.getsockname())
-        return server.accept()[0], client
 
 
 def test_part_of_a_frame_without_space_needs_no_turns(

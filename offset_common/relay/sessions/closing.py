@@ -11,6 +11,7 @@ import math
 
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.connection import ConnectionSession, SocketConnection
+from offset_common.relay.event_loop import READ
 from offset_common.relay.lifecycle import Event, State
 from offset_common.relay.limits import KIB, SMALL_READ
 
@@ -56,12 +57,13 @@ class Flushing(ConnectionSession):
 class Lingering(ConnectionSession):
     """Waits until the peer's system has received everything: closing earlier could reset the connection."""
 
-    __slots__ = ("_since",)
+    __slots__ = ("_left", "_since")
 
     state = State.LINGERING
 
     def __init__(self, connection: SocketConnection) -> None:
         super().__init__(connection)
+        self._left = connection.count_unacknowledged()
         self._since = connection.loop.now
 
     def on_readable(self) -> None:
@@ -70,18 +72,22 @@ class Lingering(ConnectionSession):
             self.on_peer_end()
 
     def on_peer_end(self) -> None:
-        """Close; but if much is not acknowledged, at the deadline: the peer may still be reading."""
+        """Close; but if much is not acknowledged, look again in a second: the peer may still be reading."""
         connection = self.connection
         if connection.count_unacknowledged() > SMALL_READ:
-            connection.pause_reading()
+            connection.watch(READ)
+            connection.poll_coarsely()
         else:
             connection.close(CloseReason.PEER_CLOSED)
 
     def on_deadline(self) -> None:
         """Close, unless the peer's system is still acknowledging data."""
         connection = self.connection
+        before, self._left = self._left, connection.count_unacknowledged()
+        if self._left < before:
+            self._since = connection.loop.now
         late = connection.loop.now - self._since >= connection.env.stall
-        if not late and connection.count_unacknowledged():
+        if not late and self._left:
             connection.extend_deadline()
         else:
             super().on_deadline()
