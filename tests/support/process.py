@@ -135,9 +135,12 @@ class LoggedProcess:
 
     @property
     def children(self) -> list[int]:
-        """Return the process ids of its children."""
+        """Return the process ids of its children; none if it has ended."""
         task = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        return [int(child) for child in task.read_text().split()]
+        try:
+            return [int(child) for child in task.read_text().split()]
+        except FileNotFoundError:
+            return []
 
     def stop(self, number: int = signal.SIGTERM) -> Optional[int]:
         """Send a signal; return the exit status."""
@@ -155,7 +158,8 @@ class LoggedProcess:
         """Kill the process and its children, if they still run, and read its last lines."""
         if self.alive:
             for child in self.children:
-                os.kill(child, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.kill(child, signal.SIGKILL)
             self.process.kill()
         self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
