@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from offset_common.policy.usage import UsageFile, Volume
+from tests.commands import ROOT
 from tests.documents import (
     BACKUP_COMMANDS,
     ROTATION_COMMANDS,
@@ -89,13 +90,32 @@ def test_second_unit_has_its_own_port_and_identity(tmp_path: Path) -> None:
         (tmp_path / directory).mkdir(parents=True)
     (tmp_path / "relay-new.ident").touch()
     shutil.copy(UNIT, tmp_path / "etc/systemd/system")
-    assert len(SECOND_UNIT_COMMANDS) == 2
-    for line in SECOND_UNIT_COMMANDS:
+    assert len(SECOND_UNIT_COMMANDS) == 5
+    for line in SECOND_UNIT_COMMANDS[:2]:
         run(line.replace("/etc/", f"{tmp_path}/etc/"), tmp_path)
     text = (tmp_path / "etc/systemd/system/offset-relay-new.service").read_text()
     assert "--laddr 0.0.0.0:4568" in text and "4567" not in text
     assert "LoadCredential=relay.ident:/etc/offset-relay/relay-new.ident\n" in text
     assert (tmp_path / "etc/offset-relay/relay-new.ident").exists()
+
+
+def test_second_unit_of_the_package_has_its_own_files(tmp_path: Path) -> None:
+    units = tmp_path / "lib/systemd/system"
+    for directory in ("etc/offset-relay", "etc/systemd/system", "var/lib/offset-relay", "lib/systemd/system"):
+        (tmp_path / directory).mkdir(parents=True)
+    (tmp_path / "relay-new.ident").touch()
+    shutil.copy(ROOT / "debian/relay.toml", tmp_path / "etc/offset-relay")
+    run(f"sed -f {ROOT}/debian/unit.sed {UNIT} > {units}/offset-relay.service", tmp_path)
+    for line in SECOND_UNIT_COMMANDS[2:]:
+        run(re.sub(r" /(etc|lib|var)/", rf" {tmp_path}/\1/", line), tmp_path)
+    text = (tmp_path / "etc/systemd/system/offset-relay-new.service").read_text()
+    assert "--config /etc/offset-relay/relay-new.toml " in text
+    assert "LoadCredential=relay.ident:/var/lib/offset-relay/relay-new.ident\n" in text
+    assert "StateDirectory=offset-relay-new/usage\n" in text
+    assert (tmp_path / "var/lib/offset-relay/relay-new.ident").exists()
+    options = (tmp_path / "etc/offset-relay/relay-new.toml").read_text()
+    assert 'laddr = "0.0.0.0:4568"\n' in options
+    assert 'usage = "/var/lib/offset-relay-new/usage/usage.db"\n' in options
 
 
 @pytest.mark.parametrize("line", BACKUP_COMMANDS)
