@@ -5,6 +5,7 @@ Accepted sockets inherit their options from the listening socket (sockets.py).
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Callable
 
@@ -13,6 +14,20 @@ from offset_common.relay.event_loop import READ, EventLoop
 
 ACCEPT_PAUSE = 0.25  # seconds without accepting after the system allowed none, as without descriptors
 ACCEPTS_IN_ROUND = 32  # new connections accepted before the established ones get their turns
+
+# What accept(2) lists as errors of the one connection that it takes, ConnectionError apart.
+_OF_ONE_CONNECTION = frozenset(
+    {
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPROTO,
+        errno.ETIMEDOUT,
+    }
+)
 
 
 class Acceptor:
@@ -59,8 +74,8 @@ class Acceptor:
             except (BlockingIOError, ConnectionError):
                 return  # there is none left, or it has ended
             except OSError as error:
-                # The socket stays readable, which would keep the loop busy.
-                if not self._failed(error):
+                # Other errors leave the socket readable, which would keep the loop busy.
+                if error.errno not in _OF_ONE_CONNECTION and not self._failed(error):
                     self._pause(self._loop.now + ACCEPT_PAUSE)
                 return
             if not address:  # macOS has none for a peer that is already gone

@@ -6,6 +6,8 @@ import errno
 import socket
 from typing import Optional
 
+import pytest
+
 from offset_common.relay.acceptor import Acceptor
 from offset_common.relay.close_reason import CloseReason
 from offset_common.relay.limits import Limits
@@ -93,6 +95,18 @@ def test_system_that_forbids_accepting_keeps_no_loop_busy(harness: Harness) -> N
     harness.advance(0.6)
     harness.run_until(lambda: len(harness.relay.admission) == 2)
     silent.sock.close()
+    listener.close()
+
+
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.ENETUNREACH, errno.ETIMEDOUT])
+def test_failure_of_one_connection_pauses_no_others(harness: Harness, number: int) -> None:
+    listener = Listener(harness)
+    listener.sock.error = OSError(number, "Failed")
+    listener.connect(1)
+    harness.run_until(lambda: listener.sock.tries == 1)
+    listener.sock.error = None
+    harness.run_until(lambda: len(harness.relay.admission) == 1)  # the clock has not advanced
+    assert not [line for line in harness.log.lines if "cannot accept" in line]
     listener.close()
 
 
