@@ -63,8 +63,7 @@ def advice_for(wanted: FileKind, found: FileKind) -> str:
 
 def kind_of_text(text: str) -> Optional[str]:
     """Say what a file that is not JSON is, and what to do; return None if it looks like damaged JSON."""
-    found = set(re.findall(r"^[ \t]*(private_key|public_key|address|permissions)[ \t]*=", text, re.MULTILINE))
-    found |= set(re.findall(r"^[ \t]*\[(permissions)\]", text, re.MULTILINE))
+    found = re.findall(r"^[ \t]*(private_key|public_key)[ \t]*=", text, re.MULTILINE)
     if "private_key" in found:
         return (
             "the file is a TOML identity of a release up to 0.1.2, which later releases cannot read;"
