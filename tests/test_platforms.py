@@ -38,15 +38,10 @@ for module, names in UNIX.items():
             delattr(module, name)
 """
 MAC = """
-import errno, os, socket, sys
+import os, socket, sys
 if hasattr(os, "sched_getaffinity"):
     del os.sched_getaffinity
-make_pair = socket.socketpair
-def socketpair(family=socket.AF_UNIX, type=socket.SOCK_STREAM, proto=0):
-    if type == socket.SOCK_SEQPACKET:
-        raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
-    return make_pair(family, type, proto)
-socket.socketpair = socketpair
+del socket.SOCK_SEQPACKET
 """
 RUN_SCRIPT = "\nimport runpy\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
 

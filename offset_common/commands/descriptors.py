@@ -6,7 +6,6 @@ import contextlib
 import resource
 
 DESCRIPTORS_KEPT = 24  # for files, the selector and the log
-OPEN_MAX = 10_240  # of macOS, which refuses more but says that there is no hard limit
 UNLIMITED = 1 << 30  # stands for no limit
 USUAL = 1024  # the limit of a process on most systems
 
@@ -16,10 +15,6 @@ def raise_descriptor_limit() -> int:
     _, hard = _limits()
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return descriptor_limit()
-    if descriptor_limit() < OPEN_MAX:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_MAX, hard))
     return descriptor_limit()
 
 

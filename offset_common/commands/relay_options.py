@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Optional
@@ -223,7 +223,8 @@ def read_workers(arguments: Mapping[str, Any]) -> int:
     Raises:
         UsageError: it is not a number, out of range, or this system can only use one.
     """
-    can_share = _has_datagram_channels()
+    # Workers get their tunnels through such sockets. macOS has only the name.
+    can_share = hasattr(socket, "SOCK_SEQPACKET") and sys.platform != "darwin"
     if arguments["--workers"] == "auto":
         return min(available_cores(), MAX_WORKERS) if can_share else 1
     workers = read_count("--workers", arguments["--workers"], MAX_WORKERS)
@@ -238,15 +239,3 @@ def available_cores() -> int:
         return len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # another system, or a sandbox
         return os.cpu_count() or 1
-
-
-def _has_datagram_channels() -> bool:
-    """Return whether processes can exchange whole datagrams and descriptors."""
-    try:
-        for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET):
-            end.close()
-    except AttributeError:
-        return False
-    except OSError as error:
-        return error.errno != errno.EPROTONOSUPPORT  # macOS has the name, but not the sockets
-    return True
