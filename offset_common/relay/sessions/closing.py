@@ -74,11 +74,11 @@ class Lingering(ConnectionSession):
     def on_peer_end(self) -> None:
         """Close; but if much is not acknowledged, look again in a second: the peer may still be reading."""
         connection = self.connection
-        if connection.count_unacknowledged() > SMALL_READ:
+        if connection.count_unacknowledged() <= SMALL_READ:
+            connection.close(CloseReason.PEER_CLOSED)
+        elif not connection.polled_coarsely:
             connection.watch(READ)
             connection.poll_coarsely()
-        else:
-            connection.close(CloseReason.PEER_CLOSED)
 
     def on_deadline(self) -> None:
         """Close, unless the peer's system is still acknowledging data."""
