@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 from collections.abc import Generator, Iterator
@@ -13,6 +14,8 @@ from hypothesis import HealthCheck, settings
 # Other programs may slow a machine down at any time, so generated examples have no time limits.
 settings.register_profile("no limits", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no limits")
+# A service manager that runs the tests must get no messages from the relays that they start.
+os.environ.pop("NOTIFY_SOCKET", None)
 
 
 @pytest.fixture(autouse=True, scope="session")
