@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 import termios
+import threading
 import time
 from collections import deque
 from contextlib import suppress
@@ -45,6 +46,7 @@ class Approval:
         self._refused = 0
         self._possible = not display.as_json and is_terminal(sys.stdin) and is_terminal(sys.stderr)
         self._reader_started = False
+        self._handled = threading.Semaphore(0)  # the event loop has handled the last line
 
     @property
     def possible(self) -> bool:
@@ -69,6 +71,9 @@ class Approval:
             if needed():
                 self._asking = answered
                 self._number += 1
+                if may_read(sys.stdin):
+                    with suppress(termios.error, ValueError):
+                        termios.tcflush(sys.stdin, termios.TCIFLUSH)  # lines typed before the question
                 self._start_reader()
                 self._display.ask(f"{question} y/N")
 
@@ -76,9 +81,6 @@ class Approval:
         if self._reader_started:
             return
         self._reader_started = True
-        if may_read(sys.stdin):
-            with suppress(termios.error, ValueError):
-                termios.tcflush(sys.stdin, termios.TCIFLUSH)  # lines typed before the question
         # In the background, reading fails from now on, and does not stop this process.
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)
         try:
@@ -90,7 +92,12 @@ class Approval:
         line = "?"
         while line:
             line = _read_line()
-            self._loop.call_soon_threadsafe(partial(self._answer, self._number, line))
+            self._loop.call_soon_threadsafe(partial(self._handle, self._number, line))
+            self._handled.acquire()  # what is typed until then is discarded by the next question
+
+    def _handle(self, number: int, line: str) -> None:
+        self._answer(number, line)
+        self._handled.release()
 
     def _answer(self, number: int, line: str) -> None:
         self._possible = self._possible and line != ""
