@@ -144,13 +144,15 @@ def _check_reachable(address: Address) -> None:
 
 
 def _check_single_host(host: str) -> None:
-    """Refuse addresses of many hosts; Linux lets a program listen on one, but no connection reaches it."""
+    """Refuse multicast and broadcast addresses: Linux allows listening on them, but no peer can connect."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
         return  # a name
     if address.is_multicast or address == IPv4Address("255.255.255.255"):
-        raise _Invalid("is a multicast or broadcast address, which nobody can connect to; give one of a host")
+        raise _Invalid(
+            "is a multicast or broadcast address, which nobody can connect to; give an address of one host"
+        )
 
 
 def _is_link_local(host: str) -> bool:

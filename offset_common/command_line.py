@@ -123,7 +123,7 @@ def run(program: str, function: Callable[[], Optional[int]]) -> int:
         report(program, OperatorError(where + os_error_sentence(error)))
         return STATUS_FAILED
     except ModuleNotFoundError as error:
-        # Python is built without some modules, such as _sqlite3, if the libraries that they need are missing.
+        # A Python that was built without a library, such as SQLite, lacks the module that needs it.
         if error.name is None or error.name.startswith(__package__):
             raise
         advice = "use one that was built with it, such as Debian's python3"

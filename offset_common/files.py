@@ -24,7 +24,7 @@ AnyPath = Union[str, "os.PathLike[str]"]
 MAX_FILE_SIZE = 2**16  # bytes; the largest real one is under 1 KiB
 PIPE_TIMEOUT = 10.0  # seconds to wait until something is written to a pipe
 
-# Answers of network file systems, and of some in user space.
+# The errors of file systems that do not support fsync, such as some on the network or in user space.
 _NO_FSYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY})
 
 PRIVATE_MODE = 0o600
@@ -189,7 +189,7 @@ def _publish(temporary: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except (OSError, AttributeError):
-        pass  # the file system has no hard links, or the system, such as Android
+        pass  # some file systems have no hard links, and some systems, such as Android
     # Reserve the name with an empty file, then replace that file.
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE))
     try:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from typing import Callable
 
-# Docker before 20.10.10 refuses clone3, with which a newer C library starts each thread.
+# Docker before 20.10.10 forbids the system call clone3, with which newer C libraries start threads.
 _NO_THREAD = (
     "the system allows no more threads; raise the limit on processes (ulimit -u, or TasksMax of a service),"
-    " or upgrade a Docker before 20.10.10"
+    " or upgrade Docker if it is older than 20.10.10"
 )
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 # Other programs may slow a machine down at any time, so generated examples have no time limits.
 settings.register_profile("no limits", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no limits")
-# A service manager that runs the tests must get no messages from the relays that they start.
+# Relays that the tests start must send no messages to a service manager that runs the tests.
 os.environ.pop("NOTIFY_SOCKET", None)
 
 

@@ -46,7 +46,7 @@ BACKUP_COMMANDS = re.findall(r"^(?: {4}|`)((?:python3 -c|sqlite3) .*?)(?:`.*)?$"
 ROTATION_COMMANDS = re.findall(r"^ +(python3 st(?:mgr|relay)\.py .*)$", _MAINTENANCE, re.MULTILINE)
 """Commands that start a relay with a new identity."""
 SECOND_UNIT_COMMANDS = re.findall(r"^((?:cp|sed) .*)$", _MAINTENANCE, re.MULTILINE)
-"""Commands that make a service of it: two beside a clone, then three beside the Debian package."""
+"""Commands that make it a service: two for a clone, then three for the Debian package."""
 UNIT = ROOT / "deploy" / "offset-relay.service"
 """The unit file for systemd."""
 

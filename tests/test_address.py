@@ -128,7 +128,7 @@ def test_a_link_local_address_is_refused_where_it_cannot_work():
 
 @pytest.mark.parametrize("parse", [parse_public_address, parse_listen_address])
 @pytest.mark.parametrize("text", ["224.0.0.1:4567", "255.255.255.255:4567", "[ff05::1]:4567"])
-def test_an_address_of_many_hosts_is_refused(text, parse):
+def test_multicast_and_broadcast_addresses_are_refused(text, parse):
     with pytest.raises(UsageError, match="is a multicast or broadcast address, which nobody can connect to"):
         parse(text)
     assert parse_ticket_address(text)

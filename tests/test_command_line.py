@@ -187,7 +187,7 @@ def test_a_bug_is_not_hidden(bug):
         run("prog", raising(bug))
 
 
-def test_a_system_without_dev_null_is_reported(monkeypatch, capsys):
+def test_a_missing_dev_null_is_reported(monkeypatch, capsys):
     descriptor = os.dup(0)
     os.close(0)  # as with <&-
     try:

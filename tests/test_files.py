@@ -138,14 +138,14 @@ def test_a_failed_write_leaves_no_file(failures, code, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
-def test_a_file_system_without_fsync_has_the_file(number, tmp_path, monkeypatch):
+def test_a_file_is_written_without_fsync(number, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", failing(number))
     write_new_file(tmp_path / "a", "content", private=True)
     assert names(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "content"
 
 
-def test_a_system_without_hard_links_has_the_file(tmp_path, monkeypatch):
+def test_a_file_is_created_without_hard_links(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "link")  # Android has none
     write_new_file(tmp_path / "a", "content", private=True)
     assert names(tmp_path) == ["a"]

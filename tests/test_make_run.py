@@ -145,7 +145,7 @@ def make_without_index(venv: Path, **variables: str) -> str:
     return done.stderr
 
 
-def test_environment_whose_python_is_gone_is_made_again(tmp_path: Path) -> None:
+def test_environment_without_its_python_is_recreated(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python").symlink_to("/python-of-an-old-release")
     assert "No matching distribution" in make_without_index(tmp_path)

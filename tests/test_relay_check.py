@@ -186,7 +186,7 @@ def test_a_closed_port_is_reported(check):
 
 
 @pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.EACCES, errno.EPERM])
-def test_a_firewall_that_rejects_is_a_possible_cause(number, check, monkeypatch):
+def test_advice_for_no_route_mentions_firewalls(number, check, monkeypatch):
     def reject(*_: object) -> socket.socket:
         raise OSError(number, os.strerror(number))
 

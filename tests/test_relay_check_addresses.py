@@ -65,10 +65,10 @@ def test_name_that_leads_to_this_machine_is_pointed_out(both: RelayProcess, chec
     )
 
 
-def test_name_that_a_filter_blocks_is_pointed_out(both: RelayProcess, check: Check) -> None:
+def test_check_points_out_a_name_that_a_filter_blocks(both: RelayProcess, check: Check) -> None:
     _, out = check(both, ["0.0.0.0"])
     assert re.search(
-        r"ok  name lookup .*  0\.0\.0\.0: a filter, such as an ad blocker, answers so for a name", out
+        r"ok  name lookup .*  0\.0\.0\.0: a filter such as an ad blocker gives this answer for a name", out
     )
 
 

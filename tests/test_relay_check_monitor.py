@@ -118,7 +118,7 @@ def test_check_of_a_relay_with_an_access_file_mentions_it(
     assert advice in capsys.readouterr().out
 
 
-def test_check_of_a_relay_without_quota_mentions_it(
+def test_check_mentions_a_quota_that_is_used_up(
     start_relay: StartRelay, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     relay = start_relay("--quota", "1k")

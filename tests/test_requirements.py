@@ -102,7 +102,7 @@ def test_a_broken_package_is_reported_with_its_error(monkeypatch, capsys):
     assert line.startswith("stmgr: the package cryptography cannot be imported (import of cryptography.exc")
 
 
-def test_a_broken_cryptography_is_not_blamed_on_fips(monkeypatch, capsys):
+def test_broken_cryptography_is_not_blamed_on_fips(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
     with pytest.raises(SystemExit):
         stmgr.main(["--help"])

@@ -163,7 +163,7 @@ def resolve(address: Address) -> list[SocketAddress]:
     except (OSError, UnicodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is not a valid host name"
         raise OSError(f"the name {address.host} does not resolve: {reason}") from error
-    # A Python that was built without IPv6 has a number and bytes for such an address.
+    # For an IPv6 address, a Python that was built without IPv6 returns a number and bytes.
     usable = [SocketAddress(each[0], each[4]) for each in found if isinstance(each[4][0], str)]
     if not usable:
         raise OSError(f"the name {address.host} has IPv6 addresses only, but this Python has no IPv6")

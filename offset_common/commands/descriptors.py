@@ -27,7 +27,7 @@ def descriptor_limit() -> int:
 def _limits() -> tuple[int, int]:
     try:
         return resource.getrlimit(resource.RLIMIT_NOFILE)
-    except OSError:  # a sandbox may forbid the question
+    except OSError:  # a sandbox may forbid the call
         return USUAL, USUAL
 
 

@@ -223,7 +223,7 @@ def read_workers(arguments: Mapping[str, Any]) -> int:
     Raises:
         UsageError: it is not a number, out of range, or this system can only use one.
     """
-    # Workers get their tunnels through such sockets. macOS has only the name.
+    # Workers receive tunnels over such sockets. macOS defines the constant but does not support them.
     can_share = hasattr(socket, "SOCK_SEQPACKET") and sys.platform != "darwin"
     if arguments["--workers"] == "auto":
         return min(available_cores(), MAX_WORKERS) if can_share else 1

@@ -130,7 +130,7 @@ class HostLinks:
     def _start(
         self, connection: SocketConnection, established: Established, protocol: Optional[Connection]
     ) -> None:
-        """Start the handshake; `protocol` is its state if this host has connected."""
+        """Start the handshake; `protocol` is given if this host opened the connection."""
 
         def finished(connection: SocketConnection) -> None:
             self._open[connection] = _ignore

@@ -26,7 +26,7 @@ class Acknowledgements:
 
     def __init__(self, sock: socket.socket, now: float) -> None:
         self._sock = sock
-        self._last = now  # the last time at which nothing was unacknowledged
+        self._last = now  # the last time at which everything was acknowledged
 
     def check(self, now: float) -> None:
         """Raise TimeoutError if bytes have been under way for LOST_AFTER without any acknowledgement.

@@ -46,7 +46,7 @@ class Approval:
         self._refused = 0
         self._possible = not display.as_json and is_terminal(sys.stdin) and is_terminal(sys.stderr)
         self._reader_started = False
-        self._handled = threading.Semaphore(0)  # the event loop has handled the last line
+        self._handled = threading.Semaphore(0)  # released when the event loop has handled a line
 
     @property
     def possible(self) -> bool:
@@ -93,7 +93,7 @@ class Approval:
         while line:
             line = _read_line()
             self._loop.call_soon_threadsafe(partial(self._handle, self._number, line))
-            self._handled.acquire()  # what is typed until then is discarded by the next question
+            self._handled.acquire()  # otherwise a line could be read before the next question discards it
 
     def _handle(self, number: int, line: str) -> None:
         self._answer(number, line)

@@ -27,7 +27,7 @@ def running_loop(display: Display) -> Iterator[EventLoop]:
     for number, handler in before.items():
         if handler != signal.SIG_IGN:  # as under nohup
             signal.signal(number, stop)
-    # A program that blocks signals passes that on to those that it starts.
+    # A process inherits blocked signals from the one that started it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     wakeup = signal.set_wakeup_fd(loop.wake_descriptor, warn_on_full_buffer=False)
     try:

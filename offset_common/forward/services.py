@@ -95,7 +95,7 @@ def _connect_to_path(path: str) -> socket.socket:
                 sock.connect(path)
                 return sock
             except BlockingIOError:
-                # Too many connections wait for the server. The system queues none of a socket with a timeout.
+                # The queue of the server is full. With a timeout, connect(2) reports this instead of waiting.
                 if not deadline.left():
                     raise
                 time.sleep(BUSY_INTERVAL)

@@ -113,7 +113,7 @@ def _layer(annotated: Annotated, names: Names, unfolded: bool = False) -> str:
 
 
 def _pieces(spans: Iterable[Span], names: Names) -> str:
-    """Return spans as elements; the Tab key stops at the first one of a row."""
+    """Return spans as HTML elements; the Tab key stops only at the first one of a row."""
     parts = []
     for index, span in enumerate(spans):
         # A payload that is not encrypted has the colours of the message in it.

@@ -28,7 +28,7 @@ VERBS = ("listen", "connect", "deny")
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _LINE_END = re.compile("\r\n?|\n")  # str.splitlines knows more, which no editor counts as lines
-_SEPARATOR = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")  # looks like the end of a line in some programs
+_SEPARATOR = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")  # some programs show them as the end of a line
 _KEY_TEXT = re.compile(r"[A-Za-z0-9_+-]{20,}=*")
 
 
@@ -112,7 +112,7 @@ class _Parser:
         if not verb:
             return
         if _SEPARATOR.search(line.strip()):
-            raise UsageError("there is a page break or a separator of lines in it; begin a new line there")
+            raise UsageError("it contains a page break or an unusual line separator; use a line break")
         if verb not in VERBS:
             raise UsageError(f"unknown word {quote(verb)}; a line begins with listen, connect or deny")
         if not words:

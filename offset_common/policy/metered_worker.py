@@ -39,7 +39,7 @@ class _EndMeter:
         self._rate = rate
 
     def allow(self, most: int, least: int = SMALLEST_READ) -> int:
-        """Return how many of `most` bytes may be read now, at least `least`."""
+        """Return how many bytes may be read now, up to `most`; 0 if fewer than `least` are allowed."""
         return self._rate.allow(most, least)
 
     def count(self, size: int) -> None:

@@ -263,9 +263,9 @@ class EndRate:
         self._updated = clock()
 
     def allow(self, most: int, least: int = SMALLEST_READ) -> int:
-        """Return how many of `most` bytes may be read now, at least `least` (or `most`).
+        """Return how many bytes may be read now, up to `most`; 0 if fewer than `least` are allowed.
 
-        If none, `resume` is called later; what it has taken until then is kept.
+        After 0, `resume` is called later; the tokens taken so far are kept.
         """
         while self._taken < min(most, least):
             allowed = self._take(most)

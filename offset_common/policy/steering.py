@@ -149,7 +149,7 @@ class Steering(Policy):
         return None
 
     def meter(self, source: SocketConnection, sink_key: bytes) -> Optional[Meter]:
-        """Return the meter for what `source` sends through a tunnel to the peer with a key, or None."""
+        """Return the meter of what `source` sends to the peer with `sink_key`, or None for no limit."""
         rate: Optional[EndRate] = None
         if self._rates is not None:
             rate = self._rates.end(source.address.prefix, source.key, sink_key, source.resume_reading)

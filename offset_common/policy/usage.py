@@ -201,7 +201,7 @@ def _create(database: sqlite3.Connection) -> None:
 
 
 def _check_writable(database: sqlite3.Connection) -> None:
-    """Write an unchanged setting, and roll back: only a write shows whether the file is writable."""
+    """Write a setting and roll back, because only a write shows whether the file is writable."""
     database.execute("BEGIN IMMEDIATE")
     database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     database.execute("ROLLBACK")

@@ -1,7 +1,7 @@
 """Volumes and quotas: what each key sends and receives through tunnels in a calendar month (UTC).
 
-Meters only add up. Once a second, what they counted is added to the volumes of keys, and quotas are checked;
-there may be thousands, so each round of the loop takes a few.
+Each tunnel end has a meter that only counts. Once a second, the counts are added to the volumes of keys, and
+quotas are checked. There may be thousands of meters, so each round of the loop handles some of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from offset_common.policy.rates import SMALLEST_READ, EndRate
 from offset_common.policy.usage import TOTAL, Volume, Volumes, month_of
 
 COLLECT_INTERVAL = 1.0  # seconds
-METERS_IN_ROUND = 100  # from which to collect in a round; each takes 10 us
+METERS_IN_ROUND = 100  # collected in one round of the loop; each takes 10 us
 COLLECT_SIZE = 1 << 20  # bytes of one meter that are collected at once, to meet quotas closely
 SAVE_INTERVAL = 5.0  # seconds
 WARNING_SHARE = 0.8  # of a quota
@@ -115,8 +115,8 @@ class VolumeCounter:
         self._total = KeyVolume(TOTAL)
         self._keys: dict[bytes, KeyVolume] = {}  # of this month
         self._known: WeakValueDictionary[bytes, KeyVolume] = WeakValueDictionary()  # and those of tunnels
-        self._counting: dict[VolumeMeter, None] = {}  # have counted bytes that are not collected
-        self._to_collect: list[VolumeMeter] = []  # those of them whose turn has come this second
+        self._counting: dict[VolumeMeter, None] = {}  # those with bytes that are not collected yet
+        self._to_collect: list[VolumeMeter] = []  # those still to be collected in this second
         self._unsaved: dict[bytes, Volume] = {}  # by key: what the usage file does not have yet
         self._month = month_of(calendar())
         self._next_save = clock() + SAVE_INTERVAL
@@ -186,7 +186,7 @@ class VolumeCounter:
         self._count(self._total, Volume(size, size))
 
     def collect_all(self) -> None:
-        """Collect from all meters: the relay stops."""
+        """Collect from all meters at once, because the relay stops."""
         for meter in list(self._counting):
             self.collect(meter)
 
@@ -225,7 +225,7 @@ class VolumeCounter:
         return volume
 
     def _has_place(self, used: KeyVolume) -> bool:
-        """Return whether a key is counted by itself, because it is one of the first MAX_KEYS with traffic."""
+        """Return whether a key is counted separately, as one of the first MAX_KEYS of the month."""
         if used.key not in self._keys and len(self._keys) < MAX_KEYS:
             self._keys[used.key] = used
         elif used.key not in self._keys and not self._reported_keys:
@@ -268,7 +268,7 @@ class VolumeMeter:
         self._counted = 0
 
     def allow(self, most: int, least: int = SMALLEST_READ) -> int:
-        """Return how many of `most` bytes may be read now, at least `least`."""
+        """Return how many bytes may be read now, up to `most`; 0 if fewer than `least` are allowed."""
         return most if self._rate is None else self._rate.allow(most, least)
 
     def count(self, size: int) -> None:

@@ -12,10 +12,10 @@ from typing import Callable
 from offset_common.relay.addresses import SystemAddress
 from offset_common.relay.event_loop import READ, EventLoop
 
-ACCEPT_PAUSE = 0.25  # seconds without accepting after the system allowed none, as without descriptors
+ACCEPT_PAUSE = 0.25  # seconds, after an error that the next attempt would probably repeat, such as EMFILE
 ACCEPTS_IN_ROUND = 32  # new connections accepted before the established ones get their turns
 
-# What accept(2) lists as errors of the one connection that it takes, ConnectionError apart.
+# Errors that accept(2) reports for a single connection, apart from those that are a ConnectionError.
 _OF_ONE_CONNECTION = frozenset(
     {
         errno.EHOSTDOWN,
@@ -38,8 +38,7 @@ class Acceptor:
         sock: bound and listening, non-blocking.
         rate: the maximum number of connections to accept per second.
         accepted: called with each new socket and its peer's address.
-        failed: called with the error when the system lets no connection be accepted; returns whether to try
-            again at once.
+        failed: called with the error if no connection can be accepted; returns whether to try again at once.
     """
 
     def __init__(
@@ -72,9 +71,9 @@ class Acceptor:
             try:
                 sock, address = self.sock.accept()
             except (BlockingIOError, ConnectionError):
-                return  # there is none left, or it has ended
+                return  # no connection waits, or it has already ended
             except OSError as error:
-                # Other errors leave the socket readable, which would keep the loop busy.
+                # After other errors the socket stays readable, which would keep the loop busy.
                 if error.errno not in _OF_ONE_CONNECTION and not self._failed(error):
                     self._pause(self._loop.now + ACCEPT_PAUSE)
                 return

@@ -29,7 +29,7 @@ class _EvictionOrder:
 
     def __init__(self) -> None:
         self._connections: dict[str, dict[SocketConnection, None]] = {}  # of each address
-        self._by_count: dict[int, dict[str, None]] = {}  # the addresses with that many
+        self._by_count: dict[int, dict[str, None]] = {}  # the addresses with that many connections
         self._largest = 0  # of these counts
 
     def add(self, connection: SocketConnection) -> None:

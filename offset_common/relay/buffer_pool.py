@@ -193,7 +193,7 @@ def return_large_blocks() -> None:
     only glibc has this call.
     """
     try:
-        import ctypes  # a Python that was built without libffi has none
+        import ctypes  # missing in a Python that was built without libffi
 
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
     except (ImportError, AttributeError, OSError):

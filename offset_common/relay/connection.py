@@ -158,7 +158,7 @@ class SocketConnection(WatchedSocket):
         self._schedule()
 
     def on_turn(self, events: int) -> bool:
-        """Write output, and read; return whether it is busy. An error ends only this connection."""
+        """Write output, then read; return whether it is busy. An error ends only this connection."""
         try:
             if events & WRITE and not self.closed:
                 self._flush()
@@ -209,8 +209,8 @@ class SocketConnection(WatchedSocket):
         if not count:
             return None
         self.received += count
-        # After a full read, more has probably arrived, unless it was to end with a frame. After a large one,
-        # the connection counts as busy even if nothing is left: its turns are long.
+        # After a full read, more has probably arrived, unless the read was limited to the end of a frame.
+        # After a large read, the connection counts as busy even if nothing is left: its turns are long.
         ends_frame = most == self.input.reserved
         self._full_read = count >= (LARGE_READ if ends_frame else min(end - fill, LARGE_READ))
         return view[: fill + count]
@@ -321,7 +321,7 @@ class SocketConnection(WatchedSocket):
             if not self.reading and not self.account.waiting:
                 self.protocol.mark_received(now)
             if self.protocol.is_silent(now) and not self.input.kept and self.is_readable():
-                # Its input waits as above. The rest of a frame that has begun must not be late.
+                # Its input waits for a turn, as above. A partial frame gets no such extension.
                 self.loop.deadlines.schedule(self, now)
                 return
             self.protocol.handle_time(now)

@@ -211,8 +211,8 @@ class EventLoop:
         self._collect(events)
         polling = perf_counter() - started
         if self.now >= self._next_coarse_poll and not self._gradual_tasks:
-            # What the last such poll found has been handed over. A connection that ends before its turn does
-            # nothing in it.
+            # All results of the previous coarse poll have been queued. A connection that ends before its turn
+            # does nothing in it.
             ready = self._coarse_selector.select(0)
             self.call_for_each(ready, lambda each: self.request_turn(each[0].data, each[1]))
             watched = len(self._coarse_selector.get_map()) > 0

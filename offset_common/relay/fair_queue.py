@@ -84,7 +84,7 @@ class FairQueue(Generic[E]):
 
     def __init__(self, newest_first: bool = False) -> None:
         self._sequence = itertools.count(step=-1 if newest_first else 1)
-        self._group_sequence = itertools.count()  # of groups with equal start tags, the oldest goes first
+        self._group_sequence = itertools.count()  # orders groups with equal start tags
         # Heaps of start tag, sequence, group.
         self._light: list[tuple[float, int, Group]] = []
         self._busy: list[tuple[float, int, Group]] = []
@@ -139,7 +139,7 @@ class FairQueue(Generic[E]):
         Args:
             entry: from `pop`.
             seconds: the cost.
-            busy: whether it is busy however short its turns are: the turn left work.
+            busy: whether the turn left work, which makes the entry busy even if its turns are short.
         """
         long = seconds > LONG_TURN
         busy |= long and entry._long  # a single long turn may be one large message

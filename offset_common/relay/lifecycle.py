@@ -48,7 +48,7 @@ class Event(enum.Enum):
     LISTEN = "InitConnection: listen"
     CONNECT = "InitConnection: connect"
     ACCEPT = "InitConnection: accept"
-    FORWARD = "its listener may be at another host, or is not there after all"
+    FORWARD = "its listener may be at another host, or does not exist"
     ACCEPTED = "the listener accepts"
     MOVE = "a worker process takes the tunnel over"
     FINISH = "the other end of the tunnel, or its peer, ends"

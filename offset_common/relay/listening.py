@@ -144,7 +144,7 @@ def _bind(resolved: Resolved, sockaddr: SystemAddress, ipv6_only: bool, socket_b
 def _cannot_listen(
     address: Address, sockaddr: SystemAddress, error: OSError, sockets: list[socket.socket]
 ) -> ServiceError:
-    """Return the error for the operator; `sockets` are those that this program has opened."""
+    """Return the error for the operator; `sockets` are those that this program has already opened."""
     own = [show_address(name) for name in (sock.getsockname() for sock in sockets) if overlap(name, sockaddr)]
     if error.errno in _NOT_HERE and _lacks_ipv6(sockaddr[0]):
         what = f"IPv6 is off on this host; use an IPv4 address, such as 0.0.0.0:{address.port}"

@@ -12,7 +12,7 @@ from offset_common.wire.frames import Buffer
 HIGH_WATER = 512 * KIB  # bytes of unread output at which the other end of a tunnel is paused
 LOW_WATER = 128 * KIB  # bytes of unread output at which it is resumed
 
-_EMPTY = bytearray()  # for all connections: most of them never have any
+_EMPTY = bytearray()  # shared by all connections without output, which are most of them
 
 
 class OutputBuffer:

@@ -20,13 +20,13 @@ class Meter(Protocol):
     """Decides how fast one end of a tunnel is read, and counts what it sends (offset_common/policy)."""
 
     def allow(self, most: int, least: int = 1) -> int:
-        """Return how many of `most` bytes may be read now, at least `least`; if none, reading must pause."""
+        """Return how many bytes may be read now, up to `most`; 0 if fewer than `least` are allowed."""
 
     def count(self, size: int) -> None:
         """Count bytes that were read."""
 
     def end(self) -> None:
-        """Return the bytes that were allowed but not read: the end is read no more."""
+        """Release what was allowed but not read; nothing more will be read."""
 
 
 MakeMeter = Callable[[SocketConnection, bytes], Optional[Meter]]
@@ -51,7 +51,7 @@ class Policy:
 
     @property
     def meters(self) -> bool:
-        """Whether `meter` ever returns a meter, in this process or in its workers."""
+        """Whether `meter` may return a meter, in this process or in its workers."""
         return False
 
     @property
@@ -92,7 +92,7 @@ class Policy:
         return None
 
     def meter(self, source: SocketConnection, sink_key: bytes) -> Optional[Meter]:
-        """Return the meter for what `source` sends through a tunnel to the peer with a key, or None."""
+        """Return the meter of what `source` sends to the peer with `sink_key`, or None for no limit."""
         return None
 
     def forget(self, connection: SocketConnection) -> None:

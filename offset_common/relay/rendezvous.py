@@ -163,7 +163,7 @@ class Rendezvous:
             replaced.connection.close(CloseReason.REPLACED)
         for each in pending:
             each.listener_came()
-        # The older listener may have been dead when these were announced to it.
+        # The older listener may already have been dead when these connects were announced to it.
         listener.announce(pending)
 
     def _wait(self, pending: PendingConnect, target: bytes, event: Event) -> None:

@@ -47,7 +47,7 @@ class Signals:
             if not (ignored and number in _KEPT_IGNORED):
                 signal.signal(number, self._receive)
         if hasattr(signal, "pthread_sigmask"):
-            # A program that blocks signals passes that on to those that it starts.
+            # A process inherits blocked signals from the one that started it.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
     def hold(self):

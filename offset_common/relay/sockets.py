@@ -95,7 +95,7 @@ def resolve(address: Address) -> list[Resolved]:
         thread.join(RESOLVER_CHECK_INTERVAL)
     if reasons:
         raise ServiceError(f"the name {address.host} does not resolve ({reasons[0]}); check its spelling")
-    # A Python that was built without IPv6 has a number and bytes for such an address.
+    # For an IPv6 address, a Python that was built without IPv6 returns a number and bytes.
     usable = [Resolved(*each) for each in dict.fromkeys(found) if isinstance(each[4][0], str)]
     if not usable:
         raise ServiceError(f"the name {address.host} has IPv6 addresses only, but this Python has no IPv6")

@@ -132,7 +132,7 @@ class WatchedSocket(ReadyEntry):
     def count_unacknowledged(self) -> int:
         """Return how many bytes were written that the peer's system has not acknowledged.
 
-        There are none on a connection that is lost, though the system still counts them.
+        On a lost connection it is 0: the system still counts them, but no longer sends them.
         """
         try:
             return 0 if self._poll(0) & select.POLLERR else self._count(termios.TIOCOUTQ)
@@ -140,9 +140,9 @@ class WatchedSocket(ReadyEntry):
             return 0  # a system that cannot report it, or a socket that is already closed
 
     def drop_unacknowledged(self) -> None:
-        """Make closing the socket drop these bytes, and reset the connection, if they are many.
+        """Make closing the socket discard unacknowledged bytes and send a reset, if they are many.
 
-        Otherwise the system would keep them for minutes, beyond all limits on connections.
+        Otherwise the system would keep them for minutes, without any limit on the number of such sockets.
         """
         if self.count_unacknowledged() > SMALL_READ:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

@@ -110,7 +110,7 @@ def find_predecessor(environment: MutableMapping[str, str]) -> Optional[Predeces
 def _process_name() -> str:
     """Return the name that ps shows, or an empty string if the system has none.
 
-    It is the name of a script that was started directly; a successor, which starts with Python, lost it.
+    A script that was started directly has its own name. A successor would have that of Python.
     """
     with contextlib.suppress(OSError):
         return _PROCESS_NAME.read_text("utf-8", "surrogateescape").rstrip("\n")

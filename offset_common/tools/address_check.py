@@ -1,7 +1,7 @@
 """Check every address of a relay's name, because a node may use any of them.
 
-A released node tries the addresses one after another, and waits about two minutes for one that drops packets.
-So a relay works only if all addresses of its name work.
+A released node tries the addresses one after another, and waits about two minutes if one does not answer.
+So all addresses of a relay's name must work.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ _ADVICE = {
         " {port}, and that its router forwards the port. Many routers do not forward connections from their"
         " own network to their public address: in that case, run this check from another network"
     ),
-    # The firewalls of some distributions answer as if there were no route.
+    # Some firewalls, such as firewalld, reject connections with this error.
     Cause.UNREACHABLE: (
         "check whether this machine has a route to {host} and can reach other hosts, and whether a firewall"
         " here or there rejects connections to port {port}"

@@ -54,7 +54,7 @@ INTERRUPTED_CLOSE_TIMEOUT = 0.3  # seconds, after Ctrl-C
 THERE = b"hello from the connector"
 BACK = b"hello to you from the listener"
 OWN_NAME = ": this machine itself; check from another one, too"
-BLOCKED = ": a filter, such as an ad blocker, answers so for a name that it blocks; allow the name there"
+BLOCKED = ": a filter such as an ad blocker gives this answer for a name that it blocks; allow the name there"
 NO_ADDRESSES = frozenset({"0.0.0.0", "::"})  # connections to them lead to this machine itself
 
 

@@ -102,7 +102,7 @@ def test_part_of_a_version_frame_is_awaited(size: int) -> None:
     assert connection.received_size == 0
 
 
-def test_any_first_bytes_get_a_name() -> None:
+def test_every_start_of_another_protocol_gets_a_name() -> None:
     for number in range(256 * 256):
         assert name_protocol(number.to_bytes(2, "big") + b"\x01" * 6)
 

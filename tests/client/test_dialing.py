@@ -72,7 +72,7 @@ def test_unknown_name_is_reported(monkeypatch):
 
 
 def test_python_without_ipv6_connects_by_ipv4(monkeypatch):
-    # What such a Python returns for an IPv6 address.
+    # A Python without IPv6 returns this for an IPv6 address.
     found: list[object] = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (10, bytes(24)))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     with refused(

@@ -333,7 +333,7 @@ def test_refusal_is_reported_after_the_first_answer(server: ServerModel) -> None
 
 
 @pytest.mark.parametrize("answer", [b"nonsense", [], RuntimeError("no")], ids=["text", "too short", "error"])
-def test_refused_claim_is_served_here_and_tried_again(
+def test_refused_claim_is_served_locally_and_retried(
     hosts: tuple[HostModel, HostModel], answer: object
 ) -> None:
     first, second = hosts

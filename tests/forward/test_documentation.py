@@ -94,7 +94,7 @@ def test_ssh_works(setting: Setting, way: str) -> None:
             check=False,
         )
         assert done.stdout == content + b"done\n", done.stderr
-        # At its end, ssh sends SIGHUP to its ProxyCommand.
+        # When ssh ends, it sends SIGHUP to its ProxyCommand.
         sharing.wait_for_line("^connection 1: (ended|cut off: stforward was stopped there) ")
 
 

@@ -279,7 +279,7 @@ def test_signal_ends_both_sides_without_a_relay(lone_setting: LoneSetting) -> No
     assert sharing.stop() == program.stop(signal.SIGINT) == 0
 
 
-def test_signal_that_the_parent_blocked_ends_it(lone_setting: LoneSetting) -> None:
+def test_signal_that_the_parent_blocked_ends_stforward(lone_setting: LoneSetting) -> None:
     setting, relay = lone_setting
     relay.stop()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

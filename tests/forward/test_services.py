@@ -179,7 +179,7 @@ def test_target_that_does_not_answer_is_explained(monkeypatch: pytest.MonkeyPatc
 
 @contextlib.contextmanager
 def full_queue(path: Path) -> Iterator[socket.socket]:
-    """A server at a path, with as many waiting connections as its queue takes."""
+    """A server at a path whose queue of waiting connections is full."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.socket(socket.AF_UNIX))
         server.bind(str(path))

@@ -111,8 +111,8 @@ def test_a_comment_may_have_any_characters(character, tmp_path):
 
 
 @pytest.mark.parametrize("character", ["\f", "\v", "\x85", "\u2028", "\u2029"])
-def test_rule_after_a_hidden_separator_is_no_name(character, tmp_path):
-    with pytest.raises(FileError, match="line 1: there is a page break or a separator of lines in it"):
+def test_hidden_line_separator_in_a_rule_is_refused(character, tmp_path):
+    with pytest.raises(FileError, match="line 1: it contains a page break or an unusual line separator"):
         load(tmp_path, f"listen ALICE a{character}deny BOB\n")
     assert load(tmp_path, f"{character}\nlisten ALICE a{character}\n").name_of(ALICE) == "a"
 

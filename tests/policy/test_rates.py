@@ -22,7 +22,7 @@ ALICE, BOB, CAROL, DAVE = (bytes([number]) * 32 for number in range(4))
 
 
 class Sender:
-    """An end of a tunnel that always has something to send; if `whole`, only as much as it asks for."""
+    """A tunnel end that always has data to send; if `whole`, it reads all that it asks for, or nothing."""
 
     def __init__(
         self, simulation: Simulation, source: bytes, sink: bytes, address: str = "a", whole: bool = False
@@ -102,7 +102,7 @@ def test_short_tunnels_return_what_they_took_in_advance():
 
 @pytest.mark.parametrize("quota", [None, 10**9], ids=["a rate alone", "beside a quota"])
 @pytest.mark.parametrize("way", ["the peer closes", "the relay closes", "the other end closes"])
-def test_a_tunnel_that_ends_returns_its_tokens(way, quota):
+def test_a_tunnel_that_ends_releases_unused_tokens(way, quota):
     with running(make_policy=partial(Steering, options=PolicyOptions(rate=MB, quota=quota))) as harness:
         policy: Any = harness.relay._policy
         near, far = harness.tunnel()
@@ -124,7 +124,7 @@ def test_a_tunnel_that_ends_returns_its_tokens(way, quota):
         far.sock.close()
 
 
-def test_a_frame_without_space_waits_for_the_rate_alone():
+def test_a_frame_without_space_passes_at_a_low_rate():
     options = PolicyOptions(rate=50_000)
     with running(make_policy=partial(Steering, options=options)) as harness, full_pool(harness):
         near, far = harness.tunnel()

@@ -153,7 +153,7 @@ def test_volumes_are_collected_over_many_rounds(today):
 
 
 def ignore(*_: object) -> None:
-    """Do nothing with an event."""
+    """Ignore an event."""
 
 
 def test_the_quota_of_a_key_concerns_no_other_key(today):
@@ -258,7 +258,7 @@ def test_strangers_cannot_fill_the_file_with_keys(today, tmp_path, monkeypatch):
     assert saved[TOTAL].received > 3 * SIZE
 
 
-def test_connects_without_data_take_no_place_of_a_key(today, tmp_path, monkeypatch):
+def test_connects_without_data_are_not_counted_as_keys(today, tmp_path, monkeypatch):
     monkeypatch.setattr(volume_module, "MAX_KEYS", 2)
     path = str(tmp_path / "usage.db")
     with relay_with(today, usage=path) as harness:

@@ -324,7 +324,7 @@ class TestPeer:
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Return two connected TCP sockets; pairs of Unix sockets have no SO_RCVLOWAT, and are not reset."""
+    """Return two connected TCP sockets. Unix sockets would not do: they have no SO_RCVLOWAT and no reset."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
         return server.accept()[0], client

@@ -82,7 +82,7 @@ def test_out_of_descriptors_pauses_and_evicts(harness: Harness) -> None:
     listener.close()
 
 
-def test_system_that_forbids_accepting_keeps_no_loop_busy(harness: Harness) -> None:
+def test_forbidden_accept_does_not_keep_the_loop_busy(harness: Harness) -> None:
     listener = Listener(harness)
     silent = Caller(harness)
     listener.sock.error = PermissionError(errno.EACCES, "Permission denied")
@@ -99,7 +99,7 @@ def test_system_that_forbids_accepting_keeps_no_loop_busy(harness: Harness) -> N
 
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.ENETUNREACH, errno.ETIMEDOUT])
-def test_failure_of_one_connection_pauses_no_others(harness: Harness, number: int) -> None:
+def test_error_of_one_connection_does_not_pause_accepting(harness: Harness, number: int) -> None:
     listener = Listener(harness)
     listener.sock.error = OSError(number, "Failed")
     listener.connect(1)

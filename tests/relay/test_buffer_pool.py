@@ -181,7 +181,7 @@ def test_connection_that_stopped_waiting_is_not_resumed() -> None:
     assert waiters.resume() == [1]
 
 
-def test_frame_passes_beside_the_same_one_at_its_sender() -> None:
+def test_space_of_the_sender_does_not_count_against_its_frame() -> None:
     pool = BufferPool(1)
     source, sink = pool.open_account("source"), pool.open_account("sink")
     source.add(FREE + 50_000)

@@ -93,7 +93,7 @@ def test_half_closed_peer_that_does_not_read_keeps_its_place(harness: Harness) -
     assert harness.reason_of(far.connection) is CloseReason.PARTNER_ENDED
 
 
-def test_lingering_goes_on_while_the_peer_reads_slowly() -> None:
+def test_lingering_continues_while_the_peer_reads_slowly() -> None:
     with running(Limits(stall=STALL, handshake_threads=1)) as harness:
         _, far = ended_tunnel(harness, 100_000)
         far.sock.shutdown(socket.SHUT_WR)
@@ -119,7 +119,7 @@ def test_half_closed_peer_that_resets_loses_its_place(
     near.sock.shutdown(socket.SHUT_WR)
     harness.run_until(lambda: near.state in (State.FLUSHING, State.LINGERING))
     assert near.connection.count_unacknowledged() > SMALL_READ
-    near.sock.close()  # it has not read everything, so its system resets the connection
+    near.sock.close()  # it has unread input, so its system resets the connection
     harness.advance(LINGER + LATE)
     assert harness.reason_of(near.connection) is CloseReason.PEER_CLOSED
 

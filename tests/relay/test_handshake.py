@@ -153,7 +153,7 @@ def test_drain_leaves_a_socket_to_the_thread_that_has_it(
     assert harness.reason_of(caller.connection) is CloseReason.SHUTDOWN
 
 
-def test_deadline_leaves_a_socket_to_the_thread_that_has_it(
+def test_deadline_closes_no_socket_that_a_thread_uses(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = hold_jobs(monkeypatch)

@@ -93,7 +93,7 @@ def test_name_listens_on_what_can_be_bound(
 
 
 def test_python_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What such a Python returns for an IPv6 address.
+    # A Python without IPv6 returns this for an IPv6 address.
     found: list[Any] = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (10, bytes(24)))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     with pytest.raises(

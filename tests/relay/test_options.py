@@ -60,13 +60,13 @@ def test_reading_options_leaves_the_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_limit_without_end_allows_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unlimited_descriptors_allow_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)  # RLIM_INFINITY is a negative number
     monkeypatch.setattr(resource, "getrlimit", lambda which: endless)
     assert read_limits().connections == descriptors.UNLIMITED * 4 // 5
 
 
-def test_sandbox_that_forbids_questions_gets_the_usual_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_apply_where_limits_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     forbidden = Mock(side_effect=PermissionError(1, "Operation not permitted"))
     monkeypatch.setattr(resource, "getrlimit", forbidden)
     monkeypatch.setattr(resource, "setrlimit", forbidden)
@@ -75,14 +75,14 @@ def test_sandbox_that_forbids_questions_gets_the_usual_values(monkeypatch: pytes
     assert relay_options.available_cores() == (os.cpu_count() or 1)
 
 
-def test_system_without_datagram_channels_has_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relay_uses_one_process_without_seqpacket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert relay_options.read_workers({"--workers": "auto"}) == 1
     with pytest.raises(UsageError, match="--workers 2 is not possible on this system; use --workers 1"):
         relay_options.read_workers({"--workers": "2"})
 
 
-def test_automatic_workers_are_at_most_as_many_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_automatic_workers_do_not_exceed_the_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(1024))
     assert relay_options.read_workers({"--workers": "auto"}) == relay_options.MAX_WORKERS
 

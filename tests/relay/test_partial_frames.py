@@ -93,14 +93,14 @@ def test_whole_frame_passes_a_meter_that_allows_it() -> None:
         assert pool.used == before
 
 
-def test_frame_passes_although_its_socket_was_readable_early(harness: Harness) -> None:
+def test_frame_passes_after_its_socket_was_readable_too_early(harness: Harness) -> None:
     with full_pool(harness):
         near, far = harness.tunnel("2.2.2.2")
         message = os.urandom(32 * KIB)
         frame = near.encrypt(message)
         near.write(frame[:SMALL_READ])
         harness.run_until(lambda: near.connection.bytes_awaited > 1)
-        # As a system that is short of memory does, before the rest has arrived.
+        # A system that is short of memory reports this before the rest has arrived.
         harness.loop.request_turn(near.connection, READ)
         harness.run_rounds()
         near.write(frame[SMALL_READ:])

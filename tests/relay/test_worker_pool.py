@@ -237,7 +237,7 @@ def test_report_of_an_end_closes_the_connection(front: Front, system: System) ->
     assert system.processes[0].commands() == [], "the worker needs no command"
 
 
-def test_closed_end_of_a_tunnel_is_closed_by_its_worker(front: Front, system: System) -> None:
+def test_worker_closes_an_end_that_the_front_closed(front: Front, system: System) -> None:
     near, _ = front.tunnel()
     number = number_of(near)
     near.connection.close(CloseReason.DENIED)
@@ -408,7 +408,7 @@ def test_relay_whose_workers_cannot_be_started_leaves_nothing(system: System) ->
     loop.close()
 
 
-def test_missing_file_that_workers_need_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_a_missing_file_that_workers_need(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = EventLoop()
     monkeypatch.setattr(os, "devnull", "/nowhere/null")  # a chroot without /dev
     with pytest.raises(ServiceError, match=r"^cannot start 2 worker processes: /nowhere/null: No such file"):

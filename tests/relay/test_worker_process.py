@@ -162,7 +162,7 @@ def test_key_that_another_host_verified_moves_along(harness: Harness, front: Fro
     assert [connection.key for connection in front.worker.numbers] == [b"F" * 32, far.key]
 
 
-def test_frame_that_waits_for_space_in_a_worker_goes_on(harness: Harness, front: Front) -> None:
+def test_worker_resumes_a_frame_that_waits_for_space(harness: Harness, front: Front) -> None:
     near, far = harness.tunnel()
     front.move(near, far)
     pool = front.worker._env.buffers

@@ -65,7 +65,7 @@ def test_new_process_has_the_address_and_serves_at_once(start_upgrading: StartUp
     assert relay.process.wait(PATIENCE) == 0
 
 
-def test_new_process_has_the_name_of_the_old_one(start_upgrading: StartUpgrading, tmp_path: Path) -> None:
+def test_upgraded_relay_keeps_its_process_name(start_upgrading: StartUpgrading, tmp_path: Path) -> None:
     script = tmp_path / "a-relay"
     script.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"

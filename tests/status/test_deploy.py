@@ -27,7 +27,7 @@ def expressions() -> list[str]:
 
 @pytest.fixture(scope="module")
 def metrics(relay: RelayWithStatus) -> set[str]:
-    """The names of all samples that a relay has, with those in docs/status.md that only a fleet has."""
+    """The names of all samples of a relay, and of those in docs/status.md that only a fleet has."""
     pytest.importorskip("prometheus_client", reason="needs prometheus-client")
     of_fleet = re.findall(r"`(offset_relay_fleet_\w+)", (ROOT / "docs/status.md").read_text("utf-8"))
     return {*re.findall(r"^(\w+)", relay.get("/metrics").text, re.MULTILINE), *of_fleet}

@@ -74,7 +74,7 @@ def test_a_port_in_use_is_reported_in_one_line(capsys: pytest.CaptureFixture[str
     ]
 
 
-def test_a_lack_of_descriptors_is_reported_in_one_line(
+def test_too_many_open_files_are_reported_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_descriptor(*_: object) -> None:

@@ -217,7 +217,7 @@ def test_a_redirection_is_reported_with_its_target(target: str, capsys: pytest.C
 
 
 @pytest.mark.parametrize("body", [b"", b"\r\n<html>\r\n<head><title>502 Bad Gateway</title></head>"])
-def test_an_error_answer_without_a_text_has_its_reason(
+def test_an_error_without_text_is_reported_with_its_reason(
     body: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with server(lambda _: (502, body)) as url:

@@ -135,7 +135,7 @@ class LoggedProcess:
 
     @property
     def children(self) -> list[int]:
-        """Return the process ids of its children; none if it has ended."""
+        """Return the process ids of its children, none if it has ended."""
         task = Path(f"/proc/{self.pid}/task/{self.pid}/children")
         try:
             return [int(child) for child in task.read_text().split()]
@@ -158,7 +158,7 @@ class LoggedProcess:
         """Kill the process and its children, if they still run, and read its last lines."""
         if self.alive:
             for child in self.children:
-                with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                with contextlib.suppress(ProcessLookupError):  # it has ended in the meantime
                     os.kill(child, signal.SIGKILL)
             self.process.kill()
         self.process.wait(PATIENCE)

@@ -72,7 +72,7 @@ class Lingering(ConnectionSession):
             self.on_peer_end()
 
     def on_peer_end(self) -> None:
-        """Close; but if much is not acknowledged, look again in a second: the peer may still be reading."""
+        """Close, or try again in a second if much output is unacknowledged: the peer may still be reading."""
         connection = self.connection
         if connection.count_unacknowledged() <= SMALL_READ:
             connection.close(CloseReason.PEER_CLOSED)

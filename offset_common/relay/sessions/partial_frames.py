@@ -55,9 +55,9 @@ def rest_has_arrived(connection: SocketConnection, sink: Optional[SocketConnecti
         return False
     if connection.count_unread() >= missing or connection.peer_has_closed():
         return True
-    # A system that is short of memory reports less than SO_RCVLOWAT: look again in a second.
+    # A system that is short of memory reports a socket as readable too early: check again in a second.
     connection.poll_coarsely()
-    if not connection.polled_coarsely:  # it also has output
+    if not connection.polled_coarsely:  # impossible while it also has output
         pause_until_space(connection, sink)
     return False
 

@@ -87,7 +87,7 @@ class PendingConnect(MessageSession):
 
     def _read_metered(self, meter: Meter) -> None:
         connection = self.connection
-        most = max(SMALL_READ, connection.input.reserved)  # that the next read may get
+        most = max(SMALL_READ, connection.input.reserved)  # bytes that the next read can return
         if not meter.allow(most, most):
             connection.pause_reading()
             return

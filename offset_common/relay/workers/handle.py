@@ -178,7 +178,7 @@ class WorkerHandle:
     def wait_for_end(self) -> None:
         """Wait for the process to end after `disconnect`."""
         status, traceback = self._wait(END_TIMEOUT)
-        # The system may have written something as well, such as that a library of LD_PRELOAD is missing.
+        # Other output is no bug, such as the dynamic linker's warning about a missing LD_PRELOAD library.
         if traceback and (status != 0 or "Traceback" in traceback):
             log_event("bug in a worker", logging.ERROR, collapse="bug", traceback=traceback)
 
