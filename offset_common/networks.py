@@ -1,19 +1,40 @@
-"""IP networks as text, 192.0.2.0/24 or 2001:db8::/32, sets of them, and the addresses of this host itself."""
+"""IP networks as text, 192.0.2.0/24 or 2001:db8::/32, sets of them, and the addresses of names."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
-from typing import Union
+from typing import Any, Union
 
 from offset_common.errors import UsageError, quote
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
+AddressInfo = tuple[Any, Any, int, str, Any]
+"""One result of socket.getaddrinfo; the last item is the address for `connect`."""
+
 
 def is_loopback(host: str) -> bool:
     """Return whether an IP address, with or without a zone, is one that only this machine can reach."""
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+def usable_results(host: str, found: Iterable[AddressInfo]) -> list[AddressInfo]:
+    """Return the results of getaddrinfo whose addresses are text.
+
+    For an IPv6 address, a Python that was built without IPv6 returns a number and bytes.
+
+    Args:
+        host: the name that was looked up.
+        found: the results.
+
+    Raises:
+        OSError: there are no such results.
+    """
+    usable = [each for each in found if isinstance(each[4][0], str)]
+    if not usable:
+        raise OSError(f"the name {host} has IPv6 addresses only, but this Python has no IPv6")
+    return usable
 
 
 def names_this_host(host: str, addresses: Sequence[str]) -> bool:

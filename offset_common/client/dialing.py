@@ -26,6 +26,7 @@ from offset_common.client.happy_eyeballs import connect_to_first
 from offset_common.constants import FRAME_LENGTH_SIZE, HANDSHAKE_TIMEOUT, VERSION_SIZE
 from offset_common.errors import ConnectError, PeerError, RelayUnreachable, WrongRelay
 from offset_common.identity import Identity
+from offset_common.networks import usable_results
 from offset_common.threads import start_thread
 from offset_common.tickets import RelayTicket
 
@@ -163,11 +164,7 @@ def resolve(address: Address) -> list[SocketAddress]:
     except (OSError, UnicodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is not a valid host name"
         raise OSError(f"the name {address.host} does not resolve: {reason}") from error
-    # For an IPv6 address, a Python that was built without IPv6 returns a number and bytes.
-    usable = [SocketAddress(each[0], each[4]) for each in found if isinstance(each[4][0], str)]
-    if not usable:
-        raise OSError(f"the name {address.host} has IPv6 addresses only, but this Python has no IPv6")
-    return usable
+    return [SocketAddress(each[0], each[4]) for each in usable_results(address.host, found)]
 
 
 def open_socket(address: Address, found: Sequence[SocketAddress], deadline: Deadline) -> socket.socket:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from offset_common.address import Address
 from offset_common.errors import ServiceError
+from offset_common.networks import usable_results
 from offset_common.relay.addresses import SystemAddress
 from offset_common.threads import start_thread
 
@@ -95,8 +96,7 @@ def resolve(address: Address) -> list[Resolved]:
         thread.join(RESOLVER_CHECK_INTERVAL)
     if reasons:
         raise ServiceError(f"the name {address.host} does not resolve ({reasons[0]}); check its spelling")
-    # For an IPv6 address, a Python that was built without IPv6 returns a number and bytes.
-    usable = [Resolved(*each) for each in dict.fromkeys(found) if isinstance(each[4][0], str)]
-    if not usable:
-        raise ServiceError(f"the name {address.host} has IPv6 addresses only, but this Python has no IPv6")
-    return usable
+    try:
+        return [Resolved(*each) for each in usable_results(address.host, dict.fromkeys(found))]
+    except OSError as error:
+        raise ServiceError(str(error)) from None
