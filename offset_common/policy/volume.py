@@ -226,12 +226,15 @@ class VolumeCounter:
 
     def _has_place(self, used: KeyVolume) -> bool:
         """Return whether a key is counted separately, as one of the first MAX_KEYS of the month."""
-        if used.key not in self._keys and len(self._keys) < MAX_KEYS:
+        if used.key in self._keys:
+            return True
+        if len(self._keys) < MAX_KEYS:
             self._keys[used.key] = used
-        elif used.key not in self._keys and not self._reported_keys:
+            return True
+        if not self._reported_keys:
             self._reported_keys = True
             self._events.too_many_keys()
-        return used.key in self._keys
+        return False
 
     def _check_all(self) -> None:
         for volume in [self._total, *self._keys.values()]:
