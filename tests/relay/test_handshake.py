@@ -82,6 +82,15 @@ def hold_jobs(monkeypatch: pytest.MonkeyPatch) -> list[HandshakeJob]:
     return jobs
 
 
+def caller_in_the_pool(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> tuple[Caller, HandshakeJob]:
+    """Return a caller that has begun its handshake, and its job, which no thread takes."""
+    jobs = hold_jobs(monkeypatch)
+    caller = Caller(harness)
+    caller.step()
+    harness.run_until(lambda: bool(jobs))
+    return caller, jobs[0]
+
+
 def stopped_callers(harness: Harness) -> list[Caller]:
     """Return callers that stopped at different points: silent, in the version, in the handshake."""
     silent, cut, halfway = (Caller(harness) for _ in range(3))
@@ -142,27 +151,21 @@ def test_peer_that_closes_halfway_is_forgotten(harness: Harness) -> None:
 def test_drain_leaves_a_socket_to_the_thread_that_has_it(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = hold_jobs(monkeypatch)
-    caller = Caller(harness)
-    caller.step()
-    harness.run_until(lambda: bool(jobs))
+    caller, job = caller_in_the_pool(harness, monkeypatch)
     harness.relay.stop(60.0)
     harness.run_rounds()
-    assert jobs[0].sock.fileno() >= 0
-    jobs[0].done(jobs[0])
+    assert job.sock.fileno() >= 0
+    job.done(job)
     assert harness.reason_of(caller.connection) is CloseReason.SHUTDOWN
 
 
 def test_deadline_closes_no_socket_that_a_thread_uses(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = hold_jobs(monkeypatch)
-    caller = Caller(harness)
-    caller.step()
-    harness.run_until(lambda: bool(jobs))
+    caller, job = caller_in_the_pool(harness, monkeypatch)
     harness.advance(HANDSHAKE_TIMEOUT + LATE)
-    assert jobs[0].sock.fileno() >= 0
-    jobs[0].done(jobs[0])
+    assert job.sock.fileno() >= 0
+    job.done(job)
     harness.advance(LATE)
     assert harness.reason_of(caller.connection) is CloseReason.HANDSHAKE_TIMEOUT
 
