@@ -270,7 +270,7 @@ class Rendezvous:
         listener = self.registry.listener_of(key)
         if listener is None:
             return
-        # Removed before it is closed: that would close its pending connects.
+        # The registry forgets the listener first: otherwise closing it would close its pending connects.
         waiting = self.registry.take(self.registry.pending_for(key))
         self.registry.remove_listener(listener, key)
         self._loop.call_for_each(waiting, self._forward)

@@ -57,7 +57,7 @@ def rest_has_arrived(connection: SocketConnection, sink: Optional[SocketConnecti
         return True
     # A system that is short of memory reports a socket as readable too early: check again in a second.
     connection.poll_coarsely()
-    if not connection.polled_coarsely:  # impossible while it also has output
+    if not connection.polled_coarsely:  # the coarse poll does not watch for output
         pause_until_space(connection, sink)
     return False
 
